@@ -1,0 +1,1 @@
+//! Integration tests: real kernel, real registry, real clients.

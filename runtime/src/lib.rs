@@ -1,0 +1,19 @@
+//! An OCI container runtime: plan, execute, undo.
+pub mod capabilities;
+pub mod cgroup;
+pub mod cli;
+pub mod execute;
+pub mod hooks;
+pub mod host;
+pub mod id;
+pub mod journal;
+pub mod launch;
+pub mod limits;
+pub mod plan;
+pub mod rlimits;
+pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
+pub mod state;
+pub mod sys;
+pub mod terminal;

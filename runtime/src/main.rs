@@ -1,0 +1,2 @@
+//! The runtime's executable: everything is in `runtime::cli`.
+fn main() {}

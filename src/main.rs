@@ -1,0 +1,2 @@
+//! The worker's executable: argv to command, nothing else.
+fn main() {}
