@@ -1,1 +1,3 @@
-//! Not there yet.
+//! One task from its claim to its resolution.
+
+pub mod interrupt;
