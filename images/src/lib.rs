@@ -1,4 +1,5 @@
 //! Image references, registry client and layer store.
+#![deny(unsafe_code)]
 pub mod archive;
 pub mod digest;
 pub mod erofs;
@@ -11,5 +12,6 @@ pub mod reference;
 pub mod registry;
 pub mod source;
 pub mod store;
-pub mod sys;
+#[allow(unsafe_code)]
+mod sys;
 pub mod tree;
