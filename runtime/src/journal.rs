@@ -1,1 +1,272 @@
-//! Not there yet.
+//! Write-ahead undo: what a crash would leave on the host, written down before it exists.
+//!
+//! A journal is a file of lines. The first carries the boot id; each further one is an [`UndoStep`] as
+//! a JSON object, appended before the step that it undoes is done. A line without its newline was cut
+//! by a crash *before* its step began, so it is ignored.
+//!
+//! [`Journal::undo_all`] works backwards and is idempotent: "already gone" is success, so a replay that
+//! is itself killed is simply replayed again. Only when all of it succeeded is the file removed.
+//!
+//! Lines are not synced to disk: mounts, namespaces and control groups end with the kernel that knows
+//! them. What outlives a boot (directories) is found again because the file system orders the
+//! journal's creation before the directory's, or both are lost together. After a reboot control group
+//! lines are skipped: a group of that path would belong to somebody else.
+
+mod remove_cgroup;
+mod remove_tree;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::SMALL_FILE_BYTES;
+
+pub use remove_cgroup::{RemoveCgroupError, remove_cgroup};
+pub use remove_tree::{RemoveTreeError, remove_tree};
+
+/// How one change of the host is taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum UndoStep {
+    /// Kill whatever is in the control group and its descendants, then remove them.
+    RemoveCgroup {
+        /// The group's directory, in a cgroup file system.
+        path: PathBuf,
+    },
+    /// Remove a directory (or a single file) without following links or leaving its file system.
+    RemoveTree {
+        /// Where it is.
+        path: PathBuf,
+    },
+}
+
+/// A journal could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file cannot be opened, read or appended to.
+    #[error("{call} the journal {}", path.display())]
+    File {
+        /// What was tried: "create", "read", "append to", "remove".
+        call: &'static str,
+        /// The journal.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The boot id, which tells journals of an earlier boot apart, cannot be read.
+    #[error("read /proc/sys/kernel/random/boot_id: is /proc mounted?")]
+    BootId(#[source] io::Error),
+    /// A complete line is not one of ours.
+    #[error("read line {line} of the journal {}: it was not written by this program", path.display())]
+    Line {
+        /// The journal.
+        path: PathBuf,
+        /// Counted from one.
+        line: usize,
+        /// What JSON says.
+        source: serde_json::Error,
+    },
+}
+
+/// Something a journal names is still there. The journal is kept, so that undoing can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// A control group stays.
+    #[error(transparent)]
+    Cgroup(#[from] RemoveCgroupError),
+    /// A directory stays.
+    #[error(transparent)]
+    Tree(#[from] RemoveTreeError),
+    /// Everything is gone, but the journal itself cannot be removed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    boot: String,
+}
+
+/// An open journal, and the steps that it holds so far.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    steps: Vec<UndoStep>,
+    earlier_boot: bool,
+}
+
+impl Journal {
+    /// Starts a journal at `path`, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// The file exists or cannot be written, or the boot id cannot be read.
+    pub fn create(path: &Path) -> Result<Journal, JournalError> {
+        let boot = current_boot()?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| JournalError::File { call: "create", path: path.to_owned(), source })?;
+        let mut journal = Journal { path: path.to_owned(), file, steps: Vec::new(), earlier_boot: false };
+        journal.append(&Header { boot })?;
+        Ok(journal)
+    }
+
+    /// Opens the journal that a process, perhaps killed, left at `path`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or a complete line in it is not ours.
+    pub fn open(path: &Path) -> Result<Journal, JournalError> {
+        let failed = |source| JournalError::File { call: "read", path: path.to_owned(), source };
+        let file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
+        let mut text = String::new();
+        (&file).take(SMALL_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
+        let (earlier_boot, steps) = parse(&text, path)?;
+        Ok(Journal { path: path.to_owned(), file, steps, earlier_boot })
+    }
+
+    /// Appends `step`. Call this before the change that it undoes.
+    ///
+    /// # Errors
+    ///
+    /// The line cannot be written: then the change must not be made.
+    pub fn record(&mut self, step: &UndoStep) -> Result<(), JournalError> {
+        self.append(step)?;
+        self.steps.push(step.clone());
+        Ok(())
+    }
+
+    /// The steps that were recorded and not yet undone, oldest first.
+    pub fn steps(&self) -> &[UndoStep] {
+        &self.steps
+    }
+
+    /// Undoes every step, the newest first, then removes the journal.
+    ///
+    /// A step that fails does not keep the older ones from being undone.
+    ///
+    /// # Errors
+    ///
+    /// The first failure. The journal stays, and calling again tries what failed once more.
+    pub fn undo_all(&mut self) -> Result<(), UndoError> {
+        let mut first_failure = None;
+        let mut kept = Vec::new();
+        for step in std::mem::take(&mut self.steps).into_iter().rev() {
+            if let Err(error) = self.undo(&step) {
+                first_failure.get_or_insert(error);
+                kept.insert(0, step);
+            }
+        }
+        self.steps = kept;
+        match first_failure {
+            Some(error) => Err(error),
+            None => Ok(self.remove()?),
+        }
+    }
+
+    fn undo(&self, step: &UndoStep) -> Result<(), UndoError> {
+        match step {
+            UndoStep::RemoveCgroup { .. } if self.earlier_boot => Ok(()),
+            UndoStep::RemoveCgroup { path } => Ok(remove_cgroup(path)?),
+            UndoStep::RemoveTree { path } => Ok(remove_tree(path)?),
+        }
+    }
+
+    fn append(&mut self, line: &impl Serialize) -> Result<(), JournalError> {
+        let failed = |source| JournalError::File { call: "append to", path: self.path.clone(), source };
+        let mut text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(failed)
+    }
+
+    fn remove(&self) -> Result<(), JournalError> {
+        match std::fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(JournalError::File { call: "remove", path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads complete lines only. An empty journal was cut before its first line, so before any step.
+fn parse(text: &str, path: &Path) -> Result<(bool, Vec<UndoStep>), JournalError> {
+    let bad = |line: usize, source| JournalError::Line { path: path.to_owned(), line, source };
+    let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let Some(first) = lines.next() else { return Ok((false, Vec::new())) };
+    let header: Header = serde_json::from_str(first).map_err(|source| bad(1, source))?;
+    let earlier_boot = header.boot != current_boot()?;
+    let mut steps = Vec::new();
+    for (index, line) in lines.enumerate() {
+        steps.push(serde_json::from_str(line).map_err(|source| bad(index + 2, source))?);
+    }
+    Ok((earlier_boot, steps))
+}
+
+fn current_boot() -> Result<String, JournalError> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(JournalError::BootId)?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(path: &Path) -> UndoStep {
+        UndoStep::RemoveTree { path: path.to_owned() }
+    }
+
+    #[test]
+    fn a_replay_after_a_crash_removes_what_was_recorded_and_the_journal() {
+        let scratch = tempfile::tempdir().unwrap();
+        let journal_path = scratch.path().join("journal");
+        let (made, never_made) = (scratch.path().join("made"), scratch.path().join("never-made"));
+        let mut journal = Journal::create(&journal_path).unwrap();
+        journal.record(&tree(&made)).unwrap();
+        std::fs::create_dir(&made).unwrap();
+        journal.record(&tree(&never_made)).unwrap();
+        drop(journal); // The crash.
+
+        let mut replay = Journal::open(&journal_path).unwrap();
+        assert_eq!(replay.steps(), [tree(&made), tree(&never_made)]);
+        replay.undo_all().unwrap();
+        replay.undo_all().unwrap(); // Idempotent.
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_line_cut_by_a_crash_is_ignored_and_a_foreign_line_is_refused() {
+        let path = Path::new("/journal");
+        let header = format!("{{\"boot\":\"{}\"}}\n", current_boot().unwrap());
+        let step = "{\"undo\":\"remove-tree\",\"path\":\"/x\"}";
+        let cases = [
+            (String::new(), Some(0)),
+            (header.trim_end().to_owned(), Some(0)),
+            (header.clone(), Some(0)),
+            (format!("{header}{step}\n"), Some(1)),
+            (format!("{header}{step}\n{step}"), Some(1)),
+            (format!("{header}{step}\nrm -rf /\n"), None),
+            (format!("{header}{{\"undo\":\"remove-everything\"}}\n"), None),
+        ];
+        for (text, steps) in cases {
+            assert_eq!(parse(&text, path).ok().map(|(_, steps)| steps.len()), steps, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_reboot_control_groups_are_left_to_their_new_owner() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("journal");
+        // The path is no cgroup, so removing it would be refused.
+        let group = "{\"undo\":\"remove-cgroup\",\"path\":\"/\"}";
+        std::fs::write(&path, format!("{{\"boot\":\"another\"}}\n{group}\n")).unwrap();
+        Journal::open(&path).unwrap().undo_all().unwrap();
+    }
+}

@@ -1,4 +1,13 @@
 //! An OCI container runtime: plan, execute, undo.
+//!
+//! # Terminology
+//!
+//! *Spec*: the OCI `config.json` of a *bundle*. *Plan*: the Spec turned into plain steps, each one line
+//! of text. *Monitor*: the process that carries out the host's steps and stays until the container has
+//! ended. *PID 1*: the process that carries out the container's steps and becomes its command.
+//! *Journal*: the lines that say how the host's steps are taken back, written before they are done.
+#![deny(unsafe_code)]
+
 pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
@@ -15,5 +24,6 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
 pub mod state;
+#[allow(unsafe_code)]
 pub mod sys;
 pub mod terminal;

@@ -1,1 +1,39 @@
-//! Not there yet.
+//! Every bound on what comes from outside, in one place.
+
+use std::time::Duration;
+
+/// Bytes in a container id: it is a directory name.
+pub const CONTAINER_ID_BYTES: usize = 255;
+
+/// Bytes of `config.json`. The largest that Docker writes (a full seccomp profile) is about 60 KiB.
+pub const CONFIG_BYTES: u64 = 4 << 20;
+
+/// Bytes of one file of `/proc` or of our own state directory.
+pub const SMALL_FILE_BYTES: u64 = 1 << 20;
+
+/// Bytes of one message between our own processes.
+pub const MESSAGE_BYTES: usize = 16 << 10;
+
+/// Descriptors in one message: the init's, its namespace and root, a pty, and one for each hierarchy.
+pub const MESSAGE_DESCRIPTORS: usize = 32;
+
+/// Bytes kept of an error's sentence, so that it fits a message.
+pub const SENTENCE_BYTES: usize = 4 << 10;
+
+/// How long a control group may take to become empty after everything in it was killed.
+pub const CGROUP_EMPTY: Duration = Duration::from_secs(10);
+
+/// Directories opened below one another while a tree is removed; deeper ones are first moved up.
+pub const TREE_DEPTH: usize = 64;
+
+/// Mounts in a Spec.
+pub const MOUNTS: usize = 4096;
+
+/// Retries of a path lookup that a concurrent rename disturbed (`EAGAIN` of openat2(2)).
+pub const LOOKUP_RETRIES: u32 = 32;
+
+/// How long a hook may run if the Spec gives it no timeout of its own.
+pub const HOOK: Duration = Duration::from_secs(60);
+
+/// How long `kill --all` and `delete --force` wait for a killed container to end.
+pub const KILLED: Duration = Duration::from_secs(10);

@@ -1,1 +1,8 @@
-//! Not there yet.
+//! The only `unsafe` of this crate: system calls that neither rustix nor nix offers in safe form.
+//!
+//! One file for each family of calls. Each function is call-shaped: it does what the call does and
+//! returns the kernel's answer; meaning is given by the caller.
+
+pub mod clone3;
+pub mod spawn;
+pub mod wait;

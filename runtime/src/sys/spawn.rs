@@ -1,0 +1,141 @@
+//! Starting a program with exactly the descriptors that are named, from a process with other threads.
+//!
+//! Clearing close-on-exec in the parent would leak the descriptor to whatever another thread starts at
+//! that moment, so descriptors are mapped in the child, after the fork. `std::process::Command` cannot
+//! do this: the numbers that it uses for itself in the child may be the ones that we map to.
+
+use std::ffi::{CString, OsStr};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::clone3::{Forked, fork};
+
+/// A program, its arguments, and the descriptors that it gets beside its standard streams, which are
+/// `/dev/null`. Its environment is empty.
+#[derive(Debug)]
+pub struct Command {
+    arguments: Vec<CString>,
+    mapped: Vec<(OwnedFd, RawFd)>,
+}
+
+impl Command {
+    /// A command that runs `program`, a path.
+    ///
+    /// # Errors
+    ///
+    /// The path holds a NUL.
+    pub fn new(program: &Path) -> io::Result<Command> {
+        let program = CString::new(program.as_os_str().as_bytes())?;
+        Ok(Command { arguments: vec![program], mapped: Vec::new() })
+    }
+
+    /// Appends an argument.
+    ///
+    /// # Errors
+    ///
+    /// It holds a NUL.
+    pub fn arg(&mut self, argument: impl AsRef<OsStr>) -> io::Result<&mut Command> {
+        self.arguments.push(CString::new(argument.as_ref().as_bytes())?);
+        Ok(self)
+    }
+
+    /// Gives the program `fd` under the number `target`, which is 3 or more.
+    pub fn map_fd(&mut self, fd: OwnedFd, target: RawFd) -> &mut Command {
+        self.mapped.push((fd, target));
+        self
+    }
+}
+
+/// Starts `command` and returns its pidfd. Every other descriptor of this process stays here,
+/// close-on-exec or not.
+///
+/// # Errors
+///
+/// The fork, a mapping or the exec failed; then there is no child.
+pub fn spawn(command: &Command) -> io::Result<OwnedFd> {
+    let prepared = Prepared::new(command)?;
+    let (errors, report_error) = pipe_with(PipeFlags::CLOEXEC)?;
+    let report_error = prepared.park(report_error.as_fd())?;
+    // The child must not allocate or take a lock: another thread may have held one when we forked.
+    match fork(0, None)? {
+        Forked::Child => prepared.become_program(&report_error),
+        Forked::Parent { child, .. } => {
+            drop(report_error);
+            let mut code = Vec::new();
+            std::fs::File::from(errors).take(4).read_to_end(&mut code)?;
+            match <[u8; 4]>::try_from(code) {
+                Ok(code) => {
+                    super::wait::wait(child.as_fd())?;
+                    Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code)))
+                }
+                Err(_) => Ok(child), // Nothing came: the pipe was closed by the exec.
+            }
+        }
+    }
+}
+
+/// All that the child needs, allocated before the fork.
+struct Prepared {
+    arguments: Vec<*const libc::c_char>,
+    /// Sources, all numbered above every target, so that no mapping overwrites a source.
+    mapped: Vec<(OwnedFd, RawFd)>,
+    above: RawFd,
+}
+
+impl Prepared {
+    /// The pointers in the result stay valid as long as `command` lives.
+    fn new(command: &Command) -> io::Result<Prepared> {
+        let mut arguments: Vec<_> = command.arguments.iter().map(|argument| argument.as_ptr()).collect();
+        arguments.push(std::ptr::null());
+        let above = command.mapped.iter().map(|(_, target)| target + 1).fold(3, RawFd::max);
+        let mut prepared = Prepared { arguments, mapped: Vec::new(), above };
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        for stream in 0..3 {
+            prepared.mapped.push((prepared.park(null.as_fd())?, stream));
+        }
+        for (fd, target) in &command.mapped {
+            prepared.mapped.push((prepared.park(fd.as_fd())?, *target));
+        }
+        Ok(prepared)
+    }
+
+    fn park(&self, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        Ok(fcntl_dupfd_cloexec(fd, self.above)?)
+    }
+
+    fn become_program(&self, report_error: &OwnedFd) -> ! {
+        let error = self.map_and_exec().to_ne_bytes();
+        // SAFETY: the descriptor is open and the four bytes live past the call. If writing fails there
+        // is nobody left to tell; the parent then sees the child end.
+        unsafe { libc::write(report_error.as_raw_fd(), error.as_ptr().cast(), error.len()) };
+        // SAFETY: ends this process without running destructors or exit handlers of the copied parent.
+        unsafe { libc::_exit(127) }
+    }
+
+    /// Returns only on failure, with the error number.
+    fn map_and_exec(&self) -> i32 {
+        let failed = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        // SAFETY: plain numbers; marking descriptors close-on-exec does not touch memory.
+        if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } != 0 {
+            return failed();
+        }
+        for (source, target) in &self.mapped {
+            // SAFETY: plain numbers. Whatever the target was in the parent, this copy of it is not needed.
+            if unsafe { libc::dup2(source.as_raw_fd(), *target) } == -1 {
+                return failed();
+            }
+        }
+        let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+        let Some(program) = self.arguments.first() else { return libc::EINVAL };
+        // SAFETY: program and arguments point into strings of the `Command` that the caller of `spawn`
+        // still borrows; both arrays end with a null pointer.
+        unsafe { libc::execve(*program, self.arguments.as_ptr(), environment.as_ptr()) };
+        failed()
+    }
+}
