@@ -1,1 +1,2 @@
 //! Integration tests: real kernel, real registry, real clients.
+mod architecture;
