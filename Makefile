@@ -1,0 +1,45 @@
+# Every target does its own set-up (tests/setup installs the Debian packages that are missing).
+SHELL = /bin/bash
+.DEFAULT_GOAL = help
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+PREFIX ?= /usr/local
+target = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+release = $(target)/release
+
+.PHONY: help build demo test bench install clean-host
+
+help:
+	@echo 'make build       both executables, in $(release)'
+	@echo 'make demo        builds, then a guided offline tour of what a task gets'
+	@echo 'make test        formatting, lints, tests on this host and in a virtual machine (as root)'
+	@echo 'make bench       ours beside the peers (as root)'
+	@echo 'make install     into $$(DESTDIR)$$(PREFIX)/bin; PREFIX is $(PREFIX)'
+	@echo 'make clean-host  undoes whatever a killed worker or test left on this host (as root)'
+
+# The runtime is static: it is executed inside containers and stays as their monitor. The flag is given for that one
+# executable, because in a configuration file it would break procedural macros.
+build:
+	@command -v cc >/dev/null || tests/setup build
+	cargo build --release --package docker-worker --bin docker-worker
+	cargo rustc --release --package runtime --bin docker-worker-runtime -- -C target-feature=+crt-static
+
+demo:
+	@tests/setup build
+	@$(MAKE) --no-print-directory build
+	$(release)/docker-worker demo
+
+test:
+	@tests/run
+
+bench:
+	@tests/setup build bench
+	@$(MAKE) --no-print-directory build
+	benches/start
+
+install:
+	@[ -x $(release)/docker-worker ] || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(release)/docker-worker $(release)/docker-worker-runtime
+
+clean-host:
+	@tests/clean-host
