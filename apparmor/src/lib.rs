@@ -1,1 +1,139 @@
-//! Skeleton.
+//! AppArmor as a container runtime needs it: is it there, which profiles are loaded, and what to
+//! write so that the next `execve` enters one.
+//!
+//! Nothing here writes: a runtime does that itself, through a descriptor of its own procfs that it
+//! opened before any file of the container could be in the way. Writing a profile's text and
+//! loading it are not part of this crate yet.
+//!
+//! Sources: the kernel's `Documentation/admin-guide/LSM/apparmor.rst`, `security/apparmor/lsm.c`.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Where the kernel says whether AppArmor is on: `Y` or `N`; absent in a kernel without it.
+pub const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
+
+/// The list of loaded profiles, one `NAME (MODE)` a line. Needs securityfs and CAP_MAC_ADMIN.
+pub const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+
+/// Below `/proc/thread-self`, in order of preference: where [`enter_on_exec`] is written.
+///
+/// The first exists since Linux 5.1 and is AppArmor's alone; the second belongs to whichever
+/// security module shows its labels there.
+pub const EXEC_ATTRIBUTES: [&str; 2] = ["attr/apparmor/exec", "attr/exec"];
+
+/// The longest profile name taken from a Spec, in bytes.
+pub const MAX_NAME: usize = 255;
+
+/// Why a profile cannot be entered.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ProfileNameError {
+    /// Nothing would be confined.
+    #[error("use an empty AppArmor profile name; leave the field out to run without a profile")]
+    Empty,
+    /// Longer than [`MAX_NAME`].
+    #[error("use an AppArmor profile name of {0} bytes; at most {MAX_NAME} are allowed")]
+    TooLong(usize),
+    /// The kernel would read two names, or half of one.
+    #[error("use AppArmor profile {0:?}: a name has no spaces or control characters")]
+    Characters(String),
+}
+
+/// One line of [`PROFILES`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedProfile {
+    /// As it was loaded; may hold spaces.
+    pub name: String,
+    /// `enforce`, `complain`, `kill`, `unconfined`, …
+    pub mode: String,
+}
+
+/// Whether the running kernel enforces AppArmor profiles.
+///
+/// # Errors
+///
+/// Any failure to read the parameter, except that it is not there.
+pub fn is_enabled() -> io::Result<bool> {
+    read_enabled(Path::new(ENABLED))
+}
+
+/// The profiles that are loaded now.
+///
+/// # Errors
+///
+/// Any failure to read the list; `NotFound` if securityfs is not mounted.
+pub fn loaded_profiles() -> io::Result<Vec<LoadedProfile>> {
+    Ok(parse_profiles(&fs::read_to_string(PROFILES)?))
+}
+
+/// What one `write` to an exec attribute must carry so that the next `execve` of this thread enters
+/// `profile`. The kernel answers `ENOENT` if it is not loaded.
+///
+/// # Errors
+///
+/// [`ProfileNameError`] for a name that the kernel would misread.
+pub fn enter_on_exec(profile: &str) -> Result<String, ProfileNameError> {
+    if profile.is_empty() {
+        return Err(ProfileNameError::Empty);
+    }
+    if profile.len() > MAX_NAME {
+        return Err(ProfileNameError::TooLong(profile.len()));
+    }
+    if profile.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        return Err(ProfileNameError::Characters(profile.to_owned()));
+    }
+    Ok(format!("exec {profile}"))
+}
+
+fn read_enabled(parameter: &Path) -> io::Result<bool> {
+    match fs::read_to_string(parameter) {
+        Ok(text) => Ok(text.trim_end() == "Y"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_profiles(text: &str) -> Vec<LoadedProfile> {
+    text.lines()
+        .filter_map(|line| line.strip_suffix(')')?.rsplit_once(" ("))
+        .map(|(name, mode)| LoadedProfile { name: name.to_owned(), mode: mode.to_owned() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_the_module_is_not_an_error() {
+        assert!(!read_enabled(Path::new("/sys/module/no-such-module/parameters/enabled")).unwrap());
+    }
+
+    #[test]
+    fn a_profile_name_that_the_kernel_would_misread_is_refused() {
+        let long = "p".repeat(MAX_NAME + 1);
+        let cases = [
+            ("docker-worker-default", Ok("exec docker-worker-default")),
+            ("unconfined", Ok("exec unconfined")),
+            ("a//&b", Ok("exec a//&b")),
+            ("", Err(ProfileNameError::Empty)),
+            ("a b", Err(ProfileNameError::Characters("a b".into()))),
+            ("a\nb", Err(ProfileNameError::Characters("a\nb".into()))),
+            ("a\0", Err(ProfileNameError::Characters("a\0".into()))),
+            (long.as_str(), Err(ProfileNameError::TooLong(MAX_NAME + 1))),
+        ];
+        for (profile, expected) in cases {
+            assert_eq!(enter_on_exec(profile), expected.map(str::to_owned), "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn profile_names_may_hold_spaces_and_brackets() {
+        let text = "docker-worker-default (enforce)\nmy profile (old) (complain)\ngarbage\n";
+        let expected = [("docker-worker-default", "enforce"), ("my profile (old)", "complain")]
+            .map(|(name, mode)| LoadedProfile { name: name.into(), mode: mode.into() });
+        assert_eq!(parse_profiles(text), expected);
+    }
+}

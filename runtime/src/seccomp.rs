@@ -1,1 +1,92 @@
-//! Not there yet.
+//! System call filters: the default profile, and the translation of any OCI profile to BPF.
+//!
+//! # Terms
+//!
+//! - **profile**: `linux.seccomp` of a Spec: a default action, and rules by call name and arguments.
+//! - **filter**: the BPF program made of it. The kernel runs it at each call and obeys the verdict.
+//! - **verdict**: a 32-bit `SECCOMP_RET_*` value: action in the upper half, errno in the lower.
+//! - **instruction set**: an x86_64 kernel serves two, with different numbers: 64-bit and i386. The
+//!   third, x32 (64-bit numbers with bit 30 set), gets ENOSYS whatever the profile says.
+//!
+//! # The shape of a filter
+//!
+//! ```text
+//! instruction set? ─ x86_64 ─ number? binary search over ranges of equal decision ─┬─ verdict
+//!                  ├ i386 ─── the same with its numbers                            └─ argument rules
+//!                  └ other ── ENOSYS
+//! ```
+//!
+//! The search keeps the filter short. That matters less when a call is made (the kernel caches the
+//! numbers that are always allowed) than at installation, where the kernel emulates the filter for
+//! every number: 0.7 ms for one comparison per call, 0.04 ms for this tree. Argument rules are
+//! `seccompiler`'s.
+//!
+//! # Meaning of a profile
+//!
+//! As runc and crun have it through libseccomp, so that profiles of other tools mean the same:
+//!
+//! 1. A rule whose verdict is the default verdict is left out.
+//! 2. A rule without arguments wins over all others for the same call; the first of several counts.
+//! 3. Otherwise rules are tried in the profile's order, and the first that matches decides.
+//! 4. The conditions of a rule must all hold; but if two of them are on the same argument, each
+//!    condition of that rule stands alone (so two "not equal" on one argument are always true).
+//! 5. Names that neither instruction set has are skipped.
+//!
+//! And, unlike libseccomp:
+//!
+//! 6. Numbers above the newest call of this build get ENOSYS instead of a refusing default action, so
+//!    that C libraries fall back to older calls.
+//! 7. Arguments that the kernel reads as 32 bits are compared as 32 bits ([`compile`]). Otherwise
+//!    `socket(1 << 32 | AF_ALG)` would pass a rule "family above 40" and still make an AF_ALG socket.
+//! 8. An instruction set that the profile does not list gets ENOSYS, not a killed process.
+mod compile;
+mod names;
+mod profile;
+#[cfg(test)]
+mod simulator;
+mod tree;
+
+pub use compile::{CompileError, compile};
+pub use profile::default_profile;
+
+use crate::sys;
+use std::io;
+
+/// A compiled profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    program: Vec<seccompiler::sock_filter>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    flags: u64,
+}
+
+/// Why a filter could not be bound to the process.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "install a seccomp filter of {instructions} instructions; without no_new_privs that needs CAP_SYS_ADMIN, and a \
+     kernel with CONFIG_SECCOMP_FILTER"
+)]
+pub struct InstallError {
+    instructions: usize,
+    source: io::Error,
+}
+
+impl Filter {
+    /// How long the program is, in BPF instructions. The kernel takes at most 4,096.
+    pub fn instructions(&self) -> usize {
+        self.program.len()
+    }
+
+    /// Binds the filter to this thread and everything that it executes from now on.
+    ///
+    /// It leaves `no_new_privs` alone. Two calls must still be possible afterwards: `capset`, if
+    /// capabilities are dropped later, and `execve`.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] with what the kernel said.
+    pub fn install(&self) -> Result<(), InstallError> {
+        sys::seccomp::install(&self.program, self.flags)
+            .map_err(|source| InstallError { instructions: self.program.len(), source })
+    }
+}

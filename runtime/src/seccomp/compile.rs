@@ -1,0 +1,475 @@
+//! From an OCI profile to a filter: pure.
+use super::Filter;
+use super::names::{Abi, I386, X86_64};
+use super::tree::{self, Range, Test};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag as Flag,
+    LinuxSeccompOperator as Operator, LinuxSyscall,
+};
+use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter};
+use std::collections::BTreeMap;
+
+/// `BPF_MAXINSNS`.
+const MAX_INSTRUCTIONS: usize = 4096;
+/// `MAX_ERRNO`: the kernel would clamp a larger one silently.
+const MAX_ERRNO: u32 = 4095;
+/// `SECCOMP_RET_DATA`: what reaches a tracer.
+const MAX_TRACE: u32 = 0xffff;
+/// Numbers from here on belong to the x32 instruction set (`__X32_SYSCALL_BIT`).
+const X32_BIT: u32 = 0x4000_0000;
+/// `SECCOMP_RET_ERRNO | ENOSYS`.
+const NO_SUCH_CALL: u32 = 0x0005_0000 | 38;
+
+/// Arguments that a 64-bit kernel reads as `int` or `unsigned int`, by call and argument index,
+/// among those that profiles have conditions on (`SYSCALL_DEFINE` in the kernel's sources).
+const INT_ARGUMENTS: &[(&str, &[usize])] = &[
+    ("fcntl", &[0, 1]),
+    ("ioctl", &[0, 1]),
+    ("kcmp", &[2]),
+    ("keyctl", &[0]),
+    ("personality", &[0]),
+    ("prctl", &[0]),
+    ("setns", &[0, 1]),
+    ("socket", &[0, 1, 2]),
+    ("socketpair", &[0, 1, 2]),
+];
+
+/// Why a profile was refused. `at` is a JSON pointer below `/linux/seccomp`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CompileError {
+    /// User notification is not there.
+    #[error("compile {at}: SCMP_ACT_NOTIFY is not supported; use SCMP_ACT_ERRNO or SCMP_ACT_ALLOW")]
+    Notify {
+        /// Where.
+        at: String,
+    },
+    /// Only ERRNO and TRACE carry a value; the specification wants anything else refused.
+    #[error("compile {at}: an errno is given, but {action} returns none; remove it or use SCMP_ACT_ERRNO")]
+    UnusedErrno {
+        /// Where.
+        at: String,
+        /// The action beside it.
+        action: Action,
+    },
+    /// Too large.
+    #[error("compile {at}: {errno} is out of range; {action} takes at most {max}")]
+    Errno {
+        /// Where.
+        at: String,
+        /// As given.
+        errno: u32,
+        /// The action beside it.
+        action: Action,
+        /// What it could carry.
+        max: u32,
+    },
+    /// A call has arguments 0 to 5.
+    #[error("compile {at}: argument {index} does not exist; a system call has arguments 0 to 5")]
+    Argument {
+        /// Where.
+        at: String,
+        /// As given.
+        index: usize,
+    },
+    /// A rule that would match everything must say so by leaving `args` out.
+    #[error("compile {at}: a rule has an empty condition")]
+    NoCondition {
+        /// Where.
+        at: String,
+    },
+    /// The kernel takes this flag only with user notification.
+    #[error("compile /flags: {flag} needs SCMP_ACT_NOTIFY, which is not supported; remove it")]
+    Flag {
+        /// As given.
+        flag: Flag,
+    },
+    /// Too many argument rules.
+    #[error(
+        "compile {instructions} instructions: the kernel takes {MAX_INSTRUCTIONS}; use fewer argument conditions"
+    )]
+    TooLong {
+        /// How long it became.
+        instructions: usize,
+    },
+}
+
+/// One entry of the profile, checked. Each alternative is a set of conditions that must all hold.
+struct Rules<'a> {
+    at: String,
+    names: &'a [String],
+    alternatives: Vec<Vec<LinuxSeccompArg>>,
+    verdict: u32,
+}
+
+/// What happens to calls without a rule.
+struct Default {
+    verdict: u32,
+    /// To calls that are newer than this build: a permissive profile lets them through.
+    unknown: u32,
+}
+
+/// What happens to one call number.
+#[derive(Clone, PartialEq)]
+enum Decision {
+    Always(u32),
+    /// In order; if none matches, the default verdict.
+    Tried(Vec<(SeccompRule, u32)>),
+}
+
+/// Translates a profile. What it means is said at the head of [`crate::seccomp`].
+///
+/// # Errors
+///
+/// [`CompileError`] names what cannot be honoured.
+pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, CompileError> {
+    let default = Default::of(profile)?;
+    let rules = profile
+        .syscalls()
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, entry)| check(entry, index))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let listed = profile.architectures().as_deref().unwrap_or_default();
+    let compat = if listed.contains(&Arch::ScmpArchX86) {
+        by_number(&I386, &rules, &default)?
+    } else {
+        vec![tree::verdict(NO_SUCH_CALL)]
+    };
+    let other = vec![tree::verdict(NO_SUCH_CALL)];
+    let mut program = vec![tree::load(tree::ARCH)];
+    program.extend(tree::branch(
+        Test::Equal,
+        X86_64.audit_arch,
+        by_number(&X86_64, &rules, &default)?,
+        tree::branch(Test::Equal, I386.audit_arch, compat, other),
+    ));
+    if program.len() > MAX_INSTRUCTIONS {
+        return Err(CompileError::TooLong { instructions: program.len() });
+    }
+    Ok(Filter { program, flags: flags(profile)? })
+}
+
+impl Default {
+    fn of(profile: &LinuxSeccomp) -> Result<Self, CompileError> {
+        let verdict = verdict(profile.default_action(), profile.default_errno_ret(), "/defaultErrnoRet")?;
+        let unknown = match profile.default_action() {
+            Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace => verdict,
+            _ => NO_SUCH_CALL,
+        };
+        Ok(Self { verdict, unknown })
+    }
+}
+
+/// The `SECCOMP_RET_*` value of an action. Without a value ERRNO and TRACE carry EPERM.
+fn verdict(action: Action, errno: Option<u32>, at: &str) -> Result<u32, CompileError> {
+    let at = || at.to_owned();
+    let max = match action {
+        Action::ScmpActNotify => return Err(CompileError::Notify { at: at() }),
+        Action::ScmpActErrno => Some(MAX_ERRNO),
+        Action::ScmpActTrace => Some(MAX_TRACE),
+        _ => None,
+    };
+    match (errno, max) {
+        (Some(_), None) => Err(CompileError::UnusedErrno { at: at(), action }),
+        (Some(errno), Some(max)) if errno > max => Err(CompileError::Errno { at: at(), errno, action, max }),
+        _ => Ok(action.as_u32(errno)),
+    }
+}
+
+fn check(entry: &LinuxSyscall, index: usize) -> Result<Rules<'_>, CompileError> {
+    let at = format!("/syscalls/{index}");
+    let verdict = verdict(entry.action(), entry.errno_ret(), &format!("{at}/errnoRet"))?;
+    let conditions = entry.args().as_deref().unwrap_or_default();
+    let repeated = (0..=5).any(|argument| conditions.iter().filter(|c| c.index() == argument).count() > 1);
+    let alternatives = match conditions {
+        [] => vec![],
+        all if repeated => all.iter().map(|&condition| vec![condition]).collect(),
+        all => vec![all.to_vec()],
+    };
+    Ok(Rules { at, names: entry.names(), alternatives, verdict })
+}
+
+fn flags(profile: &LinuxSeccomp) -> Result<u64, CompileError> {
+    profile.flags().iter().flatten().try_fold(0, |flags, &flag| match flag {
+        // The runtime has one thread: there is nothing to synchronise.
+        Flag::SeccompFilterFlagTsync => Ok(flags),
+        Flag::SeccompFilterFlagLog => Ok(flags | libc::SECCOMP_FILTER_FLAG_LOG),
+        Flag::SeccompFilterFlagSpecAllow => Ok(flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
+        Flag::SeccompFilterFlagWaitKillableRecv => Err(CompileError::Flag { flag }),
+    })
+}
+
+/// Loads the number, searches its range, decides.
+fn by_number(abi: &Abi, rules: &[Rules<'_>], default: &Default) -> Result<Vec<sock_filter>, CompileError> {
+    let decisions = decisions(abi, rules, default.verdict)?;
+    let mut ranges: Vec<Range> = Vec::new();
+    let mut last = None;
+    for number in 0..=abi.newest() {
+        let decision = decisions.get(&number).cloned().unwrap_or(Decision::Always(default.verdict));
+        if last.as_ref() != Some(&decision) {
+            ranges.push(Range { first: number, code: code(&decision, default.verdict) });
+            last = Some(decision);
+        }
+    }
+    ranges.push(Range { first: abi.newest() + 1, code: vec![tree::verdict(default.unknown)] });
+    ranges.push(Range { first: X32_BIT, code: vec![tree::verdict(NO_SUCH_CALL)] });
+
+    let mut program = vec![tree::load(tree::NUMBER)];
+    program.extend(tree::search(ranges));
+    Ok(program)
+}
+
+fn decisions(abi: &Abi, rules: &[Rules<'_>], default: u32) -> Result<BTreeMap<u32, Decision>, CompileError> {
+    let mut decisions: BTreeMap<u32, Decision> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| rule.verdict != default) {
+        for name in rule.names {
+            let Some(number) = abi.number(name) else { continue };
+            let known = decisions.entry(number).or_insert_with(|| Decision::Tried(Vec::new()));
+            match known {
+                Decision::Always(_) => {}
+                Decision::Tried(_) if rule.alternatives.is_empty() => *known = Decision::Always(rule.verdict),
+                Decision::Tried(earlier) => {
+                    for conditions in &rule.alternatives {
+                        earlier.push((translate(abi, name, conditions, &rule.at)?, rule.verdict));
+                    }
+                }
+            }
+        }
+    }
+    Ok(decisions)
+}
+
+fn code(decision: &Decision, default: u32) -> Vec<sock_filter> {
+    match decision {
+        Decision::Always(value) => vec![tree::verdict(*value)],
+        Decision::Tried(rules) => {
+            let mut code = Vec::new();
+            for (rule, value) in rules {
+                // A rule that does not match jumps over the one instruction behind it.
+                code.extend(BpfProgram::from(rule.clone()));
+                code.push(tree::verdict(*value));
+            }
+            code.push(tree::verdict(default));
+            code
+        }
+    }
+}
+
+fn translate(
+    abi: &Abi,
+    name: &str,
+    conditions: &[LinuxSeccompArg],
+    at: &str,
+) -> Result<SeccompRule, CompileError> {
+    let translated = conditions.iter().map(|condition| {
+        let index = u8::try_from(condition.index()).unwrap_or(u8::MAX);
+        let (operator, value) = compare(condition);
+        // The index is all that it checks.
+        SeccompCondition::new(index, width(abi, name, condition.index()), operator, value)
+            .map_err(|_| CompileError::Argument { at: format!("{at}/args"), index: condition.index() })
+    });
+    let translated = translated.collect::<Result<Vec<_>, _>>()?;
+    SeccompRule::new(translated).map_err(|_| CompileError::NoCondition { at: at.to_owned() })
+}
+
+fn width(abi: &Abi, name: &str, argument: usize) -> SeccompCmpArgLen {
+    let is_int = |(call, arguments): &(&str, &[usize])| *call == name && arguments.contains(&argument);
+    if abi.audit_arch == I386.audit_arch || INT_ARGUMENTS.iter().any(is_int) {
+        SeccompCmpArgLen::Dword
+    } else {
+        SeccompCmpArgLen::Qword
+    }
+}
+
+fn compare(condition: &LinuxSeccompArg) -> (SeccompCmpOp, u64) {
+    let value = condition.value();
+    match condition.op() {
+        Operator::ScmpCmpNe => (SeccompCmpOp::Ne, value),
+        Operator::ScmpCmpLt => (SeccompCmpOp::Lt, value),
+        Operator::ScmpCmpLe => (SeccompCmpOp::Le, value),
+        Operator::ScmpCmpEq => (SeccompCmpOp::Eq, value),
+        Operator::ScmpCmpGe => (SeccompCmpOp::Ge, value),
+        Operator::ScmpCmpGt => (SeccompCmpOp::Gt, value),
+        // `value` is the mask, and `valueTwo` what must be left of the argument.
+        Operator::ScmpCmpMaskedEq => (SeccompCmpOp::MaskedEq(value), condition.value_two().unwrap_or(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulator::{Call, meaning, run};
+    use super::super::{default_profile, names};
+    use super::*;
+    use crate::capabilities::DEFAULT;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn profile(raw: serde_json::Value) -> LinuxSeccomp {
+        serde_json::from_value(raw).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        let cases = [
+            (
+                json!({ "defaultAction": "SCMP_ACT_NOTIFY" }),
+                CompileError::Notify { at: "/defaultErrnoRet".into() },
+            ),
+            (
+                json!({ "defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1 }),
+                CompileError::UnusedErrno { at: "/defaultErrnoRet".into(), action: Action::ScmpActAllow },
+            ),
+            (
+                json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096 }),
+                CompileError::Errno {
+                    at: "/defaultErrnoRet".into(),
+                    errno: 4096,
+                    action: Action::ScmpActErrno,
+                    max: 4095,
+                },
+            ),
+            (
+                json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                    { "names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 1 }
+                ] }),
+                CompileError::UnusedErrno { at: "/syscalls/0/errnoRet".into(), action: Action::ScmpActKill },
+            ),
+            (
+                json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                    { "names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [
+                        { "index": 6, "value": 0, "op": "SCMP_CMP_EQ" }
+                    ] }
+                ] }),
+                CompileError::Argument { at: "/syscalls/0/args".into(), index: 6 },
+            ),
+            (
+                json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] }),
+                CompileError::Flag { flag: Flag::SeccompFilterFlagWaitKillableRecv },
+            ),
+        ];
+        for (raw, expected) in cases {
+            assert_eq!(compile(&profile(raw.clone())), Err(expected), "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_profile_with_too_many_conditions_is_refused() {
+        let rule = |value: u32| {
+            json!({ "names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [
+            { "index": 0, "value": value, "op": "SCMP_CMP_EQ" }
+        ] })
+        };
+        let many: Vec<_> = (0..1000).map(rule).collect();
+        let result = compile(&profile(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": many })));
+        assert!(matches!(result, Err(CompileError::TooLong { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn the_default_profile_searches_few_instructions() {
+        let mut profile = default_profile(&DEFAULT.into());
+        assert!(compile(&profile).unwrap().instructions() < 600);
+        profile.set_architectures(None);
+        let without_i386 = compile(&profile).unwrap().instructions();
+        let mut unconditional = profile.syscalls().clone().unwrap();
+        unconditional.retain(|rule| rule.args().is_none());
+        profile.set_syscalls(Some(unconditional));
+        let tree = compile(&profile).unwrap().instructions();
+        assert!(tree < 200 && without_i386 < 350, "{tree}, with argument rules {without_i386}");
+    }
+
+    fn action() -> impl Strategy<Value = (Action, Option<u32>)> {
+        prop_oneof![
+            Just((Action::ScmpActAllow, None)),
+            Just((Action::ScmpActErrno, None)),
+            (0..=MAX_ERRNO).prop_map(|errno| (Action::ScmpActErrno, Some(errno))),
+            Just((Action::ScmpActKill, None)),
+            Just((Action::ScmpActKillThread, None)),
+            Just((Action::ScmpActKillProcess, None)),
+            Just((Action::ScmpActTrap, None)),
+            Just((Action::ScmpActLog, None)),
+            (0..=MAX_TRACE).prop_map(|data| (Action::ScmpActTrace, Some(data))),
+        ]
+    }
+
+    /// Values at the edges of the halves and of one another.
+    fn value() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0..6u64,
+            Just(1 << 31),
+            Just(u64::from(u32::MAX)),
+            Just(1 << 32),
+            Just((1 << 32) + 3),
+            Just(u64::MAX),
+            any::<u64>(),
+        ]
+    }
+
+    fn condition() -> impl Strategy<Value = serde_json::Value> {
+        const OPERATORS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
+        (0..3usize, value(), proptest::option::of(value()), prop::sample::select(&OPERATORS[..])).prop_map(
+            |(index, value, two, operator)| {
+                json!({ "index": index, "value": value, "valueTwo": two, "op": format!("SCMP_CMP_{operator}") })
+            },
+        )
+    }
+
+    /// Neighbouring numbers, int arguments, one name of each instruction set only, and an unknown one.
+    const NAMES: [&str; 9] =
+        ["read", "write", "open", "socket", "personality", "ioctl", "mmap2", "arch_prctl", "no_such_call"];
+
+    fn rule() -> impl Strategy<Value = serde_json::Value> {
+        let names = prop::sample::subsequence(&NAMES[..], 1..4);
+        (names, action(), prop::collection::vec(condition(), 0..4)).prop_map(|(names, (action, errno), args)| {
+            json!({ "names": names, "action": action, "errnoRet": errno, "args": args })
+        })
+    }
+
+    fn any_profile() -> impl Strategy<Value = LinuxSeccomp> {
+        let architectures =
+            prop::sample::subsequence(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"][..], 0..=3);
+        (action(), architectures, prop::collection::vec(rule(), 0..12)).prop_map(
+            |((action, errno), architectures, rules)| {
+                profile(json!({
+                    "defaultAction": action, "defaultErrnoRet": errno, "architectures": architectures,
+                    "syscalls": rules,
+                }))
+            },
+        )
+    }
+
+    fn any_call() -> impl Strategy<Value = Call> {
+        let known = |abi: &'static names::Abi| {
+            let numbers: Vec<u32> = NAMES.iter().filter_map(|name| abi.number(name)).collect();
+            prop::sample::select(numbers)
+        };
+        let number = prop_oneof![
+            4 => known(&X86_64),
+            2 => known(&I386),
+            1 => 0..=475u32,
+            1 => prop::sample::select(vec![X32_BIT - 1, X32_BIT, X32_BIT | 1, u32::MAX]),
+        ];
+        let arch = prop_oneof![
+            4 => Just(X86_64.audit_arch), 3 => Just(I386.audit_arch), 1 => Just(0xc000_00b7), 1 => any::<u32>(),
+        ];
+        (arch, number, prop::array::uniform6(value())).prop_map(|(arch, number, arguments)| Call {
+            arch,
+            number,
+            arguments,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_decides_as_its_profile_reads(
+            profile in any_profile(),
+            calls in prop::collection::vec(any_call(), 40),
+        ) {
+            let filter = compile(&profile).unwrap();
+            for call in calls {
+                prop_assert_eq!(run(&filter, call), meaning(&profile, call), "{:x?}", call);
+            }
+        }
+    }
+}
