@@ -1,4 +1,5 @@
 //! The worker.
+#![forbid(unsafe_code)]
 pub mod artifact;
 pub mod cache;
 pub mod cleanup;
@@ -11,3 +12,4 @@ pub mod run_directory;
 pub mod scopes;
 pub mod spec;
 pub mod task;
+pub mod timestamp;

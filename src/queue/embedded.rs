@@ -1,0 +1,252 @@
+//! A queue of our own: the rules of [`super::runs`] and [`super::artifacts`] over a SQLite database.
+//!
+//! Each call is one transaction: time passes first (claims run out, deadlines come), then the call is judged. A task is
+//! one row: its definition and its status as JSON, and the columns that a claim looks for.
+
+mod rows;
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction};
+
+use super::model::{
+    ArtifactContent, ArtifactInfo, ArtifactRequest, Claim, Created, QueueError, ReasonResolved, RunId,
+    TaskStatus, WorkerIdentity,
+};
+use super::{artifacts, runs};
+use crate::task::artifact_name::ArtifactName;
+use crate::task::definition::TaskDefinition;
+use crate::task::resolve::{Reason, Reporter};
+use crate::task::task_id::TaskId;
+use crate::timestamp::Timestamp;
+
+/// Tells the present.
+pub type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 24 * 60 * 60 + 15 * 60);
+
+/// A queue in a database of this process.
+pub struct EmbeddedQueue {
+    database: Mutex<Connection>,
+    clock: Clock,
+}
+
+impl fmt::Debug for EmbeddedQueue {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("EmbeddedQueue").finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedQueue {
+    /// A queue that is gone with this value.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Storage`].
+    pub fn in_memory(clock: Clock) -> Result<EmbeddedQueue, QueueError> {
+        let database = Connection::open_in_memory().map_err(rows::failed("open it"))?;
+        rows::create_tables(&database)?;
+        Ok(EmbeddedQueue { database: Mutex::new(database), clock })
+    }
+
+    /// See [`super::Queue::create_task`].
+    pub(super) fn create_task(
+        &self,
+        task_id: &TaskId,
+        task: &TaskDefinition,
+    ) -> Result<TaskStatus, QueueError> {
+        self.transact(|database, now| {
+            if let Some(known) = rows::find_definition(database, task_id)? {
+                if known != *task {
+                    let because = "another task has this id".to_owned();
+                    return Err(QueueError::Conflict { what: format!("task {task_id}"), because });
+                }
+                return rows::load_status(database, task_id, now);
+            }
+            check_times(task_id, task, now)?;
+            let status = runs::schedule(task_id, task, now);
+            rows::insert_task(database, &status, task)?;
+            Ok(status)
+        })
+    }
+
+    /// See [`super::Queue::claim_work`].
+    pub(super) fn claim_work(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+        most: usize,
+    ) -> Result<Vec<Claim>, QueueError> {
+        self.transact(|database, now| {
+            let mut claims = Vec::new();
+            for task_id in rows::list_open(database, task_queue_id)? {
+                if claims.len() == most {
+                    break;
+                }
+                let mut status = rows::load_status(database, &task_id, now)?;
+                let claimed = runs::claim(&mut status, worker, now);
+                rows::store_status(database, &status)?;
+                if let Some((run, taken_until)) = claimed {
+                    let task = rows::load_definition(database, &task_id)?;
+                    claims.push(Claim { run, taken_until, task, status });
+                }
+            }
+            Ok(claims)
+        })
+    }
+
+    /// See [`super::Queue::reclaim_task`].
+    pub(super) fn reclaim_task(&self, run: &RunId) -> Result<Timestamp, QueueError> {
+        self.change(&run.task_id, |status, now| runs::reclaim(status, run, now)).map(|(until, _)| until)
+    }
+
+    /// See [`super::Queue::report_completed`] and [`super::Queue::report_failed`].
+    pub(super) fn report(&self, run: &RunId, reason: ReasonResolved) -> Result<TaskStatus, QueueError> {
+        self.change(&run.task_id, |status, now| runs::report(status, run, reason, now))
+            .map(|((), status)| status)
+    }
+
+    /// See [`super::Queue::report_exception`].
+    pub(super) fn report_exception(&self, run: &RunId, reason: Reason) -> Result<TaskStatus, QueueError> {
+        if reason.reporter() == Reporter::Queue {
+            let because = "only the queue itself sets this reason".to_owned();
+            return Err(QueueError::Invalid { what: format!("reason {}", reason.as_str()), because });
+        }
+        self.report(run, reason.into())
+    }
+
+    /// See [`super::Queue::cancel_task`].
+    pub(super) fn cancel_task(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
+        let cancel = |status: &mut TaskStatus, now| {
+            runs::cancel(status, now);
+            Ok(())
+        };
+        self.change(task_id, cancel).map(|((), status)| status)
+    }
+
+    /// See [`super::Queue::create_artifact`].
+    pub(super) fn create_artifact(
+        &self,
+        run: &RunId,
+        name: &ArtifactName,
+        request: &ArtifactRequest,
+    ) -> Result<Created, QueueError> {
+        self.transact(|database, now| {
+            let status = rows::load_status(database, &run.task_id, now)?;
+            runs::takes_artifacts(&status, run, now)?;
+            artifacts::check(name, request, status.expires)?;
+            let known = rows::find_artifact(database, run, name)?;
+            if let Some(known) = &known {
+                artifacts::check_replacement(name, &known.request, request)?;
+            }
+            let upload_id = match (&request.content, known) {
+                (ArtifactContent::Object { .. }, Some(known)) => known.upload_id,
+                (ArtifactContent::Object { .. }, None) => Some(fresh_word(name)?),
+                _ => None,
+            };
+            rows::store_artifact(
+                database,
+                run,
+                name,
+                &rows::Artifact { request: request.clone(), upload_id: upload_id.clone() },
+            )?;
+            Ok(match (&request.content, upload_id) {
+                (_, Some(upload_id)) => Created::Upload { upload_id },
+                (ArtifactContent::S3 { .. }, None) => Created::KeepBytes,
+                (_, None) => Created::Done,
+            })
+        })
+    }
+
+    /// See [`super::Queue::finish_artifact`].
+    pub(super) fn finish_artifact(
+        &self,
+        run: &RunId,
+        name: &ArtifactName,
+        upload_id: &str,
+    ) -> Result<(), QueueError> {
+        self.transact(|database, _now| {
+            let what = format!("artifact \"{name}\"");
+            let Some(artifact) = rows::find_artifact(database, run, name)? else {
+                return Err(QueueError::NotFound { what });
+            };
+            let refused = |because: &str| Err(QueueError::Invalid { what, because: because.to_owned() });
+            match (&artifact.request.content, &artifact.upload_id) {
+                (ArtifactContent::Object { .. }, None) => Ok(()),
+                (ArtifactContent::Object { .. }, Some(expected)) if expected == upload_id => {
+                    rows::store_artifact(database, run, name, &rows::Artifact { upload_id: None, ..artifact })
+                }
+                (ArtifactContent::Object { .. }, Some(_)) => refused("the upload id is another's"),
+                _ => refused("its storage type needs no finishing"),
+            }
+        })
+    }
+
+    /// See [`super::Queue::list_artifacts`].
+    pub(super) fn list_artifacts(&self, run: &RunId) -> Result<Vec<ArtifactInfo>, QueueError> {
+        self.transact(|database, now| {
+            runs::find(&rows::load_status(database, &run.task_id, now)?, run)?;
+            rows::list_artifacts(database, run)
+        })
+    }
+
+    /// See [`super::Queue::status`].
+    pub(super) fn status(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
+        self.change(task_id, |_, _| Ok(())).map(|((), status)| status)
+    }
+
+    /// Changes the status of one task.
+    fn change<T>(
+        &self,
+        task_id: &TaskId,
+        change: impl FnOnce(&mut TaskStatus, Timestamp) -> Result<T, QueueError>,
+    ) -> Result<(T, TaskStatus), QueueError> {
+        self.transact(|database, now| {
+            let mut status = rows::load_status(database, task_id, now)?;
+            let result = change(&mut status, now)?;
+            rows::store_status(database, &status)?;
+            Ok((result, status))
+        })
+    }
+
+    /// One transaction: all of it or, on an error, nothing.
+    fn transact<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError>,
+    ) -> Result<T, QueueError> {
+        // A panic under the lock leaves no half transaction: dropping one rolls it back.
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = database.transaction().map_err(rows::failed("begin"))?;
+        let result = work(&transaction, (self.clock)())?;
+        transaction.commit().map_err(rows::failed("commit"))?;
+        Ok(result)
+    }
+}
+
+/// The times of a new task.
+fn check_times(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) -> Result<(), QueueError> {
+    let because = if task.deadline <= task.created {
+        "its deadline is not after its creation"
+    } else if task.deadline <= now {
+        "its deadline has passed"
+    } else if task.deadline > now.plus(LONGEST_DEADLINE) {
+        "its deadline is more than five days ahead"
+    } else if task.expires <= task.deadline {
+        "it expires before its deadline"
+    } else {
+        return Ok(());
+    };
+    Err(QueueError::Invalid { what: format!("task {task_id}"), because: because.to_owned() })
+}
+
+/// A word that nobody guesses, in the form of the queue's upload ids.
+fn fresh_word(name: &ArtifactName) -> Result<String, QueueError> {
+    let word = TaskId::random().map_err(|error| QueueError::Invalid {
+        what: format!("artifact \"{name}\""),
+        because: format!("the host has no random numbers: {error}"),
+    })?;
+    Ok(word.as_str().to_owned())
+}

@@ -1,0 +1,261 @@
+//! The rows of the embedded queue's database; all SQL is here.
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::super::model::{ArtifactInfo, ArtifactRequest, QueueError, RunId, RunState, TaskStatus};
+use super::super::runs;
+use crate::task::artifact_name::ArtifactName;
+use crate::task::definition::TaskDefinition;
+use crate::task::task_id::TaskId;
+use crate::timestamp::Timestamp;
+
+const SCHEMA: &str = "
+    CREATE TABLE tasks (
+        task_id TEXT PRIMARY KEY,
+        task_queue_id TEXT NOT NULL,
+        -- 1 while the last run is pending or running.
+        open INTEGER NOT NULL,
+        -- 0 is the least urgent.
+        priority INTEGER NOT NULL,
+        -- Milliseconds; of the last run.
+        scheduled INTEGER NOT NULL,
+        definition TEXT NOT NULL,
+        status TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX open_tasks ON tasks (task_queue_id, priority DESC, scheduled) WHERE open = 1;
+    CREATE TABLE artifacts (
+        task_id TEXT NOT NULL REFERENCES tasks,
+        run_id INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        -- Milliseconds.
+        expires INTEGER NOT NULL,
+        content TEXT NOT NULL,
+        -- What finish_artifact has to say; NULL once the artifact is there.
+        upload_id TEXT,
+        PRIMARY KEY (task_id, run_id, name)
+    ) STRICT;
+";
+
+/// An artifact as the database has it.
+#[derive(Clone, Debug)]
+pub(super) struct Artifact {
+    /// What was asked for.
+    pub(super) request: ArtifactRequest,
+    /// The word that its uploader still has to say.
+    pub(super) upload_id: Option<String>,
+}
+
+/// Names the call that failed.
+pub(super) fn failed(call: &'static str) -> impl FnOnce(rusqlite::Error) -> QueueError {
+    move |source| QueueError::Storage { call, source }
+}
+
+/// Makes the tables of an empty database.
+pub(super) fn create_tables(database: &Connection) -> Result<(), QueueError> {
+    database.execute_batch(SCHEMA).map_err(failed("create its tables"))
+}
+
+/// The definition of a task, if there is such a task.
+pub(super) fn find_definition(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+) -> Result<Option<TaskDefinition>, QueueError> {
+    database
+        .query_row(
+            "SELECT definition FROM tasks WHERE task_id = :task_id",
+            named_params! { ":task_id": task_id.as_str() },
+            |row| json(row, "definition"),
+        )
+        .optional()
+        .map_err(failed("read a definition"))
+}
+
+/// The definition of a task that must be there.
+pub(super) fn load_definition(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+) -> Result<TaskDefinition, QueueError> {
+    find_definition(database, task_id)?.ok_or_else(|| no_such_task(task_id))
+}
+
+/// The status of a task that must be there, as it is now.
+pub(super) fn load_status(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+    now: Timestamp,
+) -> Result<TaskStatus, QueueError> {
+    let found: Option<TaskStatus> = database
+        .query_row(
+            "SELECT status FROM tasks WHERE task_id = :task_id",
+            named_params! { ":task_id": task_id.as_str() },
+            |row| json(row, "status"),
+        )
+        .optional()
+        .map_err(failed("read a status"))?;
+    let mut status = found.ok_or_else(|| no_such_task(task_id))?;
+    runs::pass_time(&mut status, now);
+    Ok(status)
+}
+
+/// Adds a task.
+pub(super) fn insert_task(
+    database: &Transaction<'_>,
+    status: &TaskStatus,
+    definition: &TaskDefinition,
+) -> Result<(), QueueError> {
+    let call = "add a task";
+    database
+        .execute(
+            "INSERT INTO tasks (task_id, task_queue_id, open, priority, scheduled, definition, status)
+             VALUES (:task_id, :task_queue_id, 0, :priority, 0, :definition, '')",
+            named_params! {
+                ":task_id": status.task_id.as_str(),
+                ":task_queue_id": status.task_queue_id,
+                ":priority": status.priority as u8,
+                ":definition": text(definition, call)?,
+            },
+        )
+        .map_err(failed(call))?;
+    store_status(database, status)
+}
+
+/// Writes the status of a task.
+pub(super) fn store_status(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
+    let call = "write a status";
+    database
+        .execute(
+            "UPDATE tasks SET status = :status, open = :open, scheduled = :scheduled WHERE task_id = :task_id",
+            named_params! {
+                ":status": text(status, call)?,
+                ":open": matches!(status.state, RunState::Pending | RunState::Running),
+                ":scheduled": status.runs.last().map_or(0, |run| run.scheduled.as_millis()),
+                ":task_id": status.task_id.as_str(),
+            },
+        )
+        .map_err(failed(call))?;
+    Ok(())
+}
+
+/// The tasks of a task queue that are not resolved, the most urgent first, then the oldest.
+pub(super) fn list_open(database: &Transaction<'_>, task_queue_id: &str) -> Result<Vec<TaskId>, QueueError> {
+    let call = "list open tasks";
+    let mut statement = database
+        .prepare_cached(
+            "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND open = 1
+             ORDER BY priority DESC, scheduled, rowid",
+        )
+        .map_err(failed(call))?;
+    let rows = statement
+        .query_map(named_params! { ":task_queue_id": task_queue_id }, |row| {
+            parsed(row, "task_id", TaskId::parse)
+        })
+        .map_err(failed(call))?;
+    rows.collect::<Result<_, _>>().map_err(failed(call))
+}
+
+/// An artifact of a run, if there is one of this name.
+pub(super) fn find_artifact(
+    database: &Transaction<'_>,
+    run: &RunId,
+    name: &ArtifactName,
+) -> Result<Option<Artifact>, QueueError> {
+    database
+        .query_row(
+            "SELECT expires, content, upload_id FROM artifacts
+             WHERE task_id = :task_id AND run_id = :run_id AND name = :name",
+            named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id, ":name": name.as_str() },
+            |row| Ok(Artifact { request: artifact_request(row)?, upload_id: row.get("upload_id")? }),
+        )
+        .optional()
+        .map_err(failed("read an artifact"))
+}
+
+/// Writes an artifact, new or not.
+pub(super) fn store_artifact(
+    database: &Transaction<'_>,
+    run: &RunId,
+    name: &ArtifactName,
+    artifact: &Artifact,
+) -> Result<(), QueueError> {
+    let call = "write an artifact";
+    database
+        .execute(
+            "INSERT OR REPLACE INTO artifacts (task_id, run_id, name, expires, content, upload_id)
+             VALUES (:task_id, :run_id, :name, :expires, :content, :upload_id)",
+            named_params! {
+                ":task_id": run.task_id.as_str(),
+                ":run_id": run.run_id,
+                ":name": name.as_str(),
+                ":expires": artifact.request.expires.as_millis(),
+                ":content": text(&artifact.request.content, call)?,
+                ":upload_id": artifact.upload_id,
+            },
+        )
+        .map_err(failed(call))?;
+    Ok(())
+}
+
+/// The artifacts of a run that are there, by name.
+pub(super) fn list_artifacts(
+    database: &Transaction<'_>,
+    run: &RunId,
+) -> Result<Vec<ArtifactInfo>, QueueError> {
+    let call = "list artifacts";
+    let mut statement = database
+        .prepare_cached(
+            "SELECT name, expires, content FROM artifacts
+             WHERE task_id = :task_id AND run_id = :run_id AND upload_id IS NULL ORDER BY name",
+        )
+        .map_err(failed(call))?;
+    let rows = statement
+        .query_map(named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id }, |row| {
+            let request = artifact_request(row)?;
+            Ok(ArtifactInfo {
+                storage_type: request.content.storage_type(),
+                name: parsed(row, "name", ArtifactName::new)?,
+                expires: request.expires,
+                content_type: request.content.content_type().to_owned(),
+            })
+        })
+        .map_err(failed(call))?;
+    rows.collect::<Result<_, _>>().map_err(failed(call))
+}
+
+fn artifact_request(row: &Row<'_>) -> rusqlite::Result<ArtifactRequest> {
+    let expires = Timestamp::from_millis(row.get("expires")?);
+    Ok(ArtifactRequest { expires, content: json(row, "content")? })
+}
+
+fn no_such_task(task_id: &TaskId) -> QueueError {
+    QueueError::NotFound { what: format!("task {task_id}") }
+}
+
+/// A value as JSON for a column.
+fn text(value: &impl Serialize, call: &'static str) -> Result<String, QueueError> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+        .map_err(failed(call))
+}
+
+/// A value from a column of JSON.
+fn json<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
+    parsed(row, column, |text| serde_json::from_str(text))
+}
+
+/// A value from a column of text.
+fn parsed<T, E>(
+    row: &Row<'_>,
+    column: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> rusqlite::Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let index = row.as_ref().column_index(column)?;
+    let text: String = row.get(index)?;
+    parse(&text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)))
+}

@@ -1,0 +1,371 @@
+//! What goes into a queue and comes out of it; names and words are those of `schemas/queue/v1`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::artifact_name::ArtifactName;
+use crate::task::definition::{Priority, TaskDefinition};
+use crate::task::resolve::Reason;
+use crate::task::task_id::TaskId;
+use crate::timestamp::Timestamp;
+
+/// Why a queue refuses; one variant per answer that a worker gives to it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// There is no such task, run or artifact (404).
+    #[error("find {what} in the queue")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// It contradicts what the queue has (409).
+    #[error("change {what}: {because}")]
+    Conflict {
+        /// What was to be changed.
+        what: String,
+        /// Why it may not.
+        because: String,
+    },
+    /// It can never be right (400).
+    #[error("accept {what}: {because}")]
+    Invalid {
+        /// What was handed in.
+        what: String,
+        /// What is wrong with it.
+        because: String,
+    },
+    /// The database of the embedded queue.
+    #[error("use the queue's database: {call}")]
+    Storage {
+        /// What was being done.
+        call: &'static str,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+}
+
+/// Who claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerIdentity {
+    /// The worker's group.
+    pub worker_group: String,
+    /// The worker's id within it.
+    pub worker_id: String,
+}
+
+/// One run of one task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunId {
+    /// The task.
+    pub task_id: TaskId,
+    /// Counts from 0.
+    pub run_id: u32,
+}
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "run {} of task {}", self.run_id, self.task_id)
+    }
+}
+
+/// A task that is now this worker's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// Which run.
+    pub run: RunId,
+    /// Until when, unless it is reclaimed.
+    pub taken_until: Timestamp,
+    /// What is to be done.
+    pub task: TaskDefinition,
+    /// The task's state, this claim included.
+    pub status: TaskStatus,
+}
+
+/// The state of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStatus {
+    /// The task.
+    pub task_id: TaskId,
+    /// The first half of `task_queue_id`.
+    pub provisioner_id: String,
+    /// Its second half.
+    pub worker_type: String,
+    /// Where it waits, or waited.
+    pub task_queue_id: String,
+    /// Who schedules it.
+    pub scheduler_id: String,
+    /// The project it belongs to.
+    pub project_id: String,
+    /// Its group.
+    pub task_group_id: TaskId,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// When it must be resolved.
+    pub deadline: Timestamp,
+    /// When it may be forgotten.
+    pub expires: Timestamp,
+    /// How many runs may still be lost.
+    pub retries_left: u32,
+    /// The state of its last run.
+    pub state: TaskState,
+    /// All runs, oldest first.
+    pub runs: Vec<RunStatus>,
+}
+
+/// The state of a task: that of its last run.
+pub type TaskState = RunState;
+
+/// The state of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// Waits for a worker.
+    Pending,
+    /// A worker has it.
+    Running,
+    /// See [`ReasonResolved::Completed`].
+    Completed,
+    /// See [`ReasonResolved::Failed`].
+    Failed,
+    /// Everything else.
+    Exception,
+}
+
+/// One run, as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// Counts from 0.
+    pub run_id: u32,
+    /// Its state.
+    pub state: RunState,
+    /// Why it exists.
+    pub reason_created: ReasonCreated,
+    /// Why it is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason_resolved: Option<ReasonResolved>,
+    /// Who has or had it.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerIdentity>,
+    /// Until when, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken_until: Option<Timestamp>,
+    /// When it became pending.
+    pub scheduled: Timestamp,
+    /// When it was claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When it was resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Timestamp>,
+}
+
+/// Why a run exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReasonCreated {
+    /// It is the first one.
+    Scheduled,
+    /// The worker of the one before was lost or had to stop.
+    Retry,
+    /// The task asked for it.
+    TaskRetry,
+    /// Somebody asked for it.
+    Rerun,
+    /// The task was cancelled before it had a run.
+    Exception,
+}
+
+/// Why a run is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReasonResolved {
+    /// The task did what it should.
+    Completed,
+    /// It did not.
+    Failed,
+    /// Time is up.
+    DeadlineExceeded,
+    /// Somebody cancelled it.
+    Canceled,
+    /// The worker did not reclaim in time.
+    ClaimExpired,
+    /// The worker had to stop.
+    WorkerShutdown,
+    /// No worker of this kind can carry it out.
+    MalformedPayload,
+    /// Something needed is not to be had for now.
+    ResourceUnavailable,
+    /// A fault of the worker.
+    InternalError,
+    /// The task asked for another try.
+    IntermittentTask,
+    /// A later task made it superfluous.
+    Superseded,
+}
+
+impl ReasonResolved {
+    /// The queue's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReasonResolved::Completed => "completed",
+            ReasonResolved::Failed => "failed",
+            ReasonResolved::DeadlineExceeded => "deadline-exceeded",
+            ReasonResolved::Canceled => "canceled",
+            ReasonResolved::ClaimExpired => "claim-expired",
+            ReasonResolved::WorkerShutdown => "worker-shutdown",
+            ReasonResolved::MalformedPayload => "malformed-payload",
+            ReasonResolved::ResourceUnavailable => "resource-unavailable",
+            ReasonResolved::InternalError => "internal-error",
+            ReasonResolved::IntermittentTask => "intermittent-task",
+            ReasonResolved::Superseded => "superseded",
+        }
+    }
+}
+
+impl From<Reason> for ReasonResolved {
+    fn from(reason: Reason) -> ReasonResolved {
+        match reason {
+            Reason::MalformedPayload => ReasonResolved::MalformedPayload,
+            Reason::WorkerShutdown => ReasonResolved::WorkerShutdown,
+            Reason::InternalError => ReasonResolved::InternalError,
+            Reason::ResourceUnavailable => ReasonResolved::ResourceUnavailable,
+            Reason::IntermittentTask => ReasonResolved::IntermittentTask,
+            Reason::Canceled => ReasonResolved::Canceled,
+            Reason::DeadlineExceeded => ReasonResolved::DeadlineExceeded,
+        }
+    }
+}
+
+/// How the queue stores an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageType {
+    /// Bytes, put to a URL that the queue gives out.
+    S3,
+    /// Bytes, in the object service.
+    Object,
+    /// A URL elsewhere.
+    Reference,
+    /// Another artifact of the same run.
+    Link,
+    /// Nothing, and a reason why.
+    Error,
+}
+
+/// An artifact to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactRequest {
+    /// When it may be deleted; not after its task.
+    pub expires: Timestamp,
+    /// What it is.
+    pub content: ArtifactContent,
+}
+
+/// What an artifact is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "storageType")]
+pub enum ArtifactContent {
+    /// Bytes that the caller puts where [`Created`] says.
+    S3 {
+        /// Their media type.
+        content_type: String,
+    },
+    /// Bytes that the caller puts into the object service, and then says so.
+    Object {
+        /// Their media type.
+        content_type: String,
+    },
+    /// What a URL gives.
+    Reference {
+        /// The URL.
+        url: String,
+        /// The media type to expect there.
+        content_type: String,
+    },
+    /// What another artifact of the same run gives; it need not exist yet.
+    Link {
+        /// The other one's name.
+        artifact: ArtifactName,
+        /// The media type to expect there.
+        content_type: String,
+    },
+    /// Nothing.
+    Error {
+        /// Why, in the queue's words.
+        reason: ErrorReason,
+        /// Why, for people; at most 4096 characters.
+        message: String,
+    },
+}
+
+impl ArtifactContent {
+    /// How it is stored.
+    #[must_use]
+    pub fn storage_type(&self) -> StorageType {
+        match self {
+            ArtifactContent::S3 { .. } => StorageType::S3,
+            ArtifactContent::Object { .. } => StorageType::Object,
+            ArtifactContent::Reference { .. } => StorageType::Reference,
+            ArtifactContent::Link { .. } => StorageType::Link,
+            ArtifactContent::Error { .. } => StorageType::Error,
+        }
+    }
+
+    /// Its media type; that of an error is the queue's own.
+    #[must_use]
+    pub fn content_type(&self) -> &str {
+        match self {
+            ArtifactContent::S3 { content_type }
+            | ArtifactContent::Object { content_type }
+            | ArtifactContent::Reference { content_type, .. }
+            | ArtifactContent::Link { content_type, .. } => content_type,
+            ArtifactContent::Error { .. } => "application/json",
+        }
+    }
+}
+
+/// Why an artifact has no content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorReason {
+    /// There is nothing at its path.
+    FileMissingOnWorker,
+    /// There is something else.
+    InvalidResourceOnWorker,
+    /// It goes beyond a limit.
+    TooLargeFileOnWorker,
+    /// It cannot be read.
+    FileNotReadableOnWorker,
+}
+
+/// What is to be done for an artifact that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// Nothing: it is there.
+    Done,
+    /// The bytes stay with the caller: the queue is in its own process.
+    KeepBytes,
+    /// The bytes stay with the caller; [`Queue::finish_artifact`](super::Queue::finish_artifact) wants this word.
+    Upload {
+        /// The word.
+        upload_id: String,
+    },
+}
+
+/// An artifact, as `list_artifacts` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactInfo {
+    /// How it is stored.
+    pub storage_type: StorageType,
+    /// Its name.
+    pub name: ArtifactName,
+    /// When it may be deleted.
+    pub expires: Timestamp,
+    /// Its media type.
+    pub content_type: String,
+}

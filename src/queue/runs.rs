@@ -1,0 +1,191 @@
+//! The life of a task's runs: pure changes of a [`TaskStatus`].
+//!
+//! ```text
+//!              claim              report completed, failed, exception
+//!   pending ──────────► running ─────────────────────────────────────► resolved
+//!      ▲                   │ claim expired, worker-shutdown, intermittent-task
+//!      └── a new run ◄─────┘ while retries are left
+//!
+//!   pending, running ── cancel, deadline ──► exception
+//! ```
+
+use std::time::Duration;
+
+use super::model::{
+    QueueError, ReasonCreated, ReasonResolved, RunId, RunState, RunStatus, TaskStatus, WorkerIdentity,
+};
+use crate::task::definition::TaskDefinition;
+use crate::task::task_id::TaskId;
+use crate::timestamp::Timestamp;
+
+/// How long a claim holds.
+pub(super) const CLAIM: Duration = Duration::from_secs(20 * 60);
+/// How long after its resolution a run that is an exception takes artifacts.
+const LATE_ARTIFACTS: Duration = Duration::from_secs(25 * 60);
+
+/// The status of a new task: one pending run.
+pub(super) fn schedule(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) -> TaskStatus {
+    let mut status = TaskStatus {
+        task_id: task_id.clone(),
+        provisioner_id: task.provisioner_id.clone(),
+        worker_type: task.worker_type.clone(),
+        task_queue_id: task.task_queue_id.clone(),
+        scheduler_id: task.scheduler_id.clone(),
+        project_id: task.project_id.clone(),
+        task_group_id: task.task_group_id.clone(),
+        priority: task.priority,
+        deadline: task.deadline,
+        expires: task.expires,
+        retries_left: task.retries,
+        state: RunState::Pending,
+        runs: Vec::new(),
+    };
+    add_run(&mut status, ReasonCreated::Scheduled, now);
+    status
+}
+
+/// Carries out what time alone has done: claims that ran out, then the deadline.
+pub(super) fn pass_time(status: &mut TaskStatus, now: Timestamp) {
+    let claim_ran_out =
+        |run: &RunStatus| run.taken_until.is_some_and(|until| until <= now.min(status.deadline));
+    if let Some(run) = open_run(status).filter(|run| run.state == RunState::Running && claim_ran_out(run)) {
+        let run_id = run.run_id;
+        finish(status, run_id, ReasonResolved::ClaimExpired, now);
+    }
+    if status.deadline <= now
+        && let Some(run_id) = open_run(status).map(|run| run.run_id)
+    {
+        finish(status, run_id, ReasonResolved::DeadlineExceeded, now);
+    }
+}
+
+/// Gives the pending run to a worker.
+pub(super) fn claim(
+    status: &mut TaskStatus,
+    worker: &WorkerIdentity,
+    now: Timestamp,
+) -> Option<(RunId, Timestamp)> {
+    let until = now.plus(CLAIM);
+    let run = status.runs.last_mut().filter(|run| run.state == RunState::Pending)?;
+    run.state = RunState::Running;
+    run.worker = Some(worker.clone());
+    run.started = Some(now);
+    run.taken_until = Some(until);
+    let run_id = run.run_id;
+    status.state = RunState::Running;
+    Some((RunId { task_id: status.task_id.clone(), run_id }, until))
+}
+
+/// Prolongs the claim of a running run.
+pub(super) fn reclaim(status: &mut TaskStatus, run: &RunId, now: Timestamp) -> Result<Timestamp, QueueError> {
+    let until = now.plus(CLAIM);
+    let status_of_run = find_mut(status, run)?;
+    if status_of_run.state != RunState::Running {
+        return Err(not_running(run, status_of_run));
+    }
+    status_of_run.taken_until = Some(until);
+    Ok(until)
+}
+
+/// Resolves a running run as its worker says. The same word twice changes nothing.
+pub(super) fn report(
+    status: &mut TaskStatus,
+    run: &RunId,
+    reason: ReasonResolved,
+    now: Timestamp,
+) -> Result<(), QueueError> {
+    let status_of_run = find_mut(status, run)?;
+    if status_of_run.reason_resolved == Some(reason) {
+        return Ok(());
+    }
+    if status_of_run.state != RunState::Running {
+        return Err(not_running(run, status_of_run));
+    }
+    finish(status, run.run_id, reason, now);
+    Ok(())
+}
+
+/// Cancels what is pending or running.
+pub(super) fn cancel(status: &mut TaskStatus, now: Timestamp) {
+    if let Some(run_id) = open_run(status).map(|run| run.run_id) {
+        finish(status, run_id, ReasonResolved::Canceled, now);
+    }
+}
+
+/// Whether a run takes artifacts: while it runs, and for a while after an exception, so that logs can still come.
+pub(super) fn takes_artifacts(status: &TaskStatus, run: &RunId, now: Timestamp) -> Result<(), QueueError> {
+    let status_of_run = find(status, run)?;
+    let late = status_of_run.resolved.is_some_and(|resolved| now.since(resolved) <= LATE_ARTIFACTS);
+    match status_of_run.state {
+        RunState::Running => Ok(()),
+        RunState::Exception if late => Ok(()),
+        _ => Err(not_running(run, status_of_run)),
+    }
+}
+
+/// The status of one run.
+pub(super) fn find<'a>(status: &'a TaskStatus, run: &RunId) -> Result<&'a RunStatus, QueueError> {
+    status.runs.iter().find(|candidate| candidate.run_id == run.run_id).ok_or_else(|| not_found(run))
+}
+
+fn find_mut<'a>(status: &'a mut TaskStatus, run: &RunId) -> Result<&'a mut RunStatus, QueueError> {
+    status.runs.iter_mut().find(|candidate| candidate.run_id == run.run_id).ok_or_else(|| not_found(run))
+}
+
+fn not_found(run: &RunId) -> QueueError {
+    QueueError::NotFound { what: run.to_string() }
+}
+
+fn not_running(run: &RunId, status: &RunStatus) -> QueueError {
+    let because = match status.reason_resolved {
+        Some(reason) => format!("it is resolved as {}", reason.as_str()),
+        None => "it is not running".to_owned(),
+    };
+    QueueError::Conflict { what: run.to_string(), because }
+}
+
+/// The last run, if it is not resolved.
+fn open_run(status: &TaskStatus) -> Option<&RunStatus> {
+    status.runs.last().filter(|run| matches!(run.state, RunState::Pending | RunState::Running))
+}
+
+fn add_run(status: &mut TaskStatus, reason_created: ReasonCreated, now: Timestamp) {
+    let run_id = status.runs.last().map_or(0, |last| last.run_id + 1);
+    status.state = RunState::Pending;
+    status.runs.push(RunStatus {
+        run_id,
+        state: RunState::Pending,
+        reason_created,
+        reason_resolved: None,
+        worker: None,
+        taken_until: None,
+        scheduled: now,
+        started: None,
+        resolved: None,
+    });
+}
+
+/// Resolves a run, and makes the next one where the reason calls for it and retries are left.
+fn finish(status: &mut TaskStatus, run_id: u32, reason: ReasonResolved, now: Timestamp) {
+    let state = match reason {
+        ReasonResolved::Completed => RunState::Completed,
+        ReasonResolved::Failed => RunState::Failed,
+        _ => RunState::Exception,
+    };
+    if let Some(run) = status.runs.iter_mut().find(|run| run.run_id == run_id) {
+        run.state = state;
+        run.reason_resolved = Some(reason);
+        run.resolved = Some(now);
+        run.taken_until = None;
+    }
+    status.state = state;
+    let again = match reason {
+        ReasonResolved::ClaimExpired | ReasonResolved::WorkerShutdown => ReasonCreated::Retry,
+        ReasonResolved::IntermittentTask => ReasonCreated::TaskRetry,
+        _ => return,
+    };
+    if status.retries_left > 0 {
+        status.retries_left -= 1;
+        add_run(status, again, now);
+    }
+}

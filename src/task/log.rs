@@ -1,0 +1,295 @@
+//! The worker's own lines in a task's log.
+//!
+//! Log parsers rely on their exact form (`[taskcluster <time>] <text>`, `[taskcluster:error] <text>`). The container's
+//! bytes pass between them unchanged; so a line of ours must never carry a word of the task that could start a new line
+//! or steer the reader's terminal: every such word goes through [`escaped`] where the text is made.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use super::finding::{Finding, Severity};
+use super::limits;
+use crate::timestamp::Timestamp;
+
+/// The line before the command's output.
+pub const TASK_STARTING: &str = "=== Task Starting ===";
+/// The line after the command's output; only if there was a container.
+pub const TASK_FINISHED: &str = "=== Task Finished ===";
+
+/// What the header says about a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// The task's id.
+    pub task_id: &'a str,
+    /// The worker's id.
+    pub worker_id: &'a str,
+    /// The worker's group.
+    pub worker_group: &'a str,
+    /// `workerNodeType` of the configuration.
+    pub worker_node_type: &'a str,
+    /// `<provisionerId>/<workerType>`.
+    pub worker_pool: &'a str,
+    /// The version of this program.
+    pub worker_version: &'a str,
+    /// The host's public address, where it is known.
+    pub public_ip: Option<&'a str>,
+    /// The host's own name.
+    pub hostname: &'a str,
+    /// Name and mount point of each cache.
+    pub caches: &'a [(&'a str, &'a str)],
+}
+
+/// A line that informs.
+#[must_use]
+pub fn info(now: Timestamp, text: &str) -> String {
+    let time = now.to_string().replacen('T', " ", 1);
+    format!("[taskcluster {time}] {text}\n")
+}
+
+/// A line that says what went wrong. It begins with a newline, so that the marker starts a line whatever the command
+/// wrote last.
+#[must_use]
+pub fn error(text: &str) -> String {
+    format!("\n[taskcluster:error] {text}\n")
+}
+
+/// The lines at the top of a log, up to and with the empty line (CRLF, as the original's) that ends them.
+///
+/// A public address that is not known is `unknown`: parsers expect all eight lines.
+#[must_use]
+pub fn header(now: Timestamp, header: &Header<'_>) -> String {
+    let fields = [
+        ("Task ID", header.task_id),
+        ("Worker ID", header.worker_id),
+        ("Worker Group", header.worker_group),
+        ("Worker Node Type", header.worker_node_type),
+        ("Worker Pool", header.worker_pool),
+        ("Worker Version", header.worker_version),
+        ("Public IP", header.public_ip.unwrap_or("unknown")),
+        ("Hostname", header.hostname),
+    ];
+    let mut text = String::new();
+    for (name, value) in fields {
+        text += &info(now, &format!("{name}: {}", escaped(value)));
+    }
+    for (name, mount_point) in header.caches {
+        text += &info(now, &format!("using cache \"{}\" -> {}", escaped(name), escaped(mount_point)));
+    }
+    text + "\r\n"
+}
+
+/// The last line of a log. `exit_code` 0 alone is success; −1 stands for a run without a status of its command.
+#[must_use]
+pub fn footer(now: Timestamp, exit_code: i32, duration: Duration) -> String {
+    let result = if exit_code == 0 { "Successful" } else { "Unsuccessful" };
+    let seconds = seconds(duration);
+    info(now, &format!("{result} task run with exit code: {exit_code} completed in {seconds} seconds"))
+}
+
+/// The error text of a run that went over its `maxRunTime`.
+#[must_use]
+pub fn timeout(max_run_time: Duration) -> String {
+    format!("Task timeout after {} seconds. Force killing container.", max_run_time.as_secs())
+}
+
+/// The error text of a run that the worker ends, e.g. because of `worker-shutdown`.
+#[must_use]
+pub fn aborted(reason: &str) -> String {
+    format!("Task has been aborted prematurely. Reason: {reason}")
+}
+
+/// The error text of a payload that is refused: the original's first words, then the errors as a JSON list of strings.
+#[must_use]
+pub fn refused_payload(findings: &[Finding]) -> String {
+    let errors: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(Finding::to_string)
+        .collect();
+    let list = serde_json::to_string_pretty(&errors).unwrap_or_default();
+    format!("`task.payload` format is invalid json schema errors:\n {list}")
+}
+
+/// Milliseconds as JavaScript prints them divided by 1000: `1.5`, `0.003`, `12`.
+fn seconds(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Whether a character is one that a log line must not carry: control characters, line and paragraph separators, the
+/// byte order mark and all controls of the Unicode bidirectional algorithm.
+#[must_use]
+pub fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || character == '\u{feff}'
+}
+
+/// An untrusted word for a line of ours: what [`is_unprintable`] appears as JSON writes it (`\n`, `\u001b`).
+#[must_use]
+pub fn escaped(word: &str) -> Escaped<'_> {
+    Escaped { word, most: usize::MAX }
+}
+
+/// The same, cut after [`limits::QUOTED_CHARS`]: for words that no rule bounds.
+#[must_use]
+pub fn excerpt(word: &str) -> Escaped<'_> {
+    Escaped { word, most: limits::QUOTED_CHARS }
+}
+
+/// A text of several lines of our own making: as [`escaped`], but `\n` stays.
+#[must_use]
+pub fn escape_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| escaped(line).to_string()).collect();
+    lines.join("\n")
+}
+
+/// See [`escaped`].
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a> {
+    word: &'a str,
+    most: usize,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, character) in self.word.chars().enumerate() {
+            if index >= self.most {
+                return out.write_char('…');
+            }
+            match character {
+                '\n' => out.write_str("\\n")?,
+                '\r' => out.write_str("\\r")?,
+                '\t' => out.write_str("\\t")?,
+                _ if is_unprintable(character) => write!(out, "\\u{:04x}", u32::from(character))?,
+                _ => out.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn noon() -> Timestamp {
+        Timestamp::parse("2020-03-01T12:00:00Z").unwrap()
+    }
+
+    #[test]
+    fn lines_have_the_form_that_log_parsers_know() {
+        assert_eq!(
+            info(noon(), TASK_STARTING),
+            "[taskcluster 2020-03-01 12:00:00.000Z] === Task Starting ===\n"
+        );
+        assert_eq!(error("no"), "\n[taskcluster:error] no\n");
+        assert_eq!(
+            error(&timeout(Duration::from_secs(10))),
+            "\n[taskcluster:error] Task timeout after 10 seconds. Force killing container.\n"
+        );
+        assert_eq!(aborted("worker-shutdown"), "Task has been aborted prematurely. Reason: worker-shutdown");
+    }
+
+    #[test]
+    fn the_header_has_eight_lines_then_the_caches_then_a_crlf() {
+        let header_of_run = Header {
+            task_id: "fN1SbArXTPSVFNUvaOlinQ",
+            worker_id: "w1",
+            worker_group: "g1",
+            worker_node_type: "standalone",
+            worker_pool: "local/docker-worker",
+            worker_version: "0.1.0",
+            public_ip: None,
+            hostname: "box",
+            caches: &[("level-1", "/cache"), ("a\nb", "/b")],
+        };
+        let expected = "\
+[taskcluster 2020-03-01 12:00:00.000Z] Task ID: fN1SbArXTPSVFNUvaOlinQ
+[taskcluster 2020-03-01 12:00:00.000Z] Worker ID: w1
+[taskcluster 2020-03-01 12:00:00.000Z] Worker Group: g1
+[taskcluster 2020-03-01 12:00:00.000Z] Worker Node Type: standalone
+[taskcluster 2020-03-01 12:00:00.000Z] Worker Pool: local/docker-worker
+[taskcluster 2020-03-01 12:00:00.000Z] Worker Version: 0.1.0
+[taskcluster 2020-03-01 12:00:00.000Z] Public IP: unknown
+[taskcluster 2020-03-01 12:00:00.000Z] Hostname: box
+[taskcluster 2020-03-01 12:00:00.000Z] using cache \"level-1\" -> /cache
+[taskcluster 2020-03-01 12:00:00.000Z] using cache \"a\\nb\" -> /b
+\r\n";
+        assert_eq!(header(noon(), &header_of_run), expected);
+    }
+
+    #[test]
+    fn the_footer_prints_seconds_as_javascript_does() {
+        let cases =
+            [(0, "0"), (3, "0.003"), (1_500, "1.5"), (12_000, "12"), (100_000, "100"), (61_230, "61.23")];
+        for (millis, expected) in cases {
+            let line = footer(noon(), 0, Duration::from_millis(millis));
+            let text = format!("Successful task run with exit code: 0 completed in {expected} seconds");
+            assert_eq!(line, info(noon(), &text));
+        }
+        for code in [-1, 1, 137] {
+            let line = footer(noon(), code, Duration::from_secs(1));
+            assert!(
+                line.contains(&format!("] Unsuccessful task run with exit code: {code} completed in 1 ")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_payload_begins_with_the_words_that_people_search_for() {
+        let finding = Finding {
+            pointer: "/maxRunTime".to_owned(),
+            message: "must be there".to_owned(),
+            hint: None,
+            severity: Severity::Error,
+        };
+        let warning = Finding { severity: Severity::Warning, ..finding.clone() };
+        let expected =
+            "`task.payload` format is invalid json schema errors:\n [\n  \"/maxRunTime: must be there\"\n]";
+        assert_eq!(refused_payload(&[warning, finding]), expected);
+    }
+
+    #[test]
+    fn s60_what_could_break_or_reorder_a_line_is_spelt_out() {
+        let cases = [
+            ("plain näme", "plain näme"),
+            ("a\nb\r\tc", "a\\nb\\r\\tc"),
+            ("\u{1b}[31m", "\\u001b[31m"),
+            ("\u{9b}31m\u{7f}\0", "\\u009b31m\\u007f\\u0000"),
+            ("\u{202e}exe", "\\u202eexe"),
+            ("\u{2066}\u{2069}\u{200f}\u{61c}", "\\u2066\\u2069\\u200f\\u061c"),
+            ("\u{2028}\u{2029}\u{85}", "\\u2028\\u2029\\u0085"),
+        ];
+        for (word, expected) in cases {
+            assert_eq!(escaped(word).to_string(), expected, "{word:?}");
+        }
+    }
+
+    #[test]
+    fn an_excerpt_is_cut_after_its_limit() {
+        let word = "é".repeat(limits::QUOTED_CHARS + 1);
+        let cut = excerpt(&word).to_string();
+        assert_eq!(cut.chars().count(), limits::QUOTED_CHARS + 1);
+        assert!(cut.ends_with('…'));
+        assert_eq!(escaped(&word).to_string(), word);
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_word_is_one_printable_line(word in any::<String>()) {
+            prop_assert!(!escaped(&word).to_string().chars().any(is_unprintable));
+        }
+
+        #[test]
+        fn a_printable_word_is_left_alone(word in "\\PC*") {
+            if !word.chars().any(is_unprintable) {
+                prop_assert_eq!(escaped(&word).to_string(), word);
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The payload of a docker-worker task: read, checked, and turned into types that need no second check.
+//!
+//! Payloads of every age (2015–2026) are accepted. A field that works here becomes part of [`Payload`]; one that some
+//! age knew and that has lost its meaning gives a warning; one that this version cannot honour yet is refused by its
+//! name; one that none knew is refused with the nearest known name. All findings come at once.
+
+mod artifacts;
+mod command;
+pub mod features;
+mod image;
+mod mounts;
+mod outdated;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use artifacts::{ArtifactEntry, ArtifactSource, BULK_LOG};
+pub use features::FeatureSwitches;
+pub use image::ImageField;
+pub use mounts::{CacheName, CacheNameError, MountPoint, MountPointError};
+
+use super::artifact_name::ArtifactName;
+use super::finding::{Finding, Findings};
+use super::limits;
+use super::reader::{Object, Place};
+use super::resolve::OnExitStatus;
+use crate::timestamp::Timestamp;
+
+/// Follows the name of what a later version will do.
+const NOT_YET: &str = "is not there yet in this version of docker-worker";
+
+/// Every field that some age knew, for the check of unknown ones.
+const FIELDS: &[&str] = &[
+    "image",
+    "command",
+    "env",
+    "maxRunTime",
+    "artifacts",
+    "cache",
+    "log",
+    "features",
+    "onExitStatus",
+    "capabilities",
+    "encryptedEnv",
+    "supersederUrl",
+    "coalescer",
+    "graphs",
+];
+
+/// A payload that can be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The image that the container is made of.
+    pub image: ImageField,
+    /// What follows the image's entry point; empty: the image's own command.
+    pub command: Vec<String>,
+    /// Variables over the image's.
+    pub env: BTreeMap<String, String>,
+    /// How long the container may run.
+    pub max_run_time: Duration,
+    /// Caches and where they appear; no two at one place. Nested ones want mounting in the order of their paths.
+    pub cache: BTreeMap<CacheName, MountPoint>,
+    /// What is kept, and under which names.
+    pub artifacts: BTreeMap<ArtifactName, ArtifactEntry>,
+    /// The live log's name; its [`ArtifactName::backing`] exists as well.
+    pub log: ArtifactName,
+    /// Which features run.
+    pub features: FeatureSwitches,
+    /// Exit codes with a special meaning.
+    pub on_exit_status: OnExitStatus,
+}
+
+/// What a check of a payload has to know of the task and the worker.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskContext<'a> {
+    /// When the task expires: no artifact may outlive it.
+    pub expires: Timestamp,
+    /// Who wrote the task.
+    pub origin: Origin,
+    /// Features that this worker's configuration switches off.
+    pub disabled_features: &'a [&'a str],
+    /// Where the payload is in the document that findings point into: `/payload`, or empty.
+    pub pointer: &'a str,
+}
+
+/// Who wrote a task, and so what it may name on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The operator: images may come from files and directories of this host.
+    Operator,
+    /// Somebody who could put it into a queue: images come from registries only.
+    Queue,
+}
+
+impl Payload {
+    /// Checks a payload. There is a [`Payload`] exactly when no finding is an error.
+    #[must_use]
+    pub fn parse(payload: &Value, context: &TaskContext<'_>) -> (Option<Payload>, Vec<Finding>) {
+        let mut findings = Findings::default();
+        let read = Place::root(payload, context.pointer)
+            .object(&mut findings)
+            .and_then(|object| read_fields(&object, context, &mut findings));
+        let payload = read.filter(|_| !findings.has_errors());
+        (payload, findings.into_list())
+    }
+}
+
+fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Findings) -> Option<Payload> {
+    object.refuse_unknown(FIELDS, findings);
+    outdated::look_at(object, findings);
+    let image =
+        object.required("image", findings).and_then(|place| image::read(&place, context.origin, findings));
+    let max_run_time =
+        object.required("maxRunTime", findings).and_then(|place| read_max_run_time(&place, findings));
+    let command = command::read_command(object.member("command"), findings);
+    let env = command::read_env(object.member("env"), findings);
+    let features = features::read(object.member("features"), context, findings);
+    let mut taken = mounts::Taken::new();
+    let cache = mounts::read(object.member("cache"), &mut taken, findings);
+    let artifacts = artifacts::read(object.member("artifacts"), context, &mut taken, findings);
+    let log = artifacts::read_log(object.member("log"), findings);
+    if let (Some(log), Some(place)) = (&log, object.member("artifacts")) {
+        artifacts::refuse_reserved(&artifacts, log, &features, &place, findings);
+    }
+    let on_exit_status = read_on_exit_status(object.member("onExitStatus"), findings);
+    Some(Payload {
+        image: image?,
+        command,
+        env,
+        max_run_time: max_run_time?,
+        cache,
+        artifacts,
+        log: log?,
+        features,
+        on_exit_status,
+    })
+}
+
+/// Seconds, at least 1; no maximum, but a century is as good as for ever.
+fn read_max_run_time(place: &Place<'_>, findings: &mut Findings) -> Option<Duration> {
+    let seconds = place.integer(findings)?;
+    match u64::try_from(seconds) {
+        Ok(seconds) if seconds > 0 => Some(Duration::from_secs(seconds.min(limits::MAX_RUN_TIME_SECONDS))),
+        _ => {
+            place.refuse("must be at least 1 (seconds)", findings);
+            None
+        }
+    }
+}
+
+fn read_on_exit_status(place: Option<Place<'_>>, findings: &mut Findings) -> OnExitStatus {
+    let Some(object) = place.and_then(|place| place.object(findings)) else {
+        return OnExitStatus::default();
+    };
+    object.refuse_unknown(&["retry", "purgeCaches"], findings);
+    let mut codes = |key| {
+        let list = object.member(key).and_then(|place| place.list(findings)).unwrap_or_default();
+        list.iter().filter_map(|code| code.integer(findings)).collect()
+    };
+    OnExitStatus { retry: codes("retry"), purge_caches: codes("purgeCaches") }
+}

@@ -1,0 +1,218 @@
+//! `resolution.json`: what `docker-worker run` writes beside the artifacts about the run as a whole.
+//!
+//! The names of its fields are an interface: scripts tell a command's own status 120 from a refused payload by them.
+
+use serde::Serialize;
+
+use super::artifact_name::ArtifactName;
+use super::resolve::{Reason, Resolution, Verdict};
+use super::task_id::TaskId;
+use crate::queue::{ErrorReason, StorageType};
+use crate::timestamp::Timestamp;
+
+/// The document.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResolutionDocument {
+    /// The task.
+    pub task_id: TaskId,
+    /// Its run.
+    pub run_id: u32,
+    /// `completed`, `failed` or `exception`.
+    pub state: State,
+    /// The queue's word for it: `completed`, `failed`, or the reason of the exception.
+    pub reason: &'static str,
+    /// The footer's exit code: the command's status, or −1.
+    pub exit_code: i32,
+    /// When the run was claimed.
+    pub started: Timestamp,
+    /// When it was resolved.
+    pub resolved: Timestamp,
+    /// The image, as far as the run came.
+    pub image: Option<ImageUsed>,
+    /// All artifacts of the run, by name.
+    pub artifacts: Vec<ArtifactRecord>,
+    /// What the container used, as far as there was one.
+    pub resources: Option<Resources>,
+}
+
+/// A verdict without its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// See [`Verdict::Completed`].
+    Completed,
+    /// See [`Verdict::Failed`].
+    Failed,
+    /// See [`Verdict::Exception`].
+    Exception,
+}
+
+/// The image that a run used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ImageUsed {
+    /// As the payload names it.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: String,
+}
+
+/// One artifact of a run. Size and hash are those of the uncompressed bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactRecord {
+    /// Its name.
+    pub name: ArtifactName,
+    /// How the queue stores it.
+    pub storage_type: StorageType,
+    /// Its content type; absent for errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// `gzip`, if the upload is compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// Bytes; absent where there are none (links, errors).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Lower-case hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// When it may be deleted.
+    pub expires: Timestamp,
+    /// Why there is no content: errors only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ErrorReason>,
+}
+
+/// What a container used.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Processor time of all its processes, in seconds.
+    pub cpu_seconds: f64,
+    /// The most memory it had at once, where the kernel counts it.
+    pub memory_peak_bytes: Option<u64>,
+    /// Whether the kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+}
+
+impl Resolution {
+    /// The state and the reason, as the document and the queue write them.
+    #[must_use]
+    pub fn words(&self) -> (State, &'static str) {
+        match self.verdict {
+            Verdict::Completed => (State::Completed, "completed"),
+            Verdict::Failed => (State::Failed, "failed"),
+            Verdict::Exception(reason) => (State::Exception, Reason::as_str(reason)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resolve::Caches;
+    use super::*;
+
+    fn example() -> ResolutionDocument {
+        let at = |text| Timestamp::parse(text).unwrap();
+        let file = ArtifactRecord {
+            name: ArtifactName::new("public/a.txt").unwrap(),
+            storage_type: StorageType::S3,
+            content_type: Some("text/plain".to_owned()),
+            content_encoding: Some("gzip".to_owned()),
+            size: Some(2),
+            sha256: Some("87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7".to_owned()),
+            expires: at("2027-11-24T00:00:00Z"),
+            reason: None,
+        };
+        let missing = ArtifactRecord {
+            name: ArtifactName::new("public/b.txt").unwrap(),
+            storage_type: StorageType::Error,
+            content_type: None,
+            content_encoding: None,
+            size: None,
+            sha256: None,
+            reason: Some(ErrorReason::FileMissingOnWorker),
+            ..file.clone()
+        };
+        ResolutionDocument {
+            task_id: TaskId::parse("fN1SbArXTPSVFNUvaOlinQ").unwrap(),
+            run_id: 0,
+            state: State::Failed,
+            reason: "failed",
+            exit_code: 3,
+            started: at("2026-11-24T08:00:00Z"),
+            resolved: at("2026-11-24T08:00:01.500Z"),
+            image: Some(ImageUsed { name: "busybox".to_owned(), digest: "sha256:9f2".to_owned() }),
+            artifacts: vec![file, missing],
+            resources: Some(Resources {
+                cpu_seconds: 0.25,
+                memory_peak_bytes: Some(4096),
+                oom_killed: false,
+            }),
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_promised_shape() {
+        let expected = r#"{
+  "taskId": "fN1SbArXTPSVFNUvaOlinQ",
+  "runId": 0,
+  "state": "failed",
+  "reason": "failed",
+  "exitCode": 3,
+  "started": "2026-11-24T08:00:00.000Z",
+  "resolved": "2026-11-24T08:00:01.500Z",
+  "image": {
+    "name": "busybox",
+    "digest": "sha256:9f2"
+  },
+  "artifacts": [
+    {
+      "name": "public/a.txt",
+      "storageType": "s3",
+      "contentType": "text/plain",
+      "contentEncoding": "gzip",
+      "size": 2,
+      "sha256": "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7",
+      "expires": "2027-11-24T00:00:00.000Z"
+    },
+    {
+      "name": "public/b.txt",
+      "storageType": "error",
+      "expires": "2027-11-24T00:00:00.000Z",
+      "reason": "file-missing-on-worker"
+    }
+  ],
+  "resources": {
+    "cpuSeconds": 0.25,
+    "memoryPeakBytes": 4096,
+    "oomKilled": false
+  }
+}"#;
+        assert_eq!(serde_json::to_string_pretty(&example()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_run_that_came_nowhere_has_null_for_image_and_resources() {
+        let document = ResolutionDocument { image: None, resources: None, artifacts: vec![], ..example() };
+        let value = serde_json::to_value(&document).unwrap();
+        assert_eq!(value["image"], serde_json::Value::Null);
+        assert_eq!(value["resources"], serde_json::Value::Null);
+        assert_eq!(value["artifacts"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn state_and_reason_are_the_queues_words() {
+        let cases = [
+            (Verdict::Completed, (State::Completed, "completed")),
+            (Verdict::Failed, (State::Failed, "failed")),
+            (Verdict::Exception(Reason::Canceled), (State::Exception, "canceled")),
+            (Verdict::Exception(Reason::MalformedPayload), (State::Exception, "malformed-payload")),
+        ];
+        for (verdict, expected) in cases {
+            let resolution = Resolution { verdict, exit_code: 0, caches: Caches::Keep };
+            assert_eq!(resolution.words(), expected);
+        }
+    }
+}
