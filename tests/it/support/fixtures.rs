@@ -1,0 +1,76 @@
+//! Images that many tests start from. They are made once and kept in cargo's directory for tests.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::image::Image;
+use super::layer::{dir, file, sha256, symlink};
+use super::process::tool;
+
+/// Debian's static busybox with a link for each applet, a passwd with root and nobody, and an empty /tmp.
+pub fn busybox_image() -> Image {
+    let mut entries = vec![
+        dir("bin"),
+        dir("etc"),
+        dir("root").mode(0o700),
+        dir("tmp").mode(0o1777),
+        file("bin/busybox", fs::read("/bin/busybox").expect("tests/setup test installs busybox-static"))
+            .mode(0o755),
+        file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nworker:x:1000:1000::/home/worker:/bin/sh\n"),
+        file("etc/group", "root:x:0:\nworker:x:1000:\nextra:x:2000:worker\n"),
+        dir("home"),
+        dir("home/worker").owner(1000, 1000),
+    ];
+    let applets = tool("/bin/busybox", &["--list"]);
+    entries.extend(
+        applets
+            .lines()
+            .filter(|name| *name != "busybox")
+            .map(|name| symlink(&format!("bin/{name}"), "busybox")),
+    );
+    Image::new().layer(&entries).set("Cmd", serde_json::json!(["/bin/sh"]))
+}
+
+/// [`busybox_image`] with `/probe`, the static program of `tests/probe.c` that tries one thing at a time from inside.
+pub fn probe_image() -> Image {
+    let probe = fs::read(compiled_probe()).unwrap();
+    busybox_image().layer(&[file("probe", probe).mode(0o755)])
+}
+
+fn compiled_probe() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe.c");
+    let version = sha256(&fs::read(&source).unwrap()).replace(':', "-");
+    once(&format!("probe-{version}"), |out| {
+        tool("cc", &["-O1", "-static", "-Wall", "-o", text(out), text(&source)]);
+    })
+}
+
+/// A Debian system with Python in a second layer, as `tests/debian-image` makes it: a minute the first time. Returns the
+/// `oci:` source.
+pub fn debian_image() -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/debian-image");
+    let directory = once("debian", |out| {
+        tool(text(&script), &[text(out)]);
+    });
+    format!("oci:{}:latest", directory.display())
+}
+
+/// Makes `name` in cargo's test directory unless a test process has made it before: the others wait.
+fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let done = directory.join(name);
+    let lock = File::create(directory.join(format!("{name}.lock"))).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    if !done.exists() {
+        let partial = directory.join(format!("{name}.partial"));
+        make(&partial);
+        fs::rename(&partial, &done).unwrap();
+    }
+    done
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

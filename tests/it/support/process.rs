@@ -1,0 +1,61 @@
+//! Child processes with a deadline.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// What a process left.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub took: Duration,
+}
+
+/// Waits for `child` and collects what it prints; kills it and fails the test if it takes longer than `limit`.
+pub fn finish(mut child: Child, limit: Duration) -> Finished {
+    let started = Instant::now();
+    let stdout = child.stdout.take().map(collect);
+    let stderr = child.stderr.take().map(collect);
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+    let limit_spec = Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit_spec)).unwrap() == 1;
+    if !ended {
+        child.kill().unwrap();
+    }
+    let status = child.wait().unwrap();
+    let took = started.elapsed();
+    let text =
+        |thread: Option<thread::JoinHandle<Vec<u8>>>| thread.map_or(Vec::new(), |it| it.join().unwrap());
+    let finished = Finished { status, stdout: text(stdout), stderr: text(stderr), took };
+    assert!(ended, "still running after {limit:?}; it printed {finished:?}");
+    finished
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+/// Runs a tool of the host that has to succeed; returns its standard output.
+pub fn tool(program: &str, arguments: &[&str]) -> String {
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}; tests/setup test installs it"));
+    let finished = finish(child, Duration::from_secs(600));
+    let stderr = String::from_utf8_lossy(&finished.stderr);
+    assert!(finished.status.success(), "{program} {arguments:?}: {}: {stderr}", finished.status);
+    String::from_utf8(finished.stdout).unwrap()
+}

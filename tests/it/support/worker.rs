@@ -1,0 +1,201 @@
+//! A worker with directories of its own, driven through its command line as an operator drives it.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::image::{Image, WrittenImage};
+use super::process::{Finished, finish};
+use super::scratch::Scratch;
+
+/// More than any task of the tests takes on a machine that is busy with other tests.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What `docker-worker run` left.
+#[derive(Debug)]
+pub struct Run {
+    /// The exit status; 128 and the signal if one ended the worker.
+    pub status: i32,
+    /// The whole task log.
+    pub log: String,
+    /// What the operator reads.
+    pub stderr: String,
+    /// `resolution.json`, or null.
+    pub resolution: Value,
+    /// Where the artifacts landed.
+    pub artifacts: PathBuf,
+    pub took: Duration,
+}
+
+impl Run {
+    /// What the command printed: the log without the worker's own lines, with plain line ends.
+    pub fn output(&self) -> String {
+        let lines = self.log.lines().filter(|line| !line.starts_with("[taskcluster"));
+        lines.map(|line| format!("{}\n", line.trim_end_matches('\r'))).collect()
+    }
+
+    /// Fails the test unless the run ended with `status`; everything known is in the message.
+    pub fn expect(self, status: i32, case: &str) -> Run {
+        assert_eq!(self.status, status, "{case}: {self:#?}");
+        self
+    }
+
+    /// An artifact's bytes.
+    pub fn artifact(&self, name: &str) -> Vec<u8> {
+        fs::read(self.artifacts.join(name)).unwrap_or_else(|error| panic!("{name}: {error}: {self:#?}"))
+    }
+}
+
+/// A worker's directories. When the value goes, nothing of the worker may be left on the host.
+pub struct Worker {
+    scratch: Scratch,
+    count: Cell<u32>,
+}
+
+impl Worker {
+    pub fn new() -> Worker {
+        let worker = Worker { scratch: Scratch::new(), count: Cell::new(0) };
+        assert!(
+            runtime_executable().exists(),
+            "{} is missing: build it with cargo build --package runtime",
+            runtime_executable().display()
+        );
+        worker
+    }
+
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// `<data>`: images, caches, what running tasks write.
+    pub fn data(&self) -> PathBuf {
+        self.scratch.join("data")
+    }
+
+    /// `<run>`: journals and bundles of running containers.
+    pub fn run_directory(&self) -> PathBuf {
+        self.scratch.join("run")
+    }
+
+    /// Writes an image; [`WrittenImage::source`] is what `--image` takes.
+    pub fn image(&self, image: &Image) -> WrittenImage {
+        image.write_oci(&self.fresh("image"))
+    }
+
+    /// A path below the scratch directory that no other call returns.
+    pub fn fresh(&self, name: &str) -> PathBuf {
+        self.count.set(self.count.get() + 1);
+        self.scratch.join(&format!("{name}{}", self.count.get()))
+    }
+
+    /// The executable with this worker's directories, and arguments as given.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_docker-worker"));
+        command
+            .args(arguments)
+            .env("DOCKER_WORKER_DATA", self.data())
+            .env("DOCKER_WORKER_RUN", self.run_directory())
+            .env("DOCKER_WORKER_RUNTIME", runtime_executable())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Any command of the worker's, to its end.
+    pub fn call(&self, arguments: &[&str]) -> Finished {
+        finish(self.command(arguments).spawn().unwrap(), LIMIT)
+    }
+
+    /// `run --image SOURCE -- COMMAND…`
+    pub fn run(&self, source: &str, command: &[&str]) -> Run {
+        self.run_with(&["--image", source], command)
+    }
+
+    /// `run OPTIONS -- COMMAND…`
+    pub fn run_with(&self, options: &[&str], command: &[&str]) -> Run {
+        let (child, artifacts) = self.start_run(options, command);
+        Run::collect(finish(child, LIMIT), artifacts)
+    }
+
+    /// `run TASK.json` with this payload or task definition. The image has to stand in it.
+    pub fn task(&self, payload: &Value) -> Run {
+        self.task_with(payload, &[])
+    }
+
+    /// [`Worker::task`] with options.
+    pub fn task_with(&self, payload: &Value, options: &[&str]) -> Run {
+        let file = self.fresh("task").with_extension("json");
+        fs::write(&file, payload.to_string()).unwrap();
+        let options = [options, &[file.to_str().unwrap()]].concat();
+        self.run_with(&options, &[])
+    }
+
+    /// Starts a run and leaves it running, for tests that interrupt it. Returns it and its artifacts' directory.
+    pub fn start_run(&self, options: &[&str], command: &[&str]) -> (Child, PathBuf) {
+        let artifacts = self.fresh("artifacts");
+        let mark = format!("DOCKER_WORKER_TEST={}", self.scratch.name());
+        // A process that the worker left behind is found by this variable.
+        let mut arguments = vec!["run", "--artifacts", artifacts.to_str().unwrap(), "--env", &mark];
+        arguments.extend(options);
+        if !command.is_empty() {
+            arguments.push("--");
+            arguments.extend(command);
+        }
+        (self.command(&arguments).spawn().unwrap(), artifacts)
+    }
+
+    /// Fails the test if anything of a task is on the host now.
+    pub fn assert_nothing_left(&self, case: &str) {
+        let mut left = self.scratch.traces();
+        left.extend(listing(&self.run_directory()));
+        left.extend(listing(&self.data().join("runs")));
+        assert!(left.is_empty(), "{case}: left behind: {left:#?}");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // A failing test has its own message; what a broken worker left is `make clean-host`'s.
+        if !std::thread::panicking() {
+            self.assert_nothing_left("at the end of the test");
+        }
+    }
+}
+
+impl Run {
+    /// What is left of a run that was started with [`Worker::start_run`].
+    pub fn collect(finished: Finished, artifacts: PathBuf) -> Run {
+        let status = finished.status.code().or(finished.status.signal().map(|signal| 128 + signal)).unwrap();
+        let resolution = fs::read(artifacts.join("resolution.json"))
+            .map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+        Run {
+            status,
+            log: String::from_utf8_lossy(&finished.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&finished.stderr).into_owned(),
+            resolution,
+            artifacts,
+            took: finished.took,
+        }
+    }
+}
+
+/// A payload that runs a busybox shell script in `image`.
+pub fn shell_payload(image: &str, script: &str) -> Value {
+    json!({ "image": image, "command": ["/bin/sh", "-c", script], "maxRunTime": 120 })
+}
+
+/// The runtime, which cargo builds beside the worker.
+pub fn runtime_executable() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_docker-worker")).with_file_name("docker-worker-runtime")
+}
+
+fn listing(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path().display().to_string()).collect()
+}
