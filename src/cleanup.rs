@@ -1,1 +1,64 @@
-//! Not there yet.
+//! Undoing what a worker that is gone has left behind.
+//!
+//! What a live worker holds is told apart by the lock that its process keeps, so a clean-up is safe
+//! beside running tasks; and it may be repeated, or interrupted and begun again.
+
+use std::path::Path;
+
+use runtime::journal::{Journal, UndoError};
+
+use crate::cache::{CacheError, Caches};
+use crate::config::Directories;
+use crate::run_directory::{self, RunDirectoryError, Sweep};
+
+/// The name of the runtime's journal in a container's state directory.
+const RUNTIME_JOURNAL: &str = "journal";
+
+/// Why not everything could be undone.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError {
+    /// The places of containers cannot be looked through.
+    #[error(transparent)]
+    Directories(#[from] RunDirectoryError),
+    /// The caches cannot be looked through.
+    #[error(transparent)]
+    Caches(#[from] CacheError),
+}
+
+/// Removes everything that is left of tasks whose worker is gone.
+///
+/// # Errors
+///
+/// [`CleanupError`] when a place cannot be looked through at all; what resists is in the [`Sweep`].
+pub fn clean_up(directories: &Directories) -> Result<Sweep, CleanupError> {
+    let sweep = run_directory::sweep(directories)?;
+    // Opening the caches removes those that were left in use.
+    Caches::open(&directories.caches())?;
+    Ok(sweep)
+}
+
+/// Kills what is left of the containers in a runtime's state directory and undoes what their
+/// journals say.
+///
+/// # Errors
+///
+/// The first thing that resists; the rest is tried all the same.
+pub fn undo_containers(state_root: &Path) -> Result<(), UndoError> {
+    let Ok(entries) = std::fs::read_dir(state_root) else {
+        // It was never made, or is gone already.
+        return Ok(());
+    };
+    let mut result = Ok(());
+    for entry in entries.flatten() {
+        let journal = entry.path().join(RUNTIME_JOURNAL);
+        if !journal.exists() {
+            continue;
+        }
+        let undone =
+            Journal::open(&journal).map_err(UndoError::from).and_then(|mut journal| journal.undo_all());
+        if result.is_ok() {
+            result = undone;
+        }
+    }
+    result
+}

@@ -1,1 +1,304 @@
-//! Not there yet.
+//! The worker's configuration: a YAML file, the command line over it, defaults below it.
+//!
+//! The keys are those of the original's configuration as far as they do something here; a key that
+//! does nothing is refused by name, so that nobody relies on it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::spec::resources::{DEFAULT_PIDS, DEFAULT_SHM_BYTES};
+
+/// Largest configuration file in bytes.
+const CONFIG_FILE_BYTES: u64 = 1 << 20;
+
+/// Images, caches and what running tasks write, unless told otherwise.
+pub const DEFAULT_DATA: &str = "/var/lib/docker-worker";
+
+/// Journals and bundles of running containers, unless told otherwise.
+pub const DEFAULT_RUN: &str = "/run/docker-worker";
+
+/// Bytes of one task's output that its log keeps.
+pub const DEFAULT_LOG_BYTES: u64 = 4 << 30;
+
+/// Bytes that have to be free on the data directory's file system before `run` starts a task.
+pub const DEFAULT_FREE_BYTES: u64 = 1_000_000_000;
+
+/// Endings of file names whose contents do not get smaller by compressing them.
+const SKIP_COMPRESSION: &[&str] = &[
+    ".7z", ".bz2", ".deb", ".dmg", ".flv", ".gif", ".gz", ".jpeg", ".jpg", ".png", ".swf", ".tbz", ".tgz",
+    ".webp", ".whl", ".woff", ".woff2", ".xz", ".zip", ".zst", "lz4",
+];
+
+/// Where the worker keeps its things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directories {
+    /// Images, caches, what running tasks write. On a real disk.
+    pub data: PathBuf,
+    /// Journals and bundles of running containers.
+    pub run: PathBuf,
+    /// Caches, if they lie elsewhere (`cache.volumeCachePath`).
+    pub volume_caches: Option<PathBuf>,
+}
+
+impl Directories {
+    /// The image store.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    /// The caches.
+    pub fn caches(&self) -> PathBuf {
+        self.volume_caches.clone().unwrap_or_else(|| self.data.join("caches"))
+    }
+
+    /// What running containers write.
+    pub fn runs(&self) -> PathBuf {
+        self.data.join("runs")
+    }
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where things lie.
+    pub directories: Directories,
+    /// What the file says, or the defaults.
+    pub file: ConfigFile,
+}
+
+/// What stands in the file. Every key may be absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ConfigFile {
+    /// Who provides the pool: the first half of its name.
+    pub provisioner_id: Option<String>,
+    /// The second half of the pool's name.
+    pub worker_type: Option<String>,
+    /// Where this worker is.
+    pub worker_group: Option<String>,
+    /// Which one it is.
+    pub worker_id: Option<String>,
+    /// What kind of machine it is; tasks see it as `TASKCLUSTER_INSTANCE_TYPE`.
+    pub worker_node_type: Option<String>,
+    /// The host's public address.
+    pub public_ip: Option<String>,
+    /// Where the worker runs, as JSON text; tasks see it as `TASKCLUSTER_WORKER_LOCATION`.
+    pub worker_location: Option<String>,
+    /// The deployment whose tasks these are; tasks see it as `TASKCLUSTER_ROOT_URL`.
+    pub root_url: Option<String>,
+    /// Switches by feature.
+    pub features: BTreeMap<String, FeatureSwitch>,
+    /// What becomes of artifacts.
+    pub artifacts: ArtifactSettings,
+    /// Where caches lie.
+    pub cache: CacheSettings,
+    /// What one task may use.
+    pub limits: LimitSettings,
+    /// When the disk is too full to start.
+    pub capacity_management: CapacityManagement,
+}
+
+/// Whether tasks may use a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureSwitch {
+    /// They may.
+    pub enabled: bool,
+}
+
+/// The `artifacts` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ArtifactSettings {
+    /// Endings of file names that are stored as they are.
+    pub skip_compression_extensions: Option<Vec<String>>,
+}
+
+/// The `cache` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct CacheSettings {
+    /// The directory for caches instead of `<data>/caches`.
+    pub volume_cache_path: Option<PathBuf>,
+}
+
+/// The `limits` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct LimitSettings {
+    /// Bytes of output that a task's log keeps.
+    pub log: Option<u64>,
+    /// Memory of one task in bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads of one task.
+    pub pids: Option<u32>,
+}
+
+/// The `capacityManagement` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct CapacityManagement {
+    /// Bytes that have to be free before a task starts.
+    pub diskspace_threshold: Option<u64>,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("read the configuration {}: check the path given with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// It is not YAML, or has a key that does nothing, or a value of the wrong kind.
+    #[error("use the configuration {}: {message}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and on which line.
+        message: String,
+    },
+}
+
+impl ConfigFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with the line and the key that is wrong.
+    pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+        use std::io::Read;
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(CONFIG_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
+        ConfigFile::parse(&text).map_err(|message| ConfigError::Content { path: path.to_owned(), message })
+    }
+
+    fn parse(text: &str) -> Result<ConfigFile, String> {
+        if text.trim().is_empty() {
+            return Ok(ConfigFile::default());
+        }
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Whether the operator has switched a feature off. `run` leaves all on that are not named: the
+    /// operator who could switch them on is the one who runs.
+    pub fn is_disabled(&self, feature: &str) -> bool {
+        self.features.get(feature).is_some_and(|switch| !switch.enabled)
+    }
+
+    /// The features that the operator has switched off.
+    pub fn disabled_features(&self) -> Vec<&str> {
+        self.features.keys().map(String::as_str).filter(|name| self.is_disabled(name)).collect()
+    }
+
+    /// Where this worker is.
+    pub fn worker_group(&self) -> &str {
+        self.worker_group.as_deref().unwrap_or("local")
+    }
+
+    /// What kind of machine it is.
+    pub fn worker_node_type(&self) -> &str {
+        self.worker_node_type.as_deref().unwrap_or("standalone")
+    }
+
+    /// `provisionerId/workerType`, the pool's name.
+    pub fn worker_pool(&self) -> String {
+        format!("{}/{}", self.provisioner_id(), self.worker_type())
+    }
+
+    /// The first half of the pool's name.
+    pub fn provisioner_id(&self) -> &str {
+        self.provisioner_id.as_deref().unwrap_or("local")
+    }
+
+    /// The second half of the pool's name.
+    pub fn worker_type(&self) -> &str {
+        self.worker_type.as_deref().unwrap_or("docker-worker")
+    }
+
+    /// Bytes of output that a task's log keeps.
+    pub fn log_bytes(&self) -> u64 {
+        self.limits.log.unwrap_or(DEFAULT_LOG_BYTES)
+    }
+
+    /// Bytes that have to be free before a task starts.
+    pub fn free_bytes(&self) -> u64 {
+        self.capacity_management.diskspace_threshold.unwrap_or(DEFAULT_FREE_BYTES)
+    }
+
+    /// What one container may use.
+    pub fn container_limits(&self) -> crate::spec::Limits {
+        crate::spec::Limits {
+            pids: self.limits.pids.map_or(DEFAULT_PIDS, i64::from),
+            memory_bytes: self.limits.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            shm_bytes: DEFAULT_SHM_BYTES,
+        }
+    }
+
+    /// Whether a file of this name is stored as it is, because compressing would not help.
+    pub fn skips_compression(&self, file_name: &str) -> bool {
+        match &self.artifacts.skip_compression_extensions {
+            Some(endings) => endings.iter().any(|ending| file_name.ends_with(ending)),
+            None => SKIP_COMPRESSION.iter().any(|ending| file_name.ends_with(ending)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_do_nothing_are_refused_by_name() {
+        for (text, named) in [
+            ("capacity: 2\n", "capacity"),
+            ("limits:\n  cores: 2\n", "cores"),
+            ("features:\n  bulkLog:\n    on: true\n", "on"),
+            ("workerId: [1]\n", ""),
+        ] {
+            let message = ConfigFile::parse(text).unwrap_err();
+            assert!(message.contains(named), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults() {
+        for text in ["", "\n", "# nothing\n"] {
+            let file = ConfigFile::parse(text).unwrap_or_else(|message| panic!("{text:?}: {message}"));
+            assert_eq!(file, ConfigFile::default(), "{text:?}");
+        }
+        let file = ConfigFile::default();
+        assert_eq!(file.worker_pool(), "local/docker-worker");
+        assert_eq!(file.log_bytes(), 4_294_967_296);
+    }
+
+    #[test]
+    fn known_keys_take_effect() {
+        let text = "provisionerId: p\nworkerType: w\nlimits: {log: 100, memory: 5, pids: 7}\n\
+            features: {bulkLog: {enabled: false}}\ncache: {volumeCachePath: /c}\n\
+            artifacts: {skipCompressionExtensions: [.x]}\n";
+        let file = ConfigFile::parse(text).unwrap();
+        assert_eq!(file.worker_pool(), "p/w");
+        assert_eq!(file.log_bytes(), 100);
+        assert_eq!(file.container_limits().memory_bytes, Some(5));
+        assert_eq!(file.container_limits().pids, 7);
+        assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));
+        assert!(file.skips_compression("a.x") && !file.skips_compression("a.gz"));
+    }
+
+    #[test]
+    fn what_is_compressed_already_is_stored_as_it_is() {
+        for (name, expected) in
+            [("a.gz", true), ("a.GZ", false), ("a.txt", false), ("alz4", true), ("a.zst", true)]
+        {
+            assert_eq!(ConfigFile::default().skips_compression(name), expected, "{name}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ pub mod config;
 pub mod event;
 pub mod features;
 pub mod queue;
+pub mod readiness;
+pub mod root;
 pub mod run_directory;
 pub mod scopes;
 pub mod spec;

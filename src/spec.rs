@@ -1,1 +1,132 @@
-//! Not there yet.
+//! Policy: what one task's container may see and do, written as an OCI Spec.
+//!
+//! Everything here is pure. The worker gathers what it has to know beforehand (the payload, the
+//! image's configuration, what this host lets it raise) and gets a [`Spec`] that any OCI runtime
+//! could execute. The profile is docker's, tightened where nothing that tasks do depends on it:
+//!
+//! * new mount, pid, network, ipc, uts and cgroup namespaces, never a shared one;
+//! * fourteen capabilities, none of them inheritable or ambient;
+//! * no device but the harmless ones, in `/dev` and in the device control group alike;
+//! * `/proc` and `/sys` with the parts masked or read-only that describe or steer the host.
+//!
+//! The golden file `tests/golden/spec.json` shows the whole of it.
+
+pub mod devices;
+pub mod mounts;
+pub mod process;
+pub mod resources;
+pub mod security;
+pub mod user;
+
+use std::collections::HashMap;
+
+use images::image::ImageConfig;
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+use runtime::id::ContainerId;
+
+pub use mounts::{Bind, BindSource};
+pub use process::RlimitCeilings;
+pub use resources::Limits;
+pub use user::ResolvedUser;
+
+/// The version of the OCI runtime specification that is written.
+const OCI_VERSION: &str = "1.1.0";
+
+/// Digits of the container's id that become its host name, as with docker.
+const HOSTNAME_DIGITS: usize = 12;
+
+/// Everything that decides what one container is like.
+#[derive(Debug)]
+pub struct ContainerRequest<'a> {
+    /// The container's name: of its control group too, and its host name is made of it.
+    pub id: &'a ContainerId,
+    /// What the image says about entry point, command and working directory.
+    pub image: &'a ImageConfig,
+    /// The image's user, as numbers.
+    pub user: &'a ResolvedUser,
+    /// The payload's command; empty for the image's own.
+    pub command: &'a [String],
+    /// The whole environment, `NAME=value`.
+    pub environment: Vec<String>,
+    /// Caches and files of the worker's.
+    pub binds: &'a [Bind],
+    /// What the container may use.
+    pub limits: &'a Limits,
+    /// What this host lets the worker give.
+    pub ceilings: &'a RlimitCeilings,
+    /// How many processors it has.
+    pub processors: usize,
+}
+
+/// The host name of a container: the first twelve digits of its id.
+pub fn hostname(id: &ContainerId) -> String {
+    id.as_str().chars().take(HOSTNAME_DIGITS).collect()
+}
+
+/// Writes the Spec of one task's container.
+///
+/// # Errors
+///
+/// [`process::ProcessError`] when neither the payload nor the image says what to run.
+pub fn write_spec(request: ContainerRequest<'_>) -> Result<Spec, process::ProcessError> {
+    let mut spec = Spec::default();
+    let hostname = hostname(request.id);
+    let mounts = mounts::mounts(request.binds, request.limits);
+    let linux = linux(&request);
+    spec.set_version(OCI_VERSION.to_owned())
+        .set_root(Some(root()))
+        .set_hostname(Some(hostname))
+        .set_mounts(Some(mounts))
+        .set_process(Some(process::process(request)?))
+        .set_linux(Some(linux))
+        .set_annotations(None);
+    Ok(spec)
+}
+
+/// The root is handed over as a descriptor; the path is what other runtimes would look at.
+fn root() -> Root {
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(false));
+    root
+}
+
+fn linux(request: &ContainerRequest<'_>) -> Linux {
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces()))
+        .set_cgroups_path(Some(format!("/docker-worker/{}", request.id).into()))
+        .set_resources(Some(resources::resources(request.limits)))
+        .set_masked_paths(Some(security::masked_paths(request.processors)))
+        .set_readonly_paths(Some(security::read_only_paths()))
+        .set_rootfs_propagation(Some("private".to_owned()))
+        .set_sysctl(Some(sysctls()))
+        .set_seccomp(Some(security::seccomp()));
+    linux
+}
+
+fn namespaces() -> Vec<LinuxNamespace> {
+    [
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Network,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Cgroup,
+    ]
+    .into_iter()
+    .map(|kind| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespace
+    })
+    .collect()
+}
+
+/// Inside the new network namespace only: any user may listen on any port and send pings, as with
+/// docker.
+fn sysctls() -> HashMap<String, String> {
+    HashMap::from([
+        ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
+        ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
+    ])
+}

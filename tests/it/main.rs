@@ -8,5 +8,4 @@
 
 mod architecture;
 mod fixtures;
-mod queue;
 mod support;

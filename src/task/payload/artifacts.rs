@@ -161,7 +161,12 @@ fn read_expires(
     context: &TaskContext<'_>,
     findings: &mut Findings,
 ) -> Option<Timestamp> {
-    let expires = place.time(findings)?;
+    let text = place.string(findings)?;
+    let Ok(expires) = Timestamp::parse(text) else {
+        place.refuse(format!("\"{}\" is not a date and time", excerpt(text)), findings);
+        findings.hint("write it as 2020-03-01T12:00:00.000Z");
+        return None;
+    };
     if expires > context.expires {
         let sentence = format!(
             "Artifact expiration for '{}' must not be greater than task expiration. \

@@ -1,0 +1,289 @@
+//! `artifacts`: the files, directories and volumes that the payload names.
+//!
+//! Read when no process of the task is left, so nothing changes under the reader. What is missing or
+//! of the wrong type becomes an artifact that says so and does not fail the task; what cannot be
+//! stored does. After a timeout or at a worker's shutdown only volumes are published, after a
+//! cancellation nothing is.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::{Feature, FeatureRow, Hook, HookError, Link, Stopped, Wishes};
+use crate::artifact::content::{content_encoding, content_type};
+use crate::artifact::{Description, Missing, PublishError};
+use crate::queue::ErrorReason;
+use crate::root::{ContainerRoot, Found, Kind, WalkBounds, WalkError, walk};
+use crate::spec::{Bind, BindSource};
+use crate::task::artifact_name::ArtifactName;
+use crate::task::interrupt::Interrupt;
+use crate::task::log::escaped;
+use crate::task::payload::{ArtifactEntry, ArtifactSource};
+use crate::timestamp::Timestamp;
+
+/// How far directories are looked through.
+const BOUNDS: WalkBounds = WalkBounds { depth: 64, files: 100_000 };
+
+/// Its row of the table.
+pub(super) const ROW: FeatureRow = FeatureRow { name: "artifacts", handler: "artifactHandler", start };
+
+struct Artifacts {
+    entries: BTreeMap<ArtifactName, ArtifactEntry>,
+    /// The host's directory behind each volume.
+    volumes: BTreeMap<ArtifactName, PathBuf>,
+}
+
+fn start(wishes: &Wishes<'_>) -> Box<dyn Feature> {
+    let entries = wishes.payload.map(|payload| payload.artifacts.clone()).unwrap_or_default();
+    Box::new(Artifacts { entries, volumes: BTreeMap::new() })
+}
+
+impl Feature for Artifacts {
+    fn link<'a>(&'a mut self, link: &'a mut Link<'_>) -> Hook<'a> {
+        Box::pin(async move {
+            self.make_volumes(link)
+                .map_err(|error| HookError(format!("Could not make a volume for an artifact: {error}")))
+        })
+    }
+
+    fn stopped<'a>(&'a mut self, stopped: &'a mut Stopped<'_>) -> Hook<'a> {
+        Box::pin(self.publish(stopped))
+    }
+}
+
+impl Artifacts {
+    fn make_volumes(&mut self, link: &mut Link<'_>) -> io::Result<()> {
+        for (number, (name, entry)) in self.entries.iter().enumerate() {
+            let ArtifactSource::Volume(mount_point) = &entry.source else { continue };
+            let directory = link.data.join("volumes").join(number.to_string());
+            make_volume(&directory)?;
+            link.binds.push(Bind {
+                source: directory.clone(),
+                destination: mount_point.as_str().to_owned(),
+                kind: BindSource::Volume,
+            });
+            self.volumes.insert(name.clone(), directory);
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, stopped: &mut Stopped<'_>) -> Result<(), HookError> {
+        let mut failed = false;
+        for (name, entry) in &self.entries {
+            if !is_wanted(&entry.source, stopped.interrupt) {
+                continue;
+            }
+            let item = Item {
+                name,
+                declared: entry.source.kind(),
+                path: entry.source.path(),
+                expires: entry.expires.unwrap_or(stopped.publisher.task_expires()),
+            };
+            let found = match self.volumes.get(name) {
+                Some(directory) => find_volume(directory),
+                None => stopped.root.find(item.path),
+            };
+            if item.publish(found, stopped).await.is_err() {
+                failed = true;
+            }
+        }
+        if failed {
+            return Err(HookError("Encountered error when uploading artifact(s)".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// O19: what is published depends on how the task ended.
+fn is_wanted(source: &ArtifactSource, interrupt: Option<Interrupt>) -> bool {
+    match interrupt {
+        None => true,
+        Some(Interrupt::MaxRunTime | Interrupt::Shutdown) => {
+            matches!(source, ArtifactSource::Volume(_))
+        }
+        Some(Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim) => false,
+    }
+}
+
+fn make_volume(directory: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(directory)?;
+    // As docker makes a volume: everybody may look in, root alone may write.
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))
+}
+
+/// A volume is read on its own: links in it lead nowhere else.
+fn find_volume(directory: &Path) -> io::Result<Found> {
+    let flags = rustix::fs::OFlags::PATH
+        | rustix::fs::OFlags::DIRECTORY
+        | rustix::fs::OFlags::NOFOLLOW
+        | rustix::fs::OFlags::CLOEXEC;
+    let handle = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
+    ContainerRoot::new(handle).find("/")
+}
+
+/// The artifact could not be stored; the log says why.
+struct NotStored;
+
+/// One entry of the payload.
+struct Item<'a> {
+    name: &'a ArtifactName,
+    declared: &'static str,
+    path: &'a str,
+    expires: Timestamp,
+}
+
+impl Item<'_> {
+    async fn publish(&self, found: io::Result<Found>, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) if is_absence(&error) => return self.missing(&error, stopped).await,
+            Err(error) => return Err(self.not_stored(self.name, &error.to_string(), stopped)),
+        };
+        match (self.declared, found.kind()) {
+            ("file", Kind::File) => self.file(self.name, self.path, &found, stopped).await,
+            ("directory" | "volume", Kind::Directory) => self.directory(found, stopped).await,
+            (_, actual) => self.mismatch(actual, stopped).await,
+        }
+    }
+
+    /// Stores one regular file as `name`; `path` decides on its type.
+    async fn file(
+        &self,
+        name: &ArtifactName,
+        path: &str,
+        found: &Found,
+        stopped: &mut Stopped<'_>,
+    ) -> Result<(), NotStored> {
+        let description = Description {
+            name: name.clone(),
+            content_type: content_type(path),
+            content_encoding: content_encoding(path, stopped.publisher.config()),
+            expires: self.expires,
+        };
+        let file = match found.open_file() {
+            Ok(file) => file,
+            Err(error) => return Err(self.not_stored(name, &error.to_string(), stopped)),
+        };
+        match stopped.publisher.publish_file(description, file).await {
+            Ok(()) => Ok(()),
+            // The footer says that the task was interrupted; no line about each artifact.
+            Err(PublishError::Interrupted) => Err(NotStored),
+            Err(error) => Err(self.not_stored(name, &format!("Failed to {error}"), stopped)),
+        }
+    }
+
+    /// Stores every regular file below a directory.
+    async fn directory(&self, found: Found, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+        let top = Arc::new(found);
+        let walked = {
+            let top = Arc::clone(&top);
+            tokio::task::spawn_blocking(move || walk(&top, BOUNDS)).await
+        };
+        let (files, unnamable) = match walked {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error @ (WalkError::TooDeep { .. } | WalkError::TooMany { .. }))) => {
+                return self.too_large(&error, stopped).await;
+            }
+            Ok(Err(error)) => return Err(self.not_stored(self.name, &error.to_string(), stopped)),
+            Err(error) => return Err(self.not_stored(self.name, &error.to_string(), stopped)),
+        };
+        for name in unnamable {
+            let text = format!(
+                "Error uploading \"{}/{}\". Its name is not UTF-8; rename it.",
+                self.name,
+                escaped(&name)
+            );
+            stopped.log.error(&text);
+        }
+        let mut result = Ok(());
+        for below in files {
+            if self.member(&top, &below, stopped).await.is_err() {
+                result = Err(NotStored);
+            }
+        }
+        result
+    }
+
+    async fn member(&self, top: &Found, below: &str, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+        let name = match self.name.join(below) {
+            Ok(name) => name,
+            Err(error) => {
+                let text = format!(
+                    "Error uploading \"{}/{}\". An artifact's name must {error}; rename the file.",
+                    self.name,
+                    escaped(below)
+                );
+                stopped.log.error(&text);
+                return Ok(());
+            }
+        };
+        match top.find_below(below) {
+            Ok(found) => self.file(&name, below, &found, stopped).await,
+            Err(error) => Err(self.not_stored(&name, &error.to_string(), stopped)),
+        }
+    }
+
+    async fn missing(&self, error: &io::Error, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+        let text = format!(
+            "Artifact \"{}\" not found at \"{}\": {}",
+            self.name,
+            escaped(self.path),
+            absence(error).unwrap_or("not there")
+        );
+        stopped.log.info(&text);
+        self.error(ErrorReason::FileMissingOnWorker, &text, stopped).await
+    }
+
+    async fn mismatch(&self, actual: Kind, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+        let text = format!(
+            "Error uploading \"{}\". Expected artifact to be a \"{}\" but was \"{}\"",
+            self.name,
+            self.declared,
+            actual.word()
+        );
+        stopped.log.error(&text);
+        self.error(ErrorReason::InvalidResourceOnWorker, &text, stopped).await
+    }
+
+    async fn too_large(&self, error: &WalkError, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+        let text = format!("Error uploading \"{}\". Failed to {error}", self.name);
+        stopped.log.error(&text);
+        self.error(ErrorReason::TooLargeFileOnWorker, &text, stopped).await
+    }
+
+    /// Publishes why there is no artifact, which does not fail the task.
+    async fn error(
+        &self,
+        reason: ErrorReason,
+        message: &str,
+        stopped: &mut Stopped<'_>,
+    ) -> Result<(), NotStored> {
+        let published =
+            stopped.publisher.publish_error(self.name, Missing { reason, message }, self.expires).await;
+        published.map_err(|error| self.not_stored(self.name, &format!("Failed to {error}"), stopped))
+    }
+
+    fn not_stored(&self, name: &ArtifactName, why: &str, stopped: &mut Stopped<'_>) -> NotStored {
+        stopped.log.error(&format!("Error uploading \"{name}\" artifact. {why}"));
+        NotStored
+    }
+}
+
+/// Whether an error of a lookup means that nothing is there, rather than that looking failed.
+fn is_absence(error: &io::Error) -> bool {
+    absence(error).is_some()
+}
+
+fn absence(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::NOENT => Some("no such file or directory"),
+        Errno::NOTDIR => Some("a component of the path is no directory"),
+        Errno::LOOP => Some("too many levels of symbolic links"),
+        Errno::NAMETOOLONG => Some("a component of the path is too long"),
+        _ => None,
+    }
+}

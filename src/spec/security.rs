@@ -1,0 +1,53 @@
+//! Capabilities, the system-call filter, and the paths that are hidden or read-only.
+
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxSeccomp};
+
+/// Hidden: what describes the host's hardware, its neighbours' timing, or its kernel's memory.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Visible, but what is written there would steer the host.
+const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// How often each processor was too hot tells neighbours apart: one path for each.
+pub(super) fn masked_paths(processors: usize) -> Vec<String> {
+    let of_processors =
+        (0..processors).map(|number| format!("/sys/devices/system/cpu/cpu{number}/thermal_throttle"));
+    MASKED.iter().map(|&path| path.to_owned()).chain(of_processors).collect()
+}
+
+pub(super) fn read_only_paths() -> Vec<String> {
+    READ_ONLY.iter().map(|&path| path.to_owned()).collect()
+}
+
+/// The fourteen that docker keeps. Nothing is inheritable or ambient, so a program with file
+/// capabilities gets no more than it asks for; a user other than root starts with none.
+pub(super) fn capabilities(uid: u32) -> LinuxCapabilities {
+    let kept: Capabilities = runtime::capabilities::DEFAULT.iter().copied().collect();
+    let held = if uid == 0 { kept.clone() } else { Capabilities::new() };
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities
+        .set_bounding(Some(kept))
+        .set_permitted(Some(held.clone()))
+        .set_effective(Some(held))
+        .set_inheritable(Some(Capabilities::new()))
+        .set_ambient(Some(Capabilities::new()));
+    capabilities
+}
+
+pub(super) fn seccomp() -> LinuxSeccomp {
+    let kept: Capabilities = runtime::capabilities::DEFAULT.iter().copied().collect();
+    runtime::seccomp::default_profile(&kept)
+}

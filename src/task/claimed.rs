@@ -1,0 +1,237 @@
+//! From a claim to a valid payload: header, checks, scopes, the hooks `link` and `created`.
+
+use std::sync::Arc;
+
+use images::source::Source;
+
+use super::error::{TaskError, chain};
+use super::interrupt::{Interrupter, Interrupts};
+use super::log::{self, Header};
+use super::payload::features::FeatureSwitches;
+use super::payload::{Payload, TaskContext};
+use super::resolve::End;
+use super::resolving::Resolving;
+use super::run::{Began, Run, Worker};
+use super::spool::{Follower, Spool};
+use super::validated::Validated;
+use crate::artifact::{Destination, Publisher, PublisherParts};
+use crate::event::Event;
+use crate::features::{Active, Link, Wishes};
+use crate::queue::Claim;
+use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
+use crate::scopes;
+use crate::task::artifact_name::ArtifactName;
+use crate::task::finding::{Finding, Severity};
+use crate::timestamp::Timestamp;
+
+/// What the log is called where there is no valid payload to say so.
+const FALLBACK_LOG: &str = "public/logs/live.log";
+
+/// A run that is this worker's and that nobody has looked at yet.
+pub struct Claimed {
+    run: Run,
+    findings: Vec<Finding>,
+}
+
+/// Why a run could not even begin; nothing of it is in any log.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// No place for the container's things.
+    #[error(transparent)]
+    Directory(#[from] RunDirectoryError),
+    /// No place for the log, or no random id.
+    #[error("begin the task's log in {}", path.display())]
+    Log {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl Claimed {
+    /// Begins a run: makes its directories and its log. The follower reads the log from its start.
+    ///
+    /// # Errors
+    ///
+    /// [`BeginError`] when this host has no room for it.
+    pub fn begin(
+        worker: &Arc<Worker>,
+        claim: Claim,
+        destination: &Arc<Destination>,
+        channel: (Interrupter, Interrupts),
+    ) -> Result<(Claimed, Follower), BeginError> {
+        let began = Began::now();
+        let (interrupter, interrupts) = channel;
+        let (payload, findings) = read_payload(worker, &claim);
+        let directories = &worker.config.directories;
+        let no_log = |source| BeginError::Log { path: directories.runs(), source };
+        let id = random_id().map_err(no_log)?;
+        let directory = RunDirectory::create(directories, &id)?;
+        let log = Spool::create(&directory.log(), worker.config.file.log_bytes()).map_err(no_log)?;
+        let follower = log.follow().map_err(no_log)?;
+        let publisher = Publisher::new(PublisherParts {
+            queue: Arc::clone(&worker.queue),
+            run: claim.run.clone(),
+            expires: claim.task.expires,
+            destination: Arc::clone(destination),
+            config: Arc::new(worker.config.file.clone()),
+            events: worker.events.clone(),
+            interrupts: interrupts.clone(),
+        });
+        let features = start_features(payload.as_ref(), worker);
+        worker
+            .events
+            .emit(&Event::TaskClaimed { task_id: claim.run.task_id.as_str(), run_id: claim.run.run_id });
+        let run = Run {
+            worker: Arc::clone(worker),
+            claim,
+            id,
+            directory,
+            log,
+            publisher,
+            features,
+            interrupter,
+            interrupts,
+            payload,
+            image: None,
+            caches: Vec::new(),
+            mounts: Vec::new(),
+            began,
+        };
+        Ok((Claimed { run, findings }, follower))
+    }
+
+    /// Checks the payload and what the task may do, and lets features prepare.
+    ///
+    /// # Errors
+    ///
+    /// The run goes straight to its resolution.
+    pub async fn validate(mut self) -> Result<Validated, Box<Resolving>> {
+        self.write_header();
+        match self.check().await {
+            Ok(checked) => Ok(Validated::new(self.run, checked)),
+            Err(error) => {
+                let end = self.run.fail(error);
+                Err(Resolving::without_container(self.run, end))
+            }
+        }
+    }
+
+    fn write_header(&mut self) {
+        let Run { worker, claim, payload, log: spool, .. } = &mut self.run;
+        let file = &worker.config.file;
+        let caches: Vec<(&str, &str)> = payload
+            .iter()
+            .flat_map(|payload| &payload.cache)
+            .map(|(name, mount_point)| (name.as_str(), mount_point.as_str()))
+            .collect();
+        let pool = file.worker_pool();
+        let header = Header {
+            task_id: claim.run.task_id.as_str(),
+            worker_id: file.worker_id.as_deref().unwrap_or(&worker.host.name),
+            worker_group: file.worker_group(),
+            worker_node_type: file.worker_node_type(),
+            worker_pool: &pool,
+            worker_version: env!("CARGO_PKG_VERSION"),
+            public_ip: file.public_ip.as_deref(),
+            hostname: &worker.host.name,
+            caches: &caches,
+        };
+        spool.text(&log::header(Timestamp::now(), &header));
+        for notice in &worker.host.notices {
+            spool.info(notice);
+        }
+    }
+
+    async fn check(&mut self) -> Result<Checked, TaskError> {
+        let warnings = self.findings.iter().filter(|it| it.severity == Severity::Warning);
+        for warning in warnings {
+            self.run.log.info(&format!("Warning: {warning}"));
+        }
+        let Some(payload) = self.run.payload.clone() else {
+            let text = log::refused_payload(&self.findings);
+            return Err(TaskError::new(End::MalformedPayload, text));
+        };
+        let source = Source::parse(&payload.image.name).map_err(|error| {
+            let text =
+                format!("`task.payload.image` names no image: failed to {}", log::escaped(&chain(&error)));
+            TaskError::new(End::MalformedPayload, text)
+        })?;
+        self.check_scopes(&payload)?;
+        let prepared = self.prepare().await?;
+        Ok(Checked { payload, source, prepared })
+    }
+
+    fn check_scopes(&self, payload: &Payload) -> Result<(), TaskError> {
+        let names = payload.cache.keys().map(|name| name.as_str());
+        let pool = self.run.worker.config.file.worker_pool();
+        let expression = scopes::cache_expression(names, &pool);
+        match scopes::refuse_caches(&expression, &self.run.claim.task.scopes) {
+            None => Ok(()),
+            Some(refusal) => {
+                let text = format!(
+                    "Docker configuration could not be created.  This may indicate an authentication error when validating scopes necessary for running the task. \n{refusal}"
+                );
+                Err(TaskError::new(End::SetupFailed, text))
+            }
+        }
+    }
+
+    /// The hooks `link` and `created`.
+    async fn prepare(&mut self) -> Result<Prepared, TaskError> {
+        let mut prepared = Prepared::default();
+        let Run { features, directory, publisher, .. } = &mut self.run;
+        let link = Link {
+            data: directory.data(),
+            binds: &mut prepared.binds,
+            environment: &mut prepared.environment,
+        };
+        for stage in [features.link(link).await, features.created(publisher).await] {
+            if !stage.is_clean() {
+                let text = format!(
+                    "Task was aborted because states could not be created successfully. {}",
+                    stage.text()
+                );
+                return Err(TaskError::new(End::SetupFailed, text));
+            }
+        }
+        Ok(prepared)
+    }
+}
+
+/// What the checks have brought to light.
+pub(super) struct Checked {
+    pub(super) payload: Payload,
+    pub(super) source: Source,
+    pub(super) prepared: Prepared,
+}
+
+/// What features contribute to the container.
+#[derive(Default)]
+pub(super) struct Prepared {
+    pub(super) binds: Vec<crate::spec::Bind>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+fn read_payload(worker: &Worker, claim: &Claim) -> (Option<Payload>, Vec<Finding>) {
+    let disabled: Vec<&str> = worker.config.file.disabled_features();
+    let context = TaskContext {
+        expires: claim.task.expires,
+        origin: worker.origin,
+        disabled_features: &disabled,
+        pointer: "",
+    };
+    Payload::parse(&claim.task.payload, &context)
+}
+
+fn start_features(payload: Option<&Payload>, worker: &Worker) -> Active {
+    let disabled = worker.config.file.disabled_features();
+    let defaults = FeatureSwitches::of_defaults(&disabled);
+    let fallback = ArtifactName::new(FALLBACK_LOG);
+    let switches = payload.map_or(&defaults, |payload| &payload.features);
+    match payload.map(|payload| &payload.log).or(fallback.as_ref().ok()) {
+        Some(log) => Active::start(&Wishes { payload, switches, log }),
+        None => Active::none(),
+    }
+}

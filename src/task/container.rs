@@ -1,0 +1,153 @@
+//! One container and its monitor, as asynchronous code sees them.
+//!
+//! The monitor is a process of its own; what it reports comes over a socket. When it ends without a
+//! word, the container is killed by what it has left us: PID 1's descriptor and the journal.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use runtime::launch::{
+    Exited, Failed, Launch, LaunchError, Monitor, ReceiveError, Report, kill_init, launch,
+};
+use tokio::io::unix::AsyncFd;
+
+use crate::readiness::readable;
+
+/// How long a monitor that was let go of may take to undo what it did.
+const UNDO_TIME: Duration = Duration::from_secs(15);
+
+/// A container that is being started, runs, or has ended.
+#[derive(Debug)]
+pub struct Container {
+    monitor: Monitor,
+    reports: AsyncFd<OwnedFd>,
+    death: AsyncFd<OwnedFd>,
+}
+
+/// What the worker holds of a container from its making to the end of its run.
+#[derive(Debug)]
+pub struct Created {
+    /// PID 1.
+    pub init: OwnedFd,
+    /// While it is held, what is mounted below the root stays.
+    pub mount_namespace: OwnedFd,
+    /// The container's `/`.
+    pub root: OwnedFd,
+    /// The pty's other end.
+    pub terminal: OwnedFd,
+}
+
+/// Why a container is not, or no longer, under control.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The monitor could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The monitor says which step failed.
+    #[error("{}", .0.message)]
+    Failed(Failed),
+    /// The monitor has ended, or talks nonsense.
+    #[error(transparent)]
+    Lost(#[from] ReceiveError),
+    /// The monitor's descriptors cannot be waited for.
+    #[error("watch the container's monitor")]
+    Watch(#[source] io::Error),
+    /// The runtime made a container without the pty that its Spec asks for.
+    #[error("get the container's terminal from its monitor: is the executable of the same build?")]
+    NoTerminal,
+}
+
+impl Container {
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Launch`] and [`ContainerError::Watch`].
+    pub fn launch(what: Launch) -> Result<Container, ContainerError> {
+        let monitor = launch(what)?;
+        let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().and_then(readable);
+        let reports = duplicate(monitor.report_fd()).map_err(ContainerError::Watch)?;
+        let death = duplicate(monitor.pidfd()).map_err(ContainerError::Watch)?;
+        Ok(Container { monitor, reports, death })
+    }
+
+    /// Waits until the command runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError`]; the caller then abandons the container.
+    pub async fn started(&mut self) -> Result<Created, ContainerError> {
+        let mut created = None;
+        loop {
+            match self.next().await? {
+                Report::Created(runtime::launch::Created {
+                    init, mount_namespace, root, terminal, ..
+                }) => {
+                    let terminal = terminal.ok_or(ContainerError::NoTerminal)?;
+                    created = Some(Created { init, mount_namespace, root, terminal });
+                }
+                Report::Started => return created.take().ok_or(ContainerError::NoTerminal),
+                Report::Failed(failed) => return Err(ContainerError::Failed(failed)),
+                Report::Exited(_) => return Err(ReceiveError::Ended.into()),
+            }
+        }
+    }
+
+    /// Waits until every process of the container is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError`] when the monitor cannot say so.
+    pub async fn exited(&mut self) -> Result<Exited, ContainerError> {
+        loop {
+            match self.next().await? {
+                Report::Exited(exited) => return Ok(exited),
+                Report::Failed(failed) => return Err(ContainerError::Failed(failed)),
+                Report::Created(_) | Report::Started => {}
+            }
+        }
+    }
+
+    /// Waits for the monitor's end after its last report, so that no process is left unwaited for.
+    pub async fn reap(mut self) {
+        let ended = self.death.readable();
+        if tokio::time::timeout(UNDO_TIME, ended).await.is_ok_and(|ready| ready.is_ok())
+            && let Err(error) = self.monitor.wait()
+        {
+            // Somebody else has waited for it: it is gone all the same.
+            debug_assert!(error.raw_os_error().is_some());
+        }
+    }
+
+    /// Lets go of the container: its monitor kills what is left, undoes what it did, and ends.
+    pub async fn abandon(&mut self) {
+        self.monitor.abandon();
+        if let Ok(Ok(_)) = tokio::time::timeout(UNDO_TIME, self.death.readable()).await
+            && let Err(error) = self.monitor.wait()
+        {
+            debug_assert!(error.raw_os_error().is_some());
+        }
+    }
+
+    async fn next(&mut self) -> Result<Report, ContainerError> {
+        loop {
+            let mut ready = self.reports.readable().await.map_err(ContainerError::Watch)?;
+            match self.monitor.try_recv()? {
+                Some(report) => return Ok(report),
+                None => ready.clear_ready(),
+            }
+        }
+    }
+}
+
+impl Created {
+    /// Kills PID 1, and so every process of its pid namespace.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; that it is gone already is no error.
+    pub fn kill(&self) -> io::Result<()> {
+        kill_init(self.init.as_fd())
+    }
+}

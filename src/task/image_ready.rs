@@ -1,0 +1,200 @@
+//! From a root to a running command: the bundle is written, the runtime started.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+
+use oci_spec::runtime::Spec;
+use runtime::launch::{FailureKind, Launch};
+
+use super::container::{Container, ContainerError, Created};
+use super::env::{self, Reserved, Sources};
+use super::error::{TaskError, chain};
+use super::log::{self, escaped};
+use super::payload::Payload;
+use super::resolve::End;
+use super::resolving::Resolving;
+use super::root_file_system::RootFileSystem;
+use super::run::Run;
+use super::running::Running;
+use super::timer::Deadline;
+use crate::spec::process::ProcessError;
+use crate::spec::{self, Bind, BindSource, ContainerRequest};
+
+/// A run with everything that its container needs.
+pub struct ImageReady {
+    pub(super) run: Run,
+    pub(super) payload: Payload,
+    pub(super) root: RootFileSystem,
+    pub(super) binds: Vec<Bind>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+/// Why the bundle could not be written.
+#[derive(Debug, thiserror::Error)]
+enum BundleError {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("write the container's files: {0}")]
+    Write(#[from] io::Error),
+    #[error("write the container's config.json: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl ImageReady {
+    /// Starts the command.
+    ///
+    /// # Errors
+    ///
+    /// The run goes straight to its resolution.
+    pub async fn start(mut self) -> Result<Running, Box<Resolving>> {
+        let spec = match self.write_bundle() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(bundle_failure(&error)),
+        };
+        if let Err(error) = spec {
+            let end = self.run.fail(error);
+            return Err(Resolving::without_container(self.run, end));
+        }
+        // The clock of maxRunTime runs from before the container is made; the pull does not count.
+        let deadline = Deadline::after(self.payload.max_run_time);
+        self.run.log.info(log::TASK_STARTING);
+        match self.launch().await {
+            Ok((container, created)) => {
+                let ImageReady { run, root, .. } = self;
+                Ok(Running::new(run, root.lease, (container, created), deadline))
+            }
+            Err(failure) => {
+                let end = self.run.fail(failure);
+                Err(Resolving::after_failed_start(self.run, end))
+            }
+        }
+    }
+
+    fn write_bundle(&mut self) -> Result<(), BundleError> {
+        let hostname = spec::hostname(&self.run.id);
+        self.provide("/etc/hosts", "hosts", &hosts(&hostname))?;
+        self.provide("/etc/hostname", "hostname", &format!("{hostname}\n"))?;
+        let spec = self.spec(&hostname)?;
+        let path = self.run.directory.bundle().join("config.json");
+        std::fs::write(path, serde_json::to_vec(&spec)?)?;
+        Ok(())
+    }
+
+    /// Writes a file of the worker's and binds it into the container.
+    fn provide(&mut self, destination: &str, name: &str, text: &str) -> io::Result<()> {
+        let source = self.run.directory.file(name);
+        std::fs::write(&source, text)?;
+        // For every user of the container; on the host the directory above keeps it private.
+        std::fs::set_permissions(&source, Permissions::from_mode(0o644))?;
+        let destination = destination.to_owned();
+        self.binds.push(Bind { source, destination, kind: BindSource::WorkerFile });
+        Ok(())
+    }
+
+    fn spec(&self, hostname: &str) -> Result<Spec, ProcessError> {
+        let Run { worker, claim, id, image, .. } = &self.run;
+        let config = image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
+        let file = &worker.config.file;
+        let pool = file.worker_pool();
+        let environment = env::environment(&Sources {
+            image: &config.env,
+            features: &self.environment,
+            payload: &self.payload.env,
+            reserved: Reserved {
+                task_id: claim.run.task_id.as_str(),
+                run_id: claim.run.run_id,
+                root_url: file.root_url.as_deref(),
+                worker_type: Some(file.worker_type()),
+                worker_group: Some(file.worker_group()),
+                worker_pool: Some(&pool),
+                instance_type: Some(file.worker_node_type()),
+                public_ip: file.public_ip.as_deref(),
+                worker_location: file.worker_location.as_deref(),
+            },
+            home: &self.root.user.home,
+            hostname,
+        });
+        spec::write_spec(ContainerRequest {
+            id,
+            image: &config,
+            user: &self.root.user,
+            command: &self.payload.command,
+            environment,
+            binds: &self.binds,
+            limits: &worker.host.limits,
+            ceilings: &worker.host.ceilings,
+            processors: worker.host.processors,
+        })
+    }
+
+    /// Starts the runtime and waits until the command runs.
+    async fn launch(&mut self) -> Result<(Container, Created), TaskError> {
+        let root = self.root.root.try_clone().map_err(|error| start_failure(&error.to_string()))?;
+        let launch = Launch {
+            executable: self.run.worker.host.runtime.clone(),
+            state_root: self.run.directory.runtime_state(),
+            id: self.run.id.clone(),
+            bundle: self.run.directory.bundle(),
+            root: Some(root),
+            log: None,
+        };
+        let mut container = Container::launch(launch).map_err(|error| container_failure(&error))?;
+        let mut interrupts = self.run.interrupts.clone();
+        let started = tokio::select! {
+            biased;
+            started = container.started() => started,
+            _ = interrupts.interrupted() => {
+                container.abandon().await;
+                return Err(TaskError::interrupted());
+            }
+        };
+        match started {
+            Ok(created) => Ok((container, created)),
+            Err(error) => {
+                container.abandon().await;
+                Err(container_failure(&error))
+            }
+        }
+    }
+}
+
+/// Docker's lines, and the name that old test harnesses look up.
+fn hosts(hostname: &str) -> String {
+    format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.0.1\tlocalhost.localdomain\n127.0.0.1\t{hostname}\n"
+    )
+}
+
+fn bundle_failure(error: &BundleError) -> TaskError {
+    let end = match error {
+        BundleError::Process(_) => End::CommandNotFound,
+        BundleError::Write(_) | BundleError::Json(_) => End::WorkerFault,
+    };
+    start_error(end, &chain(error))
+}
+
+fn start_failure(why: &str) -> TaskError {
+    start_error(End::StartFailed, why)
+}
+
+fn start_error(end: End, why: &str) -> TaskError {
+    TaskError::new(
+        end,
+        format!("Failure to properly start execution environment. Failed to {}", escaped(why)),
+    )
+}
+
+fn container_failure(error: &ContainerError) -> TaskError {
+    let end = match error {
+        ContainerError::Failed(failed) => match failed.kind {
+            FailureKind::CommandNotFound => End::CommandNotFound,
+            FailureKind::CommandNotExecutable => End::CommandNotExecutable,
+            FailureKind::Spec => End::StartFailed,
+            FailureKind::Host => End::HostUnfit,
+        },
+        ContainerError::Launch(_) => End::HostUnfit,
+        ContainerError::Lost(_) | ContainerError::Watch(_) | ContainerError::NoTerminal => End::WorkerFault,
+    };
+    start_error(end, &chain(error))
+}

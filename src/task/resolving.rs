@@ -1,0 +1,290 @@
+//! From the end of the last process to the resolution.
+//!
+//! Every run comes through here exactly once, however far it came: artifacts, footer, logs, then
+//! everything that the run held is given back.
+
+use std::sync::Arc;
+
+use runtime::launch::Exited;
+
+use super::error::chain;
+use super::interrupt::Interrupt;
+use super::log;
+use super::resolution::{ImageUsed, ResolutionDocument, Resources};
+use super::resolve::{self, End, Hooks, OnExitStatus, Outcome, Reporter, Resolution, Verdict, exit_status};
+use super::run::Run;
+use super::running::Held;
+use crate::cache::{CacheLease, Fate};
+use crate::event::Event;
+use crate::features::{Killed, Stopped};
+use crate::queue::QueueError;
+use crate::root::ContainerRoot;
+use crate::timestamp::Timestamp;
+
+/// A run that only has to be resolved.
+pub struct Resolving {
+    run: Run,
+    end: End,
+    container: Container,
+}
+
+/// How far the container came.
+enum Container {
+    /// There was none.
+    None,
+    /// It was to start and did not.
+    NotStarted,
+    /// It ran, and is over.
+    Over(Box<Over>),
+}
+
+/// What is left of a container that ran.
+struct Over {
+    held: Held,
+    exited: Option<Exited>,
+}
+
+/// A container that is over.
+pub(super) struct Finished {
+    pub(super) held: Held,
+    pub(super) exited: Result<Exited, End>,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What was reported.
+    pub resolution: Resolution,
+    /// The status for `docker-worker run`.
+    pub exit_status: u8,
+    /// The content of `resolution.json`.
+    pub document: ResolutionDocument,
+    /// What went wrong on the way out, for the operator.
+    pub problems: Vec<String>,
+}
+
+impl Resolving {
+    pub(super) fn without_container(run: Run, end: End) -> Box<Resolving> {
+        Box::new(Resolving { run, end, container: Container::None })
+    }
+
+    pub(super) fn after_failed_start(run: Run, end: End) -> Box<Resolving> {
+        Box::new(Resolving { run, end, container: Container::NotStarted })
+    }
+
+    pub(super) fn of_container(run: Run, finished: Finished) -> Box<Resolving> {
+        let Finished { held, exited } = finished;
+        let (end, exited) = match exited {
+            Ok(exited) => (End::Exited(status(&exited)), Some(exited)),
+            Err(end) => (end, None),
+        };
+        Box::new(Resolving { run, end, container: Container::Over(Box::new(Over { held, exited })) })
+    }
+
+    /// Publishes what the run leaves behind, closes its log, reports it, and gives everything back.
+    pub async fn resolve(mut self: Box<Self>) -> Resolved {
+        if !matches!(self.container, Container::None) {
+            self.run.log.info(log::TASK_FINISHED);
+        }
+        self.explain_end();
+        let stopped = self.stop().await;
+        let mut outcome = self.outcome(stopped);
+        let exit_code = resolve::resolve(&outcome).exit_code;
+        let footer = log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
+        self.run.log.text(&footer);
+        let mut problems = Vec::new();
+        outcome.killed = self.close_log(&mut problems).await;
+        let resolution = resolve::resolve(&outcome);
+        let exit_status = exit_status(&outcome, &resolution);
+        self.report(&resolution, &mut problems).await;
+        let document = self.give_back(&resolution, &mut problems);
+        Resolved { resolution, exit_status, document, problems }
+    }
+
+    /// The lines about an end that was not the command's own.
+    fn explain_end(&self) {
+        if let Some(interrupt) = self.run.interrupts.current() {
+            let text = self.interrupt_text(interrupt);
+            self.run.worker.events.emit(&Event::Interrupted { reason: word(interrupt) });
+            self.run.log.error(&text);
+        }
+        if let Some(exited) = self.exited() {
+            self.run.worker.events.emit(&Event::ContainerExited {
+                status: exited.status,
+                signal: exited.signal,
+                oom_killed: exited.oom_killed,
+                cpu_ms: u64::try_from(exited.usage.cpu.as_millis()).unwrap_or(u64::MAX),
+                memory_peak_bytes: exited.usage.memory_peak_bytes,
+            });
+            if exited.oom_killed {
+                self.run.log.error(
+                    "The kernel killed a process of the task because the task's memory was used up (limits.memory).",
+                );
+            }
+        }
+    }
+
+    fn exited(&self) -> Option<&Exited> {
+        match &self.container {
+            Container::Over(over) => over.exited.as_ref(),
+            Container::None | Container::NotStarted => None,
+        }
+    }
+
+    fn interrupt_text(&self, interrupt: Interrupt) -> String {
+        match interrupt {
+            Interrupt::MaxRunTime => {
+                let limit = self.run.payload.as_ref().map(|payload| payload.max_run_time);
+                log::timeout(limit.unwrap_or_default())
+            }
+            Interrupt::Cancelled => {
+                "Task was canceled by another entity: the one who runs this worker, from the keyboard."
+                    .to_owned()
+            }
+            Interrupt::Deadline => log::aborted("deadline-exceeded"),
+            Interrupt::LostClaim => log::aborted("internal-error"),
+            Interrupt::Shutdown => log::aborted("worker-shutdown"),
+        }
+    }
+
+    /// The hooks `stopped`, if the command ran.
+    async fn stop(&mut self) -> Hooks {
+        let Container::Over(over) = &self.container else { return Hooks::Done };
+        let root = match over.held.created.root.try_clone() {
+            Ok(root) => Arc::new(ContainerRoot::new(root)),
+            Err(error) => {
+                self.run.log.error(&format!("Failed to read the container's files: {error}"));
+                return Hooks::Failed;
+            }
+        };
+        let stage = self
+            .run
+            .features
+            .stopped(Stopped {
+                root,
+                log: &self.run.log,
+                publisher: &mut self.run.publisher,
+                interrupt: self.run.interrupts.current(),
+            })
+            .await;
+        if !stage.is_clean() {
+            self.run.log.error(&stage.text());
+        }
+        stage.verdict()
+    }
+
+    fn outcome(&self, stopped: Hooks) -> Outcome {
+        let on_exit_status = match &self.run.payload {
+            Some(payload) => payload.on_exit_status.clone(),
+            None => OnExitStatus::default(),
+        };
+        Outcome {
+            end: self.end,
+            interrupt: self.run.interrupts.current(),
+            stopped,
+            killed: Hooks::Done,
+            on_exit_status,
+        }
+    }
+
+    /// Closes the log and runs the hooks `killed`.
+    async fn close_log(&mut self, problems: &mut Vec<String>) -> Hooks {
+        let broken = self.run.log.end();
+        let killed = Killed { log: self.run.log.path(), publisher: &mut self.run.publisher };
+        let stage = self.run.features.killed(killed).await;
+        if !stage.is_clean() {
+            problems.push(stage.text());
+        }
+        match broken {
+            None => stage.verdict(),
+            Some(error) => {
+                problems.push(format!("Failed to keep the whole log of the task: {error}"));
+                Hooks::Failed
+            }
+        }
+    }
+
+    async fn report(&self, resolution: &Resolution, problems: &mut Vec<String>) {
+        let (queue, run) = (&self.run.worker.queue, &self.run.claim.run);
+        let reported = match resolution.verdict {
+            Verdict::Completed => queue.report_completed(run).await,
+            Verdict::Failed => queue.report_failed(run).await,
+            Verdict::Exception(reason) if reason.reporter() == Reporter::Queue => return,
+            Verdict::Exception(reason) => queue.report_exception(run, reason).await,
+        };
+        match reported {
+            // The queue has resolved the run meanwhile, and says so.
+            Ok(_) | Err(QueueError::Conflict { .. }) => {}
+            Err(error) => problems.push(format!("Failed to report the task: failed to {}", chain(&error))),
+        }
+    }
+
+    /// Undoes everything that the run did to the host, and writes down what became of it.
+    fn give_back(self: Box<Self>, resolution: &Resolution, problems: &mut Vec<String>) -> ResolutionDocument {
+        let Resolving { run, container, .. } = *self;
+        let exited = match container {
+            // With what is held the container's mounts go, and the image may be collected.
+            Container::Over(over) => over.exited,
+            Container::None | Container::NotStarted => None,
+        };
+        release_caches(run.caches, resolution, problems);
+        for mount in run.mounts.iter().rev() {
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            if let Err(error) = rustix::mount::unmount(mount, flags) {
+                problems.push(format!("Failed to unmount {}: {error}", mount.display()));
+            }
+        }
+        if let Err(error) = run.directory.remove() {
+            problems.push(format!("Failed to {}; \"docker-worker cleanup\" will try again.", chain(&error)));
+        }
+        let (state, reason) = resolution.words();
+        ResolutionDocument {
+            task_id: run.claim.run.task_id.clone(),
+            run_id: run.claim.run.run_id,
+            state,
+            reason,
+            exit_code: resolution.exit_code,
+            started: run.began.at,
+            resolved: Timestamp::now(),
+            image: run.image.map(|image| ImageUsed { name: image.name, digest: image.digest.to_string() }),
+            artifacts: run.publisher.into_records(),
+            resources: exited.map(resources),
+        }
+    }
+}
+
+fn release_caches(leases: Vec<CacheLease>, resolution: &Resolution, problems: &mut Vec<String>) {
+    let fate = match resolution.caches {
+        resolve::Caches::Keep => Fate::Keep,
+        resolve::Caches::Purge => Fate::Purge,
+    };
+    for lease in leases {
+        let name = log::escaped(lease.name()).to_string();
+        if let Err(error) = lease.release(fate) {
+            problems.push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error)));
+        }
+    }
+}
+
+/// 128 + signal and the like fit; what would not counts as the worst.
+fn status(exited: &Exited) -> u8 {
+    u8::try_from(exited.status).unwrap_or(u8::MAX)
+}
+
+fn resources(exited: Exited) -> Resources {
+    Resources {
+        cpu_seconds: exited.usage.cpu.as_secs_f64(),
+        memory_peak_bytes: exited.usage.memory_peak_bytes,
+        oom_killed: exited.oom_killed,
+    }
+}
+
+fn word(interrupt: Interrupt) -> &'static str {
+    match interrupt {
+        Interrupt::Cancelled => "canceled",
+        Interrupt::Deadline => "deadline-exceeded",
+        Interrupt::LostClaim => "lost-claim",
+        Interrupt::Shutdown => "worker-shutdown",
+        Interrupt::MaxRunTime => "max-run-time",
+    }
+}

@@ -1,0 +1,110 @@
+//! The root that a task's container gets: the image below, an upper directory of its own above.
+//!
+//! Both are mounted in the worker's own mount namespace, below the run's directory: nothing of it
+//! can be seen on the host, and the kernel undoes it when the worker dies.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use images::image::Image;
+use images::mount::{MountError, mount_overlay};
+use images::store::{Lease, StoreError};
+
+use super::error::{TaskError, chain};
+use super::log::escaped;
+use super::resolve::End;
+use super::run::Run;
+use crate::root::ContainerRoot;
+use crate::spec::process::working_directory;
+use crate::spec::user::{ResolvedUser, UserError, resolve_user};
+
+/// A mounted root and who runs in it.
+#[derive(Debug)]
+pub struct RootFileSystem {
+    /// The merged root directory.
+    pub root: OwnedFd,
+    /// The image's user, by the image's own files.
+    pub user: ResolvedUser,
+    /// Keeps the image in the store.
+    pub lease: Lease,
+}
+
+/// Why there is no root.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// The store cannot give or mount the image.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The overlay cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The image's user cannot be resolved.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A directory that the container needs cannot be made.
+    #[error("make the directory {path:?}: {source}")]
+    Directory {
+        /// Which one.
+        path: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// Mounts the image and an overlay for one run, and makes the directories that the image names.
+///
+/// # Errors
+///
+/// [`RootError`]; what was mounted is noted in the run.
+pub fn make(run: &mut Run, image: &Image) -> Result<RootFileSystem, RootError> {
+    let store = run.worker.store.clone();
+    let lease = store.lease(image)?;
+    let user = find_user(&store, image)?;
+    let [lower, upper, merged] = directories(run.directory.data())?;
+    let mount = store.mount(&lease, &lower)?;
+    run.mounts.push(lower);
+    let root = mount_overlay(&mount, &upper, &merged)?;
+    run.mounts.push(merged);
+    make_inside(&root, image)?;
+    Ok(RootFileSystem { root, user, lease })
+}
+
+fn find_user(store: &images::store::Store, image: &Image) -> Result<ResolvedUser, RootError> {
+    let read = |path| store.read_file(image, path).map(Option::unwrap_or_default);
+    Ok(resolve_user(&image.config.user, &read("etc/passwd")?, &read("etc/group")?)?)
+}
+
+fn directories(data: &Path) -> Result<[PathBuf; 3], RootError> {
+    let paths = ["image", "upper", "root"].map(|name| data.join(name));
+    for path in &paths {
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| RootError::Directory { path: path.display().to_string(), source })?;
+    }
+    Ok(paths)
+}
+
+/// The working directory and the volumes that the image names, as far as they are missing.
+fn make_inside(root: &OwnedFd, image: &Image) -> Result<(), RootError> {
+    let failed = |path: &str, source| RootError::Directory { path: path.to_owned(), source };
+    let handle = root.try_clone().map_err(|source| failed("/", source))?;
+    let root = ContainerRoot::new(handle);
+    let working = working_directory(&image.config.working_dir);
+    for path in image.config.volumes.iter().chain([&working]) {
+        root.make_directories(path).map_err(|source| failed(path, source))?;
+    }
+    Ok(())
+}
+
+impl From<RootError> for TaskError {
+    fn from(error: RootError) -> TaskError {
+        let end = match error {
+            RootError::Store(_) | RootError::Mount(_) => End::HostUnfit,
+            RootError::User(_) | RootError::Directory { .. } => End::SetupFailed,
+        };
+        let why = escaped(&chain(&error)).to_string();
+        TaskError::new(end, format!("Docker configuration could not be created. Failed to {why}"))
+    }
+}

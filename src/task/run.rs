@@ -1,0 +1,129 @@
+//! What every phase of a run carries on to the next: who it is, its directories, its log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use images::image::Image;
+use images::store::{PullEvent, PullOptions, Store};
+use runtime::id::ContainerId;
+
+use super::error::TaskError;
+use super::interrupt::{Interrupter, Interrupts};
+use super::resolve::End;
+use super::spool::Spool;
+use crate::artifact::Publisher;
+use crate::cache::{CacheLease, Caches};
+use crate::config::Config;
+use crate::event::Events;
+use crate::features::Active;
+use crate::queue::{Claim, Queue};
+use crate::run_directory::RunDirectory;
+use crate::spec::RlimitCeilings;
+use crate::task::payload::{Origin, Payload};
+use crate::timestamp::Timestamp;
+
+/// Hears how a pull goes on.
+pub type PullObserver = Box<dyn Fn(&PullEvent) + Send + Sync>;
+
+/// What all runs of one worker share.
+pub struct Worker {
+    /// The configuration in force.
+    pub config: Config,
+    /// Where images lie.
+    pub store: Store,
+    /// How images may be pulled.
+    pub pull: PullOptions,
+    /// Where caches lie.
+    pub caches: Caches,
+    /// Where tasks come from and are reported to.
+    pub queue: Arc<Queue>,
+    /// Who hears of what happens.
+    pub events: Events,
+    /// Who writes the tasks.
+    pub origin: Origin,
+    /// What this host is.
+    pub host: HostPart,
+    /// Shows how pulls go on.
+    pub pull_observer: PullObserver,
+}
+
+/// What this host is, as far as runs depend on it.
+#[derive(Debug)]
+pub struct HostPart {
+    /// The executable `docker-worker-runtime`.
+    pub runtime: PathBuf,
+    /// The host's own name.
+    pub name: String,
+    /// Which rlimits the worker may set.
+    pub ceilings: RlimitCeilings,
+    /// The container limits of this worker's policy, as far as this host can enforce them.
+    pub limits: crate::spec::Limits,
+    /// Lines for each task's log about what this host lacks.
+    pub notices: Vec<String>,
+    /// Processors, for paths that exist once for each.
+    pub processors: usize,
+}
+
+/// One run, whatever phase it is in.
+pub struct Run {
+    /// The worker.
+    pub worker: Arc<Worker>,
+    /// What is to be done.
+    pub claim: Claim,
+    /// The container's name.
+    pub id: ContainerId,
+    /// Where the container's things lie.
+    pub directory: RunDirectory,
+    /// The log.
+    pub log: Spool,
+    /// The way out for artifacts.
+    pub publisher: Publisher,
+    /// The features that are on.
+    pub features: Active,
+    /// For the run's own time limit.
+    pub interrupter: Interrupter,
+    /// What ends the run early.
+    pub interrupts: Interrupts,
+    /// The payload, once it is known to be valid.
+    pub payload: Option<Payload>,
+    /// The image, once it is there.
+    pub image: Option<Image>,
+    /// The caches that the run holds.
+    pub caches: Vec<CacheLease>,
+    /// What is mounted for the run in the worker's own mount namespace, in order.
+    pub mounts: Vec<PathBuf>,
+    /// When the run began.
+    pub began: Began,
+}
+
+/// The beginning of a run, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    /// For people.
+    pub at: Timestamp,
+    /// For durations.
+    pub instant: Instant,
+}
+
+impl Began {
+    /// Now.
+    pub fn now() -> Began {
+        Began { at: Timestamp::now(), instant: Instant::now() }
+    }
+
+    /// How long ago it was.
+    pub fn elapsed(&self) -> Duration {
+        self.instant.elapsed()
+    }
+}
+
+impl Run {
+    /// Writes why the run does not go on, and says how far it came.
+    pub fn fail(&mut self, error: TaskError) -> End {
+        for line in &error.lines {
+            self.log.error(line);
+        }
+        error.end
+    }
+}

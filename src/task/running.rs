@@ -1,0 +1,216 @@
+//! From a running command to the end of its last process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use images::store::Lease;
+use runtime::launch::Exited;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::container::{Container, ContainerError, Created};
+use super::error::{TaskError, chain};
+use super::interrupt::Interrupt;
+use super::output::pump;
+use super::resolve::End;
+use super::resolving::{Finished, Resolving};
+use super::run::Run;
+use super::timer::Deadline;
+use crate::event::Event;
+
+/// How long the kernel and the monitor may take to end a container that is killed.
+const KILL_TIME: Duration = Duration::from_secs(15);
+
+/// How long what the task printed may take to arrive after its last process is gone.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// How often the disk is looked at while a task runs.
+const DISK_LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes that stay free on the data directory's file system for logs and clean-up.
+const DISK_RESERVE_BYTES: u64 = 64 << 20;
+
+/// A run whose command runs.
+pub struct Running {
+    run: Run,
+    lease: Lease,
+    container: Container,
+    created: Created,
+    deadline: Deadline,
+}
+
+/// Why a container comes to its end.
+enum Ending {
+    /// Its command ended, or its monitor did.
+    Itself(Result<Exited, ContainerError>),
+    /// Something interrupts.
+    Interrupted,
+    /// The worker cannot let it run on.
+    Aborted(TaskError),
+}
+
+/// What the kernel holds of a container that is over.
+pub(super) struct Held {
+    pub(super) created: Created,
+    /// Keeps the image in the store while it is mounted.
+    pub(super) _lease: Lease,
+}
+
+impl Running {
+    pub(super) fn new(
+        run: Run,
+        lease: Lease,
+        container: (Container, Created),
+        deadline: Deadline,
+    ) -> Running {
+        let (container, created) = container;
+        Running { run, lease, container, created, deadline }
+    }
+
+    /// Waits for the end: the command's own, or an interrupt's.
+    pub async fn wait(mut self) -> Box<Resolving> {
+        self.run.worker.events.emit(&Event::TaskStarted {
+            container_id: self.run.id.as_str(),
+            after_ms: millis(self.run.began.elapsed()),
+        });
+        let pumping = self.start_pump();
+        let ending = self.ending().await;
+        let end = self.finish(ending).await;
+        drain(pumping).await;
+        let Running { run, container, created, lease, .. } = self;
+        container.reap().await;
+        let exited = match end {
+            Finish::Exited(exited) => Ok(exited),
+            Finish::Failed(end) => Err(end),
+        };
+        Resolving::of_container(run, Finished { held: Held { created, _lease: lease }, exited })
+    }
+
+    /// Copies the pty to the log on a thread of its own, until the last process is gone.
+    fn start_pump(&self) -> Option<JoinHandle<std::io::Result<()>>> {
+        match self.created.terminal.try_clone() {
+            Ok(master) => {
+                let spool = self.run.log.clone();
+                Some(tokio::task::spawn_blocking(move || pump(&master, &spool)))
+            }
+            Err(error) => {
+                self.run.log.error(&format!("Failed to read the task's output: {error}"));
+                None
+            }
+        }
+    }
+
+    async fn ending(&mut self) -> Ending {
+        let stage = self.run.features.started(&mut self.run.publisher).await;
+        if !stage.is_clean() {
+            let text = format!(
+                "Task was aborted because states could not be started successfully. {}",
+                stage.text()
+            );
+            return Ending::Aborted(TaskError::new(End::StartedHookFailed, text));
+        }
+        let mut interrupts = self.run.interrupts.clone();
+        let data = self.run.directory.data().to_owned();
+        tokio::select! {
+            biased;
+            exited = self.container.exited() => Ending::Itself(exited),
+            _ = interrupts.interrupted() => Ending::Interrupted,
+            () = passed(&self.deadline) => {
+                self.run.interrupter.interrupt(Interrupt::MaxRunTime);
+                Ending::Interrupted
+            }
+            free = disk_is_full(&data) => Ending::Aborted(TaskError::new(
+                End::ResourceShort,
+                format!(
+                    "The task was ended because the worker's disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept for logs and clean-up."
+                ),
+            )),
+        }
+    }
+
+    /// Sees to it that no process is left.
+    async fn finish(&mut self, ending: Ending) -> Finish {
+        match ending {
+            Ending::Itself(Ok(exited)) => Finish::Exited(exited),
+            Ending::Itself(Err(error)) => Finish::Failed(self.lost(&error).await),
+            Ending::Interrupted => match self.kill().await {
+                Ok(exited) => Finish::Exited(exited),
+                Err(error) => Finish::Failed(self.lost(&error).await),
+            },
+            Ending::Aborted(error) => {
+                let end = self.run.fail(error);
+                match self.kill().await {
+                    Ok(_) => Finish::Failed(end),
+                    Err(error) => Finish::Failed(self.lost(&error).await),
+                }
+            }
+        }
+    }
+
+    /// SIGKILL at once, as the original: tasks have no say in how long they take to end.
+    async fn kill(&mut self) -> Result<Exited, ContainerError> {
+        self.created.kill().map_err(ContainerError::Watch)?;
+        match tokio::time::timeout(KILL_TIME, self.container.exited()).await {
+            Ok(result) => result,
+            Err(_) => Err(ContainerError::Lost(runtime::launch::ReceiveError::Ended)),
+        }
+    }
+
+    /// The monitor is gone or does not answer: what it held is undone by what it wrote down.
+    async fn lost(&mut self, error: &ContainerError) -> End {
+        self.run
+            .log
+            .error(&format!("The worker lost control of the task's container: failed to {}", chain(error)));
+        if let Err(error) = self.created.kill() {
+            self.run.log.error(&format!("Failed to kill the container's first process: {error}"));
+        }
+        self.container.abandon().await;
+        if let Err(error) = crate::cleanup::undo_containers(&self.run.directory.runtime_state()) {
+            self.run.log.error(&format!("Failed to {}", chain(&error)));
+        }
+        End::WorkerFault
+    }
+}
+
+enum Finish {
+    Exited(Exited),
+    Failed(End),
+}
+
+/// Never returns without a timer: the task then runs without a limit, and the log says nothing of
+/// one.
+async fn passed(deadline: &Deadline) {
+    if deadline.passed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until less than the reserve is free; says how much is.
+async fn disk_is_full(data: &Path) -> u64 {
+    let mut ticks = tokio::time::interval(DISK_LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match free_bytes(data) {
+            Some(free) if free < DISK_RESERVE_BYTES => return free,
+            _ => {}
+        }
+    }
+}
+
+/// Bytes that the worker may still write on a directory's file system.
+pub(crate) fn free_bytes(directory: &Path) -> Option<u64> {
+    let status = rustix::fs::statvfs(directory).ok()?;
+    Some(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+async fn drain(pumping: Option<JoinHandle<std::io::Result<()>>>) {
+    let Some(pumping) = pumping else { return };
+    if tokio::time::timeout(DRAIN_TIME, pumping).await.is_err() {
+        // Somebody outside the container has its terminal open; what they print is not the task's.
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

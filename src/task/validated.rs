@@ -1,0 +1,208 @@
+//! From a valid payload to an image in the store, caches held, and a root to start from.
+
+use images::image::Image;
+use images::source::Source;
+use images::store::{PullError, PullErrorKind, PullEvent, StoreError};
+use tokio::task::JoinError;
+
+use super::claimed::Checked;
+use super::error::{TaskError, chain};
+use super::image_ready::ImageReady;
+use super::interrupt::Interrupts;
+use super::log;
+use super::payload::{CacheName, MountPoint};
+use super::resolve::End;
+use super::resolving::Resolving;
+use super::root_file_system::{self, RootFileSystem};
+use super::run::{Run, Worker};
+use super::spool::Spool;
+use crate::cache::{CacheError, CacheLease, Caches, Origin};
+use crate::event::Event;
+use crate::spec::{Bind, BindSource};
+
+/// A run whose payload is valid and whose features are prepared.
+pub struct Validated {
+    run: Run,
+    checked: Checked,
+}
+
+impl Validated {
+    pub(super) fn new(run: Run, checked: Checked) -> Validated {
+        Validated { run, checked }
+    }
+
+    /// Brings the image into the store and takes the caches, both at once; then makes the root.
+    ///
+    /// # Errors
+    ///
+    /// The run goes straight to its resolution.
+    pub async fn image_ready(mut self) -> Result<ImageReady, Box<Resolving>> {
+        match self.make_ready().await {
+            Ok(root) => {
+                let Checked { payload, prepared, .. } = self.checked;
+                let binds = prepared.binds;
+                Ok(ImageReady { run: self.run, payload, root, binds, environment: prepared.environment })
+            }
+            Err(error) => {
+                let end = self.run.fail(error);
+                Err(Resolving::without_container(self.run, end))
+            }
+        }
+    }
+
+    async fn make_ready(&mut self) -> Result<RootFileSystem, TaskError> {
+        let wanted: Vec<(CacheName, MountPoint)> = self.checked.payload.cache.clone().into_iter().collect();
+        let caches = self.run.worker.caches.clone();
+        let names = wanted.iter().map(|(name, _)| name.clone()).collect();
+        let taking = tokio::task::spawn_blocking(move || take_caches(&caches, names));
+        let bringing =
+            bring_image(&self.run.worker, &self.checked.source, &self.run.log, &self.run.interrupts);
+        // Both run to their end: a cache that was taken has to be given back.
+        let (taken, brought) = tokio::join!(taking, bringing);
+        let (leases, failure) = flatten(taken)?;
+        self.run.caches = leases;
+        if let Some(error) = failure {
+            return Err(cache_failure(&error));
+        }
+        self.bind_caches(&wanted);
+        let image = brought?;
+        self.announce(&image);
+        let root = root_file_system::make(&mut self.run, &image).map_err(TaskError::from)?;
+        self.run.image = Some(image);
+        Ok(root)
+    }
+
+    fn bind_caches(&mut self, wanted: &[(CacheName, MountPoint)]) {
+        // In the order of their paths: a cache below another's mount point lies on top of it.
+        let mut pairs: Vec<_> = self.run.caches.iter().zip(wanted).collect();
+        pairs.sort_by(|(_, (_, left)), (_, (_, right))| left.cmp(right));
+        for (lease, (_, mount_point)) in pairs {
+            self.run
+                .worker
+                .events
+                .emit(&Event::CacheTaken { name: lease.name(), hit: lease.origin() == Origin::Hit });
+            self.checked.prepared.binds.push(Bind {
+                source: lease.content(),
+                destination: mount_point.as_str().to_owned(),
+                kind: BindSource::Volume,
+            });
+        }
+    }
+
+    fn announce(&self, image: &Image) {
+        let wait = self.run.began.elapsed();
+        self.run.worker.events.emit(&Event::ImageReady {
+            name: &image.name,
+            digest: &image.digest.to_string(),
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+}
+
+/// Takes an instance of each cache; what was taken before a failure comes with it.
+fn take_caches(caches: &Caches, names: Vec<CacheName>) -> (Vec<CacheLease>, Option<CacheError>) {
+    let mut leases = Vec::new();
+    for name in names {
+        match caches.take(name.as_str()) {
+            Ok(lease) => leases.push(lease),
+            Err(error) => return (leases, Some(error)),
+        }
+    }
+    (leases, None)
+}
+
+type Taken = (Vec<CacheLease>, Option<CacheError>);
+
+fn flatten(taken: Result<Taken, JoinError>) -> Result<Taken, TaskError> {
+    taken.map_err(|error| {
+        TaskError::new(End::WorkerFault, format!("Could not take the task's caches: {error}"))
+    })
+}
+
+fn cache_failure(error: &CacheError) -> TaskError {
+    let text = format!("Could not take the task's caches: failed to {}", chain(error));
+    TaskError::new(End::WorkerFault, text)
+}
+
+/// Finds the image in the store, or pulls it; an image that is there by its name is not pulled.
+async fn bring_image(
+    worker: &Worker,
+    source: &Source,
+    spool: &Spool,
+    interrupts: &Interrupts,
+) -> Result<Image, TaskError> {
+    if interrupts.current().is_some() {
+        return Err(TaskError::interrupted());
+    }
+    match worker.store.find(source) {
+        Ok(Some(image)) => return Ok(image),
+        Ok(None) => {}
+        Err(error) => return Err(store_failure(&error)),
+    }
+    let observe = |event: PullEvent| {
+        (worker.pull_observer)(&event);
+        tell(worker, &event);
+        if let Some(text) = log_line(&event) {
+            spool.text(&text);
+        }
+    };
+    let mut interrupts = interrupts.clone();
+    let pulling = worker.store.pull(source, &worker.pull, &observe);
+    tokio::pin!(pulling);
+    let result = tokio::select! {
+        biased;
+        result = &mut pulling => result,
+        _ = interrupts.interrupted() => {
+            // The pull cleans up after itself before it ends.
+            worker.pull.cancel.cancel();
+            pulling.await
+        }
+    };
+    result.map_err(|error| pull_failure(&error))
+}
+
+/// The lines that docker's clients show, as they have always been in this log.
+fn log_line(event: &PullEvent) -> Option<String> {
+    match event {
+        PullEvent::LayerStarted { id, .. } => Some(format!("{id} - Started downloading\r\n")),
+        PullEvent::LayerProgress { .. } => None,
+        PullEvent::LayerDone { id, took } => {
+            Some(format!("{id} - Downloaded in {:.3} seconds\r\n", took.as_secs_f64()))
+        }
+        PullEvent::Status(text) => Some(format!("{}\r\n", log::escaped(text))),
+    }
+}
+
+fn tell(worker: &Worker, event: &PullEvent) {
+    match event {
+        PullEvent::LayerStarted { id, total_bytes } => {
+            worker.events.emit(&Event::LayerStarted { layer: id, total: *total_bytes });
+        }
+        PullEvent::LayerDone { id, took } => {
+            worker.events.emit(&Event::LayerDone { layer: id, seconds: took.as_secs_f64() });
+        }
+        PullEvent::LayerProgress { .. } | PullEvent::Status(_) => {}
+    }
+}
+
+fn pull_failure(error: &PullError) -> TaskError {
+    let end = match error.kind() {
+        PullErrorKind::BadName => End::MalformedPayload,
+        PullErrorKind::NotFound
+        | PullErrorKind::Unauthorized
+        | PullErrorKind::Refused
+        | PullErrorKind::Unreachable => End::ImageUnavailable,
+        PullErrorKind::DiskFull => End::ResourceShort,
+        PullErrorKind::Cancelled => {
+            return TaskError::interrupted();
+        }
+        PullErrorKind::Host => End::HostUnfit,
+    };
+    let why = log::escaped(&chain(error)).to_string();
+    TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: failed to {why}"))
+}
+
+fn store_failure(error: &StoreError) -> TaskError {
+    TaskError::new(End::HostUnfit, "Pulling docker image has failed.")
+        .and(format!("Error: failed to {}", chain(error)))
+}
