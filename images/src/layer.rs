@@ -26,7 +26,14 @@ use std::sync::atomic::AtomicBool;
 
 use crate::limits::Limits;
 
+mod archive;
+mod builder;
+mod data;
 mod error;
+mod header;
+mod members;
+mod pax;
+mod sparse;
 mod stored;
 
 pub use error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
@@ -206,6 +213,13 @@ pub fn index_layer(
     limits: &Limits,
     cancelled: &AtomicBool,
 ) -> Result<LayerIndex, IndexLayerError> {
-    let _unused = (tar, data, limits, cancelled);
-    Err(IndexLayerError::Cancelled)
+    let mut archive = archive::Archive::new(tar, limits, cancelled);
+    let mut data = data::DataWriter::new(data);
+    let mut builder = builder::Builder::new(limits);
+    while let Some(member) = archive.next_member()? {
+        members::add(member, &mut archive, &mut data, &mut builder)?;
+    }
+    archive.drain()?;
+    let data_blocks = data.finish()?;
+    Ok(builder.finish(data_blocks))
 }

@@ -1,21 +1,80 @@
 //! Mounts an image's metadata with its layers' data, and a writable overlay on it.
+//!
+//! ```text
+//! metadata ─┐ file-backed; loop devices where the file system cannot (ENOTBLK)
+//! layer 1  ─┼─► EROFS ro,nosuid,nodev,noexec ──► overlay: lower
+//! layer n  ─┘                    upper, work ──────────► merged root
+//! ```
+//!
+//! Both are mounted where the caller says, which is the worker's private mount namespace: when its
+//! last process goes, the kernel takes them down. The overlay is neither nosuid nor nodev, for `sudo`
+//! in images works and the device control group fences the rest.
+//!
+//! | feature | since | without it |
+//! |---|---|---|
+//! | EROFS on files | 6.12 | loop devices |
+//! | EROFS option `directio` | 6.15 | file contents are cached twice |
+//! | overlay layers by descriptor | 6.13 | as `/proc/self/fd/N` |
+//! | EROFS device table and chunks | 5.16 | refused |
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+mod context;
+mod image;
+mod loop_device;
+mod overlay;
+
+pub use image::mount_image;
+pub use overlay::mount_overlay;
+
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// A call of the new mount interface failed.
-    #[error("{call} for {at:?}{kernel}")]
-    Call {
+    /// The kernel does not know the file system.
+    #[error(
+        "mount at {at:?}: this kernel has no {file_system} (Linux 5.16 or newer with that module is needed)"
+    )]
+    NoFileSystem {
+        /// `erofs` or `overlay`.
+        file_system: &'static str,
+        /// Where it was to be mounted.
+        at: PathBuf,
+        /// The error of `fsopen`.
+        source: io::Error,
+    },
+    /// The kernel refused a call of the mount interface.
+    #[error("mount at {at:?}: {call}{kernel}")]
+    Refused {
         /// The call with its arguments.
         call: String,
         /// Where it was to be mounted.
         at: PathBuf,
-        /// The kernel's own sentence, with a leading ": ", or nothing.
+        /// The kernel's own sentences in parentheses, or nothing.
         kernel: String,
         /// The error of the call.
+        source: io::Error,
+    },
+    /// No loop device could be had. They are only needed where files cannot be mounted directly.
+    #[error(
+        "mount {file:?}: {call} (the file system of this file needs loop devices: is the module loop loaded?)"
+    )]
+    LoopDevice {
+        /// The file to be put behind a loop device.
+        file: PathBuf,
+        /// What was tried.
+        call: String,
+        /// Its error.
+        source: io::Error,
+    },
+    /// A file or directory of the mount could not be opened, made or described.
+    #[error("prepare the mount at {at:?}: {call}")]
+    Prepare {
+        /// Where it was to be mounted.
+        at: PathBuf,
+        /// The call with its path.
+        call: String,
+        /// Its error.
         source: io::Error,
     },
 }
@@ -37,36 +96,4 @@ impl ImageMount {
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
-}
-
-/// Mounts `metadata` with the layers' data files, lowest first, at the existing directory `at`.
-///
-/// # Errors
-///
-/// [`MountError`] with the call and the kernel's own words.
-pub fn mount_image(metadata: &Path, devices: &[PathBuf], at: &Path) -> Result<ImageMount, MountError> {
-    let _ = devices;
-    Err(MountError::Call {
-        call: format!("mount {metadata:?}"),
-        at: at.into(),
-        kernel: String::new(),
-        source: io::ErrorKind::Unsupported.into(),
-    })
-}
-
-/// Mounts an overlay with `lower` below and a new upper directory in `upper_parent` at the existing directory `at`.
-///
-/// `upper_parent` gets `upper` and `work`; it must be empty. Returns the merged root (`O_PATH`).
-///
-/// # Errors
-///
-/// [`MountError`] with the call and the kernel's own words.
-pub fn mount_overlay(lower: &ImageMount, upper_parent: &Path, at: &Path) -> Result<OwnedFd, MountError> {
-    let _ = upper_parent;
-    Err(MountError::Call {
-        call: format!("mount an overlay on {:?}", lower.at()),
-        at: at.into(),
-        kernel: String::new(),
-        source: io::ErrorKind::Unsupported.into(),
-    })
 }

@@ -1,77 +1,109 @@
 //! The file system of an image: its layers, merged in memory.
-use std::fs::File;
-use std::io;
+//!
+//! ```text
+//! index 0 (lowest) ─┐   names: whiteouts, opaque marks, type changes
+//! index 1 ──────────┼─► Tree ──► lookup, read_file (/etc/passwd before any mount)
+//! index 2 ──────────┘     └────► erofs::write_image
+//! ```
+//!
+//! Inodes live in one arena and are named by number; a hard link, also one to a file of a lower layer,
+//! is a second name of a number. What no name leads to any more stays in the arena and is not written.
+use std::collections::BTreeMap;
 
-use crate::layer::LayerIndex;
-use crate::limits::Limits;
+use crate::layer::{Device, FileData, Metadata};
+
+mod merge;
+mod read;
+
+pub use merge::{MergeError, merge};
+pub use read::{LookupError, ReadFileError};
+
+/// Number of an inode in its [`Tree`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InodeId(u32);
+
+impl InodeId {
+    /// The root directory.
+    pub const ROOT: InodeId = InodeId(0);
+
+    /// The number, for tables that go beside the tree.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// The merged tree.
-#[derive(Debug)]
-pub struct Tree {}
-
-/// Why layers do not make a tree.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// More layers, names or bytes than allowed.
-    #[error("merge the image's layers: its {what} exceed the limit of {limit}")]
-    TooLarge {
-        /// What was counted.
-        what: &'static str,
-        /// How many may be.
-        limit: u64,
-    },
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    inodes: Vec<Inode>,
+    layer_blocks: Vec<u32>,
 }
 
-/// Why a file of the image could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadFileError {
-    /// More than `max_bytes` long.
-    #[error("read {path} of the image: it has {size} bytes, more than {max_bytes}")]
-    TooLong {
-        /// The path asked for.
-        path: String,
-        /// Bytes it has.
-        size: u64,
-        /// Bytes it may have.
-        max_bytes: u64,
-    },
-    /// The layer's data file could not be read.
-    #[error("read {path} of the image from the data of layer {layer}")]
-    Read {
-        /// The path asked for.
-        path: String,
-        /// Position of the layer, lowest first.
+/// A thing in the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inode {
+    /// Owner, mode, time, attributes.
+    pub metadata: Metadata,
+    /// What it is.
+    pub kind: InodeKind,
+}
+
+/// Names of a directory, in byte order.
+pub type Entries = BTreeMap<Box<[u8]>, InodeId>;
+
+/// What an inode is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InodeKind {
+    /// Without `.` and `..`.
+    Directory(Entries),
+    /// A regular file.
+    File {
+        /// Position of the layer that has its contents, lowest first.
         layer: usize,
-        /// The file system's error.
-        source: io::Error,
+        /// Where they are in its data file.
+        data: FileData,
     },
-}
-
-/// Merges layers, lowest first.
-///
-/// # Errors
-///
-/// Limits, and hard links to files that no layer has.
-pub fn merge(layers: &[LayerIndex], limits: &Limits) -> Result<Tree, MergeError> {
-    let _ = layers;
-    Err(MergeError::TooLarge { what: "layers", limit: limits.layers as u64 })
+    /// A symbolic link.
+    Symlink(Box<[u8]>),
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+    /// A named pipe.
+    Fifo,
 }
 
 impl Tree {
-    /// Reads a regular file, following links inside the image; `Ok(None)` if there is none.
-    ///
-    /// `data` are the layers' data files, lowest first.
-    ///
-    /// # Errors
-    ///
-    /// A file of more than `max_bytes`, and read errors.
-    pub fn read_file(
-        &self,
-        path: &[u8],
-        data: &[File],
-        max_bytes: u64,
-    ) -> Result<Option<Vec<u8>>, ReadFileError> {
-        let _ = (path, data, max_bytes);
-        Ok(None)
+    /// An inode by its number, or `None` for a number of another tree.
+    pub fn inode(&self, id: InodeId) -> Option<&Inode> {
+        self.inodes.get(id.index())
+    }
+
+    /// How many numbers are in use.
+    pub(crate) fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// Length of each layer's data file in blocks, lowest first.
+    pub fn layer_blocks(&self) -> &[u32] {
+        &self.layer_blocks
+    }
+
+    fn inode_mut(&mut self, id: InodeId) -> Option<&mut Inode> {
+        self.inodes.get_mut(id.index())
+    }
+
+    fn entries(&self, id: InodeId) -> Option<&Entries> {
+        match &self.inode(id)?.kind {
+            InodeKind::Directory(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    fn entries_mut(&mut self, id: InodeId) -> Option<&mut Entries> {
+        match &mut self.inode_mut(id)?.kind {
+            InodeKind::Directory(entries) => Some(entries),
+            _ => None,
+        }
     }
 }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{self, CgroupError};
 use crate::limits::SMALL_FILE_BYTES;
 
 pub use remove_cgroup::{RemoveCgroupError, remove_cgroup};
@@ -33,6 +34,11 @@ pub use remove_tree::{RemoveTreeError, remove_tree};
 pub enum UndoStep {
     /// Kill whatever is in the control group and its descendants, then remove them.
     RemoveCgroup {
+        /// The group's directory, in a cgroup file system.
+        path: PathBuf,
+    },
+    /// Remove a control group above a container's, unless another container is below it.
+    RemoveEmptyCgroup {
         /// The group's directory, in a cgroup file system.
         path: PathBuf,
     },
@@ -77,6 +83,9 @@ pub enum UndoError {
     /// A control group stays.
     #[error(transparent)]
     Cgroup(#[from] RemoveCgroupError),
+    /// A control group above a container's stays.
+    #[error(transparent)]
+    Parent(#[from] CgroupError),
     /// A directory stays.
     #[error(transparent)]
     Tree(#[from] RemoveTreeError),
@@ -173,8 +182,9 @@ impl Journal {
 
     fn undo(&self, step: &UndoStep) -> Result<(), UndoError> {
         match step {
-            UndoStep::RemoveCgroup { .. } if self.earlier_boot => Ok(()),
+            UndoStep::RemoveCgroup { .. } | UndoStep::RemoveEmptyCgroup { .. } if self.earlier_boot => Ok(()),
             UndoStep::RemoveCgroup { path } => Ok(remove_cgroup(path)?),
+            UndoStep::RemoveEmptyCgroup { path } => Ok(cgroup::remove_if_empty(path)?),
             UndoStep::RemoveTree { path } => Ok(remove_tree(path)?),
         }
     }

@@ -3,6 +3,7 @@
 //! One file for each family of calls. Each function is call-shaped: it does what the call does and
 //! returns the kernel's answer; meaning is given by the caller.
 
+pub mod bpf;
 pub mod capabilities;
 pub mod clone3;
 pub mod seccomp;

@@ -44,18 +44,17 @@ pub(super) fn schedule(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) 
     status
 }
 
-/// Carries out what time alone has done: claims that ran out, then the deadline.
+/// Carries out what time alone has done: a claim that ran out, then the deadline. Both are dated when they were due, so
+/// that it makes no difference who looks first.
 pub(super) fn pass_time(status: &mut TaskStatus, now: Timestamp) {
-    let claim_ran_out =
-        |run: &RunStatus| run.taken_until.is_some_and(|until| until <= now.min(status.deadline));
-    if let Some(run) = open_run(status).filter(|run| run.state == RunState::Running && claim_ran_out(run)) {
-        let run_id = run.run_id;
-        finish(status, run_id, ReasonResolved::ClaimExpired, now);
+    let until = open_run(status).and_then(|run| Some((run.run_id, run.taken_until?)));
+    if let Some((run_id, until)) = until.filter(|(_, until)| *until <= now.min(status.deadline)) {
+        finish(status, run_id, ReasonResolved::ClaimExpired, until);
     }
     if status.deadline <= now
         && let Some(run_id) = open_run(status).map(|run| run.run_id)
     {
-        finish(status, run_id, ReasonResolved::DeadlineExceeded, now);
+        finish(status, run_id, ReasonResolved::DeadlineExceeded, status.deadline);
     }
 }
 
@@ -189,3 +188,6 @@ fn finish(status: &mut TaskStatus, run_id: u32, reason: ReasonResolved, now: Tim
         add_run(status, again, now);
     }
 }
+
+#[cfg(test)]
+mod tests;

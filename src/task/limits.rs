@@ -31,3 +31,7 @@ pub const EXEC_BYTES: usize = 2 << 20;
 pub const EXEC_STRING_BYTES: usize = 128 << 10;
 /// Seconds after which a `maxRunTime` makes no difference any more: a century.
 pub const MAX_RUN_TIME_SECONDS: u64 = 100 * 366 * 24 * 60 * 60;
+/// Nodes that YAML aliases may repeat in all.
+pub const DEFINITION_ALIASED_NODES: usize = 10_000;
+/// Bytes of an image's name.
+pub const IMAGE_NAME_BYTES: usize = 4096;

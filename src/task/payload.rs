@@ -161,3 +161,6 @@ fn read_on_exit_status(place: Option<Place<'_>>, findings: &mut Findings) -> OnE
     };
     OnExitStatus { retry: codes("retry"), purge_caches: codes("purgeCaches") }
 }
+
+#[cfg(test)]
+mod tests;

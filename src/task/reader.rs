@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::finding::{Findings, pointer_to};
 use super::log::excerpt;
+use crate::timestamp::Timestamp;
 
 /// An object of the document and its place.
 #[derive(Clone, Debug)]
@@ -116,6 +117,17 @@ impl<'a> Place<'a> {
             self.expected("true or false", findings);
         }
         flag
+    }
+
+    /// The point in time here.
+    pub(crate) fn time(&self, findings: &mut Findings) -> Option<Timestamp> {
+        let text = self.string(findings)?;
+        let time = Timestamp::parse(text).ok();
+        if time.is_none() {
+            self.refuse(format!("\"{}\" is not a date and time", excerpt(text)), findings);
+            findings.hint("write it as 2020-03-01T12:00:00.000Z");
+        }
+        time
     }
 
     /// The whole number here; `3.0` is one (JSON Schema draft 6).

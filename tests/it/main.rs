@@ -8,4 +8,5 @@
 
 mod architecture;
 mod fixtures;
+mod queue;
 mod support;

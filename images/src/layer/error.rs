@@ -49,6 +49,11 @@ pub enum IndexLayerError {
         /// The file system's error.
         source: io::Error,
     },
+    /// The data file would be longer than 16 TiB, which is all that EROFS can address.
+    #[error(
+        "write the layer's data file: it would be longer than 16 TiB; the image has to be split into more layers"
+    )]
+    DataTooLong,
     /// The caller's flag was raised.
     #[error("index the layer: cancelled")]
     Cancelled,
@@ -98,8 +103,8 @@ pub enum EntryProblem {
     /// A hard link to a directory.
     #[error("it is a hard link to a directory")]
     LinkToDirectory,
-    /// A hard link to nothing.
-    #[error("it is a hard link to nothing")]
+    /// A link without a target.
+    #[error("it is a link to nothing")]
     EmptyTarget,
     /// A whiteout that names no entry of its directory.
     #[error("it is a whiteout of nothing, \".\" or \"..\"")]
@@ -119,9 +124,6 @@ pub enum EntryProblem {
         /// The type byte, escaped.
         kind: String,
     },
-    /// Contents where there can be none.
-    #[error("it has contents, though it is not a file")]
-    UnexpectedContents,
     /// User or group above 2^32-2.
     #[error("its owner or group is out of range")]
     Owner,

@@ -161,12 +161,7 @@ fn read_expires(
     context: &TaskContext<'_>,
     findings: &mut Findings,
 ) -> Option<Timestamp> {
-    let text = place.string(findings)?;
-    let Ok(expires) = Timestamp::parse(text) else {
-        place.refuse(format!("\"{}\" is not a date and time", excerpt(text)), findings);
-        findings.hint("write it as 2020-03-01T12:00:00.000Z");
-        return None;
-    };
+    let expires = place.time(findings)?;
     if expires > context.expires {
         let sentence = format!(
             "Artifact expiration for '{}' must not be greater than task expiration. \

@@ -1,18 +1,20 @@
 //! `payload.image`: which image the container is made of.
 
+use images::source::Source;
+
 use super::super::finding::Findings;
-use super::super::log::excerpt;
+use super::super::limits;
+use super::super::log::{escaped, excerpt};
 use super::super::reader::{Object, Place};
 use super::{NOT_YET, Origin};
-
-/// Names that begin so are files and directories of this host.
-const TRANSPORTS: &[&str] = &["docker-archive:", "oci-archive:", "oci:", "dir:"];
 
 /// An image as the payload names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageField {
-    /// `name[:tag][@digest]`, for the operator also `docker-archive:FILE` and the like; as written.
+    /// As written: `name[:tag][@digest]`, for the operator also `docker-archive:FILE` and the like.
     pub name: String,
+    /// What it means.
+    pub source: Source,
 }
 
 /// Reads the field: a name, or an object that says which kind of name.
@@ -58,12 +60,23 @@ fn not_yet(
     None
 }
 
+/// S27: a name that somebody put into a queue means a registry, whatever it looks like.
 fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Option<ImageField> {
     let name = place.string(findings)?;
-    if origin == Origin::Queue && TRANSPORTS.iter().any(|transport| name.starts_with(transport)) {
-        place.refuse(format!("\"{}\" names a file of the worker's host", excerpt(name)), findings);
-        findings.hint("name an image of a registry: [host[:port]/]name[:tag][@digest]");
+    if name.len() > limits::IMAGE_NAME_BYTES {
+        place.refuse(format!("must be at most {} bytes long", limits::IMAGE_NAME_BYTES), findings);
         return None;
     }
-    Some(ImageField { name: name.to_owned() })
+    match Source::parse(name) {
+        Ok(source) if origin == Origin::Queue && source.is_local() => {
+            place.refuse(format!("\"{}\" names a file of the worker's host", excerpt(name)), findings);
+            findings.hint("name an image of a registry: [host[:port]/]name[:tag][@digest]");
+            None
+        }
+        Ok(source) => Some(ImageField { name: name.to_owned(), source }),
+        Err(error) => {
+            place.refuse(escaped(&error.to_string()).to_string(), findings);
+            None
+        }
+    }
 }

@@ -1,0 +1,210 @@
+//! What each kind of member does to the layer's tree: the table of what is kept, refused and left out.
+use super::archive::{Archive, Member, MemberKind};
+use super::builder::{Builder, LinkTarget};
+use super::data::DataWriter;
+use super::error::{EntryProblem, IndexLayerError};
+use super::{Content, Device, FileBlocks, FileData, Metadata, Node, Xattr};
+use crate::limits::Limits;
+
+const WHITEOUT_PREFIX: &[u8] = b".wh.";
+const WHITEOUT_META_PREFIX: &[u8] = b".wh..wh.";
+const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
+
+/// The kernel's limits on device numbers: 12 bits and 20 bits.
+const LARGEST_MAJOR: u32 = (1 << 12) - 1;
+const LARGEST_MINOR: u32 = (1 << 20) - 1;
+
+/// Cost of an entry in the index beside its names: node, name, maps' nodes.
+const ENTRY_OVERHEAD: usize = 64;
+
+/// What a path means, once it is taken apart.
+enum Role<'a> {
+    Root,
+    Entry {
+        parents: &'a [&'a [u8]],
+        name: &'a [u8],
+    },
+    Whiteout {
+        parents: &'a [&'a [u8]],
+        name: &'a [u8],
+    },
+    OpaqueMark {
+        directory: &'a [&'a [u8]],
+    },
+    /// Book-keeping of aufs.
+    Ignored,
+}
+
+/// Adds one member to the tree, its contents to the data file.
+pub fn add(
+    member: Member,
+    archive: &mut Archive<'_>,
+    data: &mut DataWriter<'_>,
+    builder: &mut Builder<'_>,
+) -> Result<(), IndexLayerError> {
+    let entry = member.name.clone();
+    let refuse = |problem| IndexLayerError::entry(&entry, problem);
+    let limits = archive.limits();
+    let components = components(&entry, limits).map_err(refuse)?;
+    let xattrs: usize = member.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+    let index_bytes = ENTRY_OVERHEAD + entry.len() + member.link.len() + xattrs;
+    let file_bytes = member.sparse.as_ref().map_or(member.body_bytes, |map| map.size);
+    builder.admit(&entry, file_bytes, index_bytes as u64)?;
+    match role(&components).map_err(refuse)? {
+        Role::Ignored => {}
+        Role::Root if member.kind == MemberKind::Directory => {
+            let metadata = metadata(&member, limits, builder).map_err(refuse)?;
+            builder.describe_root(metadata);
+        }
+        Role::Root => return Err(refuse(EntryProblem::RootNotDirectory)),
+        Role::OpaqueMark { directory } => {
+            let directory = builder.directory(&entry, directory)?;
+            builder.hide_below(directory);
+        }
+        Role::Whiteout { parents, name } => {
+            let place = builder.place(&entry, parents, name)?;
+            builder.put_whiteout(place);
+        }
+        Role::Entry { parents, name } => {
+            let metadata = metadata(&member, limits, builder).map_err(refuse)?;
+            let place = builder.place(&entry, parents, name)?;
+            let content = match member.kind {
+                MemberKind::Directory => {
+                    builder.put_directory(place, metadata);
+                    return Ok(());
+                }
+                MemberKind::HardLink => {
+                    let target = link_target(&member.link, builder, limits).map_err(refuse)?;
+                    builder.put_link(place, target);
+                    return Ok(());
+                }
+                MemberKind::File => Content::File(store(&member, archive, data)?),
+                MemberKind::Symlink => Content::Symlink(symlink(member.link, limits).map_err(refuse)?),
+                MemberKind::CharDevice => Content::CharDevice(char_device(member.device).map_err(refuse)?),
+                MemberKind::BlockDevice => Content::BlockDevice(device(member.device).map_err(refuse)?),
+                MemberKind::Fifo => Content::Fifo,
+            };
+            builder.put_node(place, Node { metadata: Some(metadata), content });
+        }
+    }
+    Ok(())
+}
+
+/// Takes a path apart. What comes out can be neither absolute nor lead upwards.
+fn components<'a>(path: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>, EntryProblem> {
+    check_length("path", path.len(), limits.path_bytes)?;
+    if path.is_empty() {
+        return Err(EntryProblem::EmptyName);
+    }
+    if path.contains(&0) {
+        return Err(EntryProblem::ZeroByte);
+    }
+    let components = path.split(|byte| *byte == b'/');
+    let components: Vec<_> = components.filter(|component| !matches!(*component, b"" | b".")).collect();
+    for component in &components {
+        if *component == b".." {
+            return Err(EntryProblem::LeavesLayer);
+        }
+        check_length("component", component.len(), limits.component_bytes)?;
+    }
+    Ok(components)
+}
+
+fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(), EntryProblem> {
+    if length > limit { Err(EntryProblem::TooLong { what, length, limit }) } else { Ok(()) }
+}
+
+fn role<'a>(components: &'a [&'a [u8]]) -> Result<Role<'a>, EntryProblem> {
+    let Some((name, parents)) = components.split_last() else { return Ok(Role::Root) };
+    if parents.iter().any(|parent| parent.starts_with(WHITEOUT_META_PREFIX)) {
+        return Ok(Role::Ignored);
+    }
+    if parents.iter().any(|parent| parent.starts_with(WHITEOUT_PREFIX)) {
+        return Err(EntryProblem::BelowWhiteout);
+    }
+    let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) else { return Ok(Role::Entry { parents, name }) };
+    match hidden {
+        _ if *name == OPAQUE_MARK => Ok(Role::OpaqueMark { directory: parents }),
+        _ if name.starts_with(WHITEOUT_META_PREFIX) => Ok(Role::Ignored),
+        b"" | b"." | b".." => Err(EntryProblem::BadWhiteout),
+        hidden => Ok(Role::Whiteout { parents, name: hidden }),
+    }
+}
+
+fn link_target(link: &[u8], builder: &Builder<'_>, limits: &Limits) -> Result<LinkTarget, EntryProblem> {
+    if link.is_empty() {
+        return Err(EntryProblem::EmptyTarget);
+    }
+    builder.link_target(&components(link, limits)?)
+}
+
+fn symlink(target: Vec<u8>, limits: &Limits) -> Result<Box<[u8]>, EntryProblem> {
+    check_length("link target", target.len(), limits.link_target_bytes)?;
+    match () {
+        () if target.is_empty() => Err(EntryProblem::EmptyTarget),
+        () if target.contains(&0) => Err(EntryProblem::ZeroByte),
+        () => Ok(target.into()),
+    }
+}
+
+fn device(device: Device) -> Result<Device, EntryProblem> {
+    if device.major > LARGEST_MAJOR || device.minor > LARGEST_MINOR {
+        return Err(EntryProblem::DeviceNumber);
+    }
+    Ok(device)
+}
+
+/// Character device 0:0 is how overlayfs marks a removed file: an image may not do that.
+fn char_device(numbers: Device) -> Result<Device, EntryProblem> {
+    if (numbers.major, numbers.minor) == (0, 0) {
+        return Err(EntryProblem::WhiteoutDevice);
+    }
+    device(numbers)
+}
+
+fn store(
+    member: &Member,
+    archive: &mut Archive<'_>,
+    data: &mut DataWriter<'_>,
+) -> Result<FileData, IndexLayerError> {
+    match &member.sparse {
+        Some(map) => Ok(FileData { size: map.size, blocks: data.append_sparse(archive, map)? }),
+        None if member.body_bytes == 0 => Ok(FileData { size: 0, blocks: FileBlocks::Run(0) }),
+        None => {
+            let blocks = data.append_file(archive, member.body_bytes)?;
+            Ok(FileData { size: member.body_bytes, blocks })
+        }
+    }
+}
+
+fn metadata(member: &Member, limits: &Limits, builder: &mut Builder<'_>) -> Result<Metadata, EntryProblem> {
+    // 2^32-1 means "leave as it is" to chown(2) and is nobody's number.
+    let owner = |number| match u32::try_from(number) {
+        Ok(number) if number < u32::MAX => Ok(number),
+        _ => Err(EntryProblem::Owner),
+    };
+    let too_long = |xattr: &Xattr| {
+        xattr.value.len() > limits.xattr_value_bytes || xattr.name.len() > limits.component_bytes
+    };
+    if member.xattrs.len() > limits.xattrs_per_entry || member.xattrs.iter().any(too_long) {
+        return Err(EntryProblem::Xattrs);
+    }
+    let kept: Vec<Xattr> = member.xattrs.iter().filter(|xattr| may_be_set(&xattr.name)).cloned().collect();
+    builder.count_dropped_xattrs((member.xattrs.len() - kept.len()) as u64);
+    Ok(Metadata {
+        mode: member.mode,
+        uid: owner(member.uid)?,
+        gid: owner(member.gid)?,
+        modified: member.modified,
+        xattrs: kept.into(),
+    })
+}
+
+/// `trusted.*` and `user.overlay.*` steer overlayfs, most of `security.*` and `system.*` the kernel.
+fn may_be_set(name: &[u8]) -> bool {
+    const KEPT: [&[u8]; 3] =
+        [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+    let is_overlays = name.starts_with(b"user.overlay.");
+    let is_users = name.strip_prefix(b"user.").is_some_and(|rest| !rest.is_empty());
+    KEPT.contains(&name) || (is_users && !is_overlays)
+}

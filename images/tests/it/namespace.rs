@@ -1,0 +1,14 @@
+//! A mount namespace for one test: what it mounts is gone with its thread, and no one else sees it.
+use rustix::mount::{MountPropagationFlags, mount_change};
+
+/// Runs `work` in a thread that has mounts of its own. Panics go on to the caller.
+pub fn in_own_mount_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let thread = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("tests that mount need root");
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).unwrap();
+        work()
+    };
+    let result = std::thread::scope(|scope| scope.spawn(thread).join());
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

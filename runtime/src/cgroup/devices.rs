@@ -1,0 +1,502 @@
+//! Which device nodes a container may make and open.
+//!
+//! Having a node is not enough: the kernel asks the group at `mknod` and at `open`. v1 has two files for
+//! rules, v2 runs a program of ours ([`DevicePolicy::program`]); both are fed from one policy.
+//!
+//! Sources: the kernel's `admin-guide/cgroup-v1/devices.rst` and `linux/bpf.h`, `bpf_cgroup_dev_ctx`.
+use super::setting::Setting;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use std::fmt;
+
+/// Added after the rules of the Spec, as runc does: making any node, and using the harmless ones.
+const ALWAYS: [(Kind, Option<u32>, Option<u32>, Access); 10] = [
+    (Kind::Character, None, None, Access::MAKE),
+    (Kind::Block, None, None, Access::MAKE),
+    (Kind::Character, Some(1), Some(3), Access::ALL), // null
+    (Kind::Character, Some(1), Some(5), Access::ALL), // zero
+    (Kind::Character, Some(1), Some(7), Access::ALL), // full
+    (Kind::Character, Some(1), Some(8), Access::ALL), // random
+    (Kind::Character, Some(1), Some(9), Access::ALL), // urandom
+    (Kind::Character, Some(5), Some(0), Access::ALL), // tty
+    (Kind::Character, Some(5), Some(2), Access::ALL), // ptmx
+    (Kind::Character, Some(136), None, Access::ALL),  // pts/*
+];
+
+/// What the group allows: everything but the exceptions, or nothing but them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePolicy {
+    allows: bool,
+    exceptions: Vec<Exception>,
+}
+
+/// Why a rule of the Spec was refused. `index` counts `/linux/resources/devices`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DeviceError {
+    /// Letters other than r, w, m, or none.
+    #[error("set /devices/{index}/access: {access:?} is not made of r (read), w (write) and m (mknod)")]
+    Access {
+        /// Which rule.
+        index: usize,
+        /// As given.
+        access: String,
+    },
+    /// Nodes that belong to no driver.
+    #[error("set /devices/{index}/type: a rule is for \"c\", \"b\" or \"a\" (both) devices")]
+    Type {
+        /// Which rule.
+        index: usize,
+    },
+    /// Not a device number.
+    #[error("set /devices/{index}: {number} is not a device number; give 0 or more, or leave it out for all")]
+    Number {
+        /// Which rule.
+        index: usize,
+        /// As given.
+        number: i64,
+    },
+    /// The kernel's list of exceptions cannot say "these, but not that one".
+    #[error(
+        "set /devices/{index}: it takes back a part of an earlier rule ({earlier}), which cgroup rules cannot express; \
+         write the earlier rule without that part"
+    )]
+    PartOfEarlier {
+        /// Which rule.
+        index: usize,
+        /// The earlier one, as the kernel prints it.
+        earlier: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Character,
+    Block,
+}
+
+/// `DEVCG_ACC_*`, with the values that an eBPF program is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Access(u8);
+
+impl Access {
+    const MAKE: Self = Self(1);
+    const READ: Self = Self(2);
+    const WRITE: Self = Self(4);
+    const ALL: Self = Self(7);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Exception {
+    kind: Kind,
+    /// `None`: all.
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: Access,
+}
+
+impl DevicePolicy {
+    /// The rules of a Spec, in order, and then [`ALWAYS`]. Without any, nothing more is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] names the rule.
+    pub fn from_spec(rules: &[LinuxDeviceCgroup]) -> Result<Self, DeviceError> {
+        let mut policy = Self { allows: false, exceptions: Vec::new() };
+        for (index, rule) in rules.iter().enumerate() {
+            policy.add(index, rule)?;
+        }
+        for (kind, major, minor, access) in ALWAYS {
+            // Where everything else is allowed too, these are, whatever the Spec took away.
+            policy.note(Exception { kind, major, minor, access }, true);
+        }
+        Ok(policy)
+    }
+
+    fn add(&mut self, index: usize, rule: &LinuxDeviceCgroup) -> Result<(), DeviceError> {
+        let access = access(index, rule.access().as_deref().unwrap_or_default())?;
+        let (major, minor) = (number(index, rule.major())?, number(index, rule.minor())?);
+        let kinds: &[Kind] = match rule.typ() {
+            None | Some(LinuxDeviceType::A) => &[Kind::Character, Kind::Block],
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => &[Kind::Character],
+            Some(LinuxDeviceType::B) => &[Kind::Block],
+            Some(_) => return Err(DeviceError::Type { index }),
+        };
+        if kinds.len() == 2 && (major, minor, access) == (None, None, Access::ALL) {
+            *self = Self { allows: rule.allow(), exceptions: Vec::new() };
+            return Ok(());
+        }
+        for &kind in kinds {
+            let exception = Exception { kind, major, minor, access };
+            if rule.allow() == self.allows {
+                // It takes exceptions back: possible only for those that it covers whole.
+                let cut = |earlier: &&Exception| earlier.overlaps(&exception) && !exception.covers(earlier);
+                if let Some(earlier) = self.exceptions.iter().find(cut) {
+                    return Err(DeviceError::PartOfEarlier { index, earlier: earlier.to_string() });
+                }
+            }
+            self.note(exception, rule.allow());
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, exception: Exception, allow: bool) {
+        if allow == self.allows {
+            self.exceptions.retain(|earlier| !exception.covers(earlier));
+        } else if !self.exceptions.iter().any(|earlier| earlier.covers(&exception)) {
+            self.exceptions.push(exception);
+        }
+    }
+
+    /// v1: what to write, in order.
+    pub fn settings(&self) -> Vec<Setting> {
+        let (default, exceptions) =
+            if self.allows { ("devices.allow", "devices.deny") } else { ("devices.deny", "devices.allow") };
+        let rules = self.exceptions.iter().map(|exception| Setting::new(exceptions, exception));
+        std::iter::once(Setting::new(default, "a")).chain(rules).collect()
+    }
+
+    /// v2: an eBPF program that returns 1 to allow and 0 to refuse.
+    pub fn program(&self) -> Vec<u64> {
+        let mut program = vec![
+            load(KIND, 0), // Access in the upper half, kind in the lower.
+            copy(ACCESS, KIND),
+            and(KIND, 0xffff),
+            shift_right(ACCESS, 16),
+            load(MAJOR, 4),
+            load(MINOR, 8),
+        ];
+        for exception in &self.exceptions {
+            program.extend(exception.program(!self.allows));
+        }
+        program.extend([set(RESULT, u32::from(self.allows)), EXIT]);
+        program
+    }
+}
+
+impl Exception {
+    fn covers(&self, other: &Self) -> bool {
+        let wider = |mine: Option<u32>, theirs| mine.is_none() || mine == theirs;
+        self.kind == other.kind
+            && wider(self.major, other.major)
+            && wider(self.minor, other.minor)
+            && self.access.0 & other.access.0 == other.access.0
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let meets =
+            |mine: Option<u32>, theirs: Option<u32>| mine.is_none() || theirs.is_none() || mine == theirs;
+        self.kind == other.kind
+            && meets(self.major, other.major)
+            && meets(self.minor, other.minor)
+            && self.access.0 & other.access.0 != 0
+    }
+
+    /// Ends with `allow` if the request is for this device; goes on behind itself otherwise.
+    fn program(&self, allow: bool) -> Vec<u64> {
+        let kind = match self.kind {
+            Kind::Block => 1,     // BPF_DEVCG_DEV_BLOCK
+            Kind::Character => 2, // BPF_DEVCG_DEV_CHAR
+        };
+        let access = match self.access {
+            Access::ALL => None,
+            // An exception to "nothing" must cover all that is asked for; one to "everything" refuses
+            // whatever touches it.
+            access if allow => Some(Test::AsksOnlyFor(access)),
+            access => Some(Test::AsksFor(access)),
+        };
+        let tests = [
+            Some(Test::Equal(KIND, kind)),
+            access,
+            self.major.map(|number| Test::Equal(MAJOR, number)),
+            self.minor.map(|number| Test::Equal(MINOR, number)),
+        ];
+        let mut program = vec![set(RESULT, u32::from(allow)), EXIT];
+        // Backwards: a test that fails jumps over all that is behind it.
+        for test in tests.iter().rev().flatten() {
+            let mut code = test.code(program.len());
+            code.append(&mut program);
+            program = code;
+        }
+        program
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Character => 'c',
+            Kind::Block => 'b',
+        };
+        let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+        write!(out, "{kind} {}:{} ", number(self.major), number(self.minor))?;
+        let letters = [(Access::READ, "r"), (Access::WRITE, "w"), (Access::MAKE, "m")];
+        letters
+            .iter()
+            .filter(|(bit, _)| self.access.0 & bit.0 != 0)
+            .try_for_each(|(_, letter)| out.write_str(letter))
+    }
+}
+
+fn access(index: usize, letters: &str) -> Result<Access, DeviceError> {
+    let bits = letters.chars().try_fold(0, |bits, letter| match letter {
+        'r' => Some(bits | Access::READ.0),
+        'w' => Some(bits | Access::WRITE.0),
+        'm' => Some(bits | Access::MAKE.0),
+        _ => None,
+    });
+    match bits {
+        Some(0) => Ok(Access::ALL), // Left out: as in runc.
+        Some(bits) => Ok(Access(bits)),
+        None => Err(DeviceError::Access { index, access: letters.to_owned() }),
+    }
+}
+
+/// -1 is how some tools write "all".
+fn number(index: usize, number: Option<i64>) -> Result<Option<u32>, DeviceError> {
+    match number {
+        None | Some(-1) => Ok(None),
+        Some(number) => u32::try_from(number).map(Some).map_err(|_| DeviceError::Number { index, number }),
+    }
+}
+
+// The few eBPF instructions that it takes (the kernel's `bpf/standardization/instruction-set.rst`).
+
+#[derive(Clone, Copy)]
+struct Register(u8);
+const RESULT: Register = Register(0);
+const CONTEXT: Register = Register(1);
+const KIND: Register = Register(2);
+const ACCESS: Register = Register(3);
+const MAJOR: Register = Register(4);
+const MINOR: Register = Register(5);
+const SCRATCH: Register = Register(6);
+const NONE: Register = Register(0);
+
+const EXIT: u64 = instruction(0x95, NONE, NONE, 0, 0);
+
+/// Goes on if it holds, and jumps if not.
+enum Test {
+    Equal(Register, u32),
+    AsksOnlyFor(Access),
+    AsksFor(Access),
+}
+
+impl Test {
+    fn code(&self, over: usize) -> Vec<u64> {
+        // One exception is some ten instructions long.
+        let over = u16::try_from(over).unwrap_or(u16::MAX);
+        let jump_if_equal = |register, value| instruction(0x16, register, NONE, over, value);
+        let jump_unless_equal = |register, value| instruction(0x56, register, NONE, over, value);
+        match *self {
+            Self::Equal(register, value) => vec![jump_unless_equal(register, value)],
+            Self::AsksOnlyFor(access) => {
+                vec![copy(SCRATCH, ACCESS), and(SCRATCH, !u32::from(access.0)), jump_unless_equal(SCRATCH, 0)]
+            }
+            Self::AsksFor(access) => {
+                vec![copy(SCRATCH, ACCESS), and(SCRATCH, access.0.into()), jump_if_equal(SCRATCH, 0)]
+            }
+        }
+    }
+}
+
+/// A 32-bit word of the context.
+const fn load(into: Register, offset: u16) -> u64 {
+    instruction(0x61, into, CONTEXT, offset, 0)
+}
+
+const fn copy(into: Register, from: Register) -> u64 {
+    instruction(0xbc, into, from, 0, 0)
+}
+
+const fn set(register: Register, value: u32) -> u64 {
+    instruction(0xb4, register, NONE, 0, value)
+}
+
+const fn and(register: Register, mask: u32) -> u64 {
+    instruction(0x54, register, NONE, 0, mask)
+}
+
+const fn shift_right(register: Register, bits: u32) -> u64 {
+    instruction(0x74, register, NONE, 0, bits)
+}
+
+/// Opcode, destination and source, offset, immediate, from the lowest byte up.
+const fn instruction(code: u8, to: Register, from: Register, offset: u16, immediate: u32) -> u64 {
+    code as u64
+        | (to.0 as u64) << 8
+        | (from.0 as u64) << 12
+        | (offset as u64) << 16
+        | (immediate as u64) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// A request: `c` or `b`, numbers, and letters.
+    type Request = (&'static str, u32, u32, &'static str);
+
+    fn policy(rules: &Value) -> Result<DevicePolicy, DeviceError> {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_value(rules.clone()).unwrap();
+        DevicePolicy::from_spec(&rules)
+    }
+
+    fn kind(letter: &str) -> Kind {
+        if letter == "c" { Kind::Character } else { Kind::Block }
+    }
+
+    /// What the kernel's machine does with the program.
+    fn run(program: &[u64], (letter, major, minor, letters): Request) -> bool {
+        let wanted = u32::from(access(0, letters).unwrap().0);
+        let kind: u32 = if letter == "b" { 1 } else { 2 };
+        let context = [wanted << 16 | kind, major, minor];
+        let mut registers = [0u32; 11];
+        let mut next = 0;
+        loop {
+            let [code, operands, low, high, immediate @ ..] = program[next].to_le_bytes();
+            let (to, from) = (usize::from(operands & 15), usize::from(operands >> 4));
+            let offset = usize::from(u16::from_le_bytes([low, high]));
+            let immediate = u32::from_le_bytes(immediate);
+            next += 1;
+            match code {
+                0x61 => registers[to] = context[offset / 4],
+                0xbc => registers[to] = registers[from],
+                0xb4 => registers[to] = immediate,
+                0x54 => registers[to] &= immediate,
+                0x74 => registers[to] >>= immediate,
+                0x16 if registers[to] == immediate => next += offset,
+                0x56 if registers[to] != immediate => next += offset,
+                0x16 | 0x56 => {}
+                0x95 => return registers[0] == 1,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    /// What the v1 documentation says of the policy.
+    fn meaning(policy: &DevicePolicy, (letter, major, minor, letters): Request) -> bool {
+        let access = access(0, letters).unwrap();
+        let asked = Exception { kind: kind(letter), major: Some(major), minor: Some(minor), access };
+        if policy.allows {
+            !policy.exceptions.iter().any(|exception| exception.overlaps(&asked))
+        } else {
+            policy.exceptions.iter().any(|exception| exception.covers(&asked))
+        }
+    }
+
+    fn check(rules: Value, cases: &[(Request, bool)]) {
+        let policy = policy(&rules).unwrap();
+        for &(request, expected) in cases {
+            assert_eq!(meaning(&policy, request), expected, "{rules}: {request:?}");
+            assert_eq!(run(&policy.program(), request), expected, "{rules}: {request:?} in the program");
+        }
+    }
+
+    #[test]
+    fn without_rules_only_harmless_devices_open() {
+        check(
+            json!([]),
+            &[
+                (("c", 1, 3, "rw"), true),
+                (("c", 136, 7, "rw"), true),
+                (("c", 5, 2, "rwm"), true),
+                (("b", 8, 0, "m"), true),
+                (("b", 8, 0, "r"), false),
+                (("b", 8, 0, "rm"), false),
+                (("b", 1, 3, "r"), false),
+                (("c", 1, 1, "r"), false),
+                (("c", 10, 229, "rw"), false),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_device_can_be_added_for_some_uses() {
+        check(
+            json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 10, "minor": 232, "access": "r" }]),
+            &[(("c", 10, 232, "r"), true), (("c", 10, 232, "rw"), false), (("c", 10, 233, "r"), false)],
+        );
+    }
+
+    #[test]
+    fn everything_but_one_device() {
+        check(
+            json!([{ "allow": true, "access": "rwm" }, { "allow": false, "type": "b", "major": 8, "access": "w" }]),
+            &[
+                (("b", 8, 3, "r"), true),
+                (("b", 8, 3, "w"), false),
+                (("b", 8, 3, "rw"), false),
+                (("b", 9, 3, "rwm"), true),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_later_rule_for_everything_starts_anew() {
+        let rules = json!([
+            { "allow": true, "type": "b", "major": 8, "access": "rwm" },
+            { "allow": false, "type": "a", "major": -1, "minor": -1, "access": "rwm" },
+        ]);
+        check(rules, &[(("b", 8, 0, "r"), false)]);
+    }
+
+    #[test]
+    fn what_rules_cannot_express_is_refused() {
+        let part = DeviceError::PartOfEarlier { index: 1, earlier: "b 8:* rwm".into() };
+        let cases = [
+            (
+                json!([{ "allow": true, "type": "b", "major": 8 }, { "allow": false, "type": "b", "major": 8, "minor": 1 }]),
+                part,
+            ),
+            (json!([{ "allow": true, "access": "x" }]), DeviceError::Access { index: 0, access: "x".into() }),
+            (json!([{ "allow": true, "type": "p" }]), DeviceError::Type { index: 0 }),
+            (json!([{ "allow": true, "major": -2 }]), DeviceError::Number { index: 0, number: -2 }),
+        ];
+        for (rules, expected) in cases {
+            assert_eq!(policy(&rules), Err(expected), "{rules}");
+        }
+    }
+
+    #[test]
+    fn v1_is_told_the_default_first() {
+        let text =
+            |rules| policy(&rules).unwrap().settings().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let none = text(json!([]));
+        assert_eq!(
+            none[..3],
+            [r#"devices.deny="a""#, r#"devices.allow="c *:* m""#, r#"devices.allow="b *:* m""#]
+        );
+        assert_eq!(none[3], r#"devices.allow="c 1:3 rwm""#);
+        assert_eq!(text(json!([{ "allow": true }])), [r#"devices.allow="a""#]);
+    }
+
+    fn any_rule() -> impl Strategy<Value = Value> {
+        let number = || proptest::option::of(0..3u32);
+        let letters = prop::sample::select(vec!["r", "w", "m", "rw", "rwm"]);
+        (any::<bool>(), prop::sample::select(vec!["a", "b", "c"]), number(), number(), letters).prop_map(
+            |(allow, typ, major, minor, access)| {
+                json!({ "allow": allow, "type": typ, "major": major, "minor": minor, "access": access })
+            },
+        )
+    }
+
+    fn any_request() -> impl Strategy<Value = Request> {
+        let letters = prop::sample::select(vec!["r", "w", "m", "rw", "rwm"]);
+        (prop::sample::select(vec!["b", "c"]), 0..4u32, 0..4u32, letters)
+    }
+
+    proptest! {
+        #[test]
+        fn the_program_decides_as_the_policy_reads(
+            rules in prop::collection::vec(any_rule(), 0..6),
+            requests in prop::collection::vec(any_request(), 20),
+        ) {
+            let Ok(policy) = policy(&Value::Array(rules)) else { return Ok(()) };
+            let program = policy.program();
+            for request in requests {
+                prop_assert_eq!(run(&program, request), meaning(&policy, request), "{:?} {:?}", policy, request);
+            }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! From a Spec to groups and settings: pure.
+use super::setting::{self, Setting, SettingError};
+use super::{DeviceError, DevicePolicy, Hierarchies, Hierarchy, Version, cpu, io, memory};
+use oci_spec::runtime::LinuxResources;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+/// What a container needs of the control groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupPlan {
+    /// To be created and joined, in this order.
+    pub groups: Vec<Group>,
+    /// v2: to be attached to the one group. v1 has the same among the settings of `devices`.
+    pub device_program: Option<DevicePolicy>,
+}
+
+/// One directory of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Whose files it has.
+    pub version: Version,
+    /// v1: the controllers of its hierarchy. v2: those that its settings need, to be enabled above it.
+    pub controllers: Vec<String>,
+    /// Where the hierarchy is mounted.
+    pub mount_point: PathBuf,
+    /// The directory, below the mount point.
+    pub path: PathBuf,
+    /// To be written before anything runs in it.
+    pub settings: Vec<Setting>,
+}
+
+/// A mount below a container's `/sys/fs/cgroup`, to be made read-only in its own cgroup namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupMount {
+    /// `cgroup` or `cgroup2`: the type of the file system.
+    pub file_system: &'static str,
+    /// Below `/sys/fs/cgroup`; empty for v2, which is mounted on it.
+    pub name: String,
+    /// Flags of the file system, `memory` or `cpu` and `cpuacct`.
+    pub options: Vec<String>,
+    /// Names beside it that point to it: `cpu` → `cpu,cpuacct`.
+    pub links: Vec<String>,
+}
+
+/// Why a container cannot have the groups that its Spec asks for.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// `cgroupsPath` leads nowhere, or somewhere else.
+    #[error("use the cgroups path {}: it must name a group, without `.` or `..`", .path.display())]
+    Path {
+        /// As given.
+        path: PathBuf,
+    },
+    /// v1, and no hierarchy has the controller.
+    #[error(
+        "set {setting}: no mounted hierarchy has the {controller} controller; mount it (`mount -t cgroup -o {controller} \
+         none DIR`), enable it at boot (`cgroup_enable={controller}`), or take the limit out of the Spec"
+    )]
+    NoController {
+        /// What needs it.
+        setting: String,
+        /// As in `/proc/cgroups`.
+        controller: String,
+    },
+    /// A limit.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A device rule.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Plans the groups of a container. `path` is the Spec's `cgroupsPath`: an absolute one counts from the
+/// mount point, a relative one from the group of the calling process (on v2 from the one above it: only
+/// groups without processes can have limited children).
+///
+/// # Errors
+///
+/// Every [`PlanError`] that there is.
+pub fn plan(
+    hierarchies: &Hierarchies,
+    path: &Path,
+    resources: Option<&LinuxResources>,
+) -> Result<CgroupPlan, Vec<PlanError>> {
+    let mut errors = Vec::new();
+    let mut keep = |error: PlanError| errors.push(error);
+    if !path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+        || path.file_name().is_none()
+    {
+        keep(PlanError::Path { path: path.to_owned() });
+    }
+    let version = hierarchies.version();
+    let settings = resources.map(|resources| settings(version, resources, &mut keep)).unwrap_or_default();
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let devices = DevicePolicy::from_spec(rules).map_err(|error| keep(error.into())).ok();
+
+    let plan = match hierarchies {
+        Hierarchies::V1(mounted) => {
+            let device_settings = devices.iter().flat_map(DevicePolicy::settings);
+            let settings: Vec<Setting> = settings.into_iter().chain(device_settings).collect();
+            CgroupPlan { groups: v1(mounted, path, settings, &mut keep), device_program: None }
+        }
+        Hierarchies::V2(unified) => {
+            CgroupPlan { groups: vec![v2(unified, path, settings)], device_program: devices }
+        }
+    };
+    if errors.is_empty() { Ok(plan) } else { Err(errors) }
+}
+
+fn settings(version: Version, resources: &LinuxResources, keep: &mut impl FnMut(PlanError)) -> Vec<Setting> {
+    let sections = [
+        resources.memory().as_ref().map(|memory| memory::settings(version, memory)),
+        resources.cpu().as_ref().map(|cpu| cpu::settings(version, cpu)),
+        resources.pids().as_ref().map(|pids| Ok(setting::pids(pids))),
+        resources.block_io().as_ref().map(|io| io::settings(version, io)),
+        resources.hugepage_limits().as_ref().map(|limits| setting::huge_pages(version, limits)),
+        resources.network().as_ref().map(|network| setting::network(version, network)),
+        resources.rdma().as_ref().map(|devices| Ok(setting::rdma(devices))),
+        resources.unified().as_ref().map(|files| setting::unified(version, files)),
+    ];
+    let mut all = Vec::new();
+    for section in sections.into_iter().flatten() {
+        match section {
+            Ok(settings) => all.extend(settings),
+            Err(error) => keep(error.into()),
+        }
+    }
+    all
+}
+
+/// Each setting goes to the hierarchy with its controller; `freezer` is joined if there is one.
+fn v1(
+    mounted: &[Hierarchy],
+    path: &Path,
+    settings: Vec<Setting>,
+    keep: &mut impl FnMut(PlanError),
+) -> Vec<Group> {
+    let mut groups: Vec<Group> = mounted
+        .iter()
+        .map(|hierarchy| Group {
+            version: Version::V1,
+            controllers: hierarchy.controllers.clone(),
+            mount_point: hierarchy.mount_point.clone(),
+            path: below(path, &hierarchy.own),
+            settings: Vec::new(),
+        })
+        .collect();
+    for setting in settings {
+        let controller = setting.controller().unwrap_or_default();
+        match groups.iter_mut().find(|group| group.has(controller)) {
+            Some(group) => group.settings.push(setting),
+            None => {
+                keep(PlanError::NoController {
+                    setting: setting.to_string(),
+                    controller: controller.to_owned(),
+                });
+            }
+        }
+    }
+    groups.retain(|group| !group.settings.is_empty() || group.has("freezer"));
+    groups
+}
+
+fn v2(unified: &Hierarchy, path: &Path, settings: Vec<Setting>) -> Group {
+    let mut controllers: Vec<String> =
+        settings.iter().filter_map(Setting::controller).map(str::to_owned).collect();
+    controllers.sort();
+    controllers.dedup();
+    Group {
+        version: Version::V2,
+        controllers,
+        mount_point: unified.mount_point.clone(),
+        path: below(path, unified.own.parent().unwrap_or(Path::new(""))),
+        settings,
+    }
+}
+
+fn below(path: &Path, own: &Path) -> PathBuf {
+    path.strip_prefix("/").map_or_else(|_| own.join(path), Path::to_owned)
+}
+
+impl CgroupPlan {
+    /// What a container with a cgroup namespace mounts so as to see its own groups, and no others.
+    pub fn mounts(&self) -> Vec<CgroupMount> {
+        self.groups.iter().map(Group::mount).collect()
+    }
+}
+
+impl Group {
+    /// The directory, as a path on the host.
+    pub fn directory(&self) -> PathBuf {
+        self.mount_point.join(&self.path)
+    }
+
+    pub(super) fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+
+    fn mount(&self) -> CgroupMount {
+        match self.version {
+            Version::V2 => {
+                CgroupMount { file_system: "cgroup2", name: String::new(), options: vec![], links: vec![] }
+            }
+            Version::V1 => CgroupMount {
+                file_system: "cgroup",
+                name: self.controllers.join(","),
+                options: self.controllers.clone(),
+                links: if self.controllers.len() > 1 { self.controllers.clone() } else { vec![] },
+            },
+        }
+    }
+}
+
+impl fmt::Display for Group {
+    /// As a plan prints it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.directory().display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn v1_host() -> Hierarchies {
+        let hierarchy = |name: &str| Hierarchy {
+            controllers: name.split(',').map(str::to_owned).collect(),
+            mount_point: Path::new("/sys/fs/cgroup").join(name),
+            own: "jobs".into(),
+        };
+        Hierarchies::V1(
+            ["cpu,cpuacct", "memory", "devices", "freezer", "blkio", "name=systemd"].map(hierarchy).into(),
+        )
+    }
+
+    fn v2_host() -> Hierarchies {
+        Hierarchies::V2(Hierarchy {
+            controllers: vec![],
+            mount_point: "/sys/fs/cgroup".into(),
+            own: "system.slice/worker.service".into(),
+        })
+    }
+
+    fn planned(host: &Hierarchies, path: &str, resources: Value) -> Result<CgroupPlan, Vec<PlanError>> {
+        plan(host, Path::new(path), Some(&serde_json::from_value(resources).unwrap()))
+    }
+
+    fn check(host: &Hierarchies, path: &str, resources: Value, expected: &[&str]) {
+        let plan = planned(host, path, resources).unwrap();
+        let directories: Vec<String> = plan.groups.iter().map(ToString::to_string).collect();
+        assert_eq!(directories, expected, "{path}");
+    }
+
+    #[test]
+    fn v1_joins_what_the_spec_names_and_devices_and_freezer() {
+        check(&v1_host(), "/a/b", json!({}), &["/sys/fs/cgroup/devices/a/b", "/sys/fs/cgroup/freezer/a/b"]);
+        check(
+            &v1_host(),
+            "/a/b",
+            json!({ "memory": { "limit": 4096 }, "cpu": { "shares": 2 } }),
+            &[
+                "/sys/fs/cgroup/cpu,cpuacct/a/b",
+                "/sys/fs/cgroup/memory/a/b",
+                "/sys/fs/cgroup/devices/a/b",
+                "/sys/fs/cgroup/freezer/a/b",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_relative_path_counts_from_the_callers_group() {
+        check(
+            &v1_host(),
+            "x",
+            json!({}),
+            &["/sys/fs/cgroup/devices/jobs/x", "/sys/fs/cgroup/freezer/jobs/x"],
+        );
+        check(&v2_host(), "x", json!({}), &["/sys/fs/cgroup/system.slice/x"]);
+        check(&v2_host(), "/x", json!({}), &["/sys/fs/cgroup/x"]);
+    }
+
+    #[test]
+    fn v2_enables_the_controllers_of_its_settings() {
+        let resources = json!({
+            "memory": { "limit": 4096 }, "pids": { "limit": 5 },
+            "unified": { "memory.high": "100", "cgroup.max.depth": "2" },
+        });
+        let plan = planned(&v2_host(), "/x", resources).unwrap();
+        assert_eq!(plan.groups[0].controllers, ["memory", "pids"]);
+        assert!(plan.device_program.is_some());
+        assert_eq!(plan.mounts()[0].file_system, "cgroup2");
+    }
+
+    #[test]
+    fn controllers_that_share_a_hierarchy_share_a_mount() {
+        let plan = planned(&v1_host(), "/x", json!({ "cpu": { "quota": 1000 } })).unwrap();
+        let expected = CgroupMount {
+            file_system: "cgroup",
+            name: "cpu,cpuacct".into(),
+            options: vec!["cpu".into(), "cpuacct".into()],
+            links: vec!["cpu".into(), "cpuacct".into()],
+        };
+        assert_eq!(plan.mounts()[0], expected);
+        assert_eq!(plan.mounts()[1].links, Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let resources = json!({
+            "pids": { "limit": 5 }, "unified": { "memory.high": "1" }, "memory": { "limit": -7 },
+            "devices": [{ "allow": true, "access": "q" }],
+        });
+        let errors = planned(&v1_host(), "../x", resources).unwrap_err();
+        let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let starts = [
+            "use the cgroups path ../x:",
+            "set /memory/limit: -7 is out of range",
+            "set /unified: cgroup v1 has no such limit",
+            "set /devices/0/access: \"q\"",
+            "set pids.max=\"5\": no mounted hierarchy has the pids controller; mount it",
+        ];
+        assert_eq!(text.len(), starts.len(), "{text:?}");
+        for (text, start) in text.iter().zip(starts) {
+            assert!(text.starts_with(start), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_leads_elsewhere_is_refused() {
+        for path in ["", "/", "..", "/a/../b", "./a"] {
+            let error = planned(&v1_host(), path, json!({})).unwrap_err();
+            assert_eq!(error, [PlanError::Path { path: path.into() }], "{path:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_the_spec_cannot_leave_the_group() {
+        for name in ["../memory.max", "memory", ".x.y", "a/b.c"] {
+            let error = planned(&v2_host(), "/x", json!({ "unified": { name: "1" } })).unwrap_err();
+            assert!(matches!(error[..], [PlanError::Setting(SettingError::Name { .. })]), "{name}");
+        }
+        let pages = json!({ "hugepageLimits": [{ "pageSize": "../2MB", "limit": 0 }] });
+        assert!(planned(&v2_host(), "/x", pages).is_err());
+    }
+}

@@ -1,0 +1,320 @@
+//! Groups on the host: made, written to, joined.
+//!
+//! A path is opened once, component by component and without links, from a mount point whose file system
+//! is checked; from then on everything goes by descriptor.
+use super::{DevicePolicy, Group, Setting, Version};
+use crate::journal::{Journal, JournalError, UndoStep};
+use crate::limits::SMALL_FILE_BYTES;
+use crate::sys;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, mkdirat, open, openat, openat2};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// How often a group may vanish between making its parent and making it: the last container of a parent
+/// takes that along.
+const RETRIES: usize = 16;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
+
+/// Why a group could not be made or set up.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// Something else is mounted where the hierarchy was.
+    #[error("use the hierarchy at {}: it is not a cgroup file system of the expected version", .mount_point.display())]
+    NotACgroup {
+        /// Where.
+        mount_point: PathBuf,
+    },
+    /// Two containers with one cgroups path would share limits, and die together.
+    #[error("use the group {}: it has processes; give each container a cgroupsPath of its own", .directory.display())]
+    InUse {
+        /// Which.
+        directory: PathBuf,
+    },
+    /// v2: the controller is not offered in a group above the container's.
+    #[error(
+        "enable the {controller} controller in {}: only \"{available}\" are available there; enable it in the \
+         groups above (under systemd: Delegate=yes), at boot, or take the limit out of the Spec", .directory.display()
+    )]
+    NoController {
+        /// Which one.
+        controller: String,
+        /// The group above.
+        directory: PathBuf,
+        /// Its `cgroup.controllers`.
+        available: String,
+    },
+    /// v2: groups with processes of their own cannot pass controllers on.
+    #[error(
+        "enable the {controller} controller in {}: the group has processes of its own; move them into a child group, \
+         or choose another cgroupsPath", .directory.display()
+    )]
+    Occupied {
+        /// Which one.
+        controller: String,
+        /// The group above.
+        directory: PathBuf,
+    },
+    /// The kernel has the controller but not this limit.
+    #[error("write {value:?} to {}: this kernel has no such file; take the limit out of the Spec", .file.display())]
+    NoFile {
+        /// Which.
+        file: PathBuf,
+        /// What for.
+        value: String,
+    },
+    /// The kernel refused a value.
+    #[error("write {value:?} to {}", .file.display())]
+    Write {
+        /// Which.
+        file: PathBuf,
+        /// The text.
+        value: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// v2: the device rules were refused. Without them the container must not start.
+    #[error("attach the device rules to {}; it needs CAP_SYS_ADMIN and a kernel with CONFIG_CGROUP_BPF", .directory.display())]
+    Devices {
+        /// Which group.
+        directory: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Any other call.
+    #[error("{call} {}", .path.display())]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// What with.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// What is not noted first is not done.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// A group that exists, held by its descriptor.
+#[derive(Debug)]
+pub struct OpenGroup {
+    /// What it was made from.
+    pub group: Group,
+    directory: OwnedFd,
+}
+
+/// Makes a group, and the groups above it that are missing. Each is noted in the journal first.
+///
+/// # Errors
+///
+/// [`CgroupError`]; what was made until then is in the journal.
+pub fn create(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupError> {
+    let mut vanished = 0;
+    loop {
+        match walk(group, journal) {
+            Err(CgroupError::Call { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && vanished < RETRIES =>
+            {
+                vanished += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn walk(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupError> {
+    let mut path = group.mount_point.clone();
+    let mut directory = open_hierarchy(group)?;
+    let mut parts = group.path.iter().peekable();
+    while let Some(part) = parts.next() {
+        if group.version == Version::V2 {
+            enable(directory.as_fd(), &path, &group.controllers)?;
+        }
+        let parent = directory;
+        path.push(part);
+        directory = match open_child(parent.as_fd(), part) {
+            Err(Errno::NOENT) => {
+                // The container's own group goes with whatever is in it; one above only when empty.
+                let step = match parts.peek() {
+                    None => UndoStep::RemoveCgroup { path: path.clone() },
+                    Some(_) => UndoStep::RemoveEmptyCgroup { path: path.clone() },
+                };
+                journal.record(&step)?;
+                match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(call("mkdir", &path, errno)),
+                }
+                open_child(parent.as_fd(), part)
+            }
+            opened => opened,
+        }
+        .map_err(|errno| call("open", &path, errno))?;
+        if group.has("cpuset") && group.version == Version::V1 {
+            inherit_cpuset(parent.as_fd(), directory.as_fd(), &path)?;
+        }
+    }
+    let members = read(directory.as_fd(), "cgroup.procs")
+        .map_err(|errno| call("read cgroup.procs of", &path, errno))?;
+    if !members.trim().is_empty() {
+        return Err(CgroupError::InUse { directory: path });
+    }
+    Ok(OpenGroup { group: group.clone(), directory })
+}
+
+fn open_hierarchy(group: &Group) -> Result<OwnedFd, CgroupError> {
+    let at = &group.mount_point;
+    let directory = open(at, DIRECTORY, Mode::empty()).map_err(|errno| call("open", at, errno))?;
+    let expected = match group.version {
+        Version::V1 => 0x0027_e0eb, // CGROUP_SUPER_MAGIC
+        Version::V2 => 0x6367_7270, // CGROUP2_SUPER_MAGIC
+    };
+    let found = fstatfs(&directory).map_err(|errno| call("statfs", at, errno))?.f_type;
+    if u32::try_from(found) == Ok(expected) {
+        Ok(directory)
+    } else {
+        Err(CgroupError::NotACgroup { mount_point: at.clone() })
+    }
+}
+
+fn open_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    openat2(parent, name, DIRECTORY, Mode::empty(), BENEATH)
+}
+
+/// v2: a controller has files in a group only if the one above passes it on.
+fn enable(directory: BorrowedFd<'_>, path: &Path, controllers: &[String]) -> Result<(), CgroupError> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
+    let words = |file| read(directory, file).map_err(|errno| call("read controllers of", path, errno));
+    let (available, enabled) = (words("cgroup.controllers")?, words("cgroup.subtree_control")?);
+    let listed = |words: &str, name: &String| words.split_whitespace().any(|word| word == name);
+    for controller in controllers.iter().filter(|name| !listed(&enabled, name)) {
+        let (controller, directory_path) = (controller.clone(), path.to_owned());
+        if !listed(&available, &controller) {
+            let available = available.trim().to_owned();
+            return Err(CgroupError::NoController { controller, directory: directory_path, available });
+        }
+        let value = format!("+{controller}");
+        match write(directory, "cgroup.subtree_control", &value) {
+            Ok(()) => {}
+            Err(Errno::BUSY) => return Err(CgroupError::Occupied { controller, directory: directory_path }),
+            Err(errno) => {
+                let file = path.join("cgroup.subtree_control");
+                return Err(CgroupError::Write { file, value, source: errno.into() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// v1: a new cpuset is empty, and nothing can run in it until it has CPUs and memory nodes.
+fn inherit_cpuset(parent: BorrowedFd<'_>, child: BorrowedFd<'_>, path: &Path) -> Result<(), CgroupError> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = read(child, file).map_err(|errno| call("read the cpuset of", path, errno))?;
+        if own.trim().is_empty() {
+            let value = read(parent, file).map_err(|errno| call("read the cpuset above", path, errno))?;
+            write(child, file, value.trim()).map_err(|errno| CgroupError::Write {
+                file: path.join(file),
+                value,
+                source: errno.into(),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+impl OpenGroup {
+    /// For `CLONE_INTO_CGROUP`, and to be kept while the container lives.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Gives the descriptor away.
+    pub fn into_directory(self) -> OwnedFd {
+        self.directory
+    }
+
+    /// Writes one setting.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::NoFile`] or [`CgroupError::Write`], with file and value.
+    pub fn apply(&self, setting: &Setting) -> Result<(), CgroupError> {
+        let file = self.group.directory().join(&setting.file);
+        let value = setting.value.clone();
+        match (write(self.directory(), &setting.file, &value), &setting.otherwise) {
+            (Ok(()), _) => Ok(()),
+            (Err(Errno::NOENT), Some(otherwise)) => self.apply(otherwise),
+            (Err(Errno::NOENT), None) => Err(CgroupError::NoFile { file, value }),
+            (Err(errno), _) => Err(CgroupError::Write { file, value, source: errno.into() }),
+        }
+    }
+
+    /// v2: makes `policy` the group's device rules.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Devices`].
+    pub fn attach_devices(&self, policy: &DevicePolicy) -> Result<(), CgroupError> {
+        sys::bpf::set_device_program(self.directory(), &policy.program())
+            .map_err(|source| CgroupError::Devices { directory: self.group.directory(), source })
+    }
+
+    /// v1: opens `tasks`, for [`join_tasks`] in the child.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Call`].
+    pub fn open_tasks(&self) -> Result<OwnedFd, CgroupError> {
+        openat(&self.directory, "tasks", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| call("open", &self.group.directory().join("tasks"), errno))
+    }
+}
+
+/// v1: moves the calling thread into the group. Before the cgroup namespace is unshared: that makes the
+/// groups of the moment its roots.
+///
+/// # Errors
+///
+/// `ENOSPC` for a cpuset without CPUs, `EINVAL` for a group without real-time budget.
+pub fn join_tasks(tasks: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::io::write(tasks, b"0").map(drop)?)
+}
+
+/// Opening with O_TRUNC or O_CREAT would say the same of a file that is not there.
+fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+    let file = openat2(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), BENEATH)?;
+    rustix::io::write(&file, value.as_bytes()).map(drop)
+}
+
+pub(super) fn read(directory: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+    let file = openat2(directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), BENEATH)?;
+    let mut text = String::new();
+    std::fs::File::from(file)
+        .take(SMALL_FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(text)
+}
+
+fn call(call: &'static str, path: &Path, errno: Errno) -> CgroupError {
+    CgroupError::Call { call, path: path.to_owned(), source: errno.into() }
+}
+
+/// Removes a group above a container's if nothing is in it any more; another container's stays.
+///
+/// # Errors
+///
+/// Any refusal but "not empty" and "not there".
+pub(crate) fn remove_if_empty(path: &Path) -> Result<(), CgroupError> {
+    match rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
+        Err(errno) => Err(call("rmdir", path, errno)),
+    }
+}

@@ -1,0 +1,63 @@
+//! What a container has used, read from its groups before they are removed.
+use super::{OpenGroup, Version, tree};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// What the groups can tell. `None`: no joined controller counts it, or the kernel is too old to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system time of everything that ran in the group.
+    pub cpu: Option<Duration>,
+    /// Anonymous memory, page cache and kernel memory together, at their highest.
+    pub memory_peak_bytes: Option<u64>,
+    /// The highest number of processes and threads.
+    pub pids_peak: Option<u64>,
+    /// How many processes the kernel killed for memory.
+    pub oom_kills: Option<u64>,
+}
+
+/// Reads the counters of a container's groups.
+pub fn usage(groups: &[OpenGroup]) -> Usage {
+    groups.iter().fold(Usage::default(), |known, open| {
+        let counted = match open.group.version {
+            Version::V1 => v1(open.directory()),
+            Version::V2 => v2(open.directory()),
+        };
+        Usage {
+            cpu: known.cpu.or(counted.cpu),
+            memory_peak_bytes: known.memory_peak_bytes.or(counted.memory_peak_bytes),
+            pids_peak: known.pids_peak.or(counted.pids_peak),
+            oom_kills: known.oom_kills.or(counted.oom_kills),
+        }
+    })
+}
+
+fn v1(group: BorrowedFd<'_>) -> Usage {
+    Usage {
+        cpu: number(group, "cpuacct.usage").map(Duration::from_nanos),
+        memory_peak_bytes: number(group, "memory.max_usage_in_bytes"),
+        pids_peak: number(group, "pids.peak"), // Linux 6.1
+        oom_kills: keyed(group, "memory.oom_control", "oom_kill"), // Linux 4.13
+    }
+}
+
+fn v2(group: BorrowedFd<'_>) -> Usage {
+    Usage {
+        cpu: keyed(group, "cpu.stat", "usage_usec").map(Duration::from_micros),
+        memory_peak_bytes: number(group, "memory.peak"), // Linux 5.19
+        pids_peak: number(group, "pids.peak"),
+        oom_kills: keyed(group, "memory.events", "oom_kill"),
+    }
+}
+
+/// A file of one number. A counter that is missing is no error: it is only not told.
+fn number(group: BorrowedFd<'_>, file: &str) -> Option<u64> {
+    tree::read(group, file).ok()?.trim().parse().ok()
+}
+
+/// A file of `key number` lines.
+fn keyed(group: BorrowedFd<'_>, file: &str, key: &str) -> Option<u64> {
+    let text = tree::read(group, file).ok()?;
+    let (_, value) = text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key)?;
+    value.trim().parse().ok()
+}

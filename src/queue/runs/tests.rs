@@ -1,0 +1,224 @@
+use super::*;
+use crate::task::definition::Submission;
+
+const START: i64 = 1_000_000_000_000;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(START + seconds * 1000)
+}
+
+fn worker(id: &str) -> WorkerIdentity {
+    WorkerIdentity { worker_group: "g".to_owned(), worker_id: id.to_owned() }
+}
+
+/// A task with a deadline after a day and this many retries, pending since second 0.
+fn pending(retries: u32) -> TaskStatus {
+    let task_id = TaskId::parse("fN1SbArXTPSVFNUvaOlinQ").unwrap();
+    let document = format!("payload: {{}}\nretries: {retries}\n");
+    let submission = Submission::parse(document.as_bytes()).unwrap();
+    let task = submission.into_task(&task_id, at(0)).unwrap().definition;
+    schedule(&task_id, &task, at(0))
+}
+
+/// The same, claimed at second 0.
+fn running(retries: u32) -> (TaskStatus, RunId) {
+    let mut status = pending(retries);
+    let (run, _) = claim(&mut status, &worker("w"), at(0)).unwrap();
+    (status, run)
+}
+
+fn is_conflict<T>(result: Result<T, QueueError>) -> bool {
+    matches!(result, Err(QueueError::Conflict { .. }))
+}
+
+#[test]
+fn a_new_task_has_one_pending_run() {
+    let status = pending(5);
+    assert_eq!((status.state, status.runs.len(), status.retries_left), (RunState::Pending, 1, 5));
+    assert_eq!((status.runs[0].run_id, status.runs[0].reason_created), (0, ReasonCreated::Scheduled));
+}
+
+#[test]
+fn a_claim_holds_for_twenty_minutes_and_only_once() {
+    let mut status = pending(5);
+    let (run, until) = claim(&mut status, &worker("w"), at(7)).unwrap();
+    assert_eq!((run.run_id, until), (0, at(7 + 1200)));
+    assert_eq!(status.state, RunState::Running);
+    assert_eq!((status.runs[0].started, status.runs[0].taken_until), (Some(at(7)), Some(until)));
+    assert_eq!(status.runs[0].worker, Some(worker("w")));
+    assert_eq!(claim(&mut status, &worker("other"), at(8)), None);
+}
+
+#[test]
+fn each_report_has_its_state_and_its_new_run() {
+    use ReasonResolved::*;
+    let cases = [
+        (Completed, RunState::Completed, None),
+        (Failed, RunState::Failed, None),
+        (MalformedPayload, RunState::Exception, None),
+        (ResourceUnavailable, RunState::Exception, None),
+        (InternalError, RunState::Exception, None),
+        (WorkerShutdown, RunState::Exception, Some(ReasonCreated::Retry)),
+        (IntermittentTask, RunState::Exception, Some(ReasonCreated::TaskRetry)),
+    ];
+    for (reason, state, again) in cases {
+        let (mut status, run) = running(1);
+        report(&mut status, &run, reason, at(9)).unwrap();
+        let first = &status.runs[0];
+        assert_eq!((first.state, first.reason_resolved, first.resolved), (state, Some(reason), Some(at(9))));
+        assert_eq!(first.taken_until, None, "{reason:?}");
+        assert_eq!(status.runs.get(1).map(|run| run.reason_created), again, "{reason:?}");
+        assert_eq!(status.retries_left, u32::from(again.is_none()), "{reason:?}");
+        assert_eq!(status.state, if again.is_some() { RunState::Pending } else { state }, "{reason:?}");
+    }
+}
+
+#[test]
+fn without_retries_left_there_is_no_new_run() {
+    for reason in [ReasonResolved::WorkerShutdown, ReasonResolved::IntermittentTask] {
+        let (mut status, run) = running(0);
+        report(&mut status, &run, reason, at(1)).unwrap();
+        assert_eq!((status.state, status.runs.len()), (RunState::Exception, 1), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_report_may_be_repeated_but_not_changed() {
+    let (mut status, run) = running(1);
+    report(&mut status, &run, ReasonResolved::Completed, at(1)).unwrap();
+    report(&mut status, &run, ReasonResolved::Completed, at(2)).unwrap();
+    assert_eq!(status.runs[0].resolved, Some(at(1)));
+    assert!(is_conflict(report(&mut status, &run, ReasonResolved::Failed, at(3))));
+    // Repeating worker-shutdown must not make a third run.
+    let (mut status, run) = running(5);
+    for second in 1..4 {
+        report(&mut status, &run, ReasonResolved::WorkerShutdown, at(second)).unwrap();
+    }
+    assert_eq!(status.runs.len(), 2);
+}
+
+#[test]
+fn only_a_running_run_is_reclaimed_or_reported() {
+    let mut status = pending(5);
+    let run = RunId { task_id: status.task_id.clone(), run_id: 0 };
+    assert!(is_conflict(reclaim(&mut status, &run, at(1))));
+    assert!(is_conflict(report(&mut status, &run, ReasonResolved::Completed, at(1))));
+    let absent = RunId { run_id: 1, ..run };
+    assert!(matches!(reclaim(&mut status, &absent, at(1)), Err(QueueError::NotFound { .. })));
+    assert!(matches!(takes_artifacts(&status, &absent, at(1)), Err(QueueError::NotFound { .. })));
+}
+
+#[test]
+fn a_claim_that_is_not_renewed_expires_into_a_new_run() {
+    let (mut status, run) = running(1);
+    pass_time(&mut status, at(1199));
+    assert_eq!(reclaim(&mut status, &run, at(1199)).unwrap(), at(2399));
+    pass_time(&mut status, at(1200));
+    assert_eq!(status.state, RunState::Running);
+    pass_time(&mut status, at(2399));
+    assert_eq!(status.runs[0].reason_resolved, Some(ReasonResolved::ClaimExpired));
+    assert_eq!(status.runs[0].resolved, Some(at(2399)));
+    assert_eq!((status.state, status.runs[1].reason_created), (RunState::Pending, ReasonCreated::Retry));
+    assert!(is_conflict(reclaim(&mut status, &run, at(2400))));
+    // The new run is the next worker's.
+    assert_eq!(claim(&mut status, &worker("next"), at(2400)).unwrap().0.run_id, 1);
+    pass_time(&mut status, at(9_999));
+    assert_eq!((status.state, status.retries_left, status.runs.len()), (RunState::Exception, 0, 2));
+}
+
+#[test]
+fn the_deadline_resolves_what_is_not_resolved() {
+    const DAY: i64 = 24 * 60 * 60;
+    let mut waiting = pending(5);
+    pass_time(&mut waiting, at(DAY - 1));
+    assert_eq!(waiting.state, RunState::Pending);
+    pass_time(&mut waiting, at(DAY));
+    assert_eq!(waiting.runs[0].reason_resolved, Some(ReasonResolved::DeadlineExceeded));
+
+    // A claim that ran out long ago first makes its new run, which then meets the deadline.
+    let (mut lost, _) = running(5);
+    pass_time(&mut lost, at(DAY + 5));
+    assert_eq!(lost.runs[1].resolved, Some(at(DAY)));
+    let reasons: Vec<_> = lost.runs.iter().filter_map(|run| run.reason_resolved).collect();
+    assert_eq!(reasons, [ReasonResolved::ClaimExpired, ReasonResolved::DeadlineExceeded]);
+
+    // A claim that holds beyond the deadline does not hold the deadline up.
+    let (mut busy, run) = running(5);
+    reclaim(&mut busy, &run, at(DAY - 10)).unwrap();
+    pass_time(&mut busy, at(DAY));
+    assert_eq!(busy.runs[0].reason_resolved, Some(ReasonResolved::DeadlineExceeded));
+    assert_eq!(busy.runs.len(), 1);
+
+    let (mut done, run) = running(5);
+    report(&mut done, &run, ReasonResolved::Completed, at(1)).unwrap();
+    pass_time(&mut done, at(DAY));
+    assert_eq!(done.state, RunState::Completed);
+}
+
+#[test]
+fn cancelling_resolves_what_waits_or_runs_and_nothing_else() {
+    for mut status in [pending(5), running(5).0] {
+        cancel(&mut status, at(1));
+        assert_eq!((status.state, status.runs.len()), (RunState::Exception, 1));
+        assert_eq!(status.runs[0].reason_resolved, Some(ReasonResolved::Canceled));
+        let before = status.clone();
+        cancel(&mut status, at(2));
+        assert_eq!(status, before);
+    }
+    let (mut done, run) = running(5);
+    report(&mut done, &run, ReasonResolved::Failed, at(1)).unwrap();
+    cancel(&mut done, at(2));
+    assert_eq!(done.state, RunState::Failed);
+}
+
+#[test]
+fn artifacts_are_taken_while_a_run_runs_and_25_minutes_after_an_exception() {
+    let (mut status, run) = running(0);
+    assert!(takes_artifacts(&status, &run, at(100)).is_ok());
+    report(&mut status, &run, ReasonResolved::InternalError, at(100)).unwrap();
+    assert!(takes_artifacts(&status, &run, at(100 + 25 * 60)).is_ok());
+    assert!(is_conflict(takes_artifacts(&status, &run, at(101 + 25 * 60))));
+    for reason in [ReasonResolved::Completed, ReasonResolved::Failed] {
+        let (mut status, run) = running(0);
+        report(&mut status, &run, reason, at(100)).unwrap();
+        assert!(is_conflict(takes_artifacts(&status, &run, at(100))), "{reason:?}");
+    }
+    let waiting = pending(0);
+    assert!(is_conflict(takes_artifacts(&waiting, &run, at(0))));
+}
+
+#[test]
+fn a_status_is_written_as_the_queues_schema_has_it() {
+    let (mut status, run) = running(0);
+    report(&mut status, &run, ReasonResolved::MalformedPayload, at(1)).unwrap();
+    let expected = serde_json::json!({
+        "taskId": "fN1SbArXTPSVFNUvaOlinQ",
+        "provisionerId": "local",
+        "workerType": "docker-worker",
+        "taskQueueId": "local/docker-worker",
+        "schedulerId": "-",
+        "projectId": "none",
+        "taskGroupId": "fN1SbArXTPSVFNUvaOlinQ",
+        "priority": "lowest",
+        "deadline": "2001-09-10T01:46:40.000Z",
+        "expires": "2002-09-10T01:46:40.000Z",
+        "retriesLeft": 0,
+        "state": "exception",
+        "runs": [{
+            "runId": 0,
+            "state": "exception",
+            "reasonCreated": "scheduled",
+            "reasonResolved": "malformed-payload",
+            "workerGroup": "g",
+            "workerId": "w",
+            "scheduled": "2001-09-09T01:46:40.000Z",
+            "started": "2001-09-09T01:46:40.000Z",
+            "resolved": "2001-09-09T01:46:41.000Z",
+        }],
+    });
+    assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+    assert_eq!(serde_json::from_value::<TaskStatus>(expected).unwrap(), status);
+    let waiting = pending(0);
+    let round_trip: TaskStatus = serde_json::from_str(&serde_json::to_string(&waiting).unwrap()).unwrap();
+    assert_eq!(round_trip, waiting);
+}

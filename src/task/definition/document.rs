@@ -1,0 +1,208 @@
+//! From bytes to a JSON document, whichever of the two languages they are in, within bounds.
+
+use serde_json::Value;
+
+use super::super::limits;
+use super::super::log::excerpt;
+use super::super::reader::kind_of;
+
+/// Why some bytes are not a task.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// More than [`limits::DEFINITION_BYTES`].
+    #[error("read the task: it has {bytes} bytes; at most {} are allowed", limits::DEFINITION_BYTES)]
+    TooLarge {
+        /// How many there are.
+        bytes: usize,
+    },
+    /// Not UTF-8.
+    #[error("read the task: byte {at} is not UTF-8 text")]
+    NotText {
+        /// The offset of the first bad byte.
+        at: usize,
+    },
+    /// Begins as JSON and is none.
+    #[error("read the task as JSON: line {line}, column {column}: {problem}")]
+    Json {
+        /// Counts from 1.
+        line: usize,
+        /// Counts from 1.
+        column: usize,
+        /// The parser's words.
+        problem: String,
+    },
+    /// Neither.
+    #[error("read the task as YAML (it does not begin as JSON): line {line}, column {column}: {problem}")]
+    Yaml {
+        /// Counts from 1; 0 where the parser cannot say.
+        line: u64,
+        /// Counts from 1; 0 where the parser cannot say.
+        column: u64,
+        /// The parser's words.
+        problem: String,
+    },
+    /// A document, but not an object.
+    #[error(
+        "read the task: it is {found}; a task definition or a payload is an object with fields such as \"image\""
+    )]
+    NotAnObject {
+        /// What it is.
+        found: &'static str,
+    },
+    /// Nested deeper than [`limits::DEFINITION_DEPTH`].
+    #[error("read the task: objects and lists are nested more than {} deep", limits::DEFINITION_DEPTH)]
+    TooDeep,
+}
+
+/// Reads an object. What begins with `{` is JSON and must be JSON to its end; the rest is YAML 1.2.
+pub(super) fn read(bytes: &[u8]) -> Result<Value, DocumentError> {
+    if bytes.len() > limits::DEFINITION_BYTES {
+        return Err(DocumentError::TooLarge { bytes: bytes.len() });
+    }
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| DocumentError::NotText { at: error.valid_up_to() })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let document = if text.trim_start().starts_with('{') { read_json(text) } else { read_yaml(text) }?;
+    if !document.is_object() {
+        return Err(DocumentError::NotAnObject { found: kind_of(&document) });
+    }
+    if is_deeper_than(&document, limits::DEFINITION_DEPTH) {
+        return Err(DocumentError::TooDeep);
+    }
+    Ok(document)
+}
+
+fn read_json(text: &str) -> Result<Value, DocumentError> {
+    serde_json::from_str(text).map_err(|error| {
+        let message = error.to_string();
+        // The parser ends its sentence with the place, which stands in front here.
+        let problem = message.rsplit_once(" at line ").map_or(message.as_str(), |(problem, _)| problem);
+        DocumentError::Json {
+            line: error.line(),
+            column: error.column(),
+            problem: excerpt(problem).to_string(),
+        }
+    })
+}
+
+fn read_yaml(text: &str) -> Result<Value, DocumentError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: limits::DEFINITION_DEPTH,
+            max_nodes: limits::DEFINITION_NODES,
+            max_total_scalar_bytes: limits::DEFINITION_BYTES,
+            max_documents: 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: limits::DEFINITION_ALIASED_NODES,
+        },
+        // As YAML 1.2: `yes` and `on` are words.
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
+        let message = error.without_snippet().to_string();
+        DocumentError::Yaml {
+            line,
+            column,
+            problem: excerpt(message.lines().next().unwrap_or_default()).to_string(),
+        }
+    })
+}
+
+/// Whether objects and lists are nested more than `levels` deep. Recursion ends there.
+fn is_deeper_than(value: &Value, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else {
+        return value.is_object() || value.is_array();
+    };
+    match value {
+        Value::Array(elements) => elements.iter().any(|element| is_deeper_than(element, below)),
+        Value::Object(members) => members.values().any(|member| is_deeper_than(member, below)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_and_yaml_give_the_same_document() {
+        let expected =
+            json!({ "image": "busybox", "command": ["echo", "yes"], "env": { "A": "1" }, "maxRunTime": 5 });
+        let yaml = "# a comment\n---\nimage: busybox\ncommand: [echo, yes]\nenv:\n  A: '1'\nmaxRunTime: 5\n";
+        assert_eq!(read(yaml.as_bytes()).unwrap(), expected);
+        for json in [expected.to_string(), format!("\u{feff}\n {expected:#}\n")] {
+            assert_eq!(read(json.as_bytes()).unwrap(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_language_and_the_place() {
+        let cases = [
+            ("{\n  \"image\": busybox\n}", "read the task as JSON: line 2, column 12: expected value"),
+            ("{\"image\": \"x\"", "read the task as JSON: line 1, column 13: EOF while parsing an object"),
+            ("{} {}", "read the task as JSON: line 1, column 4: trailing characters"),
+            (
+                "image: [a\nmaxRunTime: 1\n",
+                "read the task as YAML (it does not begin as JSON): line 2, column",
+            ),
+            ("a: 1\na: 2\n", "read the task as YAML (it does not begin as JSON): line 2, column"),
+            ("just a text", "read the task: it is a string; a task definition"),
+            ("", "read the task: it is null; a task"),
+            ("- image: x", "read the task: it is a list; a task"),
+            ("a: 1\n---\na: 2\n", "read the task as YAML"),
+        ];
+        for (text, expected) in cases {
+            let message = read(text.as_bytes()).unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{text:?}: {message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused_with_its_offset() {
+        assert!(matches!(read(b"image: \xff"), Err(DocumentError::NotText { at: 7 })));
+    }
+
+    #[test]
+    fn s60_a_parser_error_cannot_carry_control_characters() {
+        for text in ["{\"a\u{1b}[31m\": x}", "a: \u{7}\u{1b}[31m *b", "? *\u{202e}x\n"] {
+            if let Err(error) = read(text.as_bytes()) {
+                assert!(!error.to_string().chars().any(super::super::super::log::is_unprintable), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_is_bounded_in_size_and_depth() {
+        let padded = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
+        assert!(read(padded(limits::DEFINITION_BYTES).as_bytes()).is_ok());
+        let refused = read(padded(limits::DEFINITION_BYTES + 1).as_bytes());
+        assert!(matches!(refused, Err(DocumentError::TooLarge { .. })));
+
+        let nested =
+            |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        assert!(read(nested(limits::DEFINITION_DEPTH).as_bytes()).is_ok());
+        assert!(matches!(read(nested(limits::DEFINITION_DEPTH + 1).as_bytes()), Err(DocumentError::TooDeep)));
+        assert!(matches!(read(nested(100_000).as_bytes()), Err(DocumentError::Json { .. })));
+        let yaml = format!("a: {}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(read(yaml.as_bytes()), Err(DocumentError::Yaml { .. })));
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused_before_it_fills_the_memory() {
+        let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..20 {
+            let below = format!("*a{}", level - 1);
+            laughs += &format!("a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", "));
+        }
+        assert!(matches!(read(laughs.as_bytes()), Err(DocumentError::Yaml { .. })));
+
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), ["*a"; 5_000].join(", "));
+        assert!(matches!(read(long.as_bytes()), Err(DocumentError::Yaml { .. })));
+    }
+}
