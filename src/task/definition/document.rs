@@ -1,7 +1,10 @@
 //! From bytes to a JSON document, whichever of the two languages they are in, within bounds.
 
+mod unambiguous;
+
 use serde_json::Value;
 
+use self::unambiguous::Unambiguous;
 use super::super::limits;
 use super::super::log::excerpt;
 use super::super::reader::kind_of;
@@ -73,7 +76,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value, DocumentError> {
 }
 
 fn read_json(text: &str) -> Result<Value, DocumentError> {
-    serde_json::from_str(text).map_err(|error| {
+    serde_json::from_str(text).map(|Unambiguous(document)| document).map_err(|error| {
         let message = error.to_string();
         // The parser ends its sentence with the place, which stands in front here.
         let problem = message.rsplit_once(" at line ").map_or(message.as_str(), |(problem, _)| problem);
@@ -145,6 +148,10 @@ mod tests {
         let cases = [
             ("{\n  \"image\": busybox\n}", "read the task as JSON: line 2, column 12: expected value"),
             ("{\"image\": \"x\"", "read the task as JSON: line 1, column 13: EOF while parsing an object"),
+            (
+                "{\"image\": \"a\",\n \"image\": \"b\"}",
+                "read the task as JSON: line 2, column 8: the field \"image\" is there twice",
+            ),
             ("{} {}", "read the task as JSON: line 1, column 4: trailing characters"),
             (
                 "image: [a\nmaxRunTime: 1\n",
@@ -161,6 +168,13 @@ mod tests {
             assert!(message.starts_with(expected), "{text:?}: {message}");
             assert_eq!(message.lines().count(), 1, "{message}");
         }
+    }
+
+    #[test]
+    fn json_values_of_every_kind_are_kept() {
+        let document =
+            json!({ "a": [null, true, -1, 18_446_744_073_709_551_615_u64, 1.5, "é\u{0}", { "b": {} }, []] });
+        assert_eq!(read(document.to_string().as_bytes()).unwrap(), document);
     }
 
     #[test]

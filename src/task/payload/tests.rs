@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::finding::Severity;
@@ -499,4 +500,58 @@ fn the_number_of_caches_and_artifacts_is_bounded() {
         &json!({ "artifacts": many(limits::ARTIFACTS + 1, &artifact) }),
         &["/artifacts: must have at most 10000 artifacts"],
     );
+}
+
+/// Any JSON that is not too large, often with names and words that the payload knows.
+fn arbitrary_json() -> impl Strategy<Value = Value> {
+    let word = prop_oneof![
+        Just("file"),
+        Just("volume"),
+        Just("docker-image"),
+        Just("busybox"),
+        Just("/x"),
+        Just("2026-12-01T00:00:00Z"),
+        Just("type"),
+        Just("path"),
+        Just("name"),
+        Just("retry"),
+        Just("devices"),
+        Just("kvm"),
+        Just("bulkLog"),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        word.clone().prop_map(Value::from),
+    ];
+    let key = prop_oneof![any::<String>(), word.prop_map(str::to_owned)];
+    leaf.prop_recursive(3, 24, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(key.clone(), inner, 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn there_is_a_payload_exactly_when_no_finding_is_an_error(
+        fields in proptest::collection::vec((proptest::sample::select(FIELDS), arbitrary_json()), 0..6),
+    ) {
+        let mut document = json!({ "image": "busybox", "maxRunTime": 60 });
+        for (name, value) in fields {
+            document[name] = value;
+        }
+        let (found, findings) = parse(&document);
+        prop_assert_eq!(found.is_some(), findings.iter().all(|finding| finding.severity == Severity::Warning));
+        for finding in &findings {
+            prop_assert!(!finding.to_string().chars().any(is_unprintable), "{}", finding);
+            let place = document.pointer(&finding.pointer);
+            prop_assert!(place.is_some(), "{} points nowhere", finding.pointer);
+        }
+    }
 }
