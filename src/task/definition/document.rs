@@ -101,17 +101,22 @@ fn read_yaml(text: &str) -> Result<Value, DocumentError> {
         },
         // As YAML 1.2: `yes` and `on` are words.
         strict_booleans: true,
+        // What a reader could take for a number in another base stays as it is written: `MODE: 0755`.
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
-        let message = error.without_snippet().to_string();
-        DocumentError::Yaml {
-            line,
-            column,
-            problem: excerpt(message.lines().next().unwrap_or_default()).to_string(),
-        }
+        DocumentError::Yaml { line, column, problem: without_place(&error.without_snippet().to_string()) }
     })
+}
+
+/// A parser's sentence without the place at its end, which stands in front in ours.
+fn without_place(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let problem = line.rsplit_once(" at line ").map_or(line, |(problem, _)| problem);
+    excerpt(problem).to_string()
 }
 
 /// Whether objects and lists are nested more than `levels` deep. Recursion ends there.
@@ -144,6 +149,29 @@ mod tests {
     }
 
     #[test]
+    fn yaml_words_stay_what_their_author_wrote() {
+        let cases = [
+            ("yes", json!("yes")),
+            ("off", json!("off")),
+            ("true", json!(true)),
+            ("0755", json!("0755")),
+            ("1_000", json!("1_000")),
+            ("3600", json!(3600)),
+            ("1.5", json!(1.5)),
+            ("2027-01-01T00:00:00Z", json!("2027-01-01T00:00:00Z")),
+            ("12:30:45", json!("12:30:45")),
+            ("~", json!(null)),
+            ("'1'", json!("1")),
+        ];
+        for (word, expected) in cases {
+            assert_eq!(read(format!("a: {word}\n").as_bytes()).unwrap(), json!({ "a": expected }), "{word}");
+        }
+        for key in ["1", "true", "0755", "1.0"] {
+            assert_eq!(read(format!("{key}: x\n").as_bytes()).unwrap(), json!({ key: "x" }), "{key}");
+        }
+    }
+
+    #[test]
     fn an_error_names_the_language_and_the_place() {
         let cases = [
             ("{\n  \"image\": busybox\n}", "read the task as JSON: line 2, column 12: expected value"),
@@ -162,6 +190,7 @@ mod tests {
             ("", "read the task: it is null; a task"),
             ("- image: x", "read the task: it is a list; a task"),
             ("a: 1\n---\na: 2\n", "read the task as YAML"),
+            ("a: .inf\n", "read the task as YAML (it does not begin as JSON): line 1, column 4: non-finite"),
         ];
         for (text, expected) in cases {
             let message = read(text.as_bytes()).unwrap_err().to_string();
