@@ -3,10 +3,12 @@
 //! Dropping happens in two halves around `setuid` (capabilities(7), "Effect of user ID changes"):
 //!
 //! ```text
-//! drop_bounding   needs CAP_SETPCAP, so it comes while the process is still all-powerful
-//! keep_over_setuid   without it, leaving uid 0 clears permitted and effective
-//! setgroups, setgid, setuid   (not here)
-//! apply_sets      inheritable, effective, permitted, ambient
+//! drop_bounding              needs CAP_SETPCAP, so it comes while the process is still all-powerful
+//! keep_over_setuid           without it, leaving uid 0 clears permitted and effective
+//! setgroups, setgid, setuid  (not here)
+//! restore_effective          leaving uid 0 cleared the effective set all the same
+//! Filter::install            (not here) without no_new_privs it needs CAP_SYS_ADMIN, so it comes now
+//! apply_sets                 inheritable, effective, permitted, ambient
 //! ```
 use crate::sys;
 use caps::errors::CapsError;
@@ -155,19 +157,23 @@ pub fn keep_over_setuid() -> Result<(), CapabilityError> {
     caps::securebits::set_keepcaps(true).map_err(CapabilityError::Keep)
 }
 
+/// After `setuid`: makes what was kept work again.
+///
+/// # Errors
+///
+/// [`CapabilityError::Apply`].
+pub fn restore_effective() -> Result<(), CapabilityError> {
+    let failed = |source| CapabilityError::Apply { set: CapSet::Permitted, wanted: String::new(), source };
+    apply(CapSet::Effective, &caps::read(None, CapSet::Permitted).map_err(failed)?)
+}
+
 /// Second half, after `setuid`: the sets that the container's first program starts from.
 ///
 /// # Errors
 ///
 /// [`CapabilityError::Apply`] for the set that the kernel refused.
 pub fn apply_sets(sets: &CapabilitySets) -> Result<(), CapabilityError> {
-    // Leaving uid 0 emptied the effective set, and the calls below need CAP_SETPCAP in it.
-    let permitted = caps::read(None, CapSet::Permitted).map_err(|source| CapabilityError::Apply {
-        set: CapSet::Permitted,
-        wanted: String::new(),
-        source,
-    })?;
-    apply(CapSet::Effective, &permitted)?;
+    restore_effective()?;
     // Inheritable first: adding to it needs CAP_SETPCAP. Effective must shrink before permitted.
     // Ambient last: it must be in permitted and inheritable already.
     apply(CapSet::Inheritable, &sets.inheritable)?;

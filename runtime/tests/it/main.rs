@@ -1,1 +1,16 @@
 //! Integration tests: real kernel, real registry, real clients.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../support/groups.rs"]
+mod groups;
+#[path = "../support/probe.rs"]
+mod probe;
+
+mod cgroup;
+mod profile;
+mod rlimits;

@@ -1,0 +1,68 @@
+//! What this host's kernel has on v1, on a kernel that has it on v2. Run by `tests/vm/test`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../support/groups.rs"]
+mod groups;
+#[path = "../support/probe.rs"]
+mod probe;
+
+#[test]
+fn a_pids_limit_stops_a_fork_bomb() {
+    groups::a_pids_limit_stops_a_fork_bomb();
+}
+
+#[test]
+fn a_memory_limit_ends_who_passes_it() {
+    groups::a_memory_limit_ends_who_passes_it();
+}
+
+#[test]
+fn cpu_limits_are_as_the_spec_says() {
+    groups::cpu_limits_are_as_the_spec_says();
+}
+
+#[test]
+fn only_listed_devices_open() {
+    groups::only_listed_devices_open();
+}
+
+#[test]
+fn undoing_ends_what_runs_and_leaves_other_containers() {
+    groups::undoing_ends_what_runs_and_leaves_other_containers();
+}
+
+#[test]
+fn a_group_with_processes_is_refused() {
+    groups::a_group_with_processes_is_refused();
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
+    groups::a_value_that_the_kernel_refuses_is_named_with_its_file();
+}
+
+#[test]
+fn a_controller_that_the_host_lacks_is_named() {
+    let resources = serde_json::json!({ "unified": { "perf_event.max": "1" } });
+    let text =
+        groups::Container::try_create(&resources).err().expect("there is no such controller").to_string();
+    assert!(
+        text.starts_with("enable the perf_event controller in /sys/fs/cgroup: only \"cpuset cpu io"),
+        "{text}"
+    );
+}
+
+#[test]
+fn new_device_rules_take_the_place_of_the_old_ones() {
+    let container = groups::Container::create(&serde_json::json!({}));
+    assert_eq!(probe::line(&container.run("open /dev/kmsg")), "EPERM");
+    let everything = serde_json::from_value(serde_json::json!({ "allow": true })).unwrap();
+    let policy = runtime::cgroup::DevicePolicy::from_spec(&[everything]).unwrap();
+    container.groups[0].attach_devices(&policy).unwrap();
+    assert_eq!(probe::line(&container.run("open /dev/kmsg")), "ok");
+}

@@ -1,0 +1,194 @@
+//! The default profile against the running kernel.
+//!
+//! Capabilities and filters belong to a thread and to what it executes, so each test confines a thread of
+//! its own that ends with it.
+use crate::probe::{Probe, line};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp};
+use runtime::capabilities::{self, CapabilitySets};
+use runtime::seccomp::{compile, default_profile};
+use serde_json::json;
+use std::process::Command;
+use std::thread;
+
+/// The fourteen of [`capabilities::DEFAULT`] as a bit mask (capability.h).
+const DEFAULT_MASK: &str = "00000000a80425fb";
+const NONE: &str = "0000000000000000";
+
+fn default_sets() -> serde_json::Value {
+    let names: Vec<String> = capabilities::DEFAULT.iter().map(|name| format!("CAP_{name}")).collect();
+    json!({ "bounding": names, "effective": names, "permitted": names })
+}
+
+/// Takes the steps that the runtime takes between `fork` and `execve`, as `user`.
+fn confine(sets: serde_json::Value, profile: Option<&LinuxSeccomp>, user: u32) {
+    let spec: LinuxCapabilities = serde_json::from_value(sets).unwrap();
+    let sets = CapabilitySets::from_spec(&spec);
+    capabilities::drop_bounding(&sets).unwrap();
+    capabilities::keep_over_setuid().unwrap();
+    let uid = rustix::fs::Uid::from_raw(user);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+    capabilities::restore_effective().unwrap();
+    if let Some(profile) = profile {
+        compile(profile).unwrap().install().unwrap();
+    }
+    capabilities::apply_sets(&sets).unwrap();
+}
+
+/// Runs each probe under the default profile, as root with the default capabilities.
+fn check(cases: &[(&str, &str)]) {
+    let probe = Probe::build();
+    let confined = || {
+        confine(default_sets(), Some(&default_profile(&capabilities::DEFAULT.into())), 0);
+        for (words, expected) in cases {
+            assert_eq!(line(&probe.command(words).output().unwrap()), *expected, "{words}");
+        }
+    };
+    thread::scope(|scope| scope.spawn(confined).join()).unwrap();
+}
+
+fn status(sets: serde_json::Value, user: u32) -> String {
+    let probe = Probe::build();
+    let confined = || {
+        confine(sets, Some(&default_profile(&capabilities::DEFAULT.into())), user);
+        line(&probe.command("status").output().unwrap())
+    };
+    thread::scope(|scope| scope.spawn(confined).join()).unwrap()
+}
+
+#[test]
+fn s29_root_keeps_fourteen_capabilities_and_a_filter() {
+    let expected = format!(
+        "CapInh={NONE} CapPrm={DEFAULT_MASK} CapEff={DEFAULT_MASK} CapBnd={DEFAULT_MASK} CapAmb={NONE} \
+         NoNewPrivs=0 Seccomp=2"
+    );
+    assert_eq!(status(default_sets(), 0), expected);
+}
+
+#[test]
+fn s29_another_user_has_no_capability_in_effect() {
+    let expected = format!(
+        "CapInh={NONE} CapPrm={NONE} CapEff={NONE} CapBnd={DEFAULT_MASK} CapAmb={NONE} NoNewPrivs=0 Seccomp=2"
+    );
+    assert_eq!(status(default_sets(), 1000), expected);
+}
+
+#[test]
+fn ambient_capabilities_are_for_other_users_too_when_configured() {
+    let mut sets = default_sets();
+    sets["inheritable"] = json!(["CAP_KILL"]);
+    sets["ambient"] = json!(["CAP_KILL"]);
+    let kill = "0000000000000020";
+    let expected = format!(
+        "CapInh={kill} CapPrm={kill} CapEff={kill} CapBnd={DEFAULT_MASK} CapAmb={kill} NoNewPrivs=0 Seccomp=2"
+    );
+    assert_eq!(status(sets, 1000), expected);
+}
+
+#[test]
+fn s30_what_reaches_beyond_the_container_is_refused() {
+    // Numbers as in unistd_64.h; arguments that do no harm if a call were let through.
+    check(&[
+        ("call 272 0x10000000", "EPERM"), // unshare(CLONE_NEWUSER)
+        ("call 56 0x10000011", "EPERM"),  // clone(CLONE_NEWUSER | SIGCHLD)
+        ("call 56 0x11", "ok"),           // clone(SIGCHLD)
+        ("call 308 -1 0", "EPERM"),       // setns
+        ("call 165", "EPERM"),            // mount
+        ("call 430", "EPERM"),            // fsopen
+        ("call 321 -1", "EPERM"),         // bpf
+        ("call 425", "EPERM"),            // io_uring_setup
+        ("call 323 -1", "EPERM"),         // userfaultfd
+        ("call 298", "EPERM"),            // perf_event_open
+        ("call 250 -1", "EPERM"),         // keyctl
+        ("call 246 0 -1", "EPERM"),       // kexec_load
+        ("call 313 -1", "EPERM"),         // finit_module
+        ("call 304 -1", "EPERM"),         // open_by_handle_at
+        ("call 103 10", "EPERM"),         // syslog: dmesg
+        ("call 435", "ENOSYS"),           // clone3
+        ("call 999", "ENOSYS"),           // no such call
+        ("call 0x40000027", "ENOSYS"),    // x32: getpid
+        ("call 135 0xffffffff", "ok"),    // personality: which one?
+        ("call 135 0x40000", "EPERM"),    // personality(ADDR_NO_RANDOMIZE)
+        ("call 61 -1 0 1 0", "ECHILD"),   // wait4: an ordinary call
+    ]);
+}
+
+#[test]
+fn s30_the_32_bit_entry_is_held_to_the_same_rules() {
+    check(&[
+        ("int80 20", "ok"),                // getpid
+        ("int80 310 0x10000000", "EPERM"), // unshare(CLONE_NEWUSER)
+        ("int80 120 0x10000011", "EPERM"), // clone(CLONE_NEWUSER | SIGCHLD)
+        ("int80 21", "EPERM"),             // mount
+        ("int80 359 38", "EPERM"),         // socket(AF_ALG)
+        ("int80 102 1", "ENOSYS"),         // socketcall(SYS_SOCKET)
+        ("int80 435", "ENOSYS"),           // clone3
+        ("int80 999", "ENOSYS"),
+    ]);
+}
+
+#[test]
+fn s31_sockets_of_all_families_but_two() {
+    check(&[
+        ("socket 38 5", "EPERM"),             // AF_ALG, SOCK_SEQPACKET
+        ("socket 40 1", "EPERM"),             // AF_VSOCK, SOCK_STREAM
+        ("socket 1", "ok"),                   // AF_UNIX
+        ("socket 2", "ok"),                   // AF_INET
+        ("socket 10", "ok"),                  // AF_INET6
+        ("socket 16", "ok"),                  // AF_NETLINK
+        ("call 41 0x100000026 5 0", "EPERM"), // socket(AF_ALG) with a bit that the kernel does not read
+        ("call 41 0x100000001 2 0", "ok"),    // socket(AF_UNIX) likewise
+    ]);
+}
+
+#[test]
+fn s32_nothing_can_be_typed_on_a_terminal() {
+    check(&[
+        ("tiocsti", "EPERM"),
+        ("call 16 0 0x100005412 0", "EPERM"), // TIOCSTI with a bit that the kernel does not read
+        ("call 16 -1 0x541c 0", "EPERM"),     // TIOCLINUX
+        ("call 16 -1 0x5413 0", "EBADF"),     // TIOCGWINSZ: let through
+    ]);
+}
+
+#[test]
+fn s46_capabilities_that_the_runtime_lacks_are_an_error() {
+    let all =
+        json!({ "bounding": ["CAP_KILL", "CAP_SYS_ADMIN"], "permitted": ["CAP_KILL", "CAP_SYS_ADMIN"] });
+    let fewer = json!({ "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"] });
+    let confined = || {
+        confine(fewer, None, 0);
+        let wanted: LinuxCapabilities = serde_json::from_value(all).unwrap();
+        let wanted = CapabilitySets::from_spec(&wanted);
+        let text = capabilities::drop_bounding(&wanted).unwrap_err().to_string();
+        assert!(text.contains("keep CAP_SYS_ADMIN in the bounding set"), "{text}");
+        let text = capabilities::apply_sets(&wanted).unwrap_err().to_string();
+        assert!(text.contains("set Permitted capabilities to {CAP_KILL CAP_SYS_ADMIN}"), "{text}");
+        // Without CAP_SYS_ADMIN and no_new_privs there is no filter either.
+        let filter = compile(&default_profile(&Capabilities::from([Capability::Kill]))).unwrap();
+        let text = filter.install().unwrap_err().to_string();
+        assert!(text.contains("needs CAP_SYS_ADMIN"), "{text}");
+    };
+    thread::scope(|scope| scope.spawn(confined).join()).unwrap();
+}
+
+#[test]
+fn every_action_of_a_profile_reaches_the_kernel() {
+    use std::os::unix::process::ExitStatusExt;
+    // getppid is a call that nothing else makes.
+    let cases = [("SCMP_ACT_KILL_PROCESS", Some(31)), ("SCMP_ACT_TRAP", Some(31)), ("SCMP_ACT_LOG", None)];
+    let probe = Probe::build();
+    for (action, signal) in cases {
+        let profile: LinuxSeccomp = serde_json::from_value(json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+            "syscalls": [{ "names": ["getppid"], "action": action }],
+        }))
+        .unwrap();
+        let confined = || {
+            compile(&profile).unwrap().install().unwrap();
+            Command::new(probe.path()).args(["call", "110"]).output().unwrap().status.signal()
+        };
+        let result = thread::scope(|scope| scope.spawn(confined).join()).unwrap();
+        assert_eq!(result, signal, "{action}");
+    }
+}

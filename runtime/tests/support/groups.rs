@@ -1,0 +1,182 @@
+//! Control groups of the running kernel: the same claims for v1 (on the host) and v2 (in the guest).
+use crate::probe::{Probe, line};
+use runtime::cgroup::{self, CgroupError, Hierarchies, OpenGroup, Usage, Version};
+use runtime::journal::Journal;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// The groups of one container, with a journal that takes them back.
+pub struct Container {
+    probe: Probe,
+    /// The cgroups path of the group above it: one for each test.
+    parent: PathBuf,
+    pub groups: Vec<OpenGroup>,
+    journal: Journal,
+}
+
+fn hierarchies() -> Hierarchies {
+    let text = |path| std::fs::read_to_string(path).unwrap();
+    Hierarchies::parse(&text("/proc/self/mountinfo"), &text("/proc/self/cgroup")).unwrap()
+}
+
+impl Container {
+    /// Creates the groups for `resources`, below a parent of the test's own.
+    pub fn create(resources: &Value) -> Self {
+        Self::try_create(resources).unwrap_or_else(|error| panic!("{resources}: {error:?}"))
+    }
+
+    /// The same for a test that expects a refusal.
+    pub fn try_create(resources: &Value) -> Result<Self, CgroupError> {
+        let probe = Probe::build();
+        let name = probe.directory().file_name().unwrap();
+        let parent = Path::new("/").join(name);
+        Self::create_below(probe, &parent, resources)
+    }
+
+    fn create_below(probe: Probe, parent: &Path, resources: &Value) -> Result<Self, CgroupError> {
+        let resources = serde_json::from_value(resources.clone()).unwrap();
+        let plan = cgroup::plan(&hierarchies(), &parent.join("container"), Some(&resources)).unwrap();
+        let mut journal = Journal::create(&probe.directory().join("journal")).unwrap();
+        let result = plan.groups.iter().map(|group| {
+            let open = cgroup::create(group, &mut journal)?;
+            group.settings.iter().try_for_each(|setting| open.apply(setting))?;
+            plan.device_program.iter().try_for_each(|policy| open.attach_devices(policy))?;
+            Ok(open)
+        });
+        match result.collect() {
+            Ok(groups) => Ok(Self { probe, parent: parent.to_owned(), groups, journal }),
+            Err(error) => {
+                journal.undo_all().unwrap();
+                Err(error)
+            }
+        }
+    }
+
+    /// A command that joins the groups and then becomes the probe.
+    pub fn command(&self, words: &str) -> Command {
+        let join = "while [ \"$1\" != -- ]; do echo 0 >\"$1\" || exit; shift; done; shift; exec \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", join, "sh"]);
+        command.args(self.groups.iter().map(|open| open.group.directory().join("cgroup.procs")));
+        command.arg("--").arg(self.probe.path()).args(words.split_ascii_whitespace());
+        command
+    }
+
+    pub fn run(&self, words: &str) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    pub fn directories(&self) -> Vec<PathBuf> {
+        self.groups.iter().map(|open| open.group.directory()).collect()
+    }
+
+    pub fn undo(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.journal.undo_all().unwrap();
+    }
+}
+
+pub fn a_pids_limit_stops_a_fork_bomb() {
+    let container = Container::create(&json!({ "pids": { "limit": 8 } }));
+    assert_eq!(line(&container.run("forks 20")), "7 EAGAIN");
+    assert_eq!(cgroup::usage(&container.groups).pids_peak, Some(8));
+}
+
+pub fn a_memory_limit_ends_who_passes_it() {
+    let container = Container::create(&json!({ "memory": { "limit": 32 << 20 } }));
+    assert_eq!(line(&container.run("touch 16")), "ok");
+    assert_eq!(container.run("touch 64").status.signal(), Some(9));
+    let Usage { memory_peak_bytes, oom_kills, .. } = cgroup::usage(&container.groups);
+    assert_eq!(oom_kills, Some(1));
+    assert!(
+        memory_peak_bytes.is_some_and(|peak| peak > 16 << 20 && peak <= 32 << 20),
+        "{memory_peak_bytes:?}"
+    );
+}
+
+pub fn cpu_limits_are_as_the_spec_says() {
+    let container =
+        Container::create(&json!({ "cpu": { "shares": 512, "quota": 20000, "period": 50000, "cpus": "0" } }));
+    let (v1, v2): (&[_], &[_]) = (
+        &[
+            ("cpu.shares", "512"),
+            ("cpu.cfs_quota_us", "20000"),
+            ("cpu.cfs_period_us", "50000"),
+            ("cpuset.cpus", "0"),
+        ],
+        &[("cpu.weight", "20"), ("cpu.max", "20000 50000"), ("cpuset.cpus", "0")],
+    );
+    let version = container.groups[0].group.version;
+    for (file, value) in if version == Version::V1 { v1 } else { v2 } {
+        let mut candidates = container.directories().into_iter().map(|directory| directory.join(file));
+        let path = candidates.find(|path| path.exists()).unwrap_or_else(|| panic!("{file}"));
+        assert_eq!(std::fs::read_to_string(path).unwrap().trim(), *value, "{file}");
+    }
+    assert_eq!(line(&container.run("open /dev/null")), "ok"); // Also with a cpuset a process can join.
+}
+
+pub fn only_listed_devices_open() {
+    let rules = json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" }]);
+    let container = Container::create(&json!({ "devices": rules }));
+    for (words, expected) in [
+        ("mknod null c 1 3", "open ok"),
+        ("mknod disk b 8 0", "open EPERM"),
+        ("mknod mem c 1 1", "open EPERM"),
+        ("open /dev/kmsg r", "ok"),
+        ("open /dev/kmsg w", "EPERM"),
+        ("open /dev/zero rw", "ok"),
+    ] {
+        let output = container.command(words).current_dir(container.probe.directory()).output().unwrap();
+        assert_eq!(line(&output), expected, "{words}");
+    }
+}
+
+pub fn undoing_ends_what_runs_and_leaves_other_containers() {
+    let one = Container::create(&json!({ "pids": { "limit": 100 } }));
+    let mut children: Vec<_> = (0..20).map(|_| sleeper(&one)).collect();
+    let other = Container::create_below(Probe::build(), &one.parent.join("deeper"), &json!({})).unwrap();
+    let (kept, gone) = (one.directories(), other.directories());
+    other.undo();
+    assert!(gone.iter().all(|directory| !directory.exists()), "{gone:?}");
+    assert!(kept.iter().all(|directory| directory.exists()), "{kept:?}");
+
+    one.undo();
+    for child in &mut children {
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+    for parent in kept.iter().map(|directory| directory.parent().unwrap()) {
+        assert!(!parent.exists(), "{parent:?}");
+    }
+}
+
+/// A process that is in the groups when this returns, and waits for ever.
+fn sleeper(container: &Container) -> Child {
+    let mut child = container.command("wait").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; "waiting\n".len()]).unwrap();
+    child
+}
+
+pub fn a_group_with_processes_is_refused() {
+    let container = Container::create(&json!({}));
+    let mut child = sleeper(&container);
+    let second = Container::create_below(Probe::build(), &container.parent, &json!({}));
+    let text = second.err().expect("it is in use").to_string();
+    assert!(text.contains("it has processes; give each container a cgroupsPath of its own"), "{text}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+pub fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
+    let text =
+        Container::try_create(&json!({ "cpu": { "cpus": "4000" } })).err().expect("no such CPU").to_string();
+    assert!(text.starts_with("write \"4000\" to /sys/fs/cgroup"), "{text}");
+    assert!(text.ends_with("container/cpuset.cpus"), "{text}");
+}

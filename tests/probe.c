@@ -1,0 +1,288 @@
+/* A container's payload that looks at its confinement from inside.
+ *
+ * Each subcommand probes one property and prints one line: `ok`, the name of an errno, or what it
+ * found. Tests compile it with `cc -static -O1`, so that it needs nothing in its root.
+ *
+ * Calls are made so that one that is let through does no harm: null pointers, descriptor -1.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int say(int failed) {
+    puts(failed ? strerrorname_np(errno) : "ok");
+    return 0;
+}
+
+static int usage(const char *what) {
+    fprintf(stderr, "probe: %s\n", what);
+    return 2;
+}
+
+/* call NUMBER [ARGUMENT...]: the errno of a raw system call. */
+static int probe_call(int count, char **words) {
+    unsigned long a[6] = {0};
+    for (int i = 1; i < count && i <= 6; i++)
+        a[i - 1] = strtoul(words[i], NULL, 0);
+    long number = strtol(words[0], NULL, 0);
+    pid_t parent = getpid();
+    long result = syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (result == 0 && getpid() != parent)
+        _exit(0); /* A child that clone or fork was allowed to make. */
+    return say(result == -1);
+}
+
+/* int80 NUMBER [ARGUMENT]: the same through the 32-bit entry. */
+static int probe_int80(int count, char **words) {
+#ifdef __x86_64__
+    long number = strtol(words[0], NULL, 0), argument = count > 1 ? strtol(words[1], NULL, 0) : 0, result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(argument), "c"(0), "d"(0) : "memory", "r8", "r9", "r10", "r11");
+    errno = (int)-(int)result;
+    return say((int)result < 0);
+#else
+    return usage("int80 is for x86_64");
+#endif
+}
+
+/* socket FAMILY [TYPE] */
+static int probe_socket(int count, char **words) {
+    return say(socket(atoi(words[0]), count > 1 ? atoi(words[1]) : SOCK_DGRAM, 0) < 0);
+}
+
+/* abstract NAME: connects to an abstract UNIX socket. */
+static int probe_abstract(int count, char **words) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(words[0]);
+    if (length + 1 > sizeof address.sun_path)
+        return usage("the name is too long");
+    memcpy(address.sun_path + 1, words[0], length);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    (void)count;
+    return say(connect(fd, (void *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)));
+}
+
+/* shm KEY: looks for a System V shared memory segment. */
+static int probe_shm(int count, char **words) {
+    (void)count;
+    return say(shmget((key_t)strtol(words[0], NULL, 0), 0, 0) < 0);
+}
+
+/* tiocsti: types one character on standard input's terminal. */
+static int probe_tiocsti(int count, char **words) {
+    (void)count, (void)words;
+    return say(ioctl(0, TIOCSTI, "x"));
+}
+
+/* status: capability sets and the like, as the kernel prints them. */
+static int probe_status(int count, char **words) {
+    (void)count, (void)words;
+    FILE *file = fopen("/proc/self/status", "re");
+    if (!file)
+        return say(1);
+    char line[256], key[64], value[64];
+    const char *separator = "";
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%63[^:]: %63s", key, value) == 2 &&
+            (!strncmp(key, "Cap", 3) || !strcmp(key, "NoNewPrivs") || !strcmp(key, "Seccomp"))) {
+            printf("%s%s=%s", separator, key, value);
+            separator = " ";
+        }
+    }
+    puts("");
+    return 0;
+}
+
+/* fds: the open descriptors, but for the one that looks. */
+static int probe_fds(int count, char **words) {
+    (void)count, (void)words;
+    const char *separator = "";
+    for (int fd = 0; fd < 65536; fd++) {
+        if (fcntl(fd, F_GETFD) != -1) {
+            printf("%s%d", separator, fd);
+            separator = " ";
+        }
+    }
+    puts("");
+    return 0;
+}
+
+/* namespaces: the identity of each. */
+static int probe_namespaces(int count, char **words) {
+    (void)count, (void)words;
+    static const char *const kinds[] = {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char path[64], target[64];
+        snprintf(path, sizeof path, "/proc/self/ns/%s", kinds[i]);
+        ssize_t length = readlink(path, target, sizeof target - 1);
+        target[length < 0 ? 0 : length] = 0;
+        printf("%s%s", i ? " " : "", target);
+    }
+    puts("");
+    return 0;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* list DIRECTORY: its entries, sorted; a device with its kind and number. */
+static int probe_list(int count, char **words) {
+    (void)count;
+    DIR *directory = opendir(words[0]);
+    if (!directory)
+        return say(1);
+    char *found[1024];
+    size_t n = 0;
+    for (struct dirent *entry; (entry = readdir(directory)) && n < 1024;) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            continue;
+        struct stat info = {0};
+        fstatat(dirfd(directory), entry->d_name, &info, AT_SYMLINK_NOFOLLOW);
+        int bad;
+        if (S_ISCHR(info.st_mode) || S_ISBLK(info.st_mode))
+            bad = asprintf(&found[n], "%s=%c%u:%u", entry->d_name, S_ISCHR(info.st_mode) ? 'c' : 'b', major(info.st_rdev), minor(info.st_rdev));
+        else
+            bad = asprintf(&found[n], "%s", entry->d_name);
+        n += bad >= 0;
+    }
+    qsort(found, n, sizeof *found, by_name);
+    for (size_t i = 0; i < n; i++)
+        printf("%s%s", i ? " " : "", found[i]);
+    puts("");
+    return 0;
+}
+
+/* open PATH [r|w|rw] */
+static int probe_open(int count, char **words) {
+    const char *how = count > 1 ? words[1] : "r";
+    int flags = !strcmp(how, "rw") ? O_RDWR : !strcmp(how, "w") ? O_WRONLY : O_RDONLY;
+    return say(open(words[0], flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) < 0);
+}
+
+/* read PATH: how many bytes, at most 1 MiB. */
+static int probe_read(int count, char **words) {
+    (void)count;
+    static char buffer[1 << 16];
+    int fd = open(words[0], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return say(1);
+    size_t total = 0;
+    for (ssize_t n; total < 1 << 20 && (n = read(fd, buffer, sizeof buffer)); total += (size_t)n)
+        if (n < 0)
+            return say(1);
+    printf("%zu\n", total);
+    return 0;
+}
+
+/* write PATH TEXT: into a file that is there. */
+static int probe_write(int count, char **words) {
+    if (count < 2)
+        return usage("write PATH TEXT");
+    int fd = open(words[0], O_WRONLY | O_CLOEXEC);
+    return say(fd < 0 || write(fd, words[1], strlen(words[1])) < 0);
+}
+
+/* mkdir PATH */
+static int probe_mkdir(int count, char **words) {
+    (void)count;
+    return say(mkdir(words[0], 0700));
+}
+
+/* mknod PATH c|b MAJOR MINOR: makes a node and opens it; which of the two failed, and how. */
+static int probe_mknod(int count, char **words) {
+    if (count < 4)
+        return usage("mknod PATH c|b MAJOR MINOR");
+    mode_t kind = *words[1] == 'c' ? S_IFCHR : S_IFBLK;
+    if (mknod(words[0], kind | 0600, makedev(atoi(words[2]), atoi(words[3])))) {
+        printf("mknod %s\n", strerrorname_np(errno));
+        return 0;
+    }
+    int fd = open(words[0], O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    printf("open %s\n", fd < 0 ? strerrorname_np(errno) : "ok");
+    unlink(words[0]);
+    return 0;
+}
+
+/* mount TYPE [OPTIONS]: on the root directory. */
+static int probe_mount(int count, char **words) {
+    return say(mount("none", "/", words[0], 0, count > 1 ? words[1] : NULL));
+}
+
+/* forks MOST: how many children can be alive at once. */
+static int probe_forks(int count, char **words) {
+    (void)count;
+    int most = atoi(words[0]), alive = 0, hold[2];
+    if (pipe(hold))
+        return say(1);
+    while (alive < most) {
+        pid_t child = fork();
+        if (child < 0)
+            break;
+        if (child == 0) {
+            char byte;
+            close(hold[1]);
+            _exit(read(hold[0], &byte, 1) != 0); /* Until the parent lets go. */
+        }
+        alive++;
+    }
+    int error = alive < most ? errno : 0;
+    close(hold[1]);
+    while (wait(NULL) > 0)
+        ;
+    printf("%d %s\n", alive, error ? strerrorname_np(error) : "ok");
+    return 0;
+}
+
+/* wait: says so, and waits until standard input ends. */
+static int probe_wait(int count, char **words) {
+    (void)count, (void)words;
+    char byte;
+    puts("waiting");
+    fflush(stdout);
+    return say(read(0, &byte, 1) != 0);
+}
+
+/* touch MIB: uses that much memory. */
+static int probe_touch(int count, char **words) {
+    (void)count;
+    size_t bytes = strtoul(words[0], NULL, 0) << 20;
+    char *memory = malloc(bytes);
+    if (!memory)
+        return say(1);
+    for (size_t i = 0; i < bytes; i += 4096)
+        ((volatile char *)memory)[i] = 1;
+    return say(0);
+}
+
+static const struct {
+    const char *name;
+    int needs;
+    int (*run)(int count, char **words);
+} probes[] = {
+    {"call", 1, probe_call},         {"int80", 1, probe_int80},   {"socket", 1, probe_socket},
+    {"abstract", 1, probe_abstract}, {"shm", 1, probe_shm},       {"tiocsti", 0, probe_tiocsti},
+    {"status", 0, probe_status},     {"fds", 0, probe_fds},       {"namespaces", 0, probe_namespaces},
+    {"list", 1, probe_list},         {"open", 1, probe_open},     {"read", 1, probe_read},
+    {"write", 2, probe_write},       {"mkdir", 1, probe_mkdir},   {"mknod", 4, probe_mknod},
+    {"mount", 1, probe_mount},       {"forks", 1, probe_forks},   {"touch", 1, probe_touch},
+    {"wait", 0, probe_wait},
+};
+
+int main(int count, char **words) {
+    for (size_t i = 0; count > 1 && i < sizeof probes / sizeof *probes; i++)
+        if (!strcmp(words[1], probes[i].name))
+            return count - 2 < probes[i].needs ? usage("too few arguments") : probes[i].run(count - 2, words + 2);
+    return usage("no such probe");
+}
