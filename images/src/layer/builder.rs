@@ -167,18 +167,20 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A directory keeps what it holds if it was one; anything else of that name goes.
+    /// A directory keeps what it holds if it was one. In the place of anything else of this layer it
+    /// is a new one, in which nothing of the lower layers' directory comes back.
     pub fn put_directory(&mut self, place: Place, metadata: Metadata) {
-        if let Some(LinkTarget::Node(node)) = self.target(place.directory, &place.name)
-            && let node = *node as usize
-            && let Some(node) = self.nodes.get_mut(node)
+        let before = self.target(place.directory, &place.name);
+        let below = if before.is_some() { Below::Hidden } else { Below::Kept };
+        if let Some(LinkTarget::Node(number)) = before
+            && let number = *number as usize
+            && let Some(node) = self.nodes.get_mut(number)
             && matches!(node.content, Content::Directory { .. })
         {
             node.metadata = Some(metadata);
             return;
         }
-        let content = Content::Directory { below: Below::Kept };
-        self.put_node(place, Node { metadata: Some(metadata), content });
+        self.put_node(place, Node { metadata: Some(metadata), content: Content::Directory { below } });
     }
 
     /// Puts a new thing at its place; what had the name before goes.

@@ -33,7 +33,8 @@ impl Header {
 
     /// The type byte.
     pub fn kind(&self) -> u8 {
-        self.0.entry_type().as_byte()
+        let [kind] = self.0.as_old().linkflag;
+        kind
     }
 
     /// Bytes of the body, as this header has them.

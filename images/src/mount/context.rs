@@ -96,3 +96,18 @@ pub fn path_of(fd: BorrowedFd<'_>) -> PathBuf {
 pub fn prepare(at: &Path, call: impl Display, source: impl Into<io::Error>) -> MountError {
     MountError::Prepare { at: at.into(), call: call.to_string(), source: source.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_carries_the_kernels_own_sentence() {
+        let context = Context::open("erofs", Path::new("/nowhere")).unwrap();
+        let error = context.set("nonsense", "x").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "mount at \"/nowhere\": option nonsense=x (erofs: Unknown parameter 'nonsense')"
+        );
+    }
+}
