@@ -12,7 +12,6 @@
 //! journal's creation before the directory's, or both are lost together. After a reboot control group
 //! lines are skipped: a group of that path would belong to somebody else.
 
-mod remove_cgroup;
 mod remove_tree;
 
 use std::fs::{File, OpenOptions};
@@ -22,10 +21,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{self, CgroupError};
+use crate::cgroup;
 use crate::limits::SMALL_FILE_BYTES;
 
-pub use remove_cgroup::{RemoveCgroupError, remove_cgroup};
 pub use remove_tree::{RemoveTreeError, remove_tree};
 
 /// How one change of the host is taken back.
@@ -82,10 +80,7 @@ pub enum JournalError {
 pub enum UndoError {
     /// A control group stays.
     #[error(transparent)]
-    Cgroup(#[from] RemoveCgroupError),
-    /// A control group above a container's stays.
-    #[error(transparent)]
-    Parent(#[from] CgroupError),
+    Cgroup(#[from] cgroup::RemoveError),
     /// A directory stays.
     #[error(transparent)]
     Tree(#[from] RemoveTreeError),
@@ -183,7 +178,7 @@ impl Journal {
     fn undo(&self, step: &UndoStep) -> Result<(), UndoError> {
         match step {
             UndoStep::RemoveCgroup { .. } | UndoStep::RemoveEmptyCgroup { .. } if self.earlier_boot => Ok(()),
-            UndoStep::RemoveCgroup { path } => Ok(remove_cgroup(path)?),
+            UndoStep::RemoveCgroup { path } => Ok(cgroup::remove(path)?),
             UndoStep::RemoveEmptyCgroup { path } => Ok(cgroup::remove_if_empty(path)?),
             UndoStep::RemoveTree { path } => Ok(remove_tree(path)?),
         }

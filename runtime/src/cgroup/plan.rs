@@ -158,6 +158,8 @@ fn v1(
         }
     }
     groups.retain(|group| !group.settings.is_empty() || group.has("freezer"));
+    // Made last, so undone first: frozen, the processes cannot outrun their end.
+    groups.sort_by_key(|group| group.has("freezer"));
     groups
 }
 

@@ -6,7 +6,7 @@ use super::{DevicePolicy, Group, Setting, Version};
 use crate::journal::{Journal, JournalError, UndoStep};
 use crate::limits::SMALL_FILE_BYTES;
 use crate::sys;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, mkdirat, open, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, mkdirat, open, openat, openat2};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// takes that along.
 const RETRIES: usize = 16;
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
 
@@ -170,16 +170,20 @@ fn walk(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupError> 
 fn open_hierarchy(group: &Group) -> Result<OwnedFd, CgroupError> {
     let at = &group.mount_point;
     let directory = open(at, DIRECTORY, Mode::empty()).map_err(|errno| call("open", at, errno))?;
-    let expected = match group.version {
-        Version::V1 => 0x0027_e0eb, // CGROUP_SUPER_MAGIC
-        Version::V2 => 0x6367_7270, // CGROUP2_SUPER_MAGIC
-    };
-    let found = fstatfs(&directory).map_err(|errno| call("statfs", at, errno))?.f_type;
-    if u32::try_from(found) == Ok(expected) {
+    if version(directory.as_fd()).map_err(|errno| call("statfs", at, errno))? == Some(group.version) {
         Ok(directory)
     } else {
         Err(CgroupError::NotACgroup { mount_point: at.clone() })
     }
+}
+
+/// Which cgroup file system a directory is in, if any (linux/magic.h).
+pub(super) fn version(directory: BorrowedFd<'_>) -> Result<Option<Version>, Errno> {
+    Ok(match u32::try_from(fstatfs(directory)?.f_type) {
+        Ok(0x0027_e0eb) => Some(Version::V1), // CGROUP_SUPER_MAGIC
+        Ok(0x6367_7270) => Some(Version::V2), // CGROUP2_SUPER_MAGIC
+        _ => None,
+    })
 }
 
 fn open_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
@@ -288,7 +292,7 @@ pub fn join_tasks(tasks: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Opening with O_TRUNC or O_CREAT would say the same of a file that is not there.
-fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+pub(super) fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
     let file = openat2(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), BENEATH)?;
     rustix::io::write(&file, value.as_bytes()).map(drop)
 }
@@ -305,16 +309,4 @@ pub(super) fn read(directory: BorrowedFd<'_>, file: &str) -> Result<String, Errn
 
 fn call(call: &'static str, path: &Path, errno: Errno) -> CgroupError {
     CgroupError::Call { call, path: path.to_owned(), source: errno.into() }
-}
-
-/// Removes a group above a container's if nothing is in it any more; another container's stays.
-///
-/// # Errors
-///
-/// Any refusal but "not empty" and "not there".
-pub(crate) fn remove_if_empty(path: &Path) -> Result<(), CgroupError> {
-    match rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
-        Err(errno) => Err(call("rmdir", path, errno)),
-    }
 }

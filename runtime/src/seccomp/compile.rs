@@ -206,14 +206,15 @@ fn by_number(abi: &Abi, rules: &[Rules<'_>], default: &Default) -> Result<Vec<so
     let decisions = decisions(abi, rules, default.verdict)?;
     let mut ranges: Vec<Range> = Vec::new();
     let mut last = None;
-    for number in 0..=abi.newest() {
+    let newest = abi.newest();
+    for number in 0..=newest {
         let decision = decisions.get(&number).cloned().unwrap_or(Decision::Always(default.verdict));
         if last.as_ref() != Some(&decision) {
             ranges.push(Range { first: number, code: code(&decision, default.verdict) });
             last = Some(decision);
         }
     }
-    ranges.push(Range { first: abi.newest() + 1, code: vec![tree::verdict(default.unknown)] });
+    ranges.push(Range { first: newest + 1, code: vec![tree::verdict(default.unknown)] });
     ranges.push(Range { first: X32_BIT, code: vec![tree::verdict(NO_SUCH_CALL)] });
 
     let mut program = vec![tree::load(tree::NUMBER)];
@@ -222,10 +223,11 @@ fn by_number(abi: &Abi, rules: &[Rules<'_>], default: &Default) -> Result<Vec<so
 }
 
 fn decisions(abi: &Abi, rules: &[Rules<'_>], default: u32) -> Result<BTreeMap<u32, Decision>, CompileError> {
+    let numbers = abi.numbers();
     let mut decisions: BTreeMap<u32, Decision> = BTreeMap::new();
     for rule in rules.iter().filter(|rule| rule.verdict != default) {
         for name in rule.names {
-            let Some(number) = abi.number(name) else { continue };
+            let Some(&number) = numbers.get(name.as_str()) else { continue };
             let known = decisions.entry(number).or_insert_with(|| Decision::Tried(Vec::new()));
             match known {
                 Decision::Always(_) => {}

@@ -3,6 +3,11 @@
 //! Source: `arch/x86/entry/syscalls/syscall_64.tbl` and `syscall_32.tbl` up to Linux 6.18. A test
 //! holds the tables against the C library's kernel headers.
 
+use std::collections::HashMap;
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the runtime has no table of system calls for this machine: add it to seccomp/names.rs");
+
 /// The names and numbers of one instruction set.
 ///
 /// A block is the number of its first call, and then names in number order: ten a line, so that
@@ -15,14 +20,20 @@ pub(crate) struct Abi {
 }
 
 impl Abi {
-    /// The number of a call, or `None` for a name that this instruction set does not have.
-    pub(crate) fn number(&self, name: &str) -> Option<u32> {
-        self.calls().find(|&(_, known)| known == name).map(|(number, _)| number)
+    /// The number of each call by its name.
+    pub(crate) fn numbers(&self) -> HashMap<&'static str, u32> {
+        self.calls().map(|(number, name)| (name, number)).collect()
     }
 
     /// The highest number in the table.
     pub(crate) fn newest(&self) -> u32 {
-        self.calls().map(|(number, _)| number).max().unwrap_or(0)
+        self.calls().last().map_or(0, |(number, _)| number)
+    }
+
+    /// The number of one call.
+    #[cfg(test)]
+    pub(crate) fn number(&self, name: &str) -> Option<u32> {
+        self.numbers().get(name).copied()
     }
 
     /// Every call, in number order.

@@ -1,0 +1,223 @@
+//! The end of a group: whoever is in it is killed, then it is removed.
+//!
+//! Works on a bare path too, because a replayed journal knows nothing else. v2 has `cgroup.kill` (Linux
+//! 5.14) and tells of changes through `cgroup.events`. v1 has the list of processes, and in the freezer's
+//! hierarchy `freezer.state`: frozen, a fork bomb cannot outrun the list.
+use super::tree::{self, DIRECTORY};
+use crate::limits::CGROUP_EMPTY;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// How long to wait before looking again where no event is to be had: v1, or a child group in the way.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+
+/// Processes pinned by a descriptor each at one time.
+const BATCH: usize = 256;
+
+/// A control group is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The path leads somewhere else: nothing was touched.
+    #[error("remove the control group {}: it is not in a cgroup file system", .path.display())]
+    NotACgroup {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Processes in it do not end, although they were killed.
+    #[error("remove the control group {}: its processes {pids:?} survived SIGKILL", .path.display())]
+    StillPopulated {
+        /// The group.
+        path: PathBuf,
+        /// Who is left.
+        pids: Vec<i32>,
+    },
+    /// The kernel refused a call.
+    #[error("remove the control group {}: {call}", .path.display())]
+    Kernel {
+        /// The group.
+        path: PathBuf,
+        /// Which call failed.
+        call: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// Kills everything in the group at `path` and below, then removes it. Nothing there is success.
+///
+/// # Errors
+///
+/// [`RemoveError`]: the path is no control group, or processes in it do not end within ten seconds.
+pub(crate) fn remove(path: &Path) -> Result<(), RemoveError> {
+    let failed =
+        |call| move |errno: Errno| RemoveError::Kernel { path: path.to_owned(), call, source: errno.into() };
+    let deadline = Instant::now() + CGROUP_EMPTY;
+    let group = match rustix::fs::open(path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(group) => group,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(failed("open")(errno)),
+    };
+    if tree::version(group.as_fd()).map_err(failed("statfs"))?.is_none() {
+        return Err(RemoveError::NotACgroup { path: path.to_owned() });
+    }
+    loop {
+        match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY | Errno::NOTEMPTY) => {}
+            Err(errno) => return Err(failed("rmdir")(errno)),
+        }
+        kill(group.as_fd()).map_err(failed("kill its processes"))?;
+        if Instant::now() >= deadline {
+            let pids = members(group.as_fd()).unwrap_or_default();
+            return Err(RemoveError::StillPopulated { path: path.to_owned(), pids });
+        }
+        wait_for_change(group.as_fd()).map_err(failed("poll"))?;
+        remove_children(group.as_fd()).map_err(failed("remove a child group"))?;
+    }
+}
+
+/// Removes a group above a container's if nothing is in it any more; another container's stays.
+///
+/// # Errors
+///
+/// [`RemoveError::Kernel`] for any refusal but "not empty" and "not there".
+pub(crate) fn remove_if_empty(path: &Path) -> Result<(), RemoveError> {
+    match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
+        Err(errno) => Err(RemoveError::Kernel { path: path.to_owned(), call: "rmdir", source: errno.into() }),
+    }
+}
+
+/// Sends SIGKILL to everything in a group and below. On v1 give the group of the freezer's hierarchy:
+/// in another one, what forks fast enough escapes a single call.
+///
+/// # Errors
+///
+/// The kernel's answer. Processes and groups that are gone already are none.
+pub fn kill_all(group: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(kill(group)?)
+}
+
+fn kill(group: BorrowedFd<'_>) -> Result<(), Errno> {
+    if tree::write(group, "cgroup.kill", "1").is_ok() {
+        return Ok(()); // The groups below are its too.
+    }
+    // Outside the freezer's hierarchy there is no such file, and on v2 before 5.14 another one.
+    let frozen = tree::write(group, "freezer.state", "FROZEN").is_ok();
+    let killed = kill_listed(group).and_then(|()| for_each_child(group, &mut kill));
+    if frozen {
+        tree::write(group, "freezer.state", "THAWED")?; // A frozen process only dies once it is thawed.
+    }
+    killed
+}
+
+fn kill_listed(group: BorrowedFd<'_>) -> Result<(), Errno> {
+    for batch in members(group)?.chunks(BATCH) {
+        let mut held = Vec::new();
+        for &number in batch {
+            match Pid::from_raw(number).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+                Some(Ok(pidfd)) => held.push((number, pidfd)),
+                None | Some(Err(Errno::SRCH)) => {}
+                Some(Err(errno)) => return Err(errno),
+            }
+        }
+        // The number may have passed to a stranger before it was pinned; a second look at the list tells.
+        let still_listed = members(group)?;
+        for (_, pidfd) in held.iter().filter(|(number, _)| still_listed.contains(number)) {
+            match pidfd_send_signal(pidfd, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The processes of a group; none if the group went meanwhile.
+fn members(group: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
+    match tree::read(group, "cgroup.procs") {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Waits until `cgroup.events` changes or a moment has passed; v1 tells of nothing, so there it is time.
+fn wait_for_change(group: BorrowedFd<'_>) -> Result<(), Errno> {
+    let events = openat(group, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let polled = match &events {
+        Ok(events) => poll(&mut [PollFd::new(events, PollFlags::PRI)], Some(&LOOK_AGAIN)),
+        Err(_) => poll(&mut [], Some(&LOOK_AGAIN)),
+    };
+    match polled {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn remove_children(group: BorrowedFd<'_>) -> Result<(), Errno> {
+    for_each_child(group, &mut remove_children)?;
+    for name in child_names(group)? {
+        match unlinkat(group, &*name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => {} // The outer loop comes back.
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+type ForChild<'a> = dyn FnMut(BorrowedFd<'_>) -> Result<(), Errno> + 'a;
+
+fn for_each_child(group: BorrowedFd<'_>, act: &mut ForChild<'_>) -> Result<(), Errno> {
+    for name in child_names(group)? {
+        let child: OwnedFd = match openat(group, &*name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(child) => child,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        act(child.as_fd())?;
+    }
+    Ok(())
+}
+
+fn child_names(group: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    let entries = match Dir::read_from(group) {
+        Ok(entries) => entries,
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(names),
+        Err(errno) => return Err(errno),
+    };
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(Errno::NOENT | Errno::NODEV) => break,
+            Err(errno) => return Err(errno),
+        };
+        let dots = entry.file_name() == c"." || entry.file_name() == c"..";
+        if entry.file_type() == FileType::Directory && !dots {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_no_control_group_is_never_touched() {
+        let scratch = tempfile::tempdir().unwrap();
+        let error = remove(scratch.path()).unwrap_err();
+        assert!(matches!(error, RemoveError::NotACgroup { .. }), "{error}");
+        assert!(scratch.path().exists());
+        remove(&scratch.path().join("absent")).unwrap();
+    }
+}
