@@ -36,7 +36,10 @@ pub fn mount_overlay(lower: &ImageMount, upper_parent: &Path, at: &Path) -> Resu
     copy_root(lower.root(), &upper).map_err(|(call, error)| prepare(at, call, error))?;
     let parts = Parts { lower: lower.root(), upper, work };
     match by_descriptor(&parts, at) {
-        Err(error) if is_refused_with(&error, Errno::INVAL) => by_name(&parts, at),
+        // Invalid since the new interface came to overlayfs in 6.5, not supported before.
+        Err(error) if [Errno::INVAL, Errno::NOTSUP].iter().any(|number| is_refused_with(&error, *number)) => {
+            by_name(&parts, at)
+        }
         result => result,
     }
 }

@@ -13,4 +13,11 @@ mod merge_model;
 mod mount;
 mod namespace;
 mod round_trip;
+mod round_trip_large;
+mod round_trip_packages;
 mod snapshot;
+mod umoci;
+mod written;
+
+/// Where umoci unpacks: not a tmpfs, which keeps no `user.` attributes before Linux 6.6.
+const DISK: &str = "/var/tmp";

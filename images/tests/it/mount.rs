@@ -10,8 +10,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::layer_tar::{Entry, dir, file, index, symlink, tar};
 use crate::namespace::in_own_mount_namespace;
-use crate::round_trip::{Written, write};
+
 use crate::snapshot::xattrs;
+use crate::written::{Written, write};
 
 fn written(entries: &[Entry]) -> Written {
     write(vec![index(&tar(entries)).unwrap()])
@@ -65,7 +66,7 @@ fn the_overlay_takes_owner_mode_time_and_attributes_of_the_images_root() {
         let metadata = fs::metadata(&at).unwrap();
         assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (12, 34, 0o1751));
         assert_eq!(metadata.mtime(), 1_234_567_890);
-        assert_eq!(xattrs(&at), [(b"user.root".to_vec(), b"yes".to_vec())]);
+        assert_eq!(xattrs(&at), [("user.root".into(), "yes".into())]);
         let flags = fstatvfs(&merged).unwrap().f_flag;
         let refused = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
         assert!(!flags.intersects(refused | StatVfsMountFlags::NOEXEC), "{flags:?}");

@@ -18,9 +18,9 @@ pub struct Seen {
     pub modified: (i64, i64),
     pub device: u64,
     pub size: u64,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<(String, String)>,
     /// Link target, or SHA-256 of a file.
-    pub contents: Vec<u8>,
+    pub contents: String,
     /// The first path, in order, of the same inode.
     pub same_as: PathBuf,
 }
@@ -51,9 +51,9 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, Seen> {
 fn look(path: &Path, metadata: &Metadata, same_as: PathBuf) -> Seen {
     let kind = metadata.file_type();
     let contents = match () {
-        () if kind.is_symlink() => fs::read_link(path).unwrap().as_os_str().as_bytes().to_vec(),
+        () if kind.is_symlink() => readable(fs::read_link(path).unwrap().as_os_str().as_bytes()),
         () if kind.is_file() => hash(path),
-        () => Vec::new(),
+        () => String::new(),
     };
     let is_device = kind.is_char_device() || kind.is_block_device();
     Seen {
@@ -69,18 +69,28 @@ fn look(path: &Path, metadata: &Metadata, same_as: PathBuf) -> Seen {
     }
 }
 
-fn hash(path: &Path) -> Vec<u8> {
+/// Short bytes escaped, long ones as their sum, so that a failing test can be read.
+pub fn readable(bytes: &[u8]) -> String {
+    if bytes.len() <= 100 { bytes.escape_ascii().to_string() } else { hex(&Sha256::digest(bytes)) }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash(path: &Path) -> String {
     let mut file = fs::File::open(path).unwrap_or_else(|error| panic!("open {path:?}: {error}"));
     let (mut sum, mut block) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut block).unwrap_or_else(|error| panic!("read {path:?}: {error}")) {
-            0 => return sum.finalize().to_vec(),
+            0 => return hex(&sum.finalize()),
             count => sum.update(&block[..count]),
         }
     }
 }
 
-pub fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// Names and values, both readable.
+pub fn xattrs(path: &Path) -> Vec<(String, String)> {
     let mut names = vec![0; 65_536];
     let length = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap();
     let mut all: Vec<_> = names[..length]
@@ -90,7 +100,7 @@ pub fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
             let mut value = vec![0; 65_536];
             let length =
                 rustix::fs::lgetxattr(path, CString::new(name).unwrap(), value.as_mut_slice()).unwrap();
-            (name.to_vec(), value[..length].to_vec())
+            (readable(name), readable(&value[..length]))
         })
         .collect();
     all.sort();
