@@ -236,7 +236,7 @@ impl ConfigFile {
     /// What one container may use.
     pub fn container_limits(&self) -> crate::spec::Limits {
         crate::spec::Limits {
-            pids: self.limits.pids.map_or(DEFAULT_PIDS, i64::from),
+            pids: Some(self.limits.pids.map_or(DEFAULT_PIDS, i64::from)),
             memory_bytes: self.limits.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
             shm_bytes: DEFAULT_SHM_BYTES,
         }
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(file.worker_pool(), "p/w");
         assert_eq!(file.log_bytes(), 100);
         assert_eq!(file.container_limits().memory_bytes, Some(5));
-        assert_eq!(file.container_limits().pids, 7);
+        assert_eq!(file.container_limits().pids, Some(7));
         assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));
         assert!(file.skips_compression("a.x") && !file.skips_compression("a.gz"));
     }

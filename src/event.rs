@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use crate::queue::{ErrorReason, StorageType};
+use crate::task::resolution::State;
 use crate::timestamp::Timestamp;
 
 /// Something that happened.
@@ -100,7 +101,7 @@ pub enum Event<'a> {
         /// Which run of it.
         run_id: u32,
         /// `completed`, `failed` or `exception`.
-        state: &'a str,
+        state: State,
         /// The reason of an exception.
         reason: Option<&'a str>,
         /// What the log's footer says.

@@ -1,5 +1,28 @@
-//! The worker.
+//! A Taskcluster docker-worker without a Docker daemon: the worker.
+//!
+//! The worker decides policy: which task runs, with which image, what its container may see and do,
+//! and what becomes of its log and artifacts. Carrying that out is the work of two other crates:
+//! `images` brings an image into the store and mounts it, `runtime` executes an OCI Spec.
+//!
+//! ```text
+//!   cli ──► task: Claimed ► Validated ► ImageReady ► Running ► Resolving ► Resolved
+//!             │        │         │           │           │          │
+//!           queue   payload,   images,     spec ──►   runtime    artifacts,
+//!                   scopes     caches    (OCI Spec)   (monitor)  log, queue
+//! ```
+//!
+//! # Terminology
+//!
+//! * **Task**, **run**: a task is defined once and may be run several times; a run is what a worker
+//!   claims and resolves.
+//! * **Resolution**: how a run ended: completed, failed, or an exception with a reason.
+//! * **Log**: what the task printed between the worker's own lines; one file while the task runs.
+//! * **Artifact**: a file that outlives its run, under a name.
+//! * **Cache**: a named directory that outlives its run and serves the next task that names it.
+//! * **Feature**: something a task can have beside its command; one file in `features/`.
+//! * **Monitor**: the process of the runtime that watches over one container.
 #![forbid(unsafe_code)]
+
 pub mod artifact;
 pub mod cache;
 pub mod cleanup;
@@ -7,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod features;
+pub mod host;
 pub mod queue;
 pub mod readiness;
 pub mod root;

@@ -1,2 +1,6 @@
 //! The worker's executable: argv to command, nothing else.
-fn main() {}
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    docker_worker::cli::main()
+}

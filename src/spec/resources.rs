@@ -13,8 +13,8 @@ pub const DEFAULT_SHM_BYTES: u64 = 1_800_000_000;
 /// What one container may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Processes and threads.
-    pub pids: i64,
+    /// Processes and threads; `None` sets no limit.
+    pub pids: Option<i64>,
     /// Memory in bytes, page cache included; `None` leaves it to what holds for all tasks together.
     pub memory_bytes: Option<i64>,
     /// Size of `/dev/shm` in bytes; what lies there counts as memory too.
@@ -23,7 +23,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pids: DEFAULT_PIDS, memory_bytes: None, shm_bytes: DEFAULT_SHM_BYTES }
+        Self { pids: Some(DEFAULT_PIDS), memory_bytes: None, shm_bytes: DEFAULT_SHM_BYTES }
     }
 }
 
@@ -35,10 +35,13 @@ pub fn memory_for_tasks(total_bytes: u64) -> u64 {
 }
 
 pub(super) fn resources(limits: &Limits) -> LinuxResources {
-    let mut pids = LinuxPids::default();
-    pids.set_limit(limits.pids);
     let mut resources = LinuxResources::default();
-    resources.set_devices(Some(devices::rules())).set_pids(Some(pids));
+    resources.set_devices(Some(devices::rules()));
+    if let Some(most) = limits.pids {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(most);
+        resources.set_pids(Some(pids));
+    }
     if let Some(bytes) = limits.memory_bytes {
         let mut memory = LinuxMemory::default();
         memory.set_limit(Some(bytes));

@@ -220,7 +220,7 @@ fn read_payload(worker: &Worker, claim: &Claim) -> (Option<Payload>, Vec<Finding
         expires: claim.task.expires,
         origin: worker.origin,
         disabled_features: &disabled,
-        pointer: "",
+        pointer: worker.payload_pointer,
     };
     Payload::parse(&claim.task.payload, &context)
 }

@@ -42,6 +42,8 @@ pub struct Worker {
     pub events: Events,
     /// Who writes the tasks.
     pub origin: Origin,
+    /// Where payloads are in the documents that they came in: findings point there.
+    pub payload_pointer: &'static str,
     /// What this host is.
     pub host: HostPart,
     /// Shows how pulls go on.

@@ -1,0 +1,61 @@
+//! `docker-worker check`: what this host offers and lacks, with the remedy.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{FAILED, HOST_UNFIT};
+use crate::config::Config;
+use crate::host::{self, Facts, Item, Status};
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Prints one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    status: Status,
+    items: &'a [Item],
+}
+
+/// Prints the report; the status is 0 when tasks can run.
+pub fn main(options: &CheckArguments, config: &Config) -> ExitCode {
+    let items = host::items(&Facts::gather(config));
+    let status = items.iter().map(|item| item.status).max().unwrap_or(Status::Works);
+    let text = if options.json { as_json(status, &items) } else { as_text(&items) };
+    if io::stdout().write_all(text.as_bytes()).is_err() {
+        return ExitCode::from(FAILED);
+    }
+    match status {
+        Status::Works | Status::Degraded => ExitCode::SUCCESS,
+        Status::Missing => ExitCode::from(HOST_UNFIT),
+    }
+}
+
+fn as_json(status: Status, items: &[Item]) -> String {
+    let report = Report { status, items };
+    // Plain strings and words: there is nothing that JSON cannot hold.
+    serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+}
+
+fn as_text(items: &[Item]) -> String {
+    let mut text = String::new();
+    for Item { name, status, found, remedy } in items {
+        let status = match status {
+            Status::Works => "works",
+            Status::Degraded => "degraded",
+            Status::Missing => "missing",
+        };
+        text += &format!("{status:<9} {name:<17} {found}\n");
+        if let Some(remedy) = remedy {
+            text += &format!("{:<27} remedy: {remedy}\n", "");
+        }
+    }
+    text
+}

@@ -1,0 +1,35 @@
+//! `docker-worker cleanup`: undo whatever a crash left behind.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{FAILED, HOST_UNFIT, complain};
+use crate::cleanup::clean_up;
+use crate::config::Config;
+use crate::task::error::chain;
+
+/// Options of `cleanup`.
+#[derive(Debug, Args)]
+pub struct CleanupArguments {}
+
+/// Cleans up; the status is 0 when nothing is left.
+pub fn main(_options: &CleanupArguments, config: &Config) -> ExitCode {
+    if !rustix::process::geteuid().is_root() {
+        return complain(HOST_UNFIT, "cleanup needs root: run it with sudo");
+    }
+    let sweep = match clean_up(&config.directories) {
+        Ok(sweep) => sweep,
+        Err(error) => return complain(FAILED, &format!("failed to {}", chain(&error))),
+    };
+    for id in &sweep.removed {
+        eprintln!("docker-worker: removed what was left of container {id}");
+    }
+    for (id, error) in &sweep.failed {
+        eprintln!("docker-worker: container {id}: failed to {}", chain(error));
+    }
+    if !sweep.alive.is_empty() {
+        eprintln!("docker-worker: left {} running container(s) alone", sweep.alive.len());
+    }
+    if sweep.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
