@@ -8,5 +8,6 @@
 
 mod architecture;
 mod fixtures;
+mod payload;
 mod queue;
 mod support;

@@ -133,6 +133,7 @@ fn is_deeper_than(value: &Value, levels: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -247,5 +248,14 @@ mod tests {
 
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), ["*a"; 5_000].join(", "));
         assert!(matches!(read(long.as_bytes()), Err(DocumentError::Yaml { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_object_or_an_error(text in "[-\\[\\]{}:,?*&!|>'\"%@#~\\\\ \n\ta-c01.<=]{0,64}") {
+            if let Ok(document) = read(text.as_bytes()) {
+                prop_assert!(document.is_object());
+            }
+        }
     }
 }
