@@ -5,19 +5,22 @@ mod canary;
 mod fixtures;
 mod image;
 mod layer;
+mod observe;
 mod process;
 mod registry;
 mod scratch;
+mod scripted_server;
 mod worker;
 
 pub use canary::Canary;
-pub use fixtures::{busybox_image, debian_image, probe_image};
-pub use image::{Image, WrittenImage};
+pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
+pub use image::Image;
 pub use layer::{
-    Compression, Entry, Layer, block, character, compress, dir, fifo, file, hardlink, sha256, symlink, tar,
-    typed,
+    Compression, Entry, Layer, block, character, dir, fifo, file, hardlink, sha256, symlink, tar,
 };
+pub use observe::observe;
 pub use process::{Finished, finish, tool};
 pub use registry::Registry;
 pub use scratch::Scratch;
+pub use scripted_server::ScriptedServer;
 pub use worker::{Run, Worker, runtime_executable, shell_payload};

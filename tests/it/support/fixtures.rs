@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use super::image::Image;
 use super::layer::{dir, file, sha256, symlink};
@@ -41,9 +41,16 @@ pub fn probe_image() -> Image {
 
 fn compiled_probe() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe.c");
-    let version = sha256(&fs::read(&source).unwrap()).replace(':', "-");
-    once(&format!("probe-{version}"), |out| {
-        tool("cc", &["-O1", "-static", "-Wall", "-o", text(out), text(&source)]);
+    compiled("probe", &fs::read_to_string(source).unwrap())
+}
+
+/// A static program of this C source.
+pub fn compiled(name: &str, source: &str) -> PathBuf {
+    let version = sha256(source.as_bytes()).replace(':', "-");
+    once(&format!("{name}-{version}"), |out| {
+        let file = out.with_extension("c");
+        fs::write(&file, source).unwrap();
+        tool("cc", &["-O1", "-static", "-Wall", "-Wextra", "-o", text(out), text(&file)]);
     })
 }
 
@@ -59,7 +66,14 @@ pub fn debian_image() -> String {
 
 /// Makes `name` in cargo's test directory unless a test process has made it before: the others wait.
 fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    if directory.join(name).exists() {
+        return directory.join(name);
+    }
+    if access(&directory, Access::WRITE_OK).is_err() {
+        // The virtual machine sees the target directory read-only, and its own /tmp vanishes with it.
+        directory = std::env::temp_dir();
+    }
     let done = directory.join(name);
     let lock = File::create(directory.join(format!("{name}.lock"))).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();

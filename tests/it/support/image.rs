@@ -1,7 +1,7 @@
 //! Images, honest or hostile, written as an OCI layout or as `docker save` writes them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,6 @@ pub struct Image {
 pub struct WrittenImage {
     /// `oci:DIR:latest`, as `--image` takes it.
     pub source: String,
-    pub directory: PathBuf,
     pub manifest: String,
     pub config: String,
     pub layers: Vec<String>,
@@ -93,7 +92,6 @@ impl Image {
         fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
         WrittenImage {
             source: format!("oci:{}:latest", directory.display()),
-            directory: directory.to_owned(),
             manifest,
             config: digest_of(&config),
             layers: layers.iter().map(digest_of).collect(),

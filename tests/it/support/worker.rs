@@ -33,10 +33,17 @@ pub struct Run {
 }
 
 impl Run {
-    /// What the command printed: the log without the worker's own lines, with plain line ends.
+    /// What the command printed, with plain line ends: what stands between the worker's lines around it.
     pub fn output(&self) -> String {
-        let lines = self.log.lines().filter(|line| !line.starts_with("[taskcluster"));
+        let (_, rest) = self.log.split_once("=== Task Starting ===").unwrap_or_default();
+        let (output, _) = rest.split_once("=== Task Finished ===").unwrap_or((rest, ""));
+        let lines = output.lines().skip(1).filter(|line| !line.starts_with("[taskcluster"));
         lines.map(|line| format!("{}\n", line.trim_end_matches('\r'))).collect()
+    }
+
+    /// Everything that task author and operator read.
+    pub fn words(&self) -> String {
+        format!("{}\n{}", self.log, self.stderr)
     }
 
     /// Fails the test unless the run ended with `status`; everything known is in the message.
