@@ -138,33 +138,40 @@ fn walk(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupError> 
         }
         let parent = directory;
         path.push(part);
-        directory = match open_child(parent.as_fd(), part) {
-            Err(Errno::NOENT) => {
-                // The container's own group goes with whatever is in it; one above only when empty.
-                let step = match parts.peek() {
+        directory = match (open_child(parent.as_fd(), part), parts.peek()) {
+            (Ok(above), Some(_)) => above,
+            (Ok(left_behind), None) => {
+                refuse_if_in_use(left_behind.as_fd(), &path)?;
+                journal.record(&UndoStep::RemoveCgroup { path: path.clone() })?;
+                left_behind
+            }
+            (Err(Errno::NOENT), below) => {
+                // The container's own group goes with whatever is in it; one above it only when empty.
+                journal.record(&match below {
                     None => UndoStep::RemoveCgroup { path: path.clone() },
                     Some(_) => UndoStep::RemoveEmptyCgroup { path: path.clone() },
-                };
-                journal.record(&step)?;
-                match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(errno) => return Err(call("mkdir", &path, errno)),
-                }
-                open_child(parent.as_fd(), part)
+                })?;
+                make_child(parent.as_fd(), part).map_err(|errno| call("mkdir", &path, errno))?
             }
-            opened => opened,
-        }
-        .map_err(|errno| call("open", &path, errno))?;
+            (Err(errno), _) => return Err(call("open", &path, errno)),
+        };
         if group.has("cpuset") && group.version == Version::V1 {
             inherit_cpuset(parent.as_fd(), directory.as_fd(), &path)?;
         }
     }
-    let members = read(directory.as_fd(), "cgroup.procs")
-        .map_err(|errno| call("read cgroup.procs of", &path, errno))?;
-    if !members.trim().is_empty() {
-        return Err(CgroupError::InUse { directory: path });
-    }
     Ok(OpenGroup { group: group.clone(), directory })
+}
+
+fn make_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => open_child(parent, name),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn refuse_if_in_use(group: BorrowedFd<'_>, path: &Path) -> Result<(), CgroupError> {
+    let members = read(group, "cgroup.procs").map_err(|errno| call("read cgroup.procs of", path, errno))?;
+    if members.is_empty() { Ok(()) } else { Err(CgroupError::InUse { directory: path.to_owned() }) }
 }
 
 fn open_hierarchy(group: &Group) -> Result<OwnedFd, CgroupError> {

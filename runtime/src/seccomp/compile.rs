@@ -64,16 +64,8 @@ pub enum CompileError {
         max: u32,
     },
     /// A call has arguments 0 to 5.
-    #[error("compile {at}: argument {index} does not exist; a system call has arguments 0 to 5")]
+    #[error("compile {at}: an index is out of range; a system call has arguments 0 to 5")]
     Argument {
-        /// Where.
-        at: String,
-        /// As given.
-        index: usize,
-    },
-    /// A rule that would match everything must say so by leaving `args` out.
-    #[error("compile {at}: a rule has an empty condition")]
-    NoCondition {
         /// Where.
         at: String,
     },
@@ -102,7 +94,7 @@ struct Rules<'a> {
 }
 
 /// What happens to calls without a rule.
-struct Default {
+struct Fallback {
     verdict: u32,
     /// To calls that are newer than this build: a permissive profile lets them through.
     unknown: u32,
@@ -122,7 +114,7 @@ enum Decision {
 ///
 /// [`CompileError`] names what cannot be honoured.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, CompileError> {
-    let default = Default::of(profile)?;
+    let default = Fallback::of(profile)?;
     let rules = profile
         .syscalls()
         .iter()
@@ -151,7 +143,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, CompileError> {
     Ok(Filter { program, flags: flags(profile)? })
 }
 
-impl Default {
+impl Fallback {
     fn of(profile: &LinuxSeccomp) -> Result<Self, CompileError> {
         let verdict = verdict(profile.default_action(), profile.default_errno_ret(), "/defaultErrnoRet")?;
         let unknown = match profile.default_action() {
@@ -202,7 +194,7 @@ fn flags(profile: &LinuxSeccomp) -> Result<u64, CompileError> {
 }
 
 /// Loads the number, searches its range, decides.
-fn by_number(abi: &Abi, rules: &[Rules<'_>], default: &Default) -> Result<Vec<sock_filter>, CompileError> {
+fn by_number(abi: &Abi, rules: &[Rules<'_>], default: &Fallback) -> Result<Vec<sock_filter>, CompileError> {
     let decisions = decisions(abi, rules, default.verdict)?;
     let mut ranges: Vec<Range> = Vec::new();
     let mut last = None;
@@ -234,7 +226,10 @@ fn decisions(abi: &Abi, rules: &[Rules<'_>], default: u32) -> Result<BTreeMap<u3
                 Decision::Tried(_) if rule.alternatives.is_empty() => *known = Decision::Always(rule.verdict),
                 Decision::Tried(earlier) => {
                     for conditions in &rule.alternatives {
-                        earlier.push((translate(abi, name, conditions, &rule.at)?, rule.verdict));
+                        let translated = translate(abi, name, conditions);
+                        let at = || format!("{}/args", rule.at);
+                        let translated = translated.ok_or_else(|| CompileError::Argument { at: at() })?;
+                        earlier.push((translated, rule.verdict));
                     }
                 }
             }
@@ -259,21 +254,14 @@ fn code(decision: &Decision, default: u32) -> Vec<sock_filter> {
     }
 }
 
-fn translate(
-    abi: &Abi,
-    name: &str,
-    conditions: &[LinuxSeccompArg],
-    at: &str,
-) -> Result<SeccompRule, CompileError> {
+/// `None` for an index above 5, which is all that `seccompiler` checks here: there is a condition.
+fn translate(abi: &Abi, name: &str, conditions: &[LinuxSeccompArg]) -> Option<SeccompRule> {
     let translated = conditions.iter().map(|condition| {
-        let index = u8::try_from(condition.index()).unwrap_or(u8::MAX);
+        let index = u8::try_from(condition.index()).ok()?;
         let (operator, value) = compare(condition);
-        // The index is all that it checks.
-        SeccompCondition::new(index, width(abi, name, condition.index()), operator, value)
-            .map_err(|_| CompileError::Argument { at: format!("{at}/args"), index: condition.index() })
+        SeccompCondition::new(index, width(abi, name, condition.index()), operator, value).ok()
     });
-    let translated = translated.collect::<Result<Vec<_>, _>>()?;
-    SeccompRule::new(translated).map_err(|_| CompileError::NoCondition { at: at.to_owned() })
+    SeccompRule::new(translated.collect::<Option<_>>()?).ok()
 }
 
 fn width(abi: &Abi, name: &str, argument: usize) -> SeccompCmpArgLen {
@@ -344,7 +332,7 @@ mod tests {
                         { "index": 6, "value": 0, "op": "SCMP_CMP_EQ" }
                     ] }
                 ] }),
-                CompileError::Argument { at: "/syscalls/0/args".into(), index: 6 },
+                CompileError::Argument { at: "/syscalls/0/args".into() },
             ),
             (
                 json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] }),

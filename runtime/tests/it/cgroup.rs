@@ -33,6 +33,11 @@ fn a_group_with_processes_is_refused() {
 }
 
 #[test]
+fn an_empty_group_that_was_left_behind_is_used_and_removed() {
+    groups::an_empty_group_that_was_left_behind_is_used_and_removed();
+}
+
+#[test]
 fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
     groups::a_value_that_the_kernel_refuses_is_named_with_its_file();
 }

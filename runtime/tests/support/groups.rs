@@ -174,6 +174,14 @@ pub fn a_group_with_processes_is_refused() {
     child.wait().unwrap();
 }
 
+pub fn an_empty_group_that_was_left_behind_is_used_and_removed() {
+    let first = Container::create(&json!({}));
+    let directories = first.directories();
+    let second = Container::create_below(Probe::build(), &first.parent, &json!({})).unwrap();
+    second.undo();
+    assert!(directories.iter().all(|directory| !directory.exists()), "{directories:?}");
+}
+
 pub fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
     let text =
         Container::try_create(&json!({ "cpu": { "cpus": "4000" } })).err().expect("no such CPU").to_string();
