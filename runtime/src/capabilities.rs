@@ -102,6 +102,18 @@ impl CapabilitySets {
     }
 }
 
+impl CapabilitySets {
+    /// The bounding set, for a line of text: sorted names.
+    pub fn bounding(&self) -> String {
+        names(&self.bounding)
+    }
+
+    /// The effective set, for a line of text: sorted names.
+    pub fn effective(&self) -> String {
+        names(&self.effective)
+    }
+}
+
 /// Takes names that this build does not know out of a raw `process.capabilities` object, and
 /// returns them, so that the caller can warn about each.
 ///

@@ -1,1 +1,197 @@
-//! Not there yet.
+//! The command line: that of runc, as far as it goes.
+
+mod create;
+mod delete;
+mod kill;
+mod list;
+mod log;
+mod plan;
+mod spec;
+mod start;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::Arg;
+
+use crate::execute::sentence;
+use crate::id::{ContainerId, ContainerIdError};
+use crate::launch::{Failed, FailureKind};
+use log::Log;
+
+const HELP: &str = "\
+docker-worker-runtime runs OCI containers.
+
+usage: docker-worker-runtime [OPTIONS] COMMAND [ARGUMENTS]
+
+commands:
+  run [-b DIR] ID          start a container, wait for its end, remove it
+  create [-b DIR] ID       set a container up to the point where its command would start
+  start ID                 start the command of a created container
+  state ID                 print a container's state as JSON
+  kill ID [SIGNAL]         send a signal (default TERM) to a container's first process
+  delete [-f] ID           remove what is left of a stopped container; -f kills it first
+  list [-q] [-f json]      list containers
+  plan [-b DIR] [ID]       print what would be done, one step a line; needs no privilege
+  spec [-b DIR]            write an example config.json
+  features                 print what this runtime can do, as JSON
+
+options:
+  --root DIR               where states are kept (default /run/docker-worker-runtime)
+  --log FILE               append errors to FILE as well
+  --log-format text|json   how (default text)
+  --help, --version
+
+options of run and create:
+  -b, --bundle DIR         directory with config.json (default .)
+  --pid-file FILE          write PID 1's number there
+  --console-socket PATH    send the pty to this socket
+  --preserve-fds N         pass descriptors 3 to 2+N on to the command
+  --no-new-keyring         keep the session keyring
+  -d, --detach             run only: return once the command has started
+
+exit status of run: the command's own; 128 + n if signal n ended it; 127 if there is no such command;
+126 if it cannot be executed; 1 if the container could not be started; 2 for wrong use.
+";
+
+/// Options before the command.
+struct Global {
+    root: PathBuf,
+    log: Log,
+    systemd_cgroup: bool,
+}
+
+/// Why a command ended without success.
+#[derive(Debug)]
+enum Problem {
+    /// The command line is wrong. Exit status 2.
+    Usage(String),
+    /// Something failed, in one sentence. Exit status 1.
+    Failed(String),
+    /// The container did not start: the exit status says in which way.
+    NotStarted(Failed),
+}
+
+impl Problem {
+    /// A failure to do `what`.
+    fn because(what: &str, error: &dyn Error) -> Problem {
+        Problem::Failed(format!("failed to {what}: {}", sentence(error)))
+    }
+}
+
+impl From<lexopt::Error> for Problem {
+    fn from(error: lexopt::Error) -> Problem {
+        Problem::Usage(error.to_string())
+    }
+}
+
+impl From<ContainerIdError> for Problem {
+    fn from(error: ContainerIdError) -> Problem {
+        Problem::Usage(format!("failed to {error}"))
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let mut global = Global {
+        root: PathBuf::from("/run/docker-worker-runtime"),
+        log: Log::default(),
+        systemd_cgroup: false,
+    };
+    match dispatch(&mut global) {
+        Ok(status) => ExitCode::from(status),
+        Err(problem) => {
+            let (status, sentence) = match problem {
+                Problem::Usage(sentence) => (2, format!("{sentence} (see --help)")),
+                Problem::Failed(sentence) => (1, sentence),
+                Problem::NotStarted(failed) => (status_of(failed.kind), text_of(&failed)),
+            };
+            global.log.error(&sentence);
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn status_of(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::CommandNotFound => 127,
+        FailureKind::CommandNotExecutable => 126,
+        FailureKind::Spec | FailureKind::Host => 1,
+    }
+}
+
+fn text_of(failed: &Failed) -> String {
+    format!("failed to {} (step: {})", failed.message, failed.step)
+}
+
+fn dispatch(global: &mut Global) -> Result<u8, Problem> {
+    let mut arguments = lexopt::Parser::from_env();
+    let command = loop {
+        match arguments.next()? {
+            Some(Arg::Long("root")) => global.root = arguments.value()?.into(),
+            Some(Arg::Long("log")) => global.log.file = Some(arguments.value()?.into()),
+            Some(Arg::Long("log-format")) => global.log.format = log_format(&arguments.value()?)?,
+            Some(Arg::Long("systemd-cgroup")) => global.systemd_cgroup = true,
+            // Of runc; there is nothing more to say than is said anyway.
+            Some(Arg::Long("debug")) => {}
+            Some(Arg::Long("help") | Arg::Short('h')) => return print(HELP),
+            Some(Arg::Long("version") | Arg::Short('v')) => {
+                let version = env!("CARGO_PKG_VERSION");
+                let spec = crate::state::OCI_VERSION;
+                return print(&format!("docker-worker-runtime version {version}\nspec: {spec}\n"));
+            }
+            Some(Arg::Value(command)) => break command,
+            Some(other) => return Err(other.unexpected().into()),
+            None => return Err(Problem::Usage("give a command".into())),
+        }
+    };
+    match command.to_string_lossy().as_ref() {
+        "run" => create::run(global, arguments),
+        "create" => create::create(global, arguments),
+        "start" => start::start(global, arguments),
+        "state" => list::state(global, arguments),
+        "kill" => kill::kill(global, arguments),
+        "delete" => delete::delete(global, arguments),
+        "list" => list::list(global, arguments),
+        "plan" => plan::plan(arguments),
+        "spec" => spec::spec(arguments),
+        "features" => spec::features(arguments),
+        known @ ("exec" | "ps" | "pause" | "resume" | "update" | "events") => Err(Problem::Failed(format!(
+            "`{known}` is not there yet in this version of docker-worker-runtime"
+        ))),
+        other => Err(Problem::Usage(format!("unknown command {other:?}"))),
+    }
+}
+
+fn log_format(text: &OsString) -> Result<log::Format, Problem> {
+    match text.to_str() {
+        Some("json") => Ok(log::Format::Json),
+        Some("text") => Ok(log::Format::Text),
+        _ => Err(Problem::Usage(format!("unknown log format {text:?}: text or json"))),
+    }
+}
+
+/// Prints to standard output; that nobody reads it is no failure.
+fn print(text: &str) -> Result<u8, Problem> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Problem::because("write to standard output", &error))
+        }
+        _ => Ok(0),
+    }
+}
+
+/// The container's id, given once and nothing else.
+fn only_id(arguments: &mut lexopt::Parser) -> Result<ContainerId, Problem> {
+    let mut id = None;
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Value(text) if id.is_none() => id = Some(ContainerId::new(&text.to_string_lossy())?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    id.ok_or_else(|| Problem::Usage("give the container's id".into()))
+}

@@ -30,6 +30,7 @@
 //! `SOCK_SEQPACKET` message is either there as a whole or not.
 
 pub(crate) mod messages;
+pub(crate) mod self_exec;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -265,7 +266,7 @@ impl Monitor {
     ///
     /// Waiting failed, because somebody else reaped it.
     pub fn wait(&mut self) -> io::Result<Ended> {
-        wait::wait(self.pidfd.as_fd())
+        Ok(wait::wait(self.pidfd.as_fd())?.ended)
     }
 }
 

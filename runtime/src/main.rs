@@ -1,2 +1,5 @@
 //! The runtime's executable: everything is in `runtime::cli`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    runtime::cli::main()
+}

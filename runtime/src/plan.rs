@@ -1,1 +1,283 @@
-//! Not there yet.
+//! What will be done, before anything is: a Spec turned into a list of plain steps.
+//!
+//! [`plan`] is pure and total. All that it knows of the host is in [`HostFacts`], the same input gives the
+//! same text, and everything that is wrong with a Spec comes at once. `docker-worker-runtime plan` prints
+//! the lines; the executor is one `match` over them.
+//!
+//! The order of the child's steps is the order of isolation:
+//!
+//! ```text
+//! control groups → namespaces → private mounts → own procfs → host name, sysctls, loopback
+//!   → root attached → mounts → devices → pty → pivot_root: the host's tree is gone
+//!   → masks, read-only paths, read-only root → session, cwd, rlimits, label
+//!   → bounding set, groups, user → command found → ready → capabilities, seccomp → execve
+//! ```
+
+mod devices;
+pub mod mount_options;
+mod mounts;
+mod namespaces;
+mod process;
+mod step;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+
+pub use devices::{Device, Node};
+pub use mounts::{Mount, MountKind};
+pub use namespaces::Kind;
+pub use process::{Executable, Identity, Size, Terminal};
+pub use step::{ChildStep, Step, Undo};
+
+use crate::cgroup::{self, CgroupPlan};
+use crate::hooks::{self, Stage};
+use crate::host::HostFacts;
+use crate::id::ContainerId;
+use crate::seccomp::{self, Filter};
+use crate::spec::{Finding, join};
+use mount_options::{Attributes, Propagation, attr};
+use namespaces::Choices;
+
+/// All steps of one container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerPlan {
+    /// What the monitor does. [`Step::Fork`] is among them; what stands behind it runs while PID 1 waits
+    /// or works.
+    pub host: Vec<Step>,
+    /// What PID 1 does.
+    pub child: Vec<ChildStep>,
+    /// The filter that [`ChildStep::Seccomp`] installs.
+    pub filter: Option<Filter>,
+    /// The control groups that [`Step::CreateCgroup`] and its siblings speak of.
+    pub cgroups: CgroupPlan,
+}
+
+impl fmt::Display for ContainerPlan {
+    /// Each side under its heading, one step a line.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "host")?;
+        self.host.iter().try_for_each(|step| writeln!(out, "  {step}"))?;
+        writeln!(out, "container")?;
+        self.child.iter().try_for_each(|step| writeln!(out, "  {step}"))
+    }
+}
+
+/// A Spec that cannot be turned into steps, with everything that is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("plan the container: {}", join(findings))]
+pub struct PlanError {
+    /// At least one.
+    pub findings: Vec<Finding>,
+}
+
+/// Findings so far.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Finding { pointer: pointer.into(), message: message.into() });
+    }
+}
+
+/// An absent list is an empty one.
+fn list<T>(list: Option<&Vec<T>>) -> &[T] {
+    list.map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Turns `spec` into steps.
+///
+/// # Errors
+///
+/// Every finding at once.
+pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<ContainerPlan, PlanError> {
+    let mut findings = Findings::default();
+    if !spec.version().starts_with("1.") {
+        findings.add("/ociVersion", format!("{:?} is not a version 1 of the specification", spec.version()));
+    }
+    let choices = namespaces::choose(spec, &mut findings);
+    let mounts = mounts::mounts(spec, &mut findings);
+    let filter = filter(spec, &mut findings);
+    let cgroups = cgroups(id, spec, facts, &mut findings);
+    let root_path = process::root_path(spec, &mut findings);
+
+    let mut child = opening_steps(spec, &choices);
+    child.extend(mounts.mounts.iter().cloned().map(ChildStep::Mount));
+    if !mounts.dev_is_a_bind() {
+        child.extend(devices::steps(spec, &mut findings));
+    }
+    let process = process::check(spec, &mut findings);
+    child.extend(process.and_then(process::terminal).map(ChildStep::OpenTerminal));
+    child.extend(closing_steps(spec, &mut findings));
+    child.extend(
+        process
+            .map(|process| process::steps(process, filter.as_ref().map(Filter::instructions)))
+            .into_iter()
+            .flatten(),
+    );
+    let mut host = cgroup_steps(&cgroups);
+    host.extend(host_steps(&choices, &mounts, root_path, spec));
+    match findings.0 {
+        findings if findings.is_empty() => Ok(ContainerPlan { host, child, filter, cgroups }),
+        findings => Err(PlanError { findings }),
+    }
+}
+
+/// The groups of the Spec's `cgroupsPath`; without one, a group named for the container, beside the
+/// caller's own on v2 and below it on v1.
+fn cgroups(id: &ContainerId, spec: &Spec, facts: &HostFacts, findings: &mut Findings) -> CgroupPlan {
+    let none = CgroupPlan { groups: Vec::new(), device_program: None };
+    let Some(hierarchies) = &facts.hierarchies else {
+        findings
+            .add("/linux/resources", "this host has no cgroup file system: mount cgroup2 on /sys/fs/cgroup");
+        return none;
+    };
+    let linux = spec.linux().as_ref();
+    let path =
+        linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
+    let path = path.unwrap_or_else(|| PathBuf::from(id.as_str()));
+    match cgroup::plan(hierarchies, &path, linux.and_then(|linux| linux.resources().as_ref())) {
+        Ok(plan) => plan,
+        Err(errors) => {
+            for error in errors {
+                let pointer = match error {
+                    cgroup::PlanError::Path { .. } => "/linux/cgroupsPath",
+                    _ => "/linux/resources",
+                };
+                findings.add(pointer, error.to_string());
+            }
+            none
+        }
+    }
+}
+
+fn cgroup_steps(plan: &CgroupPlan) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (group, planned) in plan.groups.iter().enumerate() {
+        steps.push(Step::CreateCgroup { group, path: planned.directory() });
+        let settings = planned.settings.iter().cloned();
+        steps.extend(settings.map(|setting| Step::SetCgroup { group, setting }));
+    }
+    steps.extend(plan.device_program.as_ref().map(|_| Step::AttachDeviceRules));
+    steps
+}
+
+/// What the monitor does, with the undo of each step in [`Step::undo`].
+fn host_steps(choices: &Choices, mounts: &mounts::Mounts, root: PathBuf, spec: &Spec) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if mounts.shows_cgroups() {
+        steps.push(Step::CloneCgroups);
+    }
+    steps.extend(choices.joined().map(|(kind, path)| Step::OpenNamespace { kind, path: path.clone() }));
+    steps.push(Step::CloneRoot { path: root });
+    steps.extend(mounts.sources.iter().map(|source| Step::CloneBind {
+        mount: source.mount,
+        source: source.path.clone(),
+        depth: source.depth,
+    }));
+    steps.push(Step::Fork { namespaces: choices.for_fork() });
+    if choices.is_new(Kind::User) {
+        let linux = spec.linux().as_ref();
+        let users = list(linux.and_then(|linux| linux.uid_mappings().as_ref())).to_vec();
+        let groups = list(linux.and_then(|linux| linux.gid_mappings().as_ref())).to_vec();
+        steps.push(Step::MapUsers { users, groups });
+    }
+    if hooks::has(spec, Stage::CreateRuntime) {
+        steps.push(Step::Hooks { stage: Stage::CreateRuntime });
+    }
+    steps
+}
+
+/// From the new process to its attached root.
+fn opening_steps(spec: &Spec, choices: &Choices) -> Vec<ChildStep> {
+    let mut steps = vec![ChildStep::JoinCgroups];
+    steps.extend(
+        choices
+            .joined()
+            .filter(|(kind, _)| *kind != Kind::Pid)
+            .map(|(kind, _)| ChildStep::JoinNamespace { kind }),
+    );
+    if choices.is_new(Kind::User) {
+        steps.push(ChildStep::BecomeRoot);
+    }
+    if choices.is_new(Kind::Cgroup) {
+        // After the groups were joined: where the process is becomes the root of its view.
+        steps.push(ChildStep::UnshareCgroups);
+    }
+    steps.extend([ChildStep::NewKeyring, ChildStep::PrivateMounts, ChildStep::OpenProc]);
+    let process = spec.process().as_ref();
+    steps.extend(
+        process.and_then(|process| process.oom_score_adj()).map(|adjust| ChildStep::OomScore { adjust }),
+    );
+    if choices.is_new(Kind::Network) {
+        steps.push(ChildStep::LoopbackUp);
+    }
+    let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    steps.extend(named(spec.hostname()).map(|name| ChildStep::Hostname { name }));
+    steps.extend(named(spec.domainname()).map(|name| ChildStep::Domainname { name }));
+    let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
+    let mut sysctls: Vec<_> = sysctls.into_iter().flatten().collect();
+    sysctls.sort(); // A map has no order, and a plan reads the same each time.
+    steps.extend(
+        sysctls
+            .into_iter()
+            .map(|(name, value)| ChildStep::Sysctl { name: name.clone(), value: value.clone() }),
+    );
+    steps.push(ChildStep::AttachRoot);
+    steps
+}
+
+/// From the last hook that sees the host's tree to a root that is finished.
+fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
+    let mut steps = Vec::new();
+    if hooks::has(spec, Stage::CreateRuntime) {
+        // Not carried out by the child: it waits here until the monitor has run them.
+        steps.push(ChildStep::Hooks { stage: Stage::CreateRuntime });
+    }
+    if hooks::has(spec, Stage::CreateContainer) {
+        steps.push(ChildStep::Hooks { stage: Stage::CreateContainer });
+    }
+    steps.push(ChildStep::PivotRoot);
+    let linux = spec.linux().as_ref();
+    let paths = |paths: Option<&Vec<String>>| list(paths).iter().map(PathBuf::from).collect::<Vec<_>>();
+    let read_only = paths(linux.and_then(|linux| linux.readonly_paths().as_ref()));
+    let masked = paths(linux.and_then(|linux| linux.masked_paths().as_ref()));
+    for (pointer, listed) in [("/linux/readonlyPaths", &read_only), ("/linux/maskedPaths", &masked)] {
+        for (index, path) in listed.iter().enumerate().filter(|(_, path)| !path.is_absolute()) {
+            findings.add(format!("{pointer}/{index}"), format!("{path:?} is not absolute"));
+        }
+    }
+    steps.extend(read_only.into_iter().map(|path| ChildStep::ReadOnlyPath { path }));
+    steps.extend(masked.into_iter().map(|path| ChildStep::Mask { path }));
+    if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
+        let attributes = Attributes { set: attr::RDONLY, clear: 0 };
+        steps.push(ChildStep::RootAttributes { attributes });
+    }
+    if let Some(text) =
+        linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|text| !text.is_empty())
+    {
+        match Propagation::parse(text) {
+            Some((propagation, reach)) => steps.push(ChildStep::RootPropagation { propagation, reach }),
+            None => {
+                findings.add("/linux/rootfsPropagation", format!("{text:?} is not a kind of propagation"))
+            }
+        }
+    }
+    if hooks::has(spec, Stage::StartContainer) {
+        steps.push(ChildStep::Hooks { stage: Stage::StartContainer });
+    }
+    steps
+}
+
+fn filter(spec: &Spec, findings: &mut Findings) -> Option<Filter> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref())?;
+    match seccomp::compile(profile) {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            findings.add("/linux/seccomp", error.to_string());
+            None
+        }
+    }
+}

@@ -1,1 +1,393 @@
-//! Not there yet.
+//! What is known of a container between two commands: a directory below the state root.
+//!
+//! ```text
+//! <root>/<id>/            made with mkdir(2), which is the claim on the id; locked (flock) by whoever
+//!                         changes the container: the monitor of `run` for as long as it lives
+//!     state.json          written once PID 1 exists
+//!     journal             how the host's changes are undone
+//!     start.sock          only between `create` and `start`: PID 1 listens on it
+//! ```
+//!
+//! Whether a container runs is never stored: it is asked of PID 1, which is named by its number *and* its
+//! start time, and from then on by a pidfd.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ContainerId, ContainerIdError};
+use crate::journal::{UndoError, remove_tree};
+use crate::limits::SMALL_FILE_BYTES;
+
+/// The version of the OCI runtime specification that `state` answers by.
+pub const OCI_VERSION: &str = "1.2.0";
+
+/// A container's directory, open.
+#[derive(Debug)]
+pub struct ContainerDirectory {
+    id: ContainerId,
+    path: PathBuf,
+    /// Holds the lock; `None` in PID 1's copy of this value.
+    directory: Option<OwnedFd>,
+}
+
+/// The content of `state.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The container's id.
+    pub id: String,
+    /// PID 1's number on the host.
+    pub pid: i32,
+    /// PID 1's start time, in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
+    pub start_time: u64,
+    /// The bundle's absolute path.
+    pub bundle: PathBuf,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// `annotations` of the Spec.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The OCI runtime specification's status of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Being set up, or what a crash while setting up left.
+    Creating,
+    /// Set up, its command not started.
+    Created,
+    /// Its command runs.
+    Running,
+    /// PID 1 has ended.
+    Stopped,
+}
+
+/// A container, as far as the host knows it now.
+#[derive(Debug)]
+pub struct Known {
+    /// What was written down; `None` while it is being set up.
+    pub state: Option<State>,
+    /// Its status.
+    pub status: Status,
+    /// PID 1, if it lives.
+    pub init: Option<OwnedFd>,
+}
+
+/// A container's state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The id is taken.
+    #[error("create container {id}: there is one of that name; `delete {id}` it first")]
+    Exists {
+        /// The id.
+        id: ContainerId,
+    },
+    /// No such container.
+    #[error("find container {id} below {}: `list` shows those that exist", root.display())]
+    Missing {
+        /// The id.
+        id: ContainerId,
+        /// The state root.
+        root: PathBuf,
+    },
+    /// Another process of ours holds the lock.
+    #[error("change container {id}: another command or its monitor is at work on it")]
+    Busy {
+        /// The id.
+        id: ContainerId,
+    },
+    /// The kernel refused.
+    #[error("{call} {}", path.display())]
+    Kernel {
+        /// What was tried.
+        call: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// `state.json` is not ours.
+    #[error("read {}: it was not written by this program", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What JSON says.
+        source: serde_json::Error,
+    },
+    /// The directory cannot be removed.
+    #[error(transparent)]
+    Remove(#[from] UndoError),
+}
+
+impl StateError {
+    fn kernel(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {
+        let path = path.to_owned();
+        move |source| StateError::Kernel { call, path, source }
+    }
+}
+
+impl ContainerDirectory {
+    /// Claims `id` below `root` and locks the new directory.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Exists`] if the id is taken.
+    pub fn create(root: &Path, id: &ContainerId) -> Result<ContainerDirectory, StateError> {
+        let path = root.join(id.as_str());
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700);
+        match builder.create(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                builder
+                    .recursive(true)
+                    .create(root)
+                    .map_err(StateError::kernel("make the directory", root))?;
+                return ContainerDirectory::create(root, id);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(StateError::Exists { id: id.clone() });
+            }
+            Err(source) => return Err(StateError::kernel("make the directory", &path)(source)),
+        }
+        let directory = ContainerDirectory::open(root, id)?;
+        directory.lock()?;
+        Ok(directory)
+    }
+
+    /// Opens the directory of a container that exists.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Missing`] if it does not.
+    pub fn open(root: &Path, id: &ContainerId) -> Result<ContainerDirectory, StateError> {
+        let path = root.join(id.as_str());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
+            Ok(directory) => Ok(ContainerDirectory { id: id.clone(), path, directory: Some(directory) }),
+            Err(Errno::NOENT) => Err(StateError::Missing { id: id.clone(), root: root.to_owned() }),
+            Err(errno) => Err(StateError::kernel("open", &path)(errno.into())),
+        }
+    }
+
+    /// Locks the container until this value is dropped. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Busy`] if somebody else holds the lock.
+    pub fn lock(&self) -> Result<(), StateError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(()),
+            Err(Errno::AGAIN) => Err(StateError::Busy { id: self.id.clone() }),
+            Err(errno) => Err(StateError::kernel("lock", &self.path)(errno.into())),
+        }
+    }
+
+    /// Locks the container, waiting for whoever holds the lock: a monitor that undoes everything.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub fn wait_for_lock(&self) -> Result<(), StateError> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        flock(directory, FlockOperation::LockExclusive)
+            .map_err(|errno| StateError::kernel("lock", &self.path)(errno.into()))
+    }
+
+    /// Closes this process's copy of the descriptor. In PID 1 after the fork: otherwise it would hold the
+    /// lock for its monitor, even a dead one.
+    pub fn forget_lock(&mut self) {
+        self.directory = None;
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// The path of the journal.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// The path of the socket on which a created container waits for `start`.
+    pub fn start_socket(&self) -> PathBuf {
+        self.path.join("start.sock")
+    }
+
+    /// Writes `state.json`, all of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full, or the kernel refused.
+    pub fn write(&self, state: &State) -> Result<(), StateError> {
+        let (path, new) = (self.path.join("state.json"), self.path.join("state.json.new"));
+        let text = serde_json::to_vec(state)
+            .map_err(|source| StateError::Malformed { path: path.clone(), source })?;
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new);
+        file.and_then(|mut file| file.write_all(&text)).map_err(StateError::kernel("write", &new))?;
+        std::fs::rename(&new, &path).map_err(StateError::kernel("write", &path))
+    }
+
+    /// What is known of the container now.
+    ///
+    /// # Errors
+    ///
+    /// `state.json` cannot be read or is not ours.
+    pub fn look(&self) -> Result<Known, StateError> {
+        let path = self.path.join("state.json");
+        let mut text = Vec::new();
+        match File::open(&path).and_then(|file| file.take(SMALL_FILE_BYTES).read_to_end(&mut text)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Known { state: None, status: Status::Creating, init: None });
+            }
+            Err(source) => return Err(StateError::kernel("read", &path)(source)),
+        }
+        let state: State =
+            serde_json::from_slice(&text).map_err(|source| StateError::Malformed { path, source })?;
+        let init = living(state.pid, state.start_time);
+        let status = match &init {
+            None => Status::Stopped,
+            Some(_) if self.start_socket().exists() => Status::Created,
+            Some(_) => Status::Running,
+        };
+        Ok(Known { state: Some(state), status, init })
+    }
+
+    /// Removes the directory, and with it the claim on the id.
+    ///
+    /// # Errors
+    ///
+    /// Something in it cannot be removed.
+    pub fn remove(self) -> Result<(), StateError> {
+        Ok(remove_tree(&self.path).map_err(UndoError::from)?)
+    }
+}
+
+/// All containers below `root`.
+///
+/// # Errors
+///
+/// The directory cannot be read. That it does not exist means that there are none.
+pub fn list(root: &Path) -> Result<Vec<ContainerId>, StateError> {
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(StateError::kernel("read", root)(source)),
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(StateError::kernel("read", root))?.file_name();
+        // What has no container's name is not ours.
+        let id: Result<ContainerId, ContainerIdError> = ContainerId::new(&name.to_string_lossy());
+        ids.extend(id.ok());
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+impl State {
+    /// The state of a container whose PID 1 is `pid`, a child of this process that is not yet reaped.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` does not know the process.
+    pub fn new(id: &ContainerId, pid: i32, bundle: &Path, spec: &Spec) -> io::Result<State> {
+        let (start_time, _) = stat(pid)?;
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Ok(State {
+            id: id.to_string(),
+            pid,
+            start_time,
+            bundle: bundle.to_owned(),
+            created: since_1970.map_or(0, |duration| duration.as_secs()),
+            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        })
+    }
+
+    /// The JSON that `state` prints and that hooks read. Source: OCI runtime specification, runtime.md,
+    /// "State".
+    pub fn to_oci(&self, status: Status) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct OciState<'a> {
+            oci_version: &'a str,
+            id: &'a str,
+            status: Status,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pid: Option<i32>,
+            bundle: &'a Path,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            annotations: &'a BTreeMap<String, String>,
+        }
+        let state = OciState {
+            oci_version: OCI_VERSION,
+            id: &self.id,
+            status,
+            pid: (status != Status::Stopped).then_some(self.pid),
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        };
+        // Strings, numbers and paths that came from JSON: they go back into it.
+        serde_json::to_string_pretty(&state).unwrap_or_default()
+    }
+}
+
+/// The process of that number and start time, unless it has ended.
+fn living(pid: i32, start_time: u64) -> Option<OwnedFd> {
+    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // Looked at after the pidfd was opened: if it is still the one, the pidfd is of it.
+    let (found, is_zombie) = stat(pid).ok()?;
+    (found == start_time && !is_zombie).then_some(pidfd)
+}
+
+/// Start time, and whether the process has ended and not been reaped. Source: proc_pid_stat(5).
+fn stat(pid: i32) -> io::Result<(u64, bool)> {
+    let mut text = String::new();
+    File::open(format!("/proc/{pid}/stat"))?.take(SMALL_FILE_BYTES).read_to_string(&mut text)?;
+    // The second field is the program's name, in parentheses, and may hold anything.
+    let (_, fields) = text.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
+    let mut fields = fields.split(' ');
+    let is_zombie = matches!(fields.next(), Some("Z" | "X"));
+    let start_time = fields.nth(18).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((start_time, is_zombie))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_claimed_once_and_free_again_after_removal() {
+        let root = tempfile::tempdir().unwrap();
+        let id = ContainerId::new("a").unwrap();
+        let held = ContainerDirectory::create(root.path(), &id).unwrap();
+        assert!(matches!(ContainerDirectory::create(root.path(), &id), Err(StateError::Exists { .. })));
+        let other = ContainerDirectory::open(root.path(), &id).unwrap();
+        assert!(matches!(other.lock(), Err(StateError::Busy { .. })));
+        assert_eq!(other.look().unwrap().status, Status::Creating);
+        held.remove().unwrap();
+        assert!(matches!(ContainerDirectory::open(root.path(), &id), Err(StateError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_process_of_the_same_number_but_another_start_is_not_ours() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let (start_time, _) = stat(own).unwrap();
+        assert!(living(own, start_time).is_some());
+        assert!(living(own, start_time + 1).is_none());
+        assert!(living(i32::MAX, start_time).is_none());
+    }
+}

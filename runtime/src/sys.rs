@@ -6,6 +6,12 @@
 pub mod bpf;
 pub mod capabilities;
 pub mod clone3;
+pub mod descriptors;
+pub mod exit;
+pub mod interface;
+pub mod keyring;
+pub mod mount;
 pub mod seccomp;
+pub mod signals;
 pub mod spawn;
 pub mod wait;

@@ -9,6 +9,7 @@
 //! | 5 | `Ready` | PID 1 → monitor | 1 if there is a terminal | mount namespace, root, terminal |
 //! | 6 | `Go` | monitor → PID 1 | – | – |
 //! | 7 | `Stop` | PID 1 → monitor | – | – (tests only: `--stop-after` has been reached) |
+//! | 8 | `AtHooks` | PID 1 → monitor | – | – (answered by `Go`) |
 //!
 //! Numbers are little-endian; texts are preceded by their length in 16 bits.
 
@@ -33,10 +34,12 @@ pub(crate) enum ChildMessage {
     Ready(Ready),
     /// A step failed; the child ends.
     Failed(Failed),
-    /// The user namespace's maps are written: go on.
+    /// The user namespace's maps are written, or the hooks have run: go on.
     Go,
     /// The step that a test wants to stop after is done.
     Stop,
+    /// The point of the `createRuntime` hooks is reached.
+    AtHooks,
 }
 
 /// How the monitor can hold what PID 1 made.
@@ -81,6 +84,7 @@ pub(crate) fn send_child(socket: BorrowedFd<'_>, message: &ChildMessage) -> Resu
         ChildMessage::Failed(failed) => send(socket, &encode_failed(failed), &[]),
         ChildMessage::Go => send(socket, &[6], &[]),
         ChildMessage::Stop => send(socket, &[7], &[]),
+        ChildMessage::AtHooks => send(socket, &[8], &[]),
     }
 }
 
@@ -152,6 +156,7 @@ pub(crate) fn decode_child(packet: Packet) -> Result<ChildMessage, ReceiveError>
         }
         6 => Ok(ChildMessage::Go),
         7 => Ok(ChildMessage::Stop),
+        8 => Ok(ChildMessage::AtHooks),
         _ => Err(ReceiveError::Malformed { what: "tag" }),
     }
 }

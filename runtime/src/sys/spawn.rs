@@ -16,11 +16,13 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::clone3::{Forked, fork};
 
-/// A program, its arguments, and the descriptors that it gets beside its standard streams, which are
-/// `/dev/null`. Its environment is empty.
+/// A program, its arguments and environment, and the descriptors that it gets. Unless said otherwise the
+/// environment is empty and the standard streams are `/dev/null`.
 #[derive(Debug)]
 pub struct Command {
+    program: CString,
     arguments: Vec<CString>,
+    environment: Vec<CString>,
     mapped: Vec<(OwnedFd, RawFd)>,
 }
 
@@ -32,7 +34,29 @@ impl Command {
     /// The path holds a NUL.
     pub fn new(program: &Path) -> io::Result<Command> {
         let program = CString::new(program.as_os_str().as_bytes())?;
-        Ok(Command { arguments: vec![program], mapped: Vec::new() })
+        Ok(Command { arguments: vec![program.clone()], program, environment: Vec::new(), mapped: Vec::new() })
+    }
+
+    /// Replaces all arguments, the name that the program sees itself called by included.
+    ///
+    /// # Errors
+    ///
+    /// One holds a NUL.
+    pub fn arguments(&mut self, arguments: &[String]) -> io::Result<&mut Command> {
+        self.arguments =
+            arguments.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
+    /// Adds `NAME=value` to the environment.
+    pub fn env(&mut self, entry: CString) -> &mut Command {
+        self.environment.push(entry);
+        self
+    }
+
+    /// Gives the program `fd` as its standard input.
+    pub fn stdin(&mut self, fd: OwnedFd) -> &mut Command {
+        self.map_fd(fd, 0)
     }
 
     /// Appends an argument.
@@ -82,7 +106,9 @@ pub fn spawn(command: &Command) -> io::Result<OwnedFd> {
 
 /// All that the child needs, allocated before the fork.
 struct Prepared {
+    program: *const libc::c_char,
     arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
     /// Sources, all numbered above every target, so that no mapping overwrites a source.
     mapped: Vec<(OwnedFd, RawFd)>,
     above: RawFd,
@@ -91,10 +117,14 @@ struct Prepared {
 impl Prepared {
     /// The pointers in the result stay valid as long as `command` lives.
     fn new(command: &Command) -> io::Result<Prepared> {
-        let mut arguments: Vec<_> = command.arguments.iter().map(|argument| argument.as_ptr()).collect();
-        arguments.push(std::ptr::null());
         let above = command.mapped.iter().map(|(_, target)| target + 1).fold(3, RawFd::max);
-        let mut prepared = Prepared { arguments, mapped: Vec::new(), above };
+        let mut prepared = Prepared {
+            program: command.program.as_ptr(),
+            arguments: pointers(&command.arguments),
+            environment: pointers(&command.environment),
+            mapped: Vec::new(),
+            above,
+        };
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         for stream in 0..3 {
             prepared.mapped.push((prepared.park(null.as_fd())?, stream));
@@ -131,11 +161,14 @@ impl Prepared {
                 return failed();
             }
         }
-        let environment: [*const libc::c_char; 1] = [std::ptr::null()];
-        let Some(program) = self.arguments.first() else { return libc::EINVAL };
-        // SAFETY: program and arguments point into strings of the `Command` that the caller of `spawn`
-        // still borrows; both arrays end with a null pointer.
-        unsafe { libc::execve(*program, self.arguments.as_ptr(), environment.as_ptr()) };
+        // SAFETY: all pointers point into strings of the `Command` that the caller of `spawn` still
+        // borrows; both arrays end with a null pointer.
+        unsafe { libc::execve(self.program, self.arguments.as_ptr(), self.environment.as_ptr()) };
         failed()
     }
+}
+
+/// Pointers to `texts`, ended by a null pointer, as execve(2) wants them.
+fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }

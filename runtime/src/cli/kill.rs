@@ -1,0 +1,48 @@
+//! `kill`: a signal to PID 1.
+
+use std::os::fd::AsFd;
+
+use lexopt::Arg;
+use nix::sys::signal::Signal;
+
+use super::{Global, Problem};
+use crate::id::ContainerId;
+use crate::state::ContainerDirectory;
+use crate::sys::signals;
+
+pub(super) fn kill(global: &Global, mut arguments: lexopt::Parser) -> Result<u8, Problem> {
+    let (mut id, mut signal, mut all) = (None, None, false);
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Long("all") | Arg::Short('a') => all = true,
+            Arg::Value(text) if id.is_none() => id = Some(ContainerId::new(&text.to_string_lossy())?),
+            Arg::Value(text) if signal.is_none() => signal = Some(parse(&text.to_string_lossy())?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let Some(id) = id else { return Err(Problem::Usage("give the container's id".into())) };
+    let signal = signal.unwrap_or(Signal::SIGTERM as i32);
+    if all && signal != Signal::SIGKILL as i32 {
+        return Err(Problem::Failed("`kill --all` with another signal than KILL is not there yet".into()));
+    }
+    let because = |error: &dyn std::error::Error| Problem::because(&format!("kill {id}"), error);
+    let directory = ContainerDirectory::open(&global.root, &id).map_err(|error| because(&error))?;
+    let known = directory.look().map_err(|error| because(&error))?;
+    let Some(init) = known.init else {
+        // The words that podman and containerd look for.
+        return Err(Problem::Failed(format!("failed to kill {id}: container not running")));
+    };
+    signals::send(init.as_fd(), signal).map_err(|error| because(&error))?;
+    Ok(0)
+}
+
+/// `TERM`, `SIGTERM`, `term` or `15`.
+fn parse(text: &str) -> Result<i32, Problem> {
+    let unknown = || Problem::Usage(format!("unknown signal {text:?}"));
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+    }
+    let upper = text.to_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| unknown())
+}

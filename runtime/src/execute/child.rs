@@ -1,0 +1,482 @@
+//! PID 1's steps: one `match`, one short function for each arm. It starts as a copy of the monitor in new
+//! namespaces, and ends as the container's command or with one message that says which step failed.
+//!
+//! Nothing here outlives the process: namespaces, detached mounts and descriptors go with it.
+
+mod command;
+mod process;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
+
+use super::host::Held;
+use super::{Container, failure, say};
+use crate::capabilities::CapabilityError;
+use crate::cgroup::{CgroupMount, join_tasks};
+use crate::hooks::{self, HookError, Stage};
+use crate::launch::messages::{self, ChildMessage, Ready};
+use crate::launch::{Failed, FailureKind, ReceiveError};
+use crate::plan::mount_options::attr;
+use crate::plan::{ChildStep, Kind, Mount, MountKind};
+use crate::rlimits::{self, RlimitError};
+use crate::rootfs::device::{DeviceDirectory, DeviceError, Method};
+use crate::rootfs::mask::{MaskError, Masks, make_read_only};
+use crate::rootfs::mount::{self, MountError, attach_at, new_file_system};
+use crate::rootfs::pivot::{self, PivotError};
+use crate::rootfs::{Root, RootError, Shape};
+use crate::seccomp::InstallError;
+use crate::sys;
+use crate::sys::exit::exit_now;
+use crate::terminal::{self, Pty, TerminalError};
+
+/// Why PID 1 did not become the command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChildError {
+    #[error("join the control groups")]
+    JoinCgroups(#[source] io::Error),
+    #[error("unshare the cgroup namespace")]
+    UnshareCgroups(#[source] io::Error),
+    #[error("join the {kind} namespace")]
+    JoinNamespace { kind: Kind, source: io::Error },
+    #[error("become root of the user namespace")]
+    BecomeRoot(#[source] io::Error),
+    #[error("get a session keyring: --no-new-keyring keeps the caller's")]
+    Keyring(#[source] io::Error),
+    #[error("hear from the monitor")]
+    Monitor(#[source] ReceiveError),
+    #[error("the monitor has ended")]
+    MonitorGone,
+    #[error("open {path} of a procfs of our own")]
+    Proc { path: &'static str, source: io::Error },
+    #[error("set {name} to {value:?}")]
+    Write { name: String, value: String, source: io::Error },
+    #[error("{call}")]
+    Call { call: &'static str, source: io::Error },
+    #[error("use the root: there is none")]
+    NoRoot,
+    #[error("use AppArmor profile {profile:?}: is it loaded?")]
+    Label { profile: String, source: io::Error },
+    #[error("use AppArmor profile {profile:?}: this host's kernel runs without AppArmor")]
+    NoAppArmor { profile: String },
+    #[error("change to the working directory {}: {why}", path.display())]
+    WorkingDirectory { path: PathBuf, why: &'static str, source: io::Error },
+    #[error("find the command {command:?}: it is neither a path nor in a directory of PATH ({path:?})")]
+    CommandNotFound { command: String, path: String },
+    #[error("execute {command:?}")]
+    CommandNotExecutable { command: String, source: io::Error },
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Pivot(#[from] PivotError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error(transparent)]
+    Rlimit(#[from] RlimitError),
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
+    #[error(transparent)]
+    Seccomp(#[from] InstallError),
+    #[error(transparent)]
+    Profile(#[from] apparmor::ProfileNameError),
+}
+
+/// PID 1 on its way.
+struct Child<'a> {
+    container: &'a Container,
+    held: Held,
+    /// To the monitor. Replaced by the connection of `start` once that has come.
+    socket: OwnedFd,
+    root: Option<Root>,
+    /// A procfs that is attached nowhere, until the container's `/proc` is mounted from it.
+    proc: Option<OwnedFd>,
+    /// Opened through `proc` while only this process can reach it.
+    mount_namespace: Option<OwnedFd>,
+    label: Option<OwnedFd>,
+    devices: Option<DeviceDirectory>,
+    masks: Masks,
+    terminal: Option<Pty>,
+    command: Option<CString>,
+}
+
+/// Runs all steps. Returns never: it becomes the command, or exits.
+pub(super) fn main(container: &Container, mut held: Held, socket: OwnedFd) -> ! {
+    let root = held.root.take();
+    let mut child = Child {
+        container,
+        held,
+        socket,
+        root,
+        proc: None,
+        mount_namespace: None,
+        label: None,
+        devices: None,
+        masks: Masks::default(),
+        terminal: None,
+        command: None,
+    };
+    let Err(failed) = child.run();
+    match say(&child.socket, &ChildMessage::Failed(failed)) {
+        Ok(()) => exit_now(1),
+        Err(_) => exit_now(2), // The monitor has gone: nobody is left to tell.
+    }
+}
+
+impl Child<'_> {
+    fn run(&mut self) -> Result<Infallible, Failed> {
+        let container = self.container;
+        prepare().map_err(|error| failure("fork", FailureKind::Host, &error))?;
+        for (index, step) in container.plan.child.iter().enumerate() {
+            self.perform(step).map_err(|error| failure(step, kind_of(step, &error), &error))?;
+            let done = container.plan.host.len() + index + 1;
+            if container.options.stop_after == Some(done) && say(&self.socket, &ChildMessage::Stop).is_err() {
+                exit_now(1);
+            }
+        }
+        // A plan ends with the step that does not return.
+        Err(failure("execute", FailureKind::Host, &ChildError::NoRoot))
+    }
+
+    fn perform(&mut self, step: &ChildStep) -> Result<(), ChildError> {
+        match step {
+            ChildStep::JoinCgroups => self.join_cgroups(),
+            ChildStep::UnshareCgroups => unshare_cgroups(),
+            ChildStep::JoinNamespace { kind } => self.join_namespace(*kind),
+            ChildStep::BecomeRoot => self.become_root(),
+            ChildStep::NewKeyring => self.new_keyring(),
+            ChildStep::PrivateMounts => Ok(pivot::make_private()?),
+            ChildStep::OpenProc => self.open_proc(),
+            ChildStep::OomScore { adjust } => self.write_proc("self/oom_score_adj", &adjust.to_string()),
+            ChildStep::Sysctl { name, value } => self.write_proc(&sysctl_path(name), value),
+            ChildStep::LoopbackUp => call("set the loopback interface up", sys::interface::set_loopback_up()),
+            ChildStep::Hostname { name } => call("sethostname", rustix::system::sethostname(name.as_bytes())),
+            ChildStep::Domainname { name } => {
+                call("setdomainname", rustix::system::setdomainname(name.as_bytes()))
+            }
+            ChildStep::AttachRoot => Ok(pivot::attach_root(self.root()?)?),
+            ChildStep::Mount(mount) => self.mount(mount),
+            ChildStep::Device(device) => {
+                let method = self.device_method();
+                let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
+                Ok(devices(&mut self.devices, root)?.make(root, device, method)?)
+            }
+            ChildStep::DeviceLink { name, target } => {
+                let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
+                Ok(devices(&mut self.devices, root)?.link(name, target)?)
+            }
+            ChildStep::OpenTerminal(wanted) => {
+                let uid = self.container.spec.process().as_ref().map_or(0, |process| process.user().uid());
+                self.terminal = Some(terminal::open(self.root()?, *wanted, uid)?);
+                Ok(())
+            }
+            ChildStep::Hooks { stage } => self.hooks(*stage),
+            ChildStep::PivotRoot => Ok(pivot::pivot(self.root()?)?),
+            ChildStep::Mask { path } => {
+                let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
+                Ok(self.masks.mask(root, path)?)
+            }
+            ChildStep::ReadOnlyPath { path } => Ok(make_read_only(self.root()?, path)?),
+            ChildStep::RootAttributes { attributes } => {
+                let change = sys::mount::MountAttr { set: attributes.set, ..Default::default() };
+                let root = self.root()?.as_fd();
+                call(
+                    "set the attributes of the root",
+                    sys::mount::mount_setattr(root, sys::mount::Reach::One, &change),
+                )
+            }
+            ChildStep::RootPropagation { propagation, reach } => call(
+                "set the propagation of the root",
+                mount::propagate(self.root()?.as_fd(), *propagation, *reach),
+            ),
+            ChildStep::Rlimit(limit) => Ok(rlimits::apply(limit)?),
+            other => self.perform_for_process(other),
+        }
+    }
+
+    fn root(&self) -> Result<&Root, ChildError> {
+        self.root.as_ref().ok_or(ChildError::NoRoot)
+    }
+
+    fn join_cgroups(&self) -> Result<(), ChildError> {
+        self.held
+            .tasks
+            .iter()
+            .try_for_each(|tasks| join_tasks(tasks.as_fd()))
+            .map_err(ChildError::JoinCgroups)
+    }
+
+    fn join_namespace(&self, kind: Kind) -> Result<(), ChildError> {
+        let types = match kind {
+            Kind::Network => LinkNameSpaceType::Network,
+            Kind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+            Kind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+            Kind::Cgroup => LinkNameSpaceType::ControlGroup,
+            // The fork entered it; the plan refuses the others.
+            Kind::Pid | Kind::User | Kind::Mount => return Ok(()),
+        };
+        let listed = self.held.namespaces.iter().filter(|(listed, _)| *listed == kind);
+        listed.into_iter().try_for_each(|(_, namespace)| {
+            move_into_link_name_space(namespace.as_fd(), Some(types))
+                .map_err(|errno| ChildError::JoinNamespace { kind, source: errno.into() })
+        })
+    }
+
+    /// After the monitor has written the maps.
+    fn become_root(&self) -> Result<(), ChildError> {
+        self.wait_for_go()?;
+        let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+        set_thread_res_gid(root.1, root.1, root.1).map_err(|errno| ChildError::BecomeRoot(errno.into()))?;
+        set_thread_res_uid(root.0, root.0, root.0).map_err(|errno| ChildError::BecomeRoot(errno.into()))
+    }
+
+    fn wait_for_go(&self) -> Result<(), ChildError> {
+        match messages::receive(self.socket.as_fd()) {
+            Ok(_) => Ok(()),
+            Err(ReceiveError::Ended) => Err(ChildError::MonitorGone),
+            Err(error) => Err(ChildError::Monitor(error)),
+        }
+    }
+
+    fn new_keyring(&self) -> Result<(), ChildError> {
+        if self.container.options.keep_keyring {
+            return Ok(());
+        }
+        match sys::keyring::join_new_session_keyring() {
+            // A kernel without keys has none to hide.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+            joined => joined.map_err(ChildError::Keyring),
+        }
+    }
+
+    /// Made before anything of the image's exists, and opened through while it is attached nowhere: so no
+    /// mount of the image's or the Spec's can stand in for one of the kernel's files (CVE-2019-16884,
+    /// CVE-2025-52881).
+    fn open_proc(&mut self) -> Result<(), ChildError> {
+        let proc = new_file_system("proc", Some("proc"), &[], PROC_ATTRIBUTES)?;
+        let namespace = "self/ns/mnt";
+        let opened = rustix::fs::openat(&proc, namespace, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        self.mount_namespace =
+            Some(opened.map_err(|errno| ChildError::Proc { path: namespace, source: errno.into() })?);
+        if self.container.plan.child.iter().any(|step| matches!(step, ChildStep::Label { .. })) {
+            self.label = process::open_label(&proc);
+        }
+        self.proc = Some(proc);
+        Ok(())
+    }
+
+    fn write_proc(&self, path: &str, value: &str) -> Result<(), ChildError> {
+        let failed = |errno: rustix::io::Errno| ChildError::Write {
+            name: path.to_owned(),
+            value: value.to_owned(),
+            source: errno.into(),
+        };
+        let Some(proc) = &self.proc else { return Err(failed(rustix::io::Errno::NOENT)) };
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), inside).map_err(failed)?;
+        rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
+    }
+
+    fn mount(&mut self, mount: &Mount) -> Result<(), ChildError> {
+        let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
+        let tree = match &mount.kind {
+            MountKind::Cgroup => return self.mount_cgroups(mount),
+            // There is one for each bind: the monitor would have failed otherwise.
+            MountKind::Bind => self.held.binds.remove(&mount.index).ok_or(ChildError::NoRoot)?,
+            MountKind::FileSystem { name, data, .. }
+                if name == "proc" && data.is_empty() && self.proc.is_some() =>
+            {
+                let proc = self.proc.take().ok_or(ChildError::NoRoot)?;
+                if mount.attributes.set != PROC_ATTRIBUTES {
+                    call(
+                        "set the attributes of /proc",
+                        mount::set_exactly(proc.as_fd(), mount.attributes.set),
+                    )?;
+                }
+                let plain = Mount { attributes: Default::default(), ..mount.clone() };
+                return Ok(mount::attach(root, &plain, &proc)?);
+            }
+            MountKind::FileSystem { name, source, data } => {
+                let tree = new_file_system(name, source.as_deref(), data, mount.attributes.set)?;
+                let plain = Mount { attributes: Default::default(), ..mount.clone() };
+                return Ok(mount::attach(root, &plain, &tree)?);
+            }
+        };
+        Ok(mount::attach(root, mount, &tree)?)
+    }
+
+    /// v2: the container's own group. v1: a directory for each hierarchy in which it has one.
+    fn mount_cgroups(&mut self, mount: &Mount) -> Result<(), ChildError> {
+        let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
+        let groups = std::mem::take(&mut self.held.cgroups);
+        if let [(only, tree)] = groups.as_slice()
+            && only.name.is_empty()
+        {
+            return Ok(mount::attach(root, mount, tree)?);
+        }
+        let data = [("mode".to_owned(), Some("0755".to_owned()))];
+        let base = new_file_system("tmpfs", Some("cgroup"), &data, mount.attributes.set & !attr::RDONLY)?;
+        let plain = Mount { attributes: Default::default(), ..mount.clone() };
+        mount::attach(root, &plain, &base)?;
+        for (named, tree) in &groups {
+            attach_hierarchy(&base, named, tree, mount)?;
+        }
+        let change = sys::mount::MountAttr { set: mount.attributes.set, ..Default::default() };
+        call(
+            "set the attributes of the cgroup mount",
+            sys::mount::mount_setattr(base.as_fd(), sys::mount::Reach::One, &change),
+        )
+    }
+
+    fn device_method(&self) -> Method {
+        let users = self.container.plan.child.contains(&ChildStep::BecomeRoot);
+        if users { Method::Bind } else { Method::Make }
+    }
+
+    fn hooks(&self, stage: Stage) -> Result<(), ChildError> {
+        if stage == Stage::CreateRuntime {
+            say(&self.socket, &ChildMessage::AtHooks).map_err(|_| ChildError::MonitorGone)?;
+            return self.wait_for_go();
+        }
+        // The monitor wrote the state before it let this process come here.
+        Ok(hooks::run(&self.container.spec, stage, &self.oci_state())?)
+    }
+}
+
+const PROC_ATTRIBUTES: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+
+/// What holds from the first moment of the new process.
+fn prepare() -> Result<(), ChildError> {
+    // Nobody in the container may look into this copy of the monitor; execve(2) resets it.
+    call("prctl PR_SET_DUMPABLE", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
+    // Modes of nodes and mount points are meant as they are given.
+    umask(Mode::empty());
+    Ok(())
+}
+
+fn unshare_cgroups() -> Result<(), ChildError> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|errno| ChildError::UnshareCgroups(errno.into()))
+}
+
+fn devices<'a>(
+    opened: &'a mut Option<DeviceDirectory>,
+    root: &Root,
+) -> Result<&'a DeviceDirectory, ChildError> {
+    match opened {
+        Some(devices) => Ok(devices),
+        missing => Ok(missing.insert(DeviceDirectory::open(root)?)),
+    }
+}
+
+fn attach_hierarchy(
+    base: &OwnedFd,
+    named: &CgroupMount,
+    tree: &OwnedFd,
+    mount: &Mount,
+) -> Result<(), ChildError> {
+    let failed = |errno: rustix::io::Errno| ChildError::Call {
+        call: "make a directory of the cgroup mount",
+        source: errno.into(),
+    };
+    // A named hierarchy is called by its name alone, as systemd mounts it.
+    let name = named.name.trim_start_matches("name=");
+    rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
+    for link in &named.links {
+        rustix::fs::symlinkat(name, base, link.as_str()).map_err(failed)?;
+    }
+    let at = rustix::fs::openat(base, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    call("set the attributes of a cgroup mount", mount::set_exactly(tree.as_fd(), mount.attributes.set))?;
+    attach_at(tree.as_fd(), at.as_fd()).map_err(failed)
+}
+
+/// `net.ipv4.ip_forward` → `sys/net/ipv4/ip_forward`. If the first separator is a slash, slashes separate
+/// and dots belong to names (sysctl(8)).
+fn sysctl_path(name: &str) -> String {
+    let slashes = name.find('/').is_some_and(|slash| name.find('.').is_none_or(|dot| slash < dot));
+    let swap = |character| match character {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    let path: String = if slashes { name.to_owned() } else { name.chars().map(swap).collect() };
+    format!("sys/{path}")
+}
+
+fn call<T, E: Into<io::Error>>(call: &'static str, answer: Result<T, E>) -> Result<T, ChildError> {
+    answer.map_err(|error| ChildError::Call { call, source: error.into() })
+}
+
+/// Whose fault it is.
+fn kind_of(step: &ChildStep, error: &ChildError) -> FailureKind {
+    match (step, error) {
+        (_, ChildError::CommandNotFound { .. }) => FailureKind::CommandNotFound,
+        (_, ChildError::CommandNotExecutable { .. }) => FailureKind::CommandNotExecutable,
+        (
+            ChildStep::Mount(_)
+            | ChildStep::Device(_)
+            | ChildStep::DeviceLink { .. }
+            | ChildStep::Mask { .. }
+            | ChildStep::ReadOnlyPath { .. }
+            | ChildStep::WorkingDirectory { .. }
+            | ChildStep::Sysctl { .. }
+            | ChildStep::Rlimit(_)
+            | ChildStep::Become(_),
+            _,
+        ) => FailureKind::Spec,
+        _ => FailureKind::Host,
+    }
+}
+
+/// The working directory and everything below `path`, made where missing.
+fn make_directory(root: &Root, path: &Path) -> Result<OwnedFd, RootError> {
+    root.find_or_make(path, Shape::Directory, crate::rootfs::Links::Inside)
+}
+
+impl Child<'_> {
+    fn ready(&mut self) -> Result<(), ChildError> {
+        let (Some(mount_namespace), Some(root)) = (self.mount_namespace.take(), &self.root) else {
+            return Err(ChildError::NoRoot);
+        };
+        let root = call("duplicate the root", root.as_fd().try_clone_to_owned())?;
+        let terminal = self.terminal.take().map(|pty| pty.master);
+        let ready = Ready { mount_namespace, root, terminal };
+        say(&self.socket, &ChildMessage::Ready(ready)).map_err(|_| ChildError::MonitorGone)?;
+        if let Some(listening) = self.held.start.take() {
+            // From here on whoever says `start` hears how it went, by a message or the end of the socket.
+            let accepted = rustix::net::accept_with(&listening, rustix::net::SocketFlags::CLOEXEC);
+            self.socket = call("wait for start", accepted)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_parameter_may_be_spelled_with_dots_or_slashes() {
+        for (name, path) in [
+            ("net.ipv4.ip_forward", "sys/net/ipv4/ip_forward"),
+            ("net/ipv4/conf/eth0.1/forwarding", "sys/net/ipv4/conf/eth0.1/forwarding"),
+            ("net.ipv4.conf.eth0/1.forwarding", "sys/net/ipv4/conf/eth0.1/forwarding"),
+        ] {
+            assert_eq!(sysctl_path(name), path);
+        }
+    }
+}

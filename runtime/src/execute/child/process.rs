@@ -1,0 +1,160 @@
+//! The second half of PID 1's steps: what concerns the process rather than its surroundings.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+use rustix::process::{Signal, fchdir, getcwd, set_parent_process_death_signal, setsid, umask};
+use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use super::{Child, ChildError, call, make_directory};
+use crate::capabilities;
+use crate::plan::{ChildStep, Identity};
+use crate::state::{State, Status};
+
+impl Child<'_> {
+    pub(super) fn perform_for_process(&mut self, step: &ChildStep) -> Result<(), ChildError> {
+        match step {
+            ChildStep::NewSession => self.new_session(),
+            ChildStep::WorkingDirectory { path } => self.change_directory(path),
+            ChildStep::Label { profile } => self.set_label(profile),
+            ChildStep::DropBounding(sets) => Ok(capabilities::drop_bounding(sets)?),
+            ChildStep::Become(identity) => become_user(identity),
+            ChildStep::DieWithMonitor => self.die_with_monitor(),
+            ChildStep::FindCommand(executable) => self.find_command(executable),
+            ChildStep::Ready => self.ready(),
+            ChildStep::Capabilities(sets) => Ok(capabilities::apply_sets(sets)?),
+            ChildStep::NoNewPrivileges => call("prctl PR_SET_NO_NEW_PRIVS", set_no_new_privs(true)),
+            ChildStep::Seccomp { .. } => self.install_filter(),
+            ChildStep::Execute => self.execute(),
+            // `perform` handles all others and calls this for what is left.
+            _ => Ok(()),
+        }
+    }
+
+    /// A session of its own: a signal to the caller's process group does not reach the container.
+    fn new_session(&mut self) -> Result<(), ChildError> {
+        call("setsid", setsid())?;
+        match &self.terminal {
+            Some(pty) => Ok(pty.become_controlling()?),
+            None => Ok(()),
+        }
+    }
+
+    /// The directory is found inside the root, and the kernel is asked where that is: a descriptor of the
+    /// host's that was left open has no path in the container (CVE-2024-21626).
+    fn change_directory(&self, path: &Path) -> Result<(), ChildError> {
+        let failed =
+            |why, source: io::Error| ChildError::WorkingDirectory { path: path.to_owned(), why, source };
+        let directory = make_directory(self.root()?, path)?;
+        fchdir(&directory).map_err(|errno| failed("chdir", errno.into()))?;
+        check_directory().map_err(|source| failed("it lies outside the container", source))
+    }
+
+    fn set_label(&self, profile: &str) -> Result<(), ChildError> {
+        let text = apparmor::enter_on_exec(profile)?;
+        let Some(attribute) = &self.label else {
+            return Err(ChildError::NoAppArmor { profile: profile.to_owned() });
+        };
+        rustix::io::write(attribute, text.as_bytes())
+            .map(drop)
+            .map_err(|errno| ChildError::Label { profile: profile.to_owned(), source: errno.into() })
+    }
+
+    /// Not if the container was only created: then the process that made it ends before it starts.
+    fn die_with_monitor(&self) -> Result<(), ChildError> {
+        if self.held.start.is_some() {
+            return Ok(());
+        }
+        // If the monitor died before this, the next message to it fails.
+        call("prctl PR_SET_PDEATHSIG", set_parent_process_death_signal(Some(Signal::KILL)))
+    }
+
+    fn install_filter(&self) -> Result<(), ChildError> {
+        let Some(filter) = &self.container.plan.filter else { return Ok(()) };
+        let process = self.container.spec.process().as_ref();
+        if !process.and_then(|process| process.no_new_privileges()).unwrap_or(false) {
+            // Leaving uid 0 emptied the effective set; the permitted one was kept for this.
+            raise_effective()?;
+        }
+        Ok(filter.install()?)
+    }
+
+    /// For hooks in the container, whose own process number is what they know it by.
+    pub(super) fn oci_state(&self) -> String {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let container = self.container;
+        State {
+            id: container.directory.id().to_string(),
+            pid,
+            start_time: 0,
+            bundle: container.bundle.clone(),
+            created: 0,
+            annotations: container.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        }
+        .to_oci(Status::Created)
+    }
+}
+
+/// Opens the attribute that names the AppArmor profile of the coming execve(2), if the kernel has it.
+pub(super) fn open_label(proc: &OwnedFd) -> Option<OwnedFd> {
+    if !apparmor::is_enabled().unwrap_or(false) {
+        return None;
+    }
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    apparmor::EXEC_ATTRIBUTES.iter().find_map(|attribute| {
+        let path = format!("thread-self/{attribute}");
+        rustix::fs::openat2(proc, path.as_str(), flags, Mode::empty(), inside).ok()
+    })
+}
+
+/// getcwd(2) of Linux puts "(unreachable)" before a directory outside the root.
+pub(super) fn check_directory() -> io::Result<()> {
+    let path = getcwd(Vec::new())?;
+    if path.as_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::NOENT.into()) }
+}
+
+fn become_user(identity: &Identity) -> Result<(), ChildError> {
+    umask(Mode::from_raw_mode(identity.umask & 0o7777));
+    give_streams(identity.uid)?;
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    call("setgroups", set_thread_groups(&groups))?;
+    let gid = Gid::from_raw(identity.gid);
+    call("setresgid", set_thread_res_gid(gid, gid, gid))?;
+    capabilities::keep_over_setuid()?;
+    let uid = Uid::from_raw(identity.uid);
+    call("setresuid", set_thread_res_uid(uid, uid, uid))
+}
+
+/// So that a user can open `/dev/stdout` again. What cannot be given (a read-only or foreign file) stays.
+fn give_streams(uid: u32) -> Result<(), ChildError> {
+    if uid == 0 {
+        return Ok(());
+    }
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for stream in streams {
+        let Ok(found) = rustix::fs::fstat(stream) else { continue };
+        let is_device = rustix::fs::FileType::from_raw_mode(found.st_mode)
+            == rustix::fs::FileType::CharacterDevice
+            && found.st_rdev == rustix::fs::makedev(1, 3);
+        if found.st_uid == uid || is_device {
+            continue;
+        }
+        match rustix::fs::fchown(stream.as_fd(), Some(Uid::from_raw(uid)), None) {
+            Ok(()) | Err(Errno::ROFS | Errno::PERM | Errno::INVAL) => {}
+            Err(errno) => {
+                return Err(ChildError::Call { call: "chown a standard stream", source: errno.into() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn raise_effective() -> Result<(), ChildError> {
+    let permitted = caps::read(None, caps::CapSet::Permitted);
+    let raised = permitted.and_then(|all| caps::set(None, caps::CapSet::Effective, &all));
+    raised.map_err(|error| ChildError::Call { call: "raise capabilities", source: io::Error::other(error) })
+}

@@ -1,0 +1,316 @@
+//! The monitor's steps: one `match`, one short function for each arm.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxIdMapping;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Signal, getpid, kill_process, pidfd_send_signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::{Container, failure, say};
+use crate::cgroup::{self, CgroupError, CgroupMount, OpenGroup, Usage};
+use crate::hooks::{self, HookError, Stage};
+use crate::journal::{Journal, JournalError, UndoError};
+use crate::launch::messages::ChildMessage;
+use crate::launch::{Failed, FailureKind};
+use crate::plan::mount_options::BindDepth;
+use crate::plan::{Kind, Step};
+use crate::rootfs::Root;
+use crate::rootfs::mount::{MountError, clone_descriptor, clone_path};
+use crate::state::{State, StateError, Status};
+use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
+use crate::sys::wait;
+
+/// Whether PID 1 may go on to the command by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It may.
+    Open,
+    /// It waits for `start`.
+    Closed,
+}
+
+/// The monitor's side of one container.
+pub(super) struct Host<'a> {
+    pub container: &'a mut Container,
+    journal: Journal,
+    groups: Vec<OpenGroup>,
+    held: Held,
+    pub child: Option<Child>,
+    /// As written down after the fork.
+    state: Option<State>,
+    gate: Gate,
+}
+
+/// What PID 1 inherits over the fork, and the monitor then forgets.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// v1: a `tasks` file for each group.
+    pub tasks: Vec<OwnedFd>,
+    /// Namespaces to join.
+    pub namespaces: Vec<(Kind, OwnedFd)>,
+    /// The root's own copy.
+    pub root: Option<Root>,
+    /// Copies of what binds show, by the mount's index.
+    pub binds: BTreeMap<usize, OwnedFd>,
+    /// Copies of the control group directories, with the names that they get.
+    pub cgroups: Vec<(CgroupMount, OwnedFd)>,
+    /// Listening, if the gate is closed.
+    pub start: Option<OwnedFd>,
+}
+
+/// PID 1, seen from here.
+pub(super) struct Child {
+    pub pidfd: OwnedFd,
+    pub pid: i32,
+    /// Closed by its execve.
+    pub socket: OwnedFd,
+}
+
+/// What became of the host.
+pub(super) struct Finished {
+    pub usage: Usage,
+    pub undone: Result<(), UndoError>,
+}
+
+/// A step failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("clone the mount of descriptor --root-fd: it must be attached in this mount namespace")]
+    RootDescriptor(#[source] io::Error),
+    #[error("open the {kind} namespace {}", path.display())]
+    Namespace { kind: Kind, path: PathBuf, source: io::Error },
+    #[error("fork into new namespaces: {call}")]
+    Fork { call: &'static str, source: io::Error },
+    #[error("write {}", path.display())]
+    MapUsers { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("look at the new process")]
+    Process(#[source] io::Error),
+}
+
+impl<'a> Host<'a> {
+    /// Opens the journal: from here on every change of the host is written down before it is made.
+    pub fn begin(container: &'a mut Container) -> Result<Host<'a>, JournalError> {
+        let journal = Journal::create(&container.directory.journal())?;
+        let (groups, held) = (Vec::new(), Held::default());
+        Ok(Host { container, journal, groups, held, child: None, state: None, gate: Gate::Open })
+    }
+
+    /// All steps in order.
+    pub fn start(&mut self, gate: Gate) -> Result<(), Failed> {
+        self.gate = gate;
+        for index in 0..self.container.plan.host.len() {
+            let Some(step) = self.container.plan.host.get(index).cloned() else { break };
+            self.perform(&step).map_err(|error| failure(&step, kind_of(&step), &error))?;
+            if self.container.options.stop_after == Some(index + 1) {
+                die();
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::CreateCgroup { group, .. } => self.create_cgroup(*group),
+            Step::SetCgroup { group, setting } => {
+                Ok(self.groups.get(*group).map_or(Ok(()), |group| group.apply(setting))?)
+            }
+            Step::AttachDeviceRules => self.attach_device_rules(),
+            Step::OpenNamespace { kind, path } => self.open_namespace(*kind, path),
+            Step::CloneRoot { path } => self.clone_root(path),
+            Step::CloneBind { mount, source, depth } => self.clone_bind(*mount, source, *depth),
+            Step::CloneCgroups => self.clone_cgroups(),
+            Step::Fork { namespaces } => self.fork(*namespaces),
+            Step::MapUsers { users, groups } => self.map_users(users, groups),
+            // The child says when it has come to this point: `monitor` runs them then.
+            Step::Hooks { .. } => Ok(()),
+        }
+    }
+
+    fn create_cgroup(&mut self, index: usize) -> Result<(), StepError> {
+        let Some(group) = self.container.plan.cgroups.groups.get(index) else { return Ok(()) };
+        let group = cgroup::create(group, &mut self.journal)?;
+        if group.group.version == cgroup::Version::V1 {
+            self.held.tasks.push(group.open_tasks()?);
+        }
+        self.groups.push(group);
+        Ok(())
+    }
+
+    fn attach_device_rules(&self) -> Result<(), StepError> {
+        let Some(policy) = &self.container.plan.cgroups.device_program else { return Ok(()) };
+        Ok(self.groups.iter().try_for_each(|group| group.attach_devices(policy))?)
+    }
+
+    fn open_namespace(&mut self, kind: Kind, path: &Path) -> Result<(), StepError> {
+        let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| StepError::Namespace { kind, path: path.to_owned(), source: errno.into() })?;
+        self.held.namespaces.push((kind, opened));
+        Ok(())
+    }
+
+    fn clone_root(&mut self, path: &Path) -> Result<(), StepError> {
+        let tree = match &self.container.root {
+            Some(root) => {
+                clone_descriptor(root.as_fd(), BindDepth::Recursive).map_err(StepError::RootDescriptor)?
+            }
+            None => clone_path(&self.container.bundle.join(path), BindDepth::Recursive)?,
+        };
+        self.held.root = Some(Root::new(tree));
+        Ok(())
+    }
+
+    fn clone_bind(&mut self, mount: usize, source: &Path, depth: BindDepth) -> Result<(), StepError> {
+        // A relative source is relative to the bundle (config.md, "Mounts").
+        let tree = clone_path(&self.container.bundle.join(source), depth)?;
+        self.held.binds.insert(mount, tree);
+        Ok(())
+    }
+
+    fn clone_cgroups(&mut self) -> Result<(), StepError> {
+        for (mount, group) in self.container.plan.cgroups.mounts().into_iter().zip(&self.groups) {
+            let tree = clone_descriptor(group.directory(), BindDepth::One)
+                .map_err(|source| MountError::Source { path: group.group.directory(), source })?;
+            self.held.cgroups.push((mount, tree));
+        }
+        Ok(())
+    }
+
+    fn fork(&mut self, namespaces: Namespaces) -> Result<(), StepError> {
+        let failed = |call| move |source: io::Error| StepError::Fork { call, source };
+        let alone = SingleThreaded::witness().map_err(failed("count threads"))?;
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(|errno| failed("socketpair")(errno.into()))?;
+        if self.gate == Gate::Closed {
+            self.held.start = Some(
+                super::monitor_socket::listen(&self.container.directory.start_socket())
+                    .map_err(failed("make the start socket"))?,
+            );
+        }
+        let own_pids = self.enter_pid_namespace().map_err(failed("join the pid namespace"))?;
+        let forked = clone3(&alone, namespaces, self.unified_group()).map_err(failed("clone3"))?;
+        match forked {
+            Forked::Child => {
+                drop(ours);
+                self.container.directory.forget_lock();
+                super::child::main(self.container, std::mem::take(&mut self.held), theirs)
+            }
+            Forked::Parent { child, pid } => {
+                self.child = Some(Child { pidfd: child, pid, socket: ours });
+                self.held = Held::default();
+                if let Some(own) = own_pids {
+                    // Hooks and everything else that this process starts belong into its own.
+                    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+                        .map_err(|errno| failed("return from the pid namespace")(errno.into()))?;
+                }
+                self.write_state(pid)
+            }
+        }
+    }
+
+    /// v2: the group that PID 1 is forked into.
+    fn unified_group(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        let group = self.groups.iter().find(|group| group.group.version == cgroup::Version::V2);
+        group.map(OpenGroup::directory)
+    }
+
+    /// If one is to be joined: children of this process are in it from now on. Returns the way back.
+    fn enter_pid_namespace(&self) -> io::Result<Option<OwnedFd>> {
+        let Some((_, theirs)) = self.held.namespaces.iter().find(|(kind, _)| *kind == Kind::Pid) else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let own = rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty())?;
+        move_into_link_name_space(theirs.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+        Ok(Some(own))
+    }
+
+    fn write_state(&mut self, pid: i32) -> Result<(), StepError> {
+        let Container { directory, bundle, spec, .. } = &*self.container;
+        let state = State::new(directory.id(), pid, bundle, spec).map_err(StepError::Process)?;
+        directory.write(&state)?;
+        self.state = Some(state);
+        Ok(())
+    }
+
+    fn map_users(&self, users: &[LinuxIdMapping], groups: &[LinuxIdMapping]) -> Result<(), StepError> {
+        let Some(child) = &self.child else { return Ok(()) };
+        for (file, mappings) in [("uid_map", users), ("gid_map", groups)] {
+            // The number is the child's: it is ours and not yet reaped.
+            let path = PathBuf::from(format!("/proc/{}/{file}", child.pid));
+            let lines: String = mappings
+                .iter()
+                .map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size()))
+                .collect();
+            let written = std::fs::OpenOptions::new().write(true).open(&path);
+            written
+                .and_then(|mut file| file.write_all(lines.as_bytes()))
+                .map_err(|source| StepError::MapUsers { path, source })?;
+        }
+        say(&child.socket, &ChildMessage::Go)
+            .map_err(|errno| StepError::Fork { call: "tell the child to go on", source: errno.into() })
+    }
+
+    /// Runs the hooks of `stage` in the host's namespaces.
+    pub fn run_hooks(&self, stage: Stage) -> Result<(), Failed> {
+        let status = match stage {
+            Stage::CreateRuntime => Status::Creating,
+            Stage::PostStop => Status::Stopped,
+            Stage::CreateContainer | Stage::StartContainer | Stage::PostStart => Status::Running,
+        };
+        let Some(state) = &self.state else { return Ok(()) };
+        hooks::run(&self.container.spec, stage, &state.to_oci(status))
+            .map_err(|error| failure(Step::Hooks { stage }, FailureKind::Host, &error))
+    }
+
+    /// Duplicates of the control group directories, to be held by somebody else.
+    pub fn group_directories(&self) -> io::Result<Vec<OwnedFd>> {
+        self.groups.iter().map(|group| group.directory().try_clone_to_owned()).collect()
+    }
+
+    /// Kills and reaps PID 1, if there is one.
+    pub fn abort(&mut self) {
+        let Some(child) = self.child.take() else { return };
+        // Both fail only if it has ended or was reaped, which is what is wanted.
+        if pidfd_send_signal(&child.pidfd, Signal::KILL).is_ok() {
+            drop(wait::wait(child.pidfd.as_fd()));
+        }
+    }
+
+    /// Reads what the container used, kills whatever is left of it and undoes every step.
+    pub fn finish(&mut self) -> Finished {
+        self.abort();
+        let usage = cgroup::usage(&self.groups);
+        self.groups.clear();
+        Finished { usage, undone: self.journal.undo_all() }
+    }
+}
+
+/// Whose fault it is when `step` fails.
+fn kind_of(step: &Step) -> FailureKind {
+    match step {
+        Step::OpenNamespace { .. } | Step::CloneBind { .. } | Step::CloneRoot { .. } => FailureKind::Spec,
+        _ => FailureKind::Host,
+    }
+}
+
+/// Tests only: ends as a kill -9 at this moment would.
+pub(super) fn die() {
+    // It cannot fail, and if it did the test would see a process that went on.
+    if kill_process(getpid(), Signal::KILL).is_err() {
+        crate::sys::exit::exit_now(137);
+    }
+}

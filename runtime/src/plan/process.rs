@@ -1,0 +1,169 @@
+//! `process` → who PID 1 becomes, and what it executes.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Process, Spec};
+
+use super::{ChildStep, Findings, list};
+use crate::capabilities::CapabilitySets;
+
+/// User, groups and umask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// In the container's user namespace.
+    pub uid: u32,
+    /// In the container's user namespace.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// 0022 unless the Spec says otherwise.
+    pub umask: u32,
+}
+
+/// A command with its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executable {
+    /// The command and its arguments; at least one.
+    pub arguments: Vec<String>,
+    /// `NAME=value`.
+    pub environment: Vec<String>,
+}
+
+impl Executable {
+    /// The directories that a command without a slash is looked up in: `PATH` of the container's own
+    /// environment, or the usual ones.
+    pub fn search_path(&self) -> &str {
+        let path = self.environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
+        path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    }
+}
+
+/// A pseudo terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Its first size, if the Spec gives one.
+    pub size: Option<Size>,
+}
+
+/// In characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "uid={} gid={} groups={:?} umask={:04o}", self.uid, self.gid, self.groups, self.umask)
+    }
+}
+
+impl fmt::Display for Executable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?} with {} variables", self.arguments, self.environment.len())
+    }
+}
+
+impl fmt::Display for Terminal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.size {
+            Some(size) => write!(out, "{}x{}", size.columns, size.rows),
+            None => write!(out, "of the default size"),
+        }
+    }
+}
+
+/// Checks what cannot be turned into a step.
+pub(super) fn check<'a>(spec: &'a Spec, findings: &mut Findings) -> Option<&'a Process> {
+    let Some(process) = spec.process() else {
+        findings.add("/process", "there is no command to run: add it");
+        return None;
+    };
+    if list(process.args().as_ref()).first().is_none_or(String::is_empty) {
+        findings.add("/process/args", "there is no command to run: give its name");
+    }
+    if !process.cwd().is_absolute() {
+        findings.add("/process/cwd", format!("{:?} is not absolute", process.cwd()));
+    }
+    for (pointer, texts) in [("/process/args", process.args()), ("/process/env", process.env())] {
+        for (index, text) in list(texts.as_ref()).iter().enumerate().filter(|(_, text)| text.contains('\0')) {
+            findings.add(
+                format!("{pointer}/{index}"),
+                format!("{text:?} holds a NUL, which execve(2) cannot pass on"),
+            );
+        }
+    }
+    if let Some(adjust) = process.oom_score_adj().filter(|adjust| !(-1000..=1000).contains(adjust)) {
+        findings.add("/process/oomScoreAdj", format!("{adjust} is not between -1000 and 1000"));
+    }
+    Some(process)
+}
+
+/// The pty, if one is asked for.
+pub(super) fn terminal(process: &Process) -> Option<Terminal> {
+    let size = process.console_size().as_ref().and_then(|size| {
+        Some(Size { rows: u16::try_from(size.height()).ok()?, columns: u16::try_from(size.width()).ok()? })
+    });
+    process.terminal().unwrap_or(false).then_some(Terminal { size })
+}
+
+/// The steps from the pivot to the command, in the order that `security.md` gives for the privilege drop:
+/// each comes as late as what it forbids allows.
+pub(super) fn steps(process: &Process, filter_instructions: Option<usize>) -> Vec<ChildStep> {
+    let sets = process.capabilities().as_ref().map(CapabilitySets::from_spec).unwrap_or_default();
+    let identity = identity(process);
+    let mut steps = vec![
+        ChildStep::NewSession,
+        // Before the user changes: the directory may be one that only root can create.
+        ChildStep::WorkingDirectory { path: process.cwd().clone() },
+    ];
+    steps.extend(list(process.rlimits().as_ref()).iter().copied().map(ChildStep::Rlimit));
+    if let Some(profile) = process.apparmor_profile().clone().filter(|profile| !profile.is_empty()) {
+        steps.push(ChildStep::Label { profile });
+    }
+    steps.push(ChildStep::DropBounding(sets.clone()));
+    steps.push(ChildStep::Become(identity));
+    // After the user has changed: the kernel forgets it then (prctl(2), PR_SET_PDEATHSIG).
+    steps.push(ChildStep::DieWithMonitor);
+    steps.push(ChildStep::FindCommand(Executable {
+        arguments: list(process.args().as_ref()).to_vec(),
+        environment: list(process.env().as_ref()).to_vec(),
+    }));
+    steps.push(ChildStep::Ready);
+    let filter = filter_instructions.map(|instructions| ChildStep::Seccomp { instructions });
+    if process.no_new_privileges().unwrap_or(false) {
+        steps.push(ChildStep::NoNewPrivileges);
+        steps.push(ChildStep::Capabilities(sets));
+        steps.extend(filter);
+    } else {
+        // Without no_new_privs installing a filter needs CAP_SYS_ADMIN, so it goes just before that.
+        steps.extend(filter);
+        steps.push(ChildStep::Capabilities(sets));
+    }
+    steps.push(ChildStep::Execute);
+    steps
+}
+
+fn identity(process: &Process) -> Identity {
+    let user = process.user();
+    Identity {
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(0o022),
+    }
+}
+
+/// Paths that the monitor must know before there is a child: where `root.path` is.
+pub(super) fn root_path(spec: &Spec, findings: &mut Findings) -> PathBuf {
+    match spec.root() {
+        Some(root) if !root.path().as_os_str().is_empty() => root.path().clone(),
+        _ => {
+            findings.add("/root/path", "a container needs a root file system: give its directory");
+            PathBuf::new()
+        }
+    }
+}

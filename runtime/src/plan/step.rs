@@ -1,0 +1,325 @@
+//! The steps of a plan. Each has exactly the fields that it needs, and prints as one line.
+//!
+//! Two enums, because only [`Step`]s change the host and outlive a crash, and only [`ChildStep`]s run
+//! inside the new namespaces.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxIdMapping, PosixRlimit};
+
+use super::devices::Device;
+use super::mount_options::{Attributes, BindDepth, Propagation};
+use super::mounts::Mount;
+use super::namespaces::Kind;
+use super::process::{Executable, Identity, Terminal};
+use crate::capabilities::CapabilitySets;
+use crate::cgroup::Setting;
+use crate::hooks::Stage;
+use crate::sys::clone3::Namespaces;
+use crate::sys::mount::Reach;
+
+/// What the monitor does, in the host's namespaces. Steps are undone in reverse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Makes one of the container's control groups.
+    CreateCgroup {
+        /// Its index in [`super::ContainerPlan::cgroups`].
+        group: usize,
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// Writes one setting of a control group.
+    SetCgroup {
+        /// The group's index.
+        group: usize,
+        /// File and value.
+        setting: Setting,
+    },
+    /// v2: attaches the program that decides on devices.
+    AttachDeviceRules,
+    /// Takes hold of a namespace that the container joins.
+    OpenNamespace {
+        /// Its kind.
+        kind: Kind,
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Makes the container's own copy of its root's mounts.
+    CloneRoot {
+        /// `root.path` of the Spec, relative to the bundle; `--root-fd` goes before it.
+        path: PathBuf,
+    },
+    /// Makes the container's own copy of what a bind shows.
+    CloneBind {
+        /// Index of the mount in the Spec.
+        mount: usize,
+        /// The path on the host.
+        source: PathBuf,
+        /// With or without the mounts below.
+        depth: BindDepth,
+    },
+    /// Makes copies of the control group directories for the container's view of them.
+    CloneCgroups,
+    /// Starts PID 1.
+    Fork {
+        /// New namespaces of the process.
+        namespaces: Namespaces,
+    },
+    /// Writes the user namespace's maps.
+    MapUsers {
+        /// `linux.uidMappings`.
+        users: Vec<LinuxIdMapping>,
+        /// `linux.gidMappings`.
+        groups: Vec<LinuxIdMapping>,
+    },
+    /// Runs the hooks of one stage.
+    Hooks {
+        /// Which.
+        stage: Stage,
+    },
+}
+
+/// Who takes a step back if this process dies right after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undo {
+    /// The journal: a line is written before the step.
+    Journal,
+    /// The kernel, when the last reference goes: a descriptor, a namespace, a process.
+    Kernel,
+    /// Nobody: the step leaves nothing behind, or what a hook did is the hook's to undo.
+    Nothing,
+}
+
+impl Step {
+    /// Who takes it back.
+    pub fn undo(&self) -> Undo {
+        match self {
+            Step::CreateCgroup { .. } => Undo::Journal,
+            // Both go with their group.
+            Step::SetCgroup { .. } | Step::AttachDeviceRules => Undo::Nothing,
+            Step::OpenNamespace { .. }
+            | Step::CloneRoot { .. }
+            | Step::CloneBind { .. }
+            | Step::CloneCgroups
+            | Step::MapUsers { .. }
+            | Step::Fork { .. } => Undo::Kernel,
+            Step::Hooks { .. } => Undo::Nothing,
+        }
+    }
+}
+
+/// What PID 1 does before it becomes the container's command. All of it goes with its namespaces.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChildStep {
+    /// Enters the v1 control groups (on v2 the fork did).
+    JoinCgroups,
+    /// Makes the control groups just entered the root of what the container sees.
+    UnshareCgroups,
+    /// Enters a namespace that the monitor holds.
+    JoinNamespace {
+        /// Its kind.
+        kind: Kind,
+    },
+    /// Becomes uid 0 and gid 0 of the new user namespace.
+    BecomeRoot,
+    /// A session keyring without the caller's keys.
+    NewKeyring,
+    /// Cuts this mount namespace off from the host's mount events.
+    PrivateMounts,
+    /// Makes a procfs that only this process can reach.
+    OpenProc,
+    /// Sets the OOM killer's preference.
+    OomScore {
+        /// -1000..=1000.
+        adjust: i32,
+    },
+    /// Writes a kernel parameter of the new namespaces.
+    Sysctl {
+        /// `net.ipv4.ip_forward`.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// Sets the loopback interface up.
+    LoopbackUp,
+    /// Sets the host name.
+    Hostname {
+        /// The name.
+        name: String,
+    },
+    /// Sets the NIS domain name.
+    Domainname {
+        /// The name.
+        name: String,
+    },
+    /// Attaches the root where pivot_root(2) will find it.
+    AttachRoot,
+    /// Makes one mount of the Spec.
+    Mount(Mount),
+    /// Makes a device node in `/dev`.
+    Device(Device),
+    /// Makes a link in `/dev`.
+    DeviceLink {
+        /// Name in `/dev`.
+        name: String,
+        /// What it points to.
+        target: String,
+    },
+    /// Opens a pty in the container's devpts; its other end goes to the monitor.
+    OpenTerminal(Terminal),
+    /// Runs the hooks of one stage.
+    Hooks {
+        /// Which.
+        stage: Stage,
+    },
+    /// Makes the container's root the root, and the host's tree unreachable.
+    PivotRoot,
+    /// Hides a file or directory.
+    Mask {
+        /// Its path in the container.
+        path: PathBuf,
+    },
+    /// Makes a path read-only.
+    ReadOnlyPath {
+        /// Its path in the container.
+        path: PathBuf,
+    },
+    /// Sets attributes of the root mount.
+    RootAttributes {
+        /// `ro`, if `root.readonly`.
+        attributes: Attributes,
+    },
+    /// Sets where the root's mount events go.
+    RootPropagation {
+        /// How.
+        propagation: Propagation,
+        /// Of the root only, or of all mounts below as well.
+        reach: Reach,
+    },
+    /// A session of its own, with the pty as its controlling terminal if there is one.
+    NewSession,
+    /// Changes to the working directory.
+    WorkingDirectory {
+        /// Its path in the container.
+        path: PathBuf,
+    },
+    /// Sets a resource limit.
+    Rlimit(PosixRlimit),
+    /// Prepares the AppArmor profile for the coming execve(2).
+    Label {
+        /// The profile's name.
+        profile: String,
+    },
+    /// Shrinks the bounding set.
+    DropBounding(CapabilitySets),
+    /// Changes umask, groups and user.
+    Become(Identity),
+    /// Sets the other four capability sets.
+    Capabilities(CapabilitySets),
+    /// Set-uid programs give nothing any more.
+    NoNewPrivileges,
+    /// Asks to be killed when the monitor dies.
+    DieWithMonitor,
+    /// Tells the monitor that all is ready, and waits for `start` if the container is only created.
+    Ready,
+    /// Finds the command, as the user that it will run as, so that a missing one is reported before the filter is on.
+    FindCommand(Executable),
+    /// Installs the system call filter.
+    Seccomp {
+        /// Its length, for the plan's line.
+        instructions: usize,
+    },
+    /// Becomes the command.
+    Execute,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::CreateCgroup { path, .. } => write!(out, "cgroup.create {}", path.display()),
+            Step::SetCgroup { setting, .. } => write!(out, "cgroup.set {setting}"),
+            Step::AttachDeviceRules => write!(out, "cgroup.devices"),
+            Step::OpenNamespace { kind, path } => write!(out, "namespace.open {kind} {}", path.display()),
+            Step::CloneRoot { path } => write!(out, "root.clone {}", path.display()),
+            Step::CloneBind { source, depth: BindDepth::One, .. } => {
+                write!(out, "bind.clone {}", source.display())
+            }
+            Step::CloneBind { source, .. } => {
+                write!(out, "bind.clone {} with mounts below", source.display())
+            }
+            Step::CloneCgroups => write!(out, "cgroup.clone"),
+            Step::Fork { namespaces } => write!(out, "fork {}", Kind::list(*namespaces)),
+            Step::MapUsers { users, groups } => {
+                write!(out, "users.map")?;
+                mappings(out, "uid", users)?;
+                mappings(out, "gid", groups)
+            }
+            Step::Hooks { stage } => write!(out, "hooks {stage}"),
+        }
+    }
+}
+
+fn mappings(out: &mut fmt::Formatter<'_>, name: &str, list: &[LinuxIdMapping]) -> fmt::Result {
+    list.iter().try_for_each(|map| {
+        write!(out, " {name} {}..+{} = {}", map.container_id(), map.size(), map.host_id())
+    })
+}
+
+impl fmt::Display for ChildStep {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChildStep::JoinCgroups => write!(out, "cgroup.join"),
+            ChildStep::UnshareCgroups => write!(out, "cgroup.unshare"),
+            ChildStep::JoinNamespace { kind } => write!(out, "namespace.join {kind}"),
+            ChildStep::BecomeRoot => write!(out, "users.become-root"),
+            ChildStep::NewKeyring => write!(out, "keyring.new"),
+            ChildStep::PrivateMounts => write!(out, "mounts.private"),
+            ChildStep::OpenProc => write!(out, "proc.open"),
+            ChildStep::OomScore { adjust } => write!(out, "oom-score {adjust}"),
+            ChildStep::Sysctl { name, value } => write!(out, "sysctl {name} = {value:?}"),
+            ChildStep::LoopbackUp => write!(out, "loopback.up"),
+            ChildStep::Hostname { name } => write!(out, "hostname {name:?}"),
+            ChildStep::Domainname { name } => write!(out, "domainname {name:?}"),
+            ChildStep::AttachRoot => write!(out, "root.attach"),
+            ChildStep::Mount(mount) => write!(out, "mount {mount}"),
+            ChildStep::Device(device) => write!(out, "device {device}"),
+            ChildStep::DeviceLink { name, target } => write!(out, "device.link {name} -> {target}"),
+            ChildStep::OpenTerminal(terminal) => write!(out, "terminal.open {terminal}"),
+            ChildStep::Hooks { stage } => write!(out, "hooks {stage}"),
+            ChildStep::PivotRoot => write!(out, "root.pivot"),
+            ChildStep::Mask { path } => write!(out, "mask {}", path.display()),
+            ChildStep::ReadOnlyPath { path } => write!(out, "read-only {}", path.display()),
+            ChildStep::RootAttributes { attributes } => write!(out, "root.attributes {attributes}"),
+            ChildStep::RootPropagation { propagation, reach } => {
+                write!(out, "root.propagation {}", propagation.spelled(*reach))
+            }
+            other => other.fmt_process(out),
+        }
+    }
+}
+
+impl ChildStep {
+    /// The second half of the lines: what concerns the process rather than its surroundings.
+    fn fmt_process(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChildStep::NewSession => write!(out, "session.new"),
+            ChildStep::WorkingDirectory { path } => write!(out, "cwd {}", path.display()),
+            ChildStep::Rlimit(limit) => {
+                write!(out, "rlimit {} {}:{}", limit.typ(), limit.soft(), limit.hard())
+            }
+            ChildStep::Label { profile } => write!(out, "apparmor {profile}"),
+            ChildStep::DropBounding(sets) => write!(out, "capabilities.bounding {}", sets.bounding()),
+            ChildStep::Become(identity) => write!(out, "become {identity}"),
+            ChildStep::Capabilities(sets) => write!(out, "capabilities.set {}", sets.effective()),
+            ChildStep::NoNewPrivileges => write!(out, "no-new-privileges"),
+            ChildStep::DieWithMonitor => write!(out, "die-with-monitor"),
+            ChildStep::Ready => write!(out, "ready"),
+            ChildStep::FindCommand(executable) => write!(out, "command.find {executable}"),
+            ChildStep::Seccomp { instructions } => write!(out, "seccomp {instructions} instructions"),
+            ChildStep::Execute => write!(out, "execute"),
+            // All others are printed by `fmt`, which calls this for what is left.
+            _ => Ok(()),
+        }
+    }
+}

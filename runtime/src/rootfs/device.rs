@@ -1,0 +1,170 @@
+//! Device nodes and links in the container's `/dev`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, statat, symlinkat,
+};
+use rustix::io::Errno;
+
+use super::mount::{MountError, attach_at, clone_path};
+use super::{Links, Root, RootError, Shape};
+use crate::plan::mount_options::BindDepth;
+use crate::plan::{Device, Node};
+
+/// A node or link could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// `/dev` or a directory in it cannot be used.
+    #[error(transparent)]
+    Directory(#[from] RootError),
+    /// Something else has the name, such as a regular file of the image's.
+    #[error("use {}: it is not the device that it should be, remove it from the image", path.display())]
+    Taken {
+        /// In the container.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("{call} {}", path.display())]
+    Kernel {
+        /// What was tried.
+        call: &'static str,
+        /// In the container.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// In a user namespace: the host's node cannot be bound instead.
+    #[error(transparent)]
+    Bind(#[from] MountError),
+}
+
+/// How nodes come into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// mknod(2).
+    Make,
+    /// A bind of the host's node: in a user namespace mknod(2) of a device is not allowed.
+    Bind,
+}
+
+/// `/dev` of a container, held so that each node costs one call.
+#[derive(Debug)]
+pub struct DeviceDirectory(OwnedFd);
+
+impl DeviceDirectory {
+    /// Opens `/dev`, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// It is a link, or the kernel refused.
+    pub fn open(root: &Root) -> Result<DeviceDirectory, DeviceError> {
+        let directory = root.find_or_make(Path::new("/dev"), Shape::Directory, Links::Refused)?;
+        Ok(DeviceDirectory(directory))
+    }
+
+    /// Makes one node. The process's umask must be 0.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken by something else, or the kernel refused.
+    pub fn make(&self, root: &Root, device: &Device, method: Method) -> Result<(), DeviceError> {
+        let path = Path::new("/dev").join(&device.name);
+        let failed = |call| DeviceError::kernel(call, &path);
+        if method == Method::Bind && device.node != Node::Fifo {
+            return bind(root, &path);
+        }
+        let (parent, name) = self.parent(root, &device.name)?;
+        let parent = parent.as_ref().unwrap_or(&self.0);
+        let (kind, number) = kind_and_number(device.node);
+        match mknodat(parent, name, kind, Mode::from_raw_mode(device.mode), number) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let found = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("stat"))?;
+                if FileType::from_raw_mode(found.st_mode) != kind || found.st_rdev != number {
+                    return Err(DeviceError::Taken { path: path.clone() });
+                }
+                let mode = Mode::from_raw_mode(device.mode);
+                chmodat(parent, name, mode, AtFlags::empty()).map_err(failed("chmod"))?;
+            }
+            Err(errno) => return Err(failed("mknod")(errno)),
+        }
+        if (device.uid, device.gid) == (0, 0) {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("chown"))
+    }
+
+    /// Makes one link.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken by something else than the same link, or the kernel refused.
+    pub fn link(&self, name: &str, target: &str) -> Result<(), DeviceError> {
+        let path = Path::new("/dev").join(name);
+        match symlinkat(target, &self.0, name) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => {
+                let found = rustix::fs::readlinkat(&self.0, name, Vec::new());
+                let same = found.is_ok_and(|found| found.to_bytes() == target.as_bytes());
+                if same { Ok(()) } else { Err(DeviceError::Taken { path }) }
+            }
+            Err(errno) => Err(DeviceError::kernel("symlink", &path)(errno)),
+        }
+    }
+
+    /// The directory that `name` goes into, if it is not `/dev` itself, and its last component.
+    fn parent<'a>(&self, root: &Root, name: &'a Path) -> Result<(Option<OwnedFd>, &'a Path), RootError> {
+        let last = name.file_name().map_or(name, Path::new);
+        match name.parent().filter(|above| !above.as_os_str().is_empty()) {
+            None => Ok((None, last)),
+            Some(above) => {
+                let above = Path::new("/dev").join(above);
+                Ok((Some(root.find_or_make(&above, Shape::Directory, Links::Refused)?), last))
+            }
+        }
+    }
+}
+
+impl DeviceError {
+    fn kernel(call: &'static str, path: &Path) -> impl FnOnce(Errno) -> DeviceError + use<> {
+        let path = path.to_owned();
+        move |errno| DeviceError::Kernel { call, path, source: errno.into() }
+    }
+}
+
+fn bind(root: &Root, path: &Path) -> Result<(), DeviceError> {
+    let tree = clone_path(path, BindDepth::One)?;
+    let at = root.find_or_make(path, Shape::File, Links::Refused)?;
+    attach_at(tree.as_fd(), at.as_fd()).map_err(DeviceError::kernel("attach a bind on", path))
+}
+
+fn kind_and_number(node: Node) -> (FileType, u64) {
+    match node {
+        Node::Character { major, minor } => (FileType::CharacterDevice, makedev(major, minor)),
+        Node::Block { major, minor } => (FileType::BlockDevice, makedev(major, minor)),
+        Node::Fifo => (FileType::Fifo, 0),
+    }
+}
+
+/// Opens a character device of the container and checks on the descriptor that it is the one meant.
+///
+/// # Errors
+///
+/// It is missing, behind a link, or another device.
+pub fn open_checked(
+    root: &Root,
+    path: &Path,
+    flags: OFlags,
+    (major, minor): (u32, u32),
+) -> Result<OwnedFd, DeviceError> {
+    let opened =
+        root.open(path, flags, Links::Refused).map_err(|errno| RootError::new("open", path, errno))?;
+    let found = fstat(&opened).map_err(|errno| RootError::new("stat", path, errno))?;
+    let is_it = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && found.st_rdev == makedev(major, minor);
+    if is_it { Ok(opened) } else { Err(DeviceError::Taken { path: path.to_owned() }) }
+}

@@ -1,0 +1,131 @@
+//! Paths of the container that are hidden or made read-only.
+//!
+//! A missing path is skipped, and only a missing one; a link is an error. What is covered is the very
+//! object that was looked at: its descriptor is the mount point. Directories get one shared, empty,
+//! read-only tmpfs; everything else gets the container's `/dev/null`, checked to be that device
+//! (CVE-2021-30465, CVE-2025-31133).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::device::{DeviceError, open_checked};
+use super::mount::{MountError, attach_at, new_file_system};
+use super::{Links, Root, RootError, Shape, shape_of};
+use crate::plan::mount_options::attr;
+use crate::sys::mount::{MountAttr, Reach, mount_setattr};
+
+/// A path could not be protected.
+#[derive(Debug, thiserror::Error)]
+pub enum MaskError {
+    /// It cannot be looked at.
+    #[error(transparent)]
+    Path(#[from] RootError),
+    /// The container's `/dev/null` is not the null device.
+    #[error("mask a file with the container's /dev/null")]
+    Null(#[from] DeviceError),
+    /// There is no empty directory to cover it with.
+    #[error("make the empty directory that masks others")]
+    Empty(#[from] MountError),
+    /// The kernel refused the mount.
+    #[error("{call} {}", path.display())]
+    Kernel {
+        /// What was tried.
+        call: &'static str,
+        /// The path in the container.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl MaskError {
+    fn kernel(call: &'static str, path: &Path) -> impl FnOnce(Errno) -> MaskError + use<> {
+        let path = path.to_owned();
+        move |errno| MaskError::Kernel { call, path, source: errno.into() }
+    }
+}
+
+/// What masks are made of; made when first needed.
+#[derive(Debug, Default)]
+pub struct Masks {
+    /// An attached empty tmpfs, to be cloned.
+    empty: Option<OwnedFd>,
+    null: Option<OwnedFd>,
+}
+
+impl Masks {
+    /// Hides `path`.
+    ///
+    /// # Errors
+    ///
+    /// It is a link, or the kernel refused.
+    pub fn mask(&mut self, root: &Root, path: &Path) -> Result<(), MaskError> {
+        let Some(target) = find(root, path)? else { return Ok(()) };
+        match shape_of(target.as_fd()).map_err(|errno| RootError::new("stat", path, errno))? {
+            Shape::Directory => self.mask_directory(path, target.as_fd()),
+            Shape::File => self.mask_file(root, path, target.as_fd()),
+        }
+    }
+
+    fn mask_directory(&mut self, path: &Path, target: BorrowedFd<'_>) -> Result<(), MaskError> {
+        if let Some(empty) = &self.empty {
+            let copy = clone(empty.as_fd(), OpenTreeFlags::empty())
+                .map_err(MaskError::kernel("clone the mask of", path))?;
+            return attach_at(copy.as_fd(), target).map_err(MaskError::kernel("mask", path));
+        }
+        let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        let data =
+            [("nr_blocks", "1"), ("mode", "0555")].map(|(key, value)| (key.into(), Some(value.into())));
+        let empty = new_file_system("tmpfs", None, &data, attributes)?;
+        attach_at(empty.as_fd(), target).map_err(MaskError::kernel("mask", path))?;
+        self.empty = Some(empty); // Attached, so that it can be cloned: before Linux 6.15 only then.
+        Ok(())
+    }
+
+    fn mask_file(&mut self, root: &Root, path: &Path, target: BorrowedFd<'_>) -> Result<(), MaskError> {
+        let null = match &mut self.null {
+            Some(null) => null,
+            missing => missing.insert(open_checked(root, Path::new("/dev/null"), OFlags::PATH, (1, 3))?),
+        };
+        let copy = clone(null.as_fd(), OpenTreeFlags::empty())
+            .map_err(MaskError::kernel("clone /dev/null for", path))?;
+        attach_at(copy.as_fd(), target).map_err(MaskError::kernel("mask", path))
+    }
+}
+
+/// Makes `path` and the mounts below it read-only.
+///
+/// # Errors
+///
+/// It is a link, or the kernel refused.
+pub fn make_read_only(root: &Root, path: &Path) -> Result<(), MaskError> {
+    let Some(target) = find(root, path)? else { return Ok(()) };
+    let copy =
+        clone(target.as_fd(), OpenTreeFlags::AT_RECURSIVE).map_err(MaskError::kernel("clone", path))?;
+    let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+    mount_setattr(copy.as_fd(), Reach::Tree, &read_only).map_err(|source| MaskError::Kernel {
+        call: "make read-only",
+        path: path.to_owned(),
+        source,
+    })?;
+    attach_at(copy.as_fd(), target.as_fd()).map_err(MaskError::kernel("cover with its read-only self", path))
+}
+
+fn find(root: &Root, path: &Path) -> Result<Option<OwnedFd>, RootError> {
+    match root.find(path, Links::Refused) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(RootError::new("find", path, errno)),
+    }
+}
+
+fn clone(attached: BorrowedFd<'_>, more: OpenTreeFlags) -> Result<OwnedFd, Errno> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(attached, c"", flags | more)
+}
