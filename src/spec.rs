@@ -130,3 +130,6 @@ fn sysctls() -> HashMap<String, String> {
         ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
     ])
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,164 @@
 //! `docker-worker demo`: a guided offline run of the main features.
+//!
+//! Every scene is a real `docker-worker run`, with directories of the demo's own that go with it.
 
+mod elf;
+mod image;
+mod scenes;
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use runtime::journal::remove_tree;
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{FAILED, complain};
-use crate::config::Config;
+use self::scenes::{CONFIG, SCENES, Scene, Task};
+use super::{FAILED, HOST_UNFIT, complain};
+use crate::config::{Config, Directories};
+use crate::host::{self, Facts};
+use crate::run_directory::random_hex;
+use crate::task::error::chain;
+
+/// The status of a demo that was interrupted from the keyboard.
+const INTERRUPTED: u8 = 130;
+
+/// Where the demo's directory is made: on a disk, where `/tmp` may be none.
+const PLACE: &str = "/var/tmp";
 
 /// Options of `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArguments {}
 
+/// Why the demo does not go on.
+enum Stop {
+    Sentence(u8, String),
+    Interrupted,
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Sentence(FAILED, format!("failed to show the demo: {error}"))
+    }
+}
+
 /// The command.
-pub fn main(_options: &DemoArguments, _config: &Config) -> ExitCode {
-    complain(FAILED, "demo is not there yet in this version of docker-worker")
+pub fn main(_options: &DemoArguments, config: &Config) -> ExitCode {
+    let directory = match make_directory() {
+        Ok(directory) => directory,
+        Err(error) => return complain(FAILED, &format!("failed to make a directory in {PLACE}: {error}")),
+    };
+    let shown = show(&directory, config);
+    if let Err(error) = remove_tree(&directory) {
+        return complain(FAILED, &format!("failed to {}", chain(&error)));
+    }
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(Stop::Sentence(status, sentence)) => complain(status, &sentence),
+    }
+}
+
+fn make_directory() -> io::Result<PathBuf> {
+    let directory = Path::new(PLACE).join(format!("docker-worker-demo.{}", random_hex(8)?));
+    std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
+    Ok(directory)
+}
+
+fn show(directory: &Path, config: &Config) -> Result<(), Stop> {
+    let own = Config {
+        directories: Directories {
+            data: directory.join("data"),
+            run: directory.join("run"),
+            volume_caches: None,
+        },
+        file: config.file.clone(),
+    };
+    host::require(&Facts::gather(&own)).map_err(|unfit| Stop::Sentence(HOST_UNFIT, unfit.to_string()))?;
+    image::write(&directory.join("image.tar"))
+        .map_err(|error| Stop::Sentence(HOST_UNFIT, format!("failed to {}", chain(&error))))?;
+    std::fs::write(directory.join("demo.yml"), CONFIG)?;
+    println!("The image is made of this host's own tools: no network is used. Each scene is one task.");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(play(directory, &own.directories))
+}
+
+async fn play(directory: &Path, places: &Directories) -> Result<(), Stop> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    let mut surprises = Vec::new();
+    for (number, scene) in SCENES.iter().enumerate() {
+        println!("\n── {}. {}: {}", number + 1, scene.title, scene.remark);
+        let mut task = command(scene, directory, places)?.spawn()?;
+        // A task is interrupted by the same key; the demo waits for it to end cleanly.
+        let status = tokio::select! {
+            status = task.wait() => status?,
+            _ = interrupts.recv() => { task.wait().await?; return Err(Stop::Interrupted) }
+            _ = terminations.recv() => { stop(&mut task).await?; return Err(Stop::Interrupted) }
+        };
+        let status = status.code().unwrap_or(-1);
+        println!("   exit status {status}{}", artifacts(scene, directory)?);
+        if status != scene.status {
+            surprises.push(format!("\"{}\" gave {status} instead of {}", scene.title, scene.status));
+        }
+    }
+    if surprises.is_empty() {
+        println!("\nAll scenes went as they should; nothing of them is left on this host.");
+        return Ok(());
+    }
+    Err(Stop::Sentence(FAILED, format!("not as it should be: {}", surprises.join(", "))))
+}
+
+/// Passes a request to end on to the task's worker.
+async fn stop(task: &mut tokio::process::Child) -> io::Result<()> {
+    let raw = task.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(pid) = raw.and_then(rustix::process::Pid::from_raw) {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    }
+    task.wait().await.map(drop)
+}
+
+fn command(scene: &Scene, directory: &Path, places: &Directories) -> io::Result<Command> {
+    let image = format!("docker-archive:{}", directory.join("image.tar").display());
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .current_dir(directory)
+        .env("DOCKER_WORKER_RUN", &places.run)
+        .arg("--data")
+        .arg(&places.data)
+        .args(["run", "--network", "none", "--image", &image, "--artifacts"])
+        .arg(directory.join("artifacts"))
+        .args(scene.options);
+    match &scene.task {
+        Task::Script(script) => {
+            println!("   docker-worker run {} -- sh -c '{script}'\n", scene.options.join(" "));
+            command.args(["--", "sh", "-c", script]);
+        }
+        Task::Payload(payload) => {
+            println!("   docker-worker run task.json, which is {payload}\n");
+            let file = directory.join("task.json");
+            std::fs::write(&file, payload)?;
+            command.arg(file);
+        }
+    }
+    Ok(command)
+}
+
+/// The payload's artifacts of a scene, as resolution.json lists them.
+fn artifacts(scene: &Scene, directory: &Path) -> io::Result<String> {
+    if !matches!(scene.task, Task::Payload(_)) {
+        return Ok(String::new());
+    }
+    let document: Value =
+        serde_json::from_slice(&std::fs::read(directory.join("artifacts/resolution.json"))?)?;
+    let rows = document.get("artifacts").and_then(Value::as_array).cloned().unwrap_or_default();
+    let row = |artifact: &Value| {
+        let text = |key: &str| artifact.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        format!("\n   artifact {} ({}) {}", text("name"), text("storageType"), text("reason"))
+    };
+    Ok(rows.iter().map(row).collect())
 }

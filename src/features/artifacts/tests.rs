@@ -1,0 +1,178 @@
+//! What becomes of a payload's artifacts, read from a root that a task could have left.
+
+use std::os::unix::fs::symlink;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::artifact::{Destination, Publisher, PublisherParts};
+use crate::config::ConfigFile;
+use crate::event::Events;
+use crate::features::{Active, Feature, Link, Stopped, Wishes};
+use crate::queue::{EmbeddedQueue, Queue, StorageType, WorkerIdentity};
+use crate::task::definition::Submission;
+use crate::task::interrupt::channel;
+use crate::task::payload::{Origin, Payload, TaskContext};
+use crate::task::resolution::ArtifactRecord;
+use crate::task::resolve::Hooks;
+use crate::task::spool::Spool;
+use crate::task::task_id::TaskId;
+
+/// What came of it.
+struct Result {
+    verdict: Hooks,
+    records: Vec<ArtifactRecord>,
+    log: String,
+    out: tempfile::TempDir,
+}
+
+impl Result {
+    /// Name, storage type and reason of each.
+    fn rows(&self) -> Vec<(&str, StorageType, Option<ErrorReason>)> {
+        self.records.iter().map(|it| (it.name.as_str(), it.storage_type, it.reason)).collect()
+    }
+}
+
+/// A root as a task may leave it, with a canary beside it.
+fn root(top: &Path) -> ContainerRoot {
+    let root = top.join("root");
+    std::fs::create_dir_all(root.join("out/sub")).unwrap();
+    std::fs::write(top.join("canary"), "host").unwrap();
+    std::fs::write(root.join("file.txt"), "text").unwrap();
+    std::fs::write(root.join("out/1.txt"), "one").unwrap();
+    std::fs::write(root.join("out/sub/2.gz"), "two").unwrap();
+    std::fs::hard_link(root.join("out/1.txt"), root.join("out/again.txt")).unwrap();
+    symlink("/file.txt", root.join("link")).unwrap();
+    symlink("../../canary", root.join("out/escape")).unwrap();
+    symlink("../canary", root.join("outside")).unwrap();
+    symlink("/", root.join("out/sub/top")).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), fifo, mode, 0).unwrap();
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    ContainerRoot::new(rustix::fs::open(&root, flags, rustix::fs::Mode::empty()).unwrap())
+}
+
+/// Runs the feature over `artifacts` of a payload, as if the task had ended so.
+async fn publish(artifacts: Value, interrupt: Option<Interrupt>) -> Result {
+    let payload = json!({"image": "i", "maxRunTime": 1, "artifacts": artifacts});
+    let queue = Arc::new(Queue::InProcess(EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap()));
+    let task_id = TaskId::random().unwrap();
+    let submission = Submission::parse(payload.to_string().as_bytes()).unwrap();
+    let definition = submission.into_task(&task_id, Timestamp::now()).unwrap().definition;
+    queue.create_task(&task_id, &definition).await.unwrap();
+    let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let claim = queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().remove(0);
+    let context = TaskContext {
+        expires: definition.expires,
+        origin: Origin::Operator,
+        disabled_features: &[],
+        pointer: "",
+    };
+    let payload = Payload::parse(&definition.payload, &context).0.unwrap();
+
+    let (scratch, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_interrupter, interrupts) = channel();
+    let mut publisher = Publisher::new(PublisherParts {
+        queue,
+        run: claim.run,
+        expires: definition.expires,
+        destination: Arc::new(Destination::directory(out.path()).unwrap()),
+        config: Arc::new(ConfigFile::default()),
+        events: Events::none(),
+        interrupts,
+    });
+    let wishes = Wishes { payload: Some(&payload), switches: &payload.features, log: &payload.log };
+    let mut active = Active::start(&wishes);
+    let (mut binds, mut environment) = (Vec::new(), Vec::new());
+    let link = Link { data: scratch.path(), binds: &mut binds, environment: &mut environment };
+    assert!(active.link(link).await.is_clean());
+    for bind in &binds {
+        std::fs::write(bind.source.join("from the task"), "kept").unwrap();
+    }
+    let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
+    let stopped =
+        Stopped { root: Arc::new(root(scratch.path())), log: &spool, publisher: &mut publisher, interrupt };
+    let verdict = active.stopped(stopped).await.verdict();
+    let log = std::fs::read_to_string(spool.path()).unwrap();
+    Result { verdict, records: publisher.into_records(), log, out }
+}
+
+#[tokio::test]
+async fn files_and_directories_are_published_and_links_inside_are_followed_only_as_artifacts() {
+    let result = publish(
+        json!({
+            "public/file": {"type": "file", "path": "file.txt"},
+            "public/link": {"type": "file", "path": "/link"},
+            "public/out/": {"type": "directory", "path": "/out"}
+        }),
+        None,
+    )
+    .await;
+    let s3 = |name| (name, StorageType::S3, None);
+    let expected = [
+        s3("public/file"),
+        s3("public/link"),
+        s3("public/out/1.txt"),
+        s3("public/out/again.txt"),
+        s3("public/out/sub/2.gz"),
+    ];
+    assert_eq!(result.rows(), expected, "{}", result.log);
+    assert_eq!(result.verdict, Hooks::Done);
+    assert_eq!(result.log, "");
+    assert_eq!(std::fs::read_to_string(result.out.path().join("public/link")).unwrap(), "text");
+    let encodings: Vec<_> = result.records.iter().map(|it| it.content_encoding.as_deref()).collect();
+    assert_eq!(encodings, [Some("gzip"), Some("gzip"), Some("gzip"), Some("gzip"), None]);
+    assert_eq!(result.records[0].content_type.as_deref(), Some("text/plain"));
+}
+
+#[tokio::test]
+async fn what_is_missing_or_of_another_type_says_so_and_does_not_fail_the_task() {
+    let result = publish(
+        json!({
+            "public/a-missing": {"type": "file", "path": "/nowhere"},
+            "public/b-below-file": {"type": "directory", "path": "/file.txt/x"},
+            "public/c-directory": {"type": "file", "path": "/out"},
+            "public/d-file": {"type": "directory", "path": "/file.txt"},
+            "public/e-fifo": {"type": "file", "path": "/fifo"},
+            "public/f-outside": {"type": "file", "path": "/outside"}
+        }),
+        None,
+    )
+    .await;
+    let error = |name, reason| (name, StorageType::Error, Some(reason));
+    let expected = [
+        error("public/a-missing", ErrorReason::FileMissingOnWorker),
+        error("public/b-below-file", ErrorReason::FileMissingOnWorker),
+        error("public/c-directory", ErrorReason::InvalidResourceOnWorker),
+        error("public/d-file", ErrorReason::InvalidResourceOnWorker),
+        error("public/e-fifo", ErrorReason::InvalidResourceOnWorker),
+        error("public/f-outside", ErrorReason::FileMissingOnWorker),
+    ];
+    assert_eq!(result.rows(), expected, "{}", result.log);
+    assert_eq!(result.verdict, Hooks::Done);
+    let said = "Artifact \"public/a-missing\" not found at \"/nowhere\": no such file or directory";
+    assert!(result.log.contains(said), "{}", result.log);
+    let said =
+        "Error uploading \"public/c-directory\". Expected artifact to be a \"file\" but was \"directory\"";
+    assert!(result.log.contains(said), "{}", result.log);
+}
+
+#[tokio::test]
+async fn how_the_task_ended_decides_what_is_published() {
+    for (interrupt, expected) in [
+        (None, &["public/file", "public/volume/from the task"][..]),
+        (Some(Interrupt::MaxRunTime), &["public/volume/from the task"]),
+        (Some(Interrupt::Shutdown), &["public/volume/from the task"]),
+        (Some(Interrupt::Cancelled), &[]),
+        (Some(Interrupt::LostClaim), &[]),
+    ] {
+        let artifacts = json!({
+            "public/file": {"type": "file", "path": "file.txt"},
+            "public/volume": {"type": "volume", "path": "/volume"}
+        });
+        let result = publish(artifacts, interrupt).await;
+        let names: Vec<&str> = result.rows().iter().map(|row| row.0).collect();
+        assert_eq!(names, expected, "{interrupt:?}: {}", result.log);
+    }
+}

@@ -1,0 +1,144 @@
+//! The golden Spec: what every task's container is like, down to the last flag.
+
+use images::image::ImageConfig;
+use oci_spec::runtime::{PosixRlimitType, Spec};
+use runtime::id::ContainerId;
+use serde_json::Value;
+
+use super::*;
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A request that each test changes in one place.
+struct Fixture {
+    id: ContainerId,
+    image: ImageConfig,
+    user: ResolvedUser,
+    command: Vec<String>,
+    binds: Vec<Bind>,
+    limits: Limits,
+    ceilings: RlimitCeilings,
+}
+
+fn fixture() -> Fixture {
+    let image = ImageConfig {
+        entrypoint: vec!["/entry".to_owned()],
+        cmd: vec!["image".to_owned(), "command".to_owned()],
+        working_dir: "/work".to_owned(),
+        ..ImageConfig::default()
+    };
+    Fixture {
+        id: ContainerId::new(ID).unwrap(),
+        image,
+        user: ResolvedUser { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".to_owned() },
+        command: Vec::new(),
+        binds: vec![
+            Bind {
+                source: "/data/caches/x/content".into(),
+                destination: "/builds/cache".to_owned(),
+                kind: BindSource::Volume,
+            },
+            Bind {
+                source: "/run/x/hosts".into(),
+                destination: "/etc/hosts".to_owned(),
+                kind: BindSource::WorkerFile,
+            },
+        ],
+        limits: Limits { memory_bytes: Some(1 << 30), ..Limits::default() },
+        ceilings: RlimitCeilings::default(),
+    }
+}
+
+impl Fixture {
+    fn spec(&self) -> Result<Spec, process::ProcessError> {
+        write_spec(ContainerRequest {
+            id: &self.id,
+            image: &self.image,
+            user: &self.user,
+            command: &self.command,
+            environment: vec!["HOME=/root".to_owned(), "TASK_ID=t".to_owned()],
+            binds: &self.binds,
+            limits: &self.limits,
+            ceilings: &self.ceilings,
+            processors: 2,
+        })
+    }
+}
+
+/// As JSON, with what has no order in order, and without the filter: its golden is the runtime's.
+fn readable(spec: &Spec) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap();
+    value["linux"]["seccomp"] = Value::Null;
+    for set in value["process"]["capabilities"].as_object_mut().unwrap().values_mut() {
+        set.as_array_mut().unwrap().sort_by_key(|name| name.to_string());
+    }
+    value
+}
+
+#[test]
+fn the_container_of_a_task_is_as_the_golden_file_shows() {
+    let golden: Value = serde_json::from_str(include_str!("../../tests/golden/spec.json")).unwrap();
+    let written = readable(&fixture().spec().unwrap());
+    let text = serde_json::to_string_pretty(&written).unwrap();
+    assert!(written == golden, "if this is meant, it is the new tests/golden/spec.json:\n{text}");
+}
+
+#[test]
+fn the_filter_is_the_runtimes_profile_for_the_kept_capabilities() {
+    let spec = fixture().spec().unwrap();
+    let kept = runtime::capabilities::DEFAULT.into();
+    let filter = spec.linux().as_ref().unwrap().seccomp().as_ref();
+    assert_eq!(filter, Some(&runtime::seccomp::default_profile(&kept)));
+}
+
+#[test]
+fn a_command_follows_the_entry_point_and_replaces_the_images_command() {
+    let cases: [(&[&str], &[&str], &[&str], Option<&[&str]>); 5] = [
+        (&["/entry"], &["image"], &[], Some(&["/entry", "image"])),
+        (&["/entry"], &["image"], &["own", "x"], Some(&["/entry", "own", "x"])),
+        (&[], &["image"], &[], Some(&["image"])),
+        (&[], &[], &["own"], Some(&["own"])),
+        (&[], &[], &[], None),
+    ];
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    for (entrypoint, cmd, command, expected) in cases {
+        let mut fixture = fixture();
+        fixture.image.entrypoint = owned(entrypoint);
+        fixture.image.cmd = owned(cmd);
+        fixture.command = owned(command);
+        let args = fixture.spec().ok().and_then(|spec| spec.process().clone()?.args().clone());
+        assert_eq!(args, expected.map(owned), "{entrypoint:?} {cmd:?} {command:?}");
+    }
+}
+
+#[test]
+fn a_user_other_than_root_holds_no_capability_and_can_gain_the_kept_ones_by_set_uid() {
+    let mut fixture = fixture();
+    fixture.user = ResolvedUser { uid: 1000, gid: 7, additional_gids: vec![50], home: "/".to_owned() };
+    let written = readable(&fixture.spec().unwrap());
+    let capabilities = &written["process"]["capabilities"];
+    assert_eq!(capabilities["effective"], serde_json::json!([]));
+    assert_eq!(capabilities["permitted"], serde_json::json!([]));
+    assert_eq!(capabilities["bounding"].as_array().unwrap().len(), 14);
+    let user = serde_json::json!({"uid": 1000, "gid": 7, "additionalGids": [50]});
+    assert_eq!(written["process"]["user"], user);
+}
+
+#[test]
+fn limits_that_the_host_does_not_let_us_set_are_clamped_and_named() {
+    let mut fixture = fixture();
+    fixture.ceilings = RlimitCeilings {
+        hard: vec![(PosixRlimitType::RlimitNofile, 20_000), (PosixRlimitType::RlimitMemlock, 1 << 40)],
+    };
+    let clamped = process::clamped(&fixture.ceilings);
+    let expected = process::Clamped { name: "NOFILE", wanted: 1_048_576, given: 20_000 };
+    assert_eq!(clamped, [expected]);
+    let written = readable(&fixture.spec().unwrap());
+    let nofile = serde_json::json!({"type": "RLIMIT_NOFILE", "hard": 20_000, "soft": 20_000});
+    assert_eq!(written["process"]["rlimits"][0], nofile);
+}
+
+#[test]
+fn the_host_name_is_the_ids_beginning() {
+    assert_eq!(hostname(&ContainerId::new(ID).unwrap()), "0123456789ab");
+}
