@@ -179,7 +179,7 @@ pub enum ArchiveProblem {
 }
 
 /// A name for messages: control characters and bytes outside ASCII are escaped, the middle of a long one is left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EntryName(Box<[u8]>);
 
 /// As much of either end of a long name is shown.
@@ -200,5 +200,11 @@ impl EntryName {
 impl fmt::Display for EntryName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for EntryName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
     }
 }

@@ -14,8 +14,8 @@ const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 const LARGEST_MAJOR: u32 = (1 << 12) - 1;
 const LARGEST_MINOR: u32 = (1 << 20) - 1;
 
-/// Cost of an entry in the index beside its names: node, name, maps' nodes.
-const ENTRY_OVERHEAD: usize = 64;
+/// What an entry costs in memory beside its names: node, name, their places in maps.
+const ENTRY_OVERHEAD: usize = 192;
 
 /// What a path means, once it is taken apart.
 enum Role<'a> {

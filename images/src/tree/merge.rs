@@ -49,7 +49,7 @@ pub fn merge(layers: &[LayerIndex], limits: &Limits) -> Result<Tree, MergeError>
     let layer_blocks = layers.iter().map(LayerIndex::data_blocks).collect();
     let mut tree = Tree { inodes: vec![root], layer_blocks };
     for (position, layer) in layers.iter().enumerate() {
-        Merge::new(&mut tree, layer, position).apply(limits)?;
+        Merge::new(&mut tree, layer, position).apply()?;
     }
     Ok(tree)
 }
@@ -81,8 +81,8 @@ impl<'a> Merge<'a> {
         Merge { tree, layer, position, inodes: vec![None; layer.nodes.len()] }
     }
 
-    fn apply(mut self, limits: &Limits) -> Result<(), MergeError> {
-        let lower_links = self.resolve_lower_links(limits)?;
+    fn apply(mut self) -> Result<(), MergeError> {
+        let lower_links = self.resolve_lower_links()?;
         let mut lower_links = lower_links.into_iter();
         let root = self.node(0)?;
         self.update_directory(InodeId::ROOT, root);
@@ -105,11 +105,11 @@ impl<'a> Merge<'a> {
     }
 
     /// Before anything changes: a rename is often a link to the old name and a whiteout of it.
-    fn resolve_lower_links(&self, limits: &Limits) -> Result<Vec<InodeId>, MergeError> {
+    fn resolve_lower_links(&self) -> Result<Vec<InodeId>, MergeError> {
         let mut found = Vec::new();
         for name in &self.layer.names {
             let Target::Lower(path) = &name.target else { continue };
-            let target = self.tree.lookup_no_follow(path, limits.links_followed).ok().flatten();
+            let target = self.tree.lookup_no_follow(path).ok().flatten();
             let is_file = |id: &InodeId| self.tree.entries(*id).is_none();
             found.push(target.filter(is_file).ok_or_else(|| MergeError::NoLinkTarget {
                 layer: self.position + 1,

@@ -64,12 +64,16 @@ impl Tree {
     ///
     /// [`LookupError::LinkLoop`] after 40 links.
     pub fn lookup(&self, path: &[u8]) -> Result<Option<InodeId>, LookupError> {
-        self.resolve(path, LINKS_FOLLOWED, LastLink::Follow)
+        self.resolve(path, LastLink::Follow)
     }
 
     /// The same, but a link at the end stands for itself.
-    pub(super) fn lookup_no_follow(&self, path: &[u8], links: u32) -> Result<Option<InodeId>, LookupError> {
-        self.resolve(path, links, LastLink::Keep)
+    ///
+    /// # Errors
+    ///
+    /// [`LookupError::LinkLoop`] after 40 links.
+    pub fn lookup_no_follow(&self, path: &[u8]) -> Result<Option<InodeId>, LookupError> {
+        self.resolve(path, LastLink::Keep)
     }
 
     /// Reads a regular file, following links inside the image; `Ok(None)` if there is none.
@@ -99,7 +103,7 @@ impl Tree {
         contents.map(Some).map_err(|source| ReadFileError::Read { path: name(), layer, source })
     }
 
-    fn resolve(&self, path: &[u8], links: u32, last: LastLink) -> Result<Option<InodeId>, LookupError> {
+    fn resolve(&self, path: &[u8], last: LastLink) -> Result<Option<InodeId>, LookupError> {
         let mut rest: Vec<&[u8]> = reversed(path);
         let mut at = vec![InodeId::ROOT];
         let mut followed = 0;
@@ -113,8 +117,11 @@ impl Tree {
             match self.inode(id).map(|inode| &inode.kind) {
                 Some(InodeKind::Symlink(target)) if last == LastLink::Follow || !rest.is_empty() => {
                     followed += 1;
-                    if followed > links {
-                        return Err(LookupError::LinkLoop { path: EntryName::new(path), limit: links });
+                    if followed > LINKS_FOLLOWED {
+                        return Err(LookupError::LinkLoop {
+                            path: EntryName::new(path),
+                            limit: LINKS_FOLLOWED,
+                        });
                     }
                     if target.starts_with(b"/") {
                         at.truncate(1);

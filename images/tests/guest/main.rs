@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     reason = "a test fails by panicking"
 )]
 #![allow(dead_code, reason = "what the host's tests use of the shared modules")]
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use images::mount::{mount_image, mount_overlay};
 use layer_tar::{dir, file, index, tar};
-use namespace::in_own_mount_namespace;
+use namespace::{comes_true, in_own_mount_namespace};
 use snapshot::xattrs;
 use written::{Written, write};
 
@@ -91,10 +92,10 @@ fn as_many_layers_as_an_image_may_have_are_mounted_over_loop_devices() {
             assert_eq!(fs::read(at.join(format!("f{layer}"))).unwrap(), format!("{layer}").as_bytes());
         }
     });
-    let in_use = fs::read_dir("/sys/block").unwrap().filter(|entry| {
-        let backing = entry.as_ref().unwrap().path().join("loop/backing_file");
-        fs::read_to_string(backing)
-            .is_ok_and(|file| file.contains(&*written.directory.path().to_string_lossy()))
-    });
-    assert_eq!(in_use.count(), 0, "the kernel has cleared them with the namespace");
+    let is_ours = |device: fs::DirEntry| {
+        let file = fs::read_to_string(device.path().join("loop/backing_file"));
+        file.is_ok_and(|file| file.contains(&*written.directory.path().to_string_lossy()))
+    };
+    let in_use = || fs::read_dir("/sys/block").unwrap().any(|device| is_ours(device.unwrap()));
+    assert!(comes_true(|| !in_use()), "the kernel clears them with the namespace");
 }

@@ -352,6 +352,26 @@ fn names_and_targets_have_limits_and_no_zero_bytes() {
 }
 
 #[test]
+fn pax_records_and_base_256_outrank_the_headers_fields() {
+    let by_pax = file("short", "body")
+        .pax("path", "long/name")
+        .pax("uid", "70000")
+        .pax("gid", "4294967294")
+        .pax("mtime", "-1.25")
+        .pax("size", "4");
+    let by_base_256 = file("big", "x").owner(3_000_000, 4_000_000_000);
+    let link = symlink("l", "header").pax("linkpath", "record");
+    let layer = index(&tar(&[by_pax, by_base_256, link])).unwrap();
+    let tree = merged(&[layer]).unwrap();
+    let of = |path: &[u8]| tree.inode(tree.lookup_no_follow(path).unwrap().unwrap()).unwrap();
+    let metadata = &of(b"long/name").metadata;
+    assert_eq!((metadata.uid, metadata.gid), (70_000, u32::MAX - 1));
+    assert_eq!((metadata.modified.seconds, metadata.modified.nanoseconds), (-2, 750_000_000));
+    assert_eq!((of(b"big").metadata.uid, of(b"big").metadata.gid), (3_000_000, 4_000_000_000));
+    assert_eq!(of(b"l").kind, InodeKind::Symlink(b"record".as_slice().into()));
+}
+
+#[test]
 fn attributes_have_limits() {
     let many =
         |count| (0..count).fold(file("f", "x"), |entry, number| entry.xattr(&format!("user.{number}"), "v"));

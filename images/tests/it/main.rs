@@ -13,6 +13,7 @@ mod merge_model;
 mod mount;
 mod namespace;
 mod round_trip;
+mod round_trip_blocks;
 mod round_trip_large;
 mod round_trip_packages;
 mod snapshot;

@@ -1,4 +1,6 @@
 //! A mount namespace for one test: what it mounts is gone with its thread, and no one else sees it.
+use std::time::{Duration, Instant};
+
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 /// Runs `work` in a thread that has mounts of its own. Panics go on to the caller.
@@ -11,4 +13,17 @@ pub fn in_own_mount_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     };
     let result = std::thread::scope(|scope| scope.spawn(thread).join());
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Whether something comes true within ten seconds: mounts of a namespace, and the loop devices
+/// below them, go a moment after its last process, and sysfs gives no event for that.
+pub fn comes_true(condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::layer_tar::{Entry, block_device, char_device, dir, fifo, file, hardlink, index, symlink, tar};
 use crate::snapshot::{Seen, assert_same, readable};
 use crate::umoci::unpacked_by_umoci;
-use crate::written::mounted_snapshot;
+use crate::written::{mounted_snapshot, write};
 
-fn check(layers: &[Vec<Entry>]) -> BTreeMap<PathBuf, Seen> {
+pub fn check(layers: &[Vec<Entry>]) -> BTreeMap<PathBuf, Seen> {
     check_tars(&layers.iter().map(|entries| tar(entries)).collect::<Vec<_>>())
 }
 
@@ -16,6 +16,10 @@ pub fn check_tars(tars: &[Vec<u8>]) -> BTreeMap<PathBuf, Seen> {
     assert_same(&ours, &unpacked_by_umoci(tars));
     ours
 }
+
+/// `user::rw-,user:1000:r--,group::r--,mask::r--,other::r--` in the kernel's form.
+const ACL: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\
+    \x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
 
 /// CAP_NET_RAW, permitted and effective, as `setcap` writes it.
 pub const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -55,6 +59,7 @@ fn every_kind_of_entry_is_as_umoci_unpacks_it() {
             .xattr("user.one", "1")
             .xattr("user.binary", b"\0\n=\xff")
             .xattr("user.long", vec![b'v'; 3000]),
+        file("access-list", "x").xattr("system.posix_acl_access", ACL),
         file("same-attributes", "x").xattr("user.long", vec![b'v'; 3000]),
         file(format!("{}/{}/deep", "d".repeat(200), "e".repeat(200)), "x"),
         file(b"not-utf-8-\xff\xfe\n", "x"),
@@ -116,4 +121,40 @@ fn layers_change_what_is_below_them_as_umoci_does() {
     assert!(!seen.contains_key(Path::new("opaque/old")));
     assert!(!seen.contains_key(Path::new("keep/a")));
     assert!(!seen.contains_key(Path::new("gone/x")));
+}
+
+/// More than ext4 could hold: not compared with an unpacked image, but with what the layer says.
+#[test]
+fn attributes_as_many_and_as_long_as_allowed_read_back() {
+    let lengths: Vec<usize> =
+        (0..64).map(|number| if number % 8 == 0 { 60_000 } else { 900 + number }).collect();
+    let give = |entry: Entry| {
+        lengths.iter().enumerate().fold(entry, |entry, (number, length)| {
+            entry.xattr(&format!("user.{number:02}"), vec![b'a' + (number % 26) as u8; *length])
+        })
+    };
+    // A PAX block has a mebibyte at most, and these are half of it.
+    let tar = tar(&[give(file("f", "contents")), give(dir("d")), file("d/x", "x"), file("after", "x")]);
+    let seen = mounted_snapshot(vec![index(&tar).unwrap()]);
+    for path in ["f", "d"] {
+        let xattrs = &seen[Path::new(path)].xattrs;
+        assert_eq!(xattrs.len(), 64);
+        for (number, length) in lengths.iter().enumerate() {
+            let value = readable(&vec![b'a' + (number % 26) as u8; *length]);
+            assert_eq!(xattrs[number], (format!("user.{number:02}"), value));
+        }
+    }
+}
+
+#[test]
+fn the_same_layers_give_the_same_bytes() {
+    let layers = || {
+        [
+            tar(&[dir("d").xattr("user.x", "y"), file("d/f", "x"), hardlink("h", "d/f")]),
+            tar(&[file("d/.wh.f", "")]),
+        ]
+    };
+    let bytes =
+        || std::fs::read(&write(layers().iter().map(|tar| index(tar).unwrap()).collect()).metadata).unwrap();
+    assert_eq!(bytes(), bytes());
 }

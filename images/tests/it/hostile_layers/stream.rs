@@ -72,7 +72,8 @@ fn extension_headers_are_refused_before_they_are_read() {
 
 #[test]
 fn s12_limits_end_a_layer_before_they_are_passed() {
-    let limits = Limits { unpacked_bytes: 1 << 20, entries: 100, index_bytes: 64 << 10, ..Limits::default() };
+    let limits =
+        Limits { unpacked_bytes: 1 << 20, entries: 100, index_bytes: 128 << 10, ..Limits::default() };
     let what = |bytes: &[u8]| match index_with(bytes, &limits).err() {
         Some(IndexLayerError::TooLarge { what, .. }) => what,
         other => panic!("{other:?}"),
