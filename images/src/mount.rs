@@ -13,7 +13,6 @@
 //! | feature | since | without it |
 //! |---|---|---|
 //! | EROFS on files | 6.12 | loop devices |
-//! | EROFS option `directio` | 6.15 | file contents are cached twice |
 //! | overlay layers by descriptor | 6.13 | as `/proc/self/fd/N` |
 //! | EROFS device table and chunks | 5.16 | refused |
 use std::io;

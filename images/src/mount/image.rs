@@ -1,4 +1,11 @@
 //! The read-only part: EROFS over files, or over loop devices.
+//!
+//! Why not the mount option `directio`: it spares the second copy that the page cache keeps of what
+//! is read, and reads large files faster from a cold disk, but every small file then is a disk access
+//! of its own, and what a pull has just written must first reach the disk. Reading an image of 31,814
+//! files, 379 MB (Linux 6.18, 2 cores, two rounds): just pulled 8.0 and 11.1 s instead of 0.9 and
+//! 1.1 s; its data in the page cache 5.6 and 4.2 instead of 0.9 and 1.6 s; cold 8.6 and 4.6 instead of
+//! 3.0 and 2.2 s. The second copy is clean cache, which the kernel drops when memory is wanted.
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -30,10 +37,6 @@ fn mount_files(metadata: &Path, devices: &[PathBuf], at: &Path) -> Result<ImageM
     set_file(&context, "source", metadata, at, &mut opened)?;
     for device in devices {
         set_file(&context, "device", device, at, &mut opened)?;
-    }
-    match context.set_flag("directio") {
-        Err(error) if !is_refused_with(&error, Errno::INVAL) => return Err(error),
-        _ => {} // Not known to this kernel: pages are cached twice, nothing else.
     }
     attach(&context, at)
 }
