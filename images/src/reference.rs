@@ -354,8 +354,8 @@ mod tests {
             assert!(Reference::parse(text).is_err(), "{text:?}");
         }
         assert!(Reference::parse(&format!("x:{}", "t".repeat(128))).is_ok());
-        assert!(Reference::parse(&format!("[::1]:5000/{}", "a".repeat(244))).is_err());
-        assert!(Reference::parse(&format!("[::1]:5000/{}", "a".repeat(243))).is_ok());
+        assert!(Reference::parse(&format!("[::1]:5000/{}", "a".repeat(245))).is_err());
+        assert!(Reference::parse(&format!("[::1]:5000/{}", "a".repeat(244))).is_ok());
     }
 
     #[test]
@@ -371,7 +371,7 @@ mod tests {
         #[test]
         fn a_parsed_name_parses_again_to_itself(
             host in "(([a-z0-9]{1,8}\\.){1,2}[a-z]{2,3}(:[1-9][0-9]{0,3})?/)?",
-            path in "[a-z0-9]{1,9}([._-][a-z0-9]{1,9}){0,2}(/[a-z0-9]{1,9}){0,2}",
+            path in "[a-z0-9]{1,9}([_-][a-z0-9]{1,9}){0,2}(/[a-z0-9]{1,9}([._-][a-z0-9]{1,9})?){0,2}",
             tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?",
         ) {
             let reference = Reference::parse(&format!("{host}{path}{tag}")).unwrap();
