@@ -1,1 +1,240 @@
-//! Not there yet.
+//! Images in files: what `docker save` writes, OCI layouts as directory or tar, skopeo's `dir:`.
+//!
+//! A tar file's members are indexed by name and read in place; nothing is extracted, and no name
+//! that an archive holds is ever given to the file system. A directory's files are opened beneath
+//! it. So an archive can name `/etc/passwd` as a layer, and will be told that it holds no such
+//! member.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::digest::{Digest, Hasher};
+use crate::image::ConfigError;
+use crate::limits::Limits;
+use crate::manifest::{Descriptor, ManifestError, Offer, Platform};
+use crate::reference::Reference;
+use crate::source::Source;
+
+mod container;
+mod dir;
+mod docker;
+mod members;
+mod oci;
+
+pub(crate) use container::Container;
+
+/// An archive or directory of images, opened.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    container: Container,
+    format: Format,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Format {
+    /// Which image: its reference in the archive.
+    Docker(Option<String>),
+    /// Which image: its tag.
+    Oci(Option<String>),
+    Dir,
+}
+
+/// One image of an archive, verified down to its configuration.
+#[derive(Debug)]
+pub(crate) struct Archived {
+    pub offer: Offer,
+    /// The names that the archive gives it.
+    pub names: Vec<Reference>,
+    /// The member that holds each of the layers' blobs.
+    places: BTreeMap<Digest, String>,
+}
+
+/// Why an archive gives no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// No such file, or it cannot be read.
+    #[error("open image archive {path:?}")]
+    Open {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("read {path:?} as {format}: {reason}")]
+    Format {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it was taken for.
+        format: &'static str,
+        /// Why it is not.
+        reason: String,
+    },
+    /// A document in it is not of the expected shape.
+    #[error("read {member:?} of image archive {path:?} at {pointer}: {source}")]
+    Parse {
+        /// The file or directory.
+        path: PathBuf,
+        /// The document.
+        member: String,
+        /// Where in the document.
+        pointer: String,
+        /// What is wrong there.
+        source: serde_json::Error,
+    },
+    /// It names a part that it does not hold.
+    #[error("find {member:?} in image archive {path:?}: no such file in it; make the archive again")]
+    Missing {
+        /// The file or directory.
+        path: PathBuf,
+        /// The part.
+        member: String,
+    },
+    /// Two documents of one name, of which readers would take different ones.
+    #[error("read image archive {path:?}: it holds {member:?} twice; make the archive again")]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        member: String,
+    },
+    /// A part cannot be read.
+    #[error("read {member:?} of image archive {path:?}")]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// The part.
+        member: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A part is larger than anything of its kind.
+    #[error("read {member:?} of image archive {path:?}: it has {size} bytes, more than the limit of {limit}")]
+    TooLarge {
+        /// The file or directory.
+        path: PathBuf,
+        /// The part.
+        member: String,
+        /// Its bytes.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A part is not what its digest says.
+    #[error("verify {member:?} of image archive {path:?}: its digest is {found}; make the archive again")]
+    Digest {
+        /// The file or directory.
+        path: PathBuf,
+        /// The part.
+        member: String,
+        /// What was computed.
+        found: Digest,
+    },
+    /// The name behind the path is not in it.
+    #[error("find image {wanted:?} in {path:?}: it holds {found}")]
+    NoSuchImage {
+        /// The file or directory.
+        path: PathBuf,
+        /// The name or tag asked for.
+        wanted: String,
+        /// What there is.
+        found: String,
+    },
+    /// Several images and no name that chooses one.
+    #[error(
+        "choose an image of {path:?}: it holds {found}; write one of them behind the path, after a colon"
+    )]
+    Several {
+        /// The file or directory.
+        path: PathBuf,
+        /// What there is.
+        found: String,
+    },
+    /// Not enough space to inflate the archive.
+    #[error(transparent)]
+    DiskFull(#[from] crate::disk::DiskFull),
+    /// A manifest is refused.
+    #[error("use image archive {path:?}")]
+    Manifest {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A configuration is refused.
+    #[error("use image archive {path:?}")]
+    Config {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: ConfigError,
+    },
+}
+
+impl Archive {
+    /// Opens a local source. A compressed tar file is inflated into an unnamed file in `scratch`.
+    pub(crate) fn open(source: &Source, scratch: &Path, limits: &Limits) -> Result<Archive, ArchiveError> {
+        let (container, format) = match source {
+            Source::DockerArchive { path, reference } => {
+                (Container::tar(path, scratch, limits)?, Format::Docker(reference.clone()))
+            }
+            Source::OciArchive { path, tag } => {
+                (Container::tar(path, scratch, limits)?, Format::Oci(tag.clone()))
+            }
+            Source::Oci { dir, tag } => (Container::directory(dir)?, Format::Oci(tag.clone())),
+            Source::Dir { path } => (Container::directory(path)?, Format::Dir),
+            Source::Registry(reference) => {
+                let (path, reason) = (PathBuf::from(reference.to_string()), "it is in a registry".to_owned());
+                return Err(ArchiveError::Format { path, format: "an archive", reason });
+            }
+        };
+        Ok(Archive { container, format })
+    }
+
+    /// The image that the source names, or the only one.
+    pub(crate) fn image(&self, platform: &Platform, limits: &Limits) -> Result<Archived, ArchiveError> {
+        match &self.format {
+            Format::Docker(reference) => docker::image(&self.container, reference.as_deref(), limits),
+            Format::Oci(tag) => oci::image(&self.container, tag.as_deref(), platform, limits),
+            Format::Dir => dir::image(&self.container, platform, limits),
+        }
+    }
+
+    /// All images, or only the one that the source names.
+    pub(crate) fn images(&self, platform: &Platform, limits: &Limits) -> Result<Vec<Archived>, ArchiveError> {
+        match &self.format {
+            Format::Docker(None) => docker::images(&self.container, limits),
+            Format::Oci(None) => oci::images(&self.container, platform, limits),
+            _ => self.image(platform, limits).map(|image| vec![image]),
+        }
+    }
+
+    /// A layer's blob. Its size is checked here, its digest by who reads it.
+    pub(crate) fn blob(
+        &self,
+        image: &Archived,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + Send>, ArchiveError> {
+        let member = image.places.get(&blob.digest).cloned().unwrap_or_else(|| blob.digest.to_string());
+        let found = self.container.open(&member)?;
+        Ok(Box::new(found.content))
+    }
+}
+
+/// Reads a small part and verifies it against its descriptor.
+fn read_verified(
+    container: &Container,
+    member: &str,
+    expected: &Descriptor,
+    limit: u64,
+) -> Result<Vec<u8>, ArchiveError> {
+    let content = container.read(member, limit)?;
+    let mut hasher = Hasher::new(expected.digest.algorithm());
+    hasher.update(&content);
+    let found = hasher.finish();
+    if found == expected.digest {
+        return Ok(content);
+    }
+    Err(ArchiveError::Digest { path: container.path().to_owned(), member: member.to_owned(), found })
+}

@@ -78,6 +78,14 @@ impl Digest {
         Ok(Digest { algorithm, hex: hex.to_owned() })
     }
 
+    /// The digest with these hex digits; their number tells the algorithm. For names in the store.
+    pub(crate) fn from_hex(hex: &str) -> Result<Digest, DigestError> {
+        match hex.len() {
+            128 => Digest::parse(&format!("sha512:{hex}")),
+            _ => Digest::parse(&format!("sha256:{hex}")),
+        }
+    }
+
     /// The SHA-256 digest of bytes that are in memory.
     pub fn of(content: &[u8]) -> Digest {
         let mut hasher = Hasher::new(Algorithm::Sha256);

@@ -2,8 +2,10 @@
 #![deny(unsafe_code)]
 pub mod archive;
 pub mod digest;
+pub mod disk;
 pub mod erofs;
 pub mod image;
+mod inflate;
 pub mod layer;
 pub mod limits;
 pub mod manifest;

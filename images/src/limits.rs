@@ -49,6 +49,11 @@ pub struct Limits {
     /// Blobs fetched at once.
     pub parallel_blobs: usize,
 
+    /// The first pause between two attempts, and the longest; it doubles in between.
+    pub backoff: (Duration, Duration),
+    /// Members of an image archive.
+    pub archive_members: usize,
+
     /// Layers of an image. EROFS would take 65,535 devices; overlay stops images at 127.
     pub layers: usize,
     /// Bytes of one compressed layer, as its descriptor declares them.
@@ -111,6 +116,8 @@ impl Default for Limits {
             rate_window: Duration::from_secs(120),
             pull: Duration::from_secs(3600),
             parallel_blobs: 3,
+            backoff: (Duration::from_secs(1), Duration::from_secs(30)),
+            archive_members: 65_536,
             layers: 127,
             layer_compressed_bytes: 20 * GIB,
             unpacked_bytes: 100 * GIB,

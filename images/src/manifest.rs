@@ -7,10 +7,10 @@
 use std::fmt;
 
 use oci_spec::image as oci;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, DigestError};
-use crate::image::parse_json;
+use crate::image::{Configuration, parse_json};
 use crate::limits::Limits;
 
 /// What we ask a registry for, most wanted first.
@@ -45,7 +45,7 @@ const LAYER_TYPES: &[&str] = &[
 ];
 
 /// A blob that a manifest names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor {
     /// The digest of its bytes.
     pub digest: Digest,
@@ -59,6 +59,23 @@ pub struct Manifest {
     /// The configuration blob.
     pub config: Descriptor,
     /// The layers' blobs, compressed or not.
+    pub layers: Vec<Descriptor>,
+}
+
+/// An image as its source offers it: verified down to its configuration, layers not yet fetched.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub manifest: Vec<u8>,
+    /// The configuration's blob; its digest is the image's id.
+    pub config_blob: Descriptor,
+    /// Its bytes.
+    pub config: Vec<u8>,
+    /// What it says; as many diff ids as there are layers.
+    pub configuration: Configuration,
+    /// The layers' blobs, lowest first.
     pub layers: Vec<Descriptor>,
 }
 

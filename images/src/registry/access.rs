@@ -40,7 +40,7 @@ pub struct HostRules {
 }
 
 /// How a host is spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// With TLS, certificates verified.
     #[default]
@@ -78,5 +78,11 @@ impl Access {
     /// The rules of the operator's own commands (`run`, `pull`): see [`Loopback::Operator`].
     pub fn operator() -> Access {
         Access { loopback: Loopback::Operator, hosts: BTreeMap::new() }
+    }
+
+    /// The rules for a host: those with its port, else those without.
+    pub(crate) fn rules(&self, host: &str, port: u16) -> Option<&HostRules> {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        self.hosts.get(&format!("{host}:{port}")).or_else(|| self.hosts.get(&host))
     }
 }

@@ -1,16 +1,22 @@
 //! Pulling: events, options and errors.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::archive::ArchiveError;
+use crate::digest::Digest;
+use crate::disk::DiskFull;
+use crate::layer::IndexLayerError;
 use crate::limits::Limits;
 use crate::manifest::Platform;
-use crate::registry::Access;
+use crate::registry::{Access, RegistryError};
 
 use super::StoreError;
+use super::ingest::IngestError;
 
 /// What a pull may do.
 #[derive(Clone, Debug)]
@@ -132,23 +138,127 @@ pub enum PullErrorKind {
 /// Why an image could not be pulled.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
+    /// The registry does not give it, or gives something else.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The archive does not hold it, or holds something else.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A layer is not what it should be, or cannot be stored.
+    #[error("take in layer {layer}")]
+    Layer {
+        /// The digest of its blob.
+        layer: Digest,
+        /// What went wrong.
+        source: IngestError,
+    },
+    /// Too little space for the layers that are missing.
+    #[error(transparent)]
+    DiskFull(#[from] DiskFull),
     /// The store itself failed.
-    #[error("store the image")]
-    Store {
-        /// What failed.
-        source: StoreError,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It took too long as a whole.
+    #[error("pull {name}: not done after {limit:?}")]
+    TimeLimit {
+        /// The image.
+        name: String,
+        /// The limit.
+        limit: Duration,
     },
     /// The caller cancelled it.
-    #[error("pull the image: cancelled")]
-    Cancelled,
+    #[error("pull {name}: cancelled")]
+    Cancelled {
+        /// The image.
+        name: String,
+    },
 }
 
 impl PullError {
     /// What a caller can do about it.
     pub fn kind(&self) -> PullErrorKind {
         match self {
-            PullError::Store { .. } => PullErrorKind::Host,
-            PullError::Cancelled => PullErrorKind::Cancelled,
+            PullError::Registry(error) => registry_kind(error),
+            PullError::Archive(error) => archive_kind(error),
+            PullError::Layer { source, .. } => layer_kind(source),
+            PullError::DiskFull(_) => PullErrorKind::DiskFull,
+            PullError::Store(error) => error.pull_kind(),
+            PullError::TimeLimit { .. } => PullErrorKind::Unreachable,
+            PullError::Cancelled { .. } => PullErrorKind::Cancelled,
         }
+    }
+}
+
+fn registry_kind(error: &RegistryError) -> PullErrorKind {
+    match error {
+        RegistryError::NotFound { .. } => PullErrorKind::NotFound,
+        RegistryError::Unauthorized { .. }
+        | RegistryError::Challenge { .. }
+        | RegistryError::ForeignRealm { .. }
+        | RegistryError::NoToken { .. } => PullErrorKind::Unauthorized,
+        RegistryError::Resolve { .. }
+        | RegistryError::Connect { .. }
+        | RegistryError::Tls { .. }
+        | RegistryError::Timeout { .. }
+        | RegistryError::TooSlow { .. }
+        | RegistryError::Http { .. }
+        | RegistryError::Status { .. }
+        | RegistryError::Abandoned { .. } => PullErrorKind::Unreachable,
+        RegistryError::Authorities { .. } => PullErrorKind::Host,
+        RegistryError::Url { .. }
+        | RegistryError::Downgrade { .. }
+        | RegistryError::PlainHttp { .. }
+        | RegistryError::Redirects { .. }
+        | RegistryError::Address { .. }
+        | RegistryError::Headers { .. }
+        | RegistryError::TooLong { .. }
+        | RegistryError::Size { .. }
+        | RegistryError::Range { .. }
+        | RegistryError::StatedDigest { .. }
+        | RegistryError::Digest { .. }
+        | RegistryError::Manifest { .. }
+        | RegistryError::Config { .. } => PullErrorKind::Refused,
+    }
+}
+
+fn archive_kind(error: &ArchiveError) -> PullErrorKind {
+    match error {
+        ArchiveError::Open { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            PullErrorKind::DiskFull
+        }
+        ArchiveError::Open { .. } | ArchiveError::NoSuchImage { .. } => PullErrorKind::NotFound,
+        ArchiveError::Several { .. } => PullErrorKind::BadName,
+        ArchiveError::DiskFull(_) => PullErrorKind::DiskFull,
+        ArchiveError::Read { .. } => PullErrorKind::Host,
+        ArchiveError::Format { .. }
+        | ArchiveError::Parse { .. }
+        | ArchiveError::Missing { .. }
+        | ArchiveError::Twice { .. }
+        | ArchiveError::TooLarge { .. }
+        | ArchiveError::Digest { .. }
+        | ArchiveError::Manifest { .. }
+        | ArchiveError::Config { .. } => PullErrorKind::Refused,
+    }
+}
+
+fn layer_kind(error: &IngestError) -> PullErrorKind {
+    match error {
+        IngestError::DiskFull(_) => PullErrorKind::DiskFull,
+        IngestError::Keep(source) | IngestError::Index(IndexLayerError::Write { source, .. })
+            if source.kind() == io::ErrorKind::StorageFull =>
+        {
+            PullErrorKind::DiskFull
+        }
+        IngestError::Keep(_) | IngestError::Input(_) | IngestError::Index(IndexLayerError::Write { .. }) => {
+            PullErrorKind::Host
+        }
+        IngestError::Cancelled => PullErrorKind::Cancelled,
+        IngestError::TooShort { .. }
+        | IngestError::TooLong { .. }
+        | IngestError::Digest { .. }
+        | IngestError::DiffId { .. }
+        | IngestError::Inflate(_)
+        | IngestError::TooLarge { .. }
+        | IngestError::Index(_) => PullErrorKind::Refused,
     }
 }

@@ -12,11 +12,14 @@ mod layer_tar;
 mod merge_model;
 mod mount;
 mod namespace;
+mod registry_server;
 mod round_trip;
 mod round_trip_blocks;
 mod round_trip_large;
 mod round_trip_packages;
+mod sample;
 mod snapshot;
+mod store;
 mod umoci;
 mod written;
 

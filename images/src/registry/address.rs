@@ -1,0 +1,86 @@
+//! Addresses that a pull does not dial unless told so: they lead to this machine, to its
+//! neighbours' control planes, or nowhere.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Metadata services outside the link-local range (Alibaba, Oracle; EC2 over IPv6).
+const METADATA_V4: &[Ipv4Addr] = &[Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// What is special about an address, in a word; `None` for ordinary ones, private ranges included.
+///
+/// IPv6 addresses that embed an IPv4 address are special whatever they embed: a registry has no
+/// need of them, and a filter that looks at the other form would be passed by.
+pub(super) fn special(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(address) => special_v4(address),
+        IpAddr::V6(address) => special_v6(address),
+    }
+}
+
+fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
+    let first = address.octets().first().copied();
+    match address {
+        _ if address.is_loopback() => Some("a loopback address"),
+        _ if METADATA_V4.contains(&address) => Some("a metadata service"),
+        _ if address.is_link_local() => Some("a link-local address"),
+        _ if first == Some(0) => Some("an unspecified address"),
+        _ if address.is_multicast() => Some("a multicast address"),
+        _ if first.is_some_and(|first| first >= 240) => Some("a reserved address"),
+        _ => None,
+    }
+}
+
+fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
+    let [first, second, ..] = address.segments();
+    match address {
+        Ipv6Addr::LOCALHOST => Some("a loopback address"),
+        Ipv6Addr::UNSPECIFIED => Some("an unspecified address"),
+        METADATA_V6 => Some("a metadata service"),
+        _ if first & 0xffc0 == 0xfe80 => Some("a link-local address"),
+        _ if address.is_multicast() => Some("a multicast address"),
+        // ::/96 and ::ffff:0:0/96, 64:ff9b::/32 (NAT64), 2002::/16 (6to4).
+        _ if first == 0 || (first, second) == (0x64, 0xff9b) || first == 0x2002 => {
+            Some("an IPv6 address that embeds an IPv4 address")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s20_addresses_of_this_machine_and_of_metadata_services_are_special() {
+        let refused = [
+            "127.0.0.1",
+            "127.255.1.2",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "100.100.100.200",
+            "192.0.0.192",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::7f00:1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+        ];
+        for address in refused {
+            assert!(special(address.parse().unwrap()).is_some(), "{address}");
+        }
+        for address in ["8.8.8.8", "10.0.0.1", "192.168.1.1", "100.64.0.1", "2001:db8::1", "fd12::1"] {
+            assert_eq!(special(address.parse().unwrap()), None, "{address}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Challenges: Bearer tokens from a token server, and Basic.
+//!
+//! Credentials leave only in reply to the registry's own challenge, and only to the registry or to
+//! a token server that is known to be its: by the table here or by configuration. A stranger's
+//! realm is asked without them, or not at all.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use serde::Deserialize;
+
+use crate::reference::DOCKER_HUB;
+
+use super::access::{Credentials, HostRules, Scheme};
+use super::error::RegistryError;
+use super::url::Url;
+use super::{Registry, Wanted};
+
+/// Public registries whose token server has another host.
+const TOKEN_HOSTS: &[(&str, &str)] = &[
+    (DOCKER_HUB, "auth.docker.io"),
+    ("registry.gitlab.com", "gitlab.com"),
+    ("nvcr.io", "authn.nvidia.com"),
+    ("registry.redhat.io", "sso.redhat.com"),
+];
+/// How long a token lives that does not say so, by the token specification.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+
+/// The value of an Authorization header. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Authorization {
+    value: String,
+    expires: Option<Instant>,
+}
+
+impl Authorization {
+    pub(super) fn header(&self) -> &str {
+        &self.value
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+
+    fn basic(credentials: &Credentials) -> Authorization {
+        let pair = format!("{}:{}", credentials.username, credentials.password);
+        Authorization { value: format!("Basic {}", STANDARD.encode(pair)), expires: None }
+    }
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Authorization(…)")
+    }
+}
+
+/// What the registry asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Challenge {
+    Bearer { realm: String, service: Option<String> },
+    Basic,
+}
+
+/// The token server's reply.
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+/// Answers the challenges of one response; `None` if there is nothing to answer with.
+pub(super) async fn answer(
+    registry: &Registry,
+    url: &Url,
+    challenges: &[String],
+) -> Result<Option<Authorization>, RegistryError> {
+    let rules = rules(registry);
+    let credentials = rules.and_then(|rules| rules.credentials.as_ref());
+    let parsed: Vec<Challenge> = challenges.iter().filter_map(|text| parse(text)).collect();
+    let bearer = parsed.iter().find_map(|challenge| match challenge {
+        Challenge::Bearer { realm, service } => Some((realm, service.as_deref())),
+        Challenge::Basic => None,
+    });
+    match bearer {
+        Some((realm, service)) => {
+            let realm = url.join(realm);
+            let realm =
+                realm.map_err(|source| RegistryError::Url { kind: "realm", url: url.to_string(), source })?;
+            token(registry, realm, service, credentials).await.map(Some)
+        }
+        None if parsed.contains(&Challenge::Basic) => Ok(credentials.map(Authorization::basic)),
+        None => Err(RegistryError::Challenge { url: url.to_string() }),
+    }
+}
+
+/// Asks a token server for the right to pull from this repository, whatever the challenge names.
+async fn token(
+    registry: &Registry,
+    mut realm: Url,
+    service: Option<&str>,
+    credentials: Option<&Credentials>,
+) -> Result<Authorization, RegistryError> {
+    let server = realm.origin.to_string();
+    if credentials.is_some() && !may_see_credentials(registry, &realm) {
+        let registry = registry.origin.to_string();
+        return Err(RegistryError::ForeignRealm { registry, realm: server });
+    }
+    let separator = if realm.path_and_query.contains('?') { '&' } else { '?' };
+    let repository = registry.reference.repository();
+    realm.path_and_query.push_str(&format!("{separator}scope=repository:{repository}:pull"));
+    if let Some(service) = service {
+        realm.path_and_query.push_str(&format!("&service={}", percent_encoded(service)));
+    }
+    let wanted = Wanted { what: "a token", path: "", accept: None, from: 0 };
+    let basic = credentials.map(Authorization::basic);
+    let reply = registry.exchange(&realm, &wanted, basic.as_ref()).await?;
+    if reply.status != StatusCode::OK {
+        return Err(reply.into_error("a token").await);
+    }
+    let (_, body) = reply.bytes(registry.limits.token_bytes).await?;
+    let token = serde_json::from_slice::<Token>(&body).ok().and_then(bearer);
+    token.ok_or_else(|| RegistryError::NoToken { registry: registry.origin.to_string(), realm: server })
+}
+
+fn bearer(reply: Token) -> Option<Authorization> {
+    let token = reply.token.or(reply.access_token)?;
+    // What is no token would end the header line.
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
+    let expires = Instant::now().checked_add(lifetime);
+    is_token.then(|| Authorization { value: format!("Bearer {token}"), expires })
+}
+
+fn rules(registry: &Registry) -> Option<&HostRules> {
+    let named = registry.access.hosts.get(registry.reference.registry());
+    named.or_else(|| registry.access.rules(&registry.origin.host, registry.origin.port))
+}
+
+fn may_see_credentials(registry: &Registry, realm: &Url) -> bool {
+    let (ours, theirs) = (&registry.origin, &realm.origin);
+    if theirs.scheme == Scheme::Http {
+        return theirs == ours;
+    }
+    let built_in =
+        TOKEN_HOSTS.iter().any(|(name, host)| *name == registry.reference.registry() && *host == theirs.host);
+    let configured = rules(registry).is_some_and(|rules| rules.token_hosts.contains(&theirs.authority()));
+    theirs.host == ours.host || built_in || configured
+}
+
+/// Parses `Bearer realm="…",service="…",…` or `Basic …`; other schemes are passed over.
+fn parse(text: &str) -> Option<Challenge> {
+    let (scheme, mut rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        return Some(Challenge::Basic);
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let (mut realm, mut service) = (None, None);
+    while let Some((key, after)) = rest.split_once('=') {
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => after.split_once(',').unwrap_or((after, "")),
+        };
+        match key.trim().to_ascii_lowercase().as_str() {
+            "realm" => realm = Some(value.to_owned()),
+            "service" => service = Some(value.to_owned()),
+            _ => {}
+        }
+        rest = next.trim_start().trim_start_matches(',');
+    }
+    realm.map(|realm| Challenge::Bearer { realm, service })
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_parsed_as_registries_write_them() {
+        let bearer = |realm: &str, service: Option<&str>| {
+            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+        };
+        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
+        let cases = [
+            (hub, bearer("https://auth.docker.io/token", Some("registry.docker.io"))),
+            (r#"bearer Realm="/token" , scope="a,b=c""#, bearer("/token", None)),
+            ("Bearer realm=/token,service=x", bearer("/token", Some("x"))),
+            (r#"Basic realm="x""#, Some(Challenge::Basic)),
+            ("Basic", Some(Challenge::Basic)),
+            ("Bearer", None),
+            (r#"Bearer realm="unterminated"#, None),
+            ("Negotiate", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let credentials = Credentials { username: "me".into(), password: "secret".into() };
+        let printed = format!("{credentials:?} {:?}", Authorization::basic(&credentials));
+        assert!(!printed.contains("secret") && !printed.contains("bWU6"), "{printed}");
+    }
+}

@@ -1,0 +1,248 @@
+//! What a pull asks a registry for: the offer of an image, and its layers' blobs.
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
+use tokio::sync::mpsc::Sender;
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::image::parse_configuration;
+use crate::manifest::{self, Descriptor, Document, Manifest, ManifestError, Offer, Platform};
+
+use super::error::RegistryError;
+use super::reply::Reply;
+use super::retry::Attempts;
+use super::{Registry, Wanted};
+
+/// What comes of a blob. A channel that closes without [`Received::End`] was broken off.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// The next bytes.
+    Bytes(Bytes),
+    /// That was all.
+    End,
+}
+
+impl Registry {
+    /// Resolves the name to an image for `platform`, and fetches its configuration.
+    pub(crate) async fn offer(&self, platform: &Platform) -> Result<Offer, RegistryError> {
+        let what = format!("image {}", self.reference);
+        let mut wanted = ManifestId::Version(self.reference.version(), self.reference.digest().cloned());
+        for _ in 0..=self.limits.index_nesting {
+            let (url, digest, body, document) = self.manifest(&what, &wanted).await?;
+            match document {
+                Document::Manifest(manifest) => return self.configured(digest, body, manifest).await,
+                Document::Index(index) => {
+                    let chosen = index.select(&digest, platform);
+                    wanted =
+                        ManifestId::Chosen(chosen.map_err(|source| RegistryError::Manifest { url, source })?);
+                }
+            }
+        }
+        let digest = Digest::of(wanted.path().as_bytes());
+        let source = ManifestError::Nesting { digest, limit: self.limits.index_nesting };
+        Err(RegistryError::Manifest { url: self.origin.to_string(), source })
+    }
+
+    /// Sends a blob's bytes from `from` on into a channel. A connection that breaks is resumed.
+    ///
+    /// The bytes are counted here and hashed by who takes them.
+    pub(crate) async fn blob(
+        &self,
+        blob: &Descriptor,
+        from: u64,
+        out: &Sender<Received>,
+    ) -> Result<(), RegistryError> {
+        let mut attempts = Attempts::new(&self.limits);
+        let mut sent = from;
+        while let Err(error) = self.rest_of_blob(blob, &mut sent, out).await {
+            attempts.again(error).await?;
+        }
+        out.send(Received::End).await.map_err(|_closed| self.abandoned(blob))
+    }
+
+    async fn rest_of_blob(
+        &self,
+        blob: &Descriptor,
+        sent: &mut u64,
+        out: &Sender<Received>,
+    ) -> Result<(), RegistryError> {
+        if *sent >= blob.size && blob.size > 0 {
+            return Ok(());
+        }
+        let what = format!("blob {}", blob.digest);
+        let wanted =
+            Wanted { what: &what, path: &format!("blobs/{}", blob.digest), accept: None, from: *sent };
+        let mut reply = self.send(&wanted).await?;
+        let mut skip = match reply.status {
+            StatusCode::OK => *sent,
+            StatusCode::PARTIAL_CONTENT if starts_at(&reply, *sent) => 0,
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                return Err(RegistryError::Range { url: reply.url.to_string(), offset: *sent });
+            }
+            _ => return Err(reply.into_error(&what).await),
+        };
+        let wrong =
+            |url: &super::Url, found| RegistryError::Size { url: url.to_string(), found, size: blob.size };
+        let expected = blob.size - *sent + skip;
+        if let Some(announced) = reply.content_length()
+            && announced != expected
+        {
+            return Err(wrong(&reply.url, announced + *sent - skip));
+        }
+        while let Some(mut bytes) = reply.chunk().await? {
+            let skipped = bytes.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+            bytes = bytes.slice(skipped..);
+            skip -= skipped as u64;
+            *sent += bytes.len() as u64;
+            if *sent > blob.size {
+                return Err(wrong(&reply.url, *sent));
+            }
+            if !bytes.is_empty() {
+                out.send(Received::Bytes(bytes)).await.map_err(|_closed| self.abandoned(blob))?;
+            }
+        }
+        // The server says that this was all: another attempt would get the same.
+        if *sent < blob.size {
+            return Err(wrong(&reply.url, *sent));
+        }
+        reply.finish();
+        Ok(())
+    }
+
+    fn abandoned(&self, blob: &Descriptor) -> RegistryError {
+        RegistryError::Abandoned { url: format!("{}/…/blobs/{}", self.origin, blob.digest) }
+    }
+
+    async fn manifest(
+        &self,
+        what: &str,
+        wanted: &ManifestId,
+    ) -> Result<(String, Digest, Vec<u8>, Document), RegistryError> {
+        let path = format!("manifests/{}", wanted.path());
+        let request = Wanted { what, path: &path, accept: Some(manifest::ACCEPT), from: 0 };
+        let (url, headers, body) = self.small(&request, self.limits.manifest_bytes).await?;
+        let digest = verified(&url, &headers, &body, wanted)?;
+        let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        match manifest::parse(&digest, &body, header, &self.limits) {
+            Ok(document) => Ok((url, digest, body, document)),
+            Err(source) => Err(RegistryError::Manifest { url, source }),
+        }
+    }
+
+    async fn configured(
+        &self,
+        digest: Digest,
+        manifest: Vec<u8>,
+        Manifest { config: config_blob, layers }: Manifest,
+    ) -> Result<Offer, RegistryError> {
+        let what = format!("blob {}", config_blob.digest);
+        let path = format!("blobs/{}", config_blob.digest);
+        let wanted = Wanted { what: &what, path: &path, accept: None, from: 0 };
+        let (url, _, config) = self.small(&wanted, config_blob.size).await?;
+        check_digest(&url, &config, &config_blob.digest)?;
+        let configuration = parse_configuration(&config_blob.digest, &config, layers.len(), &self.limits)
+            .map_err(|source| RegistryError::Config { url, source })?;
+        Ok(Offer { digest, manifest, config_blob, config, configuration, layers })
+    }
+
+    /// A document, whole.
+    async fn small(
+        &self,
+        wanted: &Wanted<'_>,
+        limit: u64,
+    ) -> Result<(String, HeaderMap, Vec<u8>), RegistryError> {
+        let mut attempts = Attempts::new(&self.limits);
+        loop {
+            match self.small_once(wanted, limit).await {
+                Ok(document) => return Ok(document),
+                Err(error) => attempts.again(error).await?,
+            }
+        }
+    }
+
+    async fn small_once(
+        &self,
+        wanted: &Wanted<'_>,
+        limit: u64,
+    ) -> Result<(String, HeaderMap, Vec<u8>), RegistryError> {
+        let reply = self.send(wanted).await?;
+        if reply.status != StatusCode::OK {
+            return Err(reply.into_error(wanted.what).await);
+        }
+        let url = reply.url.to_string();
+        let (headers, body) = reply.bytes(limit).await?;
+        Ok((url, headers, body))
+    }
+}
+
+/// How a manifest is asked for.
+enum ManifestId {
+    /// By what the name says: a tag, or a digest.
+    Version(String, Option<Digest>),
+    /// By what an index says.
+    Chosen(Descriptor),
+}
+
+impl ManifestId {
+    fn path(&self) -> String {
+        match self {
+            ManifestId::Version(version, _) => version.clone(),
+            ManifestId::Chosen(descriptor) => descriptor.digest.to_string(),
+        }
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        match self {
+            ManifestId::Version(_, digest) => digest.as_ref(),
+            ManifestId::Chosen(descriptor) => Some(&descriptor.digest),
+        }
+    }
+}
+
+/// The digest of a manifest: the one asked for, else the one stated, else computed; they agree.
+fn verified(
+    url: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    wanted: &ManifestId,
+) -> Result<Digest, RegistryError> {
+    if let ManifestId::Chosen(Descriptor { size, .. }) = wanted
+        && body.len() as u64 != *size
+    {
+        return Err(RegistryError::Size { url: url.to_owned(), found: body.len() as u64, size: *size });
+    }
+    let stated = match headers.get("docker-content-digest") {
+        None => None,
+        Some(value) => {
+            let digest = Digest::parse(value.to_str().unwrap_or_default());
+            Some(digest.map_err(|source| RegistryError::StatedDigest { url: url.to_owned(), source })?)
+        }
+    };
+    for expected in [wanted.digest(), stated.as_ref()].into_iter().flatten() {
+        check_digest(url, body, expected)?;
+    }
+    let fresh = || {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(body);
+        hasher.finish()
+    };
+    Ok(wanted.digest().cloned().or(stated).unwrap_or_else(fresh))
+}
+
+fn check_digest(url: &str, body: &[u8], expected: &Digest) -> Result<(), RegistryError> {
+    let mut hasher = Hasher::new(expected.algorithm());
+    hasher.update(body);
+    let found = hasher.finish();
+    if found == *expected {
+        return Ok(());
+    }
+    Err(RegistryError::Digest { url: url.to_owned(), found, expected: expected.clone() })
+}
+
+/// `Content-Range: bytes FROM-…`.
+fn starts_at(reply: &Reply, from: u64) -> bool {
+    let range = reply.header(CONTENT_RANGE).and_then(|value| value.strip_prefix("bytes "));
+    let first = range.and_then(|range| range.split('-').next()).and_then(|first| first.trim().parse().ok());
+    first == Some(from)
+}

@@ -1,0 +1,161 @@
+//! A response whose body is still to come, read under limits of size, silence and speed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AsHeaderName, CONTENT_LENGTH, HeaderMap, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde::Deserialize;
+
+use crate::limits::Limits;
+
+use super::connect::{Connection, Connector, within};
+use super::error::RegistryError;
+use super::url::Url;
+
+pub(super) struct Reply {
+    pub url: Url,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Incoming,
+    connection: Connection,
+    connector: Arc<Connector>,
+    limits: Limits,
+    /// Time spent waiting for the body, and bytes that came in it, since the rate was last checked.
+    waited: Duration,
+    received: u64,
+}
+
+impl Reply {
+    pub(super) fn new(
+        url: Url,
+        response: Response<Incoming>,
+        connection: Connection,
+        (connector, limits): (Arc<Connector>, &Limits),
+    ) -> Result<Reply, RegistryError> {
+        let (parts, body) = response.into_parts();
+        let header_bytes: usize =
+            parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if header_bytes as u64 > limits.header_bytes {
+            return Err(RegistryError::Headers { url: url.to_string(), limit: limits.header_bytes });
+        }
+        Ok(Reply {
+            url,
+            status: parts.status,
+            headers: parts.headers,
+            body,
+            connection,
+            connector,
+            limits: limits.clone(),
+            waited: Duration::ZERO,
+            received: 0,
+        })
+    }
+
+    /// A header's value, if it is there and text.
+    pub(super) fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The announced length of the body.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        self.header(CONTENT_LENGTH).and_then(|value| value.parse().ok())
+    }
+
+    /// The next bytes of the body; `None` at its end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        loop {
+            let started = Instant::now();
+            let frame = within(self.limits.read_idle, "read", &self.url, self.body.frame()).await?;
+            self.waited += started.elapsed();
+            let Some(frame) = frame else { return Ok(None) };
+            let frame = frame.map_err(|source| RegistryError::Http { url: self.url.to_string(), source })?;
+            // Trailers are of no use to us.
+            let Ok(bytes) = frame.into_data() else { continue };
+            self.received += bytes.len() as u64;
+            self.check_rate()?;
+            return Ok(Some(bytes));
+        }
+    }
+
+    /// Only waiting counts: that we are slow to take the bytes is not the server's fault.
+    fn check_rate(&mut self) -> Result<(), RegistryError> {
+        let Limits { minimal_rate_bytes: minimum, rate_window: window, .. } = self.limits;
+        if self.waited < window {
+            return Ok(());
+        }
+        let least = minimum.saturating_mul(self.waited.as_secs());
+        if self.received < least {
+            return Err(RegistryError::TooSlow { url: self.url.to_string(), minimum, window });
+        }
+        (self.waited, self.received) = (Duration::ZERO, 0);
+        Ok(())
+    }
+
+    /// The whole body, of at most `limit` bytes. The connection is then used again.
+    pub(super) async fn bytes(mut self, limit: u64) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
+        let too_long = |reply: &Reply| RegistryError::TooLong { url: reply.url.to_string(), limit };
+        if self.content_length().is_some_and(|length| length > limit) {
+            return Err(too_long(&self));
+        }
+        let mut body = Vec::new();
+        while let Some(bytes) = self.chunk().await? {
+            if body.len() as u64 + bytes.len() as u64 > limit {
+                return Err(too_long(&self));
+            }
+            body.extend_from_slice(&bytes);
+        }
+        let headers = std::mem::take(&mut self.headers);
+        self.finish();
+        Ok((headers, body))
+    }
+
+    /// Ends a response whose body is of no interest. If it is short, the connection is used again.
+    pub(super) async fn discard(self) {
+        let limit = self.limits.error_body_bytes;
+        drop(self.bytes(limit).await);
+    }
+
+    /// After the end of the body.
+    pub(super) fn finish(self) {
+        self.connector.keep(self.url.origin.clone(), self.connection);
+    }
+
+    /// The error that this status means. What the registry has to say is escaped and shortened.
+    pub(super) async fn into_error(self, what: &str) -> RegistryError {
+        let (url, status) = (self.url.to_string(), self.status);
+        let retry_after = self.header(RETRY_AFTER).and_then(|value| value.trim().parse().ok());
+        let limits = (self.limits.error_body_bytes, self.limits.retry_after);
+        let retry_after = retry_after.map(|seconds| Duration::from_secs(seconds).min(limits.1));
+        let detail = match self.bytes(limits.0).await {
+            Ok((_, body)) => detail(&body),
+            Err(_unreadable) => String::new(),
+        };
+        let what = what.to_owned();
+        match status {
+            StatusCode::NOT_FOUND => RegistryError::NotFound { what, url, detail },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                RegistryError::Unauthorized { what, url, detail }
+            }
+            status => RegistryError::Status { url, status, retry_after, detail },
+        }
+    }
+}
+
+/// What the registry API's error document says to people.
+fn detail(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Problem>,
+    }
+    #[derive(Deserialize)]
+    struct Problem {
+        message: String,
+    }
+    let Ok(Errors { errors }) = serde_json::from_slice(body) else { return String::new() };
+    let Some(Problem { message }) = errors.into_iter().next() else { return String::new() };
+    let short: String = message.chars().take(200).collect();
+    format!(": {}", short.escape_debug())
+}

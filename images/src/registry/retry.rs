@@ -1,0 +1,54 @@
+//! Further attempts after errors that may pass.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use crate::limits::Limits;
+
+use super::error::RegistryError;
+
+/// Counts attempts and waits between them.
+pub(super) struct Attempts<'a> {
+    limits: &'a Limits,
+    failed: u32,
+}
+
+impl Attempts<'_> {
+    pub(super) fn new(limits: &Limits) -> Attempts<'_> {
+        Attempts { limits, failed: 0 }
+    }
+
+    /// Waits before the next attempt, or gives the error back: it is permanent, or the last.
+    pub(super) async fn again(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+        self.failed += 1;
+        if !error.is_transient() || self.failed >= self.limits.blob_attempts {
+            return Err(error);
+        }
+        let pause = error.retry_after().map_or_else(|| self.backoff(), |asked| asked.max(self.backoff()));
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// Doubles with each failure, ± 25 %, so that many workers do not come back at once.
+    fn backoff(&self) -> Duration {
+        let (first, most) = self.limits.backoff;
+        let pause = first.saturating_mul(1 << (self.failed - 1).min(16)).min(most);
+        // A hasher's random seed is all the randomness that is needed here.
+        let random = u32::try_from(RandomState::new().hash_one(self.failed) % 1000).unwrap_or(500);
+        pause.mul_f64(0.75 + f64::from(random) / 2000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let limits = Limits::default();
+        for (failed, seconds) in [(1, 1.0), (2, 2.0), (3, 4.0), (6, 30.0), (60, 30.0)] {
+            let pause = Attempts { limits: &limits, failed }.backoff().as_secs_f64();
+            assert!((0.75 * seconds..=1.25 * seconds).contains(&pause), "{failed}: {pause}");
+        }
+    }
+}

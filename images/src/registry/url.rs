@@ -1,0 +1,149 @@
+//! Where a request goes: an origin and a path.
+
+use std::fmt;
+
+use hyper::Uri;
+
+use super::access::Scheme;
+
+/// The longest `Location` or `realm` that is looked at.
+const MAX_URL_BYTES: usize = 8 << 10;
+
+/// What credentials are bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    pub scheme: Scheme,
+    /// Lower case; an IPv6 address without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// An absolute URL. Printed without its query: that may be a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Url {
+    pub origin: Origin,
+    pub path_and_query: String,
+}
+
+/// Why a URL is not followed. It is not repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Longer than any that is needed.
+    #[error("it has more than {MAX_URL_BYTES} bytes")]
+    TooLong,
+    /// Neither `http://…`, `https://…` nor `/…`.
+    #[error("it is neither an absolute http(s) URL nor a path")]
+    Malformed,
+    /// `user@host`.
+    #[error("it holds a user name")]
+    UserInfo,
+}
+
+impl Origin {
+    /// The host as names and headers spell it.
+    pub(super) fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == default_port(self.scheme) { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.scheme {
+            Scheme::Https => "https",
+            Scheme::Http => "http",
+        };
+        write!(out, "{scheme}://{}", self.authority())
+    }
+}
+
+impl Url {
+    /// Parses an absolute URL.
+    pub(super) fn parse(text: &str) -> Result<Url, UrlError> {
+        if text.len() > MAX_URL_BYTES {
+            return Err(UrlError::TooLong);
+        }
+        let uri: Uri = text.parse().map_err(|_invalid| UrlError::Malformed)?;
+        let scheme = match uri.scheme_str() {
+            Some("https") => Scheme::Https,
+            Some("http") => Scheme::Http,
+            _ => return Err(UrlError::Malformed),
+        };
+        let authority = uri.authority().ok_or(UrlError::Malformed)?;
+        if authority.as_str().contains('@') {
+            return Err(UrlError::UserInfo);
+        }
+        // A port that is there and no number must not turn into the default one.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => default_port(scheme),
+            Some(rest) => {
+                rest.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or(UrlError::Malformed)?
+            }
+            None => return Err(UrlError::Malformed),
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if host.is_empty() {
+            return Err(UrlError::Malformed);
+        }
+        let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Url { origin: Origin { scheme, host, port }, path_and_query })
+    }
+
+    /// What a `Location` or a `realm` means here: absolute, or a path of this origin.
+    pub(super) fn join(&self, location: &str) -> Result<Url, UrlError> {
+        if location.starts_with('/') && !location.starts_with("//") {
+            return Url::parse(&format!("{}{location}", self.origin));
+        }
+        Url::parse(location)
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path_and_query.split('?').next().unwrap_or_default();
+        write!(out, "{}{path}", self.origin)
+    }
+}
+
+fn default_port(scheme: Scheme) -> u16 {
+    match scheme {
+        Scheme::Https => 443,
+        Scheme::Http => 80,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_absolute_or_paths_and_carry_no_user() {
+        let base = Url::parse("https://Example.org/v2/x/blobs/y?a=1").unwrap();
+        let joined = |location| base.join(location).map(|url| (url.origin.to_string(), url.path_and_query));
+        let ok = |origin: &str, path: &str| Ok((origin.to_owned(), path.to_owned()));
+        let cases = [
+            ("/z?q=1", ok("https://example.org", "/z?q=1")),
+            ("https://example.org:443/z", ok("https://example.org", "/z")),
+            ("http://h:8080", ok("http://h:8080", "/")),
+            ("https://[::1]:5000/z#f", ok("https://[::1]:5000", "/z")),
+            ("//evil/z", Err(UrlError::Malformed)),
+            ("z", Err(UrlError::Malformed)),
+            ("file:///etc/passwd", Err(UrlError::Malformed)),
+            ("https://user@h/z", Err(UrlError::UserInfo)),
+            ("https://h:/z", Err(UrlError::Malformed)),
+            ("https://h:99999/z", Err(UrlError::Malformed)),
+            ("https:///z", Err(UrlError::Malformed)),
+        ];
+        for (location, expected) in cases {
+            assert_eq!(joined(location), expected, "{location}");
+        }
+        let long = format!("https://h/{}", "a".repeat(MAX_URL_BYTES));
+        assert_eq!(base.join(&long), Err(UrlError::TooLong));
+    }
+
+    #[test]
+    fn a_printed_url_shows_no_query() {
+        let url = Url::parse("https://h/p?X-Amz-Signature=secret").unwrap();
+        assert_eq!(url.to_string(), "https://h/p");
+    }
+}

@@ -1,0 +1,205 @@
+//! Images by configuration digest, and the names that lead to them.
+//!
+//! Everything about an image that its configuration decides is kept once, under the
+//! configuration's digest. What depends on how it was obtained (name, manifest, compressed blobs)
+//! is kept with each name. A name file's modification time is when it was last used.
+
+use std::fs::{File, FileTimes};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::erofs::write_image;
+use crate::image::{Configuration, Image, ImageConfig};
+use crate::limits::Limits;
+use crate::manifest::Descriptor;
+use crate::reference::Reference;
+use crate::source::Source;
+use crate::tree::{Tree, merge};
+
+use super::claim::Claim;
+use super::durable::Soundness;
+use super::{Store, StoreError, layout};
+
+const RECORD: &str = "image.json";
+const TREE: &str = "tree.erofs";
+const NAME_EXTENSION: &str = "json";
+
+/// `images/HEX/image.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ImageRecord {
+    pub config: ImageConfig,
+    pub layers: Vec<Digest>,
+    pub size_bytes: u64,
+}
+
+/// `names/HASH.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct NameRecord {
+    pub name: String,
+    pub image: Digest,
+    pub manifest: Digest,
+    /// The layers' blobs, lowest first: what `save` passes through, and what repairs a layer.
+    pub blobs: Vec<Descriptor>,
+}
+
+impl NameRecord {
+    /// Whether the name is of the same repository.
+    pub(super) fn is_of(&self, reference: &Reference) -> bool {
+        let name = Reference::parse(&self.name);
+        name.is_ok_and(|name| {
+            (name.registry(), name.repository()) == (reference.registry(), reference.repository())
+        })
+    }
+}
+
+/// The key of a source in the store. A digest decides alone, whatever tag stands beside it.
+pub(super) fn store_name(source: &Source) -> String {
+    match source {
+        Source::Registry(reference) => match reference.digest() {
+            Some(digest) => format!("{}/{}@{digest}", reference.registry(), reference.repository()),
+            None => reference.to_string(),
+        },
+        local => local.to_string(),
+    }
+}
+
+impl Store {
+    /// What is noted under a name; nothing if the note is damaged.
+    pub(super) fn read_name(&self, name: &str) -> Result<Option<NameRecord>, StoreError> {
+        let record = read_record::<NameRecord>(&self.layout().name(name))?;
+        Ok(record.filter(|record| record.name == name))
+    }
+
+    /// All intact notes with the time of their last use.
+    pub(super) fn read_names(&self) -> Result<Vec<(NameRecord, SystemTime)>, StoreError> {
+        let mut names = Vec::new();
+        for path in layout::entries(&self.layout().names())? {
+            if path.extension().is_none_or(|extension| extension != NAME_EXTENSION) {
+                continue;
+            }
+            let Some(record) = read_record(&path)? else { continue };
+            let used = path.metadata().and_then(|metadata| metadata.modified());
+            names.push((record, used.unwrap_or(SystemTime::UNIX_EPOCH)));
+        }
+        names.sort_by(|(left, _), (right, _): &(NameRecord, _)| left.name.cmp(&right.name));
+        Ok(names)
+    }
+
+    pub(super) fn write_name(&self, record: &NameRecord) -> Result<(), StoreError> {
+        layout::replace(&self.layout().name(&record.name), &to_json(record))
+    }
+
+    /// Notes that a name is used now. A name that is gone stays so.
+    pub(super) fn touch_name(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.layout().name(name);
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        match File::options().write(true).open(&path).and_then(|file| file.set_times(now)) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::File { action: "touch", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The image under a name's note, if it is whole.
+    pub(super) fn image_of(&self, record: &NameRecord) -> Result<Option<Image>, StoreError> {
+        let Some(kept) = self.sound_image(&record.image)? else { return Ok(None) };
+        Ok(Some(Image {
+            name: record.name.clone(),
+            id: record.image.clone(),
+            digest: record.manifest.clone(),
+            config: kept.config,
+            layers: kept.layers,
+            size_bytes: kept.size_bytes,
+        }))
+    }
+
+    /// What is known of an image that is there with all its layers, all of them sound.
+    pub(super) fn sound_image(&self, id: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        let directory = self.layout().image(id);
+        if self.boot().soundness(&directory)? != Soundness::Sound {
+            return Ok(None);
+        }
+        let Some(record) = self.image_record(id)? else { return Ok(None) };
+        for layer in &record.layers {
+            if !self.has_layer(layer)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(record))
+    }
+
+    /// What is noted of an image, sound or not.
+    pub(super) fn image_record(&self, id: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        read_record(&self.layout().image(id).join(RECORD))
+    }
+
+    /// An image's metadata image, to be mounted with its layers' data.
+    pub(super) fn image_tree(&self, id: &Digest) -> PathBuf {
+        self.layout().image(id).join(TREE)
+    }
+
+    /// The merged file system of layers that are there.
+    pub(super) fn merge_layers(&self, layers: &[Digest], limits: &Limits) -> Result<(Tree, u64), StoreError> {
+        let indexes = layers.iter().map(|layer| self.layer_index(layer)).collect::<Result<Vec<_>, _>>()?;
+        let size_bytes = indexes.iter().map(|index| index.unpacked_bytes()).sum();
+        let tree = merge(&indexes, limits).map_err(|source| StoreError::Merge { source })?;
+        Ok((tree, size_bytes))
+    }
+
+    /// Makes the image of a configuration whose layers are all there, unless it is there too.
+    pub(super) fn build_image(
+        &self,
+        id: &Digest,
+        configuration: &Configuration,
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
+        let claim = Claim::take(self.layout(), id)?;
+        if self.sound_image(id)?.is_some() {
+            return claim.release();
+        }
+        let built = self.build_image_in_work(&claim, id, configuration, limits);
+        claim.release()?;
+        built
+    }
+
+    fn build_image_in_work(
+        &self,
+        claim: &Claim,
+        id: &Digest,
+        configuration: &Configuration,
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
+        let work = claim.fresh_work()?;
+        let (tree, size_bytes) = self.merge_layers(&configuration.diff_ids, limits)?;
+        let mut out = layout::create_file(&work.join(TREE))?;
+        write_image(&tree, &mut out).map_err(|source| StoreError::Tree { id: id.clone(), source })?;
+        let record = ImageRecord {
+            config: configuration.config.clone(),
+            layers: configuration.diff_ids.clone(),
+            size_bytes,
+        };
+        let path = work.join(RECORD);
+        let written = layout::create_file(&path)?.write_all(&to_json(&record));
+        written.map_err(|source| StoreError::File { action: "write", path, source })?;
+        self.boot().mark(work)?;
+        let image = self.layout().image(id);
+        layout::remove_tree(&image)?;
+        layout::commit(work, &image)
+    }
+}
+
+/// Our own JSON. A crash can leave an empty or damaged file: that is as good as none.
+fn read_record<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let json = layout::read_small(path)?;
+    Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
+}
+
+/// Records hold strings, numbers and lists of them: turning those into JSON cannot fail.
+fn to_json(record: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(record).unwrap_or_default()
+}

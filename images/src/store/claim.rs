@@ -1,0 +1,162 @@
+//! The claim on a blob: whoever holds it fetches the blob and makes what comes of it.
+//!
+//! The claim is the lock on `blobs/HEX.partial` itself. Other pulls of this host, in this process
+//! or another, wait for it and then find the work done. A process that is killed leaves the file
+//! without a lock: the next claimant goes on where it ends.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+use super::StoreError;
+use super::layout::{self, Layout};
+use super::lock;
+
+/// A held claim. To end it, [`Claim::commit`] or [`Claim::release`]; a claim that is only dropped
+/// leaves its partial file, as a crash does.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    file: File,
+    partial: PathBuf,
+    blob: PathBuf,
+    work: PathBuf,
+}
+
+impl Claim {
+    /// Waits until no one else has it. Blocks.
+    pub(crate) fn take(layout: &Layout, digest: &Digest) -> Result<Claim, StoreError> {
+        loop {
+            let partial = layout.partial(digest);
+            let file = lock::open(&partial)?;
+            let failed = |source| StoreError::File { action: "lock", path: partial.clone(), source };
+            lock::lock_exclusive(&file).map_err(failed)?;
+            if is_still_at(&file, &partial).map_err(failed)? {
+                return Ok(Claim { file, partial, blob: layout.blob(digest), work: layout.work(digest) });
+            }
+        }
+    }
+
+    /// Takes the claim if nobody holds it.
+    pub(crate) fn try_take(layout: &Layout, digest: &Digest) -> Result<Option<Claim>, StoreError> {
+        let partial = layout.partial(digest);
+        let file = lock::open(&partial)?;
+        let failed = |source| StoreError::File { action: "lock", path: partial.clone(), source };
+        if !lock::try_lock(&file).map_err(failed)? || !is_still_at(&file, &partial).map_err(failed)? {
+            return Ok(None);
+        }
+        Ok(Some(Claim { file, partial, blob: layout.blob(digest), work: layout.work(digest) }))
+    }
+
+    /// The partial file, open for reading and writing.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where the partial file lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Bytes that an earlier, interrupted claimant has left.
+    pub(crate) fn partial_bytes(&self) -> Result<u64, StoreError> {
+        let failed = |source| StoreError::File { action: "look at", path: self.partial.clone(), source };
+        self.file.metadata().map(|metadata| metadata.len()).map_err(failed)
+    }
+
+    /// Forgets those bytes.
+    pub(crate) fn truncate(&self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::File { action: "truncate", path: self.partial.clone(), source };
+        self.file.set_len(0).map_err(failed)
+    }
+
+    /// The directory to build in; [`Claim::fresh_work`] makes it.
+    pub(crate) fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// An empty directory to build in, which only this claim uses.
+    pub(crate) fn fresh_work(&self) -> Result<&Path, StoreError> {
+        layout::remove_tree(&self.work)?;
+        layout::make_directory(&self.work)?;
+        Ok(&self.work)
+    }
+
+    /// Makes the partial file the blob: it has been verified.
+    pub(crate) fn commit(self) -> Result<(), StoreError> {
+        layout::remove_tree(&self.work)?;
+        layout::commit(&self.partial, &self.blob)
+    }
+
+    /// Gives the claim up and removes what was being built; the partial file stays for the next one.
+    pub(crate) fn leave(self) -> Result<(), StoreError> {
+        layout::remove_tree(&self.work)
+    }
+
+    /// Gives the claim up and removes what it made, but a blob that is there.
+    pub(crate) fn release(self) -> Result<(), StoreError> {
+        // The file goes while its lock is held: a waiter then sees that it locked a file without a name.
+        layout::remove_tree(&self.work)?;
+        layout::remove_file(&self.partial)
+    }
+}
+
+/// Whether the name still leads to the locked file; else its holder has committed or removed it.
+fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(named) => Ok((ours.dev(), ours.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Layout, Digest) {
+        let parent = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&parent.path().join("images")).unwrap();
+        (parent, layout, Digest::of(b"x"))
+    }
+
+    #[test]
+    fn a_second_claimant_waits_and_then_finds_the_blob() {
+        let (_parent, layout, digest) = store();
+        let claim = Claim::take(&layout, &digest).unwrap();
+        assert!(Claim::try_take(&layout, &digest).unwrap().is_none());
+        let second = {
+            let (layout, digest) = (layout.clone(), digest.clone());
+            std::thread::spawn(move || {
+                let claim = Claim::take(&layout, &digest).unwrap();
+                let seen = layout.blob(&digest).exists();
+                claim.release().unwrap();
+                seen
+            })
+        };
+        claim.file().write_all(b"x").unwrap();
+        claim.commit().unwrap();
+        assert!(second.join().unwrap());
+        assert_eq!(fs::read(layout.blob(&digest)).unwrap(), b"x");
+        assert!(!layout.partial(&digest).exists());
+    }
+
+    #[test]
+    fn a_dropped_claim_can_be_resumed_and_a_released_one_leaves_nothing() {
+        let (_parent, layout, digest) = store();
+        let claim = Claim::take(&layout, &digest).unwrap();
+        claim.file().write_all(b"abc").unwrap();
+        claim.fresh_work().unwrap();
+        drop(claim);
+        let claim = Claim::try_take(&layout, &digest).unwrap().unwrap();
+        assert_eq!(claim.partial_bytes().unwrap(), 3);
+        claim.release().unwrap();
+        assert!(!layout.partial(&digest).exists() && !layout.work(&digest).exists());
+    }
+}

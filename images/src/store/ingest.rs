@@ -1,0 +1,279 @@
+//! A layer's way into the store: one pass over the stream, one thread for each stage.
+//!
+//! ```text
+//!  network, file ──► blob ──────────► inflate ─────┬──► hash ──► diff id
+//!                    sha256, size,    gzip, zstd   │
+//!                    kept on disk     or neither   └──► index_layer ──► data, index
+//! ```
+//!
+//! The stages are joined by short channels, so memory is bounded and the whole runs at the speed of
+//! its slowest part, which is inflating. Hashing the output has a thread of its own because it would
+//! take a quarter of the inflating thread's time.
+//!
+//! Nothing here decides what is visible: the caller commits after every stage has agreed.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, ScopedJoinHandle};
+
+use hyper::body::Bytes;
+
+use crate::digest::{Digest, Hasher};
+use crate::layer::{IndexLayerError, LayerIndex, index_layer};
+use crate::limits::Limits;
+use crate::manifest::Descriptor;
+
+use crate::disk::{self, DiskFull};
+use crate::inflate::Inflate;
+
+mod channel;
+
+use channel::ChunkReader;
+
+/// Bytes of one chunk between stages, and how many may wait: 1 MiB on each of three channels.
+const CHUNK_BYTES: usize = 128 << 10;
+const CHUNKS_WAITING: usize = 8;
+/// After so many bytes of output the free disk space is looked at again.
+const DISK_CHECK_BYTES: u64 = 64 << 20;
+
+/// What a layer has to be.
+pub(crate) struct Expected<'a> {
+    /// The blob's digest and size, by the manifest.
+    pub blob: &'a Descriptor,
+    /// The digest of the inflated stream, by the configuration.
+    pub diff_id: &'a Digest,
+}
+
+/// Where a layer comes from and where its parts go.
+pub(crate) struct Streams<'a> {
+    /// The blob's bytes, all of them.
+    pub input: Box<dyn Read + Send + 'a>,
+    /// Where the blob is kept, positioned behind what it holds already; `None` if it is there.
+    pub keep: Option<&'a File>,
+    /// How many of the first bytes of `input` are in `keep` already.
+    pub kept_bytes: u64,
+    /// The layer's data file, empty.
+    pub data: &'a File,
+}
+
+/// What watches and bounds the work.
+pub(crate) struct Control<'a> {
+    pub limits: &'a Limits,
+    /// The store's directory, whose free space is watched.
+    pub store: &'a Path,
+    /// Ends all stages soon.
+    pub cancelled: &'a AtomicBool,
+    /// Counts the blob's bytes as they come.
+    pub progress: &'a AtomicU64,
+}
+
+/// Why a layer was not taken in. The caller adds which layer.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The stream broke off; where it comes from knows why.
+    #[error("read the layer's bytes")]
+    Input(#[source] io::Error),
+    /// Fewer bytes than the manifest says.
+    #[error("verify the layer: it ends after {found} of {size} bytes; fetch or push it again")]
+    TooShort {
+        /// Bytes there were.
+        found: u64,
+        /// Bytes by the manifest.
+        size: u64,
+    },
+    /// More bytes than the manifest says.
+    #[error("verify the layer: it has more than the {size} bytes that its manifest says; push it again")]
+    TooLong {
+        /// Bytes by the manifest.
+        size: u64,
+    },
+    /// Other content than the manifest says.
+    #[error("verify the layer: its content has digest {found}; fetch or push it again")]
+    Digest {
+        /// What was computed.
+        found: Digest,
+    },
+    /// Other content than the configuration says.
+    #[error(
+        "verify the layer: inflated, it has digest {found} and the configuration says {expected}; rebuild the image"
+    )]
+    DiffId {
+        /// What was computed.
+        found: Digest,
+        /// What the configuration says.
+        expected: Digest,
+    },
+    /// Not a gzip or zstd stream after all, or a damaged one.
+    #[error("inflate the layer; rebuild the image")]
+    Inflate(#[source] io::Error),
+    /// A bomb.
+    #[error("inflate the layer: it grows beyond the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The tar stream holds what an image may not.
+    #[error(transparent)]
+    Index(IndexLayerError),
+    /// The blob could not be kept.
+    #[error("keep the layer's blob")]
+    Keep(#[source] io::Error),
+    /// The reserve of free space is reached.
+    #[error(transparent)]
+    DiskFull(DiskFull),
+    /// Cancelled.
+    #[error("take the layer in: cancelled")]
+    Cancelled,
+}
+
+/// How a stage ended that did not fail itself.
+enum Stopped {
+    /// For a reason of its own.
+    Failed(IngestError),
+    /// The next stage has stopped taking: its reason counts.
+    Downstream,
+}
+
+impl From<IngestError> for Stopped {
+    fn from(error: IngestError) -> Stopped {
+        Stopped::Failed(error)
+    }
+}
+
+/// Streams a layer through all stages and gives its index; the caller commits it.
+///
+/// # Errors
+///
+/// The first stage's error that has one of its own, in the order of the stream: a damaged blob
+/// explains why it does not inflate.
+pub(crate) fn ingest(
+    expected: &Expected<'_>,
+    streams: Streams<'_>,
+    control: &Control<'_>,
+) -> Result<LayerIndex, IngestError> {
+    let Streams { input, keep, kept_bytes, data } = streams;
+    let (blob_out, inflate_in) = sync_channel(CHUNKS_WAITING);
+    let (hash_out, hash_in) = sync_channel(CHUNKS_WAITING);
+    let (index_out, index_in) = sync_channel(CHUNKS_WAITING);
+    let (blob, inflated, found, index) = thread::scope(|scope| {
+        let keep = Keep { file: keep, kept_bytes };
+        let blob = scope.spawn(move || verify_blob(input, keep, expected.blob, blob_out, control));
+        let inflated = scope.spawn(move || {
+            let outputs = Outputs { hash: hash_out, index: index_out };
+            inflate_blob(inflate_in, &outputs, control)
+        });
+        let found = scope.spawn(move || hash_stream(hash_in, expected.diff_id));
+        let index = index_layer(&mut ChunkReader::new(index_in), data, control.limits, control.cancelled);
+        // From here on a stage that still sends to the indexer is told that nobody takes.
+        (join(blob), join(inflated), join(found), index)
+    });
+    if control.cancelled.load(Ordering::Acquire) {
+        return Err(IngestError::Cancelled);
+    }
+    for stage in [blob, inflated] {
+        if let Err(Stopped::Failed(error)) = stage {
+            return Err(error);
+        }
+    }
+    let index = index.map_err(IngestError::Index)?;
+    if found != *expected.diff_id {
+        return Err(IngestError::DiffId { found, expected: expected.diff_id.clone() });
+    }
+    Ok(index)
+}
+
+struct Keep<'a> {
+    file: Option<&'a File>,
+    kept_bytes: u64,
+}
+
+struct Outputs {
+    hash: SyncSender<Bytes>,
+    index: SyncSender<Bytes>,
+}
+
+/// First stage: counts, hashes, keeps, passes on.
+fn verify_blob(
+    mut input: Box<dyn Read + Send + '_>,
+    keep: Keep<'_>,
+    expected: &Descriptor,
+    next: SyncSender<Bytes>,
+    control: &Control<'_>,
+) -> Result<(), Stopped> {
+    let mut hasher = Hasher::new(expected.digest.algorithm());
+    let mut found: u64 = 0;
+    loop {
+        if control.cancelled.load(Ordering::Acquire) {
+            return Err(IngestError::Cancelled.into());
+        }
+        let chunk = read_chunk(&mut input).map_err(IngestError::Input)?;
+        if chunk.is_empty() {
+            break;
+        }
+        let before = found;
+        found += chunk.len() as u64;
+        if found > expected.size {
+            return Err(IngestError::TooLong { size: expected.size }.into());
+        }
+        hasher.update(&chunk);
+        if let Some(mut file) = keep.file {
+            let old = usize::try_from(keep.kept_bytes.saturating_sub(before)).unwrap_or(usize::MAX);
+            file.write_all(chunk.get(old..).unwrap_or_default()).map_err(IngestError::Keep)?;
+        }
+        control.progress.store(found, Ordering::Relaxed);
+        next.send(chunk).map_err(|_closed| Stopped::Downstream)?;
+    }
+    if found < expected.size {
+        return Err(IngestError::TooShort { found, size: expected.size }.into());
+    }
+    let found = hasher.finish();
+    if found == expected.digest { Ok(()) } else { Err(IngestError::Digest { found }.into()) }
+}
+
+/// Second stage: inflates what is compressed and passes it to both others.
+fn inflate_blob(input: Receiver<Bytes>, outputs: &Outputs, control: &Control<'_>) -> Result<(), Stopped> {
+    let limits = control.limits;
+    let mut stream =
+        Inflate::new(ChunkReader::new(input), limits.window_bytes).map_err(IngestError::Inflate)?;
+    let (mut inflated, mut checked): (u64, u64) = (0, 0);
+    loop {
+        let chunk = read_chunk(&mut stream).map_err(IngestError::Inflate)?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        inflated += chunk.len() as u64;
+        if inflated > limits.unpacked_bytes {
+            return Err(IngestError::TooLarge { limit: limits.unpacked_bytes }.into());
+        }
+        if inflated - checked >= DISK_CHECK_BYTES {
+            disk::check(control.store, DISK_CHECK_BYTES, limits).map_err(IngestError::DiskFull)?;
+            checked = inflated;
+        }
+        outputs.hash.send(chunk.clone()).map_err(|_closed| Stopped::Downstream)?;
+        outputs.index.send(chunk).map_err(|_closed| Stopped::Downstream)?;
+    }
+}
+
+/// Third stage, beside the indexer: the diff id of all that comes.
+fn hash_stream(input: Receiver<Bytes>, expected: &Digest) -> Digest {
+    let mut hasher = Hasher::new(expected.algorithm());
+    for chunk in input {
+        hasher.update(&chunk);
+    }
+    hasher.finish()
+}
+
+/// Reads until the chunk is full or the stream ends; an empty chunk is the end.
+fn read_chunk(input: &mut dyn Read) -> io::Result<Bytes> {
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    input.take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+    Ok(Bytes::from(chunk))
+}
+
+/// A stage that panics takes this thread along: its bug must not pass for a result.
+fn join<T>(stage: ScopedJoinHandle<'_, T>) -> T {
+    stage.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -1,0 +1,134 @@
+//! Layers: made once from a blob, found by diff id.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+use crate::layer::LayerIndex;
+
+use super::claim::Claim;
+use super::durable::Soundness;
+use super::ingest::{self, Control, Expected, IngestError, Streams};
+use super::{Store, StoreError, layout};
+
+const DATA: &str = "data";
+const INDEX: &str = "index";
+
+/// Where a layer's blob comes from.
+pub(crate) enum BlobInput<'a> {
+    /// It is in the store.
+    Stored,
+    /// From outside: the bytes behind those that the claim's partial file holds.
+    Stream(Box<dyn Read + Send + 'a>),
+}
+
+/// Why a layer could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Whether a layer is there and can be trusted.
+    pub(super) fn has_layer(&self, diff_id: &Digest) -> Result<bool, StoreError> {
+        let layer = self.layout().layer(diff_id);
+        Ok(self.boot().soundness(&layer)? == Soundness::Sound)
+    }
+
+    /// Where a layer's file contents lie.
+    pub(super) fn layer_data(&self, diff_id: &Digest) -> PathBuf {
+        self.layout().layer(diff_id).join(DATA)
+    }
+
+    /// Reads a layer's index.
+    pub(super) fn layer_index(&self, diff_id: &Digest) -> Result<LayerIndex, StoreError> {
+        let path = self.layout().layer(diff_id).join(INDEX);
+        let file = layout::open_file(&path)?;
+        LayerIndex::read_from(&mut BufReader::new(file)).map_err(|source| StoreError::Index { path, source })
+    }
+
+    /// Makes a layer under the claim on its blob, verifies both digests, and commits layer and
+    /// blob. On error the claim is released and nothing of the layer remains.
+    pub(super) fn build_layer(
+        &self,
+        claim: Claim,
+        expected: &Expected<'_>,
+        input: BlobInput<'_>,
+        control: &Control<'_>,
+    ) -> Result<(), BuildError> {
+        match self.build_in_work(&claim, expected, input, control) {
+            Ok(BlobKept::InPartial) => Ok(claim.commit()?),
+            Ok(BlobKept::Already) => Ok(claim.release()?),
+            Err(error) => {
+                claim.release()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn build_in_work(
+        &self,
+        claim: &Claim,
+        expected: &Expected<'_>,
+        input: BlobInput<'_>,
+        control: &Control<'_>,
+    ) -> Result<BlobKept, BuildError> {
+        let work = claim.fresh_work()?;
+        let data = layout::create_file(&work.join(DATA))?;
+        let (streams, kept) = match input {
+            BlobInput::Stored => {
+                let blob = layout::open_file(&self.layout().blob(&expected.blob.digest))?;
+                let streams = Streams { input: Box::new(blob), keep: None, kept_bytes: 0, data: &data };
+                (streams, BlobKept::Already)
+            }
+            BlobInput::Stream(rest) => (resumed(claim, rest, &data)?, BlobKept::InPartial),
+        };
+        let index = ingest::ingest(expected, streams, control)?;
+        let path = work.join(INDEX);
+        let written = index.write_to(&mut layout::create_file(&path)?);
+        written.map_err(|source| StoreError::File { action: "write", path, source })?;
+        self.boot().mark(work)?;
+        self.commit_layer(claim, expected.diff_id)?;
+        Ok(kept)
+    }
+
+    /// Another blob may give the same layer: then whoever commits first is as good as the second.
+    fn commit_layer(&self, claim: &Claim, diff_id: &Digest) -> Result<(), StoreError> {
+        let layer = self.layout().layer(diff_id);
+        if self.has_layer(diff_id)? {
+            return Ok(());
+        }
+        layout::remove_tree(&layer)?;
+        match layout::commit(claim.work(), &layer) {
+            Err(_lost_the_race) if self.has_layer(diff_id)? => Ok(()),
+            committed => committed,
+        }
+    }
+}
+
+/// Whether the blob is in the store already or becomes so with the claim's commit.
+enum BlobKept {
+    Already,
+    InPartial,
+}
+
+/// What the partial file holds, then the rest, which is appended to it.
+fn resumed<'a>(
+    claim: &'a Claim,
+    rest: Box<dyn Read + Send + 'a>,
+    data: &'a File,
+) -> Result<Streams<'a>, StoreError> {
+    let kept_bytes = claim.partial_bytes()?;
+    let beginning = layout::open_file(claim.path())?.take(kept_bytes);
+    let mut keep = claim.file();
+    keep.seek(SeekFrom::Start(kept_bytes)).map_err(|source| StoreError::File {
+        action: "seek in",
+        path: claim.path().to_owned(),
+        source,
+    })?;
+    Ok(Streams { input: Box::new(beginning.chain(rest)), keep: Some(claim.file()), kept_bytes, data })
+}

@@ -1,0 +1,229 @@
+//! Where things lie in the store.
+//!
+//! ```text
+//! version                 the number of this layout
+//! lock                    flock: shared while something is made or read, exclusive for `gc`
+//! blobs/HEX               verified blobs as they came: layers (compressed), configurations, manifests
+//! blobs/HEX.partial       a blob on its way; its flock is the claim on the work (see `claim`)
+//! work/HEX/               the layer or image that the holder of claim HEX is making
+//! layers/HEX.vN/          a layer by diff id, made by unpacker version N: `data`, `index`, `mark`
+//! images/HEX/             an image by configuration digest: `image.json`, `tree.erofs`, `mark`
+//! names/HASH.json         a name (HASH is its SHA-256), its image, and when it was last used
+//! leases/ID               flock'd by the process that uses the image named inside
+//! ```
+//!
+//! HEX is the digits of a checked [`Digest`], so no outside text is ever part of a path. Everything
+//! outside `work` and `*.partial` appears by rename of something complete and verified.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::digest::Digest;
+
+use super::StoreError;
+
+/// The number in `version`. It goes up when an older program would misread what is there.
+const VERSION: u32 = 1;
+/// Part of a layer's directory name: layers that an older unpacker made are not used again.
+const UNPACKER: u32 = 1;
+
+/// Extension of a small file that is not complete yet.
+pub(crate) const FRESH: &str = "new";
+
+const DIRECTORIES: &[&str] = &["blobs", "work", "layers", "images", "names", "leases"];
+
+/// Paths of one store.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Makes what is absent and checks the version.
+    pub(crate) fn open(root: &Path) -> Result<Layout, StoreError> {
+        let layout = Layout { root: root.to_owned() };
+        make_directory(root)?;
+        let stamp = layout.root.join("version");
+        match read_small(&stamp)? {
+            Some(text) => check_version(root, &text)?,
+            None => replace(&stamp, format!("{VERSION}\n").as_bytes())?,
+        }
+        for directory in DIRECTORIES {
+            make_directory(&layout.root.join(directory))?;
+        }
+        Ok(layout)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(format!("{}.partial", digest.hex()))
+    }
+
+    pub(crate) fn works(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    pub(crate) fn work(&self, digest: &Digest) -> PathBuf {
+        self.works().join(digest.hex())
+    }
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
+        self.layers().join(format!("{}.v{UNPACKER}", diff_id.hex()))
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(crate) fn image(&self, id: &Digest) -> PathBuf {
+        self.images().join(id.hex())
+    }
+
+    pub(crate) fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    pub(crate) fn name(&self, name: &str) -> PathBuf {
+        self.names().join(format!("{}.json", Digest::of(name.as_bytes()).hex()))
+    }
+
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+}
+
+fn check_version(root: &Path, text: &[u8]) -> Result<(), StoreError> {
+    let found = String::from_utf8_lossy(text).trim().to_owned();
+    match found.parse::<u32>() {
+        Ok(VERSION) => Ok(()),
+        _ => Err(StoreError::Version { root: root.to_owned(), found, known: VERSION }),
+    }
+}
+
+/// Makes a directory for root only, parents included; it may be there already.
+pub(crate) fn make_directory(path: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StoreError::File { action: "make directory", path: path.to_owned(), source })
+}
+
+/// Makes an empty file for root only, in place of any other, open for reading and writing.
+pub(crate) fn create_file(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+    opened.map_err(|source| StoreError::File { action: "create", path: path.to_owned(), source })
+}
+
+pub(crate) fn open_file(path: &Path) -> Result<File, StoreError> {
+    File::open(path).map_err(|source| StoreError::File { action: "open", path: path.to_owned(), source })
+}
+
+/// Renames a complete file or directory to where it is looked for.
+pub(crate) fn commit(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(|source| StoreError::File { action: "commit", path: to.to_owned(), source })
+}
+
+/// Puts a small file in place by rename. The name in between is this call's own; `gc` removes one
+/// that a crash leaves.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let fresh = path.with_extension(format!("{}.{call}.{FRESH}", std::process::id()));
+    let mut file = create_file(&fresh)?;
+    file.write_all(content).map_err(|source| StoreError::File {
+        action: "write",
+        path: fresh.clone(),
+        source,
+    })?;
+    commit(&fresh, path)
+}
+
+/// One of our own small files (at most 64 MiB); `None` if it does not exist.
+pub(crate) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    const MAX_BYTES: u64 = 64 << 20;
+    let failed = |source| StoreError::File { action: "read", path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(failed(source)),
+    };
+    let mut content = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut content).map_err(failed)?;
+    Ok(Some(content))
+}
+
+/// Removes a file; it may be gone already.
+pub(crate) fn remove_file(path: &Path) -> Result<(), StoreError> {
+    gone_is_fine(fs::remove_file(path), path)
+}
+
+/// Removes a tree of our own making; it may be gone already.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    gone_is_fine(fs::remove_dir_all(path), path)
+}
+
+fn gone_is_fine(removed: io::Result<()>, path: &Path) -> Result<(), StoreError> {
+    match removed {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::File { action: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The paths in a directory of ours, in no order.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |source| StoreError::File { action: "list", path: directory.to_owned(), source };
+    let listed = fs::read_dir(directory).map_err(failed)?;
+    listed.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_store_is_refused_in_words() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("images");
+        Layout::open(&root).unwrap();
+        Layout::open(&root).unwrap();
+        for found in ["2\n", "", "x"] {
+            fs::write(root.join("version"), found).unwrap();
+            let error = Layout::open(&root).unwrap_err();
+            assert!(matches!(error, StoreError::Version { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_root_reaches_the_store() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("data/images");
+        Layout::open(&root).unwrap();
+        for path in [root.clone(), root.join("blobs"), root.join("layers")] {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700, "{path:?}");
+        }
+    }
+}

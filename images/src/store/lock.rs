@@ -1,0 +1,69 @@
+//! File locks. They belong to the open file, so the kernel drops them with the process.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::StoreError;
+
+/// A lock that is held until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Waits for a lock that others may share.
+pub(crate) fn shared(path: &Path) -> Result<Lock, StoreError> {
+    let file = open(path)?;
+    lock(&file, FlockOperation::LockShared).map_err(|source| StoreError::File {
+        action: "lock",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Lock { _file: file })
+}
+
+/// Takes the only lock, or `None` if anyone holds one.
+pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>, StoreError> {
+    let file = open(path)?;
+    let taken = try_lock(&file).map_err(|source| StoreError::File {
+        action: "lock",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(taken.then_some(Lock { _file: file }))
+}
+
+/// Opens, or makes for root only, a file to be locked.
+pub(crate) fn open(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    opened.map_err(|source| StoreError::File { action: "open", path: path.to_owned(), source })
+}
+
+/// Waits for the only lock on an open file.
+pub(crate) fn lock_exclusive(file: &File) -> io::Result<()> {
+    lock(file, FlockOperation::LockExclusive)
+}
+
+/// Takes the only lock on an open file, or `false` if anyone holds one.
+pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
+    match lock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(file: &File, operation: FlockOperation) -> io::Result<()> {
+    loop {
+        match flock(file, operation) {
+            Err(Errno::INTR) => {}
+            done => return done.map_err(io::Error::from),
+        }
+    }
+}

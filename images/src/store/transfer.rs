@@ -1,0 +1,318 @@
+//! The layers of one image on their way into the store.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hyper::body::{Buf, Bytes};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::archive::{Archive, Archived};
+use crate::digest::Digest;
+use crate::disk;
+use crate::manifest::{Descriptor, Offer};
+use crate::registry::{Received, Registry, RegistryError};
+
+use super::claim::Claim;
+use super::collect::MadeLayer;
+use super::fetch::{Events, in_thread, joined, unless_cancelled};
+use super::ingest::{Control, Expected, IngestError};
+use super::layers::{BlobInput, BuildError};
+use super::pull::{Cancel, PullError, PullEvent, PullOptions};
+use super::{Store, StoreError, layout};
+
+/// Chunks that may wait between the network and the first stage; hyper's have up to 256 KiB.
+const CHUNKS_WAITING: usize = 8;
+const EVENTS_WAITING: usize = 64;
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Where layers come from.
+#[derive(Clone)]
+pub(super) enum Origin {
+    Registry(Arc<Registry>),
+    Archive(Arc<Archive>, Arc<Archived>),
+}
+
+/// What the layers of one image share while they are fetched.
+pub(super) struct Pull {
+    store: Store,
+    origin: Origin,
+    options: PullOptions,
+    cancel: Cancel,
+    /// One for each layer that is being fetched or waited for.
+    slots: Semaphore,
+    made: Mutex<Vec<MadeLayer>>,
+}
+
+/// One layer to be fetched.
+#[derive(Clone)]
+struct Layer {
+    blob: Descriptor,
+    diff_id: Digest,
+}
+
+impl Pull {
+    pub(super) fn new(store: &Store, origin: Origin, options: &PullOptions, cancel: &Cancel) -> Arc<Pull> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        // Not fewer than two: while one layer waits for the network, another inflates.
+        let slots = options.limits.parallel_blobs.min(cores.max(2)).max(1);
+        Arc::new(Pull {
+            store: store.clone(),
+            origin,
+            options: options.clone(),
+            cancel: cancel.clone(),
+            slots: Semaphore::new(slots),
+            made: Mutex::default(),
+        })
+    }
+
+    pub(super) fn made(&self) -> Vec<MadeLayer> {
+        std::mem::take(&mut self.made.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Fetches the layers that are missing. On the first error the others are ended and waited for.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        offer: &Offer,
+        name: &str,
+        events: Events<'_>,
+    ) -> Result<(), PullError> {
+        let missing = self.missing(offer)?;
+        let bytes = missing.iter().map(|layer| layer.blob.size).sum();
+        disk::check(self.store.layout().root(), bytes, &self.options.limits)?;
+        let (sender, mut told) = mpsc::channel(EVENTS_WAITING);
+        let mut tasks = JoinSet::new();
+        for layer in missing {
+            let (pull, sender, name) = (Arc::clone(self), sender.clone(), name.to_owned());
+            tasks.spawn(async move { pull.layer(&layer, &name, &sender).await });
+        }
+        drop(sender);
+        let mut first_error = None;
+        loop {
+            tokio::select! {
+                Some(event) = told.recv() => events(event),
+                Some(ended) = tasks.join_next() => {
+                    if let Err(error) = joined(ended) {
+                        self.cancel.cancel();
+                        first_error.get_or_insert(error);
+                    }
+                }
+                else => break,
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn missing(&self, offer: &Offer) -> Result<Vec<Layer>, StoreError> {
+        let mut seen = HashSet::new();
+        let mut missing = Vec::new();
+        for (diff_id, blob) in offer.configuration.diff_ids.iter().zip(&offer.layers) {
+            if seen.insert(diff_id) && !self.store.has_layer(diff_id)? {
+                missing.push(Layer { blob: blob.clone(), diff_id: diff_id.clone() });
+            }
+        }
+        Ok(missing)
+    }
+
+    /// One layer, by whoever holds the claim on its blob.
+    async fn layer(
+        self: &Arc<Self>,
+        layer: &Layer,
+        name: &str,
+        events: &mpsc::Sender<PullEvent>,
+    ) -> Result<(), PullError> {
+        let cancelled = || PullError::Cancelled { name: name.to_owned() };
+        // The slot first, then the claim: whoever holds a claim is at work, so waiting for one ends.
+        let _slot = unless_cancelled(&self.cancel, name, self.slots.acquire())
+            .await?
+            .map_err(|_closed| cancelled())?;
+        let claim = unless_cancelled(&self.cancel, name, self.claim(&layer.blob.digest)).await??;
+        if self.store.has_layer(&layer.diff_id)? {
+            return Ok(claim.release()?);
+        }
+        let claim = match self.from_store(claim, layer).await? {
+            None => return Ok(()),
+            Some(claim) => claim,
+        };
+        let resumed_at = resume_point(&claim, layer, &self.origin)?;
+        let began = Instant::now();
+        let (id, total_bytes) = (layer.blob.digest.short().to_owned(), layer.blob.size);
+        self.tell(events, PullEvent::LayerStarted { id: id.clone(), total_bytes }).await;
+        match self.transfer(claim, layer, resumed_at, events).await {
+            // What a killed process left may not have reached the disk as it was: once more without it.
+            Err(PullError::Layer { source, .. })
+                if resumed_at > 0 && !matches!(source, IngestError::Cancelled) =>
+            {
+                let claim = self.claim(&layer.blob.digest).await?;
+                claim.truncate()?;
+                self.transfer(claim, layer, 0, events).await?;
+            }
+            done => done?,
+        }
+        self.tell(events, PullEvent::LayerDone { id, took: began.elapsed() }).await;
+        Ok(())
+    }
+
+    /// Makes the layer from a blob that is in the store. Gives the claim back if there is none.
+    async fn from_store(self: &Arc<Self>, claim: Claim, layer: &Layer) -> Result<Option<Claim>, PullError> {
+        let path = self.store.layout().blob(&layer.blob.digest);
+        if !path.exists() {
+            return Ok(Some(claim));
+        }
+        match self.build(claim, layer, None, Arc::default()).await {
+            Ok(()) => Ok(None),
+            Err(PullError::Layer {
+                source: IngestError::Digest { .. } | IngestError::TooShort { .. },
+                ..
+            }) => {
+                // It did not reach the disk before a power cut.
+                layout::remove_file(&path)?;
+                Ok(Some(self.claim(&layer.blob.digest).await?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves the blob through all stages, with progress events.
+    async fn transfer(
+        self: &Arc<Self>,
+        claim: Claim,
+        layer: &Layer,
+        from: u64,
+        events: &mpsc::Sender<PullEvent>,
+    ) -> Result<(), PullError> {
+        let progress = Arc::new(AtomicU64::new(0));
+        let moved = async {
+            match &self.origin {
+                Origin::Registry(registry) => {
+                    self.download(registry, claim, layer, (from, Arc::clone(&progress))).await
+                }
+                Origin::Archive(archive, archived) => {
+                    let input = archive.blob(archived, &layer.blob)?;
+                    self.build(claim, layer, Some(input), Arc::clone(&progress)).await
+                }
+            }
+        };
+        tokio::pin!(moved);
+        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut moved => return done,
+                _ = ticks.tick() => {
+                    let (id, bytes) = (layer.blob.digest.short().to_owned(), progress.load(Ordering::Relaxed));
+                    let event = PullEvent::LayerProgress { id, bytes, total_bytes: layer.blob.size };
+                    // Progress that nobody has time for is left out.
+                    drop(events.try_send(event));
+                }
+            }
+        }
+    }
+
+    async fn download(
+        self: &Arc<Self>,
+        registry: &Registry,
+        claim: Claim,
+        layer: &Layer,
+        (from, progress): (u64, Arc<AtomicU64>),
+    ) -> Result<(), PullError> {
+        let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let input = Box::new(NetworkReader { chunks, current: Bytes::new(), ended: false });
+        let building = self.build(claim, layer, Some(input), progress);
+        let sending = async {
+            let sent = tokio::select! {
+                sent = registry.blob(&layer.blob, from, &out) => Some(sent),
+                () = self.cancel.cancelled() => None,
+            };
+            // Closes the channel: without an end mark before it, the stages break off.
+            drop(out);
+            sent
+        };
+        match tokio::join!(sending, building) {
+            // The stages saw no more than a broken stream, unless they stopped first.
+            (Some(Err(error)), Err(_)) if !matches!(error, RegistryError::Abandoned { .. }) => {
+                Err(error.into())
+            }
+            (_, built) => built,
+        }
+    }
+
+    /// Runs the stages on threads of their own. Without `input` the blob is in the store.
+    async fn build(
+        self: &Arc<Self>,
+        claim: Claim,
+        layer: &Layer,
+        input: Option<Box<dyn Read + Send>>,
+        progress: Arc<AtomicU64>,
+    ) -> Result<(), PullError> {
+        let (pull, layer) = (Arc::clone(self), layer.clone());
+        let built = spawn_blocking(move || {
+            let expected = Expected { blob: &layer.blob, diff_id: &layer.diff_id };
+            let control = Control {
+                limits: &pull.options.limits,
+                store: pull.store.layout().root(),
+                cancelled: pull.cancel.flag(),
+                progress: &progress,
+            };
+            let fetched = input.is_some();
+            let input = input.map_or(BlobInput::Stored, BlobInput::Stream);
+            match pull.store.build_layer(claim, &expected, input, &control) {
+                Ok(()) => {
+                    let made = MadeLayer { diff_id: layer.diff_id, blob: layer.blob.digest, fetched };
+                    pull.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
+                    Ok(())
+                }
+                Err(BuildError::Store(error)) => Err(error.into()),
+                Err(BuildError::Ingest(source)) => Err(PullError::Layer { layer: layer.blob.digest, source }),
+            }
+        });
+        joined(built.await)
+    }
+
+    /// Waits for the claim on a blob.
+    async fn claim(&self, digest: &Digest) -> Result<Claim, StoreError> {
+        let (layout, digest) = (self.store.layout().clone(), digest.clone());
+        in_thread(move || Claim::take(&layout, &digest)).await
+    }
+
+    /// If nobody listens any more, the pull is being dropped.
+    async fn tell(&self, events: &mpsc::Sender<PullEvent>, event: PullEvent) {
+        drop(events.send(event).await);
+    }
+}
+
+/// Where to go on with a blob that an interrupted pull has begun. Reading a file again costs
+/// nothing, so that starts anew; so does what is longer than the blob can be.
+fn resume_point(claim: &Claim, layer: &Layer, origin: &Origin) -> Result<u64, StoreError> {
+    let bytes = claim.partial_bytes()?;
+    if matches!(origin, Origin::Registry(_)) && bytes <= layer.blob.size {
+        return Ok(bytes);
+    }
+    claim.truncate()?;
+    Ok(0)
+}
+
+/// The network's chunks as a stream for a thread. It ends well only with [`Received::End`].
+struct NetworkReader {
+    chunks: mpsc::Receiver<Received>,
+    current: Bytes,
+    ended: bool,
+}
+
+impl Read for NetworkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            match self.chunks.blocking_recv() {
+                Some(Received::Bytes(bytes)) => self.current = bytes,
+                Some(Received::End) => self.ended = true,
+                None => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
+        }
+        let read = self.current.as_ref().read(buffer)?;
+        self.current.advance(read);
+        Ok(read)
+    }
+}

@@ -1,0 +1,164 @@
+//! Images to be pulled: OCI layouts made here, and what skopeo turns them into.
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use images::digest::Digest;
+use serde_json::{Value, json};
+
+use crate::layer_tar::{Entry, dir, file, symlink, tar};
+
+/// How a layer of a sample is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    pub fn compress(self, tar: &[u8]) -> Vec<u8> {
+        match self {
+            Compression::Plain => tar.to_vec(),
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(tar).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::Zstd => zstd::encode_all(tar, 3).unwrap(),
+        }
+    }
+
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Compression::Plain => "application/vnd.oci.image.layer.v1.tar",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
+/// The documents and blobs of one image.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub config: Vec<u8>,
+    pub layers: Vec<Vec<u8>>,
+    pub manifest: Value,
+}
+
+impl Sample {
+    /// An image of these layers' tar streams.
+    pub fn of(tars: &[Vec<u8>], compression: Compression) -> Sample {
+        let diff_ids: Vec<_> = tars.iter().map(|tar| Digest::of(tar).to_string()).collect();
+        let config = json!({
+            "architecture": "amd64", "os": "linux",
+            "config": { "Env": ["PATH=/bin"], "Cmd": ["/bin/sh"] },
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        Sample::with_config(&config, tars.iter().map(|tar| compression.compress(tar)).collect(), compression)
+    }
+
+    pub fn with_config(config: &Value, layers: Vec<Vec<u8>>, compression: Compression) -> Sample {
+        let config = config.to_string().into_bytes();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+            "layers": layers.iter().map(|layer| descriptor(compression.media_type(), layer)).collect::<Vec<_>>(),
+        });
+        Sample { config, layers, manifest }
+    }
+
+    /// Two small layers; the upper one hides a file of the lower.
+    pub fn small(compression: Compression) -> Sample {
+        Sample::of(&small_tars(), compression)
+    }
+
+    pub fn id(&self) -> String {
+        Digest::of(&self.config).to_string()
+    }
+
+    pub fn manifest_bytes(&self) -> Vec<u8> {
+        self.manifest.to_string().into_bytes()
+    }
+
+    /// Writes an OCI layout whose only image has the tag `t`; gives `oci:DIR:t`.
+    pub fn write_layout(&self, directory: &Path) -> String {
+        let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &self.manifest_bytes());
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "t" });
+        let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+        fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
+        for blob in self.layers.iter().chain([&self.config, &self.manifest_bytes()]) {
+            fs::write(directory.join("blobs/sha256").join(Digest::of(blob).hex()), blob).unwrap();
+        }
+        fs::write(directory.join("index.json"), index.to_string()).unwrap();
+        fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        format!("oci:{}:t", directory.display())
+    }
+}
+
+pub fn small_tars() -> Vec<Vec<u8>> {
+    let lower = [
+        dir("etc"),
+        file("etc/passwd", "root:x:0:0::/root:/bin/sh\n"),
+        file("gone", "x"),
+        symlink("link", "etc/passwd"),
+    ];
+    vec![tar(&lower), tar(&[file("new", vec![b'n'; 100_000]), whiteout("gone")])]
+}
+
+pub fn descriptor(media_type: &str, blob: &[u8]) -> Value {
+    json!({ "mediaType": media_type, "digest": Digest::of(blob).to_string(), "size": blob.len() })
+}
+
+fn whiteout(name: &str) -> Entry {
+    file(format!(".wh.{name}"), "")
+}
+
+/// `skopeo copy FROM TO`.
+pub fn skopeo_copy(options: &[&str], from: &str, to: &str) {
+    let mut command = Command::new("skopeo");
+    command.args([
+        "--insecure-policy",
+        "copy",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+        "--quiet",
+    ]);
+    let output = command.args(options).args([from, to]).output().expect("skopeo is installed");
+    assert!(output.status.success(), "skopeo copy {from} {to}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A store in a directory that goes with it.
+pub struct TestStore {
+    pub directory: tempfile::TempDir,
+    pub store: images::store::Store,
+}
+
+impl TestStore {
+    pub fn new() -> TestStore {
+        let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+        let store = images::store::Store::open(&directory.path().join("images")).unwrap();
+        TestStore { directory, store }
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("images")
+    }
+
+    /// Every file of the store but its lock, which a first use makes.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut directories = vec![self.root()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { directories.push(path) } else { files.push(path) }
+            }
+        }
+        files.retain(|path| path.file_name().unwrap() != "lock");
+        files.sort();
+        files
+    }
+}
