@@ -9,6 +9,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,6 +188,19 @@ static int probe_read(int count, char **words) {
     return 0;
 }
 
+/* line PATH: its first line. */
+static int probe_line(int count, char **words) {
+    (void)count;
+    char text[4096];
+    int fd = open(words[0], O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (length < 0)
+        return say(1);
+    text[length] = 0;
+    printf("%.*s\n", (int)strcspn(text, "\n"), text);
+    return 0;
+}
+
 /* write PATH TEXT: into a file that is there. */
 static int probe_write(int count, char **words) {
     if (count < 2)
@@ -254,6 +269,34 @@ static int probe_wait(int count, char **words) {
     return say(read(0, &byte, 1) != 0);
 }
 
+/* linger: leaves processes behind that are hard to end: of other sessions, deaf to signals, stopped. */
+static int probe_linger(int count, char **words) {
+    (void)count, (void)words;
+    int ready[2];
+    if (pipe(ready))
+        return say(1);
+    for (int i = 0; i < 8; i++) {
+        if (fork() == 0) {
+            setsid();
+            if (fork() == 0) {
+                signal(SIGTERM, SIG_IGN);
+                signal(SIGHUP, SIG_IGN);
+                close(0), close(1), close(2);
+                if (write(ready[1], "x", 1) == 1 && i % 2)
+                    raise(SIGSTOP);
+                for (;;)
+                    pause();
+            }
+            _exit(0);
+        }
+    }
+    char byte;
+    for (int i = 0; i < 8; i++)
+        if (read(ready[0], &byte, 1) != 1)
+            return say(1);
+    return say(0);
+}
+
 /* touch MIB: uses that much memory. */
 static int probe_touch(int count, char **words) {
     (void)count;
@@ -271,13 +314,13 @@ static const struct {
     int needs;
     int (*run)(int count, char **words);
 } probes[] = {
-    {"call", 1, probe_call},         {"int80", 1, probe_int80},   {"socket", 1, probe_socket},
-    {"abstract", 1, probe_abstract}, {"shm", 1, probe_shm},       {"tiocsti", 0, probe_tiocsti},
-    {"status", 0, probe_status},     {"fds", 0, probe_fds},       {"namespaces", 0, probe_namespaces},
-    {"list", 1, probe_list},         {"open", 1, probe_open},     {"read", 1, probe_read},
-    {"write", 2, probe_write},       {"mkdir", 1, probe_mkdir},   {"mknod", 4, probe_mknod},
-    {"mount", 1, probe_mount},       {"forks", 1, probe_forks},   {"touch", 1, probe_touch},
-    {"wait", 0, probe_wait},
+    {"abstract", 1, probe_abstract},  {"call", 1, probe_call},          {"fds", 0, probe_fds},
+    {"forks", 1, probe_forks},        {"int80", 1, probe_int80},        {"line", 1, probe_line},
+    {"linger", 0, probe_linger},      {"list", 1, probe_list},          {"mkdir", 1, probe_mkdir},
+    {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},        {"namespaces", 0, probe_namespaces},
+    {"open", 1, probe_open},          {"read", 1, probe_read},          {"shm", 1, probe_shm},
+    {"socket", 1, probe_socket},      {"status", 0, probe_status},      {"tiocsti", 0, probe_tiocsti},
+    {"touch", 1, probe_touch},        {"wait", 0, probe_wait},          {"write", 2, probe_write},
 };
 
 int main(int count, char **words) {

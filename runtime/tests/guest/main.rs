@@ -6,10 +6,14 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../support/bundle.rs"]
+mod bundle;
 #[path = "../support/groups.rs"]
 mod groups;
 #[path = "../support/probe.rs"]
 mod probe;
+
+mod inside;
 
 #[test]
 fn a_pids_limit_stops_a_fork_bomb() {

@@ -6,11 +6,14 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../support/bundle.rs"]
+mod bundle;
 #[path = "../support/groups.rs"]
 mod groups;
 #[path = "../support/probe.rs"]
 mod probe;
 
 mod cgroup;
+mod inside;
 mod profile;
 mod rlimits;

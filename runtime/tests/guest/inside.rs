@@ -1,0 +1,82 @@
+//! A whole container on cgroup v2 and with AppArmor, seen from inside.
+use crate::bundle::Bundle;
+use serde_json::json;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+#[test]
+fn s37_only_the_own_group_is_seen_and_nothing_can_be_changed() {
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 32 << 20 });
+    bundle.check(&[
+        ("line /proc/self/cgroup", "0::/"),
+        ("line /sys/fs/cgroup/pids.max", "64"),
+        ("mkdir /sys/fs/cgroup/x", "EROFS"),
+        ("write /sys/fs/cgroup/cgroup.procs 0", "EROFS"),
+        ("write /sys/fs/cgroup/pids.max max", "EROFS"),
+        ("write /sys/fs/cgroup/memory.max max", "EROFS"),
+        ("open /sys/fs/cgroup/cgroup.kill w", "EROFS"),
+        ("mount cgroup2", "EPERM"),
+    ]);
+    assert!(bundle.control_groups().is_empty());
+}
+
+#[test]
+fn limits_and_device_rules_hold_inside() {
+    let mut bundle = Bundle::new();
+    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 32 << 20, "swap": 32 << 20 });
+    bundle.config["linux"]["resources"]["cpu"] = json!({ "quota": 50000, "shares": 512 });
+    bundle.check(&[
+        ("forks 200", "63 EAGAIN"),
+        ("touch 8", "ok"),
+        ("line /sys/fs/cgroup/memory.swap.max", "0"),
+        ("line /sys/fs/cgroup/cpu.max", "50000 100000"),
+        ("line /sys/fs/cgroup/cpu.weight", "20"),
+        ("mknod /sda b 8 0", "open EPERM"),
+        ("mknod /null c 1 3", "open ok"),
+    ]);
+    assert_eq!(bundle.run("touch 64").status.code(), Some(128 + 9));
+    assert!(bundle.control_groups().is_empty());
+}
+
+#[test]
+fn s64_no_process_outlives_the_first() {
+    let mut bundle = Bundle::new();
+    bundle.check(&[("linger", "ok")]);
+    assert!(bundle.control_groups().is_empty());
+}
+
+#[test]
+fn s63_a_task_cannot_lower_its_score_for_the_oom_killer() {
+    let mut bundle = Bundle::new();
+    bundle.config["process"]["oomScoreAdj"] = json!(100);
+    bundle
+        .check(&[("line /proc/self/oom_score_adj", "100"), ("write /proc/self/oom_score_adj 99", "EACCES")]);
+}
+
+#[test]
+fn the_profile_of_the_spec_is_entered() {
+    let name = "docker-worker-guest-inside";
+    let parser = |action: &str| {
+        let mut parser = Command::new("apparmor_parser").arg(action).stdin(Stdio::piped()).spawn().unwrap();
+        let text = format!("profile {name} flags=(attach_disconnected) {{ file, capability, }}\n");
+        parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(parser.wait().unwrap().success(), "apparmor_parser {action}");
+    };
+    parser("--replace");
+    let mut bundle = Bundle::new();
+    bundle.config["process"]["apparmorProfile"] = json!(name);
+    let seen = crate::probe::line(&bundle.run("line /proc/self/attr/current"));
+    parser("--remove");
+    assert_eq!(seen, format!("{name} (enforce)"));
+}
+
+#[test]
+fn s46_a_profile_that_is_not_loaded_stops_the_start() {
+    let mut bundle = Bundle::new();
+    bundle.config["process"]["apparmorProfile"] = json!("docker-worker-guest-absent");
+    let output = bundle.run("mkdir /ran");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("docker-worker-guest-absent"), "{said}");
+    assert!(!bundle.directory().join("rootfs/ran").exists(), "the command ran: {said}");
+}
