@@ -32,6 +32,7 @@ mod data;
 mod error;
 mod header;
 mod members;
+mod names;
 mod pax;
 mod sparse;
 mod stored;
@@ -200,8 +201,7 @@ pub struct Xattr {
 /// Reads a layer to its end: contents go to `data`, the rest into the index.
 ///
 /// `tar` is the inflated stream; it is read until it says that it ends, also behind the archive's
-/// own end, so that whoever hashes it sees every byte. `data` is written from its start; what it
-/// held before must be empty. `cancelled` is looked at for every entry and every mebibyte.
+/// own end, so that whoever hashes it sees every byte. `data` must be empty and is written from its start. `cancelled` is looked at for every entry and every mebibyte.
 ///
 /// # Errors
 ///

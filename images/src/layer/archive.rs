@@ -61,14 +61,14 @@ pub struct Archive<'a> {
     /// Of the current member or extension header.
     body_left: u64,
     padding_left: u64,
-    /// For messages.
-    current: Vec<u8>,
+    /// Name of the current member, for messages; `None` in an extension header.
+    current: Option<Vec<u8>>,
 }
 
 impl<'a> Archive<'a> {
     pub fn new(input: &'a mut dyn Read, limits: &'a Limits, cancelled: &'a AtomicBool) -> Archive<'a> {
         let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        Archive { input, offset: 0, limits, cancelled, body_left: 0, padding_left: 0, current: Vec::new() }
+        Archive { input, offset: 0, limits, cancelled, body_left: 0, padding_left: 0, current: None }
     }
 
     pub fn limits(&self) -> &'a Limits {
@@ -136,7 +136,7 @@ impl<'a> Archive<'a> {
 
         let names = [extensions.long_name, pax.sparse.name.clone(), pax.path];
         let name = names.into_iter().flatten().next().unwrap_or_else(|| header.name());
-        self.current.clone_from(&name);
+        self.current = Some(name.clone());
         let kind = kind(header.kind(), &name)
             .ok_or_else(|| IndexLayerError::entry(&name, unknown_type(header.kind())))?;
         let sparse = match kind {
@@ -164,9 +164,8 @@ impl<'a> Archive<'a> {
 
     /// The map of a sparse file in whichever form; afterwards the body holds the pieces only.
     fn sparse_map(&mut self, header: &Header, pax: &PaxSparse) -> Result<Option<SparseMap>, IndexLayerError> {
-        let wrong = |name: &[u8]| IndexLayerError::entry(name, EntryProblem::SparseMap);
         let (size, pieces) = if header.kind() == b'S' {
-            let gnu = header.gnu().ok_or_else(|| wrong(&self.current))?;
+            let gnu = header.gnu().ok_or_else(|| self.wrong_map())?;
             let size = unsigned(&gnu.realsize, "sparse size").map_err(|problem| self.problem(problem))?;
             (Some(size), self.gnu_map(gnu)?)
         } else if (pax.major, pax.minor) == (Some(1), Some(0)) {
@@ -176,10 +175,8 @@ impl<'a> Archive<'a> {
         } else {
             return Ok(None);
         };
-        let size = size.ok_or_else(|| wrong(&self.current))?;
-        SparseMap::check(size, pieces, self.body_left)
-            .map(Some)
-            .map_err(|problem| IndexLayerError::entry(&self.current, problem))
+        let size = size.ok_or_else(|| self.wrong_map())?;
+        SparseMap::check(size, pieces, self.body_left).map(Some).ok_or_else(|| self.wrong_map())
     }
 
     fn gnu_map(&mut self, header: &tar::GnuHeader) -> Result<Vec<sparse::Piece>, IndexLayerError> {
@@ -251,7 +248,7 @@ impl<'a> Archive<'a> {
     fn begin_extension(&mut self, header: &Header, limit: u64) -> Result<usize, IndexLayerError> {
         let length = header.size().map_err(|problem| self.problem(problem))?;
         self.check_extension(length, limit)?;
-        self.current = b"an extension header".to_vec();
+        self.current = None;
         self.begin_body(length);
         usize::try_from(length).map_err(|_| self.problem(ArchiveProblem::ExtensionTooLong { length, limit }))
     }
@@ -316,8 +313,13 @@ impl<'a> Archive<'a> {
         Ok(count)
     }
 
+    fn wrong_map(&self) -> IndexLayerError {
+        IndexLayerError::entry(self.current.as_deref().unwrap_or_default(), EntryProblem::SparseMap)
+    }
+
     fn truncated_member(&self) -> IndexLayerError {
-        let within = EntryName::new(&self.current).to_string();
+        let within = self.current.as_deref().map(|name| EntryName::new(name).to_string());
+        let within = within.unwrap_or_else(|| "an extension header".into());
         self.problem(ArchiveProblem::Truncated { within })
     }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{EntryName, EntryProblem, IndexLayerError};
+use super::names::check_component;
 use super::{Below, Content, LayerIndex, Metadata, Name, Node, Target};
 use crate::limits::Limits;
 
@@ -90,33 +91,16 @@ impl<'a> Builder<'a> {
 
     /// Resolves the directory that `parents` lead to, and makes what is missing of it.
     pub fn directory(&mut self, entry: &[u8], parents: &[&[u8]]) -> Result<u32, IndexLayerError> {
-        let mut at = vec![ROOT];
-        let mut walk = Walk::new(parents, self.limits);
-        while let Some(component) = walk.next() {
-            let Some(&here) = at.last() else { break };
-            match (&*component, self.target(here, &component)) {
-                (b"..", _) => {
-                    at.truncate(at.len().saturating_sub(1).max(1));
-                }
-                (_, None) => {
-                    self.admit(entry, 0, component.len() as u64)?;
-                    at.push(self.make_directory(here, component.into()));
-                }
-                (_, Some(LinkTarget::Node(node))) => match self.content(*node) {
-                    Some(Content::Directory { .. }) => at.push(*node),
-                    Some(Content::Symlink(target)) => {
-                        if walk.follow(target).map_err(|problem| IndexLayerError::entry(entry, problem))? {
-                            at.truncate(1);
-                        }
-                    }
-                    _ => return Err(IndexLayerError::entry(entry, EntryProblem::ParentNotDirectory)),
-                },
-                (_, Some(LinkTarget::Lower(_))) => {
-                    return Err(IndexLayerError::entry(entry, EntryProblem::ParentNotDirectory));
-                }
-            }
+        let refuse = |problem| IndexLayerError::entry(entry, problem);
+        let mut walk = Walk::new(parents);
+        while let Some(name) = self.advance(&mut walk).map_err(refuse)? {
+            // A link's target may bring components that no entry's name could have.
+            check_component(&name, self.limits).map_err(refuse)?;
+            self.admit(entry, 0, name.len() as u64)?;
+            let made = self.make_directory(walk.here(), name.as_slice().into());
+            walk.enter(made, name);
         }
-        Ok(at.last().copied().unwrap_or(ROOT))
+        Ok(walk.here())
     }
 
     /// The place of an entry, its parents resolved.
@@ -127,43 +111,17 @@ impl<'a> Builder<'a> {
     /// What a hard link's target is: a thing of this layer, or a path for the lower ones.
     pub fn link_target(&self, path: &[&[u8]]) -> Result<LinkTarget, EntryProblem> {
         let Some((name, parents)) = path.split_last() else { return Err(EntryProblem::LinkToDirectory) };
-        let mut at: Vec<(u32, Box<[u8]>)> = Vec::new();
-        let mut walk = Walk::new(parents, self.limits);
-        while let Some(component) = walk.next() {
-            let here = at.last().map_or(ROOT, |(node, _)| *node);
-            match (&*component, self.target(here, &component)) {
-                (b"..", _) => {
-                    at.pop();
-                }
-                (_, None) => {
-                    let resolved = at.into_iter().map(|(_, name)| name.into_vec());
-                    let rest = std::iter::once(component).chain(walk.rest());
-                    let path: Vec<_> = resolved.chain(rest).chain([name.to_vec()]).collect();
-                    return Ok(LinkTarget::Lower(path.join(&b'/').into()));
-                }
-                (_, Some(LinkTarget::Node(node))) => match self.content(*node) {
-                    Some(Content::Directory { .. }) => at.push((*node, component.into())),
-                    Some(Content::Symlink(target)) => {
-                        if walk.follow(target)? {
-                            at.clear();
-                        }
-                    }
-                    _ => return Err(EntryProblem::ParentNotDirectory),
-                },
-                (_, Some(LinkTarget::Lower(_))) => return Err(EntryProblem::ParentNotDirectory),
-            }
+        let mut walk = Walk::new(parents);
+        if let Some(missing) = self.advance(&mut walk)? {
+            return Ok(LinkTarget::Lower(walk.path_with(Some(missing), name)));
         }
-        let here = at.last().map_or(ROOT, |(node, _)| *node);
-        match self.target(here, name) {
+        match self.target(walk.here(), name) {
+            None => Ok(LinkTarget::Lower(walk.path_with(None, name))),
+            Some(LinkTarget::Lower(path)) => Ok(LinkTarget::Lower(path.clone())),
             Some(LinkTarget::Node(node)) => match self.content(*node) {
                 Some(Content::Directory { .. }) => Err(EntryProblem::LinkToDirectory),
                 _ => Ok(LinkTarget::Node(*node)),
             },
-            Some(LinkTarget::Lower(path)) => Ok(LinkTarget::Lower(path.clone())),
-            None => {
-                let path: Vec<&[u8]> = at.iter().map(|(_, name)| &**name).chain([*name]).collect();
-                Ok(LinkTarget::Lower(path.join(&b'/').into()))
-            }
         }
     }
 
@@ -246,6 +204,27 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Walks as far as this layer has directories. `Some` is the name that the last one lacks.
+    fn advance(&self, walk: &mut Walk) -> Result<Option<Vec<u8>>, EntryProblem> {
+        while let Some(name) = walk.components.pop() {
+            if name == b".." {
+                walk.at.pop();
+                continue;
+            }
+            let node = match self.target(walk.here(), &name) {
+                None => return Ok(Some(name)),
+                Some(LinkTarget::Lower(_)) => return Err(EntryProblem::ParentNotDirectory),
+                Some(LinkTarget::Node(node)) => *node,
+            };
+            match self.content(node) {
+                Some(Content::Directory { .. }) => walk.enter(node, name),
+                Some(Content::Symlink(target)) => walk.follow(target, self.limits.links_followed)?,
+                _ => return Err(EntryProblem::ParentNotDirectory),
+            }
+        }
+        Ok(None)
+    }
+
     fn make_directory(&mut self, parent: u32, name: Box<[u8]>) -> u32 {
         let number = self.push(Node { metadata: None, content: Content::Directory { below: Below::Kept } });
         self.put_link(Place { directory: parent, name }, LinkTarget::Node(number));
@@ -275,36 +254,47 @@ fn replace_below(directory: &mut Node) {
     directory.metadata.get_or_insert_with(Metadata::of_implied_directory);
 }
 
-/// The components still to be walked, last first; links put theirs on top.
+/// A path that is being resolved within the layer.
 struct Walk {
+    /// Still to go, last first; a link puts its own on top.
     components: Vec<Vec<u8>>,
+    /// The directories gone through, below the root.
+    at: Vec<(u32, Vec<u8>)>,
     followed: u32,
-    limit: u32,
 }
 
 impl Walk {
-    fn new(components: &[&[u8]], limits: &Limits) -> Walk {
+    fn new(components: &[&[u8]]) -> Walk {
         let components = components.iter().rev().map(|component| component.to_vec()).collect();
-        Walk { components, followed: 0, limit: limits.links_followed }
+        Walk { components, at: Vec::new(), followed: 0 }
     }
 
-    fn next(&mut self) -> Option<Vec<u8>> {
-        self.components.pop()
+    fn here(&self) -> u32 {
+        self.at.last().map_or(ROOT, |(node, _)| *node)
     }
 
-    fn rest(self) -> impl Iterator<Item = Vec<u8>> {
-        self.components.into_iter().rev()
+    fn enter(&mut self, directory: u32, name: Vec<u8>) {
+        self.at.push((directory, name));
     }
 
-    /// Goes on with a link's target. True if that starts at the root.
-    fn follow(&mut self, target: &[u8]) -> Result<bool, EntryProblem> {
+    fn follow(&mut self, target: &[u8], limit: u32) -> Result<(), EntryProblem> {
         self.followed += 1;
-        if self.followed > self.limit {
-            return Err(EntryProblem::LinkLoop { limit: self.limit });
+        if self.followed > limit {
+            return Err(EntryProblem::LinkLoop { limit });
+        }
+        if target.starts_with(b"/") {
+            self.at.clear();
         }
         let components = target.split(|byte| *byte == b'/');
         let components = components.filter(|component| !matches!(*component, b"" | b"."));
         self.components.extend(components.rev().map(<[u8]>::to_vec));
-        Ok(target.starts_with(b"/"))
+        Ok(())
+    }
+
+    /// Where the walk has come to, what is left to go, and a last name.
+    fn path_with(self, missing: Option<Vec<u8>>, name: &[u8]) -> Box<[u8]> {
+        let gone = self.at.into_iter().map(|(_, name)| name);
+        let left = missing.into_iter().chain(self.components.into_iter().rev());
+        gone.chain(left).chain([name.to_vec()]).collect::<Vec<_>>().join(&b'/').into()
     }
 }

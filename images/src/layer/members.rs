@@ -3,12 +3,9 @@ use super::archive::{Archive, Member, MemberKind};
 use super::builder::{Builder, LinkTarget};
 use super::data::DataWriter;
 use super::error::{EntryProblem, IndexLayerError};
+use super::names::{Role, check_length, components, role};
 use super::{Content, Device, FileBlocks, FileData, Metadata, Node, Xattr};
 use crate::limits::Limits;
-
-const WHITEOUT_PREFIX: &[u8] = b".wh.";
-const WHITEOUT_META_PREFIX: &[u8] = b".wh..wh.";
-const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 
 /// The kernel's limits on device numbers: 12 bits and 20 bits.
 const LARGEST_MAJOR: u32 = (1 << 12) - 1;
@@ -16,24 +13,6 @@ const LARGEST_MINOR: u32 = (1 << 20) - 1;
 
 /// What an entry costs in memory beside its names: node, name, their places in maps.
 const ENTRY_OVERHEAD: usize = 192;
-
-/// What a path means, once it is taken apart.
-enum Role<'a> {
-    Root,
-    Entry {
-        parents: &'a [&'a [u8]],
-        name: &'a [u8],
-    },
-    Whiteout {
-        parents: &'a [&'a [u8]],
-        name: &'a [u8],
-    },
-    OpaqueMark {
-        directory: &'a [&'a [u8]],
-    },
-    /// Book-keeping of aufs.
-    Ignored,
-}
 
 /// Adds one member to the tree, its contents to the data file.
 pub fn add(
@@ -88,47 +67,6 @@ pub fn add(
         }
     }
     Ok(())
-}
-
-/// Takes a path apart. What comes out can be neither absolute nor lead upwards.
-fn components<'a>(path: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>, EntryProblem> {
-    check_length("path", path.len(), limits.path_bytes)?;
-    if path.is_empty() {
-        return Err(EntryProblem::EmptyName);
-    }
-    if path.contains(&0) {
-        return Err(EntryProblem::ZeroByte);
-    }
-    let components = path.split(|byte| *byte == b'/');
-    let components: Vec<_> = components.filter(|component| !matches!(*component, b"" | b".")).collect();
-    for component in &components {
-        if *component == b".." {
-            return Err(EntryProblem::LeavesLayer);
-        }
-        check_length("component", component.len(), limits.component_bytes)?;
-    }
-    Ok(components)
-}
-
-fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(), EntryProblem> {
-    if length > limit { Err(EntryProblem::TooLong { what, length, limit }) } else { Ok(()) }
-}
-
-fn role<'a>(components: &'a [&'a [u8]]) -> Result<Role<'a>, EntryProblem> {
-    let Some((name, parents)) = components.split_last() else { return Ok(Role::Root) };
-    if parents.iter().any(|parent| parent.starts_with(WHITEOUT_META_PREFIX)) {
-        return Ok(Role::Ignored);
-    }
-    if parents.iter().any(|parent| parent.starts_with(WHITEOUT_PREFIX)) {
-        return Err(EntryProblem::BelowWhiteout);
-    }
-    let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) else { return Ok(Role::Entry { parents, name }) };
-    match hidden {
-        _ if *name == OPAQUE_MARK => Ok(Role::OpaqueMark { directory: parents }),
-        _ if name.starts_with(WHITEOUT_META_PREFIX) => Ok(Role::Ignored),
-        b"" | b"." | b".." => Err(EntryProblem::BadWhiteout),
-        hidden => Ok(Role::Whiteout { parents, name: hidden }),
-    }
 }
 
 fn link_target(link: &[u8], builder: &Builder<'_>, limits: &Limits) -> Result<LinkTarget, EntryProblem> {

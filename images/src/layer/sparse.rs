@@ -2,7 +2,7 @@
 //!
 //! Four forms: an old GNU header with extension blocks behind it, PAX 0.0 and 0.1 with the map among
 //! the records, PAX 1.0 with the map at the start of the body. Source: GNU tar manual, "Storing Sparse Files".
-use super::error::{ArchiveProblem, EntryProblem};
+use super::error::ArchiveProblem;
 use super::header::{TAR_BLOCK, unsigned};
 use super::pax;
 
@@ -21,21 +21,21 @@ pub struct SparseMap {
 }
 
 impl SparseMap {
-    /// Checks a map against the file's size and the bytes that the body holds.
-    pub fn check(size: u64, mut pieces: Vec<Piece>, body_bytes: u64) -> Result<SparseMap, EntryProblem> {
+    /// Checks a map against the file's size and the bytes that the body holds; `None` if it does not fit.
+    pub fn check(size: u64, mut pieces: Vec<Piece>, body_bytes: u64) -> Option<SparseMap> {
         let (mut end, mut stored) = (0_u64, 0_u64);
         for piece in &pieces {
             if piece.offset < end {
-                return Err(EntryProblem::SparseMap);
+                return None;
             }
-            end = piece.offset.checked_add(piece.length).ok_or(EntryProblem::SparseMap)?;
+            end = piece.offset.checked_add(piece.length)?;
             stored += piece.length; // Below `end`, so it cannot overflow.
         }
         if end > size || stored != body_bytes {
-            return Err(EntryProblem::SparseMap);
+            return None;
         }
         pieces.retain(|piece| piece.length > 0);
-        Ok(SparseMap { size, pieces })
+        Some(SparseMap { size, pieces })
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         ];
         for (size, pieces, body, fits) in cases {
             let list = pieces.iter().map(|(offset, length)| Piece { offset: *offset, length: *length });
-            assert_eq!(SparseMap::check(*size, list.collect(), *body).is_ok(), *fits, "{size} {pieces:?}");
+            assert_eq!(SparseMap::check(*size, list.collect(), *body).is_some(), *fits, "{size} {pieces:?}");
         }
     }
 

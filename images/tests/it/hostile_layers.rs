@@ -165,6 +165,10 @@ fn a_parent_that_is_no_directory_refuses_the_layer() {
     check("device", &[vec![char_device("f", 1, 3), file("f/x", "x")]], &not_directory);
     check("link to file", &[vec![file("f", "x"), symlink("l", "f"), file("l/x", "x")]], &not_directory);
     check("hard link", &[vec![file("f", "x")], vec![hardlink("h", "f"), file("h/x", "x")]], &not_directory);
+    let long = Verdict::Entry(EntryProblem::TooLong { what: "component", length: 300, limit: 255 });
+    check("a link's long component", &[vec![symlink("l", "c".repeat(300)), file("l/x", "x")]], &long);
+    let marked = Verdict::Entry(EntryProblem::BelowWhiteout);
+    check("a link to a whiteout", &[vec![symlink("l", ".wh.x"), file("l/x", "x")]], &marked);
     let circle = Verdict::Entry(EntryProblem::LinkLoop { limit: 40 });
     check("itself", &[vec![symlink("l", "l"), file("l/x", "x")]], &circle);
     check("each other", &[vec![symlink("l", "m"), symlink("m", "/l"), file("l/x", "x")]], &circle);

@@ -233,3 +233,46 @@ fn a_stored_index_reads_back_and_a_damaged_one_is_refused() {
         }
     }
 }
+
+/// Every byte of every header changed, with a checksum that fits again, and cut at every block.
+#[test]
+fn no_header_makes_the_reader_panic_or_write_beyond_its_limits() {
+    let entries = [
+        file("f", [1; 600]).xattr("user.x", "y"),
+        file("s", "xx").pax("GNU.sparse.map", "0,2").pax("GNU.sparse.size", "1000"),
+        gnu_long(b'L', b"long"),
+        hardlink("h", "f"),
+        symlink("l", "f"),
+        char_device("c", 1, 3),
+        file("d/.wh.x", ""),
+    ];
+    let whole = tar(&entries);
+    let headers: Vec<_> =
+        (0..whole.len()).step_by(512).filter(|at| whole[at + 257..].starts_with(b"ustar")).collect();
+    assert!(headers.len() >= entries.len());
+    let data = tempfile::tempfile().unwrap();
+    let limits = Limits { unpacked_bytes: 1 << 20, ..Limits::default() };
+    let run = |bytes: &[u8]| {
+        data.set_len(0).unwrap();
+        if let Ok(index) = index_layer(&mut &*bytes, &data, &limits, &AtomicBool::new(false)) {
+            drop(merge(&[index], &limits));
+        }
+        assert!(data.metadata().unwrap().len() <= 2 << 20);
+    };
+    for at in headers {
+        for position in
+            (0..512).filter(|position| !(16..100).contains(position) && !(148..156).contains(position))
+        {
+            for value in [0, b'7', 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at + position] = value;
+                let header = with_checksum(bytes[at..at + 512].to_vec());
+                bytes[at..at + 512].copy_from_slice(&header);
+                run(&bytes);
+            }
+        }
+    }
+    for end in (0..whole.len()).step_by(256) {
+        run(&whole[..end]);
+    }
+}
