@@ -260,6 +260,16 @@ static int probe_forks(int count, char **words) {
     return 0;
 }
 
+/* bomb: forks without end, and so does every child. */
+static int probe_bomb(int count, char **words) {
+    (void)count, (void)words;
+    puts("waiting");
+    fflush(stdout);
+    while (fork() >= -1)
+        ;
+    return 0;
+}
+
 /* wait: says so, and waits until standard input ends. */
 static int probe_wait(int count, char **words) {
     (void)count, (void)words;
@@ -314,13 +324,14 @@ static const struct {
     int needs;
     int (*run)(int count, char **words);
 } probes[] = {
-    {"abstract", 1, probe_abstract},  {"call", 1, probe_call},          {"fds", 0, probe_fds},
-    {"forks", 1, probe_forks},        {"int80", 1, probe_int80},        {"line", 1, probe_line},
-    {"linger", 0, probe_linger},      {"list", 1, probe_list},          {"mkdir", 1, probe_mkdir},
-    {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},        {"namespaces", 0, probe_namespaces},
-    {"open", 1, probe_open},          {"read", 1, probe_read},          {"shm", 1, probe_shm},
-    {"socket", 1, probe_socket},      {"status", 0, probe_status},      {"tiocsti", 0, probe_tiocsti},
-    {"touch", 1, probe_touch},        {"wait", 0, probe_wait},          {"write", 2, probe_write},
+    {"abstract", 1, probe_abstract},  {"bomb", 0, probe_bomb},          {"call", 1, probe_call},
+    {"fds", 0, probe_fds},            {"forks", 1, probe_forks},        {"int80", 1, probe_int80},
+    {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},
+    {"mkdir", 1, probe_mkdir},        {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},
+    {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"read", 1, probe_read},
+    {"shm", 1, probe_shm},            {"socket", 1, probe_socket},      {"status", 0, probe_status},
+    {"tiocsti", 0, probe_tiocsti},    {"touch", 1, probe_touch},        {"wait", 0, probe_wait},
+    {"write", 2, probe_write},
 };
 
 int main(int count, char **words) {

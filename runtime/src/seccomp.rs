@@ -27,13 +27,14 @@
 //!
 //! 1. A rule whose verdict is the default verdict is left out.
 //! 2. A rule without arguments wins over all others for the same call; the first of several counts.
-//! 3. Otherwise rules are tried in the profile's order, and the first that matches decides.
-//! 4. The conditions of a rule must all hold; but if two of them are on the same argument, each
+//! 3. The conditions of a rule must all hold; but if two of them are on the same argument, each
 //!    condition of that rule stands alone (so two "not equal" on one argument are always true).
-//! 5. Names that neither instruction set has are skipped.
+//! 4. Names that neither instruction set has are skipped.
 //!
-//! And, unlike libseccomp:
+//! And where libseccomp says nothing, or something worse:
 //!
+//! 5. Rules with arguments are tried in the profile's order, and the first that matches decides.
+//!    libseccomp sorts them its own way, which shows where rules of different verdicts overlap.
 //! 6. Numbers above the newest call of this build get ENOSYS instead of a refusing default action, so
 //!    that C libraries fall back to older calls.
 //! 7. Arguments that the kernel reads as 32 bits are compared as 32 bits ([`compile`]). Otherwise

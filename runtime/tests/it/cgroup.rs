@@ -38,6 +38,11 @@ fn an_empty_group_that_was_left_behind_is_used_and_removed() {
 }
 
 #[test]
+fn a_fork_bomb_does_not_outrun_its_removal() {
+    groups::a_fork_bomb_does_not_outrun_its_removal();
+}
+
+#[test]
 fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
     groups::a_value_that_the_kernel_refuses_is_named_with_its_file();
 }

@@ -141,7 +141,7 @@ pub fn only_listed_devices_open() {
 
 pub fn undoing_ends_what_runs_and_leaves_other_containers() {
     let one = Container::create(&json!({ "pids": { "limit": 100 } }));
-    let mut children: Vec<_> = (0..20).map(|_| sleeper(&one)).collect();
+    let mut children: Vec<_> = (0..20).map(|_| start(&one, "wait")).collect();
     let other = Container::create_below(Probe::build(), &one.parent.join("deeper"), &json!({})).unwrap();
     let (kept, gone) = (one.directories(), other.directories());
     other.undo();
@@ -157,16 +157,25 @@ pub fn undoing_ends_what_runs_and_leaves_other_containers() {
     }
 }
 
-/// A process that is in the groups when this returns, and waits for ever.
-fn sleeper(container: &Container) -> Child {
-    let mut child = container.command("wait").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+pub fn a_fork_bomb_does_not_outrun_its_removal() {
+    let container = Container::create(&json!({ "pids": { "limit": 40 } }));
+    let mut child = start(&container, "bomb");
+    let directories = container.directories();
+    container.undo();
+    assert!(directories.iter().all(|directory| !directory.exists()), "{directories:?}");
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+/// A process that is in the groups when this returns, and does not end.
+fn start(container: &Container, words: &str) -> Child {
+    let mut child = container.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; "waiting\n".len()]).unwrap();
     child
 }
 
 pub fn a_group_with_processes_is_refused() {
     let container = Container::create(&json!({}));
-    let mut child = sleeper(&container);
+    let mut child = start(&container, "wait");
     let second = Container::create_below(Probe::build(), &container.parent, &json!({}));
     let text = second.err().expect("it is in use").to_string();
     assert!(text.contains("it has processes; give each container a cgroupsPath of its own"), "{text}");
