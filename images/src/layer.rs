@@ -201,7 +201,8 @@ pub struct Xattr {
 /// Reads a layer to its end: contents go to `data`, the rest into the index.
 ///
 /// `tar` is the inflated stream; it is read until it says that it ends, also behind the archive's
-/// own end, so that whoever hashes it sees every byte. `data` must be empty and is written from its start. `cancelled` is looked at for every entry and every mebibyte.
+/// own end, so that whoever hashes it sees every byte. `data` must be empty and not opened
+/// for appending: it is written at offsets, from its start on. `cancelled` is looked at for every entry and every mebibyte.
 ///
 /// # Errors
 ///

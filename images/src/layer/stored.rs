@@ -311,6 +311,10 @@ impl<'a> Decoder<'a> {
     fn chunks(&mut self) -> Result<FileData, ReadIndexError> {
         let (size, chunk_bits, count) = (self.u64()?, self.u8()?, self.u32()?);
         let starts = self.many(count, |body| body.u32().map(|start| (start != HOLE).then_some(start)))?;
+        let is_whole = (12..=43).contains(&chunk_bits) && size.div_ceil(1 << chunk_bits) == u64::from(count);
+        if !is_whole {
+            return Err(self.damaged());
+        }
         Ok(FileData { size, blocks: FileBlocks::Chunks { chunk_bits, starts: starts.into() } })
     }
 
