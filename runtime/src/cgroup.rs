@@ -43,7 +43,7 @@ mod usage;
 pub use devices::{DeviceError, DevicePolicy};
 pub use hierarchies::{Hierarchies, Hierarchy, ParseError, Version};
 pub use plan::{CgroupMount, CgroupPlan, Group, PlanError, plan};
-pub use remove::{RemoveError, kill_all};
+pub use remove::RemoveError;
 pub(crate) use remove::{remove, remove_if_empty};
 pub use setting::{Setting, SettingError};
 pub use tree::{CgroupError, OpenGroup, create, join_tasks};

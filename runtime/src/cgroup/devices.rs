@@ -3,7 +3,9 @@
 //! Having a node is not enough: the kernel asks the group at `mknod` and at `open`. v1 has two files for
 //! rules, v2 runs a program of ours ([`DevicePolicy::program`]); both are fed from one policy.
 //!
-//! Sources: the kernel's `admin-guide/cgroup-v1/devices.rst` and `linux/bpf.h`, `bpf_cgroup_dev_ctx`.
+//! Source: the kernel's `admin-guide/cgroup-v1/devices.rst`.
+mod program;
+
 use super::setting::Setting;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use std::fmt;
@@ -141,7 +143,11 @@ impl DevicePolicy {
     fn note(&mut self, exception: Exception, allow: bool) {
         if allow == self.allows {
             self.exceptions.retain(|earlier| !exception.covers(earlier));
-        } else if !self.exceptions.iter().any(|earlier| earlier.covers(&exception)) {
+        } else if let Some(same) =
+            self.exceptions.iter_mut().find(|earlier| earlier.is_for_the_same(&exception))
+        {
+            same.access.0 |= exception.access.0; // As the kernel does for v1: r and w together allow rw.
+        } else {
             self.exceptions.push(exception);
         }
     }
@@ -153,26 +159,13 @@ impl DevicePolicy {
         let rules = self.exceptions.iter().map(|exception| Setting::new(exceptions, exception));
         std::iter::once(Setting::new(default, "a")).chain(rules).collect()
     }
-
-    /// v2: an eBPF program that returns 1 to allow and 0 to refuse.
-    pub fn program(&self) -> Vec<u64> {
-        let mut program = vec![
-            load(KIND, 0), // Access in the upper half, kind in the lower.
-            copy(ACCESS, KIND),
-            and(KIND, 0xffff),
-            shift_right(ACCESS, 16),
-            load(MAJOR, 4),
-            load(MINOR, 8),
-        ];
-        for exception in &self.exceptions {
-            program.extend(exception.program(!self.allows));
-        }
-        program.extend([set(RESULT, u32::from(self.allows)), EXIT]);
-        program
-    }
 }
 
 impl Exception {
+    fn is_for_the_same(&self, other: &Self) -> bool {
+        (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
+    }
+
     fn covers(&self, other: &Self) -> bool {
         let wider = |mine: Option<u32>, theirs| mine.is_none() || mine == theirs;
         self.kind == other.kind
@@ -188,35 +181,6 @@ impl Exception {
             && meets(self.major, other.major)
             && meets(self.minor, other.minor)
             && self.access.0 & other.access.0 != 0
-    }
-
-    /// Ends with `allow` if the request is for this device; goes on behind itself otherwise.
-    fn program(&self, allow: bool) -> Vec<u64> {
-        let kind = match self.kind {
-            Kind::Block => 1,     // BPF_DEVCG_DEV_BLOCK
-            Kind::Character => 2, // BPF_DEVCG_DEV_CHAR
-        };
-        let access = match self.access {
-            Access::ALL => None,
-            // An exception to "nothing" must cover all that is asked for; one to "everything" refuses
-            // whatever touches it.
-            access if allow => Some(Test::AsksOnlyFor(access)),
-            access => Some(Test::AsksFor(access)),
-        };
-        let tests = [
-            Some(Test::Equal(KIND, kind)),
-            access,
-            self.major.map(|number| Test::Equal(MAJOR, number)),
-            self.minor.map(|number| Test::Equal(MINOR, number)),
-        ];
-        let mut program = vec![set(RESULT, u32::from(allow)), EXIT];
-        // Backwards: a test that fails jumps over all that is behind it.
-        for test in tests.iter().rev().flatten() {
-            let mut code = test.code(program.len());
-            code.append(&mut program);
-            program = code;
-        }
-        program
     }
 }
 
@@ -256,76 +220,6 @@ fn number(index: usize, number: Option<i64>) -> Result<Option<u32>, DeviceError>
         None | Some(-1) => Ok(None),
         Some(number) => u32::try_from(number).map(Some).map_err(|_| DeviceError::Number { index, number }),
     }
-}
-
-// The few eBPF instructions that it takes (the kernel's `bpf/standardization/instruction-set.rst`).
-
-#[derive(Clone, Copy)]
-struct Register(u8);
-const RESULT: Register = Register(0);
-const CONTEXT: Register = Register(1);
-const KIND: Register = Register(2);
-const ACCESS: Register = Register(3);
-const MAJOR: Register = Register(4);
-const MINOR: Register = Register(5);
-const SCRATCH: Register = Register(6);
-const NONE: Register = Register(0);
-
-const EXIT: u64 = instruction(0x95, NONE, NONE, 0, 0);
-
-/// Goes on if it holds, and jumps if not.
-enum Test {
-    Equal(Register, u32),
-    AsksOnlyFor(Access),
-    AsksFor(Access),
-}
-
-impl Test {
-    fn code(&self, over: usize) -> Vec<u64> {
-        // One exception is some ten instructions long.
-        let over = u16::try_from(over).unwrap_or(u16::MAX);
-        let jump_if_equal = |register, value| instruction(0x16, register, NONE, over, value);
-        let jump_unless_equal = |register, value| instruction(0x56, register, NONE, over, value);
-        match *self {
-            Self::Equal(register, value) => vec![jump_unless_equal(register, value)],
-            Self::AsksOnlyFor(access) => {
-                vec![copy(SCRATCH, ACCESS), and(SCRATCH, !u32::from(access.0)), jump_unless_equal(SCRATCH, 0)]
-            }
-            Self::AsksFor(access) => {
-                vec![copy(SCRATCH, ACCESS), and(SCRATCH, access.0.into()), jump_if_equal(SCRATCH, 0)]
-            }
-        }
-    }
-}
-
-/// A 32-bit word of the context.
-const fn load(into: Register, offset: u16) -> u64 {
-    instruction(0x61, into, CONTEXT, offset, 0)
-}
-
-const fn copy(into: Register, from: Register) -> u64 {
-    instruction(0xbc, into, from, 0, 0)
-}
-
-const fn set(register: Register, value: u32) -> u64 {
-    instruction(0xb4, register, NONE, 0, value)
-}
-
-const fn and(register: Register, mask: u32) -> u64 {
-    instruction(0x54, register, NONE, 0, mask)
-}
-
-const fn shift_right(register: Register, bits: u32) -> u64 {
-    instruction(0x74, register, NONE, 0, bits)
-}
-
-/// Opcode, destination and source, offset, immediate, from the lowest byte up.
-const fn instruction(code: u8, to: Register, from: Register, offset: u16, immediate: u32) -> u64 {
-    code as u64
-        | (to.0 as u64) << 8
-        | (from.0 as u64) << 12
-        | (offset as u64) << 16
-        | (immediate as u64) << 32
 }
 
 #[cfg(test)]
@@ -417,6 +311,12 @@ mod tests {
             json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 10, "minor": 232, "access": "r" }]),
             &[(("c", 10, 232, "r"), true), (("c", 10, 232, "rw"), false), (("c", 10, 233, "r"), false)],
         );
+    }
+
+    #[test]
+    fn rules_for_one_device_add_up() {
+        let rule = |access| json!({ "allow": true, "type": "b", "major": 8, "minor": 1, "access": access });
+        check(json!([rule("r"), rule("w")]), &[(("b", 8, 1, "rw"), true), (("b", 8, 1, "rwm"), false)]);
     }
 
     #[test]

@@ -95,16 +95,8 @@ pub(crate) fn remove_if_empty(path: &Path) -> Result<(), RemoveError> {
     }
 }
 
-/// Sends SIGKILL to everything in a group and below. On v1 give the group of the freezer's hierarchy:
-/// in another one, what forks fast enough escapes a single call.
-///
-/// # Errors
-///
-/// The kernel's answer. Processes and groups that are gone already are none.
-pub fn kill_all(group: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(kill(group)?)
-}
-
+/// Sends SIGKILL to everything in a group and below. Processes and groups that are gone already are no
+/// error.
 fn kill(group: BorrowedFd<'_>) -> Result<(), Errno> {
     if tree::write(group, "cgroup.kill", "1").is_ok() {
         return Ok(()); // The groups below are its too.

@@ -246,11 +246,6 @@ impl OpenGroup {
         self.directory.as_fd()
     }
 
-    /// Gives the descriptor away.
-    pub fn into_directory(self) -> OwnedFd {
-        self.directory
-    }
-
     /// Writes one setting.
     ///
     /// # Errors
