@@ -84,8 +84,10 @@ impl Command {
 /// The fork, a mapping or the exec failed; then there is no child.
 pub fn spawn(command: &Command) -> io::Result<OwnedFd> {
     let prepared = Prepared::new(command)?;
-    let (errors, report_error) = pipe_with(PipeFlags::CLOEXEC)?;
-    let report_error = prepared.park(report_error.as_fd())?;
+    let (errors, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
+    let report_error = prepared.park(write_end.as_fd())?;
+    // Not only shadowed: as long as this end is open here, the read below never ends.
+    drop(write_end);
     // The child must not allocate or take a lock: another thread may have held one when we forked.
     match fork(0, None)? {
         Forked::Child => prepared.become_program(&report_error),
