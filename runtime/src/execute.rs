@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
+use crate::hooks::Stage;
 use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Exited, Failed, FailureKind, Report};
 use crate::plan::ContainerPlan;
@@ -58,27 +59,37 @@ pub struct Options {
     pub stop_after: Option<usize>,
 }
 
+/// A container's whole life.
+#[derive(Debug)]
+pub struct Run {
+    /// How it ended, or why it did not start. Either way the host is as before, unless the failure says
+    /// that it is not.
+    pub outcome: Result<Exited, Failed>,
+    /// What failed after its end and changes nothing: `poststop` hooks.
+    pub warnings: Vec<String>,
+}
+
 /// Starts a container, waits for its end and undoes everything.
-///
-/// # Errors
-///
-/// The container did not start; the host is as before.
-pub fn run(mut container: Container, outlet: Outlet) -> Result<Exited, Failed> {
-    let report = outlet.report.as_ref().map(AsFd::as_fd).map(|fd| fd.try_clone_to_owned());
-    let mut host = match Host::begin(&mut container) {
-        Ok(host) => host,
-        Err(error) => return tell(report, Err(failure("journal", FailureKind::Host, &error))),
-    };
-    let ended = host.start(host::Gate::Open).and_then(|()| monitor::watch(&mut host, outlet));
-    let finished = host.finish();
-    let outcome = ended.map(|ended| monitor::exited(ended, finished.usage));
-    drop(host);
-    let removed =
-        finished.undone.map_err(|error| failure("undo", FailureKind::Host, &error)).and_then(|()| {
-            container.directory.remove().map_err(|error| failure("undo", FailureKind::Host, &error))
+pub fn run(mut container: Container, outlet: Outlet) -> Run {
+    let report = outlet.report.as_ref().map(|fd| fd.try_clone());
+    let mut warnings = Vec::new();
+    let outcome = Host::begin(&mut container)
+        .map_err(|error| failure("journal", FailureKind::Host, &error))
+        .and_then(|mut host| {
+            let ended = host.start(host::Gate::Open).and_then(|()| monitor::watch(&mut host, outlet));
+            let finished = host.finish();
+            warnings.extend(host.run_hooks(Stage::PostStop).err().map(|failed| failed.message));
+            finished.undone.map_err(|error| failure("undo", FailureKind::Host, &error))?;
+            ended.map(|ended| monitor::exited(ended, finished.usage))
         });
-    // That something stays behind matters more than how the command ended.
-    tell(report, outcome.and_then(|exited| removed.map(|()| exited)))
+    // If something stays behind, so does the directory: its journal says what.
+    let is_undone = !matches!(&outcome, Err(failed) if failed.step == "undo");
+    let removed = if is_undone { container.directory.remove() } else { Ok(()) };
+    let outcome = match removed {
+        Ok(()) => outcome,
+        Err(error) => outcome.and(Err(failure("undo", FailureKind::Host, &error))),
+    };
+    Run { outcome: tell(report, outcome), warnings }
 }
 
 /// Starts a container up to the point where its command would start, and leaves it to `start`.

@@ -47,7 +47,9 @@ pub(super) fn run(global: &Global, arguments: lexopt::Parser) -> Result<u8, Prob
     }
     match prepare(global, request, root) {
         Ok(container) => {
-            let exited = execute::run(container, outlet).map_err(Problem::NotStarted)?;
+            let run = execute::run(container, outlet);
+            run.warnings.iter().for_each(|warning| global.log.warning(warning));
+            let exited = run.outcome.map_err(Problem::NotStarted)?;
             Ok(u8::try_from(exited.status).unwrap_or(u8::MAX))
         }
         Err(problem) => Err(report(&outlet, problem)),

@@ -8,6 +8,8 @@
 
 #[path = "../support/bundle.rs"]
 mod bundle;
+#[path = "../support/busybox.rs"]
+mod busybox;
 #[path = "../support/groups.rs"]
 mod groups;
 #[path = "../support/probe.rs"]
@@ -15,5 +17,7 @@ mod probe;
 
 mod cgroup;
 mod inside;
+mod launch;
+mod lifecycle;
 mod profile;
 mod rlimits;

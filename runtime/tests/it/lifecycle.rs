@@ -1,0 +1,245 @@
+//! Exit statuses, signals, and the commands of a container's life.
+use crate::busybox::{Bundle, Ran};
+use serde_json::{Value, json};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::process::{Child, Stdio};
+
+#[test]
+fn the_status_is_the_commands_own() {
+    for (command, expected) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("exit 255", 255),
+        ("sh -c 'kill -9 $$'; exit $?", 137),
+        ("kill -9 $$; exit 3", 3), // A pid namespace's first process cannot be killed from within.
+    ] {
+        let bundle = Bundle::shell(command);
+        assert_eq!(bundle.run().status, expected, "{command}");
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_command_that_is_missing_or_not_executable_has_a_status_of_its_own() {
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["nonesuch"], 127, "nonesuch"),
+        (&["/bin/nonesuch"], 127, "/bin/nonesuch"),
+        (&["/bin/busybox/x"], 127, "/bin/busybox/x"),
+        (&["/etc"], 126, "/etc"),
+        (&["/plain"], 126, "/plain"),
+        (&["/no-interpreter"], 126, "/no-interpreter"),
+        (&["/empty"], 126, "/empty"),
+    ];
+    for (arguments, expected, named) in cases {
+        let bundle = Bundle::new(arguments);
+        let write = |name: &str, text: &str, mode| {
+            let path = bundle.rootfs().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        std::fs::create_dir(bundle.rootfs().join("etc")).unwrap();
+        write("plain", "#!/bin/sh\n", 0o644);
+        write("no-interpreter", "#!/bin/nonesuch\n", 0o755);
+        write("empty", "", 0o755);
+        let ran = bundle.run();
+        assert_eq!(ran.status, expected, "{ran:?}");
+        assert!(ran.stderr.contains(named) && ran.stderr.lines().count() == 1, "{ran:?}");
+        bundle.assert_nothing_left();
+    }
+}
+
+/// A container in the foreground that has said that it is ready.
+fn started(bundle: &Bundle) -> Child {
+    let mut child = bundle.command(&["run", &bundle.id]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut word = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"ready\n");
+    child
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn a_signal_reaches_a_command_that_handles_it() {
+    let bundle = Bundle::shell("trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done");
+    let mut child = started(&bundle);
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(42));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_signal_that_asks_to_end_ends_a_command_that_does_not_handle_it() {
+    for sent in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+        let bundle = Bundle::shell("echo ready; exec sleep 1000");
+        let mut child = started(&bundle);
+        signal(&child, sent);
+        assert_eq!(child.wait().unwrap().code(), Some(137), "{sent:?}");
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn s64_processes_that_fork_twice_ignore_signals_or_stop_themselves_are_gone_with_the_command() {
+    let hide = "(trap '' TERM HUP INT; setsid sh -c 'sleep 1000 & sleep 1000' & ) & \
+                sh -c 'kill -STOP $$' & sleep 0.1; exit 5";
+    for namespaces in ["pid", "none"] {
+        let mut bundle = Bundle::shell(hide);
+        if namespaces == "none" {
+            let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+            list.retain(|namespace| namespace["type"] != "pid");
+        }
+        assert_eq!(bundle.run().status, 5, "{namespaces}");
+        bundle.assert_nothing_left();
+    }
+}
+
+fn status(bundle: &Bundle) -> String {
+    let ran = bundle.tell(&["state", &bundle.id]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let state: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(state["id"], bundle.id);
+    assert_eq!(state["bundle"].as_str(), bundle.path("").to_str().map(|path| path.trim_end_matches('/')));
+    state["status"].as_str().unwrap().to_owned()
+}
+
+fn ok(ran: Ran) {
+    assert_eq!(ran.status, 0, "{ran:?}");
+}
+
+/// Waits for the end of a container that no process of this test is the parent of.
+fn wait_for_end(bundle: &Bundle) {
+    let state: Value = serde_json::from_str(&bundle.tell(&["state", &bundle.id]).stdout).unwrap();
+    let Some(pid) = state["pid"].as_i64() else { return };
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(pidfd.as_fd(), rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 })).unwrap();
+}
+
+#[test]
+fn a_created_container_waits_for_start_and_stays_until_it_is_deleted() {
+    let mut bundle = Bundle::shell("echo started > /shared/proof; exec sleep 1000");
+    std::fs::create_dir(bundle.path("shared")).unwrap();
+    let shared = bundle.path("shared");
+    bundle.bind(&shared, "/shared", &["rbind", "rw"]);
+    let pid_file = bundle.path("pid");
+
+    ok(bundle.tell(&["create", "--pid-file", pid_file.to_str().unwrap(), &bundle.id]));
+    assert_eq!(status(&bundle), "created");
+    assert!(!shared.join("proof").exists());
+    assert!(std::fs::read_to_string(&pid_file).unwrap().parse::<u32>().unwrap() > 1);
+    assert_eq!(bundle.tell(&["create", &bundle.id]).status, 1, "the id is taken");
+
+    ok(bundle.tell(&["start", &bundle.id]));
+    assert_eq!(status(&bundle), "running");
+    assert_eq!(bundle.tell(&["start", &bundle.id]).status, 1, "it cannot be started twice");
+    assert_eq!(bundle.tell(&["delete", &bundle.id]).status, 1, "it runs");
+    assert_eq!(bundle.tell(&["list", "-q"]).stdout, format!("{}\n", bundle.id));
+
+    ok(bundle.tell(&["kill", &bundle.id, "KILL"]));
+    wait_for_end(&bundle);
+    assert_eq!(status(&bundle), "stopped");
+    assert_eq!(bundle.tell(&["kill", &bundle.id, "KILL"]).status, 1, "it has ended");
+    ok(bundle.tell(&["delete", &bundle.id]));
+    assert_eq!(bundle.tell(&["state", &bundle.id]).status, 1);
+    assert_eq!(bundle.tell(&["delete", &bundle.id]).status, 1);
+    ok(bundle.tell(&["delete", "--force", &bundle.id]));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_start_that_finds_no_command_says_so_and_leaves_nothing_after_delete() {
+    let bundle = Bundle::new(&["/no-interpreter"]);
+    std::fs::write(bundle.rootfs().join("no-interpreter"), "#!/bin/nonesuch\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bundle.rootfs().join("no-interpreter"), mode).unwrap();
+    ok(bundle.tell(&["create", &bundle.id]));
+    assert_eq!(bundle.tell(&["start", &bundle.id]).status, 126);
+    ok(bundle.tell(&["delete", "--force", &bundle.id]));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn delete_with_force_ends_a_container_in_whatever_state() {
+    for steps in [&["create"][..], &["create", "start"], &["run"]] {
+        let bundle = Bundle::shell("echo ready; exec sleep 1000");
+        let mut child = None;
+        for step in steps {
+            match *step {
+                "run" => child = Some(started(&bundle)),
+                step => ok(bundle.tell(&[step, &bundle.id])),
+            }
+        }
+        ok(bundle.tell(&["delete", "-f", &bundle.id]));
+        if let Some(mut child) = child {
+            assert_eq!(child.wait().unwrap().code(), Some(137));
+        }
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn hooks_run_at_their_points_with_the_state_on_standard_input() {
+    let mut bundle = Bundle::shell("echo command >> /shared/order");
+    std::fs::create_dir(bundle.path("shared")).unwrap();
+    let shared = bundle.path("shared");
+    bundle.bind(&shared, "/shared", &["rbind", "rw"]);
+    let order = shared.join("order");
+    let outside = |name: &str| {
+        let script = format!("grep -q '\"id\": \"{}\"' && echo {name} >> {}", bundle.id, order.display());
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] }])
+    };
+    let inside = |name: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} >> /shared/order")] }]);
+    bundle.config["hooks"] = json!({
+        "prestart": outside("prestart"),
+        "createRuntime": outside("createRuntime"),
+        "createContainer": outside("createContainer"),
+        "startContainer": inside("startContainer"),
+        "poststop": outside("poststop"),
+    });
+    bundle.output();
+    let expected = "prestart\ncreateRuntime\ncreateContainer\nstartContainer\ncommand\npoststop\n";
+    assert_eq!(std::fs::read_to_string(&order).unwrap(), expected);
+}
+
+#[test]
+fn a_hook_that_fails_or_hangs_ends_the_start() {
+    for (stage, script) in
+        [("createRuntime", "exit 3"), ("createContainer", "exit 3"), ("createRuntime", "sleep 1000")]
+    {
+        let mut bundle = Bundle::shell("echo should not run");
+        let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 1 }]);
+        bundle.config["hooks"] = json!({ stage: hook });
+        let ran = bundle.run();
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{stage} {script}: {ran:?}");
+        assert!(ran.stderr.contains(stage), "{ran:?}");
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn errors_go_to_the_log_as_json_too() {
+    let bundle = Bundle::new(&["nonesuch"]);
+    let log = bundle.path("log");
+    let path = log.to_str().unwrap();
+    assert_eq!(bundle.tell(&["--log", path, "--log-format", "json", "run", &bundle.id]).status, 127);
+    let line: Value = serde_json::from_str(&std::fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert!(line["msg"].as_str().unwrap().contains("nonesuch"), "{line}");
+}
+
+#[test]
+fn commands_that_are_not_there_yet_are_refused_by_name() {
+    let bundle = Bundle::shell("true");
+    for command in ["exec", "ps", "pause", "resume", "update", "events"] {
+        let ran = bundle.tell(&[command, &bundle.id]);
+        assert_eq!(ran.status, 1, "{ran:?}");
+        assert!(ran.stderr.contains(command) && ran.stderr.contains("not there yet"), "{ran:?}");
+    }
+    assert_eq!(bundle.tell(&["frobnicate"]).status, 2);
+    assert_eq!(bundle.tell(&["run", "../x"]).status, 2);
+}
