@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Run, Worker};
+use crate::support::{Run, Worker, busybox_image, shell_payload};
 
 /// `run FILE`, with a file of these bytes.
 fn run_file(worker: &Worker, name: &str, bytes: &[u8]) -> Run {
@@ -192,4 +192,47 @@ fn a_definition_keeps_its_scopes_and_so_may_lack_one() {
         assert!(run.log.contains(text), "{text}: {run:#?}");
     }
     assert_eq!(run.resolution["state"], "failed", "{run:#?}");
+}
+
+#[test]
+fn a_payload_of_any_age_runs_and_the_log_warns_of_what_is_overlooked() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image());
+    let mut payload = shell_payload(&image.source, "echo \"$NUMBER $FLAG\"");
+    payload["env"] = json!({ "NUMBER": 1.0, "FLAG": true });
+    payload["graphs"] = json!(["/graph.json"]);
+    payload["supersederUrl"] = json!("https://example.com");
+    payload["features"] = json!({ "azureLiveLog": true, "interactive": false });
+    let run = worker.task(&payload).expect(0, "an old payload");
+    assert_eq!(run.output(), "1 true\n");
+    let warned = |pointer: &str| run.log.contains(&format!("] Warning: {pointer}: "));
+    for pointer in ["/env/NUMBER", "/env/FLAG", "/graphs", "/supersederUrl", "/features/azureLiveLog"] {
+        assert!(warned(pointer), "{pointer}: {run:#?}");
+    }
+}
+
+#[test]
+fn yaml_and_json_tasks_run_alike() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let yaml = format!(
+        "# as people write it\nimage: {image}\nmaxRunTime: 60\ncommand: [/bin/sh, -c, 'echo yes; exit 7']\n"
+    );
+    let json = json!({ "payload": { "image": image, "maxRunTime": 60, "command": ["/bin/sh", "-c", "echo yes; exit 7"] } });
+    for (extension, text) in [("yml", yaml), ("json", json.to_string())] {
+        let run = run_file(&worker, extension, text.as_bytes()).expect(7, extension);
+        assert_eq!(run.output(), "yes\n");
+        assert_eq!(run.resolution["exitCode"], 7);
+    }
+}
+
+#[test]
+fn an_exit_code_that_the_payload_lists_is_another_try() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let mut payload = shell_payload(&image, "exit 4");
+    payload["onExitStatus"] = json!({ "retry": [4] });
+    let run = worker.task(&payload).expect(122, "a code to retry");
+    assert_eq!(run.resolution["reason"], "intermittent-task");
+    assert_eq!(run.resolution["exitCode"], 4);
 }
