@@ -86,8 +86,8 @@ impl Reply {
         if self.waited < window {
             return Ok(());
         }
-        let least = minimum.saturating_mul(self.waited.as_secs());
-        if self.received < least {
+        let least = u128::from(minimum) * self.waited.as_millis() / 1000;
+        if u128::from(self.received) < least {
             return Err(RegistryError::TooSlow { url: self.url.to_string(), minimum, window });
         }
         (self.waited, self.received) = (Duration::ZERO, 0);

@@ -7,17 +7,20 @@
     reason = "a test fails by panicking"
 )]
 
+mod archive;
 mod hostile_layers;
 mod layer_tar;
 mod merge_model;
 mod mount;
 mod namespace;
+mod registry;
 mod registry_server;
 mod round_trip;
 mod round_trip_blocks;
 mod round_trip_large;
 mod round_trip_packages;
 mod sample;
+mod scripted;
 mod snapshot;
 mod store;
 mod umoci;

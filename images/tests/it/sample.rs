@@ -79,6 +79,13 @@ impl Sample {
         Digest::of(&self.config).to_string()
     }
 
+    /// By the configuration.
+    pub fn diff_ids(&self) -> Vec<String> {
+        let config: Value = serde_json::from_slice(&self.config).unwrap();
+        let ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+        ids.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    }
+
     pub fn manifest_bytes(&self) -> Vec<u8> {
         self.manifest.to_string().into_bytes()
     }
@@ -106,6 +113,21 @@ pub fn small_tars() -> Vec<Vec<u8>> {
         symlink("link", "etc/passwd"),
     ];
     vec![tar(&lower), tar(&[file("new", vec![b'n'; 100_000]), whiteout("gone")])]
+}
+
+/// A layer of one file whose content does not compress: for tests that watch a download.
+pub fn noise_tar(name: &str, bytes: usize) -> Vec<u8> {
+    let mut state =
+        name.bytes().fold(88_172_645_463_325_252_u64, |state, byte| state.rotate_left(8) ^ u64::from(byte));
+    let mut content = Vec::with_capacity(bytes);
+    while content.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        content.extend_from_slice(&state.to_le_bytes());
+    }
+    content.truncate(bytes);
+    tar(&[file(name, content)])
 }
 
 pub fn descriptor(media_type: &str, blob: &[u8]) -> Value {

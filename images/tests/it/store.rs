@@ -11,6 +11,9 @@ use crate::namespace::in_own_mount_namespace;
 use crate::registry_server::RegistryServer;
 use crate::sample::{Compression, Sample, TestStore, skopeo_copy};
 
+mod power_cut;
+mod processes;
+
 pub fn options() -> PullOptions {
     let mut options = PullOptions::new(Access::operator());
     options.limits.free_disk_bytes = 0;

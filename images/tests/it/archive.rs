@@ -1,0 +1,169 @@
+//! Archives that lie, and archives of several images.
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use images::archive::ArchiveError;
+use images::source::Source;
+use images::store::{PullError, PullErrorKind};
+use serde_json::json;
+
+use crate::layer_tar::{Entry, file, symlink as link, tar};
+use crate::sample::{Compression, Sample, TestStore, skopeo_copy, small_tars};
+use crate::store::{block_on, options, pull, source};
+
+/// What `docker save` would write of a sample, with these names in its manifest.
+fn saved(sample: &Sample, tars: &[Vec<u8>], config: &str, layers: &[&str]) -> Vec<Entry> {
+    let manifest = json!([{ "Config": config, "RepoTags": ["x/y:1"], "Layers": layers }]);
+    let mut entries = vec![file("config.json", &sample.config), file("manifest.json", manifest.to_string())];
+    entries.extend(tars.iter().enumerate().map(|(at, tar)| file(format!("{at}/layer.tar"), tar)));
+    entries
+}
+
+fn check(directory: &Path, entries: &[Entry], is_expected: impl Fn(&ArchiveError) -> bool) {
+    let path = directory.join("archive.tar");
+    fs::write(&path, tar(entries)).unwrap();
+    let test = TestStore::new();
+    let before = test.files();
+    match pull(&test.store, &format!("docker-archive:{}", path.display())) {
+        Err(PullError::Archive(error)) => assert!(is_expected(&error), "{error:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(test.files(), before);
+}
+
+#[test]
+fn s16_names_that_lead_out_of_the_archive_are_no_members() {
+    let directory = tempfile::tempdir().unwrap();
+    let tars = small_tars();
+    let sample = Sample::of(&tars, Compression::Plain);
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let secret = secret.to_str().unwrap();
+    let missing = |error: &ArchiveError| matches!(error, ArchiveError::Missing { .. });
+    for escape in ["../../../../etc/shadow", "/etc/shadow", secret, "./../secret", ""] {
+        check(directory.path(), &saved(&sample, &tars, escape, &["0/layer.tar", "1/layer.tar"]), missing);
+        check(directory.path(), &saved(&sample, &tars, "config.json", &["0/layer.tar", escape]), missing);
+    }
+    let mut linked = saved(&sample, &tars, "config.json", &["0/layer.tar", "l/layer.tar"]);
+    linked.push(link("l/layer.tar", secret));
+    check(directory.path(), &linked, missing);
+    let mut twice = saved(&sample, &tars, "config.json", &["0/layer.tar", "1/layer.tar"]);
+    twice.push(file("manifest.json", "[]"));
+    check(directory.path(), &twice, |error| matches!(error, ArchiveError::Twice { .. }));
+}
+
+#[test]
+fn a_layer_that_the_archive_links_is_taken_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let lower = small_tars().remove(0);
+    let sample = Sample::of(&[lower.clone(), lower.clone()], Compression::Plain);
+    let mut entries = saved(&sample, &[lower], "config.json", &["0/layer.tar", "1/layer.tar"]);
+    entries.push(link("1/layer.tar", "../0/layer.tar"));
+    let path = directory.path().join("archive.tar");
+    fs::write(&path, tar(&entries)).unwrap();
+    let test = TestStore::new();
+    let image = pull(&test.store, &format!("docker-archive:{}", path.display())).unwrap();
+    assert_eq!((image.layers.len(), image.id.to_string()), (2, sample.id()));
+    assert!(test.store.read_file(&image, "gone").unwrap().is_some());
+}
+
+#[test]
+fn archives_of_something_else_are_refused_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("text"), "hello").unwrap();
+    fs::write(at("empty"), "").unwrap();
+    fs::write(at("other.tar"), tar(&[file("x", "y")])).unwrap();
+    fs::write(at("cut.tar.gz"), &Compression::Gzip.compress(&tar(&[file("x", "y")]))[..20]).unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    let cases = [
+        ("docker-archive:text", PullErrorKind::Refused),
+        ("docker-archive:empty", PullErrorKind::Refused),
+        ("docker-archive:other.tar", PullErrorKind::Refused),
+        ("docker-archive:cut.tar.gz", PullErrorKind::NotFound),
+        ("docker-archive:directory", PullErrorKind::Refused),
+        ("docker-archive:absent", PullErrorKind::NotFound),
+        ("docker-archive:other.tar:x:1", PullErrorKind::Refused),
+        ("oci-archive:other.tar", PullErrorKind::Refused),
+        ("oci:directory", PullErrorKind::Refused),
+        ("oci:absent", PullErrorKind::NotFound),
+        ("oci:text", PullErrorKind::NotFound),
+        ("dir:directory", PullErrorKind::Refused),
+    ];
+    for (text, expected) in cases {
+        let (transport, name) = text.split_once(':').unwrap();
+        let text = format!("{transport}:{}", at(name).display());
+        let error = pull(&TestStore::new().store, &text).unwrap_err();
+        assert_eq!(error.kind(), expected, "{text}: {error}");
+        assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn a_layout_reaches_no_file_outside_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let sample = Sample::small(Compression::Gzip);
+    let name = sample.write_layout(&directory.path().join("layout"));
+    let blob = directory.path().join("layout/blobs/sha256").join(sample.id().trim_start_matches("sha256:"));
+    let outside = directory.path().join("outside");
+    fs::rename(&blob, &outside).unwrap();
+    symlink(&outside, &blob).unwrap();
+    let error = pull(&TestStore::new().store, &name).unwrap_err();
+    assert!(matches!(error, PullError::Archive(ArchiveError::Read { .. })), "{error}");
+    fs::remove_file(&blob).unwrap();
+    nix::unistd::mkfifo(&blob, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let error = pull(&TestStore::new().store, &name).unwrap_err();
+    assert!(matches!(error, PullError::Archive(ArchiveError::Read { .. })), "{error}");
+}
+
+#[test]
+fn load_keeps_the_names_inside_the_archive_and_a_name_chooses_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("two.tar");
+    let samples = [Sample::of(&small_tars()[..1], Compression::Plain), Sample::small(Compression::Plain)];
+    let tars = small_tars();
+    let manifest = json!([
+        { "Config": "0.json", "RepoTags": ["one:1", "localhost:5000/uno:1"], "Layers": ["0/layer.tar"] },
+        { "Config": "1.json", "RepoTags": null, "Layers": ["0/layer.tar", "1/layer.tar"] },
+    ]);
+    let entries = [
+        file("manifest.json", manifest.to_string()),
+        file("0.json", &samples[0].config),
+        file("1.json", &samples[1].config),
+        file("0/layer.tar", &tars[0]),
+        file("1/layer.tar", &tars[1]),
+    ];
+    fs::write(&path, tar(&entries)).unwrap();
+    let archive = format!("docker-archive:{}", path.display());
+    let test = TestStore::new();
+    assert!(matches!(pull(&test.store, &archive), Err(PullError::Archive(ArchiveError::Several { .. }))));
+    let error = pull(&test.store, &format!("{archive}:two:1")).unwrap_err();
+    assert!(matches!(error, PullError::Archive(ArchiveError::NoSuchImage { .. })), "{error}");
+    let one = pull(&test.store, &format!("{archive}:docker.io/library/one:1")).unwrap();
+    assert_eq!(one.id.to_string(), samples[0].id());
+
+    let loaded = block_on(test.store.load(&source(&archive), &options(), &|_| {})).unwrap();
+    let names: Vec<_> = loaded.iter().map(|image| image.name.as_str()).collect();
+    assert_eq!(names, ["docker.io/library/one:1", "localhost:5000/uno:1", archive.as_str()]);
+    for (name, id) in [("one:1", samples[0].id()), ("localhost:5000/uno:1", samples[0].id())] {
+        assert_eq!(test.store.find(&source(name)).unwrap().unwrap().id.to_string(), id, "{name}");
+    }
+}
+
+#[test]
+fn load_understands_the_names_that_skopeo_gives_archives() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let sample = Sample::small(Compression::Gzip);
+    let oci = sample.write_layout(&directory.path().join("oci"));
+    let docker = format!("docker-archive:{}", directory.path().join("d.tar").display());
+    skopeo_copy(&["--additional-tag", "other:2"], &oci, &format!("{docker}:some/name:1"));
+    let loaded = block_on(TestStore::new().store.load(&source(&docker), &options(), &|_| {})).unwrap();
+    let names: Vec<_> = loaded.iter().map(|image| image.name.as_str()).collect();
+    assert_eq!(names, ["docker.io/some/name:1", "docker.io/library/other:2"]);
+    let archive = format!("oci-archive:{}", directory.path().join("o.tar").display());
+    skopeo_copy(&[], &oci, &format!("{archive}:registry.example/a:7"));
+    let loaded = block_on(TestStore::new().store.load(&source(&archive), &options(), &|_| {})).unwrap();
+    assert_eq!(loaded[0].name, "registry.example/a:7");
+    assert!(matches!(source(&archive), Source::OciArchive { .. }));
+}
