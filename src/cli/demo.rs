@@ -135,7 +135,8 @@ fn command(scene: &Scene, directory: &Path, places: &Directories) -> io::Result<
         .args(scene.options);
     match &scene.task {
         Task::Script(script) => {
-            println!("   docker-worker run {} -- sh -c '{script}'\n", scene.options.join(" "));
+            let options: String = scene.options.iter().map(|option| format!("{option} ")).collect();
+            println!("   docker-worker run {options}--image … -- sh -c '{script}'\n");
             command.args(["--", "sh", "-c", script]);
         }
         Task::Payload(payload) => {

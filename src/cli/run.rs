@@ -77,8 +77,9 @@ fn run(options: RunArguments, config: Config) -> Result<u8, Refusal> {
     let order = order(&options)?;
     let facts = Facts::gather(&config);
     host::require(&facts).map_err(|unfit| Refusal(HOST_UNFIT, unfit.to_string()))?;
-    process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    // With the operator's umask: it is their directory.
     let order = Order { destination: destination(&options)?, ..order };
+    process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -265,9 +266,10 @@ fn report(resolved: &Resolved, destination: &Destination, events: &Events) {
     for problem in &resolved.problems {
         warn(events, problem);
     }
-    let written = serde_json::to_vec_pretty(document).map_err(std::io::Error::from).and_then(|json| {
+    let json = serde_json::to_string_pretty(document).map_err(std::io::Error::from);
+    let written = json.and_then(|json| {
         let name = ArtifactName::new("resolution.json").map_err(std::io::Error::other)?;
-        destination.write(&name, &json)
+        destination.write(&name, format!("{json}\n").as_bytes())
     });
     if let Err(error) = written {
         warn(events, &format!("failed to write resolution.json: {error}"));

@@ -1,7 +1,7 @@
 //! Which control groups this host has.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How control groups are mounted, and what can be controlled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,19 +18,35 @@ pub struct Controllers {
     pub cpu: bool,
 }
 
+/// One hierarchy's line of mountinfo.
+struct Mounted<'a> {
+    at: &'a str,
+    kind: &'a str,
+    options: &'a str,
+}
+
+fn parse(mounts: &str) -> impl Iterator<Item = Mounted<'_>> {
+    mounts.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut after = after.split(' ');
+        let kind = after.next().filter(|kind| matches!(*kind, "cgroup" | "cgroup2"))?;
+        Some(Mounted { at: before.split(' ').nth(4)?, kind, options: after.nth(1).unwrap_or_default() })
+    })
+}
+
+/// Where hierarchies are mounted; `mounts` is the content of `/proc/self/mountinfo`.
+pub(super) fn mounted(mounts: &str) -> Vec<PathBuf> {
+    parse(mounts).map(|mounted| PathBuf::from(mounted.at)).collect()
+}
+
 impl Controllers {
     /// Looks at what is mounted; `mounts` is the content of `/proc/self/mountinfo`.
     pub fn read(mounts: &str) -> Controllers {
         let mut found = Controllers::default();
-        for line in mounts.lines() {
-            let Some((before, after)) = line.split_once(" - ") else { continue };
-            let at = before.split(' ').nth(4).unwrap_or_default();
-            let mut after = after.split(' ');
-            let (kind, options) = (after.next(), after.nth(1).unwrap_or_default());
+        for Mounted { at, kind, options } in parse(mounts) {
             match kind {
-                Some("cgroup") => found.add_version_1(options),
-                Some("cgroup2") => found.add_version_2(Path::new(at)),
-                _ => {}
+                "cgroup" => found.add_version_1(options),
+                _ => found.add_version_2(Path::new(at)),
             }
         }
         found

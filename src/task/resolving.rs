@@ -83,10 +83,10 @@ impl Resolving {
 
     /// Publishes what the run leaves behind, closes its log, reports it, and gives everything back.
     pub async fn resolve(mut self: Box<Self>) -> Resolved {
+        self.explain_end();
         if !matches!(self.container, Container::None) {
             self.run.log.info(log::TASK_FINISHED);
         }
-        self.explain_end();
         let stopped = self.stop().await;
         let mut outcome = self.outcome(stopped);
         let exit_code = resolve::resolve(&outcome).exit_code;

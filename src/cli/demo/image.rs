@@ -4,6 +4,7 @@
 //! name. The archive then goes the way of every other image.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -139,8 +140,8 @@ fn add_libraries(program: &Path, files: &mut Files) -> Result<(), ImageError> {
     }
     for path in found {
         let name = path.display().to_string().trim_start_matches('/').to_owned();
-        if !files.contains_key(&name) {
-            files.insert(name, Content::Program(path.clone()));
+        if let Entry::Vacant(entry) = files.entry(name) {
+            entry.insert(Content::Program(path.clone()));
             add_libraries(&path, files)?;
         }
     }

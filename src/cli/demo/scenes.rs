@@ -92,8 +92,8 @@ pub const SCENES: &[Scene] = &[
              try mount -t tmpfs none /tmp\n\
              try mount -t proc none /proc\n\
              mknod /tmp/disk b 8 0 2>/dev/null; try head -c 1 /tmp/disk\n\
-             try sh -c 'echo 1 > /proc/sys/kernel/sysrq'\n\
-             try sh -c 'echo b > /proc/sysrq-trigger'\n\
+             try sh -c ': >> /proc/sys/kernel/core_pattern'\n\
+             try sh -c ': >> /proc/sysrq-trigger'\n\
              try hostname somebody-else\n\
              echo processes that it can see: $(ls -d /proc/[0-9]* | wc -l)\n\
              exit ${failed:-0}",
