@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn a_list_does_not_pass_for_an_object() {
+        check(json!({"linux": []}), &["/linux"]);
+        check(json!({"root": ["/", false]}), &["/root"]);
+        check(json!({"mounts": [["/x"]]}), &["/mounts/0"]);
+        assert!(parse(json!([])).is_err());
+    }
+
+    #[test]
     fn all_findings_come_at_once() {
         let spec = json!({"linux": {"a": 1, "intelRdt": {"closID": "x"}}, "process": {"b": 1, "cwd": 5}});
         check(spec, &["/process/b", "/linux/a", "/linux/intelRdt", "/process/cwd"]);

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 
 use crate::plan;
 use crate::rootfs::device::{DeviceError, open_checked};
@@ -75,8 +75,7 @@ pub fn open(root: &Root, wanted: plan::Terminal, uid: u32) -> Result<Pty, Termin
     unlockpt(&master).map_err(kernel("unlock"))?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let peer = ioctl_tiocgptpeer(&master, flags).map_err(kernel("open the other end of"))?;
-    if let Some(size) = wanted.size {
-        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    if let Some(size) = wanted.size.map(winsize).or_else(operators_size) {
         tcsetwinsize(&master, size).map_err(kernel("set the size of"))?;
     }
     if uid != 0 {
@@ -87,6 +86,15 @@ pub fn open(root: &Root, wanted: plan::Terminal, uid: u32) -> Result<Pty, Termin
         .map_err(|source| TerminalError::Kernel { call: "clone the node of", source })?;
     attach_at(copy.as_fd(), console.as_fd()).map_err(kernel("bind on /dev/console"))?;
     Ok(Pty { master, peer })
+}
+
+fn winsize(size: plan::Size) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// The size of the terminal that the runtime was started on, if it was.
+fn operators_size() -> Option<Winsize> {
+    tcgetwinsize(rustix::stdio::stdin()).ok()
 }
 
 impl Pty {

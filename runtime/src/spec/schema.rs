@@ -198,7 +198,10 @@ pub(super) struct Walk {
 /// Compares a raw Spec with the table.
 pub(super) fn walk(spec: &Value) -> Walk {
     let mut walk = Walk::default();
-    let Value::Object(fields) = spec else { return walk }; // Its type is refused by `oci-spec`.
+    let Value::Object(fields) = spec else {
+        walk.error("/", "a configuration is an object");
+        return walk;
+    };
     for key in fields.keys().filter(|key| !SPEC.iter().any(|(name, _)| name == key)) {
         walk.warnings
             .push(Finding { pointer: format!("/{key}"), message: "unknown property, ignored".into() });
@@ -221,7 +224,9 @@ impl Walk {
                 }
             }
             (NotYet(advice), value) if !is_empty(value) => self.error(pointer, advice),
-            // A wrong type is refused by `oci-spec`, which says which one it expects.
+            // serde would take a list for an object, its values as the fields in order.
+            (Object(_), Value::Array(_)) => self.error(pointer, "a list where an object belongs"),
+            // Any other wrong type is refused by `oci-spec`, which says which one it expects.
             (Any | OtherPlatform | NotYet(_) | Object(_) | List(_), _) => {}
         }
     }

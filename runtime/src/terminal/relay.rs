@@ -46,7 +46,6 @@ impl Relay {
             let mut raw = before.clone();
             raw.make_raw();
             tcsetattr(stdin(), OptionalActions::Now, &raw)?;
-            relay.resize()?;
         }
         Ok(relay)
     }

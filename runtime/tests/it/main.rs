@@ -16,8 +16,12 @@ mod groups;
 mod probe;
 
 mod cgroup;
+mod crash;
+mod filesystem;
+mod hostile_spec;
 mod inside;
 mod launch;
 mod lifecycle;
 mod profile;
 mod rlimits;
+mod terminal;

@@ -122,8 +122,12 @@ impl Bundle {
             left.extend(group.exists().then(|| group.display().to_string()));
         }
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
-            let groups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-            left.extend(groups.contains(&self.id).then(|| process.path().display().to_string()));
+            let read = |name| std::fs::read_to_string(process.path().join(name)).unwrap_or_default();
+            // One that has ended (Z, X) waits for its adopted parent, which is not ours to hurry.
+            let stat = read("stat");
+            let has_ended = stat.contains(") Z ") || stat.contains(") X ");
+            let is_ours = read("cgroup").contains(&self.id) && !has_ended;
+            left.extend(is_ours.then_some(stat));
         }
         left
     }
