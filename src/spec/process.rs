@@ -130,11 +130,11 @@ fn arguments(request: &ContainerRequest<'_>) -> Result<Vec<String>, ProcessError
 }
 
 fn user(resolved: &super::ResolvedUser) -> User {
+    // The primary group is a supplementary one as well, as Docker has it since CVE-2022-36109: else a file that
+    // denies that group something would let in a process that runs a set-group-id program.
+    let gids = std::iter::once(resolved.gid).chain(resolved.additional_gids.iter().copied());
     let mut user = User::default();
-    user.set_uid(resolved.uid).set_gid(resolved.gid);
-    if !resolved.additional_gids.is_empty() {
-        user.set_additional_gids(Some(resolved.additional_gids.clone()));
-    }
+    user.set_uid(resolved.uid).set_gid(resolved.gid).set_additional_gids(Some(gids.collect()));
     user
 }
 

@@ -120,7 +120,7 @@ fn a_user_other_than_root_holds_no_capability_and_can_gain_the_kept_ones_by_set_
     assert_eq!(capabilities["effective"], serde_json::json!([]));
     assert_eq!(capabilities["permitted"], serde_json::json!([]));
     assert_eq!(capabilities["bounding"].as_array().unwrap().len(), 14);
-    let user = serde_json::json!({"uid": 1000, "gid": 7, "additionalGids": [50]});
+    let user = serde_json::json!({"uid": 1000, "gid": 7, "additionalGids": [7, 50]});
     assert_eq!(written["process"]["user"], user);
 }
 
