@@ -246,9 +246,13 @@ fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Re
     let store = Store::open(&config.directories.images()).map_err(|error| unfit(&error))?;
     let caches = Caches::open(&config.directories.caches()).map_err(|error| unfit(&error))?;
     let host = host::part(facts, config.file.container_limits());
+    let mut pull = PullOptions::new(Access::operator());
+    // What the operator wants to have free is kept free by a pull as well, and no more.
+    pull.limits.free_disk_bytes = config.file.free_bytes();
+    pull.limits.free_disk_percent = 0;
     Ok(Worker {
         store,
-        pull: PullOptions::new(Access::operator()),
+        pull,
         caches,
         queue: Arc::new(queue),
         events: parts.events,
