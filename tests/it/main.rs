@@ -7,7 +7,17 @@
 )]
 
 mod architecture;
+mod caches_and_artifacts;
+mod crash;
+mod escape;
+mod exhaustion;
 mod fixtures;
+mod image_contents;
+mod interrupts;
 mod payload;
+mod profile;
 mod queue;
+mod refused_images;
 mod support;
+mod transports;
+mod unfit_hosts;

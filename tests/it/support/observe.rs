@@ -11,7 +11,7 @@ pub fn observe(worker: &Worker, source: &str, table: &[(&str, &str)]) {
     let run = worker.run(source, &["/bin/sh", "-c", &script]).expect(0, "the table's container");
     let output = run.output();
     let answers: Vec<&str> = output.split("=====\n").map(str::trim).collect();
-    assert_eq!(answers.len(), table.len() + 1, "{run:#?}");
+    assert_eq!(answers.len(), table.len() + 1, "{run:?}");
     let wrong: Vec<String> = table
         .iter()
         .zip(&answers)

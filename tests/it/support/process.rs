@@ -1,5 +1,6 @@
 //! Child processes with a deadline.
 
+use std::fmt;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -9,12 +10,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// What a process left.
-#[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     pub took: Duration,
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let Finished { status, stdout, stderr, took } = self;
+        write!(out, "{status} after {took:?}\nstdout:\n{}\nstderr:\n{}", text(stdout), text(stderr))
+    }
 }
 
 /// Waits for `child` and collects what it prints; kills it and fails the test if it takes longer than `limit`.

@@ -3,8 +3,11 @@
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
 /// A temporary directory with a unique name, locked while the test lives (`tests/clean-host` looks at the lock).
@@ -35,6 +38,20 @@ impl Scratch {
         self.path().file_name().and_then(|name| name.to_str()).unwrap()
     }
 
+    /// Waits until the processes that bear the directory's name have ended: those that clean up after a kill take a moment.
+    /// Gives up after `limit`.
+    pub fn await_processes(&self, limit: Duration) {
+        let limit = Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: 0 };
+        for process in self.processes() {
+            let number =
+                process.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            // It may have ended already.
+            if let Ok(pidfd) = pidfd_open(number.and_then(Pid::from_raw).unwrap(), PidfdFlags::empty()) {
+                poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).unwrap();
+            }
+        }
+    }
+
     /// What still bears the directory's name on this host: mounts, control groups, processes (by arguments or
     /// environment).
     pub fn traces(&self) -> Vec<String> {
@@ -43,18 +60,22 @@ impl Scratch {
         traces.extend(
             mounts.lines().filter(|line| line.contains(self.name())).map(|line| format!("mount {line}")),
         );
-        for process in fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()) {
-            let named = ["cmdline", "environ"].iter().any(|file| {
-                // A process may end while we look, and most of /proc is not a process.
-                fs::read(process.join(file)).is_ok_and(|bytes| contains(&bytes, self.name().as_bytes()))
-            });
-            if named && !is_ours(&process) {
-                let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
-                let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-                traces.push(format!("process {} {arguments}", process.display()));
-            }
+        for process in self.processes() {
+            let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+            let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+            traces.push(format!("process {} {arguments}", process.display()));
         }
         traces
+    }
+
+    /// The directories in /proc of the processes with this directory's name among their arguments or variables.
+    fn processes(&self) -> impl Iterator<Item = PathBuf> {
+        let name = self.name().as_bytes();
+        fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).filter(move |process| {
+            // A process may end while we look, and most of /proc is not a process.
+            let named = |file| fs::read(process.join(file)).is_ok_and(|bytes| contains(&bytes, name));
+            !is_ours(process) && (named("cmdline") || named("environ"))
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A worker with directories of its own, driven through its command line as an operator drives it.
 
 use std::cell::Cell;
+use std::fmt;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,9 @@ use super::process::{Finished, finish};
 use super::scratch::Scratch;
 
 /// More than any task of the tests takes on a machine that is busy with other tests.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What `docker-worker run` left.
-#[derive(Debug)]
 pub struct Run {
     /// The exit status; 128 and the signal if one ended the worker.
     pub status: i32,
@@ -30,6 +30,16 @@ pub struct Run {
     /// Where the artifacts landed.
     pub artifacts: PathBuf,
     pub took: Duration,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Run { status, log, stderr, resolution, took, .. } = self;
+        write!(
+            out,
+            "status {status} after {took:?}\nlog:\n{log}\nstderr:\n{stderr}\nresolution.json: {resolution:#}"
+        )
+    }
 }
 
 impl Run {
@@ -48,13 +58,13 @@ impl Run {
 
     /// Fails the test unless the run ended with `status`; everything known is in the message.
     pub fn expect(self, status: i32, case: &str) -> Run {
-        assert_eq!(self.status, status, "{case}: {self:#?}");
+        assert_eq!(self.status, status, "{case}: {self:?}");
         self
     }
 
     /// An artifact's bytes.
     pub fn artifact(&self, name: &str) -> Vec<u8> {
-        fs::read(self.artifacts.join(name)).unwrap_or_else(|error| panic!("{name}: {error}: {self:#?}"))
+        fs::read(self.artifacts.join(name)).unwrap_or_else(|error| panic!("{name}: {error}: {self:?}"))
     }
 }
 
@@ -145,10 +155,14 @@ impl Worker {
 
     /// Starts a run and leaves it running, for tests that interrupt it. Returns it and its artifacts' directory.
     pub fn start_run(&self, options: &[&str], command: &[&str]) -> (Child, PathBuf) {
-        let artifacts = self.fresh("artifacts");
+        let given = options.iter().skip_while(|option| **option != "--artifacts").nth(1);
+        let artifacts = given.map_or_else(|| self.fresh("artifacts"), PathBuf::from);
         let mark = format!("DOCKER_WORKER_TEST={}", self.scratch.name());
         // A process that the worker left behind is found by this variable.
-        let mut arguments = vec!["run", "--artifacts", artifacts.to_str().unwrap(), "--env", &mark];
+        let mut arguments = vec!["run", "--env", &mark];
+        if given.is_none() {
+            arguments.extend(["--artifacts", artifacts.to_str().unwrap()]);
+        }
         arguments.extend(options);
         if !command.is_empty() {
             arguments.push("--");

@@ -1,0 +1,171 @@
+//! What leaves a task on purpose, and how far it reaches: `security.md` S55 to S57 and S60.
+//! What a payload may not even say is refused in `payload.rs`.
+
+use std::fs;
+use std::os::unix::fs::symlink as link_on_host;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Canary, Run, Worker, busybox_image, shell_payload, tool};
+
+/// A worker, busybox as its image, and a host file that must not be published.
+struct Host {
+    worker: Worker,
+    image: String,
+    canary: Canary,
+}
+
+impl Host {
+    fn new() -> Host {
+        let worker = Worker::new();
+        let image = worker.image(&busybox_image()).source;
+        let canary = Canary::place(&worker.scratch().join("outside"));
+        Host { worker, image, canary }
+    }
+
+    /// Runs `script` with artifacts as in a payload, and makes sure that the host's file is not among them.
+    fn publish(&self, script: &str, artifacts: Value) -> Run {
+        let mut payload = shell_payload(&self.image, script);
+        payload["artifacts"] = artifacts;
+        let run = self.worker.task(&payload);
+        for path in
+            tool("find", &[run.artifacts.to_str().unwrap(), "-type", "f", "-print0"]).split_terminator('\0')
+        {
+            let content = fs::read(path).unwrap();
+            let published =
+                content.windows(Canary::SECRET.len()).any(|window| window == Canary::SECRET.as_bytes());
+            assert!(!published, "the host's file was published as {path}: {run:?}");
+        }
+        self.canary.assert_intact(script);
+        run
+    }
+}
+
+/// The artifact `name` as `resolution.json` has it.
+fn artifact<'a>(run: &'a Run, name: &str) -> &'a Value {
+    let artifacts = run.resolution["artifacts"].as_array().unwrap_or_else(|| panic!("no artifacts: {run:?}"));
+    artifacts.iter().find(|artifact| artifact["name"] == name).unwrap_or_else(|| panic!("no {name}: {run:?}"))
+}
+
+#[test]
+fn s55_an_artifact_is_the_containers_own_file_wherever_its_links_point() {
+    let host = Host::new();
+    let outside = host.canary.file.display().to_string();
+    let script = format!(
+        "mkdir -p /d/sub; ln -s {outside} /link; ln -s / /d/root; ln -s /proc/1/root /d/magic; echo own > /d/sub/own;
+         ln -s ../../../../../..{outside} /d/up; ln -s /d/sub /d/inside; ln -s /etc/passwd /passwd; ln -s / /slash"
+    );
+    let entry = |kind: &str, path: &str| json!({ "type": kind, "path": path });
+    let run = host.publish(
+        &script,
+        json!({
+            "public/link": entry("file", "/link"),
+            "public/magic": entry("file", &format!("/proc/1/root{outside}")),
+            "public/self": entry("file", &format!("/proc/self/root{outside}")),
+            "public/slash": entry("file", &format!("/slash/../../..{outside}")),
+            "public/dots": entry("file", &format!("/../../../..{outside}")),
+            "public/passwd": entry("file", "/passwd"),
+            "public/d": entry("directory", "/d"),
+        }),
+    );
+    for name in ["public/link", "public/magic", "public/self", "public/slash", "public/dots"] {
+        assert_eq!(artifact(&run, name)["storageType"], "error", "{name}: {run:?}");
+    }
+    assert!(run.artifact("public/passwd").starts_with(b"root:x:0:0:root:/root:/bin/sh\nworker"), "{run:?}");
+    assert_eq!(run.artifact("public/d/sub/own"), b"own\n");
+    let published = tool("find", &[run.artifacts.join("public/d").to_str().unwrap(), "-type", "f"]);
+    assert_eq!(published.lines().count(), 1, "links of a directory are not followed: {published}");
+}
+
+#[test]
+fn s56_an_artifact_that_is_no_plain_file_is_an_error_artifact_at_once() {
+    let host = Host::new();
+    let script = "mkfifo /fifo; mknod /node c 1 5; mkdir /dir; echo x > /file; (nc -l -s local:/socket &) ; ln -s loop /loop";
+    let cases = [
+        ("fifo", "file", "/fifo"),
+        ("node", "file", "/node"),
+        ("zero", "file", "/dev/zero"),
+        ("kmsg", "file", "/proc/kmsg"),
+        ("status", "file", "/proc/1/status"),
+        ("loop", "file", "/loop"),
+        ("not-a-file", "file", "/dir"),
+        ("not-a-directory", "directory", "/file"),
+        ("absent", "file", "/absent"),
+    ];
+    let artifacts: Value = cases
+        .iter()
+        .map(|(name, kind, path)| (format!("public/{name}"), json!({ "type": kind, "path": path })))
+        .collect();
+    let run = host.publish(script, artifacts).expect(0, "errors of artifacts do not fail a task");
+    for (name, ..) in cases {
+        let artifact = artifact(&run, &format!("public/{name}"));
+        assert_eq!(artifact["storageType"], "error", "{name}: {run:?}");
+        let reason = if name == "absent" { "file-missing-on-worker" } else { "" };
+        assert!(artifact["reason"].as_str().is_some_and(|it| it.contains(reason)), "{name}: {artifact}");
+    }
+    assert!(run.took < Duration::from_secs(10), "{:?}", run.took);
+}
+
+#[test]
+fn s57_an_artifact_lands_below_its_directory_or_not_at_all() {
+    let host = Host::new();
+    let entry = json!({ "type": "file", "path": "/etc/passwd" });
+    let outside = host.canary.directory.as_path();
+    for (planted, target) in
+        [("public", outside), ("public/x", &host.canary.file), ("resolution.json", &host.canary.file)]
+    {
+        let directory = host.worker.fresh("planted");
+        let at = directory.join(planted);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        link_on_host(target, &at).unwrap();
+        let mut payload = shell_payload(&host.image, "true");
+        payload["artifacts"] = json!({ "public/x": entry, "public/canary": entry });
+        let run = host.worker.task_with(&payload, &["--artifacts", directory.to_str().unwrap()]);
+        host.canary.assert_intact(planted);
+        assert!(!run.words().contains("panicked"), "{planted}: {run:?}");
+    }
+}
+
+#[test]
+fn s60_paths_are_escaped_in_the_log_and_a_tasks_own_bytes_are_not() {
+    let host = Host::new();
+    for word in
+        ["esc\u{1b}[31m", "line\nbreak", "return\rback", "bidi\u{202e}txt", "bell\u{7}", "c1\u{9b}31m"]
+    {
+        let mut payload = shell_payload(&host.image, "true");
+        payload["artifacts"] = json!({ "public/x": { "type": "file", "path": format!("/absent{word}") } });
+        let words = host.worker.task(&payload).words().replace("\r\n", "\n");
+        for raw in ["\u{1b}", "\r", "\u{202e}", "\u{7}", "\u{9b}", "line\nbreak"] {
+            assert!(!words.contains(raw), "{raw:?} of {word:?} is raw in {words}");
+        }
+    }
+    let script = r"printf '\033[31mred\033[0m \342\200\256 \007\001 [taskcluster\n'";
+    let run = host.worker.task(&shell_payload(&host.image, script)).expect(0, "a task prints what it likes");
+    assert!(run.log.contains("\u{1b}[31mred\u{1b}[0m \u{202e} \u{7}\u{1} [taskcluster\r\n"), "{run:?}");
+}
+
+#[test]
+fn a_cache_outlives_its_task_and_belongs_to_one_task_at_a_time() {
+    let host = Host::new();
+    let mut payload = shell_payload(&host.image, "cat /cache/count; echo one >> /cache/count");
+    payload["cache"] = json!({ "counts": "/cache" });
+    for expected in ["", "one\n", "one\none\n"] {
+        let run = host.worker.task(&payload);
+        assert_eq!(
+            run.output().replace("cat: can't open '/cache/count': No such file or directory\n", ""),
+            expected
+        );
+    }
+    // While one task holds the instance, another gets a new one.
+    payload["command"] = json!(["/bin/sh", "-c", "cat /cache/count; sleep 4"]);
+    let file = host.worker.fresh("task").with_extension("json");
+    fs::write(&file, payload.to_string()).unwrap();
+    let runs = [0, 1].map(|_| host.worker.start_run(&[file.to_str().unwrap()], &[]));
+    let outputs = runs.map(|(child, artifacts)| {
+        Run::collect(crate::support::finish(child, Duration::from_secs(60)), artifacts)
+            .expect(0, "holds a cache")
+            .output()
+    });
+    assert_eq!(outputs.iter().filter(|output| output.starts_with("one\n")).count(), 1, "{outputs:?}");
+}

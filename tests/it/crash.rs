@@ -1,0 +1,119 @@
+//! S47: SIGKILL to the worker, to the monitor of a container, or to both, at any point: after `cleanup` nothing is left,
+//! and the next run works.
+
+use std::fs;
+use std::process::Child;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::support::{Worker, busybox_image, finish, tool};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    Worker,
+    Monitor,
+    Both,
+}
+
+#[test]
+fn s47_a_kill_at_any_point_leaves_nothing_after_cleanup() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    worker.run(&image, &["true"]).expect(0, "before");
+    // A whole run takes some 50 ms here: points in and after the start-up, spread over three victims.
+    for step in 0..30_u64 {
+        let victim = [Victim::Worker, Victim::Monitor, Victim::Both][(step % 3) as usize];
+        let case = format!("{victim:?} killed after {} ms", step * 4);
+        let (child, artifacts) =
+            worker.start_run(&["--image", &image], &["sh", "-c", "sleep 1000 & sleep 1000"]);
+        pause(Duration::from_millis(step * 4), &child);
+        kill(&worker, &child, victim);
+        if victim == Victim::Monitor {
+            // Before there is a monitor, nothing was killed, and the task has to be ended in another way.
+            end(&child);
+        }
+        let finished = finish(child, Duration::from_secs(30));
+        let containers = containers(&worker);
+        // The monitor of a killed worker cleans up as well, and may not be done yet.
+        worker.scratch().await_processes(Duration::from_secs(10));
+        let cleaned = worker.call(&["cleanup"]);
+        assert!(cleaned.status.success(), "{case}: {cleaned:?}; the run: {finished:?}");
+        worker.assert_nothing_left(&case);
+        assert_no_groups(&containers, &case);
+        fs::remove_dir_all(&artifacts).unwrap_or_default();
+    }
+    worker.run(&image, &["true"]).expect(0, "after");
+}
+
+#[test]
+fn s47_the_next_run_cleans_up_by_itself() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let (child, _) = worker.start_run(&["--image", &image], &["sleep", "1000"]);
+    pause(Duration::from_millis(300), &child);
+    kill(&worker, &child, Victim::Both);
+    finish(child, Duration::from_secs(30));
+    worker.run(&image, &["true"]).expect(0, "the next run");
+    worker.assert_nothing_left("after the next run");
+}
+
+/// Waits until the time has passed or the process has ended.
+fn pause(time: Duration, child: &Child) {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time)).unwrap();
+}
+
+fn kill(worker: &Worker, child: &Child, victim: Victim) {
+    // The monitor first: it would go by itself when its worker has gone.
+    if victim != Victim::Worker {
+        for monitor in monitors(worker) {
+            send_kill(monitor);
+        }
+    }
+    if victim != Victim::Monitor {
+        send_kill(Pid::from_child(child));
+    }
+}
+
+fn end(child: &Child) {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    // It may have ended by itself.
+    pidfd_send_signal(&pidfd, Signal::TERM).unwrap_or_default();
+}
+
+fn send_kill(process: Pid) {
+    // A process that has gone in between is as good as killed.
+    if let Ok(pidfd) = pidfd_open(process, PidfdFlags::empty()) {
+        pidfd_send_signal(&pidfd, Signal::KILL).unwrap_or_default();
+    }
+}
+
+/// The runtime processes that work for this worker: its run directory is among their arguments.
+fn monitors(worker: &Worker) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    processes
+        .filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?))
+        .filter(|process| {
+            let file = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", process.as_raw_nonzero()));
+            file("comm").is_ok_and(|comm| comm.starts_with("docker-worker-r"))
+                && file("cmdline").is_ok_and(|arguments| arguments.contains(worker.scratch().name()))
+        })
+        .collect()
+}
+
+/// The containers that the worker's directories speak of.
+fn containers(worker: &Worker) -> Vec<String> {
+    let entries = fs::read_dir(worker.run_directory()).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Control groups bear the containers' ids: none may be left in any hierarchy.
+fn assert_no_groups(containers: &[String], case: &str) {
+    for container in containers {
+        let groups = tool("find", &["/sys/fs/cgroup", "-type", "d", "-name", container]);
+        assert_eq!(groups, "", "{case}");
+    }
+}

@@ -1,0 +1,86 @@
+//! A task that takes all it can get harms itself only: `security.md` S62.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Run, Worker, busybox_image, shell_payload};
+
+const CONFIG: &str = "
+limits: {memory: 67108864, pids: 64, log: 1000000}
+capacityManagement: {diskspaceThreshold: 1000000}
+";
+
+/// A worker with small limits and busybox as its image.
+fn limited() -> (Worker, String, String) {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let config = worker.fresh("config").with_extension("yml");
+    fs::write(&config, CONFIG).unwrap();
+    (worker, image, config.to_str().unwrap().to_owned())
+}
+
+fn next_task_passes(worker: &Worker, image: &str, case: &str) {
+    worker.run(image, &["true"]).expect(0, &format!("the task after {case}"));
+}
+
+#[test]
+fn s62_a_fork_bomb_meets_its_limit_and_the_next_task_passes() {
+    let (worker, image, config) = limited();
+    let bomb = "bomb() { bomb | bomb & }; bomb; sleep 2; echo alive";
+    let mut payload = shell_payload(&image, bomb);
+    payload["maxRunTime"] = json!(20);
+    let run = worker.task_with(&payload, &["--config", &config]);
+    assert!(run.words().contains("fork"), "{run:?}");
+    assert!(run.took < Duration::from_secs(20 + 15), "{:?}", run.took);
+    worker.assert_nothing_left("after a fork bomb");
+    next_task_passes(&worker, &image, "a fork bomb");
+}
+
+#[test]
+fn s62_a_memory_hog_is_ended_and_the_log_names_memory() {
+    let (worker, image, config) = limited();
+    for (case, script) in [
+        ("anonymous memory", "head -c 300000000 /dev/zero | tail -c 290000000 | wc -c"),
+        ("tmpfs", "dd if=/dev/zero of=/dev/shm/big bs=1M count=300 || kill -9 $$"),
+    ] {
+        let run = worker.task_with(&shell_payload(&image, script), &["--config", &config]);
+        assert_ne!(run.output(), "290000000\n", "{case}: {run:?}");
+        assert!(run.words().to_lowercase().contains("memory"), "{case}: {run:?}");
+        worker.assert_nothing_left(case);
+    }
+    // The page cache counts as well, and gives way.
+    let script = "dd if=/dev/zero of=/tmp/big bs=1M count=200 2> /dev/null; cat /tmp/big | wc -c";
+    let run =
+        worker.task_with(&shell_payload(&image, script), &["--config", &config]).expect(0, "page cache");
+    assert_eq!(run.output(), "209715200\n");
+    next_task_passes(&worker, &image, "memory hogs");
+}
+
+#[test]
+fn s62_a_flood_of_output_is_cut_at_its_limit_and_one_line_says_so() {
+    let (worker, image, config) = limited();
+    let mut payload = shell_payload(
+        &image,
+        "yes 0123456789012345678901234567890123456789 | head -c 20000000; echo the end",
+    );
+    payload["features"] = json!({ "localLiveLog": true });
+    let run = worker.task_with(&payload, &["--config", &config]).expect(0, "a flood is no failure");
+    assert!((1_000_000..1_100_000).contains(&run.log.len()), "{} bytes", run.log.len());
+    assert!(!run.log.contains("the end"), "the log goes on after its limit");
+    let says_so = run.log.lines().filter(|line| line.starts_with("[taskcluster") && line.contains("1000000"));
+    assert_eq!(says_so.count(), 1, "{}", &run.log[run.log.len() - 1000..]);
+    let published = run.artifact("public/logs/live.log");
+    assert!((1_000_000..1_100_000).contains(&published.len()), "{} bytes", published.len());
+}
+
+#[test]
+fn s62_many_open_files_are_the_tasks_own_trouble() {
+    let (worker, image, config) = limited();
+    let script = "ulimit -n; n=0; while [ $n -lt 3000 ]; do eval \"exec $((n + 10))< /dev/null\" || break; n=$((n + 1)); done;
+                  echo opened $n";
+    let run: Run = worker.task_with(&shell_payload(&image, script), &["--config", &config]);
+    assert!(run.output().contains("opened"), "{run:?}");
+    next_task_passes(&worker, &image, "open files");
+}
