@@ -14,9 +14,6 @@ use crate::run_directory::{self, RunDirectoryError, Sweep};
 /// The name of the runtime's journal in a container's state directory.
 const RUNTIME_JOURNAL: &str = "journal";
 
-/// The control group of all tasks, below each hierarchy's root.
-const PARENT_GROUP: &str = "docker-worker";
-
 /// Why not everything could be undone.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
@@ -38,16 +35,6 @@ pub fn clean_up(directories: &Directories) -> Result<Sweep, CleanupError> {
     // Opening the caches removes those that were left in use.
     Caches::open(&directories.caches())?;
     Ok(sweep)
-}
-
-/// Removes the control groups that held all tasks together, where no task is in them.
-pub fn remove_empty_parents() {
-    for mounted in crate::host::control_group_mounts() {
-        // Busy or absent: a task of this or another worker runs, or there was none since the boot.
-        if std::fs::remove_dir(mounted.join(PARENT_GROUP)).is_err() {
-            continue;
-        }
-    }
 }
 
 /// Kills what is left of the containers in a runtime's state directory and undoes what their

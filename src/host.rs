@@ -314,12 +314,6 @@ fn ceilings(has_sys_resource: bool) -> RlimitCeilings {
     RlimitCeilings { hard }
 }
 
-/// Where hierarchies of control groups are mounted.
-pub fn control_group_mounts() -> Vec<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    controllers::mounted(&mounts)
-}
-
 /// The nearest directory that exists, itself or above.
 fn existing(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"))

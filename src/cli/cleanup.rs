@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{FAILED, HOST_UNFIT, complain};
-use crate::cleanup::{clean_up, remove_empty_parents};
+use crate::cleanup::clean_up;
 use crate::config::Config;
 use crate::task::error::chain;
 
@@ -22,7 +22,6 @@ pub fn main(_options: &CleanupArguments, config: &Config) -> ExitCode {
         Ok(sweep) => sweep,
         Err(error) => return complain(FAILED, &format!("failed to {}", chain(&error))),
     };
-    remove_empty_parents();
     for id in &sweep.removed {
         eprintln!("docker-worker: removed what was left of container {id}");
     }

@@ -1,7 +1,7 @@
 //! Which control groups this host has.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How control groups are mounted, and what can be controlled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,11 +32,6 @@ fn parse(mounts: &str) -> impl Iterator<Item = Mounted<'_>> {
         let kind = after.next().filter(|kind| matches!(*kind, "cgroup" | "cgroup2"))?;
         Some(Mounted { at: before.split(' ').nth(4)?, kind, options: after.nth(1).unwrap_or_default() })
     })
-}
-
-/// Where hierarchies are mounted; `mounts` is the content of `/proc/self/mountinfo`.
-pub(super) fn mounted(mounts: &str) -> Vec<PathBuf> {
-    parse(mounts).map(|mounted| PathBuf::from(mounted.at)).collect()
 }
 
 impl Controllers {

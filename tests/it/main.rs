@@ -18,6 +18,7 @@ mod payload;
 mod profile;
 mod queue;
 mod refused_images;
+mod run;
 mod support;
 mod transports;
 mod unfit_hosts;
