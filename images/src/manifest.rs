@@ -65,6 +65,8 @@ pub struct Manifest {
 /// An image as its source offers it: verified down to its configuration, layers not yet fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Offer {
+    /// What the name led to: the manifest, or the index that it was chosen from.
+    pub resolved: Digest,
     /// The manifest's digest.
     pub digest: Digest,
     /// Its bytes.

@@ -29,8 +29,9 @@ use crate::layer::ReadIndexError;
 use crate::limits::Limits;
 use crate::mount::{ImageMount, MountError, mount_image};
 use crate::source::Source;
-use crate::tree::{MergeError, ReadFileError};
+use crate::tree::{MergeError, ReadFileError, Tree};
 
+mod accounts;
 mod catalog;
 mod claim;
 mod collect;
@@ -200,11 +201,9 @@ impl Store {
         let Source::Registry(reference) = source else { return Ok(None) };
         let _using = lock::shared(&self.layout().lock())?;
         let named = match (self.read_name(&store_name(source))?, reference.digest()) {
-            (None, Some(digest)) => self
-                .read_names()?
-                .into_iter()
-                .map(|(record, _)| record)
-                .find(|record| record.manifest == *digest && record.is_of(reference)),
+            (None, Some(digest)) => self.read_names()?.into_iter().map(|(record, _)| record).find(|record| {
+                [&record.manifest, &record.resolved].contains(&digest) && record.is_of(reference)
+            }),
             (named, _) => named,
         };
         let Some(record) = named else { return Ok(None) };
@@ -274,8 +273,23 @@ impl Store {
     /// I/O errors of the store, and a file longer than the limit for account files.
     pub fn read_file(&self, image: &Image, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let limits = Limits::default();
+        if let Some(record) = self.image_record(&image.id)?
+            && let Some(content) = self.read_account(&image.id, &record, path)?
+        {
+            return Ok(content);
+        }
         let (tree, _) = self.merge_layers(&image.layers, &limits)?;
-        let data = image.layers.iter().map(|layer| layout::open_file(&self.layer_data(layer)));
+        self.read_from_tree(&tree, &image.layers, path, &limits)
+    }
+
+    fn read_from_tree(
+        &self,
+        tree: &Tree,
+        layers: &[Digest],
+        path: &str,
+        limits: &Limits,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let data = layers.iter().map(|layer| layout::open_file(&self.layer_data(layer)));
         let data = data.collect::<Result<Vec<File>, _>>()?;
         tree.read_file(path.as_bytes(), &data, limits.account_file_bytes)
             .map_err(|source| StoreError::ReadFile { source })

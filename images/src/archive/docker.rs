@@ -107,7 +107,9 @@ fn archived(archive: &Container, entry: &Entry, limits: &Limits) -> Result<Archi
     }
     let config_blob = Descriptor { digest: id, size: config.len() as u64 };
     let manifest = made_up_manifest(&config_blob, &layers);
-    let offer = Offer { digest: Digest::of(&manifest), manifest, config_blob, config, configuration, layers };
+    let digest = Digest::of(&manifest);
+    let offer =
+        Offer { resolved: digest.clone(), digest, manifest, config_blob, config, configuration, layers };
     // Names that Docker itself would refuse are as good as none.
     let names = entry.tags().iter().filter_map(|tag| Reference::parse(tag).ok()).collect();
     Ok(Archived { offer, names, places })

@@ -135,7 +135,15 @@ pub(super) fn offered(
         .map_err(|source| ArchiveError::Config { path: container.path().to_owned(), source })?;
     let places: BTreeMap<_, _> =
         layers.iter().map(|layer: &Descriptor| (layer.digest.clone(), place(&layer.digest))).collect();
-    let offer = Offer { digest, manifest: body, config_blob, config, configuration, layers };
+    let offer = Offer {
+        resolved: digest.clone(),
+        digest,
+        manifest: body,
+        config_blob,
+        config,
+        configuration,
+        layers,
+    };
     Ok(Archived { offer, names: Vec::new(), places })
 }
 

@@ -27,21 +27,26 @@ impl Registry {
     /// Resolves the name to an image for `platform`, and fetches its configuration.
     pub(crate) async fn offer(&self, platform: &Platform) -> Result<Offer, RegistryError> {
         let what = format!("image {}", self.reference);
-        let mut wanted = ManifestId::Version(self.reference.version(), self.reference.digest().cloned());
-        for _ in 0..=self.limits.index_nesting {
-            let (url, digest, body, document) = self.manifest(&what, &wanted).await?;
-            match document {
-                Document::Manifest(manifest) => return self.configured(digest, body, manifest).await,
-                Document::Index(index) => {
-                    let chosen = index.select(&digest, platform);
-                    wanted =
-                        ManifestId::Chosen(chosen.map_err(|source| RegistryError::Manifest { url, source })?);
+        let named = ManifestId::Version(self.reference.version(), self.reference.digest().cloned());
+        let mut fetched = self.manifest(&what, &named).await?;
+        let resolved = fetched.digest.clone();
+        let mut nested = 0;
+        loop {
+            let Fetched { url, digest, body, document } = fetched;
+            let refused = |source| RegistryError::Manifest { url, source };
+            let index = match document {
+                Document::Manifest(manifest) => {
+                    return self.configured((resolved, digest, body), manifest).await;
                 }
+                Document::Index(index) => index,
+            };
+            if nested == self.limits.index_nesting {
+                return Err(refused(ManifestError::Nesting { digest, limit: nested }));
             }
+            nested += 1;
+            let chosen = index.select(&digest, platform).map_err(refused)?;
+            fetched = self.manifest(&what, &ManifestId::Chosen(chosen)).await?;
         }
-        let digest = Digest::of(wanted.path().as_bytes());
-        let source = ManifestError::Nesting { digest, limit: self.limits.index_nesting };
-        Err(RegistryError::Manifest { url: self.origin.to_string(), source })
     }
 
     /// Sends a blob's bytes from `from` on into a channel. A connection that breaks is resumed.
@@ -114,26 +119,21 @@ impl Registry {
         RegistryError::Abandoned { url: format!("{}/…/blobs/{}", self.origin, blob.digest) }
     }
 
-    async fn manifest(
-        &self,
-        what: &str,
-        wanted: &ManifestId,
-    ) -> Result<(String, Digest, Vec<u8>, Document), RegistryError> {
+    async fn manifest(&self, what: &str, wanted: &ManifestId) -> Result<Fetched, RegistryError> {
         let path = format!("manifests/{}", wanted.path());
         let request = Wanted { what, path: &path, accept: Some(manifest::ACCEPT), from: 0 };
         let (url, headers, body) = self.small(&request, self.limits.manifest_bytes).await?;
         let digest = verified(&url, &headers, &body, wanted)?;
         let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         match manifest::parse(&digest, &body, header, &self.limits) {
-            Ok(document) => Ok((url, digest, body, document)),
+            Ok(document) => Ok(Fetched { url, digest, body, document }),
             Err(source) => Err(RegistryError::Manifest { url, source }),
         }
     }
 
     async fn configured(
         &self,
-        digest: Digest,
-        manifest: Vec<u8>,
+        (resolved, digest, manifest): (Digest, Digest, Vec<u8>),
         Manifest { config: config_blob, layers }: Manifest,
     ) -> Result<Offer, RegistryError> {
         let what = format!("blob {}", config_blob.digest);
@@ -143,7 +143,7 @@ impl Registry {
         check_digest(&url, &config, &config_blob.digest)?;
         let configuration = parse_configuration(&config_blob.digest, &config, layers.len(), &self.limits)
             .map_err(|source| RegistryError::Config { url, source })?;
-        Ok(Offer { digest, manifest, config_blob, config, configuration, layers })
+        Ok(Offer { resolved, digest, manifest, config_blob, config, configuration, layers })
     }
 
     /// A document, whole.
@@ -174,6 +174,14 @@ impl Registry {
         let (headers, body) = reply.bytes(limit).await?;
         Ok((url, headers, body))
     }
+}
+
+/// A manifest or index that is what its digest says.
+struct Fetched {
+    url: String,
+    digest: Digest,
+    body: Vec<u8>,
+    document: Document,
 }
 
 /// How a manifest is asked for.

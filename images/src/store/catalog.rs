@@ -20,6 +20,7 @@ use crate::reference::Reference;
 use crate::source::Source;
 use crate::tree::{Tree, merge};
 
+use super::accounts::Accounts;
 use super::claim::Claim;
 use super::durable::Soundness;
 use super::{Store, StoreError, layout};
@@ -34,6 +35,7 @@ pub(super) struct ImageRecord {
     pub config: ImageConfig,
     pub layers: Vec<Digest>,
     pub size_bytes: u64,
+    pub accounts: Accounts,
 }
 
 /// `names/HASH.json`.
@@ -42,6 +44,8 @@ pub(super) struct NameRecord {
     pub name: String,
     pub image: Digest,
     pub manifest: Digest,
+    /// What the name led to: the manifest, or the index that it was chosen from.
+    pub resolved: Digest,
     /// The layers' blobs, lowest first: what `save` passes through, and what repairs a layer.
     pub blobs: Vec<Descriptor>,
 }
@@ -182,13 +186,14 @@ impl Store {
             config: configuration.config.clone(),
             layers: configuration.diff_ids.clone(),
             size_bytes,
+            accounts: self.copy_accounts(&tree, &configuration.diff_ids, work, limits)?,
         };
         let path = work.join(RECORD);
         let written = layout::create_file(&path)?.write_all(&to_json(&record));
         written.map_err(|source| StoreError::File { action: "write", path, source })?;
         self.boot().mark(work)?;
         let image = self.layout().image(id);
-        layout::remove_tree(&image)?;
+        layout::discard(self.layout(), &image)?;
         layout::commit(work, &image)
     }
 }

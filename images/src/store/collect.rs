@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::disk;
 
 use super::claim::Claim;
-use super::layout::{self, FRESH};
+use super::layout::{self, FRESH, GONE};
 use super::{Store, StoreError, lease, lock};
 
 /// How far to go.
@@ -79,6 +79,10 @@ impl Store {
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         let layout = self.layout();
         for path in layout::entries(&layout.works())?.into_iter().chain(self.partials()?) {
+            if path.extension().is_some_and(|extension| extension == GONE) {
+                layout::remove_discarded(&path)?;
+                continue;
+            }
             let Some(digest) = path.file_stem().and_then(OsStr::to_str).map(Digest::from_hex) else {
                 continue;
             };
@@ -111,7 +115,7 @@ impl Store {
         for layer in made {
             let directory = layout.layer(&layer.diff_id);
             if !needed.layers.contains(&directory) {
-                layout::remove_tree(&directory)?;
+                layout::discard(layout, &directory)?;
             }
             if layer.fetched && !needed.blobs.contains(&layer.blob) {
                 layout::remove_file(&layout.blob(&layer.blob))?;
@@ -127,13 +131,13 @@ impl Store {
         let needed = self.needed(leased)?;
         for path in layout::entries(&layout.images())? {
             if digest_of(&path).is_none_or(|id| !needed.images.contains(&id)) {
-                layout::remove_tree(&path)?;
+                layout::discard(layout, &path)?;
                 collected.images += 1;
             }
         }
         for path in layout::entries(&layout.layers())? {
             if !needed.layers.contains(&path) {
-                layout::remove_tree(&path)?;
+                layout::discard(layout, &path)?;
                 collected.layers += 1;
             }
         }

@@ -1,18 +1,19 @@
 //! What survives a power cut.
 //!
 //! Nothing is fsync'ed on the way: that costs more than the pull. A committed layer or image holds
-//! a `mark` with the id of the boot that committed it. A `syncfs` in the background turns marks
-//! into `durable` ones. After a crash an object that still bears the mark of an earlier boot may be
-//! damaged, and is made again from its verified blobs before it is used.
+//! a `mark` with the id of the boot that committed it; a `syncfs` in the background adds an empty
+//! file `durable`. After a crash an object with the mark of an earlier boot and without that file
+//! may be damaged, and is made again from its verified blobs before it is used.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::StoreError;
 use super::layout::{self, Layout};
 
 const MARK: &str = "mark";
-const DURABLE: &[u8] = b"durable";
+const DURABLE: &str = "durable";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How far an object in the store can be trusted.
@@ -40,14 +41,17 @@ impl Boot {
 
     /// Marks an object as made in this boot, before it is committed.
     pub(crate) fn mark(&self, object: &Path) -> Result<(), StoreError> {
-        layout::replace(&object.join(MARK), &self.id)
+        let path = object.join(MARK);
+        let written = layout::create_file(&path)?.write_all(&self.id);
+        written.map_err(|source| StoreError::File { action: "write", path, source })
     }
 
     /// Looks at an object's mark. One that is empty or odd did not reach the disk whole.
     pub(crate) fn soundness(&self, object: &Path) -> Result<Soundness, StoreError> {
         Ok(match layout::read_small(&object.join(MARK))? {
+            Some(mark) if mark == self.id => Soundness::Sound,
+            _ if object.join(DURABLE).exists() => Soundness::Sound,
             None if !object.exists() => Soundness::Absent,
-            Some(mark) if mark == DURABLE || mark == self.id => Soundness::Sound,
             _ => Soundness::Doubtful,
         })
     }
@@ -57,7 +61,8 @@ impl Boot {
         let mut fresh = Vec::new();
         for directory in [layout.layers(), layout.images()] {
             for object in layout::entries(&directory)? {
-                if layout::read_small(&object.join(MARK))?.is_some_and(|mark| mark == self.id) {
+                let is_ours = layout::read_small(&object.join(MARK))?.is_some_and(|mark| mark == self.id);
+                if is_ours && !object.join(DURABLE).exists() {
                     fresh.push(object);
                 }
             }
@@ -70,9 +75,10 @@ impl Boot {
         let file = File::open(root).map_err(failed)?;
         rustix::fs::syncfs(&file).map_err(|errno| failed(errno.into()))?;
         for object in fresh {
-            // An object that was collected meanwhile is not made again by its mark.
-            if object.join(MARK).exists() {
-                layout::replace(&object.join(MARK), DURABLE)?;
+            match layout::create_file(&object.join(DURABLE)) {
+                // An object that was collected meanwhile is not made again by its mark.
+                Err(StoreError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                marked => drop(marked?),
             }
         }
         Ok(())
@@ -99,7 +105,8 @@ mod tests {
         boot.settle(&layout).unwrap();
         let next = Boot { id: b"another".to_vec() };
         assert_eq!(next.soundness(&object).unwrap(), Soundness::Sound);
-        for mark in [&b""[..], b"durab", b"yet another"] {
+        fs::remove_file(object.join(DURABLE)).unwrap();
+        for mark in [&b""[..], b"yet another"] {
             fs::write(object.join(MARK), mark).unwrap();
             assert_eq!(next.soundness(&object).unwrap(), Soundness::Doubtful);
         }

@@ -25,6 +25,7 @@ use crate::registry::Registry;
 use crate::source::Source;
 
 use super::catalog::{NameRecord, store_name};
+use super::collect::MadeLayer;
 use super::lock::{self, Lock};
 use super::pull::{Cancel, PullError, PullEvent, PullOptions};
 use super::transfer::{Origin, Pull};
@@ -97,32 +98,41 @@ impl Store {
         let name = store_name(source);
         let using = unless_cancelled(cancel, &name, self.use_store()).await??;
         let offers = unless_cancelled(cancel, &name, self.offers(source, which, options)).await??;
-        let mut images = Vec::new();
+        let request = Request { source, name: &name, options, cancel, events };
         let mut made = Vec::new();
-        for (origin, offer, names) in offers {
-            let names = if names.is_empty() { vec![name.clone()] } else { names };
-            let pull = Pull::new(self, origin, options, cancel);
-            let taken = pull.take(&offer, &name, events).await;
-            made.append(&mut pull.made());
-            if let Err(error) = taken {
-                drop((pull, using));
-                self.take_back(&made)?;
-                return Err(error);
+        let taken = self.take_offers(offers, &request, &mut made).await;
+        // Nothing is taken back while others may be building on it, ourselves included.
+        drop(using);
+        match taken {
+            Ok(images) => {
+                self.settle_in_background();
+                Ok(images)
             }
-            let stored = self.name_image(&offer, &names, options).await;
-            match stored {
-                Ok(named) => {
-                    tell(source, &named, events);
-                    images.extend(named.into_iter().map(|(image, _)| image));
-                }
-                Err(error) => {
-                    drop((pull, using));
-                    self.take_back(&made)?;
-                    return Err(error.into());
-                }
+            Err(error) => {
+                self.take_back(&made)?;
+                Err(error)
             }
         }
-        self.settle_in_background();
+    }
+
+    /// Takes in and names one image after the other; `made` tells what to take back on error.
+    async fn take_offers(
+        &self,
+        offers: Vec<(Origin, Offer, Vec<String>)>,
+        request: &Request<'_>,
+        made: &mut Vec<MadeLayer>,
+    ) -> Result<Vec<Image>, PullError> {
+        let mut images = Vec::new();
+        for (origin, offer, names) in offers {
+            let names = if names.is_empty() { vec![request.name.to_owned()] } else { names };
+            let pull = Pull::new(self, origin, request.options, request.cancel);
+            let taken = pull.take(&offer, request.name, request.events).await;
+            made.append(&mut pull.made());
+            taken?;
+            let named = self.name_image(&offer, &names, request.options).await?;
+            tell(request, &offer, &named);
+            images.extend(named.into_iter().map(|(image, _)| image));
+        }
         Ok(images)
     }
 
@@ -192,12 +202,13 @@ impl Store {
             name,
             image: offer.config_blob.digest.clone(),
             manifest: offer.digest.clone(),
+            resolved: offer.resolved.clone(),
             blobs: offer.layers.clone(),
         };
         let gone = || StoreError::Gone { name: record.name.clone() };
         let image = self.image_of(&record)?.ok_or_else(gone)?;
         self.write_name(&record)?;
-        let same = before.is_some_and(|before| before.manifest == record.manifest);
+        let same = before.is_some_and(|before| before.resolved == record.resolved);
         Ok((image, if same { Before::Same } else { Before::Other }))
     }
 
@@ -208,6 +219,16 @@ impl Store {
         let settle = move || drop(store.boot().settle(store.layout()));
         drop(thread::Builder::new().name("store-settle".to_owned()).spawn(settle));
     }
+}
+
+/// What one call asks for.
+struct Request<'a> {
+    source: &'a Source,
+    /// The source's key in the store.
+    name: &'a str,
+    options: &'a PullOptions,
+    cancel: &'a Cancel,
+    events: Events<'a>,
 }
 
 /// Which images of a source.
@@ -227,14 +248,15 @@ enum Before {
 }
 
 /// The closing lines of a pull, as Docker writes them.
-fn tell(source: &Source, named: &[(Image, Before)], events: Events<'_>) {
+fn tell(request: &Request<'_>, offer: &Offer, named: &[(Image, Before)]) {
+    let events = request.events;
     for (image, before) in named {
-        let Source::Registry(reference) = source else {
+        let Source::Registry(reference) = request.source else {
             events(PullEvent::Status(format!("Loaded image: {}", image.name)));
             continue;
         };
         let name = reference.familiar();
-        events(PullEvent::Status(format!("Digest: {}", image.digest)));
+        events(PullEvent::Status(format!("Digest: {}", offer.resolved)));
         events(PullEvent::Status(match before {
             Before::Same => format!("Status: Image is up to date for {name}"),
             Before::Other => format!("Status: Downloaded newer image for {name}"),

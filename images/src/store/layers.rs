@@ -102,7 +102,7 @@ impl Store {
         if self.has_layer(diff_id)? {
             return Ok(());
         }
-        layout::remove_tree(&layer)?;
+        layout::discard(self.layout(), &layer)?;
         match layout::commit(claim.work(), &layer) {
             Err(_lost_the_race) if self.has_layer(diff_id)? => Ok(()),
             committed => committed,

@@ -6,8 +6,8 @@
 //! blobs/HEX               verified blobs as they came: layers (compressed), configurations, manifests
 //! blobs/HEX.partial       a blob on its way; its flock is the claim on the work (see `claim`)
 //! work/HEX/               the layer or image that the holder of claim HEX is making
-//! layers/HEX.vN/          a layer by diff id, made by unpacker version N: `data`, `index`, `mark`
-//! images/HEX/             an image by configuration digest: `image.json`, `tree.erofs`, `mark`
+//! layers/HEX.vN/          a layer by diff id, made by unpacker version N: `data`, `index`, `mark`, `durable`
+//! images/HEX/             an image by configuration digest: `image.json`, `tree.erofs`, …
 //! names/HASH.json         a name (HASH is its SHA-256), its image, and when it was last used
 //! leases/ID               flock'd by the process that uses the image named inside
 //! ```
@@ -32,6 +32,8 @@ const UNPACKER: u32 = 1;
 
 /// Extension of a small file that is not complete yet.
 pub(crate) const FRESH: &str = "new";
+/// Extension of an object that is being removed.
+pub(crate) const GONE: &str = "gone";
 
 const DIRECTORIES: &[&str] = &["blobs", "work", "layers", "images", "names", "leases"];
 
@@ -147,9 +149,7 @@ pub(crate) fn commit(from: &Path, to: &Path) -> Result<(), StoreError> {
 /// Puts a small file in place by rename. The name in between is this call's own; `gc` removes one
 /// that a crash leaves.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    let call = CALLS.fetch_add(1, Ordering::Relaxed);
-    let fresh = path.with_extension(format!("{}.{call}.{FRESH}", std::process::id()));
+    let fresh = path.with_extension(format!("{}.{FRESH}", unique()));
     let mut file = create_file(&fresh)?;
     file.write_all(content).map_err(|source| StoreError::File {
         action: "write",
@@ -190,6 +190,31 @@ fn gone_is_fine(removed: io::Result<()>, path: &Path) -> Result<(), StoreError> 
         }
         _ => Ok(()),
     }
+}
+
+/// Takes a layer or image away: out of sight first, at once, so that nobody ever sees a part of it.
+/// What a crash leaves of the rest goes when the store is next opened.
+pub(crate) fn discard(layout: &Layout, object: &Path) -> Result<(), StoreError> {
+    let gone = layout.works().join(format!("{}.{GONE}", unique()));
+    match fs::rename(object, &gone) {
+        Ok(()) => remove_discarded(&gone),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(StoreError::File { action: "remove", path: object.to_owned(), source }),
+    }
+}
+
+/// Removes what [`discard`] took away, unless another process is just doing so.
+pub(crate) fn remove_discarded(gone: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(gone) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => gone_is_fine(removed, gone),
+    }
+}
+
+/// A name that no other call of any process uses at the same time.
+fn unique() -> String {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    format!("{}.{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The paths in a directory of ours, in no order.

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use images::digest::Digest;
 use images::image::Image;
 use images::registry::RegistryError;
 use images::store::{PullError, PullErrorKind, PullOptions};
@@ -377,8 +378,13 @@ fn the_first_image_of_an_index_for_this_platform_is_taken() {
         }
         false => honest(&served, request),
     });
-    let image = pull(&TestStore::new(), &server, &quick()).unwrap();
+    let test = TestStore::new();
+    let image = pull(&test, &server, &quick()).unwrap();
     assert_eq!(image.id.to_string(), sample.id());
+    for digest in [Digest::of(index.as_bytes()), Digest::of(&sample.manifest_bytes())] {
+        let by_digest = source(&format!("{}/x/y@{digest}", server.address));
+        assert_eq!(test.store.find(&by_digest).unwrap().as_ref(), Some(&image), "{digest}");
+    }
     let nothing_for = json!({ "schemaVersion": 2, "manifests": [entry("s390x", b"other")] }).to_string();
     let error = refusal(move |_| {
         Reply::new(200, nothing_for.clone()).with("Content-Type", "application/vnd.oci.image.index.v1+json")

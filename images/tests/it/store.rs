@@ -81,7 +81,10 @@ fn every_transport_gives_the_same_image() {
 fn check_content(store: &Store, image: &Image) {
     let passwd = store.read_file(image, "link").unwrap();
     assert_eq!(passwd.as_deref(), Some(&b"root:x:0:0::/root:/bin/sh\n"[..]));
-    assert_eq!(store.read_file(image, "gone").unwrap(), None);
+    assert_eq!(store.read_file(image, "/etc/passwd").unwrap(), passwd);
+    for absent in ["gone", "etc/group", "/etc/group", "etc"] {
+        assert_eq!(store.read_file(image, absent).unwrap(), None, "{absent}");
+    }
     let lease = store.lease(image).unwrap();
     let at = tempfile::tempdir().unwrap();
     in_own_mount_namespace(|| {
