@@ -6,12 +6,11 @@
 pub mod content;
 pub mod destination;
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 pub use content::{ContentEncoding, LOG_TYPE};
-pub use destination::{Destination, DestinationError, Patience, Stored};
+pub use destination::{Destination, DestinationError, Patience, Source, Stored};
 
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
@@ -103,7 +102,7 @@ impl Publisher {
     /// # Errors
     ///
     /// [`PublishError`].
-    pub async fn publish_file(&mut self, what: Description, source: File) -> Result<(), PublishError> {
+    pub async fn publish_file(&mut self, what: Description, source: Source) -> Result<(), PublishError> {
         let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
         self.create(&what.name, what.expires, content).await?;
         let destination = Arc::clone(&self.destination);

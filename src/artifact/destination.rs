@@ -33,6 +33,24 @@ pub enum Destination {
     Directory(OwnedFd),
 }
 
+/// Where an artifact's bytes are.
+#[derive(Debug)]
+pub enum Source {
+    /// In a file of the task's, opened for reading.
+    Task(File),
+    /// In a file of the worker's own that nobody writes any more.
+    Own(PathBuf),
+}
+
+impl Source {
+    fn open(&self) -> io::Result<File> {
+        match self {
+            Source::Task(file) => file.try_clone(),
+            Source::Own(path) => File::open(path),
+        }
+    }
+}
+
 /// What was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -76,28 +94,30 @@ impl Destination {
     pub fn store(
         &self,
         name: &ArtifactName,
-        source: File,
+        source: Source,
         encoding: ContentEncoding,
         patience: &Patience,
     ) -> io::Result<Stored> {
+        let file = source.open()?;
         // What is appended meanwhile does not count: the length is what it is now.
-        let size = source.metadata()?.len();
+        let size = file.metadata()?.len();
         let Destination::Directory(top) = self else {
             return Ok(Stored { size, sha256: None });
         };
-        let out = create(top, name)?;
-        let mut copy = Copy { source: source.take(size), patience };
-        let stored = if encoding == ContentEncoding::Gzip && name.as_str().ends_with(".gz") {
+        let mut copy = Copy { source: file.take(size), patience };
+        if encoding == ContentEncoding::Gzip && name.as_str().ends_with(".gz") {
             // The header of zlib's default, which the original wrote: no time, Unix.
             let header = GzBuilder::new().operating_system(GZIP_UNIX);
-            let mut out = header.write(out, Compression::default());
+            let mut out = header.write(create(top, name)?, Compression::default());
             let stored = copy.to(&mut out)?;
             out.finish()?;
-            stored
-        } else {
-            copy.to(&mut &out)?
-        };
-        Ok(stored)
+            return Ok(stored);
+        }
+        match source {
+            // A second name costs nothing, however long the log is; only its hash is left to make.
+            Source::Own(path) if adopt(top, name, &path)? => copy.to(&mut io::sink()),
+            Source::Own(_) | Source::Task(_) => copy.to(&mut create(top, name)?),
+        }
     }
 
     /// Makes a name stand for what another name has: a hard link.
@@ -110,7 +130,15 @@ impl Destination {
         let (from, old) = parent(top, existing)?;
         let (to, new) = parent(top, name)?;
         remove(&to, new)?;
-        Ok(fs::linkat(&from, old, &to, new, AtFlags::empty())?)
+        match fs::linkat(&from, old, &to, new, AtFlags::empty()) {
+            // A file system without hard links: a copy looks the same.
+            Err(Errno::PERM | Errno::OPNOTSUPP) => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let mut source = File::from(fs::openat(&from, old, flags, Mode::empty())?);
+                io::copy(&mut source, &mut create(top, name)?).map(drop)
+            }
+            result => Ok(result?),
+        }
     }
 
     /// Writes a file of the worker's own, such as `resolution.json`.
@@ -180,6 +208,19 @@ fn create(top: &OwnedFd, name: &ArtifactName) -> io::Result<File> {
     Ok(File::from(file))
 }
 
+/// Gives a file of the worker's the name as well; `false` where the file system cannot do that.
+fn adopt(top: &OwnedFd, name: &ArtifactName, path: &Path) -> io::Result<bool> {
+    let (directory, last) = parent(top, name)?;
+    remove(&directory, last)?;
+    match fs::linkat(fs::CWD, path, &directory, last, AtFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => return Ok(false),
+        Err(errno) => return Err(errno.into()),
+    }
+    fs::chmodat(&directory, last, Mode::from_raw_mode(0o644), AtFlags::empty())?;
+    Ok(true)
+}
+
 /// Removes what has the name, a link itself and not what it points to.
 fn remove(directory: &OwnedFd, last: &str) -> io::Result<()> {
     match fs::unlinkat(directory, last, AtFlags::empty()) {
@@ -235,7 +276,8 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let (_interrupter, interrupts) = channel();
             let patience = Patience::from_now(&interrupts);
-            self.destination.store(&named(name), File::open(path).unwrap(), encoding, &patience)
+            let source = Source::Task(File::open(path).unwrap());
+            self.destination.store(&named(name), source, encoding, &patience)
         }
 
         fn read(&self, name: &str) -> Vec<u8> {
@@ -263,6 +305,20 @@ mod tests {
         assert_eq!(text, "abc");
         place.store("public/b.gz", "as it is", ContentEncoding::Identity).unwrap();
         assert_eq!(place.read("public/b.gz"), b"as it is");
+    }
+
+    #[test]
+    fn a_file_of_the_workers_own_gets_a_second_name_and_the_same_record() {
+        let place = place();
+        let copied = place.store("copied", "log", ContentEncoding::Gzip).unwrap();
+        let path = place.directory.path().join("source");
+        let (_interrupter, interrupts) = channel();
+        let patience = Patience::from_now(&interrupts);
+        let own = Source::Own(path.clone());
+        let adopted = place.destination.store(&named("own"), own, ContentEncoding::Gzip, &patience).unwrap();
+        assert_eq!(adopted, copied);
+        assert_eq!(place.read("own"), b"log");
+        assert_eq!(std::fs::metadata(path).unwrap().nlink(), 2);
     }
 
     #[test]

@@ -46,6 +46,9 @@ const MALFORMED: u8 = 120;
 /// The status of a worker that failed.
 const EXCEPTION: u8 = 122;
 
+/// The file beside the artifacts that says how the run ended.
+const RESOLUTION: &str = "resolution.json";
+
 /// Why there is no run; status and sentence.
 struct Refusal(u8, String);
 
@@ -267,12 +270,15 @@ fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Re
 /// Writes `resolution.json`, and tells the operator what became of the task.
 fn report(resolved: &Resolved, destination: &Destination, events: &Events) {
     let document = &resolved.document;
+    if document.artifacts.iter().any(|artifact| artifact.name.as_str() == RESOLUTION) {
+        warn(events, "the artifact resolution.json gives way to the run's own file of that name");
+    }
     for problem in &resolved.problems {
         warn(events, problem);
     }
     let json = serde_json::to_string_pretty(document).map_err(std::io::Error::from);
     let written = json.and_then(|json| {
-        let name = ArtifactName::new("resolution.json").map_err(std::io::Error::other)?;
+        let name = ArtifactName::new(RESOLUTION).map_err(std::io::Error::other)?;
         destination.write(&name, format!("{json}\n").as_bytes())
     });
     if let Err(error) = written {

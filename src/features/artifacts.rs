@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::{Feature, FeatureRow, Hook, HookError, Link, Stopped, Wishes};
 use crate::artifact::content::{content_encoding, content_type};
-use crate::artifact::{Description, Missing, PublishError};
+use crate::artifact::{Description, Missing, PublishError, Source};
 use crate::queue::ErrorReason;
 use crate::root::{ContainerRoot, Found, Kind, WalkBounds, WalkError, walk};
 use crate::spec::{Bind, BindSource};
@@ -168,7 +168,7 @@ impl Item<'_> {
             Ok(file) => file,
             Err(error) => return Err(self.not_stored(name, &error.to_string(), stopped)),
         };
-        match stopped.publisher.publish_file(description, file).await {
+        match stopped.publisher.publish_file(description, Source::Task(file)).await {
             Ok(()) => Ok(()),
             // The footer says that the task was interrupted; no line about each artifact.
             Err(PublishError::Interrupted) => Err(NotStored),

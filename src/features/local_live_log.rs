@@ -4,7 +4,7 @@
 //! serves the log while the task runs yet: `run` shows it on standard output.
 
 use super::{Feature, FeatureRow, Hook, HookError, Killed, Wishes};
-use crate::artifact::{ContentEncoding, Description, LOG_TYPE};
+use crate::artifact::{ContentEncoding, Description, LOG_TYPE, Source};
 use crate::task::artifact_name::ArtifactName;
 
 /// Its row of the table.
@@ -48,7 +48,7 @@ pub(super) async fn publish_log(name: &ArtifactName, killed: &mut Killed<'_>) ->
         expires: killed.publisher.task_expires(),
     };
     let failed = |why: String| HookError(format!("Error uploading \"{name}\" artifact. {why}"));
-    let file = std::fs::File::open(killed.log).map_err(|error| failed(error.to_string()))?;
-    let published = killed.publisher.publish_file(description, file).await;
+    let log = Source::Own(killed.log.to_owned());
+    let published = killed.publisher.publish_file(description, log).await;
     published.map_err(|error| failed(format!("Failed to {error}")))
 }

@@ -93,7 +93,8 @@ fn the_filter_is_the_runtimes_profile_for_the_kept_capabilities() {
 
 #[test]
 fn a_command_follows_the_entry_point_and_replaces_the_images_command() {
-    let cases: [(&[&str], &[&str], &[&str], Option<&[&str]>); 5] = [
+    type Words = &'static [&'static str];
+    let cases: [(Words, Words, Words, Option<Words>); 5] = [
         (&["/entry"], &["image"], &[], Some(&["/entry", "image"])),
         (&["/entry"], &["image"], &["own", "x"], Some(&["/entry", "own", "x"])),
         (&[], &["image"], &[], Some(&["image"])),

@@ -68,8 +68,15 @@ impl Claimed {
         let no_log = |source| BeginError::Log { path: directories.runs(), source };
         let id = random_id().map_err(no_log)?;
         let directory = RunDirectory::create(directories, &id)?;
-        let log = Spool::create(&directory.log(), worker.config.file.log_bytes()).map_err(no_log)?;
-        let follower = log.follow().map_err(no_log)?;
+        let opened = Spool::create(&directory.log(), worker.config.file.log_bytes())
+            .and_then(|log| log.follow().map(|follower| (log, follower)));
+        let (log, follower) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                directory.remove()?;
+                return Err(no_log(error));
+            }
+        };
         let publisher = Publisher::new(PublisherParts {
             queue: Arc::clone(&worker.queue),
             run: claim.run.clone(),

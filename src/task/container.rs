@@ -23,6 +23,8 @@ pub struct Container {
     monitor: Monitor,
     reports: AsyncFd<OwnedFd>,
     death: AsyncFd<OwnedFd>,
+    /// Its exit status is collected.
+    reaped: bool,
 }
 
 /// What the worker holds of a container from its making to the end of its run.
@@ -69,7 +71,7 @@ impl Container {
         let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().and_then(readable);
         let reports = duplicate(monitor.report_fd()).map_err(ContainerError::Watch)?;
         let death = duplicate(monitor.pidfd()).map_err(ContainerError::Watch)?;
-        Ok(Container { monitor, reports, death })
+        Ok(Container { monitor, reports, death, reaped: false })
     }
 
     /// Waits until the command runs.
@@ -109,25 +111,31 @@ impl Container {
         }
     }
 
-    /// Waits for the monitor's end after its last report, so that no process is left unwaited for.
-    pub async fn reap(mut self) {
-        let ended = self.death.readable();
-        if tokio::time::timeout(UNDO_TIME, ended).await.is_ok_and(|ready| ready.is_ok())
-            && let Err(error) = self.monitor.wait()
-        {
-            // Somebody else has waited for it: it is gone all the same.
-            debug_assert!(error.raw_os_error().is_some());
-        }
+    /// Lets go of the container: its monitor kills what is left, undoes what it did, and ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Container::reap`].
+    pub async fn abandon(&mut self) -> io::Result<()> {
+        self.monitor.abandon();
+        self.reap().await
     }
 
-    /// Lets go of the container: its monitor kills what is left, undoes what it did, and ends.
-    pub async fn abandon(&mut self) {
-        self.monitor.abandon();
-        if let Ok(Ok(_)) = tokio::time::timeout(UNDO_TIME, self.death.readable()).await
-            && let Err(error) = self.monitor.wait()
-        {
-            debug_assert!(error.raw_os_error().is_some());
+    /// Waits for the monitor's end, so that no dead process is left lying about.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::TimedOut`] when it does not end, or what waiting for it says.
+    pub async fn reap(&mut self) -> io::Result<()> {
+        if self.reaped {
+            return Ok(());
         }
+        let ended = tokio::time::timeout(UNDO_TIME, self.death.readable()).await;
+        let ready = ended.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        ready.map(drop)?;
+        self.monitor.wait()?;
+        self.reaped = true;
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<Report, ContainerError> {

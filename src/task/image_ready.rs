@@ -145,16 +145,22 @@ impl ImageReady {
             biased;
             started = container.started() => started,
             _ = interrupts.interrupted() => {
-                container.abandon().await;
+                self.let_go(&mut container).await;
                 return Err(TaskError::interrupted());
             }
         };
         match started {
             Ok(created) => Ok((container, created)),
             Err(error) => {
-                container.abandon().await;
+                self.let_go(&mut container).await;
                 Err(container_failure(&error))
             }
+        }
+    }
+
+    async fn let_go(&self, container: &mut Container) {
+        if let Err(error) = container.abandon().await {
+            self.run.log.error(&format!("Failed to wait for the container's monitor: {error}"));
         }
     }
 }

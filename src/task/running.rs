@@ -77,8 +77,10 @@ impl Running {
         let ending = self.ending().await;
         let end = self.finish(ending).await;
         drain(pumping).await;
-        let Running { run, container, created, lease, .. } = self;
-        container.reap().await;
+        if let Err(error) = self.container.reap().await {
+            self.run.log.error(&format!("Failed to wait for the container's monitor: {error}"));
+        }
+        let Running { run, created, lease, .. } = self;
         let exited = match end {
             Finish::Exited(exited) => Ok(exited),
             Finish::Failed(end) => Err(end),
@@ -164,7 +166,9 @@ impl Running {
         if let Err(error) = self.created.kill() {
             self.run.log.error(&format!("Failed to kill the container's first process: {error}"));
         }
-        self.container.abandon().await;
+        if let Err(error) = self.container.abandon().await {
+            self.run.log.error(&format!("Failed to wait for the container's monitor: {error}"));
+        }
         if let Err(error) = crate::cleanup::undo_containers(&self.run.directory.runtime_state()) {
             self.run.log.error(&format!("Failed to {}", chain(&error)));
         }

@@ -2,7 +2,7 @@
 
 use images::image::Image;
 use images::source::Source;
-use images::store::{PullError, PullErrorKind, PullEvent, StoreError};
+use images::store::{Cancel, PullError, PullErrorKind, PullEvent, PullOptions, StoreError};
 use tokio::task::JoinError;
 
 use super::claimed::Checked;
@@ -147,14 +147,16 @@ async fn bring_image(
         }
     };
     let mut interrupts = interrupts.clone();
-    let pulling = worker.store.pull(source, &worker.pull, &observe);
+    // Each pull has a switch of its own: other runs of this worker go on.
+    let options = PullOptions { cancel: Cancel::default(), ..worker.pull.clone() };
+    let pulling = worker.store.pull(source, &options, &observe);
     tokio::pin!(pulling);
     let result = tokio::select! {
         biased;
         result = &mut pulling => result,
         _ = interrupts.interrupted() => {
             // The pull cleans up after itself before it ends.
-            worker.pull.cancel.cancel();
+            options.cancel.cancel();
             pulling.await
         }
     };

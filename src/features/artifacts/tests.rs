@@ -8,7 +8,7 @@ use super::*;
 use crate::artifact::{Destination, Publisher, PublisherParts};
 use crate::config::ConfigFile;
 use crate::event::Events;
-use crate::features::{Active, Feature, Link, Stopped, Wishes};
+use crate::features::{Active, Link, Stopped, Wishes};
 use crate::queue::{EmbeddedQueue, Queue, StorageType, WorkerIdentity};
 use crate::task::definition::Submission;
 use crate::task::interrupt::channel;
