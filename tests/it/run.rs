@@ -80,7 +80,7 @@ fn entry_point_user_directory_and_environment_are_as_docker_makes_them() {
     let output = run.output();
     let lines: Vec<&str> = output.lines().collect();
     let begin = lines.iter().position(|line| line.starts_with("uid=")).unwrap();
-    assert_eq!(lines[begin], "uid=1000(worker) gid=1000(worker) groups=2000(extra)");
+    assert_eq!(lines[begin], "uid=1000(worker) gid=1000(worker) groups=1000(worker),2000(extra)");
     assert_eq!(lines[begin + 1], "/made/by/the/worker");
     assert_eq!(lines[begin + 2..begin + 4], ["drwxr-xr-x", "drwxr-xr-x"]);
     assert_eq!(lines[begin + 4], "/home/worker payload xterm 0");
