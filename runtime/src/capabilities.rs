@@ -136,6 +136,27 @@ pub fn take_unknown_names(capabilities: &mut Value) -> Vec<String> {
     unknown
 }
 
+/// Takes what the kernel would not grant out of the ambient set of a raw `process.capabilities` object,
+/// and returns it, so that the caller can warn.
+///
+/// An ambient capability has to be permitted and inheritable as well (capabilities(7)). `runc spec`
+/// writes bundles that name some without inheriting any; peers run them with fewer capabilities, and
+/// the OCI specification wants a warning and no failure.
+pub fn take_ambient_without_ground(capabilities: &mut Value) -> Vec<String> {
+    let names = |set: &str| capabilities[set].as_array().cloned().unwrap_or_default();
+    let (permitted, inheritable) = (names("permitted"), names("inheritable"));
+    let mut taken = Vec::new();
+    if let Some(ambient) = capabilities.get_mut("ambient").and_then(Value::as_array_mut) {
+        ambient.retain(|name| {
+            let granted = permitted.contains(name) && inheritable.contains(name);
+            // Anything but text is left for the Spec's own parser to refuse.
+            taken.extend(name.as_str().filter(|_| !granted).map(str::to_owned));
+            granted || !name.is_string()
+        });
+    }
+    taken
+}
+
 /// First half: what is not in the bounding set can never come back, not even by executing a
 /// set-uid or file-capability program.
 ///
@@ -247,5 +268,20 @@ mod tests {
             json!({ "bounding": ["CAP_KILL", "CAP_NEW"], "effective": ["CAP_NEW", "CAP_NEWER", 7] });
         assert_eq!(take_unknown_names(&mut raw), ["CAP_NEW", "CAP_NEWER"]);
         assert_eq!(raw, json!({ "bounding": ["CAP_KILL"], "effective": [7] }));
+    }
+
+    #[test]
+    fn an_ambient_capability_stays_only_if_it_is_permitted_and_inheritable() {
+        let mut raw = json!({
+            "permitted": ["CAP_KILL", "CAP_CHOWN"],
+            "inheritable": ["CAP_KILL", "CAP_FOWNER"],
+            "ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER", 7],
+        });
+        assert_eq!(take_ambient_without_ground(&mut raw), ["CAP_CHOWN", "CAP_FOWNER"]);
+        assert_eq!(raw["ambient"], json!(["CAP_KILL", 7]));
+        for mut without in [json!({ "ambient": ["CAP_KILL"] }), json!({}), json!(7)] {
+            take_ambient_without_ground(&mut without);
+            assert!(without.get("ambient").is_none_or(|ambient| *ambient == json!([])), "{without}");
+        }
     }
 }

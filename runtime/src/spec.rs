@@ -114,6 +114,11 @@ pub fn parse(mut value: Value) -> Result<Loaded, Vec<Finding>> {
             let message = format!("{name} is unknown here and not granted");
             walk.warnings.push(Finding { pointer: "/process/capabilities".into(), message });
         }
+        let taken = capabilities::take_ambient_without_ground(sets).join(", ");
+        if !taken.is_empty() {
+            let message = format!("{taken}: not granted, as what is not permitted and inheritable cannot be");
+            walk.warnings.push(Finding { pointer: "/process/capabilities/ambient".into(), message });
+        }
     }
     match serde_path_to_error::deserialize::<_, Spec>(value) {
         Ok(spec) if walk.errors.is_empty() => Ok(Loaded { spec, warnings: walk.warnings }),
