@@ -33,8 +33,11 @@ impl HostFacts {
     }
 }
 
+/// Room for what is usually read: the kernel writes such files anew at each read.
+const USUAL: usize = 16 << 10;
+
 fn read(path: &'static str) -> Result<String, HostFactsError> {
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(USUAL);
     let read = File::open(path).and_then(|file| file.take(SMALL_FILE_BYTES).read_to_end(&mut text));
     read.map_err(|source| HostFactsError { path, source })?;
     // A mount point need not be UTF-8; one that is not is none of ours.

@@ -2,7 +2,8 @@
 //!
 //! A journal is a file of lines. The first carries the boot id; each further one is an [`UndoStep`] as
 //! a JSON object, appended before the step that it undoes is done. A line without its newline was cut
-//! by a crash *before* its step began, so it is ignored.
+//! by a crash *before* its step began, so it is ignored. Between them may stand *notes*: what its owner
+//! wants to know again later (for a container: which process is its first).
 //!
 //! [`Journal::undo_all`] works backwards and is idempotent: "already gone" is success, so a replay that
 //! is itself killed is simply replayed again. Only when all of it succeeded is the file removed.
@@ -20,6 +21,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cgroup;
 use crate::limits::SMALL_FILE_BYTES;
@@ -94,13 +96,33 @@ struct Header {
     boot: String,
 }
 
+/// A line after the header.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Undo(UndoStep),
+    Note { note: Value },
+}
+
+#[derive(Serialize)]
+struct Note<'a, T> {
+    note: &'a T,
+}
+
+/// What the complete lines of a journal say.
+#[derive(Debug, Default)]
+struct Content {
+    earlier_boot: bool,
+    steps: Vec<UndoStep>,
+    note: Option<Value>,
+}
+
 /// An open journal, and the steps that it holds so far.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: File,
-    steps: Vec<UndoStep>,
-    earlier_boot: bool,
+    content: Content,
 }
 
 impl Journal {
@@ -117,7 +139,7 @@ impl Journal {
             .mode(0o600)
             .open(path)
             .map_err(|source| JournalError::File { call: "create", path: path.to_owned(), source })?;
-        let mut journal = Journal { path: path.to_owned(), file, steps: Vec::new(), earlier_boot: false };
+        let mut journal = Journal { path: path.to_owned(), file, content: Content::default() };
         journal.append(&Header { boot })?;
         Ok(journal)
     }
@@ -132,8 +154,8 @@ impl Journal {
         let file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
         let mut text = String::new();
         (&file).take(SMALL_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
-        let (earlier_boot, steps) = parse(&text, path)?;
-        Ok(Journal { path: path.to_owned(), file, steps, earlier_boot })
+        let content = parse(&text, path)?;
+        Ok(Journal { path: path.to_owned(), file, content })
     }
 
     /// Appends `step`. Call this before the change that it undoes.
@@ -143,13 +165,32 @@ impl Journal {
     /// The line cannot be written: then the change must not be made.
     pub fn record(&mut self, step: &UndoStep) -> Result<(), JournalError> {
         self.append(step)?;
-        self.steps.push(step.clone());
+        self.content.steps.push(step.clone());
         Ok(())
+    }
+
+    /// Appends something to be read again by [`Journal::noted`].
+    ///
+    /// # Errors
+    ///
+    /// The line cannot be written.
+    pub fn note(&mut self, note: &impl Serialize) -> Result<(), JournalError> {
+        self.append(&Note { note })
+    }
+
+    /// The newest note that the file held when it was opened.
+    pub fn noted(&self) -> Option<&Value> {
+        self.content.note.as_ref()
+    }
+
+    /// The journal was written before this boot: what it speaks of has ended.
+    pub fn is_of_an_earlier_boot(&self) -> bool {
+        self.content.earlier_boot
     }
 
     /// The steps that were recorded and not yet undone, oldest first.
     pub fn steps(&self) -> &[UndoStep] {
-        &self.steps
+        &self.content.steps
     }
 
     /// Undoes every step, the newest first, then removes the journal.
@@ -162,13 +203,13 @@ impl Journal {
     pub fn undo_all(&mut self) -> Result<(), UndoError> {
         let mut first_failure = None;
         let mut kept = Vec::new();
-        for step in std::mem::take(&mut self.steps).into_iter().rev() {
+        for step in std::mem::take(&mut self.content.steps).into_iter().rev() {
             if let Err(error) = self.undo(&step) {
                 first_failure.get_or_insert(error);
                 kept.insert(0, step);
             }
         }
-        self.steps = kept;
+        self.content.steps = kept;
         match first_failure {
             Some(error) => Err(error),
             None => Ok(self.remove()?),
@@ -177,7 +218,11 @@ impl Journal {
 
     fn undo(&self, step: &UndoStep) -> Result<(), UndoError> {
         match step {
-            UndoStep::RemoveCgroup { .. } | UndoStep::RemoveEmptyCgroup { .. } if self.earlier_boot => Ok(()),
+            UndoStep::RemoveCgroup { .. } | UndoStep::RemoveEmptyCgroup { .. }
+                if self.content.earlier_boot =>
+            {
+                Ok(())
+            }
             UndoStep::RemoveCgroup { path } => Ok(cgroup::remove(path)?),
             UndoStep::RemoveEmptyCgroup { path } => Ok(cgroup::remove_if_empty(path)?),
             UndoStep::RemoveTree { path } => Ok(remove_tree(path)?),
@@ -202,17 +247,19 @@ impl Journal {
 }
 
 /// Reads complete lines only. An empty journal was cut before its first line, so before any step.
-fn parse(text: &str, path: &Path) -> Result<(bool, Vec<UndoStep>), JournalError> {
+fn parse(text: &str, path: &Path) -> Result<Content, JournalError> {
     let bad = |line: usize, source| JournalError::Line { path: path.to_owned(), line, source };
     let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let Some(first) = lines.next() else { return Ok((false, Vec::new())) };
+    let Some(first) = lines.next() else { return Ok(Content::default()) };
     let header: Header = serde_json::from_str(first).map_err(|source| bad(1, source))?;
-    let earlier_boot = header.boot != current_boot()?;
-    let mut steps = Vec::new();
+    let mut content = Content { earlier_boot: header.boot != current_boot()?, ..Content::default() };
     for (index, line) in lines.enumerate() {
-        steps.push(serde_json::from_str(line).map_err(|source| bad(index + 2, source))?);
+        match serde_json::from_str(line).map_err(|source| bad(index + 2, source))? {
+            Line::Undo(step) => content.steps.push(step),
+            Line::Note { note } => content.note = Some(note),
+        }
     }
-    Ok((earlier_boot, steps))
+    Ok(content)
 }
 
 fn current_boot() -> Result<String, JournalError> {
@@ -247,6 +294,19 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_note_is_read_again_and_undoes_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("journal");
+        let mut journal = Journal::create(&path).unwrap();
+        journal.note(&1).unwrap();
+        journal.record(&tree(&scratch.path().join("never-made"))).unwrap();
+        journal.note(&"two").unwrap();
+        let read = Journal::open(&path).unwrap();
+        assert_eq!((read.noted().unwrap().as_str(), read.steps().len()), (Some("two"), 1));
+        assert!(!read.is_of_an_earlier_boot());
+    }
+
+    #[test]
     fn a_line_cut_by_a_crash_is_ignored_and_a_foreign_line_is_refused() {
         let path = Path::new("/journal");
         let header = format!("{{\"boot\":\"{}\"}}\n", current_boot().unwrap());
@@ -261,7 +321,7 @@ mod tests {
             (format!("{header}{{\"undo\":\"remove-everything\"}}\n"), None),
         ];
         for (text, steps) in cases {
-            assert_eq!(parse(&text, path).ok().map(|(_, steps)| steps.len()), steps, "{text:?}");
+            assert_eq!(parse(&text, path).ok().map(|content| content.steps.len()), steps, "{text:?}");
         }
     }
 

@@ -211,6 +211,10 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
 
     let spawned = |source| LaunchError::Spawn { executable: launch.executable.clone(), source };
     let mut command = command_line(&launch).map_err(spawned)?;
+    // Where this is refused the runtime protects itself, at the cost of a second exec.
+    if let Ok(bind) = self_exec::read_only_bind(&launch.executable) {
+        command.executable(bind);
+    }
     command.map_fd(their_report, REPORT).map_fd(their_lifeline, LIFELINE);
     if let Some(root) = &launch.root {
         command.map_fd(root.try_clone().map_err(spawned)?, ROOT);

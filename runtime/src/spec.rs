@@ -14,6 +14,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::capabilities;
@@ -91,7 +92,7 @@ pub enum LoadError {
 pub fn load(bundle: &Path) -> Result<Loaded, LoadError> {
     let path = bundle.join("config.json");
     let read = |source| LoadError::Read { path: path.clone(), source };
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(64 << 10);
     let file = File::open(&path).map_err(read)?;
     file.take(CONFIG_BYTES + 1).read_to_end(&mut text).map_err(read)?;
     if text.len() as u64 > CONFIG_BYTES {
@@ -120,8 +121,15 @@ pub fn parse(mut value: Value) -> Result<Loaded, Vec<Finding>> {
             walk.warnings.push(Finding { pointer: "/process/capabilities/ambient".into(), message });
         }
     }
+    if let Ok(spec) = Spec::deserialize(&value) {
+        return if walk.errors.is_empty() {
+            Ok(Loaded { spec, warnings: walk.warnings })
+        } else {
+            Err(walk.errors)
+        };
+    }
+    // Once more, and slower, to say where the mistake is.
     match serde_path_to_error::deserialize::<_, Spec>(value) {
-        Ok(spec) if walk.errors.is_empty() => Ok(Loaded { spec, warnings: walk.warnings }),
         Ok(_) => Err(walk.errors),
         Err(error) => {
             let pointer = pointer_of(error.path());

@@ -3,8 +3,7 @@
 //! ```text
 //! <root>/<id>/            made with mkdir(2), which is the claim on the id; locked (flock) by whoever
 //!                         changes the container: the monitor of `run` for as long as it lives
-//!     state.json          written once PID 1 exists
-//!     journal             how the host's changes are undone
+//!     journal             how the host's changes are undone; once PID 1 exists, a note says which it is
 //!     start.sock          only between `create` and `start`: PID 1 listens on it
 //! ```
 //!
@@ -13,9 +12,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -25,7 +24,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerIdError};
-use crate::journal::{UndoError, remove_tree};
+use crate::journal::{Journal, JournalError, UndoError, remove_tree};
 use crate::limits::SMALL_FILE_BYTES;
 
 /// The version of the OCI runtime specification that `state` answers by.
@@ -40,7 +39,7 @@ pub struct ContainerDirectory {
     directory: Option<OwnedFd>,
 }
 
-/// The content of `state.json`.
+/// The note in a container's journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
@@ -116,8 +115,11 @@ pub enum StateError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// `state.json` is not ours.
-    #[error("read {}: it was not written by this program", path.display())]
+    /// The journal cannot be written or read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal's note is not a container's.
+    #[error("read the state in {}: it was not written by this program", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -226,38 +228,24 @@ impl ContainerDirectory {
         self.path.join("start.sock")
     }
 
-    /// Writes `state.json`, all of it or nothing.
-    ///
-    /// # Errors
-    ///
-    /// The disk is full, or the kernel refused.
-    pub fn write(&self, state: &State) -> Result<(), StateError> {
-        let (path, new) = (self.path.join("state.json"), self.path.join("state.json.new"));
-        let text = serde_json::to_vec(state)
-            .map_err(|source| StateError::Malformed { path: path.clone(), source })?;
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new);
-        file.and_then(|mut file| file.write_all(&text)).map_err(StateError::kernel("write", &new))?;
-        std::fs::rename(&new, &path).map_err(StateError::kernel("write", &path))
-    }
-
     /// What is known of the container now.
     ///
     /// # Errors
     ///
-    /// `state.json` cannot be read or is not ours.
+    /// The journal cannot be read or is not ours.
     pub fn look(&self) -> Result<Known, StateError> {
-        let path = self.path.join("state.json");
-        let mut text = Vec::new();
-        match File::open(&path).and_then(|file| file.take(SMALL_FILE_BYTES).read_to_end(&mut text)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Known { state: None, status: Status::Creating, init: None });
+        let creating = Known { state: None, status: Status::Creating, init: None };
+        let path = self.journal();
+        let journal = match Journal::open(&path) {
+            Ok(journal) => journal,
+            Err(JournalError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(creating);
             }
-            Err(source) => return Err(StateError::kernel("read", &path)(source)),
-        }
-        let state: State =
-            serde_json::from_slice(&text).map_err(|source| StateError::Malformed { path, source })?;
-        let init = living(state.pid, state.start_time);
+            Err(error) => return Err(error.into()),
+        };
+        let Some(note) = journal.noted() else { return Ok(creating) };
+        let state = State::deserialize(note).map_err(|source| StateError::Malformed { path, source })?;
+        let init = if journal.is_of_an_earlier_boot() { None } else { living(state.pid, state.start_time) };
         let status = match &init {
             None => Status::Stopped,
             Some(_) if self.start_socket().exists() => Status::Created,
@@ -272,7 +260,11 @@ impl ContainerDirectory {
     ///
     /// Something in it cannot be removed.
     pub fn remove(self) -> Result<(), StateError> {
-        Ok(remove_tree(&self.path).map_err(UndoError::from)?)
+        // Once the journal is undone there is usually nothing in it.
+        match std::fs::remove_dir(&self.path) {
+            Ok(()) => Ok(()),
+            Err(_) => Ok(remove_tree(&self.path).map_err(UndoError::from)?),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::plan::mount_options::BindDepth;
 use crate::plan::{Kind, Step};
 use crate::rootfs::Root;
 use crate::rootfs::mount::{MountError, clone_descriptor, clone_path};
-use crate::state::{State, StateError, Status};
+use crate::state::{State, Status};
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
 use crate::sys::wait;
 
@@ -95,7 +95,7 @@ pub(super) enum StepError {
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error(transparent)]
-    State(#[from] StateError),
+    Journal(#[from] JournalError),
     #[error("look at the new process")]
     Process(#[source] io::Error),
 }
@@ -241,7 +241,7 @@ impl<'a> Host<'a> {
     fn write_state(&mut self, pid: i32) -> Result<(), StepError> {
         let Container { directory, bundle, spec, .. } = &*self.container;
         let state = State::new(directory.id(), pid, bundle, spec).map_err(StepError::Process)?;
-        directory.write(&state)?;
+        self.journal.note(&state)?;
         self.state = Some(state);
         Ok(())
     }

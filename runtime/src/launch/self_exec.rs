@@ -9,11 +9,12 @@
 //! variable or argument can make believe it.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use nix::fcntl::AtFlags;
 use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
@@ -23,6 +24,9 @@ use crate::plan::mount_options::attr;
 use crate::sys::mount::{MountAttr, Reach, mount_setattr};
 
 const OWN: &str = "/proc/self/exe";
+
+/// What `ps` shows: 15 bytes is all that the kernel keeps.
+const NAME: &CStr = c"docker-worker-r";
 
 /// The runtime could not protect its executable, and does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +44,10 @@ pub struct SelfExecError {
 pub fn protect() -> Result<(), SelfExecError> {
     let failed = |call| move |source: io::Error| SelfExecError { call, source };
     if is_protected().map_err(failed("look at /proc/self/exe"))? {
-        return Ok(());
+        // Executed by descriptor it is called by that descriptor's number (before Linux 6.14).
+        return rustix::thread::set_name(NAME).map_err(|errno| failed("name the process")(errno.into()));
     }
-    let copy = match read_only_bind() {
+    let copy = match read_only_bind(Path::new(OWN)) {
         Ok(bind) => bind,
         Err(_) => sealed_copy().map_err(failed("copy it to a sealed memfd"))?,
     };
@@ -59,8 +64,14 @@ fn is_protected() -> io::Result<bool> {
     Ok(rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
 }
 
-fn read_only_bind() -> io::Result<OwnedFd> {
-    let tree = open_tree(CWD, OWN, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+/// A copy of `executable` that cannot be written, for a process that starts it: it then has no reason to
+/// execute itself again.
+///
+/// # Errors
+///
+/// The kernel's answer; `EPERM` without CAP_SYS_ADMIN.
+pub(crate) fn read_only_bind(executable: &Path) -> io::Result<OwnedFd> {
+    let tree = open_tree(CWD, executable, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
     let attributes = MountAttr {
         set: attr::RDONLY | attr::NOSUID | attr::NODEV,
         propagation: libc::MS_PRIVATE,

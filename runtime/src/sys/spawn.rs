@@ -21,6 +21,8 @@ use super::clone3::{Forked, fork};
 #[derive(Debug)]
 pub struct Command {
     program: CString,
+    /// If set, this is executed, and `program` is only its name.
+    executable: Option<OwnedFd>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
     mapped: Vec<(OwnedFd, RawFd)>,
@@ -34,7 +36,19 @@ impl Command {
     /// The path holds a NUL.
     pub fn new(program: &Path) -> io::Result<Command> {
         let program = CString::new(program.as_os_str().as_bytes())?;
-        Ok(Command { arguments: vec![program.clone()], program, environment: Vec::new(), mapped: Vec::new() })
+        Ok(Command {
+            arguments: vec![program.clone()],
+            program,
+            executable: None,
+            environment: Vec::new(),
+            mapped: Vec::new(),
+        })
+    }
+
+    /// Executes what `executable` holds instead of what is found at the program's path.
+    pub fn executable(&mut self, executable: OwnedFd) -> &mut Command {
+        self.executable = Some(executable);
+        self
     }
 
     /// Replaces all arguments, the name that the program sees itself called by included.
@@ -109,6 +123,8 @@ pub fn spawn(command: &Command) -> io::Result<OwnedFd> {
 /// All that the child needs, allocated before the fork.
 struct Prepared {
     program: *const libc::c_char,
+    /// To be executed if there is one; parked as the others are.
+    executable: Option<OwnedFd>,
     arguments: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
     /// Sources, all numbered above every target, so that no mapping overwrites a source.
@@ -122,11 +138,15 @@ impl Prepared {
         let above = command.mapped.iter().map(|(_, target)| target + 1).fold(3, RawFd::max);
         let mut prepared = Prepared {
             program: command.program.as_ptr(),
+            executable: None,
             arguments: pointers(&command.arguments),
             environment: pointers(&command.environment),
             mapped: Vec::new(),
             above,
         };
+        if let Some(executable) = &command.executable {
+            prepared.executable = Some(prepared.park(executable.as_fd())?);
+        }
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         for stream in 0..3 {
             prepared.mapped.push((prepared.park(null.as_fd())?, stream));
@@ -163,9 +183,17 @@ impl Prepared {
                 return failed();
             }
         }
-        // SAFETY: all pointers point into strings of the `Command` that the caller of `spawn` still
-        // borrows; both arrays end with a null pointer.
-        unsafe { libc::execve(self.program, self.arguments.as_ptr(), self.environment.as_ptr()) };
+        let (arguments, environment) = (self.arguments.as_ptr(), self.environment.as_ptr());
+        match &self.executable {
+            // SAFETY: all pointers point into strings of the `Command` that the caller of `spawn` still
+            // borrows; both arrays end with a null pointer.
+            None => unsafe { libc::execve(self.program, arguments, environment) },
+            Some(executable) => {
+                let (fd, path) = (executable.as_raw_fd(), c"".as_ptr());
+                // SAFETY: as above; the empty path with its flag stands for the descriptor itself.
+                unsafe { libc::execveat(fd, path, arguments.cast(), environment.cast(), libc::AT_EMPTY_PATH) }
+            }
+        };
         failed()
     }
 }
