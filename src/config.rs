@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use images::registry::{Access, HostRules, Scheme};
 use serde::Deserialize;
 
 use crate::spec::resources::{DEFAULT_PIDS, DEFAULT_SHM_BYTES};
@@ -98,6 +99,8 @@ pub struct ConfigFile {
     pub limits: LimitSettings,
     /// When the disk is too full to start.
     pub capacity_management: CapacityManagement,
+    /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
+    pub registries: BTreeMap<String, RegistrySettings>,
 }
 
 /// Whether tasks may use a feature.
@@ -134,6 +137,14 @@ pub struct LimitSettings {
     pub memory: Option<u64>,
     /// Processes and threads of one task.
     pub pids: Option<u32>,
+}
+
+/// How one registry is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RegistrySettings {
+    /// In the clear, without TLS.
+    pub plain_http: bool,
 }
 
 /// The `capacityManagement` section.
@@ -233,6 +244,16 @@ impl ConfigFile {
         self.capacity_management.diskspace_threshold.unwrap_or(DEFAULT_FREE_BYTES)
     }
 
+    /// Which registries the operator's commands may speak to, and how.
+    pub fn registry_access(&self) -> Access {
+        let mut access = Access::operator();
+        for (host, settings) in &self.registries {
+            let scheme = if settings.plain_http { Scheme::Http } else { Scheme::Https };
+            access.hosts.insert(host.clone(), HostRules { scheme, ..HostRules::default() });
+        }
+        access
+    }
+
     /// What one container may use.
     pub fn container_limits(&self) -> crate::spec::Limits {
         crate::spec::Limits {
@@ -282,6 +303,7 @@ mod tests {
     #[test]
     fn known_keys_take_effect() {
         let text = "provisionerId: p\nworkerType: w\nlimits: {log: 100, memory: 5, pids: 7}\n\
+            registries: {\"plain:5000\": {plainHttp: true}}\n\
             features: {bulkLog: {enabled: false}}\ncache: {volumeCachePath: /c}\n\
             artifacts: {skipCompressionExtensions: [.x]}\n";
         let file = ConfigFile::parse(text).unwrap();
@@ -289,6 +311,7 @@ mod tests {
         assert_eq!(file.log_bytes(), 100);
         assert_eq!(file.container_limits().memory_bytes, Some(5));
         assert_eq!(file.container_limits().pids, Some(7));
+        assert_eq!(file.registry_access().hosts["plain:5000"].scheme, Scheme::Http);
         assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));
         assert!(file.skips_compression("a.x") && !file.skips_compression("a.gz"));
     }

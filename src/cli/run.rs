@@ -12,7 +12,6 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use images::registry::Access;
 use images::store::{PullOptions, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -249,7 +248,7 @@ fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Re
     let store = Store::open(&config.directories.images()).map_err(|error| unfit(&error))?;
     let caches = Caches::open(&config.directories.caches()).map_err(|error| unfit(&error))?;
     let host = host::part(facts, config.file.container_limits());
-    let mut pull = PullOptions::new(Access::operator());
+    let mut pull = PullOptions::new(config.file.registry_access());
     // What the operator wants to have free is kept free by a pull as well, and no more.
     pull.limits.free_disk_bytes = config.file.free_bytes();
     pull.limits.free_disk_percent = 0;

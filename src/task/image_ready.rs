@@ -48,16 +48,15 @@ impl ImageReady {
     ///
     /// The run goes straight to its resolution.
     pub async fn start(mut self) -> Result<Running, Box<Resolving>> {
-        let spec = match self.write_bundle() {
-            Ok(()) => Ok(()),
-            Err(error) => Err(bundle_failure(&error)),
-        };
-        if let Err(error) = spec {
-            let end = self.run.fail(error);
-            return Err(Resolving::without_container(self.run, end));
-        }
         // The clock of maxRunTime runs from before the container is made; the pull does not count.
-        let deadline = Deadline::after(self.payload.max_run_time);
+        let prepared = self.write_bundle().and_then(|()| Ok(Deadline::after(self.payload.max_run_time)?));
+        let deadline = match prepared {
+            Ok(deadline) => deadline,
+            Err(error) => {
+                let end = self.run.fail(bundle_failure(&error));
+                return Err(Resolving::without_container(self.run, end));
+            }
+        };
         self.run.log.info(log::TASK_STARTING);
         match self.launch().await {
             Ok((container, created)) => {

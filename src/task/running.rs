@@ -77,14 +77,12 @@ impl Running {
         let ending = self.ending().await;
         let end = self.finish(ending).await;
         drain(pumping).await;
+        // After what the task printed: the lines about its end are the last ones.
+        let exited = end.map_err(|error| self.run.fail(error));
         if let Err(error) = self.container.reap().await {
             self.run.log.error(&format!("Failed to wait for the container's monitor: {error}"));
         }
         let Running { run, created, lease, .. } = self;
-        let exited = match end {
-            Finish::Exited(exited) => Ok(exited),
-            Finish::Failed(end) => Err(end),
-        };
         Resolving::of_container(run, Finished { held: Held { created, _lease: lease }, exited })
     }
 
@@ -117,7 +115,8 @@ impl Running {
             biased;
             exited = self.container.exited() => Ending::Itself(exited),
             _ = interrupts.interrupted() => Ending::Interrupted,
-            () = passed(&self.deadline) => {
+            // A timer that cannot be waited for counts as passed: no task runs without its limit.
+            _ = self.deadline.passed() => {
                 self.run.interrupter.interrupt(Interrupt::MaxRunTime);
                 Ending::Interrupted
             }
@@ -131,21 +130,16 @@ impl Running {
     }
 
     /// Sees to it that no process is left.
-    async fn finish(&mut self, ending: Ending) -> Finish {
-        match ending {
-            Ending::Itself(Ok(exited)) => Finish::Exited(exited),
-            Ending::Itself(Err(error)) => Finish::Failed(self.lost(&error).await),
-            Ending::Interrupted => match self.kill().await {
-                Ok(exited) => Finish::Exited(exited),
-                Err(error) => Finish::Failed(self.lost(&error).await),
-            },
-            Ending::Aborted(error) => {
-                let end = self.run.fail(error);
-                match self.kill().await {
-                    Ok(_) => Finish::Failed(end),
-                    Err(error) => Finish::Failed(self.lost(&error).await),
-                }
-            }
+    async fn finish(&mut self, ending: Ending) -> Result<Exited, TaskError> {
+        let (ended, abort) = match ending {
+            Ending::Itself(ended) => (ended, None),
+            Ending::Interrupted => (self.kill().await, None),
+            Ending::Aborted(error) => (self.kill().await, Some(error)),
+        };
+        match (ended, abort) {
+            (Ok(exited), None) => Ok(exited),
+            (Ok(_), Some(error)) => Err(error),
+            (Err(error), _) => Err(self.lost(&error).await),
         }
     }
 
@@ -159,33 +153,19 @@ impl Running {
     }
 
     /// The monitor is gone or does not answer: what it held is undone by what it wrote down.
-    async fn lost(&mut self, error: &ContainerError) -> End {
-        self.run
-            .log
-            .error(&format!("The worker lost control of the task's container: failed to {}", chain(error)));
+    async fn lost(&mut self, error: &ContainerError) -> TaskError {
+        let text = format!("The worker lost control of the task's container: failed to {}", chain(error));
+        let mut lost = TaskError::new(End::WorkerFault, text);
         if let Err(error) = self.created.kill() {
-            self.run.log.error(&format!("Failed to kill the container's first process: {error}"));
+            lost = lost.and(format!("Failed to kill the container's first process: {error}"));
         }
         if let Err(error) = self.container.abandon().await {
-            self.run.log.error(&format!("Failed to wait for the container's monitor: {error}"));
+            lost = lost.and(format!("Failed to wait for the container's monitor: {error}"));
         }
         if let Err(error) = crate::cleanup::undo_containers(&self.run.directory.runtime_state()) {
-            self.run.log.error(&format!("Failed to {}", chain(&error)));
+            lost = lost.and(format!("Failed to {}", chain(&error)));
         }
-        End::WorkerFault
-    }
-}
-
-enum Finish {
-    Exited(Exited),
-    Failed(End),
-}
-
-/// Never returns without a timer: the task then runs without a limit, and the log says nothing of
-/// one.
-async fn passed(deadline: &Deadline) {
-    if deadline.passed().await.is_err() {
-        std::future::pending::<()>().await;
+        lost
     }
 }
 

@@ -15,40 +15,37 @@ use crate::readiness::readable;
 /// A point in the future.
 #[derive(Debug)]
 pub struct Deadline {
-    timer: io::Result<AsyncFd<OwnedFd>>,
+    timer: AsyncFd<OwnedFd>,
 }
 
 impl Deadline {
-    /// `duration` from now. Inside a tokio runtime only.
-    pub fn after(duration: Duration) -> Deadline {
-        Deadline { timer: start(duration) }
+    /// `duration` from now, which is more than nothing. Inside a tokio runtime only.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no timer.
+    pub fn after(duration: Duration) -> io::Result<Deadline> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
+        let once = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec {
+                tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(duration.subsec_nanos()),
+            },
+        };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once)?;
+        Ok(Deadline { timer: readable(timer)? })
     }
 
     /// Waits for it.
     ///
     /// # Errors
     ///
-    /// When the kernel had no timer.
+    /// When it cannot be waited for.
     pub async fn passed(&self) -> io::Result<()> {
-        match &self.timer {
-            Ok(timer) => timer.readable().await.map(drop),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-        }
+        self.timer.readable().await.map(drop)
     }
-}
-
-fn start(duration: Duration) -> io::Result<AsyncFd<OwnedFd>> {
-    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-    let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
-    let once = Itimerspec {
-        it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-        it_value: Timespec {
-            tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(duration.subsec_nanos()),
-        },
-    };
-    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once)?;
-    readable(timer)
 }
 
 #[cfg(test)]
@@ -57,8 +54,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_deadline_passes_when_its_time_has_come_and_not_before() {
-        let long = Deadline::after(Duration::from_secs(3_000_000));
-        let short = Deadline::after(Duration::from_millis(5));
+        let long = Deadline::after(Duration::from_secs(3_000_000)).unwrap();
+        let short = Deadline::after(Duration::from_millis(5)).unwrap();
         tokio::select! {
             result = long.passed() => panic!("{result:?}"),
             result = short.passed() => result.unwrap(),
