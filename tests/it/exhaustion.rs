@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Run, Worker, busybox_image, shell_payload};
+use crate::support::{Run, SmallDisk, Worker, busybox_image, shell_payload};
 
 const CONFIG: &str = "
 limits: {memory: 67108864, pids: 64, log: 1000000}
@@ -83,4 +83,20 @@ fn s62_many_open_files_are_the_tasks_own_trouble() {
     let run: Run = worker.task_with(&shell_payload(&image, script), &["--config", &config]);
     assert!(run.output().contains("opened"), "{run:?}");
     next_task_passes(&worker, &image, "open files");
+}
+
+#[test]
+fn s62_a_task_that_fills_the_disk_is_ended_with_that_reason() {
+    let worker = Worker::new();
+    let disk = SmallDisk::mount(&worker.data(), "160m");
+    let image = worker.image(&busybox_image()).source;
+    let config = worker.fresh("config").with_extension("yml");
+    fs::write(&config, "capacityManagement: {diskspaceThreshold: 1000000}\n").unwrap();
+    let options = ["--config", config.to_str().unwrap()];
+    let payload = shell_payload(&image, "dd if=/dev/zero of=/big bs=1M; sleep 60; echo still here");
+    let run = worker.task_with(&payload, &options);
+    assert!(run.status != 0 && run.words().contains("disk is full"), "{run:?}");
+    assert!(!run.log.contains("still here") && run.took < Duration::from_secs(15), "{run:?}");
+    worker.task_with(&shell_payload(&image, "true"), &options).expect(0, "the task after a full disk");
+    drop(disk);
 }

@@ -7,8 +7,8 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use crate::support::{
-    Canary, Compression, Image, Layer, Registry, Run, ScriptedServer, Worker, busybox_image, dir, file,
-    sha256, shell_payload, symlink, tar, tool,
+    Canary, Compression, Image, Layer, Registry, Run, ScriptedServer, SmallDisk, Worker, busybox_image, dir,
+    file, sha256, shell_payload, symlink, tar, tool,
 };
 
 /// The exit status of an image that is not to be had.
@@ -211,9 +211,7 @@ fn a_command_that_cannot_start_has_the_status_a_shell_would_give() {
 #[test]
 fn a_full_disk_is_one_sentence_and_the_disk_is_as_before() {
     let worker = Worker::new();
-    let disk = worker.data();
-    fs::create_dir_all(&disk).unwrap();
-    let mounted = Tmpfs::mount(&disk, "110m");
+    let mounted = SmallDisk::mount(&worker.data(), "110m");
     let config = worker.fresh("config").with_extension("yml");
     fs::write(&config, "capacityManagement: {diskspaceThreshold: 1000000}\n").unwrap();
     let options = ["--config", config.to_str().unwrap(), "--image"];
@@ -226,23 +224,4 @@ fn a_full_disk_is_one_sentence_and_the_disk_is_as_before() {
     assert!(run.words().contains("space") || run.words().contains("full"), "{run:?}");
     worker.run_with(&[&options[..], &[&small.source]].concat(), &["true"]).expect(0, "a smaller image");
     drop(mounted); // It could not be unmounted if a loop device or a mount still held it.
-}
-
-/// A small file system, gone with the value.
-struct Tmpfs<'a>(&'a std::path::Path);
-
-impl Tmpfs<'_> {
-    fn mount<'a>(at: &'a std::path::Path, size: &str) -> Tmpfs<'a> {
-        tool(
-            "mount",
-            &["-t", "tmpfs", "-o", &format!("size={size}"), "docker-worker-test", at.to_str().unwrap()],
-        );
-        Tmpfs(at)
-    }
-}
-
-impl Drop for Tmpfs<'_> {
-    fn drop(&mut self) {
-        tool("umount", &[self.0.to_str().unwrap()]);
-    }
 }

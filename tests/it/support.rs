@@ -10,6 +10,7 @@ mod process;
 mod registry;
 mod scratch;
 mod scripted_server;
+mod small_disk;
 mod worker;
 
 pub use canary::Canary;
@@ -23,4 +24,5 @@ pub use process::{Finished, finish, tool};
 pub use registry::Registry;
 pub use scratch::Scratch;
 pub use scripted_server::ScriptedServer;
+pub use small_disk::SmallDisk;
 pub use worker::{Run, Worker, runtime_executable, shell_payload};
