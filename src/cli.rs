@@ -11,6 +11,7 @@ pub mod run;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -106,8 +107,15 @@ fn absolute(path: OsString) -> PathBuf {
 
 /// One sentence on standard error, and a status.
 pub(crate) fn complain(status: u8, sentence: &str) -> ExitCode {
-    eprintln!("docker-worker: {sentence}");
+    say(sentence);
     ExitCode::from(status)
+}
+
+/// One sentence on standard error.
+pub(crate) fn say(sentence: &str) {
+    if writeln!(io::stderr(), "docker-worker: {sentence}").is_err() {
+        // Nobody reads it: no reason to do anything else than with a reader.
+    }
 }
 
 /// What the parser says about wrong use, in one line with its hint; help and version as asked for.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{FAILED, HOST_UNFIT, complain};
+use super::{FAILED, HOST_UNFIT, complain, say};
 use crate::cleanup::clean_up;
 use crate::config::Config;
 use crate::task::error::chain;
@@ -23,13 +23,13 @@ pub fn main(_options: &CleanupArguments, config: &Config) -> ExitCode {
         Err(error) => return complain(FAILED, &format!("failed to {}", chain(&error))),
     };
     for id in &sweep.removed {
-        eprintln!("docker-worker: removed what was left of container {id}");
+        say(&format!("removed what was left of container {id}"));
     }
     for (id, error) in &sweep.failed {
-        eprintln!("docker-worker: container {id}: failed to {}", chain(error));
+        say(&format!("container {id}: failed to {}", chain(error)));
     }
     if !sweep.alive.is_empty() {
-        eprintln!("docker-worker: left {} running container(s) alone", sweep.alive.len());
+        say(&format!("left {} running container(s) alone", sweep.alive.len()));
     }
     if sweep.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }

@@ -6,7 +6,7 @@ mod elf;
 mod image;
 mod scenes;
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -82,7 +82,10 @@ fn show(directory: &Path, config: &Config) -> Result<(), Stop> {
     image::write(&directory.join("image.tar"))
         .map_err(|error| Stop::Sentence(HOST_UNFIT, format!("failed to {}", chain(&error))))?;
     std::fs::write(directory.join("demo.yml"), CONFIG)?;
-    println!("The image is made of this host's own tools: no network is used. Each scene is one task.");
+    writeln!(
+        io::stdout(),
+        "The image is made of this host's own tools: no network is used. Each scene is one task."
+    )?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(play(directory, &own.directories))
 }
@@ -92,7 +95,7 @@ async fn play(directory: &Path, places: &Directories) -> Result<(), Stop> {
     let mut terminations = signal(SignalKind::terminate())?;
     let mut surprises = Vec::new();
     for (number, scene) in SCENES.iter().enumerate() {
-        println!("\n── {}. {}: {}", number + 1, scene.title, scene.remark);
+        writeln!(io::stdout(), "\n── {}. {}: {}", number + 1, scene.title, scene.remark)?;
         let mut task = command(scene, directory, places)?.spawn()?;
         // A task is interrupted by the same key; the demo waits for it to end cleanly.
         let status = tokio::select! {
@@ -101,13 +104,13 @@ async fn play(directory: &Path, places: &Directories) -> Result<(), Stop> {
             _ = terminations.recv() => { stop(&mut task).await?; return Err(Stop::Interrupted) }
         };
         let status = status.code().unwrap_or(-1);
-        println!("   exit status {status}{}", artifacts(scene, directory)?);
+        writeln!(io::stdout(), "   exit status {status}{}", artifacts(scene, directory)?)?;
         if status != scene.status {
             surprises.push(format!("\"{}\" gave {status} instead of {}", scene.title, scene.status));
         }
     }
     if surprises.is_empty() {
-        println!("\nAll scenes went as they should; nothing of them is left on this host.");
+        writeln!(io::stdout(), "\nAll scenes went as they should; nothing of them is left on this host.")?;
         return Ok(());
     }
     Err(Stop::Sentence(FAILED, format!("not as it should be: {}", surprises.join(", "))))
@@ -136,11 +139,11 @@ fn command(scene: &Scene, directory: &Path, places: &Directories) -> io::Result<
     match &scene.task {
         Task::Script(script) => {
             let options: String = scene.options.iter().map(|option| format!("{option} ")).collect();
-            println!("   docker-worker run {options}--image … -- sh -c '{script}'\n");
+            writeln!(io::stdout(), "   docker-worker run {options}--image … -- sh -c '{script}'\n")?;
             command.args(["--", "sh", "-c", script]);
         }
         Task::Payload(payload) => {
-            println!("   docker-worker run task.json, which is {payload}\n");
+            writeln!(io::stdout(), "   docker-worker run task.json, which is {payload}\n")?;
             let file = directory.join("task.json");
             std::fs::write(&file, payload)?;
             command.arg(file);

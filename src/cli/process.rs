@@ -31,6 +31,7 @@ pub fn set_up() -> Result<(), SetUpError> {
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).map_err(|errno| SetUpError::CoreDumps(errno.into()))?;
+    raise_open_files();
     let failed = |error: io::Error| SetUpError::Namespace(error);
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| failed(errno.into()))?;
     // What is mounted here stays here, and what the host mounts does not reach running tasks.
@@ -40,4 +41,14 @@ pub fn set_up() -> Result<(), SetUpError> {
         // Without CAP_SYS_RESOURCE the worker is as likely to be ended as any other process.
     }
     Ok(())
+}
+
+/// An image of many layers takes a descriptor for each while it is mounted; the usual soft limit is
+/// for programs that use select(2).
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
+        // Raising the soft limit to the hard one is always allowed; without it the old one holds.
+    }
 }

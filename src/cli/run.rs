@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::options::{Network, RunArguments};
 use self::progress::{Audience, observer};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, complain, process};
+use super::{FAILED, HOST_UNFIT, WRONG_USE, complain, process, say};
 use crate::artifact::Destination;
 use crate::cache::Caches;
 use crate::cleanup::clean_up;
@@ -61,7 +61,6 @@ impl Refusal {
 struct Order {
     task_id: TaskId,
     submitted: Submitted,
-    destination: Destination,
     events: Events,
     audience: Audience,
 }
@@ -80,13 +79,13 @@ fn run(options: RunArguments, config: Config) -> Result<u8, Refusal> {
     let facts = Facts::gather(&config);
     host::require(&facts).map_err(|unfit| Refusal(HOST_UNFIT, unfit.to_string()))?;
     // With the operator's umask: it is their directory.
-    let order = Order { destination: destination(&options)?, ..order };
+    let destination = destination(&options)?;
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Refusal(HOST_UNFIT, format!("failed to start: {error}")))?;
-    let status = runtime.block_on(carry_out_order(order, config, &facts));
+    let status = runtime.block_on(carry_out_order(order, destination, config, &facts));
     // A copy to standard output that nobody reads must not keep the process.
     runtime.shutdown_background();
     status
@@ -115,8 +114,7 @@ fn order(options: &RunArguments) -> Result<Order, Refusal> {
         .map_err(|error| Refusal::because(MALFORMED, &error))?;
     let (events, audience) =
         if options.json { (Events::json(), Audience::Nobody) } else { (Events::none(), Audience::People) };
-    let destination = Destination::Nowhere;
-    let order = Order { task_id, submitted, destination, events, audience };
+    let order = Order { task_id, submitted, events, audience };
     order.announce(options);
     Ok(order)
 }
@@ -151,12 +149,17 @@ fn warn(events: &Events, message: &str) {
     if events.is_on() {
         events.emit(&Event::Warning { message });
     } else {
-        eprintln!("docker-worker: {message}");
+        say(message);
     }
 }
 
-async fn carry_out_order(order: Order, config: Config, facts: &Facts) -> Result<u8, Refusal> {
-    let Order { task_id, submitted, destination, events, audience } = order;
+async fn carry_out_order(
+    order: Order,
+    destination: Destination,
+    config: Config,
+    facts: &Facts,
+) -> Result<u8, Refusal> {
+    let Order { task_id, submitted, events, audience } = order;
     recover(&config, &events)?;
     let (interrupter, interrupts) = channel();
     listen(interrupter.clone())

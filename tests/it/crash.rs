@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::support::{Worker, busybox_image, finish, tool};
+use crate::support::{Run, Worker, busybox_image, finish, tool};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -57,6 +57,23 @@ fn s47_the_next_run_cleans_up_by_itself() {
     finish(child, Duration::from_secs(30));
     worker.run(&image, &["true"]).expect(0, "the next run");
     worker.assert_nothing_left("after the next run");
+}
+
+#[test]
+fn a_monitor_that_dies_makes_an_internal_error_and_takes_its_container_along() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let script = "trap '' TERM HUP; sleep 1000 & echo up; sleep 1000";
+    let (child, artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
+    pause(Duration::from_millis(500), &child);
+    let containers = containers(&worker);
+    kill(&worker, &child, Victim::Monitor);
+    let run = Run::collect(finish(child, Duration::from_secs(30)), artifacts).expect(122, "no monitor");
+    assert_eq!(run.resolution["reason"], "internal-error", "{run:?}");
+    assert!(run.log.contains("lost control of the task's container"), "{}", run.log);
+    assert!(!run.artifact("public/logs/live.log").is_empty());
+    worker.assert_nothing_left("after the monitor's death");
+    assert_no_groups(&containers, "after the monitor's death");
 }
 
 /// Waits until the time has passed or the process has ended.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use images::store::PullEvent;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::cli::say;
 use crate::task::run::PullObserver;
 
 /// The form of a layer's bar.
@@ -37,10 +38,10 @@ pub fn observer(audience: Audience) -> PullObserver {
 fn print(event: &PullEvent) {
     match event {
         PullEvent::LayerStarted { id, total_bytes } => {
-            eprintln!("docker-worker: layer {id}: downloading {total_bytes} bytes");
+            say(&format!("layer {id}: downloading {total_bytes} bytes"));
         }
         PullEvent::LayerDone { id, took } => {
-            eprintln!("docker-worker: layer {id}: done in {:.1} s", took.as_secs_f64());
+            say(&format!("layer {id}: done in {:.1} s", took.as_secs_f64()));
         }
         PullEvent::LayerProgress { .. } | PullEvent::Status(_) => {}
     }
