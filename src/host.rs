@@ -85,9 +85,11 @@ pub fn require(facts: &Facts) -> Result<(), Unfit> {
 /// What runs have to know of this host.
 pub fn part(facts: &Facts, limits: crate::spec::Limits) -> HostPart {
     let mut notices = Vec::new();
-    if !facts.has_apparmor {
-        notices.push("isolation: this host has no AppArmor; the task runs without a profile".to_owned());
-    }
+    notices.push(if facts.has_apparmor {
+        "isolation: this version does not use AppArmor yet; the task runs without a profile".to_owned()
+    } else {
+        "isolation: this host has no AppArmor; the task runs without a profile".to_owned()
+    });
     for clamped in process::clamped(&facts.ceilings) {
         notices.push(format!(
             "limit {}: {} instead of {}, as this host does not let the worker set more (CAP_SYS_RESOURCE)",
@@ -206,7 +208,11 @@ fn seccomp(facts: &Facts) -> Item {
 }
 
 fn apparmor(facts: &Facts) -> Item {
-    let found = if facts.has_apparmor { "enabled" } else { "not enabled: tasks run without a profile" };
+    let found = if facts.has_apparmor {
+        "enabled; this version does not use it yet, so tasks run without a profile"
+    } else {
+        "not enabled: tasks run without a profile"
+    };
     item(
         "AppArmor",
         useful(facts.has_apparmor),
