@@ -111,12 +111,7 @@ pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<Containe
     let process = process::check(spec, &mut findings);
     child.extend(process.and_then(process::terminal).map(ChildStep::OpenTerminal));
     child.extend(closing_steps(spec, &mut findings));
-    child.extend(
-        process
-            .map(|process| process::steps(process, filter.as_ref().map(Filter::instructions)))
-            .into_iter()
-            .flatten(),
-    );
+    child.extend(process.iter().flat_map(|process| process::steps(spec, process, filter.as_ref())));
     let mut host = cgroup_steps(&cgroups);
     host.extend(host_steps(&choices, &mounts, root_path, spec));
     match findings.0 {
@@ -264,9 +259,6 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
                 findings.add("/linux/rootfsPropagation", format!("{text:?} is not a kind of propagation"))
             }
         }
-    }
-    if hooks::has(spec, Stage::StartContainer) {
-        steps.push(ChildStep::Hooks { stage: Stage::StartContainer });
     }
     steps
 }

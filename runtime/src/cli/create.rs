@@ -33,7 +33,7 @@ struct Request {
 /// `run`: the container's whole life.
 pub(super) fn run(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
     let request = parse(arguments)?;
-    protect()?;
+    protect(&request)?;
     let taken = |number: Option<i32>| number.map(descriptors::take).transpose();
     let bad = |error| Problem::because("take a descriptor over", &error);
     let outlet = Outlet {
@@ -62,7 +62,7 @@ pub(super) fn create(global: &Global, arguments: lexopt::Parser) -> Result<u8, P
     if request.detach || request.report_fd.is_some() || request.lifeline_fd.is_some() {
         return Err(Problem::Usage("--detach, --report-fd and --lifeline-fd belong to run".into()));
     }
-    protect()?;
+    protect(&request)?;
     let root = request.root_fd.map(descriptors::take).transpose();
     let root = root.map_err(|error| Problem::because("take a descriptor over", &error))?;
     create_detached(global, request, root).map(|_| 0)
@@ -94,7 +94,12 @@ fn detach(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<u8
     super::start::start_created(global, &id)
 }
 
-fn protect() -> Result<(), Problem> {
+/// The first thing that is done, while no descriptor of our own is open.
+fn protect(request: &Request) -> Result<(), Problem> {
+    if let Some(missing) = descriptors::first_missing(2 + request.options.preserve_fds) {
+        let count = request.options.preserve_fds;
+        return Err(Problem::Usage(format!("--preserve-fds {count}: descriptor {missing} is not open")));
+    }
     self_exec::protect().map_err(|error| Problem::Failed(format!("failed to {}", execute::sentence(&error))))
 }
 

@@ -181,6 +181,12 @@ fn check_users(spec: &Spec, choices: &Choices, findings: &mut Findings) {
         }
         _ => {}
     }
+    // A process in a user namespace of its own may not enter what belongs to the host's.
+    let foreign = choices.joined().find(|(kind, _)| choices.is_new(Kind::User) && *kind != Kind::Pid);
+    if let Some((kind, _)) = foreign {
+        let message = format!("joining a {kind} namespace from a new user namespace is not there yet");
+        findings.add("/linux/namespaces", message);
+    }
 }
 
 fn check_names(spec: &Spec, choices: &Choices, findings: &mut Findings) {

@@ -7,6 +7,8 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::{ChildStep, Findings, list};
 use crate::capabilities::CapabilitySets;
+use crate::hooks::{self, Stage};
+use crate::seccomp::Filter;
 
 /// User, groups and umask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +114,7 @@ pub(super) fn terminal(process: &Process) -> Option<Terminal> {
 
 /// The steps from the pivot to the command, in the order that `security.md` gives for the privilege drop:
 /// each comes as late as what it forbids allows.
-pub(super) fn steps(process: &Process, filter_instructions: Option<usize>) -> Vec<ChildStep> {
+pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> Vec<ChildStep> {
     let sets = process.capabilities().as_ref().map(CapabilitySets::from_spec).unwrap_or_default();
     let identity = identity(process);
     let mut steps = vec![
@@ -133,7 +135,11 @@ pub(super) fn steps(process: &Process, filter_instructions: Option<usize>) -> Ve
         environment: list(process.env().as_ref()).to_vec(),
     }));
     steps.push(ChildStep::Ready);
-    let filter = filter_instructions.map(|instructions| ChildStep::Seccomp { instructions });
+    if hooks::has(spec, Stage::StartContainer) {
+        // Part of `start`, for which a created container waits in the step before.
+        steps.push(ChildStep::Hooks { stage: Stage::StartContainer });
+    }
+    let filter = filter.map(|filter| ChildStep::Seccomp { instructions: filter.instructions() });
     if process.no_new_privileges().unwrap_or(false) {
         steps.push(ChildStep::NoNewPrivileges);
         steps.push(ChildStep::Capabilities(sets));

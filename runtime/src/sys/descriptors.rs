@@ -34,6 +34,13 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The first of the descriptors 3 … `last` that is not open. One that the caller promised and did not open
+/// would be taken by a file of our own, and that would be passed on in its place.
+pub fn first_missing(last: u32) -> Option<i32> {
+    // SAFETY: plain numbers; a number that is not open answers EBADF.
+    (3..=last.cast_signed()).find(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } == -1)
+}
+
 /// Lets the descriptors 3 … `last` through the coming execve(2). Those that are not open are skipped.
 pub fn keep_over_exec_to(last: u32) {
     for number in 3..=last.cast_signed() {

@@ -8,12 +8,26 @@
 
 #[path = "../support/bundle.rs"]
 mod bundle;
+#[path = "../support/busybox.rs"]
+mod busybox;
 #[path = "../support/groups.rs"]
 mod groups;
 #[path = "../support/probe.rs"]
 mod probe;
 
 mod inside;
+
+// Whole containers, whose first process is forked into its group here.
+#[path = "../it/crash.rs"]
+mod crash;
+#[path = "../it/filesystem.rs"]
+mod filesystem;
+#[path = "../it/launch.rs"]
+mod launch;
+#[path = "../it/lifecycle.rs"]
+mod lifecycle;
+#[path = "../it/terminal.rs"]
+mod terminal;
 
 #[test]
 fn a_pids_limit_stops_a_fork_bomb() {

@@ -31,6 +31,9 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     check("/linux/cgroupsPath", json!("/../../x"), &["/linux/cgroupsPath"]);
     check("/linux/namespaces", json!([{ "type": "pid" }]), &["/linux/namespaces", "/hostname"]);
     check("/linux/namespaces", json!([{ "type": "galaxy" }]), &["/linux/namespaces/0/type"]);
+    let mixed =
+        json!([{ "type": "mount" }, { "type": "user" }, { "type": "uts" }, { "type": "ipc", "path": "/x" }]);
+    check("/linux/namespaces", mixed, &["joining a ipc namespace", "/linux/uidMappings"]);
     check("/linux/sysctl", json!({ "kernel.core_pattern": "|/x" }), &["kernel.core_pattern"]);
     check("/linux/sysctl", json!({ "net/../kernel/core_pattern": "x" }), &["core_pattern"]);
     check("/linux/rootfsPropagation", json!("sideways"), &["sideways"]);

@@ -243,3 +243,19 @@ fn commands_that_are_not_there_yet_are_refused_by_name() {
     assert_eq!(bundle.tell(&["frobnicate"]).status, 2);
     assert_eq!(bundle.tell(&["run", "../x"]).status, 2);
 }
+
+#[test]
+fn only_the_descriptors_that_were_promised_are_passed_on() {
+    let bundle = Bundle::new(&["ls", "/proc/self/fd"]);
+    let ran = bundle.tell(&["run", "--preserve-fds", "200", &bundle.id]);
+    assert_eq!(ran.status, 2, "{ran:?}");
+    assert!(ran.stderr.contains("is not open"), "{ran:?}");
+    // The shell opens 3 and 5; of these only 3 is passed on.
+    let mut shell = std::process::Command::new("/bin/sh");
+    let run = bundle.command(&["run", "--preserve-fds", "1", &bundle.id]);
+    shell.arg("-c").arg("exec \"$@\" 3</dev/null 5</dev/null").arg("sh").arg(run.get_program());
+    let output = shell.args(run.get_args()).current_dir(bundle.path("")).output().unwrap();
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"], "4 is ls's own");
+    bundle.assert_nothing_left();
+}

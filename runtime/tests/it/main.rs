@@ -18,6 +18,7 @@ mod probe;
 mod cgroup;
 mod crash;
 mod filesystem;
+mod golden;
 mod hostile_spec;
 mod inside;
 mod launch;

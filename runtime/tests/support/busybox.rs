@@ -126,8 +126,9 @@ impl Bundle {
             // One that has ended (Z, X) waits for its adopted parent, which is not ours to hurry.
             let stat = read("stat");
             let has_ended = stat.contains(") Z ") || stat.contains(") X ");
-            let is_ours = read("cgroup").contains(&self.id) && !has_ended;
-            left.extend(is_ours.then_some(stat));
+            let groups = read("cgroup");
+            let is_ours = groups.lines().any(|line| line.split('/').any(|part| part == self.id));
+            left.extend((is_ours && !has_ended).then_some(stat));
         }
         left
     }
