@@ -254,7 +254,7 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
         linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|text| !text.is_empty())
     {
         match Propagation::parse(text) {
-            Some((propagation, reach)) => steps.push(ChildStep::RootPropagation { propagation, reach }),
+            Some((propagation, depth)) => steps.push(ChildStep::RootPropagation { propagation, depth }),
             None => {
                 findings.add("/linux/rootfsPropagation", format!("{text:?} is not a kind of propagation"))
             }

@@ -68,8 +68,9 @@ pub(super) enum ChildError {
     NoAppArmor { profile: String },
     #[error("change to the working directory {}: {why}", path.display())]
     WorkingDirectory { path: PathBuf, why: &'static str, source: io::Error },
-    #[error("find the command {command:?}: it is neither a path nor in a directory of PATH ({path:?})")]
-    CommandNotFound { command: String, path: String },
+    // The words are those that docker and podman look for in what a runtime says.
+    #[error("find the command {command:?}: {why}")]
+    CommandNotFound { command: String, why: String },
     #[error("execute {command:?}")]
     CommandNotExecutable { command: String, source: io::Error },
     #[error(transparent)]
@@ -199,9 +200,9 @@ impl Child<'_> {
                     sys::mount::mount_setattr(root, sys::mount::Reach::One, &change),
                 )
             }
-            ChildStep::RootPropagation { propagation, reach } => call(
+            ChildStep::RootPropagation { propagation, depth } => call(
                 "set the propagation of the root",
-                mount::propagate(self.root()?.as_fd(), *propagation, *reach),
+                mount::propagate(self.root()?.as_fd(), *propagation, *depth),
             ),
             ChildStep::Rlimit(limit) => Ok(rlimits::apply(limit)?),
             other => self.perform_for_process(other),

@@ -17,7 +17,7 @@ use crate::hooks::{self, HookError, Stage};
 use crate::journal::{Journal, JournalError, UndoError};
 use crate::launch::messages::ChildMessage;
 use crate::launch::{Failed, FailureKind};
-use crate::plan::mount_options::BindDepth;
+use crate::plan::mount_options::Depth;
 use crate::plan::{Kind, Step};
 use crate::rootfs::Root;
 use crate::rootfs::mount::{MountError, clone_descriptor, clone_path};
@@ -132,7 +132,7 @@ impl<'a> Host<'a> {
             Step::CloneRoot { path } => self.clone_root(path),
             Step::CloneBind { mount, source, depth } => self.clone_bind(*mount, source, *depth),
             Step::CloneCgroups => self.clone_cgroups(),
-            Step::Fork { namespaces } => self.fork(*namespaces),
+            Step::Fork { namespaces } => self.fork(namespaces),
             Step::MapUsers { users, groups } => self.map_users(users, groups),
             // The child says when it has come to this point: `monitor` runs them then.
             Step::Hooks { .. } => Ok(()),
@@ -164,15 +164,15 @@ impl<'a> Host<'a> {
     fn clone_root(&mut self, path: &Path) -> Result<(), StepError> {
         let tree = match &self.container.root {
             Some(root) => {
-                clone_descriptor(root.as_fd(), BindDepth::Recursive).map_err(StepError::RootDescriptor)?
+                clone_descriptor(root.as_fd(), Depth::Recursive).map_err(StepError::RootDescriptor)?
             }
-            None => clone_path(&self.container.bundle.join(path), BindDepth::Recursive)?,
+            None => clone_path(&self.container.bundle.join(path), Depth::Recursive)?,
         };
         self.held.root = Some(Root::new(tree));
         Ok(())
     }
 
-    fn clone_bind(&mut self, mount: usize, source: &Path, depth: BindDepth) -> Result<(), StepError> {
+    fn clone_bind(&mut self, mount: usize, source: &Path, depth: Depth) -> Result<(), StepError> {
         // A relative source is relative to the bundle (config.md, "Mounts").
         let tree = clone_path(&self.container.bundle.join(source), depth)?;
         self.held.binds.insert(mount, tree);
@@ -181,18 +181,18 @@ impl<'a> Host<'a> {
 
     fn clone_cgroups(&mut self) -> Result<(), StepError> {
         for (mount, group) in self.container.plan.cgroups.mounts().into_iter().zip(&self.groups) {
-            let tree = clone_descriptor(group.directory(), BindDepth::One)
+            let tree = clone_descriptor(group.directory(), Depth::One)
                 .map_err(|source| MountError::Source { path: group.group.directory(), source })?;
             self.held.cgroups.push((mount, tree));
         }
         Ok(())
     }
 
-    fn fork(&mut self, namespaces: Namespaces) -> Result<(), StepError> {
+    fn fork(&mut self, namespaces: &[Kind]) -> Result<(), StepError> {
         let failed = |call| move |source: io::Error| StepError::Fork { call, source };
         let alone = SingleThreaded::witness().map_err(failed("count threads"))?;
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        let close = SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, close, None)
             .map_err(|errno| failed("socketpair")(errno.into()))?;
         if self.gate == Gate::Closed {
             self.held.start = Some(
@@ -201,7 +201,8 @@ impl<'a> Host<'a> {
             );
         }
         let own_pids = self.enter_pid_namespace().map_err(failed("join the pid namespace"))?;
-        let forked = clone3(&alone, namespaces, self.unified_group()).map_err(failed("clone3"))?;
+        let flags = namespaces.iter().fold(Namespaces::default(), |set, kind| set.with(flag(*kind)));
+        let forked = clone3(&alone, flags, self.unified_group()).map_err(failed("clone3"))?;
         match forked {
             Forked::Child => {
                 drop(ours);
@@ -296,6 +297,19 @@ impl<'a> Host<'a> {
         let usage = cgroup::usage(&self.groups);
         self.groups.clear();
         Finished { usage, undone: self.journal.undo_all() }
+    }
+}
+
+/// `CLONE_NEW*` of linux/sched.h.
+fn flag(kind: Kind) -> libc::c_int {
+    match kind {
+        Kind::User => libc::CLONE_NEWUSER,
+        Kind::Mount => libc::CLONE_NEWNS,
+        Kind::Pid => libc::CLONE_NEWPID,
+        Kind::Network => libc::CLONE_NEWNET,
+        Kind::Ipc => libc::CLONE_NEWIPC,
+        Kind::Uts => libc::CLONE_NEWUTS,
+        Kind::Cgroup => libc::CLONE_NEWCGROUP,
     }
 }
 

@@ -4,8 +4,6 @@
 
 use std::fmt;
 
-use crate::sys::mount::Reach;
-
 /// `MOUNT_ATTR_*` of linux/mount.h.
 pub mod attr {
     /// No writing.
@@ -85,8 +83,8 @@ pub enum Propagation {
 
 impl Propagation {
     /// As options spell it: `rslave` for the tree.
-    pub fn spelled(self, reach: Reach) -> String {
-        let recursive = if reach == Reach::Tree { "r" } else { "" };
+    pub fn spelled(self, depth: Depth) -> String {
+        let recursive = if depth == Depth::Recursive { "r" } else { "" };
         format!("{recursive}{}", self.name())
     }
 
@@ -100,22 +98,22 @@ impl Propagation {
     }
 
     /// Reads `private` (this mount) or `rprivate` (the tree), and so on.
-    pub fn parse(text: &str) -> Option<(Propagation, Reach)> {
+    pub fn parse(text: &str) -> Option<(Propagation, Depth)> {
         let all = [Propagation::Private, Propagation::Slave, Propagation::Shared, Propagation::Unbindable];
         all.into_iter().find_map(|propagation| match text.strip_suffix(propagation.name()) {
-            Some("") => Some((propagation, Reach::One)),
-            Some("r") => Some((propagation, Reach::Tree)),
+            Some("") => Some((propagation, Depth::One)),
+            Some("r") => Some((propagation, Depth::Recursive)),
             _ => None,
         })
     }
 }
 
-/// How a bind takes its source.
+/// How far a bind or a change reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BindDepth {
-    /// The mount at the source only.
+pub enum Depth {
+    /// The mount itself.
     One,
-    /// With the mounts below it.
+    /// It and the mounts below it.
     Recursive,
 }
 
@@ -123,13 +121,13 @@ pub enum BindDepth {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// `bind` or `rbind` among them.
-    pub bind: Option<BindDepth>,
+    pub bind: Option<Depth>,
     /// For this mount.
     pub attributes: Attributes,
     /// For this mount and those below it (`rro`, `rnosuid`, …).
     pub recursive: Attributes,
     /// If asked for; private otherwise.
-    pub propagation: Option<(Propagation, Reach)>,
+    pub propagation: Option<(Propagation, Depth)>,
     /// For the file system: `size=64m`, `newinstance`.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -169,8 +167,8 @@ impl Options {
             self.propagation = Some(propagation);
         } else {
             match option {
-                "bind" => self.bind = Some(BindDepth::One),
-                "rbind" => self.bind = Some(BindDepth::Recursive),
+                "bind" => self.bind = Some(Depth::One),
+                "rbind" => self.bind = Some(Depth::Recursive),
                 "defaults" | "async" | "loud" | "nomand" | "norelatime" | "noiversion" | "nolazytime" => {}
                 "silent" | "mand" | "iversion" | "lazytime" | "sync" | "dirsync" => {
                     self.data.push((option.to_owned(), None));
@@ -238,9 +236,9 @@ mod tests {
     #[test]
     fn recursive_options_are_kept_apart_and_bind_is_not_taken_for_one() {
         let parsed = parse(&["rbind", "rro", "ro", "rslave"]).unwrap();
-        assert_eq!(parsed.bind, Some(BindDepth::Recursive));
+        assert_eq!(parsed.bind, Some(Depth::Recursive));
         assert_eq!(parsed.recursive.set, attr::RDONLY);
-        assert_eq!(parsed.propagation, Some((Propagation::Slave, Reach::Tree)));
+        assert_eq!(parsed.propagation, Some((Propagation::Slave, Depth::Recursive)));
     }
 
     #[test]

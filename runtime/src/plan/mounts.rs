@@ -5,10 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Mount as SpecMount, Spec};
 
-use super::mount_options::{self, Attributes, BindDepth, Options, Propagation};
+use super::mount_options::{self, Attributes, Depth, Options, Propagation};
 use super::{Findings, list};
 use crate::limits::MOUNTS;
-use crate::sys::mount::Reach;
 
 /// One mount inside the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub struct Mount {
     /// Attributes of this mount and those below it.
     pub recursive: Attributes,
     /// Where its mount events go, and those of mounts below it.
-    pub propagation: Option<(Propagation, Reach)>,
+    pub propagation: Option<(Propagation, Depth)>,
 }
 
 /// What a mount shows.
@@ -56,8 +55,8 @@ impl fmt::Display for Mount {
         if !self.recursive.is_empty() {
             write!(out, " below {}", self.recursive)?;
         }
-        if let Some((propagation, reach)) = self.propagation {
-            write!(out, " {}", propagation.spelled(reach))?;
+        if let Some((propagation, depth)) = self.propagation {
+            write!(out, " {}", propagation.spelled(depth))?;
         }
         if let MountKind::FileSystem { data, .. } = &self.kind {
             for (key, value) in data {
@@ -77,7 +76,7 @@ impl fmt::Display for Mount {
 pub(super) struct Source {
     pub mount: usize,
     pub path: PathBuf,
-    pub depth: BindDepth,
+    pub depth: Depth,
 }
 
 /// The Spec's mounts in order, and the sources of its binds.
@@ -133,7 +132,7 @@ impl Mounts {
         let Listed { index, mount } = listed;
         let kind = match (options.bind, mount.typ().as_deref()) {
             (Some(depth), _) => self.add_bind(listed, &target, depth, findings),
-            (None, Some("bind")) => self.add_bind(listed, &target, BindDepth::One, findings),
+            (None, Some("bind")) => self.add_bind(listed, &target, Depth::One, findings),
             (None, Some("cgroup" | "cgroup2")) => MountKind::Cgroup,
             (None, Some(name)) if !name.is_empty() => MountKind::FileSystem {
                 name: name.to_owned(),
@@ -155,7 +154,7 @@ impl Mounts {
         &mut self,
         listed: Listed<'_>,
         target: &Path,
-        depth: BindDepth,
+        depth: Depth,
         findings: &mut Findings,
     ) -> MountKind {
         let Listed { index, mount } = listed;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{Findings, list};
-use crate::sys::clone3::Namespaces;
 
 /// A kind of namespace that this runtime handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,34 +24,6 @@ pub enum Kind {
     Uts,
     /// Control group root.
     Cgroup,
-}
-
-impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::User, Kind::Mount, Kind::Pid, Kind::Network, Kind::Ipc, Kind::Uts, Kind::Cgroup];
-
-    /// Its `CLONE_NEW*` flag.
-    pub fn flag(self) -> libc::c_int {
-        match self {
-            Kind::User => libc::CLONE_NEWUSER,
-            Kind::Mount => libc::CLONE_NEWNS,
-            Kind::Pid => libc::CLONE_NEWPID,
-            Kind::Network => libc::CLONE_NEWNET,
-            Kind::Ipc => libc::CLONE_NEWIPC,
-            Kind::Uts => libc::CLONE_NEWUTS,
-            Kind::Cgroup => libc::CLONE_NEWCGROUP,
-        }
-    }
-
-    /// The kinds in `namespaces`, as the Spec names them.
-    pub fn list(namespaces: Namespaces) -> String {
-        let names: Vec<_> = Kind::ALL
-            .iter()
-            .filter(|kind| namespaces.bits() & u64::from(kind.flag().cast_unsigned()) != 0)
-            .map(Kind::to_string)
-            .collect();
-        names.join(",")
-    }
 }
 
 impl fmt::Display for Kind {
@@ -98,9 +69,11 @@ impl Choices {
 
     /// What clone3(2) makes. The cgroup namespace is left to [`super::ChildStep::UnshareCgroups`]: it is
     /// rooted in the groups of its maker, and those of v1 are entered after the fork.
-    pub fn for_fork(&self) -> Namespaces {
+    pub fn for_fork(&self) -> Vec<Kind> {
         let new = self.0.iter().filter(|(kind, choice)| *choice == Choice::New && *kind != Kind::Cgroup);
-        new.fold(Namespaces::default(), |flags, (kind, _)| flags.with(kind.flag()))
+        let mut kinds: Vec<Kind> = new.map(|(kind, _)| *kind).collect();
+        kinds.sort();
+        kinds
     }
 
     pub fn joined(&self) -> impl Iterator<Item = (Kind, &PathBuf)> {

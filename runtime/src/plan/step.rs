@@ -9,15 +9,13 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxIdMapping, PosixRlimit};
 
 use super::devices::Device;
-use super::mount_options::{Attributes, BindDepth, Propagation};
+use super::mount_options::{Attributes, Depth, Propagation};
 use super::mounts::Mount;
 use super::namespaces::Kind;
 use super::process::{Executable, Identity, Terminal};
 use crate::capabilities::CapabilitySets;
 use crate::cgroup::Setting;
 use crate::hooks::Stage;
-use crate::sys::clone3::Namespaces;
-use crate::sys::mount::Reach;
 
 /// What the monitor does, in the host's namespaces. Steps are undone in reverse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,14 +55,14 @@ pub enum Step {
         /// The path on the host.
         source: PathBuf,
         /// With or without the mounts below.
-        depth: BindDepth,
+        depth: Depth,
     },
     /// Makes copies of the control group directories for the container's view of them.
     CloneCgroups,
     /// Starts PID 1.
     Fork {
         /// New namespaces of the process.
-        namespaces: Namespaces,
+        namespaces: Vec<Kind>,
     },
     /// Writes the user namespace's maps.
     MapUsers {
@@ -195,7 +193,7 @@ pub enum ChildStep {
         /// How.
         propagation: Propagation,
         /// Of the root only, or of all mounts below as well.
-        reach: Reach,
+        depth: Depth,
     },
     /// A session of its own, with the pty as its controlling terminal if there is one.
     NewSession,
@@ -242,14 +240,17 @@ impl fmt::Display for Step {
             Step::AttachDeviceRules => write!(out, "cgroup.devices"),
             Step::OpenNamespace { kind, path } => write!(out, "namespace.open {kind} {}", path.display()),
             Step::CloneRoot { path } => write!(out, "root.clone {}", path.display()),
-            Step::CloneBind { source, depth: BindDepth::One, .. } => {
+            Step::CloneBind { source, depth: Depth::One, .. } => {
                 write!(out, "bind.clone {}", source.display())
             }
             Step::CloneBind { source, .. } => {
                 write!(out, "bind.clone {} with mounts below", source.display())
             }
             Step::CloneCgroups => write!(out, "cgroup.clone"),
-            Step::Fork { namespaces } => write!(out, "fork {}", Kind::list(*namespaces)),
+            Step::Fork { namespaces } => {
+                let names: Vec<_> = namespaces.iter().map(Kind::to_string).collect();
+                write!(out, "fork {}", names.join(","))
+            }
             Step::MapUsers { users, groups } => {
                 write!(out, "users.map")?;
                 mappings(out, "uid", users)?;
@@ -291,8 +292,8 @@ impl fmt::Display for ChildStep {
             ChildStep::Mask { path } => write!(out, "mask {}", path.display()),
             ChildStep::ReadOnlyPath { path } => write!(out, "read-only {}", path.display()),
             ChildStep::RootAttributes { attributes } => write!(out, "root.attributes {attributes}"),
-            ChildStep::RootPropagation { propagation, reach } => {
-                write!(out, "root.propagation {}", propagation.spelled(*reach))
+            ChildStep::RootPropagation { propagation, depth } => {
+                write!(out, "root.propagation {}", propagation.spelled(*depth))
             }
             other => other.fmt_process(out),
         }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::mount::{MountError, attach_at, clone_path};
 use super::{Links, Root, RootError, Shape};
-use crate::plan::mount_options::BindDepth;
+use crate::plan::mount_options::Depth;
 use crate::plan::{Device, Node};
 
 /// A node or link could not be made.
@@ -137,7 +137,7 @@ impl DeviceError {
 }
 
 fn bind(root: &Root, path: &Path) -> Result<(), DeviceError> {
-    let tree = clone_path(path, BindDepth::One)?;
+    let tree = clone_path(path, Depth::One)?;
     let at = root.find_or_make(path, Shape::File, Links::Refused)?;
     attach_at(tree.as_fd(), at.as_fd()).map_err(DeviceError::kernel("attach a bind on", path))
 }

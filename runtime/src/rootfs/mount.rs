@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 
 use super::{Root, RootError, Shape, links_to, shape_of};
-use crate::plan::mount_options::{BindDepth, Propagation, attr};
+use crate::plan::mount_options::{Depth, Propagation, attr};
 use crate::plan::{Mount, MountKind};
 use crate::sys::mount::{MountAttr, Reach, mount_setattr};
 
@@ -123,7 +123,7 @@ fn log(context: &OwnedFd) -> String {
 /// # Errors
 ///
 /// The kernel's answer.
-pub fn clone_path(path: &Path, depth: BindDepth) -> Result<OwnedFd, MountError> {
+pub fn clone_path(path: &Path, depth: Depth) -> Result<OwnedFd, MountError> {
     clone(CWD, path, depth).map_err(|source| MountError::Source { path: path.to_owned(), source })
 }
 
@@ -132,18 +132,18 @@ pub fn clone_path(path: &Path, depth: BindDepth) -> Result<OwnedFd, MountError> 
 /// # Errors
 ///
 /// The kernel's answer.
-pub fn clone_descriptor(directory: BorrowedFd<'_>, depth: BindDepth) -> io::Result<OwnedFd> {
+pub fn clone_descriptor(directory: BorrowedFd<'_>, depth: Depth) -> io::Result<OwnedFd> {
     clone(directory, Path::new(""), depth)
 }
 
-fn clone(at: BorrowedFd<'_>, path: &Path, depth: BindDepth) -> io::Result<OwnedFd> {
+fn clone(at: BorrowedFd<'_>, path: &Path, depth: Depth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if path.as_os_str().is_empty() {
         flags |= OpenTreeFlags::AT_EMPTY_PATH;
     }
     let reach = match depth {
-        BindDepth::One => Reach::One,
-        BindDepth::Recursive => {
+        Depth::One => Reach::One,
+        Depth::Recursive => {
             flags |= OpenTreeFlags::AT_RECURSIVE;
             Reach::Tree
         }
@@ -199,12 +199,16 @@ pub fn attach_at(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Err
 /// # Errors
 ///
 /// The kernel's answer.
-pub fn propagate(mount: BorrowedFd<'_>, propagation: Propagation, reach: Reach) -> io::Result<()> {
+pub fn propagate(mount: BorrowedFd<'_>, propagation: Propagation, depth: Depth) -> io::Result<()> {
     let propagation = match propagation {
         Propagation::Private => libc::MS_PRIVATE,
         Propagation::Slave => libc::MS_SLAVE,
         Propagation::Shared => libc::MS_SHARED,
         Propagation::Unbindable => libc::MS_UNBINDABLE,
+    };
+    let reach = match depth {
+        Depth::One => Reach::One,
+        Depth::Recursive => Reach::Tree,
     };
     mount_setattr(mount, reach, &MountAttr { propagation, ..MountAttr::default() })
 }

@@ -19,7 +19,8 @@ impl Child<'_> {
     pub(super) fn find_command(&mut self, executable: &Executable) -> Result<(), ChildError> {
         let command = executable.arguments.first().map(String::as_str).unwrap_or_default();
         let found = find(command, executable.search_path())?;
-        self.command = Some(CString::new(found).map_err(|_| not_found(command, ""))?);
+        self.command =
+            Some(CString::new(found).map_err(|_| not_found(command, "its path holds a NUL".into()))?);
         Ok(())
     }
 
@@ -67,7 +68,7 @@ fn find(command: &str, search_path: &str) -> Result<String, ChildError> {
     if command.contains('/') {
         return match executable_at(command) {
             Ok(()) => Ok(command.to_owned()),
-            Err(Errno::NOENT | Errno::NOTDIR) => Err(not_found(command, search_path)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(not_found(command, "no such file or directory".into())),
             Err(errno) => Err(not_executable(command, errno)),
         };
     }
@@ -81,7 +82,8 @@ fn find(command: &str, search_path: &str) -> Result<String, ChildError> {
             Err(errno) => refused = refused.or(Some(errno)),
         }
     }
-    Err(refused.map_or_else(|| not_found(command, search_path), |errno| not_executable(command, errno)))
+    let nowhere = || not_found(command, format!("executable file not found in $PATH ({search_path})"));
+    Err(refused.map_or_else(nowhere, |errno| not_executable(command, errno)))
 }
 
 fn executable_at(path: &str) -> Result<(), Errno> {
@@ -91,8 +93,8 @@ fn executable_at(path: &str) -> Result<(), Errno> {
     accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }
 
-fn not_found(command: &str, path: &str) -> ChildError {
-    ChildError::CommandNotFound { command: command.to_owned(), path: path.to_owned() }
+fn not_found(command: &str, why: String) -> ChildError {
+    ChildError::CommandNotFound { command: command.to_owned(), why }
 }
 
 fn not_executable(command: &str, errno: Errno) -> ChildError {
