@@ -43,7 +43,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::id::ContainerId;
-use crate::sys::spawn::{self, Command};
+use crate::sys::spawn::{self, Command, Session};
 use crate::sys::wait;
 
 pub use crate::sys::wait::Ended;
@@ -215,7 +215,8 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
     if let Ok(bind) = self_exec::read_only_bind(&launch.executable) {
         command.executable(bind);
     }
-    command.map_fd(their_report, REPORT).map_fd(their_lifeline, LIFELINE);
+    // Ctrl-C at the caller's terminal is the caller's to act on: here it would end the container first.
+    command.session(Session::Own).map_fd(their_report, REPORT).map_fd(their_lifeline, LIFELINE);
     if let Some(root) = &launch.root {
         command.map_fd(root.try_clone().map_err(spawned)?, ROOT);
     }

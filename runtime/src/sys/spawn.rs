@@ -26,6 +26,17 @@ pub struct Command {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     mapped: Vec<(OwnedFd, RawFd)>,
+    session: Session,
+}
+
+/// Which session a program starts in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Session {
+    /// The caller's: signals from its terminal reach the program too.
+    #[default]
+    Inherited,
+    /// One of its own, without a terminal.
+    Own,
 }
 
 impl Command {
@@ -42,7 +53,14 @@ impl Command {
             executable: None,
             environment: Vec::new(),
             mapped: Vec::new(),
+            session: Session::default(),
         })
+    }
+
+    /// Starts the program in this session.
+    pub fn session(&mut self, session: Session) -> &mut Command {
+        self.session = session;
+        self
     }
 
     /// Executes what `executable` holds instead of what is found at the program's path.
@@ -130,6 +148,7 @@ struct Prepared {
     /// Sources, all numbered above every target, so that no mapping overwrites a source.
     mapped: Vec<(OwnedFd, RawFd)>,
     above: RawFd,
+    session: Session,
 }
 
 impl Prepared {
@@ -143,6 +162,7 @@ impl Prepared {
             environment: pointers(&command.environment),
             mapped: Vec::new(),
             above,
+            session: command.session,
         };
         if let Some(executable) = &command.executable {
             prepared.executable = Some(prepared.park(executable.as_fd())?);
@@ -173,6 +193,10 @@ impl Prepared {
     /// Returns only on failure, with the error number.
     fn map_and_exec(&self) -> i32 {
         let failed = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        // SAFETY: takes no argument; a forked child leads no process group, so it cannot fail.
+        if self.session == Session::Own && unsafe { libc::setsid() } == -1 {
+            return failed();
+        }
         // SAFETY: plain numbers; marking descriptors close-on-exec does not touch memory.
         if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } != 0 {
             return failed();

@@ -161,6 +161,22 @@ fn the_monitors_end_ends_the_container_and_delete_undoes_the_rest() {
 }
 
 #[test]
+fn a_signal_to_the_callers_process_group_does_not_reach_the_monitor() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    let (mut monitor, init) = running(&bundle);
+    // The number after "Pid:" in the pidfd's description.
+    let description = std::os::fd::AsRawFd::as_raw_fd(&monitor.pidfd());
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{description}")).unwrap();
+    let pid: i32 = text.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    assert_eq!(rustix::process::getsid(Some(pid)).unwrap(), pid);
+    monitor.abandon();
+    wait_for(init.as_fd());
+    exited(&monitor);
+    wait(monitor);
+}
+
+#[test]
 fn killing_the_first_process_ends_the_container() {
     let bundle = Bundle::shell("exec sleep 1000");
     let (monitor, init) = running(&bundle);
