@@ -138,6 +138,15 @@ impl Bundle {
     }
 }
 
+impl Drop for Bundle {
+    /// A test that fails half-way leaves its container to nobody.
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.path("state").join(&self.id).exists() {
+            self.tell(&["delete", "--force", &self.id]);
+        }
+    }
+}
+
 fn ran(output: Output) -> Ran {
     Ran {
         status: output.status.code().unwrap_or(-1),
