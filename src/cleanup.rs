@@ -3,9 +3,11 @@
 //! What a live worker holds is told apart by the lock that its process keeps, so a clean-up is safe
 //! beside running tasks; and it may be repeated, or interrupted and begun again.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
-use runtime::journal::{Journal, UndoError};
+use runtime::journal::{Journal, JournalError, UndoError};
 
 use crate::cache::{CacheError, Caches};
 use crate::config::Directories;
@@ -38,7 +40,7 @@ pub fn clean_up(directories: &Directories) -> Result<Sweep, CleanupError> {
 }
 
 /// Kills what is left of the containers in a runtime's state directory and undoes what their
-/// journals say.
+/// journals say. Waits for a monitor that is still at it: without a worker it undoes everything itself.
 ///
 /// # Errors
 ///
@@ -50,15 +52,24 @@ pub fn undo_containers(state_root: &Path) -> Result<(), UndoError> {
     };
     let mut result = Ok(());
     for entry in entries.flatten() {
-        let journal = entry.path().join(RUNTIME_JOURNAL);
-        if !journal.exists() {
-            continue;
-        }
-        let undone =
-            Journal::open(&journal).map_err(UndoError::from).and_then(|mut journal| journal.undo_all());
+        let undone = undo_container(&entry.path());
         if result.is_ok() {
             result = undone;
         }
     }
     result
+}
+
+fn undo_container(directory: &Path) -> Result<(), UndoError> {
+    // Its monitor holds this lock to its end. Beside it, a step that it takes now would be recorded in a journal that
+    // has been undone already.
+    let _monitor_has_ended = match File::open(directory).and_then(|file| file.lock().map(|()| file)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(JournalError::File { call: "lock", path: directory.to_owned(), source }.into());
+        }
+    };
+    let journal = directory.join(RUNTIME_JOURNAL);
+    if journal.exists() { Ok(Journal::open(&journal)?.undo_all()?) } else { Ok(()) }
 }

@@ -58,7 +58,7 @@ const ROOT: i32 = 5;
 pub struct Launch {
     /// The `docker-worker-runtime` executable.
     pub executable: PathBuf,
-    /// Its state root (`--root`).
+    /// Its state root (`--root`), which exists.
     pub state_root: PathBuf,
     /// The container's id.
     pub id: ContainerId,

@@ -11,7 +11,7 @@
 //! start time, and from then on by a pidfd.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -139,24 +139,15 @@ impl StateError {
 }
 
 impl ContainerDirectory {
-    /// Claims `id` below `root` and locks the new directory.
+    /// Claims `id` below `root`, which exists, and locks the new directory.
     ///
     /// # Errors
     ///
     /// [`StateError::Exists`] if the id is taken.
     pub fn create(root: &Path, id: &ContainerId) -> Result<ContainerDirectory, StateError> {
         let path = root.join(id.as_str());
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700);
-        match builder.create(&path) {
+        match DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                builder
-                    .recursive(true)
-                    .create(root)
-                    .map_err(StateError::kernel("make the directory", root))?;
-                return ContainerDirectory::create(root, id);
-            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(StateError::Exists { id: id.clone() });
             }
@@ -165,6 +156,19 @@ impl ContainerDirectory {
         let directory = ContainerDirectory::open(root, id)?;
         directory.lock()?;
         Ok(directory)
+    }
+
+    /// [`ContainerDirectory::create`], which makes `root` if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn create_with_root(root: &Path, id: &ContainerId) -> Result<ContainerDirectory, StateError> {
+        if !root.exists() {
+            let made = DirBuilder::new().mode(0o700).recursive(true).create(root);
+            made.map_err(StateError::kernel("make the directory", root))?;
+        }
+        ContainerDirectory::create(root, id)
     }
 
     /// Opens the directory of a container that exists.

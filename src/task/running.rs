@@ -160,7 +160,7 @@ impl Running {
             lost = lost.and(format!("Failed to kill the container's first process: {error}"));
         }
         if let Err(error) = self.container.abandon().await {
-            lost = lost.and(format!("Failed to wait for the container's monitor: {error}"));
+            return lost.and(format!("Failed to wait for the container's monitor: {error}"));
         }
         if let Err(error) = crate::cleanup::undo_containers(&self.run.directory.runtime_state()) {
             lost = lost.and(format!("Failed to {}", chain(&error)));

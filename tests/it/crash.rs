@@ -29,17 +29,18 @@ fn s47_a_kill_at_any_point_leaves_nothing_after_cleanup() {
         let (child, artifacts) =
             worker.start_run(&["--image", &image], &["sh", "-c", "sleep 1000 & sleep 1000"]);
         pause(Duration::from_millis(step * 4), &child);
+        let mut containers = containers_of(&worker);
         kill(&worker, &child, victim);
         if victim == Victim::Monitor {
             // Before there is a monitor, nothing was killed, and the task has to be ended in another way.
             end(&child);
         }
         let finished = finish(child, Duration::from_secs(30));
-        let containers = containers(&worker);
-        // The monitor of a killed worker cleans up as well, and may not be done yet.
-        worker.scratch().await_processes(Duration::from_secs(10));
+        containers.extend(containers_of(&worker));
         let cleaned = worker.call(&["cleanup"]);
         assert!(cleaned.status.success(), "{case}: {cleaned:?}; the run: {finished:?}");
+        // The monitor of a killed worker cleans up at the same time, and may not have ended yet.
+        worker.scratch().await_processes(Duration::from_secs(10));
         worker.assert_nothing_left(&case);
         assert_no_groups(&containers, &case);
         fs::remove_dir_all(&artifacts).unwrap_or_default();
@@ -53,10 +54,12 @@ fn s47_the_next_run_cleans_up_by_itself() {
     let image = worker.image(&busybox_image()).source;
     let (child, _) = worker.start_run(&["--image", &image], &["sleep", "1000"]);
     pause(Duration::from_millis(300), &child);
+    let containers = containers_of(&worker);
     kill(&worker, &child, Victim::Both);
     finish(child, Duration::from_secs(30));
     worker.run(&image, &["true"]).expect(0, "the next run");
     worker.assert_nothing_left("after the next run");
+    assert_no_groups(&containers, "after the next run");
 }
 
 #[test]
@@ -66,7 +69,7 @@ fn a_monitor_that_dies_makes_an_internal_error_and_takes_its_container_along() {
     let script = "trap '' TERM HUP; sleep 1000 & echo up; sleep 1000";
     let (child, artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
     pause(Duration::from_millis(500), &child);
-    let containers = containers(&worker);
+    let containers = containers_of(&worker);
     kill(&worker, &child, Victim::Monitor);
     let run = Run::collect(finish(child, Duration::from_secs(30)), artifacts).expect(122, "no monitor");
     assert_eq!(run.resolution["reason"], "internal-error", "{run:?}");
@@ -122,7 +125,7 @@ fn monitors(worker: &Worker) -> Vec<Pid> {
 }
 
 /// The containers that the worker's directories speak of.
-fn containers(worker: &Worker) -> Vec<String> {
+fn containers_of(worker: &Worker) -> Vec<String> {
     let entries = fs::read_dir(worker.run_directory()).into_iter().flatten();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

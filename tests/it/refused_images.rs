@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{
     Canary, Compression, Image, Layer, Registry, Run, ScriptedServer, SmallDisk, Worker, busybox_image, dir,
-    file, sha256, shell_payload, symlink, tar, tool,
+    file, sha256, shell_payload, symlink, tar,
 };
 
 /// The exit status of an image that is not to be had.

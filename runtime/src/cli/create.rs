@@ -123,7 +123,13 @@ fn prepare(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<C
     let facts = HostFacts::gather()
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Host, &error)))?;
     let plan = plan::plan(&id, &loaded.spec, &facts).map_err(|error| spec_fault(&error))?;
-    let directory = ContainerDirectory::create(&global.root, &id)
+    // A worker removes its state root when it cleans up after another that was killed: a monitor of that one, which is
+    // still on its way to here, must not bring it back.
+    let claim = match request.lifeline_fd {
+        Some(_) => ContainerDirectory::create,
+        None => ContainerDirectory::create_with_root,
+    };
+    let directory = claim(&global.root, &id)
         .map_err(|error| Problem::NotStarted(execute::failure("state", FailureKind::Host, &error)))?;
     Ok(Container { directory, bundle, spec: loaded.spec, plan, root, options: request.options })
 }

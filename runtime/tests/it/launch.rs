@@ -19,6 +19,7 @@ fn wait_for(fd: BorrowedFd<'_>) {
 
 fn start(bundle: &Bundle, root: Option<OwnedFd>) -> Monitor {
     drop(bundle.command(&[])); // Writes config.json.
+    std::fs::create_dir_all(bundle.path("state")).unwrap();
     launch(Launch {
         executable: PathBuf::from(env!("CARGO_BIN_EXE_docker-worker-runtime")),
         state_root: bundle.path("state"),
