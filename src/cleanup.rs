@@ -11,6 +11,7 @@ use runtime::journal::{Journal, JournalError, UndoError};
 
 use crate::cache::{CacheError, Caches};
 use crate::config::Directories;
+use crate::net::tables::TablesError;
 use crate::run_directory::{self, RunDirectoryError, Sweep};
 
 /// The name of the runtime's journal in a container's state directory.
@@ -22,6 +23,9 @@ pub enum CleanupError {
     /// The places of containers cannot be looked through.
     #[error(transparent)]
     Directories(#[from] RunDirectoryError),
+    /// The tables of the tasks' network are still there.
+    #[error(transparent)]
+    Network(#[from] TablesError),
     /// The caches cannot be looked through.
     #[error(transparent)]
     Caches(#[from] CacheError),
@@ -34,6 +38,7 @@ pub enum CleanupError {
 /// [`CleanupError`] when a place cannot be looked through at all; what resists is in the [`Sweep`].
 pub fn clean_up(directories: &Directories) -> Result<Sweep, CleanupError> {
     let sweep = run_directory::sweep(directories)?;
+    crate::net::sweep(&directories.run)?;
     // Opening the caches removes those that were left in use.
     Caches::open(&directories.caches())?;
     Ok(sweep)

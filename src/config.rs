@@ -4,11 +4,13 @@
 //! does nothing is refused by name, so that nobody relies on it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use images::registry::{Access, HostRules, Scheme};
 use serde::Deserialize;
 
+use crate::net::addresses::{AddressRange, DEFAULT_RANGE};
 use crate::spec::resources::{DEFAULT_PIDS, DEFAULT_SHM_BYTES};
 
 /// Largest configuration file in bytes.
@@ -97,6 +99,8 @@ pub struct ConfigFile {
     pub cache: CacheSettings,
     /// What one task may use.
     pub limits: LimitSettings,
+    /// What tasks' network is like.
+    pub network: NetworkSettings,
     /// When the disk is too full to start.
     pub capacity_management: CapacityManagement,
     /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
@@ -145,6 +149,23 @@ pub struct LimitSettings {
 pub struct RegistrySettings {
     /// In the clear, without TLS.
     pub plain_http: bool,
+}
+
+/// The `network` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct NetworkSettings {
+    /// The range that tasks' addresses are taken from; nothing else on the host may use it.
+    pub addresses: Option<AddressRange>,
+    /// Name servers for tasks, instead of the host's.
+    pub dns: Vec<Ipv4Addr>,
+}
+
+impl NetworkSettings {
+    /// The range that tasks' addresses are taken from.
+    pub fn addresses(&self) -> AddressRange {
+        self.addresses.unwrap_or(DEFAULT_RANGE)
+    }
 }
 
 /// The `capacityManagement` section.

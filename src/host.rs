@@ -82,6 +82,21 @@ pub fn require(facts: &Facts) -> Result<(), Unfit> {
     }
 }
 
+/// Whether tasks can have a network here.
+///
+/// # Errors
+///
+/// [`Unfit`] with what is missing.
+pub fn require_network(facts: &Facts) -> Result<(), Unfit> {
+    if facts.has_nft {
+        return Ok(());
+    }
+    Err(Unfit {
+        found: "nft is not there".to_owned(),
+        remedy: "install the package nftables, or run the task with --network none",
+    })
+}
+
 /// What runs have to know of this host.
 pub fn part(facts: &Facts, limits: crate::spec::Limits) -> HostPart {
     let mut notices = Vec::new();
@@ -284,15 +299,12 @@ fn data_file_system(facts: &Facts) -> Item {
 }
 
 fn firewall(facts: &Facts) -> Item {
-    let nft = facts.has_nft;
-    let found = match (nft, facts.forwards) {
+    let found = match (facts.has_nft, facts.forwards) {
         (true, true) => "nft is there, and the kernel forwards packets",
-        (true, false) => {
-            "nft is there; the kernel does not forward packets (not needed yet: tasks have loopback only)"
-        }
-        (false, _) => "nft is not there (not needed yet: tasks have loopback only)",
+        (true, false) => "nft is there; the kernel is told to forward packets while tasks run",
+        (false, _) => "nft is not there: tasks run with --network none only",
     };
-    item("network", useful(nft && facts.forwards), found, "install nftables and set net.ipv4.ip_forward=1")
+    item("network", useful(facts.has_nft), found, "install the package nftables")
 }
 
 /// Rlimits that the worker may not raise: its own hard limits, if it lacks CAP_SYS_RESOURCE.

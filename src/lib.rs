@@ -31,6 +31,7 @@ pub mod config;
 pub mod event;
 pub mod features;
 pub mod host;
+pub mod net;
 pub mod queue;
 pub mod readiness;
 pub mod root;

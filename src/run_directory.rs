@@ -4,7 +4,8 @@
 //!   <run>/<container id>/     lock     held (flock) by the worker that runs it: tells dead from alive
 //!                             journal  what there is to undo, written before it is made
 //!                             bundle/  config.json
-//!                             hosts, hostname
+//!                             hosts, hostname, resolv.conf
+//!                             network  what a crash would leave of the task's network
 //!                             runtime/ the runtime's own state and journal
 //!   <data>/runs/<container id>/  lock, log, upper/, root/, image/, volumes/
 //!   <data>/lock                  shared while a container's directories are made, exclusive for a sweep
@@ -22,12 +23,16 @@ use runtime::id::ContainerId;
 use runtime::journal::{Journal, JournalError, UndoError, UndoStep};
 
 use crate::config::Directories;
+use crate::net::tables::TablesError;
 
 /// The file whose lock says that a live process holds a directory.
 const LOCK: &str = "lock";
 
 /// Where a directory's journal lies.
 const JOURNAL: &str = "journal";
+
+/// The file that names what there is of a container's network.
+const NETWORK: &str = "network";
 
 /// The directories of one container, held until they are removed.
 #[derive(Debug)]
@@ -58,6 +63,9 @@ pub enum RunDirectoryError {
     /// Something recorded could not be undone.
     #[error(transparent)]
     Undo(#[from] UndoError),
+    /// The network of a task could not be undone.
+    #[error(transparent)]
+    Network(#[from] TablesError),
 }
 
 impl RunDirectory {
@@ -96,6 +104,11 @@ impl RunDirectory {
     /// A file that is bound into the container.
     pub fn file(&self, name: &str) -> PathBuf {
         self.run.join(name)
+    }
+
+    /// What a crash would leave of the task's network.
+    pub fn network(&self) -> PathBuf {
+        self.run.join(NETWORK)
     }
 
     /// The directory on the data directory's file system.
@@ -197,7 +210,7 @@ pub fn sweep(directories: &Directories) -> Result<Sweep, RunDirectoryError> {
             sweep.alive.push(id);
             continue;
         }
-        match undo(&places) {
+        match undo(&directories.run, &places) {
             Ok(()) => sweep.removed.push(id),
             Err(error) => sweep.failed.push((id, error)),
         }
@@ -256,9 +269,11 @@ fn is_held(lock: &Path) -> bool {
     }
 }
 
-fn undo(places: &[PathBuf; 2]) -> Result<(), RunDirectoryError> {
+fn undo(all: &Path, places: &[PathBuf; 2]) -> Result<(), RunDirectoryError> {
     let [run, data] = places;
     crate::cleanup::undo_containers(&run.join("runtime"))?;
+    // After its processes, so that nobody speaks from the address any more.
+    crate::net::undo(all, &run.join(NETWORK))?;
     let journal = run.join(JOURNAL);
     if journal.exists() {
         Journal::open(&journal)?.undo_all()?;

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use images::image::ImageConfig;
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 use runtime::id::ContainerId;
+use runtime::launch::NETWORK_PATH;
 
 pub use mounts::{Bind, BindSource};
 pub use process::RlimitCeilings;
@@ -50,12 +51,23 @@ pub struct ContainerRequest<'a> {
     pub environment: Vec<String>,
     /// Caches and files of the worker's.
     pub binds: &'a [Bind],
+    /// Which network it is in.
+    pub network: NetworkChoice,
     /// What the container may use.
     pub limits: &'a Limits,
     /// What this host lets the worker give.
     pub ceilings: &'a RlimitCeilings,
     /// How many processors it has.
     pub processors: usize,
+}
+
+/// Which network namespace a container is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkChoice {
+    /// A new one, with loopback only.
+    Loopback,
+    /// The one that the worker has made for it and hands over with the launch.
+    Prepared,
 }
 
 /// The host name of a container: the first twelve digits of its id.
@@ -93,7 +105,7 @@ fn root() -> Root {
 fn linux(request: &ContainerRequest<'_>) -> Linux {
     let mut linux = Linux::default();
     linux
-        .set_namespaces(Some(namespaces()))
+        .set_namespaces(Some(namespaces(request.network)))
         .set_cgroups_path(Some(format!("/docker-worker/{}", request.id).into()))
         .set_resources(Some(resources::resources(request.limits)))
         .set_masked_paths(Some(security::masked_paths(request.processors)))
@@ -104,7 +116,7 @@ fn linux(request: &ContainerRequest<'_>) -> Linux {
     linux
 }
 
-fn namespaces() -> Vec<LinuxNamespace> {
+fn namespaces(network: NetworkChoice) -> Vec<LinuxNamespace> {
     [
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Pid,
@@ -117,12 +129,15 @@ fn namespaces() -> Vec<LinuxNamespace> {
     .map(|kind| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind);
+        if kind == LinuxNamespaceType::Network && network == NetworkChoice::Prepared {
+            namespace.set_path(Some(NETWORK_PATH.into()));
+        }
         namespace
     })
     .collect()
 }
 
-/// Inside the new network namespace only: any user may listen on any port and send pings, as with
+/// Inside the container's network namespace only: any user may listen on any port and send pings, as with
 /// docker.
 fn sysctls() -> HashMap<String, String> {
     HashMap::from([

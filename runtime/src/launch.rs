@@ -1,7 +1,7 @@
 //! How another process of ours (the worker, possibly threaded) starts a container and hears of it.
 //!
-//! [`launch`] starts `docker-worker-runtime run` with exactly three descriptors beside its standard
-//! streams: the report socket, the lifeline and, if given, the root. The process that runs stays as the
+//! [`launch`] starts `docker-worker-runtime run` with exactly these descriptors beside its standard
+//! streams: the report socket, the lifeline and, if given, the root and a network namespace. The process that runs stays as the
 //! container's *monitor*.
 //!
 //! ```text
@@ -52,6 +52,11 @@ pub use crate::sys::wait::Ended;
 const REPORT: i32 = 3;
 const LIFELINE: i32 = 4;
 const ROOT: i32 = 5;
+const NETWORK: i32 = 6;
+
+/// The path that a Spec gives its network namespace, for the one that comes with [`Launch::network`]:
+/// the monitor's own descriptor of it.
+pub const NETWORK_PATH: &str = "/proc/self/fd/6";
 
 /// One container to be started.
 #[derive(Debug)]
@@ -66,6 +71,8 @@ pub struct Launch {
     pub bundle: PathBuf,
     /// The mounted root, attached in the caller's mount namespace; `None` = `root.path` of the Spec.
     pub root: Option<OwnedFd>,
+    /// The network namespace that the Spec names by [`NETWORK_PATH`].
+    pub network: Option<OwnedFd>,
     /// Where the runtime writes its errors (`--log`), beside reporting them.
     pub log: Option<PathBuf>,
 }
@@ -219,6 +226,9 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
     command.session(Session::Own).map_fd(their_report, REPORT).map_fd(their_lifeline, LIFELINE);
     if let Some(root) = &launch.root {
         command.map_fd(root.try_clone().map_err(spawned)?, ROOT);
+    }
+    if let Some(network) = &launch.network {
+        command.map_fd(network.try_clone().map_err(spawned)?, NETWORK);
     }
     let pidfd = spawn::spawn(&command).map_err(spawned)?;
     Ok(Monitor { report, lifeline: Some(lifeline), pidfd })

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use images::store::{PullOptions, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::options::{Network, RunArguments};
+use self::options::{NetworkMode, RunArguments};
 use self::progress::{Audience, observer};
 use super::{FAILED, HOST_UNFIT, WRONG_USE, complain, process, say};
 use crate::artifact::Destination;
@@ -24,6 +24,7 @@ use crate::cleanup::clean_up;
 use crate::config::Config;
 use crate::event::{Event, Events};
 use crate::host::{self, Facts};
+use crate::net::Network;
 use crate::queue::{Claim, EmbeddedQueue, Queue, WorkerIdentity};
 use crate::task::artifact_name::ArtifactName;
 use crate::task::carry_out;
@@ -65,6 +66,12 @@ struct Order {
     audience: Audience,
 }
 
+/// What a task is carried out with.
+struct Means {
+    destination: Destination,
+    network: Option<Arc<Network>>,
+}
+
 /// The command.
 pub fn main(options: RunArguments, config: Config) -> ExitCode {
     match run(options, config) {
@@ -77,18 +84,35 @@ fn run(options: RunArguments, config: Config) -> Result<u8, Refusal> {
     options.check().map_err(|error| Refusal(WRONG_USE, error.to_string()))?;
     let order = order(&options)?;
     let facts = Facts::gather(&config);
-    host::require(&facts).map_err(|unfit| Refusal(HOST_UNFIT, unfit.to_string()))?;
+    let network =
+        network(&options, &config, &facts).map_err(|unfit| Refusal(HOST_UNFIT, unfit.to_string()))?;
     // With the operator's umask: it is their directory.
-    let destination = destination(&options)?;
+    let means = Means { destination: destination(&options)?, network };
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Refusal(HOST_UNFIT, format!("failed to start: {error}")))?;
-    let status = runtime.block_on(carry_out_order(order, destination, config, &facts));
+    let status = runtime.block_on(carry_out_order(order, means, config, &facts));
     // A copy to standard output that nobody reads must not keep the process.
     runtime.shutdown_background();
     status
+}
+
+/// The network for the task, if this host can run tasks and the operator wants one.
+fn network(
+    options: &RunArguments,
+    config: &Config,
+    facts: &Facts,
+) -> Result<Option<Arc<Network>>, host::Unfit> {
+    host::require(facts)?;
+    match options.network.unwrap_or(NetworkMode::Default) {
+        NetworkMode::None => Ok(None),
+        NetworkMode::Default => {
+            host::require_network(facts)?;
+            Ok(Some(Arc::new(Network::new(&config.directories, &config.file.network))))
+        }
+    }
 }
 
 /// Reads the task, before anything of the host is touched.
@@ -134,9 +158,6 @@ impl Order {
         if options.artifacts.is_none() {
             self.warn("no artifact is kept; name a directory with --artifacts DIR to keep them");
         }
-        if options.network != Some(Network::None) {
-            self.warn("the task gets loopback only: this version has no other network yet");
-        }
     }
 
     fn warn(&self, message: &str) {
@@ -153,13 +174,9 @@ fn warn(events: &Events, message: &str) {
     }
 }
 
-async fn carry_out_order(
-    order: Order,
-    destination: Destination,
-    config: Config,
-    facts: &Facts,
-) -> Result<u8, Refusal> {
+async fn carry_out_order(order: Order, means: Means, config: Config, facts: &Facts) -> Result<u8, Refusal> {
     let Order { task_id, submitted, events, audience } = order;
+    let Means { destination, network } = means;
     recover(&config, &events)?;
     let (interrupter, interrupts) = channel();
     listen(interrupter.clone())
@@ -169,7 +186,12 @@ async fn carry_out_order(
         config,
         queue,
         facts,
-        WorkerParts { payload_pointer: submitted.payload_pointer, events: events.clone(), audience },
+        WorkerParts {
+            payload_pointer: submitted.payload_pointer,
+            events: events.clone(),
+            audience,
+            network: network.clone(),
+        },
     )?);
     let destination = Arc::new(destination);
     let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
@@ -178,6 +200,9 @@ async fn carry_out_order(
         .map_err(|error| Refusal(FAILED, format!("failed to write the log to standard output: {error}")))?;
     let resolved = carry_out(claimed).await;
     report(&resolved, &destination, &events);
+    if let Some(Err(error)) = network.map(|network| network.leave()) {
+        warn(&events, &format!("failed to {}; \"docker-worker cleanup\" will try again", chain(&error)));
+    }
     if let Err(error) = following.finish(interrupts).await {
         warn(&events, &format!("the log on standard output is not whole: {error}"));
     }
@@ -244,6 +269,7 @@ struct WorkerParts {
     payload_pointer: &'static str,
     events: Events,
     audience: Audience,
+    network: Option<Arc<Network>>,
 }
 
 fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Result<Worker, Refusal> {
@@ -256,6 +282,7 @@ fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Re
     pull.limits.free_disk_bytes = config.file.free_bytes();
     pull.limits.free_disk_percent = 0;
     Ok(Worker {
+        network: parts.network,
         store,
         pull,
         caches,

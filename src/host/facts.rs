@@ -12,9 +12,6 @@ use crate::task::running::free_bytes;
 /// The runtime's executable.
 pub(super) const RUNTIME: &str = "docker-worker-runtime";
 
-/// Places where `nft` is looked for.
-const NFT: &[&str] = &["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
-
 /// Bits of the effective capability set.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -99,7 +96,7 @@ impl Facts {
             data,
             memory_bytes: memory_bytes(),
             processors: processors(&read("/sys/devices/system/cpu/possible")),
-            has_nft: NFT.iter().any(|path| Path::new(path).exists()),
+            has_nft: crate::net::nft::find().is_some(),
             forwards: read("/proc/sys/net/ipv4/ip_forward").starts_with('1'),
             kernel_release: release,
         }

@@ -58,6 +58,7 @@ impl Fixture {
             command: &self.command,
             environment: vec!["HOME=/root".to_owned(), "TASK_ID=t".to_owned()],
             binds: &self.binds,
+            network: NetworkChoice::Loopback,
             limits: &self.limits,
             ceilings: &self.ceilings,
             processors: 2,

@@ -103,6 +103,7 @@ impl Claimed {
             payload,
             image: None,
             caches: Vec::new(),
+            network: None,
             mounts: Vec::new(),
             began,
         };

@@ -18,8 +18,9 @@ use super::root_file_system::RootFileSystem;
 use super::run::Run;
 use super::running::Running;
 use super::timer::Deadline;
+use crate::net::{TaskNetwork, names};
 use crate::spec::process::ProcessError;
-use crate::spec::{self, Bind, BindSource, ContainerRequest};
+use crate::spec::{self, Bind, BindSource, ContainerRequest, NetworkChoice};
 
 /// A run with everything that its container needs.
 pub struct ImageReady {
@@ -72,12 +73,26 @@ impl ImageReady {
 
     fn write_bundle(&mut self) -> Result<(), BundleError> {
         let hostname = spec::hostname(&self.run.id);
-        self.provide("/etc/hosts", "hosts", &hosts(&hostname))?;
+        let address = self.run.network.as_ref().map(TaskNetwork::address);
+        self.provide("/etc/hosts", "hosts", &names::hosts(&hostname, address, &[]))?;
+        self.provide_resolvers()?;
         self.provide("/etc/hostname", "hostname", &format!("{hostname}\n"))?;
         let spec = self.spec(&hostname)?;
         let path = self.run.directory.bundle().join("config.json");
         std::fs::write(path, serde_json::to_vec(&spec)?)?;
         Ok(())
+    }
+
+    /// A task with a network asks the host's resolvers; one without has nobody to ask.
+    fn provide_resolvers(&mut self) -> io::Result<()> {
+        let Some(network) = self.run.worker.network.as_ref() else { return Ok(()) };
+        let resolvers = names::resolvers(network.dns());
+        if resolvers.servers.is_empty() {
+            self.run.log.info(
+                "network: this host has no name server that the task can reach (network.dns of the configuration names one)",
+            );
+        }
+        self.provide("/etc/resolv.conf", "resolv.conf", &resolvers.resolv_conf())
     }
 
     /// Writes a file of the worker's and binds it into the container.
@@ -92,7 +107,7 @@ impl ImageReady {
     }
 
     fn spec(&self, hostname: &str) -> Result<Spec, ProcessError> {
-        let Run { worker, claim, id, image, .. } = &self.run;
+        let Run { worker, claim, id, image, network, .. } = &self.run;
         let config = image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
         let file = &worker.config.file;
         let pool = file.worker_pool();
@@ -121,6 +136,7 @@ impl ImageReady {
             command: &self.payload.command,
             environment,
             binds: &self.binds,
+            network: if network.is_some() { NetworkChoice::Prepared } else { NetworkChoice::Loopback },
             limits: &worker.host.limits,
             ceilings: &worker.host.ceilings,
             processors: worker.host.processors,
@@ -130,12 +146,15 @@ impl ImageReady {
     /// Starts the runtime and waits until the command runs.
     async fn launch(&mut self) -> Result<(Container, Created), TaskError> {
         let root = self.root.root.try_clone().map_err(|error| start_failure(&error.to_string()))?;
+        let namespace = self.run.network.as_ref().map(|network| network.namespace().try_clone_to_owned());
+        let namespace = namespace.transpose().map_err(|error| start_failure(&error.to_string()))?;
         let launch = Launch {
             executable: self.run.worker.host.runtime.clone(),
             state_root: self.run.directory.runtime_state(),
             id: self.run.id.clone(),
             bundle: self.run.directory.bundle(),
             root: Some(root),
+            network: namespace,
             log: None,
         };
         let mut container = Container::launch(launch).map_err(|error| container_failure(&error))?;
@@ -167,13 +186,6 @@ impl ImageReady {
             self.run.log.error(&format!("Failed to {}", chain(&error)));
         }
     }
-}
-
-/// Docker's lines, and the name that old test harnesses look up.
-fn hosts(hostname: &str) -> String {
-    format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.0.1\tlocalhost.localdomain\n127.0.0.1\t{hostname}\n"
-    )
 }
 
 fn bundle_failure(error: &BundleError) -> TaskError {

@@ -19,6 +19,7 @@ use crate::event::Event;
 use crate::features::{Killed, Stopped};
 use crate::queue::QueueError;
 use crate::root::ContainerRoot;
+use crate::run_directory::RunDirectoryError;
 use crate::timestamp::Timestamp;
 
 /// A run that only has to be resolved.
@@ -234,7 +235,13 @@ impl Resolving {
                 problems.push(format!("Failed to unmount {}: {error}", mount.display()));
             }
         }
-        if let Err(error) = run.directory.remove() {
+        let released = match &run.worker.network {
+            Some(network) => network.release(run.network, &run.directory.network()),
+            None => Ok(()),
+        };
+        // The directory names what has to be undone, so it stays as long as there is anything.
+        let removed = released.map_err(RunDirectoryError::from).and_then(|()| run.directory.remove());
+        if let Err(error) = removed {
             problems.push(format!("Failed to {}; \"docker-worker cleanup\" will try again.", chain(&error)));
         }
         let (state, reason) = resolution.words();

@@ -17,6 +17,7 @@ use crate::cache::{CacheLease, Caches};
 use crate::config::Config;
 use crate::event::Events;
 use crate::features::Active;
+use crate::net::{Network, TaskNetwork};
 use crate::queue::{Claim, Queue};
 use crate::run_directory::RunDirectory;
 use crate::spec::RlimitCeilings;
@@ -28,6 +29,8 @@ pub type PullObserver = Box<dyn Fn(&PullEvent) + Send + Sync>;
 
 /// What all runs of one worker share.
 pub struct Worker {
+    /// The tasks' network; they have loopback only without it.
+    pub network: Option<Arc<Network>>,
     /// The configuration in force.
     pub config: Config,
     /// Where images lie.
@@ -93,6 +96,8 @@ pub struct Run {
     pub image: Option<Image>,
     /// The caches that the run holds.
     pub caches: Vec<CacheLease>,
+    /// The network that the run holds.
+    pub network: Option<TaskNetwork>,
     /// What is mounted for the run in the worker's own mount namespace, in order.
     pub mounts: Vec<PathBuf>,
     /// When the run began.

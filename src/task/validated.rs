@@ -1,9 +1,11 @@
 //! From a valid payload to an image in the store, caches held, and a root to start from.
 
+use std::sync::Arc;
+
 use images::image::Image;
 use images::source::Source;
 use images::store::{Cancel, PullError, PullErrorKind, PullEvent, PullOptions, StoreError};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::claimed::Checked;
 use super::error::{TaskError, chain};
@@ -18,6 +20,7 @@ use super::run::{Run, Worker};
 use super::spool::Spool;
 use crate::cache::{CacheError, CacheLease, Caches, Origin};
 use crate::event::Event;
+use crate::net::{AttachError, TaskNetwork};
 use crate::spec::{Bind, BindSource};
 
 /// A run whose payload is valid and whose features are prepared.
@@ -37,7 +40,11 @@ impl Validated {
     ///
     /// The run goes straight to its resolution.
     pub async fn image_ready(mut self) -> Result<ImageReady, Box<Resolving>> {
-        match self.make_ready().await {
+        let attaching = self.attach_network();
+        let made = self.make_ready().await;
+        // To its end in any case: what was taken has to be given back.
+        let attached = self.take_network(attaching).await;
+        match made.and_then(|root| attached.map(|()| root)) {
             Ok(root) => {
                 let Checked { payload, prepared, .. } = self.checked;
                 let binds = prepared.binds;
@@ -47,6 +54,28 @@ impl Validated {
                 let end = self.run.fail(error);
                 Err(Resolving::without_container(self.run, end))
             }
+        }
+    }
+
+    /// Begins to make the task's network, beside everything else.
+    fn attach_network(&self) -> Option<JoinHandle<Result<TaskNetwork, AttachError>>> {
+        let network = Arc::clone(self.run.worker.network.as_ref()?);
+        let (id, record) = (self.run.id.clone(), self.run.directory.network());
+        Some(tokio::task::spawn_blocking(move || network.attach(&id, &record)))
+    }
+
+    async fn take_network(
+        &mut self,
+        attaching: Option<JoinHandle<Result<TaskNetwork, AttachError>>>,
+    ) -> Result<(), TaskError> {
+        let Some(attaching) = attaching else { return Ok(()) };
+        match attaching.await {
+            Ok(Ok(network)) => {
+                self.run.network = Some(network);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(network_failure(End::HostUnfit, &chain(&error))),
+            Err(error) => Err(network_failure(End::WorkerFault, &error.to_string())),
         }
     }
 
@@ -117,6 +146,14 @@ fn flatten(taken: Result<Taken, JoinError>) -> Result<Taken, TaskError> {
     taken.map_err(|error| {
         TaskError::new(End::WorkerFault, format!("Could not take the task's caches: {error}"))
     })
+}
+
+fn network_failure(end: End, why: &str) -> TaskError {
+    let why = log::escaped(why);
+    TaskError::new(
+        end,
+        format!("The task's network could not be made, so it does not start. Failed to {why}"),
+    )
 }
 
 fn cache_failure(error: &CacheError) -> TaskError {

@@ -26,6 +26,7 @@ fn start(bundle: &Bundle, root: Option<OwnedFd>) -> Monitor {
         id: ContainerId::new(&bundle.id).unwrap(),
         bundle: bundle.path(""),
         root,
+        network: None,
         log: Some(bundle.path("log")),
     })
     .unwrap()
@@ -125,6 +126,7 @@ fn a_runtime_that_is_not_installed_is_an_error_and_no_child() {
         id: ContainerId::new("x").unwrap(),
         bundle: bundle.path(""),
         root: None,
+        network: None,
         log: None,
     });
     assert!(matches!(error, Err(LaunchError::Spawn { .. })), "{error:?}");

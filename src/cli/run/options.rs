@@ -41,9 +41,9 @@ pub struct RunArguments {
     /// Seconds that the command may run.
     #[arg(long, value_name = "SECONDS")]
     pub max_run_time: Option<u64>,
-    /// The task's network; for now both mean loopback only.
+    /// The task's network: one that leads outside, unless told otherwise.
     #[arg(long, value_enum)]
-    pub network: Option<Network>,
+    pub network: Option<NetworkMode>,
     /// Events on standard error, one JSON object a line.
     #[arg(long)]
     pub json: bool,
@@ -60,10 +60,10 @@ pub struct RunArguments {
 
 /// What a task can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Network {
+pub enum NetworkMode {
     /// Loopback only.
     None,
-    /// What the worker gives; loopback only for now.
+    /// The outside, never the host, other tasks or metadata services.
     Default,
 }
 

@@ -110,11 +110,16 @@ impl Worker {
         self.scratch.join(&format!("{name}{}", self.count.get()))
     }
 
-    /// The executable with this worker's directories, and arguments as given.
+    /// The executable with this worker's directories, and arguments as given; a task gets no network unless they say so.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_docker-worker"));
+        if arguments.first() == Some(&"run") && !arguments.contains(&"--network") {
+            // The tasks' network changes the host; its tests bring hosts of their own.
+            command.args(["run", "--network", "none"]).args(&arguments[1..]);
+        } else {
+            command.args(arguments);
+        }
         command
-            .args(arguments)
             .env("DOCKER_WORKER_DATA", self.data())
             .env("DOCKER_WORKER_RUN", self.run_directory())
             .env("DOCKER_WORKER_RUNTIME", runtime_executable())

@@ -1,0 +1,362 @@
+//! A task's network: a routed link of its own, and rules that end at the host.
+//!
+//! ```text
+//!   task ── eth0 ═══ dw… ── host ──► uplink, masqueraded          outside: yes
+//!                      ├──► another task's dw…                    never
+//!                      ├──► the host itself                       never, but a sidecar's port at 169.254.1.1
+//!                      └──► metadata addresses                    never
+//! ```
+//!
+//! [`Network::attach`] makes everything before the container exists, so that it costs nothing while an
+//! image is brought: namespace, pair, address, rules, and only then is the task's end set up. The
+//! runtime gets the namespace as a descriptor. [`Network::release`] gives the names back; the links go
+//! with the namespace.
+//!
+//! What a crash would leave (link, route, set elements, chain) is named in one file of the run's
+//! directory before it is made ([`Record`]); `cleanup` and the next worker undo it by that.
+//!
+//! Modules: [`link`] makes interfaces and routes over [`netlink`], [`namespace`] the namespace,
+//! [`addresses`] chooses, [`firewall`] writes the rules, [`nft`] loads them, [`tables`] knows who holds
+//! them, [`netfilter`] reads the kernel's state, [`names`] writes hosts and resolv.conf.
+
+pub mod addresses;
+pub mod firewall;
+pub mod link;
+pub mod names;
+pub mod namespace;
+pub mod netfilter;
+pub mod netlink;
+pub mod nft;
+mod sysctl;
+pub mod tables;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use runtime::id::ContainerId;
+use serde::{Deserialize, Serialize};
+
+use self::addresses::AddressRange;
+use self::firewall::{Names, Pin};
+use self::link::{Claim, End, GATEWAY, Mac, TASK_INTERFACE};
+use self::namespace::Namespace;
+use self::netlink::{Family, Socket};
+use self::nft::NftError;
+use self::tables::{Entry, Place, TablesError};
+use crate::config::{Directories, NetworkSettings};
+
+/// How the host end of a link is to behave: answer for its own address only, believe nothing about
+/// routes, take packets only from where they would be sent to.
+const LINK_PARAMETERS: &[(&str, &str, &str)] = &[
+    ("ipv4", "rp_filter", "1"),
+    ("ipv4", "route_localnet", "0"),
+    ("ipv4", "arp_ignore", "1"),
+    ("ipv4", "accept_redirects", "0"),
+    ("ipv4", "send_redirects", "0"),
+    ("ipv6", "accept_ra", "0"),
+    ("ipv6", "disable_ipv6", "1"),
+];
+
+/// Addresses that are tried before a range counts as full.
+const MOST_CLAIMS: usize = 4096;
+
+/// The network of one worker's tasks.
+#[derive(Debug)]
+pub struct Network {
+    names: Names,
+    place: Place,
+    range: AddressRange,
+    dns: Vec<Ipv4Addr>,
+    /// Held while this process has had a task with a network.
+    presence: Mutex<Option<File>>,
+}
+
+/// A task's end of it all. Dropping it lets the kernel remove the links, once the container is gone.
+#[derive(Debug)]
+pub struct TaskNetwork {
+    namespace: OwnedFd,
+    pin: Pin,
+    ports: Vec<u16>,
+}
+
+/// What a crash would leave of a task's network: the last whole line of a file of its run's directory.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    link: String,
+    mac: [u8; 6],
+    address: Ipv4Addr,
+}
+
+/// Why a task has no network, and so does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A step of the link's making.
+    #[error("give the task a network: {step}: {source}")]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The journal's line.
+    #[error("write {}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No address is free.
+    #[error("find a free address in {0}: set network.addresses to a larger range")]
+    NoAddress(AddressRange),
+    /// The rules.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+}
+
+impl From<NftError> for AttachError {
+    fn from(error: NftError) -> AttachError {
+        AttachError::Tables(error.into())
+    }
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> AttachError {
+    move |source| AttachError::Step { step, source }
+}
+
+impl Network {
+    /// The network as the configuration wants it. Nothing is made before the first task needs it.
+    pub fn new(directories: &Directories, settings: &NetworkSettings) -> Network {
+        Network {
+            names: Names::of(&directories.run),
+            place: Place::of(&directories.run),
+            range: settings.addresses(),
+            dns: settings.dns.clone(),
+            presence: Mutex::new(None),
+        }
+    }
+
+    /// Makes the network of a task. `record` is a file that is gone when the task's run is.
+    ///
+    /// Blocks for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`]; what was made goes with the run's directory.
+    pub fn attach(&self, id: &ContainerId, record: &Path) -> Result<TaskNetwork, AttachError> {
+        let mut presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = match *presence {
+            Some(_) => None,
+            None => Some(Entry::begin(&self.place, &self.names, self.range)?),
+        };
+        let wanted = Wanted { network: self, id, record };
+        let mut made = wanted.make()?;
+        let tables = entry.as_ref().map(Entry::rules).unwrap_or_default();
+        nft::load(&(tables.to_owned() + &firewall::admit(&self.names, &made.pin)))?;
+        if let Some(entry) = entry {
+            *presence = Some(entry.finish()?);
+        }
+        drop(presence);
+        made.open().map_err(step("set the task's interface up"))?;
+        Ok(TaskNetwork { namespace: made.namespace.descriptor, pin: made.pin, ports: Vec::new() })
+    }
+
+    /// Takes back what [`Network::attach`] gave, after the container's last process; or what it left
+    /// where it did not come to its end.
+    ///
+    /// # Errors
+    ///
+    /// Rules or tracked connections resist; the next clean-up tries again.
+    pub fn release(&self, task: Option<TaskNetwork>, record: &Path) -> Result<(), TablesError> {
+        match task {
+            Some(TaskNetwork { namespace, pin, ports }) => {
+                drop(namespace);
+                forget(&self.names, &self.place, &pin, &ports)
+            }
+            None => undo_record(&self.names, &self.place, record),
+        }
+    }
+
+    /// Ends this process's share in the tables. No task of it may have a network any more.
+    ///
+    /// # Errors
+    ///
+    /// The tables resist; the next clean-up tries again.
+    pub fn leave(&self) -> Result<(), TablesError> {
+        let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match presence {
+            Some(presence) => tables::leave(&self.place, &self.names, &presence),
+            None => Ok(()),
+        }
+    }
+
+    /// Name servers that the configuration wants.
+    pub fn dns(&self) -> &[Ipv4Addr] {
+        &self.dns
+    }
+}
+
+impl TaskNetwork {
+    /// The namespace, for the container to join.
+    pub fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// The task's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.pin.address
+    }
+
+    /// The host end of the task's link.
+    pub fn link(&self) -> &str {
+        &self.pin.link
+    }
+}
+
+/// A link that is to be made.
+struct Wanted<'a> {
+    network: &'a Network,
+    id: &'a ContainerId,
+    record: &'a Path,
+}
+
+/// A link that is made, and whose task's end is still down.
+struct Made {
+    namespace: Namespace,
+    /// The number of the task's end.
+    inside: u32,
+    pin: Pin,
+}
+
+impl Wanted<'_> {
+    fn make(&self) -> Result<Made, AttachError> {
+        let mut host = Socket::open(Family::Route).map_err(step("open a netlink socket"))?;
+        let mut namespace = namespace::make().map_err(step("make a network namespace"))?;
+        let mac = Mac(mac(self.id));
+        let link = self.network.names.link(self.id);
+        self.note(&Record { link: link.clone(), mac: mac.0, address: Ipv4Addr::UNSPECIFIED })?;
+        let mtu = link::uplink_mtu(&mut host).map_err(step("find the uplink's MTU"))?;
+        let ends = [
+            End { name: &link, mac: None, namespace: None },
+            End { name: TASK_INTERFACE, mac: Some(mac), namespace: Some(namespace.descriptor.as_fd()) },
+        ];
+        link::make_pair(&mut host, ends, mtu).map_err(step("make a veth pair"))?;
+        let index = link::find(&mut host, &link).map_err(step("find the veth pair"))?.index;
+        for (family, name, value) in LINK_PARAMETERS {
+            sysctl::set(&format!("{family}/conf/{link}/{name}"), value)
+                .map_err(step("set the link's parameters"))?;
+        }
+        // Its other end is still down, so nothing passes; but routes need it.
+        link::set_up(&mut host, index).map_err(step("set the link up"))?;
+        link::add_address(&mut host, index, GATEWAY, 32).map_err(step("give the gateway its address"))?;
+        let address = self.claim(&mut host, index, mac)?;
+        link::add_neighbour(&mut host, index, address, mac)
+            .map_err(step("note the task's neighbour entry"))?;
+        let inside = furnish(&mut namespace.socket, address).map_err(step("furnish the namespace"))?;
+        Ok(Made { namespace, inside, pin: Pin { link, mac, address } })
+    }
+
+    /// Claims the first candidate that nobody has.
+    fn claim(&self, host: &mut Socket, index: u32, mac: Mac) -> Result<Ipv4Addr, AttachError> {
+        let Network { range, place, names, .. } = self.network;
+        let candidates = addresses::candidates(*range, &place.resting());
+        for address in candidates.map_err(step("read the resting addresses"))?.take(MOST_CLAIMS) {
+            self.note(&Record { link: names.link(self.id), mac: mac.0, address })?;
+            match link::claim(host, index, address).map_err(step("claim an address"))? {
+                Claim::Taken => return Ok(address),
+                Claim::Busy => {}
+            }
+        }
+        Err(AttachError::NoAddress(*range))
+    }
+
+    fn note(&self, record: &Record) -> Result<(), AttachError> {
+        let append = || {
+            let line = serde_json::to_string(record)? + "\n";
+            let mut file = File::options().create(true).append(true).open(self.record)?;
+            file.write_all(line.as_bytes())
+        };
+        append().map_err(|source| AttachError::Record { path: self.record.to_owned(), source })
+    }
+}
+
+/// Loopback, and the address of the task; its interface stays down.
+fn furnish(inside: &mut Socket, address: Ipv4Addr) -> io::Result<u32> {
+    link::set_loopback_up(inside)?;
+    let index = link::find(inside, TASK_INTERFACE)?.index;
+    link::add_address(inside, index, address, 32)?;
+    Ok(index)
+}
+
+impl Made {
+    /// From here on packets pass.
+    fn open(&mut self) -> io::Result<()> {
+        link::set_up(&mut self.namespace.socket, self.inside)?;
+        link::add_default_route(&mut self.namespace.socket, self.inside)
+    }
+}
+
+/// A locally administered address, of the container's random id.
+fn mac(id: &ContainerId) -> [u8; 6] {
+    let mut mac = [0x02, 0, 0, 0, 0, 0];
+    let digits = id.as_str().as_bytes();
+    for (byte, pair) in mac.iter_mut().skip(1).zip(digits.chunks(2)) {
+        let text = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(text, 16).unwrap_or_default();
+    }
+    mac
+}
+
+/// Removes a task's rules and tracked connections, and lets its address rest.
+fn forget(names: &Names, place: &Place, pin: &Pin, ports: &[u16]) -> Result<(), TablesError> {
+    if tables::are_there(names).map_err(TablesError::Look)? {
+        nft::load(&firewall::forget(names, pin, ports))?;
+    }
+    let mut socket = Socket::open(Family::Netfilter).map_err(TablesError::Look)?;
+    netfilter::forget_connections(&mut socket, pin.address).map_err(TablesError::Look)?;
+    if pin.address.is_unspecified() {
+        return Ok(()); // It came to none.
+    }
+    let resting = place.resting();
+    addresses::rest(pin.address, &resting).map_err(|source| TablesError::File {
+        call: "write",
+        path: resting.clone(),
+        source,
+    })
+}
+
+/// Undoes the network of a run whose worker is gone, by its record. "Already gone" is success.
+///
+/// # Errors
+///
+/// [`TablesError`]; the record stays, so that it can be tried again.
+pub fn undo(run_directory: &Path, record: &Path) -> Result<(), TablesError> {
+    undo_record(&Names::of(run_directory), &Place::of(run_directory), record)
+}
+
+fn undo_record(names: &Names, place: &Place, record: &Path) -> Result<(), TablesError> {
+    let text = match std::fs::read_to_string(record) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(|source| TablesError::File { call: "read", path: record.to_owned(), source })?,
+    };
+    // A line that a crash cut was written before what it names was made.
+    let last = text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+    let Some(Record { link, mac, address }) = last else { return Ok(()) };
+    let mut socket = Socket::open(Family::Route).map_err(TablesError::Look)?;
+    link::delete(&mut socket, &link).map_err(|source| TablesError::Link { name: link.clone(), source })?;
+    let pin = Pin { link, mac: Mac(mac), address };
+    forget(names, place, &pin, &[])
+}
+
+/// Removes what is left of the tables of workers that are all dead.
+///
+/// # Errors
+///
+/// [`TablesError`]
+pub fn sweep(run_directory: &Path) -> Result<(), TablesError> {
+    tables::sweep(&Place::of(run_directory), &Names::of(run_directory))
+}

@@ -1,0 +1,206 @@
+//! What tasks may reach, as nftables text. Pure: the golden file `tests/golden/network.nft` shows it.
+//!
+//! All tables of a run directory are loaded in one transaction, and each task's elements in another,
+//! before its link can carry a packet. Every rule for what comes from a task begins with its interface's
+//! name, by prefix: a link that has no elements yet, or none any more, can do nothing at all.
+//!
+//! ```text
+//!  eth0 of a task ═▶ ingress        whose frame is it? Ethernet, ARP and IP source must be the task's;
+//!                      │            no VLAN tag, no IPv6, nothing but ARP and IPv4
+//!                    prerouting     before connection tracking and other tables' DNAT: own address?
+//!                      │            not a metadata address, not a task's, not the host's
+//!          ┌───────────┴──────────┐
+//!        input                  forward        not to another link; back to a task: only replies
+//!   only a sidecar's              │
+//!   own port at the gateway     postrouting    masqueraded
+//! ```
+//!
+//! Other tables have their say as well: what one of them drops stays dropped ([`super::survey`] finds
+//! chains that drop by policy). They are read, never edited.
+//!
+//! IPv6: tasks have none yet, whether or not the host routes it.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use runtime::id::ContainerId;
+use sha2::{Digest, Sha256};
+
+use super::addresses::AddressRange;
+use super::link::{GATEWAY, Mac};
+
+/// Begins the name of every link of every worker.
+pub const ANY_LINK: &str = "dw";
+
+/// Begins the name of every table of every worker.
+pub const ANY_TABLE: &str = "docker_worker_";
+
+/// An empty table that says: the kernel did not forward packets before a worker switched it on.
+pub const FORWARDING_MARK: &str = "docker_worker_forwarding";
+
+/// Addresses that hosts of a cloud ask for their credentials, and everything else that is never
+/// routed. Link-local is the whole block: the gateway is resolved, not addressed.
+const METADATA: &str = "169.254.0.0/16, 100.100.100.200, 192.0.0.192";
+
+/// Hexadecimal digits of a run directory's hash in the names of its links: with those of a container
+/// they fill the 15 characters that the kernel allows.
+const RUN_DIGITS: usize = 5;
+const CONTAINER_DIGITS: usize = 8;
+
+/// The names that everything of one run directory bears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Of its tables, in each family.
+    pub table: String,
+    /// How its links' names begin.
+    pub links: String,
+}
+
+impl Names {
+    /// The names for a run directory, given by its absolute path.
+    pub fn of(run_directory: &Path) -> Names {
+        use std::os::unix::ffi::OsStrExt;
+        let hash = Sha256::digest(run_directory.as_os_str().as_bytes());
+        let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let short: String = digits.chars().take(RUN_DIGITS).collect();
+        Names { table: format!("{ANY_TABLE}{short}"), links: format!("{ANY_LINK}{short}") }
+    }
+
+    /// The host end of a container's link.
+    pub fn link(&self, id: &ContainerId) -> String {
+        let digits: String = id.as_str().chars().take(CONTAINER_DIGITS).collect();
+        format!("{}{digits}", self.links)
+    }
+}
+
+/// A task on its link: what its frames must look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The host end.
+    pub link: String,
+    /// The task's Ethernet address.
+    pub mac: Mac,
+    /// The task's address.
+    pub address: Ipv4Addr,
+}
+
+/// Makes all tables anew, without any task.
+pub fn tables(names: &Names, range: AddressRange) -> String {
+    let Names { table, links } = names;
+    remove_tables(names) + &inet_table(table, links, range) + &netdev_table(table)
+}
+
+/// Removes all tables, whether or not they are there.
+pub fn remove_tables(names: &Names) -> String {
+    let table = &names.table;
+    ["inet", "netdev"]
+        .map(|family| format!("add table {family} {table}\ndelete table {family} {table}\n"))
+        .concat()
+}
+
+fn inet_table(table: &str, links: &str, range: AddressRange) -> String {
+    format!(
+        r#"table inet {table} {{
+	set links {{
+		type ifname . ipv4_addr
+	}}
+	set listeners {{
+		type ifname . inet_service
+	}}
+	chain prerouting {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname "{links}*" jump from_task
+	}}
+	chain from_task {{
+		meta nfproto ipv6 counter drop
+		iifname . ip saddr != @links counter drop
+		ip daddr {GATEWAY} iifname . tcp dport @listeners accept
+		ip daddr {{ {METADATA} }} counter drop
+		ip daddr {range} counter drop
+		fib daddr type != unicast counter drop
+	}}
+	chain input {{
+		type filter hook input priority filter - 10; policy accept;
+		iifname "{links}*" jump to_host
+	}}
+	chain to_host {{
+		ip daddr {GATEWAY} iifname . tcp dport @listeners accept
+		counter drop
+	}}
+	chain forward {{
+		type filter hook forward priority filter - 10; policy accept;
+		iifname "{links}*" oifname "{ANY_LINK}*" counter drop
+		oifname "{links}*" jump to_task
+	}}
+	chain output {{
+		type filter hook output priority filter - 10; policy accept;
+		oifname "{links}*" jump to_task
+	}}
+	chain to_task {{
+		ct state established,related accept
+		counter drop
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		iifname "{links}*" masquerade
+	}}
+}}
+"#
+    )
+}
+
+fn netdev_table(table: &str) -> String {
+    format!(
+        r"table netdev {table} {{
+	set pins {{
+		type ifname . ether_addr . ipv4_addr
+	}}
+	chain pinned {{
+		ether type ip iifname . ether saddr . ip saddr @pins accept
+		ether type arp iifname . ether saddr . arp saddr ip @pins iifname . arp saddr ether . arp saddr ip @pins accept
+		counter drop
+	}}
+}}
+"
+    )
+}
+
+/// Lets a task's frames in. Its link must be there.
+pub fn admit(names: &Names, pin: &Pin) -> String {
+    let Names { table, .. } = names;
+    let Pin { link, .. } = pin;
+    let mut text = elements("add", names, pin);
+    text += &format!(
+        "add chain netdev {table} {link} {{ type filter hook ingress device \"{link}\" priority -500; policy drop; }}\nadd rule netdev {table} {link} jump pinned\n"
+    );
+    text
+}
+
+/// Forgets a task, whether or not it was admitted, and its listeners on `ports`.
+pub fn forget(names: &Names, pin: &Pin, ports: &[u16]) -> String {
+    let Names { table, .. } = names;
+    let Pin { link, .. } = pin;
+    // What is not there cannot be deleted, so it is added first; nobody sees the inside of a transaction.
+    let mut text = elements("add", names, pin) + &elements("delete", names, pin);
+    for port in ports {
+        text += &listen(names, link, *port);
+        text += &format!("delete element inet {table} listeners {{ \"{link}\" . {port} }}\n");
+    }
+    for call in ["add", "flush", "delete"] {
+        text += &format!("{call} chain netdev {table} {link}\n");
+    }
+    text
+}
+
+/// Lets the task on `link` reach a port of its gateway address.
+pub fn listen(names: &Names, link: &str, port: u16) -> String {
+    format!("add element inet {} listeners {{ \"{link}\" . {port} }}\n", names.table)
+}
+
+fn elements(call: &str, names: &Names, pin: &Pin) -> String {
+    let Names { table, .. } = names;
+    let Pin { link, mac, address } = pin;
+    format!(
+        "{call} element inet {table} links {{ \"{link}\" . {address} }}\n{call} element netdev {table} pins {{ \"{link}\" . {mac} . {address} }}\n"
+    )
+}

@@ -1,0 +1,238 @@
+//! Who holds the tables of a run directory, and the kernel's forwarding, while tasks run.
+//!
+//! ```text
+//!   <run>/network/lock       held shared by every worker process whose tasks have a network
+//!   <run>/network/addresses  addresses that rest (`addresses`)
+//! ```
+//!
+//! The first process makes the tables, the last one removes them; if it died, the next clean-up does.
+//! Forwarding concerns the whole host, so it is noted where the whole host sees it and where it ends
+//! with the host's network: an empty nftables table says that a worker switched it on. Whoever leaves
+//! last, of all run directories, switches it off again.
+//!
+//! All of that changes under one lock for the host's network namespace, which is `flock(2)` on the file
+//! `ip_forward` itself.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::firewall::{self, ANY_TABLE, FORWARDING_MARK, Names};
+use super::netlink::{Family, Socket};
+use super::nft::{self, NftError};
+use super::{addresses::AddressRange, link, netfilter, sysctl};
+
+/// The parameter that lets the kernel forward packets, and the lock of the host's network.
+const FORWARDING: &str = "ipv4/ip_forward";
+
+/// Why the tables are not there, or still there.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    /// A file of the run directory cannot be made or locked.
+    #[error("{call} {}: check that the file system is writable and has room", path.display())]
+    File {
+        /// What was tried.
+        call: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel does not say which tables or links there are.
+    #[error("look at the packet filter: does the kernel have nf_tables?")]
+    Look(#[source] io::Error),
+    /// What a dead worker left cannot be deleted.
+    #[error("delete the link {name}")]
+    Link {
+        /// Its host end.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Forwarding cannot be switched.
+    #[error(
+        "let the kernel forward packets: set net.ipv4.ip_forward=1, or make /proc/sys writable for docker-worker"
+    )]
+    Forwarding(#[source] io::Error),
+    /// The rules were refused.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+}
+
+/// The places of a run directory's network.
+#[derive(Clone, Debug)]
+pub struct Place(PathBuf);
+
+impl Place {
+    /// Of a run directory.
+    pub fn of(run_directory: &Path) -> Place {
+        Place(run_directory.join("network"))
+    }
+
+    /// The file of resting addresses.
+    pub fn resting(&self) -> PathBuf {
+        self.0.join("addresses")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    fn make(&self) -> Result<(), TablesError> {
+        let made = DirBuilder::new().mode(0o700).recursive(true).create(&self.0);
+        made.map_err(failed("make the directory", &self.0))
+    }
+}
+
+fn failed<'a>(call: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> TablesError + 'a {
+    move |source| TablesError::File { call, path: path.to_owned(), source }
+}
+
+/// Nobody else changes tables or forwarding in this network namespace while this lives.
+struct HostLock {
+    _held: File,
+}
+
+impl HostLock {
+    fn take() -> Result<HostLock, TablesError> {
+        let path = sysctl::path(FORWARDING);
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        file.lock().map_err(failed("lock", &path))?;
+        Ok(HostLock { _held: file })
+    }
+}
+
+/// A process that is about to hold the tables. Until [`Entry::finish`] nobody else enters or leaves.
+pub struct Entry {
+    presence: File,
+    rules: String,
+    _host: HostLock,
+}
+
+impl Entry {
+    /// Begins to hold the tables of `names`.
+    ///
+    /// # Errors
+    ///
+    /// [`TablesError`], and nothing has changed.
+    pub fn begin(place: &Place, names: &Names, range: AddressRange) -> Result<Entry, TablesError> {
+        let host = HostLock::take()?;
+        place.make()?;
+        let path = place.lock();
+        let presence =
+            File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
+        let mut rules = match presence.try_lock() {
+            Ok(()) => firewall::tables(names, range),
+            Err(TryLockError::WouldBlock) => String::new(), // Another process has made them.
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        };
+        if !forwards().map_err(TablesError::Forwarding)? {
+            rules += &format!("add table inet {FORWARDING_MARK}\n");
+        }
+        // From exclusive to shared: the host's lock keeps everybody else out in between.
+        presence.lock_shared().map_err(failed("lock", &path))?;
+        Ok(Entry { presence, rules, _host: host })
+    }
+
+    /// What has to be loaded, in one transaction with the first task's elements.
+    pub fn rules(&self) -> &str {
+        &self.rules
+    }
+
+    /// Ends the entry after the rules were loaded; the file has to be held while there are tasks.
+    ///
+    /// # Errors
+    ///
+    /// Forwarding cannot be switched on.
+    pub fn finish(self) -> Result<File, TablesError> {
+        if !forwards().map_err(TablesError::Forwarding)? {
+            sysctl::set(FORWARDING, "1").map_err(TablesError::Forwarding)?;
+        }
+        Ok(self.presence)
+    }
+}
+
+/// Whether the kernel forwards packets.
+///
+/// # Errors
+///
+/// `/proc/sys` cannot be read.
+pub fn forwards() -> io::Result<bool> {
+    Ok(std::fs::read_to_string(sysctl::path(FORWARDING))?.trim() == "1")
+}
+
+/// Lets go of the tables; the last one removes them.
+///
+/// # Errors
+///
+/// [`TablesError`]; the next clean-up tries again.
+pub fn leave(place: &Place, names: &Names, presence: &File) -> Result<(), TablesError> {
+    let host = HostLock::take()?;
+    let path = place.lock();
+    match presence.try_lock() {
+        Ok(()) => remove(&path, names, &host),
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+    }
+}
+
+/// Removes what is left of the network of workers that are all dead: links, tables, forwarding.
+///
+/// # Errors
+///
+/// [`TablesError`]; calling again tries what is left once more.
+pub fn sweep(place: &Place, names: &Names) -> Result<(), TablesError> {
+    let path = place.lock();
+    if !path.exists() {
+        return Ok(());
+    }
+    let host = HostLock::take()?;
+    let presence = match File::options().append(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed("open", &path))?,
+    };
+    match presence.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+    }
+    let mut socket = Socket::open(Family::Route).map_err(TablesError::Look)?;
+    for interface in link::list(&mut socket).map_err(TablesError::Look)? {
+        if interface.name.starts_with(&names.links) {
+            let name = interface.name;
+            link::delete(&mut socket, &name).map_err(|source| TablesError::Link { name, source })?;
+        }
+    }
+    remove(&path, names, &host)
+}
+
+/// Removes the tables, and forwarding if nobody else wants it, and at last the lock's file.
+fn remove(lock: &Path, names: &Names, _host: &HostLock) -> Result<(), TablesError> {
+    let mut socket = Socket::open(Family::Netfilter).map_err(TablesError::Look)?;
+    let tables = netfilter::tables(&mut socket).map_err(TablesError::Look)?;
+    let mut rules = String::new();
+    if tables.contains(&names.table) {
+        rules += &firewall::remove_tables(names);
+    }
+    let is_another =
+        |table: &String| table.starts_with(ANY_TABLE) && *table != names.table && table != FORWARDING_MARK;
+    if tables.iter().any(|table| table == FORWARDING_MARK) && !tables.iter().any(is_another) {
+        sysctl::set(FORWARDING, "0").map_err(TablesError::Forwarding)?;
+        rules += &format!("delete table inet {FORWARDING_MARK}\n");
+    }
+    if !rules.is_empty() {
+        nft::load(&rules)?;
+    }
+    std::fs::remove_file(lock).map_err(failed("remove", lock))
+}
+
+/// Whether the tables of a run directory are there.
+///
+/// # Errors
+///
+/// The kernel does not say.
+pub fn are_there(names: &Names) -> io::Result<bool> {
+    let mut socket = Socket::open(Family::Netfilter)?;
+    Ok(netfilter::tables(&mut socket)?.contains(&names.table))
+}
