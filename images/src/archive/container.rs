@@ -146,11 +146,19 @@ fn inflate(
     limits: &Limits,
 ) -> Result<File, ArchiveError> {
     let failed = |source| ArchiveError::Open { path: path.to_owned(), source };
+    let step_failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull => failed(error),
+        _ => ArchiveError::Format {
+            path: path.to_owned(),
+            format: "a compressed tar file",
+            reason: format!("it does not inflate ({error}); make the archive again"),
+        },
+    };
     let mut file = unnamed(scratch).map_err(failed)?;
     let mut written = 0;
     loop {
         disk::check(scratch, STEP_BYTES, limits)?;
-        let step = io::copy(&mut stream.by_ref().take(STEP_BYTES), &mut file).map_err(failed)?;
+        let step = io::copy(&mut stream.by_ref().take(STEP_BYTES), &mut file).map_err(step_failed)?;
         written += step;
         if written > limits.unpacked_bytes {
             let (path, limit) = (path.to_owned(), limits.unpacked_bytes);

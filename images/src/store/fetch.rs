@@ -139,7 +139,7 @@ impl Store {
     /// Waits for the store's shared lock; only `gc` makes this take a while.
     async fn use_store(&self) -> Result<Lock, StoreError> {
         let path = self.layout().lock();
-        in_thread(move || lock::shared(&path)).await
+        in_thread(move || lock::shared(&path), drop).await
     }
 
     /// What the source has, resolved once.
@@ -286,13 +286,19 @@ pub(super) async fn unless_cancelled<T>(
 }
 
 /// Runs something that may block for long on a thread of its own: unlike a runtime's blocking
-/// task, it holds up neither a cancelled pull nor the end of the runtime.
+/// task, it holds up neither a cancelled pull nor the end of the runtime. A result that nobody
+/// waits for any more is given to `unwanted`.
 pub(super) async fn in_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    unwanted: impl FnOnce(T) + Send + 'static,
 ) -> Result<T, StoreError> {
     let (done, result) = oneshot::channel();
-    // Without a receiver the pull is gone, and the result with it.
-    let spawned = thread::Builder::new().name("store-wait".to_owned()).spawn(move || drop(done.send(work())));
+    let send = move || {
+        if let Err(Ok(late)) = done.send(work()) {
+            unwanted(late);
+        }
+    };
+    let spawned = thread::Builder::new().name("store-wait".to_owned()).spawn(send);
     spawned.map_err(|source| StoreError::Thread { source })?;
     let panicked = |_closed| Err(StoreError::Thread { source: io::Error::other("it panicked") });
     result.await.unwrap_or_else(panicked)

@@ -272,10 +272,14 @@ impl Pull {
         joined(built.await)
     }
 
-    /// Waits for the claim on a blob.
+    /// Takes the claim on a blob, and waits for it only if someone has it.
     async fn claim(&self, digest: &Digest) -> Result<Claim, StoreError> {
         let (layout, digest) = (self.store.layout().clone(), digest.clone());
-        in_thread(move || Claim::take(&layout, &digest)).await
+        if let Some(claim) = Claim::try_take(&layout, &digest)? {
+            return Ok(claim);
+        }
+        // What comes too late is released: a claim that is only dropped leaves its file behind.
+        in_thread(move || Claim::take(&layout, &digest), |late: Claim| drop(late.release())).await
     }
 
     /// If nobody listens any more, the pull is being dropped.

@@ -81,7 +81,7 @@ fn archives_of_something_else_are_refused_in_words() {
         ("docker-archive:text", PullErrorKind::Refused),
         ("docker-archive:empty", PullErrorKind::Refused),
         ("docker-archive:other.tar", PullErrorKind::Refused),
-        ("docker-archive:cut.tar.gz", PullErrorKind::NotFound),
+        ("docker-archive:cut.tar.gz", PullErrorKind::Refused),
         ("docker-archive:directory", PullErrorKind::Refused),
         ("docker-archive:absent", PullErrorKind::NotFound),
         ("docker-archive:other.tar:x:1", PullErrorKind::Refused),

