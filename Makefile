@@ -36,6 +36,7 @@ bench:
 	@tests/setup build bench
 	@$(MAKE) --no-print-directory build
 	benches/start
+	benches/pull
 
 install:
 	@[ -x $(release)/docker-worker ] || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
