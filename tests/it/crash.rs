@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::support::{Run, Worker, busybox_image, finish, tool};
+use crate::support::{Run, Worker, busybox_image, finish, read_until, tool};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -21,14 +21,16 @@ enum Victim {
 fn s47_a_kill_at_any_point_leaves_nothing_after_cleanup() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;
-    worker.run(&image, &["true"]).expect(0, "before");
-    // A whole run takes some 50 ms here: points in and after the start-up, spread over three victims.
-    for step in 0..30_u64 {
+    worker.run(&image, &["true"]).expect(0, "the image is fetched");
+    let whole = worker.run(&image, &["true"]).expect(0, "the image is there").took;
+    // Points from the first moment to after the start, spread over three victims.
+    for step in 0..30_u32 {
+        let time = whole * step / 20;
         let victim = [Victim::Worker, Victim::Monitor, Victim::Both][(step % 3) as usize];
-        let case = format!("{victim:?} killed after {} ms", step * 4);
+        let case = format!("{victim:?} killed after {time:?} of {whole:?}");
         let (child, artifacts) =
             worker.start_run(&["--image", &image], &["sh", "-c", "sleep 1000 & sleep 1000"]);
-        pause(Duration::from_millis(step * 4), &child);
+        pause(time, &child);
         let mut containers = containers_of(&worker);
         kill(&worker, &child, victim);
         if victim == Victim::Monitor {
@@ -52,8 +54,8 @@ fn s47_a_kill_at_any_point_leaves_nothing_after_cleanup() {
 fn s47_the_next_run_cleans_up_by_itself() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;
-    let (child, _) = worker.start_run(&["--image", &image], &["sleep", "1000"]);
-    pause(Duration::from_millis(300), &child);
+    let (mut child, _) = worker.start_run(&["--image", &image], &["sh", "-c", "echo up; sleep 1000"]);
+    read_until(&mut child, "\nup");
     let containers = containers_of(&worker);
     kill(&worker, &child, Victim::Both);
     finish(child, Duration::from_secs(30));
@@ -67,13 +69,14 @@ fn a_monitor_that_dies_makes_an_internal_error_and_takes_its_container_along() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;
     let script = "trap '' TERM HUP; sleep 1000 & echo up; sleep 1000";
-    let (child, artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
-    pause(Duration::from_millis(500), &child);
+    let (mut child, artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
+    let log = read_until(&mut child, "\nup");
     let containers = containers_of(&worker);
     kill(&worker, &child, Victim::Monitor);
     let run = Run::collect(finish(child, Duration::from_secs(30)), artifacts).expect(122, "no monitor");
     assert_eq!(run.resolution["reason"], "internal-error", "{run:?}");
-    assert!(run.log.contains("lost control of the task's container"), "{}", run.log);
+    let log = log.join().unwrap();
+    assert!(log.contains("lost control of the task's container"), "{log}");
     assert!(!run.artifact("public/logs/live.log").is_empty());
     worker.assert_nothing_left("after the monitor's death");
     assert_no_groups(&containers, "after the monitor's death");
@@ -82,7 +85,7 @@ fn a_monitor_that_dies_makes_an_internal_error_and_takes_its_container_along() {
 /// Waits until the time has passed or the process has ended.
 fn pause(time: Duration, child: &Child) {
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
-    let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+    let time = Timespec { tv_sec: time.as_secs().try_into().unwrap(), tv_nsec: time.subsec_nanos().into() };
     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&time)).unwrap();
 }
 

@@ -1,13 +1,11 @@
 //! What ends a task before its command does, what is delivered all the same, and that no process survives (S64).
 
-use std::io::{BufRead, BufReader};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Run, Worker, busybox_image, finish, shell_payload};
+use crate::support::{Run, Worker, busybox_image, finish, read_until, shell_payload};
 
 /// Processes that do all they can to stay: they leave session and parent, ignore signals, stop themselves.
 const STUBBORN: &str = "
@@ -59,22 +57,14 @@ fn a_signal_ends_the_task_and_the_status_says_which() {
         let case = format!("{signal:?}");
         let (mut child, artifacts) =
             worker.start_run(&["--image", &image], &["sh", "-c", &format!("{STUBBORN} echo running; wait")]);
-        let log = wait_for_line(&mut child, "running");
+        let log = read_until(&mut child, "running");
         kill_process(Pid::from_child(&child), signal).unwrap();
         let killed = Instant::now();
         let run = Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(status, &case);
         assert!(killed.elapsed() < Duration::from_secs(15), "{case}: {:?}", killed.elapsed());
         assert_eq!(run.resolution["state"], state, "{case}: {run:?}");
         assert_eq!(run.resolution["reason"], reason, "{case}: {run:?}");
-        drop(log);
+        assert!(log.join().unwrap().contains("=== Task Finished ==="), "{case}");
         worker.assert_nothing_left(&case);
     }
-}
-
-/// Reads the log until a line holds `text`; gives back the reader, so that the worker's pipe stays open and is read.
-fn wait_for_line(child: &mut Child, text: &str) -> std::thread::JoinHandle<()> {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let found = lines.by_ref().find(|line| line.contains(text));
-    assert!(found.is_some(), "the log ended without {text:?}");
-    std::thread::spawn(move || lines.for_each(drop))
 }

@@ -20,7 +20,7 @@ pub use layer::{
     Compression, Entry, Layer, block, character, dir, fifo, file, hardlink, sha256, symlink, tar,
 };
 pub use observe::observe;
-pub use process::{Finished, finish, tool};
+pub use process::{Finished, finish, read_until, tool};
 pub use registry::Registry;
 pub use scratch::Scratch;
 pub use scripted_server::ScriptedServer;

@@ -1,7 +1,7 @@
 //! Child processes with a deadline.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,6 +51,17 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> 
         pipe.read_to_end(&mut bytes).unwrap();
         bytes
     })
+}
+
+/// Reads what `child` prints until a line holds `text`, and goes on reading on a thread, which returns all of it.
+pub fn read_until(child: &mut Child, text: &str) -> thread::JoinHandle<String> {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let line = lines.next().unwrap_or_else(|| panic!("the output ended without {text:?}: {seen}"));
+        seen.extend([line.as_str(), "\n"]);
+    }
+    thread::spawn(move || lines.fold(seen, |seen, line| seen + &line + "\n"))
 }
 
 /// Runs a tool of the host that has to succeed; returns its standard output.
