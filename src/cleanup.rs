@@ -7,12 +7,15 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use runtime::cgroup::RemoveError;
+use runtime::host::{HostFacts, HostFactsError};
 use runtime::journal::{Journal, JournalError, UndoError};
 
 use crate::cache::{CacheError, Caches};
 use crate::config::Directories;
 use crate::net::tables::TablesError;
 use crate::run_directory::{self, RunDirectoryError, Sweep};
+use crate::spec::PARENT_GROUP;
 
 /// The name of the runtime's journal in a container's state directory.
 const RUNTIME_JOURNAL: &str = "journal";
@@ -26,6 +29,9 @@ pub enum CleanupError {
     /// The tables of the tasks' network are still there.
     #[error(transparent)]
     Network(#[from] TablesError),
+    /// The control group above the tasks' own is still there.
+    #[error(transparent)]
+    ParentGroup(#[from] ParentGroupError),
     /// The caches cannot be looked through.
     #[error(transparent)]
     Caches(#[from] CacheError),
@@ -39,9 +45,33 @@ pub enum CleanupError {
 pub fn clean_up(directories: &Directories) -> Result<Sweep, CleanupError> {
     let sweep = run_directory::sweep(directories)?;
     crate::net::sweep(&directories.run)?;
+    remove_parent_group()?;
     // Opening the caches removes those that were left in use.
     Caches::open(&directories.caches())?;
     Ok(sweep)
+}
+
+/// Why the control group above the tasks' own is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum ParentGroupError {
+    /// Nobody knows where the hierarchies are.
+    #[error(transparent)]
+    Facts(#[from] HostFactsError),
+    /// The kernel does not let it go.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+}
+
+/// Removes the control group above the tasks' own if this was the last task; another worker's keeps it.
+///
+/// # Errors
+///
+/// [`ParentGroupError`].
+pub fn remove_parent_group() -> Result<(), ParentGroupError> {
+    match HostFacts::gather()?.hierarchies {
+        Some(hierarchies) => Ok(hierarchies.remove_if_empty(Path::new(PARENT_GROUP))?),
+        None => Ok(()),
+    }
 }
 
 /// Kills what is left of the containers in a runtime's state directory and undoes what their

@@ -119,6 +119,7 @@ pub fn part(facts: &Facts, limits: crate::spec::Limits) -> HostPart {
         name: facts.name.clone(),
         ceilings: facts.ceilings.clone(),
         limits,
+        memory_for_all: facts.controllers.memory.then(|| memory_for_tasks(facts.memory_bytes)),
         notices,
         processors: facts.processors,
     }

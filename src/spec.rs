@@ -33,6 +33,9 @@ pub use user::ResolvedUser;
 /// The version of the OCI runtime specification that is written.
 const OCI_VERSION: &str = "1.1.0";
 
+/// The control group above the containers' own: the limit of all tasks together holds there.
+pub const PARENT_GROUP: &str = "/docker-worker";
+
 /// Digits of the container's id that become its host name, as with docker.
 const HOSTNAME_DIGITS: usize = 12;
 
@@ -106,7 +109,7 @@ fn linux(request: &ContainerRequest<'_>) -> Linux {
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces(request.network)))
-        .set_cgroups_path(Some(format!("/docker-worker/{}", request.id).into()))
+        .set_cgroups_path(Some(format!("{PARENT_GROUP}/{}", request.id).into()))
         .set_resources(Some(resources::resources(request.limits)))
         .set_masked_paths(Some(security::masked_paths(request.processors)))
         .set_readonly_paths(Some(security::read_only_paths()))

@@ -34,6 +34,7 @@ mod devices;
 mod hierarchies;
 mod io;
 mod memory;
+mod parent;
 mod plan;
 mod remove;
 mod setting;
@@ -42,6 +43,7 @@ mod usage;
 
 pub use devices::{DeviceError, DevicePolicy};
 pub use hierarchies::{Hierarchies, Hierarchy, ParseError, Version};
+pub use parent::limit_parent_memory;
 pub use plan::{CgroupMount, CgroupPlan, Group, PlanError, plan};
 pub use remove::RemoveError;
 pub(crate) use remove::{remove, remove_if_empty};

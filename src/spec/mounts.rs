@@ -22,7 +22,7 @@ pub struct Bind {
 pub enum BindSource {
     /// A cache or a volume: the task writes there, and programs in it run as in the image.
     Volume,
-    /// A file that the worker provides: read-only.
+    /// A file that the worker made for this run: tasks add lines to `/etc/hosts`, as docker lets them.
     WorkerFile,
 }
 
@@ -56,7 +56,7 @@ fn bind(bind: &Bind) -> Mount {
         // Set-uid programs and programs at all work in a cache, as they do with docker; device
         // nodes are fenced by the device control group, as those of `/` are.
         BindSource::Volume => &["bind", "rw", "private"],
-        BindSource::WorkerFile => &["bind", "ro", "nosuid", "nodev", "private"],
+        BindSource::WorkerFile => &["bind", "rw", "nosuid", "nodev", "private"],
     };
     let mut mount = mount(&bind.destination, "bind", flags);
     mount.set_source(Some(bind.source.clone()));

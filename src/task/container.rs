@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use runtime::cgroup::limit_parent_memory;
 use runtime::launch::{
     Exited, Failed, Launch, LaunchError, Monitor, ReceiveError, Report, kill_init, launch,
 };
@@ -55,6 +56,9 @@ pub enum ContainerError {
     /// The monitor's descriptors cannot be waited for.
     #[error("watch the container's monitor")]
     Watch(#[source] io::Error),
+    /// The group above the container's does not take its limit.
+    #[error("limit the memory of all tasks together: is the control group /docker-worker somebody else's?")]
+    MemoryForAll(#[source] io::Error),
     /// The runtime made a container without the pty that its Spec asks for.
     #[error("get the container's terminal from its monitor: is the executable of the same build?")]
     NoTerminal,
@@ -74,18 +78,26 @@ impl Container {
         Ok(Container { monitor, reports, death, reaped: false })
     }
 
-    /// Waits until the command runs.
+    /// Waits until the command runs. `memory_for_all` bounds this container and those beside it together, in
+    /// bytes.
     ///
     /// # Errors
     ///
     /// [`ContainerError`]; the caller then abandons the container.
-    pub async fn started(&mut self) -> Result<Created, ContainerError> {
+    pub async fn started(&mut self, memory_for_all: Option<u64>) -> Result<Created, ContainerError> {
         let mut created = None;
         loop {
             match self.next().await? {
                 Report::Created(runtime::launch::Created {
-                    init, mount_namespace, root, terminal, ..
+                    init,
+                    mount_namespace,
+                    root,
+                    terminal,
+                    cgroups,
                 }) => {
+                    memory_for_all
+                        .map_or(Ok(()), |bytes| limit_parent_memory(&cgroups, bytes))
+                        .map_err(ContainerError::MemoryForAll)?;
                     let terminal = terminal.ok_or(ContainerError::NoTerminal)?;
                     created = Some(Created { init, mount_namespace, root, terminal });
                 }

@@ -161,7 +161,7 @@ impl ImageReady {
         let mut interrupts = self.run.interrupts.clone();
         let started = tokio::select! {
             biased;
-            started = container.started() => started,
+            started = container.started(self.run.worker.host.memory_for_all) => started,
             _ = interrupts.interrupted() => {
                 self.let_go(&mut container).await;
                 return Err(TaskError::interrupted());
@@ -215,7 +215,7 @@ fn container_failure(error: &ContainerError) -> TaskError {
             FailureKind::Spec => End::StartFailed,
             FailureKind::Host => End::HostUnfit,
         },
-        ContainerError::Launch(_) => End::HostUnfit,
+        ContainerError::Launch(_) | ContainerError::MemoryForAll(_) => End::HostUnfit,
         ContainerError::Lost(_) | ContainerError::Watch(_) | ContainerError::NoTerminal => End::WorkerFault,
     };
     start_error(end, &chain(error))

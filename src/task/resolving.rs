@@ -241,6 +241,9 @@ impl Resolving {
         };
         // The directory names what has to be undone, so it stays as long as there is anything.
         let removed = released.map_err(RunDirectoryError::from).and_then(|()| run.directory.remove());
+        if let Err(error) = crate::cleanup::remove_parent_group() {
+            problems.push(format!("Failed to {}", chain(&error)));
+        }
         if let Err(error) = removed {
             problems.push(format!("Failed to {}; \"docker-worker cleanup\" will try again.", chain(&error)));
         }

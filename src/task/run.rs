@@ -64,6 +64,8 @@ pub struct HostPart {
     pub ceilings: RlimitCeilings,
     /// The container limits of this worker's policy, as far as this host can enforce them.
     pub limits: crate::spec::Limits,
+    /// Memory that all tasks on this host may use together, in bytes; `None` without a memory controller.
+    pub memory_for_all: Option<u64>,
     /// Lines for each task's log about what this host lacks.
     pub notices: Vec<String>,
     /// Processors, for paths that exist once for each.

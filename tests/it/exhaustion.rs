@@ -1,11 +1,11 @@
 //! A task that takes all it can get harms itself only: `security.md` S62.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Run, SmallDisk, Worker, busybox_image, shell_payload};
+use crate::support::{Run, SmallDisk, Worker, busybox_image, finish, shell_payload};
 
 const CONFIG: &str = "
 limits: {memory: 67108864, pids: 64, log: 1000000}
@@ -56,6 +56,36 @@ fn s62_a_memory_hog_is_ended_and_the_log_names_memory() {
         worker.task_with(&shell_payload(&image, script), &["--config", &config]).expect(0, "page cache");
     assert_eq!(run.output(), "209715200\n");
     next_task_passes(&worker, &image, "memory hogs");
+}
+
+/// The group above the tasks' own has the limit that holds for all of them: less than the host's memory.
+#[test]
+fn s62_tasks_together_leave_the_host_some_memory() {
+    let (worker, image, _) = limited();
+    let (child, artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", "echo up; sleep 2"]);
+    let files = [
+        "/sys/fs/cgroup/docker-worker/memory.max",
+        "/sys/fs/cgroup/memory/docker-worker/memory.limit_in_bytes",
+    ];
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let limit = loop {
+        let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+        let limits: Vec<u64> = texts.filter_map(|text| text.trim().parse().ok()).collect();
+        match limits.first() {
+            Some(limit) if *limit < host_memory() => break *limit,
+            _ => {
+                assert!(Instant::now() < deadline, "no limit that is less than {}: {limits:?}", host_memory())
+            }
+        }
+    };
+    assert!(limit >= host_memory() / 2, "{limit} of {}", host_memory());
+    Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "the task itself");
+}
+
+fn host_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let kilobytes: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes * 1024
 }
 
 #[test]

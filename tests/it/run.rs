@@ -91,6 +91,17 @@ fn entry_point_user_directory_and_environment_are_as_docker_makes_them() {
 }
 
 #[test]
+fn a_task_may_add_lines_to_its_hosts_file_and_the_next_one_does_not_see_them() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let script = "echo 10.1.2.3 added >> /etc/hosts && grep -c added /etc/hosts";
+    for case in ["first", "second"] {
+        let run = worker.run(&image, &["sh", "-c", script]).expect(0, case);
+        assert_eq!(run.output(), "1\n", "{case}");
+    }
+}
+
+#[test]
 fn an_image_without_a_command_needs_one_from_the_payload() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image().set("Cmd", Value::Null)).source;
