@@ -3,6 +3,7 @@
 mod controllers;
 mod facts;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,6 +11,8 @@ use serde::Serialize;
 pub use controllers::Controllers;
 pub use facts::{Facts, find_runtime};
 
+use crate::config::NetworkSettings;
+use crate::net::survey;
 use crate::spec::process::{self, RlimitCeilings};
 use crate::spec::resources::memory_for_tasks;
 use crate::task::run::HostPart;
@@ -37,7 +40,7 @@ pub struct Item {
     pub found: String,
     /// What to do about it; absent when it works.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<&'static str>,
+    pub remedy: Option<Cow<'static, str>>,
 }
 
 /// This host cannot run tasks: what is missing, and the remedy.
@@ -45,7 +48,7 @@ pub struct Item {
 #[error("this host cannot run tasks: {found}; {remedy}")]
 pub struct Unfit {
     found: String,
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 /// Everything that `docker-worker check` shows.
@@ -67,6 +70,23 @@ pub fn items(facts: &Facts) -> Vec<Item> {
     ]
 }
 
+/// What stands in the way of the tasks' network, which `docker-worker check` shows as well.
+pub fn network_items(settings: &NetworkSettings) -> Vec<Item> {
+    let obstacle = |found: String, remedy: Cow<'static, str>| Item {
+        name: "network",
+        status: Status::Degraded,
+        found,
+        remedy: Some(remedy),
+    };
+    match survey::obstacles(settings) {
+        Ok(found) => found.into_iter().map(|it| obstacle(it.found, it.remedy.into())).collect(),
+        Err(error) => vec![obstacle(
+            format!("the kernel does not say what its packet filter holds: {error}"),
+            "run docker-worker as root, on a kernel with nf_tables".into(),
+        )],
+    }
+}
+
 /// Whether tasks can run here.
 ///
 /// # Errors
@@ -76,7 +96,7 @@ pub fn require(facts: &Facts) -> Result<(), Unfit> {
     let missing = items(facts).into_iter().find(|item| item.status == Status::Missing);
     match missing {
         Some(Item { found, remedy, .. }) => {
-            Err(Unfit { found, remedy: remedy.unwrap_or("see docker-worker check") })
+            Err(Unfit { found, remedy: remedy.unwrap_or("see docker-worker check".into()) })
         }
         None => Ok(()),
     }
@@ -93,7 +113,7 @@ pub fn require_network(facts: &Facts) -> Result<(), Unfit> {
     }
     Err(Unfit {
         found: "nft is not there".to_owned(),
-        remedy: "install the package nftables, or run the task with --network none",
+        remedy: "install the package nftables, or run the task with --network none".into(),
     })
 }
 
@@ -150,7 +170,7 @@ fn enforceable(
 }
 
 fn item(name: &'static str, status: Status, found: impl Into<String>, remedy: &'static str) -> Item {
-    let remedy = (status != Status::Works).then_some(remedy);
+    let remedy = (status != Status::Works).then_some(remedy.into());
     Item { name, status, found: found.into(), remedy }
 }
 

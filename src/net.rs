@@ -16,7 +16,7 @@
 //! directory before it is made ([`Record`]); `cleanup` and the next worker undo it by that.
 //!
 //! Modules: [`link`] makes interfaces and routes over [`netlink`], [`namespace`] the namespace,
-//! [`addresses`] chooses, [`firewall`] writes the rules, [`nft`] loads them, [`tables`] knows who holds
+//! [`addresses`] chooses, [`survey`] says what stands in the way, [`firewall`] writes the rules, [`nft`] loads them, [`tables`] knows who holds
 //! them, [`netfilter`] reads the kernel's state, [`names`] writes hosts and resolv.conf.
 
 pub mod addresses;
@@ -27,6 +27,7 @@ pub mod namespace;
 pub mod netfilter;
 pub mod netlink;
 pub mod nft;
+pub mod survey;
 mod sysctl;
 pub mod tables;
 
@@ -42,10 +43,11 @@ use serde::{Deserialize, Serialize};
 
 use self::addresses::AddressRange;
 use self::firewall::{Names, Pin};
-use self::link::{Claim, End, GATEWAY, Mac, TASK_INTERFACE};
+use self::link::{Claim, End, GATEWAY, Mac, Route, TASK_INTERFACE};
 use self::namespace::Namespace;
 use self::netlink::{Family, Socket};
 use self::nft::NftError;
+use self::survey::Obstacle;
 use self::tables::{Entry, Place, TablesError};
 use crate::config::{Directories, NetworkSettings};
 
@@ -69,8 +71,7 @@ const MOST_CLAIMS: usize = 4096;
 pub struct Network {
     names: Names,
     place: Place,
-    range: AddressRange,
-    dns: Vec<Ipv4Addr>,
+    settings: NetworkSettings,
     /// Held while this process has had a task with a network.
     presence: Mutex<Option<File>>,
 }
@@ -81,6 +82,7 @@ pub struct TaskNetwork {
     namespace: OwnedFd,
     pin: Pin,
     ports: Vec<u16>,
+    obstacles: Vec<Obstacle>,
 }
 
 /// What a crash would leave of a task's network: the last whole line of a file of its run's directory.
@@ -113,6 +115,18 @@ pub enum AttachError {
     /// No address is free.
     #[error("find a free address in {0}: set network.addresses to a larger range")]
     NoAddress(AddressRange),
+    /// Addresses of the range belong to somebody.
+    #[error(
+        "take tasks' addresses from {range}: {network}/{prefix} is a network of this host; set network.addresses to a range that nothing else uses"
+    )]
+    Occupied {
+        /// The range.
+        range: AddressRange,
+        /// The stranger's network.
+        network: Ipv4Addr,
+        /// How many of its bits count.
+        prefix: u8,
+    },
     /// The rules.
     #[error(transparent)]
     Tables(#[from] TablesError),
@@ -134,8 +148,7 @@ impl Network {
         Network {
             names: Names::of(&directories.run),
             place: Place::of(&directories.run),
-            range: settings.addresses(),
-            dns: settings.dns.clone(),
+            settings: settings.clone(),
             presence: Mutex::new(None),
         }
     }
@@ -151,18 +164,39 @@ impl Network {
         let mut presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = match *presence {
             Some(_) => None,
-            None => Some(Entry::begin(&self.place, &self.names, self.range)?),
+            None => Some(Entry::begin(&self.place, &self.names, self.settings.addresses())?),
         };
+        if entry.is_some() {
+            self.refuse_strangers()?;
+        }
         let wanted = Wanted { network: self, id, record };
         let mut made = wanted.make()?;
         let tables = entry.as_ref().map(Entry::rules).unwrap_or_default();
         nft::load(&(tables.to_owned() + &firewall::admit(&self.names, &made.pin)))?;
+        let mut obstacles = Vec::new();
         if let Some(entry) = entry {
             *presence = Some(entry.finish()?);
+            obstacles = survey::obstacles(&self.settings).map_err(TablesError::Look)?;
         }
         drop(presence);
         made.open().map_err(step("set the task's interface up"))?;
-        Ok(TaskNetwork { namespace: made.namespace.descriptor, pin: made.pin, ports: Vec::new() })
+        let Made { namespace, pin, .. } = made;
+        Ok(TaskNetwork { namespace: namespace.descriptor, pin, ports: Vec::new(), obstacles })
+    }
+
+    /// A route to a task must not lead astray what the host sends to somebody else.
+    fn refuse_strangers(&self) -> Result<(), AttachError> {
+        let range = self.settings.addresses();
+        let routes = Socket::open(Family::Route).and_then(|mut socket| link::routes(&mut socket));
+        let routes = routes.map_err(step("look at the host's routes"))?;
+        let stranger =
+            survey::strangers(range, &routes).find(|route| range.holds(route.destination, route.prefix));
+        match stranger {
+            Some(Route { destination: network, prefix, .. }) => {
+                Err(AttachError::Occupied { range, network, prefix })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Takes back what [`Network::attach`] gave, after the container's last process; or what it left
@@ -173,7 +207,7 @@ impl Network {
     /// Rules or tracked connections resist; the next clean-up tries again.
     pub fn release(&self, task: Option<TaskNetwork>, record: &Path) -> Result<(), TablesError> {
         match task {
-            Some(TaskNetwork { namespace, pin, ports }) => {
+            Some(TaskNetwork { namespace, pin, ports, .. }) => {
                 drop(namespace);
                 forget(&self.names, &self.place, &pin, &ports)
             }
@@ -196,7 +230,7 @@ impl Network {
 
     /// Name servers that the configuration wants.
     pub fn dns(&self) -> &[Ipv4Addr] {
-        &self.dns
+        &self.settings.dns
     }
 }
 
@@ -204,6 +238,11 @@ impl TaskNetwork {
     /// The namespace, for the container to join.
     pub fn namespace(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
+    }
+
+    /// What stands in the way of this worker's tasks; only its first task is told.
+    pub fn obstacles(&self) -> &[Obstacle] {
+        &self.obstacles
     }
 
     /// The task's address.
@@ -262,8 +301,9 @@ impl Wanted<'_> {
 
     /// Claims the first candidate that nobody has.
     fn claim(&self, host: &mut Socket, index: u32, mac: Mac) -> Result<Ipv4Addr, AttachError> {
-        let Network { range, place, names, .. } = self.network;
-        let candidates = addresses::candidates(*range, &place.resting());
+        let Network { settings, place, names, .. } = self.network;
+        let range = settings.addresses();
+        let candidates = addresses::candidates(range, &place.resting());
         for address in candidates.map_err(step("read the resting addresses"))?.take(MOST_CLAIMS) {
             self.note(&Record { link: names.link(self.id), mac: mac.0, address })?;
             match link::claim(host, index, address).map_err(step("claim an address"))? {
@@ -271,7 +311,7 @@ impl Wanted<'_> {
                 Claim::Busy => {}
             }
         }
-        Err(AttachError::NoAddress(*range))
+        Err(AttachError::NoAddress(range))
     }
 
     fn note(&self, record: &Record) -> Result<(), AttachError> {

@@ -26,7 +26,8 @@ struct Report<'a> {
 
 /// Prints the report; the status is 0 when tasks can run.
 pub fn main(options: &CheckArguments, config: &Config) -> ExitCode {
-    let items = host::items(&Facts::gather(config));
+    let mut items = host::items(&Facts::gather(config));
+    items.extend(host::network_items(&config.file.network));
     let status = items.iter().map(|item| item.status).max().unwrap_or(Status::Works);
     let text = if options.json { as_json(status, &items) } else { as_text(&items) };
     if io::stdout().write_all(text.as_bytes()).is_err() {

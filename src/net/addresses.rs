@@ -83,6 +83,11 @@ impl AddressRange {
         self.network.to_bits() & mask == network.to_bits() & mask
     }
 
+    /// Whether a network lies in this range as a whole.
+    pub fn holds(&self, network: Ipv4Addr, prefix: u8) -> bool {
+        prefix >= self.prefix && self.overlaps(network, prefix)
+    }
+
     /// How many tasks it has addresses for: neither the first nor the last is given.
     fn size(&self) -> u32 {
         !self.mask() - 1

@@ -204,3 +204,44 @@ fn elements(call: &str, names: &Names, pin: &Pin) -> String {
         "{call} element inet {table} links {{ \"{link}\" . {address} }}\n{call} element netdev {table} pins {{ \"{link}\" . {mac} . {address} }}\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::addresses::DEFAULT_RANGE;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn names() -> Names {
+        Names { table: "docker_worker_1a2b3".to_owned(), links: "dw1a2b3".to_owned() }
+    }
+
+    #[test]
+    fn the_rules_are_as_the_golden_file_shows() {
+        let names = names();
+        let link = names.link(&ContainerId::new(ID).unwrap());
+        let pin = Pin { link, mac: Mac([2, 1, 0x23, 0x45, 0x67, 0x89]), address: [10, 231, 7, 9].into() };
+        let text = [
+            "# A worker's first task\n".to_owned(),
+            tables(&names, DEFAULT_RANGE),
+            admit(&names, &pin),
+            "\n# A listener for the task at its gateway\n".to_owned(),
+            listen(&names, &pin.link, 80),
+            "\n# The task is over\n".to_owned(),
+            forget(&names, &pin, &[80]),
+            "\n# So is the last one\n".to_owned(),
+            remove_tables(&names),
+        ];
+        let golden = include_str!("../../tests/golden/network.nft");
+        assert!(text.concat() == golden, "tests/golden/network.nft should be:\n{}", text.concat());
+    }
+
+    #[test]
+    fn names_fit_an_interface_and_differ_by_run_directory() {
+        let [one, other] = ["/run/docker-worker", "/tmp/x"].map(|path| Names::of(Path::new(path)));
+        assert_ne!(one, other);
+        let link = one.link(&ContainerId::new(ID).unwrap());
+        assert_eq!(link.len(), 15, "IFNAMSIZ less its end: {link}");
+        assert!(link.starts_with(&one.links) && link.ends_with("01234567"), "{link}");
+    }
+}

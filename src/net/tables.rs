@@ -24,7 +24,7 @@ use super::nft::{self, NftError};
 use super::{addresses::AddressRange, link, netfilter, sysctl};
 
 /// The parameter that lets the kernel forward packets, and the lock of the host's network.
-const FORWARDING: &str = "ipv4/ip_forward";
+pub const FORWARDING: &str = "ipv4/ip_forward";
 
 /// Why the tables are not there, or still there.
 #[derive(Debug, thiserror::Error)]

@@ -87,11 +87,6 @@ impl ImageReady {
     fn provide_resolvers(&mut self) -> io::Result<()> {
         let Some(network) = self.run.worker.network.as_ref() else { return Ok(()) };
         let resolvers = names::resolvers(network.dns());
-        if resolvers.servers.is_empty() {
-            self.run.log.info(
-                "network: this host has no name server that the task can reach (network.dns of the configuration names one)",
-            );
-        }
         self.provide("/etc/resolv.conf", "resolv.conf", &resolvers.resolv_conf())
     }
 

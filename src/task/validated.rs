@@ -71,6 +71,9 @@ impl Validated {
         let Some(attaching) = attaching else { return Ok(()) };
         match attaching.await {
             Ok(Ok(network)) => {
+                for obstacle in network.obstacles() {
+                    self.run.log.info(&format!("network: {obstacle}"));
+                }
                 self.run.network = Some(network);
                 Ok(())
             }

@@ -14,6 +14,7 @@ mod exhaustion;
 mod fixtures;
 mod image_contents;
 mod interrupts;
+mod network;
 mod payload;
 mod profile;
 mod queue;

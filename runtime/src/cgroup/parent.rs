@@ -9,24 +9,25 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Bounds the memory of all containers below one parent together: `groups` are a container's own. While
-/// that exists its parent does, so the limit cannot land in a group that is being removed.
+/// that exists its parent does, so the limit cannot land in a group that is being removed. Where the
+/// container has ended already, and its parent with it, there is nothing left to bound.
 ///
 /// # Errors
 ///
-/// The kernel's answer; `ENOENT` if no group of the container's is in a hierarchy with memory.
+/// The kernel's refusal of the value.
 pub fn limit_parent_memory(groups: &[OwnedFd], bytes: u64) -> io::Result<()> {
-    let mut refused = Errno::NOENT;
     for group in groups {
         let parent = openat(group, "..", DIRECTORY, Mode::empty())?;
         for file in ["memory.max", "memory.limit_in_bytes"] {
             match write(parent.as_fd(), file, &bytes.to_string()) {
                 Ok(()) => return Ok(()),
-                Err(Errno::NOENT) => {}
-                Err(errno) => refused = errno,
+                // Another controller's hierarchy, or the group is gone.
+                Err(Errno::NOENT | Errno::NODEV) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
     }
-    Err(refused.into())
+    Ok(())
 }
 
 impl Hierarchies {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::image::{Image, WrittenImage};
+use super::internet::Internet;
 use super::process::{Finished, finish};
 use super::scratch::Scratch;
 
@@ -70,13 +71,26 @@ impl Run {
 
 /// A worker's directories. When the value goes, nothing of the worker may be left on the host.
 pub struct Worker {
+    /// What starts the worker in its place; nothing where that is this host.
+    by: Vec<String>,
     scratch: Scratch,
     count: Cell<u32>,
 }
 
 impl Worker {
     pub fn new() -> Worker {
-        let worker = Worker { scratch: Scratch::new(), count: Cell::new(0) };
+        Worker::by(&[])
+    }
+
+    /// A worker on a host of the test's own, where tasks have a network.
+    pub fn on(internet: &Internet) -> Worker {
+        Worker::by(&["nsenter", &internet.host.entrance(), "--"])
+    }
+
+    /// A worker that `by` starts: a program and its first arguments.
+    pub fn by(by: &[&str]) -> Worker {
+        let by = by.iter().map(|word| (*word).to_owned()).collect();
+        let worker = Worker { by, scratch: Scratch::new(), count: Cell::new(0) };
         assert!(
             runtime_executable().exists(),
             "{} is missing: build it with cargo build --package runtime",
@@ -110,10 +124,14 @@ impl Worker {
         self.scratch.join(&format!("{name}{}", self.count.get()))
     }
 
-    /// The executable with this worker's directories, and arguments as given; a task gets no network unless they say so.
+    /// The executable with this worker's directories, and arguments as given; on this host a task gets no
+    /// network unless they say so.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_docker-worker"));
-        if arguments.first() == Some(&"run") && !arguments.contains(&"--network") {
+        let executable = env!("CARGO_BIN_EXE_docker-worker");
+        let words: Vec<&str> = self.by.iter().map(String::as_str).chain([executable]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        if self.by.is_empty() && arguments.first() == Some(&"run") && !arguments.contains(&"--network") {
             // The tasks' network changes the host; its tests bring hosts of their own.
             command.args(["run", "--network", "none"]).args(&arguments[1..]);
         } else {
@@ -179,7 +197,9 @@ impl Worker {
     /// Fails the test if anything of a task is on the host now.
     pub fn assert_nothing_left(&self, case: &str) {
         let mut left = self.scratch.traces();
-        left.extend(listing(&self.run_directory()));
+        // The addresses that rest may stay: they are of no use to anybody but the next task.
+        left.extend(listing(&self.run_directory()).into_iter().filter(|path| !path.ends_with("/network")));
+        left.extend(listing(&self.run_directory().join("network/lock")));
         left.extend(listing(&self.data().join("runs")));
         assert!(left.is_empty(), "{case}: left behind: {left:#?}");
     }
