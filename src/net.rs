@@ -16,8 +16,9 @@
 //! directory before it is made ([`Record`]); `cleanup` and the next worker undo it by that.
 //!
 //! Modules: [`link`] makes interfaces and routes over [`netlink`], [`namespace`] the namespace,
-//! [`addresses`] chooses, [`survey`] says what stands in the way, [`firewall`] writes the rules, [`nft`] loads them, [`tables`] knows who holds
-//! them, [`netfilter`] reads the kernel's state, [`names`] writes hosts and resolv.conf.
+//! [`addresses`] chooses, [`survey`] says what stands in the way, [`firewall`] writes the rules, [`nft`]
+//! loads them, [`tables`] knows who holds them, [`netfilter`] reads the kernel's state, [`names`] writes
+//! hosts and resolv.conf.
 
 pub mod addresses;
 pub mod firewall;
