@@ -145,10 +145,15 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// When it cannot be created or written.
+    /// When it cannot be created or written: then there is no such file, rather than half of one.
     pub fn write(&self, name: &ArtifactName, contents: &[u8]) -> io::Result<()> {
         let Destination::Directory(top) = self else { return Ok(()) };
-        create(top, name)?.write_all(contents)
+        let written = create(top, name)?.write_all(contents);
+        if written.is_err() {
+            let (directory, last) = parent(top, name)?;
+            remove(&directory, last)?;
+        }
+        written
     }
 }
 

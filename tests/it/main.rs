@@ -9,6 +9,8 @@
 mod architecture;
 mod caches_and_artifacts;
 mod crash;
+mod crash_walk;
+mod crowd;
 mod escape;
 mod exhaustion;
 mod fixtures;
