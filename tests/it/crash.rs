@@ -136,7 +136,8 @@ fn containers_of(worker: &Worker) -> Vec<String> {
 /// Control groups bear the containers' ids: none may be left in any hierarchy.
 fn assert_no_groups(containers: &[String], case: &str) {
     for container in containers {
-        let groups = tool("find", &["/sys/fs/cgroup", "-type", "d", "-name", container]);
+        let groups =
+            tool("find", &["/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d", "-name", container]);
         assert_eq!(groups, "", "{case}");
     }
 }
