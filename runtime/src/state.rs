@@ -18,7 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,9 @@ pub struct State {
     pub pid: i32,
     /// PID 1's start time, in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
     pub start_time: u64,
+    /// The inode of its pidfd: since Linux 6.9 no two processes of a boot have the same. A clock tick is
+    /// long enough for a number to come round again.
+    pub pidfd_inode: u64,
     /// The bundle's absolute path.
     pub bundle: PathBuf,
     /// Seconds since 1970.
@@ -249,7 +252,7 @@ impl ContainerDirectory {
         };
         let Some(note) = journal.noted() else { return Ok(creating) };
         let state = State::deserialize(note).map_err(|source| StateError::Malformed { path, source })?;
-        let init = if journal.is_of_an_earlier_boot() { None } else { living(state.pid, state.start_time) };
+        let init = if journal.is_of_an_earlier_boot() { None } else { living(&state) };
         let status = match &init {
             None => Status::Stopped,
             Some(_) if self.start_socket().exists() => Status::Created,
@@ -302,11 +305,13 @@ impl State {
     /// `/proc` does not know the process.
     pub fn new(id: &ContainerId, pid: i32, bundle: &Path, spec: &Spec) -> io::Result<State> {
         let (start_time, _) = stat(pid)?;
+        let pidfd = open_pidfd(pid)?;
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(State {
             id: id.to_string(),
             pid,
             start_time,
+            pidfd_inode: fstat(&pidfd)?.st_ino,
             bundle: bundle.to_owned(),
             created: since_1970.map_or(0, |duration| duration.as_secs()),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
@@ -341,12 +346,18 @@ impl State {
     }
 }
 
-/// The process of that number and start time, unless it has ended.
-fn living(pid: i32, start_time: u64) -> Option<OwnedFd> {
-    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+/// The process that the state was written for, unless it has ended.
+fn living(state: &State) -> Option<OwnedFd> {
+    let pidfd = open_pidfd(state.pid).ok()?;
     // Looked at after the pidfd was opened: if it is still the one, the pidfd is of it.
-    let (found, is_zombie) = stat(pid).ok()?;
-    (found == start_time && !is_zombie).then_some(pidfd)
+    let (start_time, is_zombie) = stat(state.pid).ok()?;
+    let same = start_time == state.start_time && fstat(&pidfd).ok()?.st_ino == state.pidfd_inode;
+    (same && !is_zombie).then_some(pidfd)
+}
+
+fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Start time, and whether the process has ended and not been reaped. Source: proc_pid_stat(5).
@@ -380,10 +391,16 @@ mod tests {
 
     #[test]
     fn a_process_of_the_same_number_but_another_start_is_not_ours() {
+        let id = ContainerId::new("a").unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        let (start_time, _) = stat(own).unwrap();
-        assert!(living(own, start_time).is_some());
-        assert!(living(own, start_time + 1).is_none());
-        assert!(living(i32::MAX, start_time).is_none());
+        let state = State::new(&id, own, Path::new("/bundle"), &Spec::default()).unwrap();
+        assert!(living(&state).is_some());
+        for stranger in [
+            State { start_time: state.start_time + 1, ..state.clone() },
+            State { pidfd_inode: state.pidfd_inode + 1, ..state.clone() },
+            State { pid: i32::MAX, ..state },
+        ] {
+            assert!(living(&stranger).is_none(), "{stranger:?}");
+        }
     }
 }

@@ -209,7 +209,7 @@ fn hooks_run_at_their_points_with_the_state_on_standard_input() {
 #[test]
 fn a_hook_that_fails_or_hangs_ends_the_start() {
     for (stage, script) in
-        [("createRuntime", "exit 3"), ("createContainer", "exit 3"), ("createRuntime", "sleep 1000")]
+        [("createRuntime", "exit 3"), ("createContainer", "exit 3"), ("createRuntime", "exec sleep 1000")]
     {
         let mut bundle = Bundle::shell("echo should not run");
         let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 1 }]);

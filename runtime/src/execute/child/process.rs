@@ -90,6 +90,7 @@ impl Child<'_> {
             id: container.directory.id().to_string(),
             pid,
             start_time: 0,
+            pidfd_inode: 0,
             bundle: container.bundle.clone(),
             created: 0,
             annotations: container.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
