@@ -13,7 +13,7 @@ use crate::support::{Run, SmallDisk, Worker, busybox_image, finish, shell_payloa
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn eight_runs_at_once_of_an_absent_image_in_two_data_directories_do_the_work_once_each() {
+fn eight_runs_at_once_of_an_absent_image_in_two_data_directories_do_not_disturb_each_other() {
     let workers = [Worker::new(), Worker::new()];
     let image = workers[0].image(&busybox_image()).source;
     let runs: Vec<_> = (0..8)
