@@ -251,7 +251,10 @@ fn is_port(port: &str) -> bool {
 fn check_repository(text: &str, path: &str) -> Result<(), ReferenceError> {
     if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
         let lower = text.replace(path, &path.to_ascii_lowercase());
-        return Err(ReferenceError::UpperCase { text: text.to_owned(), lower });
+        // Advice that is refused again is none.
+        if Reference::parse(&lower).is_ok() {
+            return Err(ReferenceError::UpperCase { text: text.to_owned(), lower });
+        }
     }
     match path.split('/').find(|component| !is_component(component)) {
         Some(component) => {
@@ -365,6 +368,19 @@ mod tests {
             matches!(&error, ReferenceError::UpperCase { lower, .. } if lower == "ghcr.io/mozilla/foo:1"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn no_advice_is_a_name_that_is_refused_again() {
+        for (text, part) in
+            [("Bad Name", "Bad Name"), ("ghcr.io/Foo/b c:1", "Foo"), ("a b/Foo", "a b"), ("Foo__", "Foo__")]
+        {
+            let error = Reference::parse(text).unwrap_err();
+            assert!(
+                matches!(&error, ReferenceError::Component { component, .. } if component == part),
+                "{error}"
+            );
+        }
     }
 
     proptest! {
