@@ -125,14 +125,7 @@ pub fn part(facts: &Facts, limits: crate::spec::Limits) -> HostPart {
     } else {
         "isolation: this host has no AppArmor; the task runs without a profile".to_owned()
     });
-    for clamped in process::clamped(&facts.ceilings) {
-        notices.push(format!(
-            "limit {}: {} instead of {}, as this host does not let the worker set more (CAP_SYS_RESOURCE)",
-            clamped.name,
-            shown(clamped.given),
-            shown(clamped.wanted)
-        ));
-    }
+    notices.extend(clamped_limits(&facts.ceilings));
     let limits = enforceable(limits, facts, &mut notices);
     HostPart {
         runtime: facts.runtime.clone().unwrap_or_else(|| PathBuf::from(facts::RUNTIME)),
@@ -143,6 +136,20 @@ pub fn part(facts: &Facts, limits: crate::spec::Limits) -> HostPart {
         notices,
         processors: facts.processors,
     }
+}
+
+/// One line of a task's log for all limits that are lower than they should be.
+fn clamped_limits(ceilings: &RlimitCeilings) -> Option<String> {
+    let limits: Vec<String> = process::clamped(ceilings)
+        .iter()
+        .map(|limit| format!("{} {} instead of {}", limit.name, shown(limit.given), shown(limit.wanted)))
+        .collect();
+    (!limits.is_empty()).then(|| {
+        format!(
+            "limits: {}, as this host does not let the worker set more (CAP_SYS_RESOURCE)",
+            limits.join(" and ")
+        )
+    })
 }
 
 fn shown(limit: u64) -> String {
@@ -356,4 +363,27 @@ fn ceilings(has_sys_resource: bool) -> RlimitCeilings {
 /// The nearest directory that exists, itself or above.
 fn existing(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::PosixRlimitType;
+
+    use super::*;
+
+    #[test]
+    fn limits_of_the_host_are_one_line() {
+        for (hard, expected) in [
+            (vec![], None),
+            (
+                vec![(PosixRlimitType::RlimitNofile, 4096), (PosixRlimitType::RlimitNproc, 100)],
+                Some(
+                    "limits: NOFILE 4096 instead of 1048576 and NPROC 100 instead of unlimited, as this host \
+                     does not let the worker set more (CAP_SYS_RESOURCE)",
+                ),
+            ),
+        ] {
+            assert_eq!(clamped_limits(&RlimitCeilings { hard }).as_deref(), expected);
+        }
+    }
 }
