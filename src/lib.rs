@@ -28,6 +28,7 @@ pub mod cache;
 pub mod cleanup;
 pub mod cli;
 pub mod config;
+pub mod demo_directory;
 pub mod event;
 pub mod features;
 pub mod host;

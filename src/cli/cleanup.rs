@@ -7,6 +7,7 @@ use clap::Args;
 use super::{FAILED, HOST_UNFIT, complain, say};
 use crate::cleanup::clean_up;
 use crate::config::Config;
+use crate::demo_directory;
 use crate::task::error::chain;
 
 /// Options of `cleanup`.
@@ -22,6 +23,13 @@ pub fn main(_options: &CleanupArguments, config: &Config) -> ExitCode {
         Ok(sweep) => sweep,
         Err(error) => return complain(FAILED, &format!("failed to {}", chain(&error))),
     };
+    let demos = match demo_directory::sweep() {
+        Ok(demos) => demos,
+        Err(error) => return complain(FAILED, &format!("failed to {}", chain(&error))),
+    };
+    for directory in demos {
+        say(&format!("removed {}, which a demo left", directory.display()));
+    }
     for id in &sweep.removed {
         say(&format!("removed what was left of container {id}"));
     }

@@ -7,12 +7,10 @@ mod image;
 mod scenes;
 
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use runtime::journal::remove_tree;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,15 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::scenes::{CONFIG, SCENES, Scene, Task};
 use super::{FAILED, HOST_UNFIT, complain};
 use crate::config::{Config, Directories};
+use crate::demo_directory::{DemoDirectory, PLACE};
 use crate::host::{self, Facts};
-use crate::run_directory::random_hex;
 use crate::task::error::chain;
 
 /// The status of a demo that was interrupted from the keyboard.
 const INTERRUPTED: u8 = 130;
-
-/// Where the demo's directory is made: on a disk, where `/tmp` may be none.
-const PLACE: &str = "/var/tmp";
 
 /// Options of `demo`.
 #[derive(Debug, Args)]
@@ -48,12 +43,12 @@ impl From<io::Error> for Stop {
 
 /// The command.
 pub fn main(_options: &DemoArguments, config: &Config) -> ExitCode {
-    let directory = match make_directory() {
+    let directory = match DemoDirectory::create() {
         Ok(directory) => directory,
         Err(error) => return complain(FAILED, &format!("failed to make a directory in {PLACE}: {error}")),
     };
     let shown = show(&directory, config);
-    if let Err(error) = remove_tree(&directory) {
+    if let Err(error) = directory.remove() {
         return complain(FAILED, &format!("failed to {}", chain(&error)));
     }
     match shown {
@@ -63,21 +58,9 @@ pub fn main(_options: &DemoArguments, config: &Config) -> ExitCode {
     }
 }
 
-fn make_directory() -> io::Result<PathBuf> {
-    let directory = Path::new(PLACE).join(format!("docker-worker-demo.{}", random_hex(8)?));
-    std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
-    Ok(directory)
-}
-
-fn show(directory: &Path, config: &Config) -> Result<(), Stop> {
-    let own = Config {
-        directories: Directories {
-            data: directory.join("data"),
-            run: directory.join("run"),
-            volume_caches: None,
-        },
-        file: config.file.clone(),
-    };
+fn show(held: &DemoDirectory, config: &Config) -> Result<(), Stop> {
+    let directory = held.path();
+    let own = Config { directories: held.directories(), file: config.file.clone() };
     host::require(&Facts::gather(&own)).map_err(|unfit| Stop::Sentence(HOST_UNFIT, unfit.to_string()))?;
     image::write(&directory.join("image.tar"))
         .map_err(|error| Stop::Sentence(HOST_UNFIT, format!("failed to {}", chain(&error))))?;

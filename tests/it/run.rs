@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Worker, busybox_image, finish, shell_payload};
+use crate::support::{Worker, busybox_image, finish, read_until, shell_payload};
 
 #[test]
 fn the_log_has_the_workers_lines_around_what_the_command_prints_on_its_terminal() {
@@ -244,6 +244,27 @@ fn the_demo_runs_offline_and_leaves_nothing() {
     assert_eq!(finished.status.code(), Some(0), "{text}\n{}", String::from_utf8_lossy(&finished.stderr));
     assert!(text.contains("All scenes went as they should"), "{text}");
     assert!(!text.lines().any(|line| line.starts_with("ALLOWED")), "{text}");
+}
+
+#[test]
+fn a_killed_demo_is_cleaned_up_and_a_living_one_is_not() {
+    let worker = Worker::new();
+    let mut demo = worker.command(&["demo"]).spawn().unwrap();
+    let rest = read_until(&mut demo, "── 1.");
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", demo.id())).unwrap();
+    let directory = descriptors
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap_or_default())
+        .find(|target| target.to_string_lossy().contains("docker-worker-demo."))
+        .unwrap();
+    worker.call(&["cleanup"]);
+    assert!(directory.join("image.tar").exists(), "a living demo lost its directory");
+    demo.kill().unwrap();
+    finish(demo, Duration::from_secs(60));
+    // The task that it had begun ends by itself, and holds the same output until then.
+    rest.join().unwrap();
+    let cleaned = worker.call(&["cleanup"]);
+    assert!(cleaned.status.success(), "{cleaned:?}");
+    assert!(!directory.exists(), "{cleaned:?}");
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! The directory of a demo: where it lies, who holds it, and how it goes.
+//!
+//! A demo keeps a lock (flock) on its directory. One whose lock is free belongs to a demo that was killed, and
+//! `cleanup` removes it with what the demo's last task left. The place is open to every user: what is not a
+//! directory of the worker's own user is never looked into, as its journals say what to remove.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use runtime::journal::{RemoveTreeError, remove_tree};
+use rustix::fs::{Mode, OFlags};
+
+use crate::config::Directories;
+use crate::run_directory::{self, RunDirectoryError, random_hex};
+
+/// Where demos make their directories: on a disk, where `/tmp` may be none.
+pub const PLACE: &str = "/var/tmp";
+
+/// What their names begin with.
+const PREFIX: &str = "docker-worker-demo.";
+
+/// The directory of one demo, held until the demo ends.
+#[derive(Debug)]
+pub struct DemoDirectory {
+    path: PathBuf,
+    /// Held open for its lock.
+    _lock: File,
+}
+
+/// Why what a killed demo left is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// Demos cannot be looked for, or one cannot be looked at.
+    #[error("look at {}", path.display())]
+    Look {
+        /// What was looked at.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A task of the demo's cannot be undone.
+    #[error(transparent)]
+    Task(#[from] RunDirectoryError),
+    /// A file resists.
+    #[error(transparent)]
+    Remove(#[from] RemoveTreeError),
+}
+
+impl DemoDirectory {
+    /// Makes the directory of a new demo.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made or locked.
+    pub fn create() -> io::Result<DemoDirectory> {
+        loop {
+            let path = Path::new(PLACE).join(format!("{PREFIX}{}", random_hex(8)?));
+            DirBuilder::new().mode(0o700).create(&path)?;
+            // A sweep that came between takes the directory for a dead one's, and removes it under the lock.
+            match open(&path) {
+                Ok(lock) => {
+                    lock.lock()?;
+                    if lock.metadata()?.nlink() > 0 {
+                        return Ok(DemoDirectory { path, _lock: lock });
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The places of the demo's own tasks.
+    pub fn directories(&self) -> Directories {
+        directories(&self.path)
+    }
+
+    /// Removes the directory.
+    ///
+    /// # Errors
+    ///
+    /// When something in it resists.
+    pub fn remove(self) -> Result<(), RemoveTreeError> {
+        remove_tree(&self.path)
+    }
+}
+
+/// Removes what killed demos have left, and gives the directories that are gone now. Those of living demos, and of
+/// killed ones whose task still runs, are left alone.
+///
+/// # Errors
+///
+/// The first thing that resists.
+pub fn sweep() -> Result<Vec<PathBuf>, SweepError> {
+    let failed = |source| SweepError::Look { path: PLACE.into(), source };
+    let mut removed = Vec::new();
+    for entry in std::fs::read_dir(PLACE).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && sweep_one(&entry.path())? {
+            removed.push(entry.path());
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether the directory was a dead demo's and is gone.
+fn sweep_one(path: &Path) -> Result<bool, SweepError> {
+    let failed = |source| SweepError::Look { path: path.to_owned(), source };
+    let directory = match open(path) {
+        Ok(directory) => directory,
+        Err(error) if is_not_ours(&error) => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    if directory.metadata().map_err(failed)?.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    match directory.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    let mut tasks = run_directory::sweep(&directories(path))?;
+    if let Some((_, error)) = tasks.failed.pop() {
+        return Err(error.into());
+    }
+    if !tasks.alive.is_empty() {
+        return Ok(false);
+    }
+    remove_tree(path)?;
+    Ok(true)
+}
+
+fn directories(demo: &Path) -> Directories {
+    Directories { data: demo.join("data"), run: demo.join("run"), volume_caches: None }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// A link is no directory either, as it is not followed.
+fn is_not_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
