@@ -4,6 +4,8 @@
 //! Nothing here outlives the process: namespaces, detached mounts and descriptors go with it.
 
 mod command;
+mod mounts;
+mod proc;
 mod process;
 
 use std::convert::Infallible;
@@ -13,23 +15,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
 
 use super::host::Held;
 use super::{Container, failure, say};
 use crate::capabilities::CapabilityError;
-use crate::cgroup::{CgroupMount, join_tasks};
+use crate::cgroup::join_tasks;
 use crate::hooks::{self, HookError, Stage};
 use crate::launch::messages::{self, ChildMessage, Ready};
 use crate::launch::{Failed, FailureKind, ReceiveError};
-use crate::plan::mount_options::attr;
-use crate::plan::{ChildStep, Kind, Mount, MountKind};
+use crate::plan::{ChildStep, Kind};
 use crate::rlimits::{self, RlimitError};
 use crate::rootfs::device::{DeviceDirectory, DeviceError, Method};
 use crate::rootfs::mask::{MaskError, Masks, make_read_only};
-use crate::rootfs::mount::{self, MountError, attach_at, new_file_system};
+use crate::rootfs::mount::{self, MountError};
 use crate::rootfs::pivot::{self, PivotError};
 use crate::rootfs::{Root, RootError, Shape};
 use crate::seccomp::InstallError;
@@ -163,7 +164,7 @@ impl Child<'_> {
             ChildStep::PrivateMounts => Ok(pivot::make_private()?),
             ChildStep::OpenProc => self.open_proc(),
             ChildStep::OomScore { adjust } => self.write_proc("self/oom_score_adj", &adjust.to_string()),
-            ChildStep::Sysctl { name, value } => self.write_proc(&sysctl_path(name), value),
+            ChildStep::Sysctl { name, value } => self.write_proc(&proc::sysctl_path(name), value),
             ChildStep::LoopbackUp => call("set the loopback interface up", sys::interface::set_loopback_up()),
             ChildStep::Hostname { name } => call("sethostname", rustix::system::sethostname(name.as_bytes())),
             ChildStep::Domainname { name } => {
@@ -264,86 +265,6 @@ impl Child<'_> {
         }
     }
 
-    /// Made before anything of the image's exists, and opened through while it is attached nowhere: so no
-    /// mount of the image's or the Spec's can stand in for one of the kernel's files (CVE-2019-16884,
-    /// CVE-2025-52881).
-    fn open_proc(&mut self) -> Result<(), ChildError> {
-        let proc = new_file_system("proc", Some("proc"), &[], PROC_ATTRIBUTES)?;
-        let namespace = "self/ns/mnt";
-        let opened = rustix::fs::openat(&proc, namespace, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        self.mount_namespace =
-            Some(opened.map_err(|errno| ChildError::Proc { path: namespace, source: errno.into() })?);
-        if self.container.plan.child.iter().any(|step| matches!(step, ChildStep::Label { .. })) {
-            self.label = process::open_label(&proc);
-        }
-        self.proc = Some(proc);
-        Ok(())
-    }
-
-    fn write_proc(&self, path: &str, value: &str) -> Result<(), ChildError> {
-        let failed = |errno: rustix::io::Errno| ChildError::Write {
-            name: path.to_owned(),
-            value: value.to_owned(),
-            source: errno.into(),
-        };
-        let Some(proc) = &self.proc else { return Err(failed(rustix::io::Errno::NOENT)) };
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), inside).map_err(failed)?;
-        rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
-    }
-
-    fn mount(&mut self, mount: &Mount) -> Result<(), ChildError> {
-        let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
-        let tree = match &mount.kind {
-            MountKind::Cgroup => return self.mount_cgroups(mount),
-            // There is one for each bind: the monitor would have failed otherwise.
-            MountKind::Bind => self.held.binds.remove(&mount.index).ok_or(ChildError::NoRoot)?,
-            MountKind::FileSystem { name, data, .. }
-                if name == "proc" && data.is_empty() && self.proc.is_some() =>
-            {
-                let proc = self.proc.take().ok_or(ChildError::NoRoot)?;
-                if mount.attributes.set != PROC_ATTRIBUTES {
-                    call(
-                        "set the attributes of /proc",
-                        mount::set_exactly(proc.as_fd(), mount.attributes.set),
-                    )?;
-                }
-                let plain = Mount { attributes: Default::default(), ..mount.clone() };
-                return Ok(mount::attach(root, &plain, &proc)?);
-            }
-            MountKind::FileSystem { name, source, data } => {
-                let tree = new_file_system(name, source.as_deref(), data, mount.attributes.set)?;
-                let plain = Mount { attributes: Default::default(), ..mount.clone() };
-                return Ok(mount::attach(root, &plain, &tree)?);
-            }
-        };
-        Ok(mount::attach(root, mount, &tree)?)
-    }
-
-    /// v2: the container's own group. v1: a directory for each hierarchy in which it has one.
-    fn mount_cgroups(&mut self, mount: &Mount) -> Result<(), ChildError> {
-        let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
-        let groups = std::mem::take(&mut self.held.cgroups);
-        if let [(only, tree)] = groups.as_slice()
-            && only.name.is_empty()
-        {
-            return Ok(mount::attach(root, mount, tree)?);
-        }
-        let data = [("mode".to_owned(), Some("0755".to_owned()))];
-        let base = new_file_system("tmpfs", Some("cgroup"), &data, mount.attributes.set & !attr::RDONLY)?;
-        let plain = Mount { attributes: Default::default(), ..mount.clone() };
-        mount::attach(root, &plain, &base)?;
-        for (named, tree) in &groups {
-            attach_hierarchy(&base, named, tree, mount)?;
-        }
-        let change = sys::mount::MountAttr { set: mount.attributes.set, ..Default::default() };
-        call(
-            "set the attributes of the cgroup mount",
-            sys::mount::mount_setattr(base.as_fd(), sys::mount::Reach::One, &change),
-        )
-    }
-
     fn device_method(&self) -> Method {
         let users = self.container.plan.child.contains(&ChildStep::BecomeRoot);
         if users { Method::Bind } else { Method::Make }
@@ -358,8 +279,6 @@ impl Child<'_> {
         Ok(hooks::run(&self.container.spec, stage, &self.oci_state())?)
     }
 }
-
-const PROC_ATTRIBUTES: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
 /// What holds from the first moment of the new process.
 fn prepare() -> Result<(), ChildError> {
@@ -382,40 +301,6 @@ fn devices<'a>(
         Some(devices) => Ok(devices),
         missing => Ok(missing.insert(DeviceDirectory::open(root)?)),
     }
-}
-
-fn attach_hierarchy(
-    base: &OwnedFd,
-    named: &CgroupMount,
-    tree: &OwnedFd,
-    mount: &Mount,
-) -> Result<(), ChildError> {
-    let failed = |errno: rustix::io::Errno| ChildError::Call {
-        call: "make a directory of the cgroup mount",
-        source: errno.into(),
-    };
-    // A named hierarchy is called by its name alone, as systemd mounts it.
-    let name = named.name.trim_start_matches("name=");
-    rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
-    for link in &named.links {
-        rustix::fs::symlinkat(name, base, link.as_str()).map_err(failed)?;
-    }
-    let at = rustix::fs::openat(base, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    call("set the attributes of a cgroup mount", mount::set_exactly(tree.as_fd(), mount.attributes.set))?;
-    attach_at(tree.as_fd(), at.as_fd()).map_err(failed)
-}
-
-/// `net.ipv4.ip_forward` → `sys/net/ipv4/ip_forward`. If the first separator is a slash, slashes separate
-/// and dots belong to names (sysctl(8)).
-fn sysctl_path(name: &str) -> String {
-    let slashes = name.find('/').is_some_and(|slash| name.find('.').is_none_or(|dot| slash < dot));
-    let swap = |character| match character {
-        '.' => '/',
-        '/' => '.',
-        other => other,
-    };
-    let path: String = if slashes { name.to_owned() } else { name.chars().map(swap).collect() };
-    format!("sys/{path}")
 }
 
 fn call<T, E: Into<io::Error>>(call: &'static str, answer: Result<T, E>) -> Result<T, ChildError> {
@@ -463,21 +348,5 @@ impl Child<'_> {
             self.socket = call("wait for start", accepted)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kernel_parameter_may_be_spelled_with_dots_or_slashes() {
-        for (name, path) in [
-            ("net.ipv4.ip_forward", "sys/net/ipv4/ip_forward"),
-            ("net/ipv4/conf/eth0.1/forwarding", "sys/net/ipv4/conf/eth0.1/forwarding"),
-            ("net.ipv4.conf.eth0/1.forwarding", "sys/net/ipv4/conf/eth0.1/forwarding"),
-        ] {
-            assert_eq!(sysctl_path(name), path);
-        }
     }
 }
