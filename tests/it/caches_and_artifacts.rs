@@ -1,4 +1,4 @@
-//! What leaves a task on purpose, and how far it reaches: `security.md` S55 to S57 and S60.
+//! What leaves a task on purpose, and how far it reaches: assertions S55 to S57 and S60.
 //! What a payload may not even say is refused in `payload.rs`.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Ways out of a container that were found in runtimes before: `security.md` S41, S43, S44 and S46.
+//! Ways out of a container that were found in runtimes before: assertions S41, S43, S44 and S46.
 
 use std::fs;
 use std::os::unix::fs::symlink as link_on_host;

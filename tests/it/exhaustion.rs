@@ -1,4 +1,4 @@
-//! A task that takes all it can get harms itself only: `security.md` S62.
+//! A task that takes all it can get harms itself only: assertion S62.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What an image author can write into layers, and what becomes of it: `security.md` S1 to S13, each with an image made
+//! What an image author can write into layers, and what becomes of it: assertions S1 to S13, each with an image made
 //! for it, a real run, and a look at the host's canary, the store and the container.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! The default profile of a task, seen from inside by a static probe: `security.md` S28 to S36, S40, S42 and S45.
+//! The default profile of a task, seen from inside by a static probe: assertions S28 to S36, S40, S42 and S45.
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;

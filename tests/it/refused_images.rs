@@ -1,4 +1,4 @@
-//! Images that are refused as a whole, by their form or by who serves them: `security.md` S14 to S17, and what goes wrong
+//! Images that are refused as a whole, by their form or by who serves them: assertions S14 to S17, and what goes wrong
 //! between a task's `image` and a started command. Each is one clear sentence, one exit status, and nothing left.
 
 use std::fs;

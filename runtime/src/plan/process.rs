@@ -112,7 +112,7 @@ pub(super) fn terminal(process: &Process) -> Option<Terminal> {
     process.terminal().unwrap_or(false).then_some(Terminal { size })
 }
 
-/// The steps from the pivot to the command, in the order that `security.md` gives for the privilege drop:
+/// The steps from the pivot to the command, in the order in which privileges are dropped:
 /// each comes as late as what it forbids allows.
 pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> Vec<ChildStep> {
     let sets = process.capabilities().as_ref().map(CapabilitySets::from_spec).unwrap_or_default();

@@ -155,7 +155,7 @@ fn ran(output: Output) -> Ran {
     }
 }
 
-/// As the worker's default: `security.md`, "Default container profile".
+/// As the worker's default profile.
 fn config(arguments: &[&str]) -> Value {
     let capabilities: Vec<String> =
         capabilities::DEFAULT.iter().map(|capability| format!("CAP_{capability}")).collect();
