@@ -28,10 +28,11 @@ impl Default for Limits {
 }
 
 /// Memory that all tasks together may use: all but a tenth, and all but 1 GiB at least, so that the
-/// worker can still end a task that uses the rest.
+/// worker can still end a task that uses the rest. A small host gives a quarter.
 pub fn memory_for_tasks(total_bytes: u64) -> u64 {
     const LEAST_KEPT_BYTES: u64 = 1 << 30;
-    total_bytes.saturating_sub((total_bytes / 10).max(LEAST_KEPT_BYTES))
+    let kept = (total_bytes / 10).max(LEAST_KEPT_BYTES);
+    total_bytes.saturating_sub(kept).max(total_bytes / 4)
 }
 
 pub(super) fn resources(limits: &Limits) -> LinuxResources {
@@ -57,7 +58,7 @@ mod tests {
     #[test]
     fn a_tenth_and_at_least_a_gibibyte_is_kept_for_the_host() {
         const GIB: u64 = 1 << 30;
-        for (total, expected) in [(100 * GIB, 90 * GIB), (4 * GIB, 3 * GIB), (GIB / 2, 0)] {
+        for (total, expected) in [(100 * GIB, 90 * GIB), (4 * GIB, 3 * GIB), (GIB / 2, GIB / 8)] {
             assert_eq!(memory_for_tasks(total), expected, "{total}");
         }
     }
