@@ -18,7 +18,7 @@
 //! Modules: [`link`] makes interfaces and routes over [`netlink`], [`namespace`] the namespace,
 //! [`addresses`] chooses, [`survey`] says what stands in the way, [`firewall`] writes the rules, [`nft`]
 //! loads them, [`tables`] knows who holds them, [`netfilter`] reads the kernel's state, [`names`] writes
-//! hosts and resolv.conf.
+//! hosts and resolv.conf, [`sidecar`] links a task to those that serve it.
 
 pub mod addresses;
 pub mod firewall;
@@ -28,12 +28,13 @@ pub mod namespace;
 pub mod netfilter;
 pub mod netlink;
 pub mod nft;
+pub mod sidecar;
 pub mod survey;
 mod sysctl;
 pub mod tables;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -92,6 +93,15 @@ struct Record {
     link: String,
     mac: [u8; 6],
     address: Ipv4Addr,
+    /// Of listeners at its gateway.
+    #[serde(default)]
+    ports: Vec<u16>,
+}
+
+impl Record {
+    fn of(pin: &Pin, ports: &[u16]) -> Record {
+        Record { link: pin.link.clone(), mac: pin.mac.0, address: pin.address, ports: ports.to_vec() }
+    }
 }
 
 /// Why a task has no network, and so does not start.
@@ -278,7 +288,8 @@ impl Wanted<'_> {
         let mut namespace = namespace::make().map_err(step("make a network namespace"))?;
         let mac = Mac(mac(self.id));
         let link = self.network.names.link(self.id);
-        self.note(&Record { link: link.clone(), mac: mac.0, address: Ipv4Addr::UNSPECIFIED })?;
+        let mut pin = Pin { link: link.clone(), mac, address: Ipv4Addr::UNSPECIFIED };
+        sidecar::note(&Record::of(&pin, &[]), self.record)?;
         let mtu = link::uplink_mtu(&mut host).map_err(step("find the uplink's MTU"))?;
         let ends = [
             End { name: &link, mac: None, namespace: None },
@@ -293,35 +304,27 @@ impl Wanted<'_> {
         // Its other end is still down, so nothing passes; but routes need it.
         link::set_up(&mut host, index).map_err(step("set the link up"))?;
         link::add_address(&mut host, index, GATEWAY, 32).map_err(step("give the gateway its address"))?;
-        let address = self.claim(&mut host, index, mac)?;
+        let address = self.claim(&mut host, index, &mut pin)?;
         link::add_neighbour(&mut host, index, address, mac)
             .map_err(step("note the task's neighbour entry"))?;
         let inside = furnish(&mut namespace.socket, address).map_err(step("furnish the namespace"))?;
-        Ok(Made { namespace, inside, pin: Pin { link, mac, address } })
+        Ok(Made { namespace, inside, pin })
     }
 
     /// Claims the first candidate that nobody has.
-    fn claim(&self, host: &mut Socket, index: u32, mac: Mac) -> Result<Ipv4Addr, AttachError> {
-        let Network { settings, place, names, .. } = self.network;
+    fn claim(&self, host: &mut Socket, index: u32, pin: &mut Pin) -> Result<Ipv4Addr, AttachError> {
+        let Network { settings, place, .. } = self.network;
         let range = settings.addresses();
         let candidates = addresses::candidates(range, &place.resting());
         for address in candidates.map_err(step("read the resting addresses"))?.take(MOST_CLAIMS) {
-            self.note(&Record { link: names.link(self.id), mac: mac.0, address })?;
+            pin.address = address;
+            sidecar::note(&Record::of(pin, &[]), self.record)?;
             match link::claim(host, index, address).map_err(step("claim an address"))? {
                 Claim::Taken => return Ok(address),
                 Claim::Busy => {}
             }
         }
         Err(AttachError::NoAddress(range))
-    }
-
-    fn note(&self, record: &Record) -> Result<(), AttachError> {
-        let append = || {
-            let line = serde_json::to_string(record)? + "\n";
-            let mut file = File::options().create(true).append(true).open(self.record)?;
-            file.write_all(line.as_bytes())
-        };
-        append().map_err(|source| AttachError::Record { path: self.record.to_owned(), source })
     }
 }
 
@@ -386,11 +389,11 @@ fn undo_record(names: &Names, place: &Place, record: &Path) -> Result<(), Tables
     };
     // A line that a crash cut was written before what it names was made.
     let last = text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
-    let Some(Record { link, mac, address }) = last else { return Ok(()) };
+    let Some(Record { link, mac, address, ports }) = last else { return Ok(()) };
     let mut socket = Socket::open(Family::Route).map_err(TablesError::Look)?;
     link::delete(&mut socket, &link).map_err(|source| TablesError::Link { name: link.clone(), source })?;
     let pin = Pin { link, mac: Mac(mac), address };
-    forget(names, place, &pin, &[])
+    forget(names, place, &pin, &ports)
 }
 
 /// Removes what is left of the tables of workers that are all dead.

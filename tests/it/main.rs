@@ -17,6 +17,7 @@ mod fixtures;
 mod image_contents;
 mod interrupts;
 mod network;
+mod network_links;
 mod payload;
 mod profile;
 mod queue;

@@ -72,7 +72,7 @@ impl Namespace {
     }
 
     /// What `open` opens in here stays in here.
-    fn within<T: Send>(&self, open: impl FnOnce() -> T + Send) -> T {
+    pub fn within<T: Send>(&self, open: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
