@@ -395,9 +395,9 @@ mod tests {
     #[test]
     fn directories_are_made_within_the_root_with_mode_0755() {
         let tree = tree();
-        tree.root.make_directories("/work/up/../x").unwrap();
+        tree.root.make_directories("/made/up/../x").unwrap();
         tree.root.make_directories("/dir/top/again").unwrap();
-        for path in ["work/x", "again"] {
+        for path in ["made/x", "again"] {
             let found = tree.root.find(path).unwrap();
             assert_eq!(found.kind(), Kind::Directory, "{path}");
             assert_eq!(found.status.st_mode & 0o7777, 0o755, "{path}");

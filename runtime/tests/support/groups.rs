@@ -84,13 +84,15 @@ impl Drop for Container {
     }
 }
 
-pub fn a_pids_limit_stops_a_fork_bomb() {
+#[test]
+fn a_pids_limit_stops_a_fork_bomb() {
     let container = Container::create(&json!({ "pids": { "limit": 8 } }));
     assert_eq!(line(&container.run("forks 20")), "7 EAGAIN");
     assert_eq!(cgroup::usage(&container.groups).pids_peak, Some(8));
 }
 
-pub fn a_memory_limit_ends_who_passes_it() {
+#[test]
+fn a_memory_limit_ends_who_passes_it() {
     let container = Container::create(&json!({ "memory": { "limit": 32 << 20 } }));
     assert_eq!(line(&container.run("touch 16")), "ok");
     assert_eq!(container.run("touch 64").status.signal(), Some(9));
@@ -102,7 +104,8 @@ pub fn a_memory_limit_ends_who_passes_it() {
     );
 }
 
-pub fn cpu_limits_are_as_the_spec_says() {
+#[test]
+fn cpu_limits_are_as_the_spec_says() {
     let container =
         Container::create(&json!({ "cpu": { "shares": 512, "quota": 20000, "period": 50000, "cpus": "0" } }));
     let (v1, v2): (&[_], &[_]) = (
@@ -123,7 +126,8 @@ pub fn cpu_limits_are_as_the_spec_says() {
     assert_eq!(line(&container.run("open /dev/null")), "ok"); // Also with a cpuset a process can join.
 }
 
-pub fn only_listed_devices_open() {
+#[test]
+fn only_listed_devices_open() {
     let rules = json!([{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" }]);
     let container = Container::create(&json!({ "devices": rules }));
     for (words, expected) in [
@@ -139,7 +143,8 @@ pub fn only_listed_devices_open() {
     }
 }
 
-pub fn undoing_ends_what_runs_and_leaves_other_containers() {
+#[test]
+fn undoing_ends_what_runs_and_leaves_other_containers() {
     let one = Container::create(&json!({ "pids": { "limit": 100 } }));
     let mut children: Vec<_> = (0..20).map(|_| start(&one, "wait")).collect();
     let other = Container::create_below(Probe::build(), &one.parent.join("deeper"), &json!({})).unwrap();
@@ -157,7 +162,8 @@ pub fn undoing_ends_what_runs_and_leaves_other_containers() {
     }
 }
 
-pub fn a_fork_bomb_does_not_outrun_its_removal() {
+#[test]
+fn a_fork_bomb_does_not_outrun_its_removal() {
     let container = Container::create(&json!({ "pids": { "limit": 40 } }));
     let mut child = start(&container, "bomb");
     let directories = container.directories();
@@ -173,7 +179,8 @@ fn start(container: &Container, words: &str) -> Child {
     child
 }
 
-pub fn a_group_with_processes_is_refused() {
+#[test]
+fn a_group_with_processes_is_refused() {
     let container = Container::create(&json!({}));
     let mut child = start(&container, "wait");
     let second = Container::create_below(Probe::build(), &container.parent, &json!({}));
@@ -183,7 +190,8 @@ pub fn a_group_with_processes_is_refused() {
     child.wait().unwrap();
 }
 
-pub fn an_empty_group_that_was_left_behind_is_used_and_removed() {
+#[test]
+fn an_empty_group_that_was_left_behind_is_used_and_removed() {
     let first = Container::create(&json!({}));
     let directories = first.directories();
     let second = Container::create_below(Probe::build(), &first.parent, &json!({})).unwrap();
@@ -191,7 +199,8 @@ pub fn an_empty_group_that_was_left_behind_is_used_and_removed() {
     assert!(directories.iter().all(|directory| !directory.exists()), "{directories:?}");
 }
 
-pub fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
+#[test]
+fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
     let text =
         Container::try_create(&json!({ "cpu": { "cpus": "4000" } })).err().expect("no such CPU").to_string();
     assert!(text.starts_with("write \"4000\" to /sys/fs/cgroup"), "{text}");
