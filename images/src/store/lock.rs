@@ -13,7 +13,16 @@ use super::StoreError;
 /// A lock that is held until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing is not enough: a process that was forked meanwhile holds the same open file until it
+    /// executes its program, and with it the lock (flock(2)).
+    fn drop(&mut self) {
+        // The only refusal is that the descriptor is no file; then there is no lock either.
+        drop(lock(&self.file, FlockOperation::Unlock));
+    }
 }
 
 /// Waits for a lock that others may share.
@@ -24,7 +33,7 @@ pub(crate) fn shared(path: &Path) -> Result<Lock, StoreError> {
         path: path.to_owned(),
         source,
     })?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 /// Takes the only lock, or `None` if anyone holds one.
@@ -35,7 +44,7 @@ pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>, StoreError> {
         path: path.to_owned(),
         source,
     })?;
-    Ok(taken.then_some(Lock { _file: file }))
+    Ok(taken.then_some(Lock { file }))
 }
 
 /// Opens, or makes for root only, a file to be locked.
@@ -65,5 +74,22 @@ fn lock(file: &File, operation: FlockOperation) -> io::Result<()> {
             Err(Errno::INTR) => {}
             done => return done.map_err(io::Error::from),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_value_although_another_process_has_the_file_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let held = shared(&path).unwrap();
+        let as_a_forked_process_has_it = held.file.try_clone().unwrap();
+        assert!(try_exclusive(&path).unwrap().is_none());
+        drop(held);
+        assert!(try_exclusive(&path).unwrap().is_some());
+        drop(as_a_forked_process_has_it);
     }
 }

@@ -1,4 +1,5 @@
 //! Images to be pulled: OCI layouts made here, and what skopeo turns them into.
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -177,7 +178,8 @@ impl TestStore {
         self.directory.path().join("images")
     }
 
-    /// Every file of the store but its lock, which a first use makes.
+    /// Every file of the store but its lock, which a first use makes, and the marks of what is on disk, which
+    /// come in the background.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut directories = vec![self.root()];
@@ -187,7 +189,7 @@ impl TestStore {
                 if path.is_dir() { directories.push(path) } else { files.push(path) }
             }
         }
-        files.retain(|path| path.file_name().unwrap() != "lock");
+        files.retain(|path| !["lock", "durable"].map(OsStr::new).contains(&path.file_name().unwrap()));
         files.sort();
         files
     }
