@@ -13,6 +13,7 @@ mod child;
 mod host;
 mod monitor;
 pub(crate) mod monitor_socket;
+mod stop_point;
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +29,7 @@ use crate::state::ContainerDirectory;
 
 use host::Host;
 pub use monitor::Outlet;
+pub use stop_point::StopPoint;
 
 /// A container to be started.
 #[derive(Debug)]
@@ -55,8 +57,8 @@ pub struct Options {
     pub keep_keyring: bool,
     /// Where the pty's master goes, as conmon and containerd want it.
     pub console_socket: Option<PathBuf>,
-    /// Tests only: the monitor kills itself after this many steps, as if the machine had.
-    pub stop_after: Option<usize>,
+    /// Tests only: where the monitor stops itself.
+    pub stop: StopPoint,
 }
 
 /// A container's whole life.
@@ -85,6 +87,7 @@ pub fn run(mut container: Container, outlet: Outlet) -> Run {
     // If something stays behind, so does the directory: its journal says what.
     let is_undone = !matches!(&outcome, Err(failed) if failed.step == "undo");
     let removed = if is_undone { container.directory.remove() } else { Ok(()) };
+    container.options.stop.pass();
     let outcome = match removed {
         Ok(()) => outcome,
         Err(error) => outcome.and(Err(failure("undo", FailureKind::Host, &error))),

@@ -201,6 +201,15 @@ impl Journal {
     ///
     /// The first failure. The journal stays, and calling again tries what failed once more.
     pub fn undo_all(&mut self) -> Result<(), UndoError> {
+        self.undo_each(|| ())
+    }
+
+    /// [`Journal::undo_all`], which calls `undone` after each step and when the journal is gone.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn undo_each(&mut self, mut undone: impl FnMut()) -> Result<(), UndoError> {
         let mut first_failure = None;
         let mut kept = Vec::new();
         for step in std::mem::take(&mut self.content.steps).into_iter().rev() {
@@ -208,11 +217,16 @@ impl Journal {
                 first_failure.get_or_insert(error);
                 kept.insert(0, step);
             }
+            undone();
         }
         self.content.steps = kept;
         match first_failure {
             Some(error) => Err(error),
-            None => Ok(self.remove()?),
+            None => {
+                self.remove()?;
+                undone();
+                Ok(())
+            }
         }
     }
 

@@ -142,12 +142,14 @@ pub(super) fn main(container: &Container, mut held: Held, socket: OwnedFd) -> ! 
 impl Child<'_> {
     fn run(&mut self) -> Result<Infallible, Failed> {
         let container = self.container;
-        prepare().map_err(|error| failure("fork", FailureKind::Host, &error))?;
+        prepare()
+            .and_then(|()| self.die_with_monitor())
+            .map_err(|error| failure("fork", FailureKind::Host, &error))?;
         for (index, step) in container.plan.child.iter().enumerate() {
             self.perform(step).map_err(|error| failure(step, kind_of(step, &error), &error))?;
             let done = container.plan.host.len() + index + 1;
-            if container.options.stop_after == Some(done) && say(&self.socket, &ChildMessage::Stop).is_err() {
-                exit_now(1);
+            if container.options.stop.is_after(done) {
+                self.stop().map_err(|error| failure(step, FailureKind::Host, &error))?;
             }
         }
         // A plan ends with the step that does not return.
@@ -251,6 +253,16 @@ impl Child<'_> {
             Ok(_) => Ok(()),
             Err(ReceiveError::Ended) => Err(ChildError::MonitorGone),
             Err(error) => Err(ChildError::Monitor(error)),
+        }
+    }
+
+    /// Tests only: stops the monitor, and waits until it is continued or killed; in neither case is the rest of the
+    /// steps left out, as it would not be if nobody had stopped.
+    fn stop(&self) -> Result<(), ChildError> {
+        say(&self.socket, &ChildMessage::Stop).map_err(|_| ChildError::MonitorGone)?;
+        match self.wait_for_go() {
+            Err(ChildError::MonitorGone) => Ok(()),
+            told => told,
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Signal, getpid, kill_process, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Container, failure, say};
@@ -114,9 +114,7 @@ impl<'a> Host<'a> {
         for index in 0..self.container.plan.host.len() {
             let Some(step) = self.container.plan.host.get(index).cloned() else { break };
             self.perform(&step).map_err(|error| failure(&step, kind_of(&step), &error))?;
-            if self.container.options.stop_after == Some(index + 1) {
-                die();
-            }
+            self.container.options.stop.pass();
         }
         Ok(())
     }
@@ -125,7 +123,7 @@ impl<'a> Host<'a> {
         match step {
             Step::CreateCgroup { group, .. } => self.create_cgroup(*group),
             Step::SetCgroup { group, setting } => {
-                Ok(self.groups.get_mut(*group).map_or(Ok(()), |group| group.apply(setting))?)
+                Ok(self.groups.get(*group).map_or(Ok(()), |group| group.apply(setting))?)
             }
             Step::AttachDeviceRules => self.attach_device_rules(),
             Step::OpenNamespace { kind, path } => self.open_namespace(*kind, path),
@@ -217,7 +215,7 @@ impl<'a> Host<'a> {
                     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
                         .map_err(|errno| failed("return from the pid namespace")(errno.into()))?;
                 }
-                self.write_state()
+                self.write_state(pid)
             }
         }
     }
@@ -239,11 +237,9 @@ impl<'a> Host<'a> {
         Ok(Some(own))
     }
 
-    fn write_state(&mut self) -> Result<(), StepError> {
-        let Some(child) = &self.child else { return Ok(()) };
+    fn write_state(&mut self, pid: i32) -> Result<(), StepError> {
         let Container { directory, bundle, spec, .. } = &*self.container;
-        let init = (child.pid, child.pidfd.as_fd());
-        let state = State::new(directory.id(), init, bundle, spec).map_err(StepError::Process)?;
+        let state = State::new(directory.id(), pid, bundle, spec).map_err(StepError::Process)?;
         self.journal.note(&state)?;
         self.state = Some(state);
         Ok(())
@@ -298,7 +294,11 @@ impl<'a> Host<'a> {
         self.abort();
         let usage = cgroup::usage(&self.groups);
         self.groups.clear();
-        Finished { usage, undone: self.journal.undo_all() }
+        let Container { plan, options, .. } = &mut *self.container;
+        // PID 1 counted its own, and its last one does not return: here that is "everything is killed".
+        options.stop.go_on_after(plan.host.len() + plan.child.len() - 1);
+        options.stop.pass();
+        Finished { usage, undone: self.journal.undo_each(|| options.stop.pass()) }
     }
 }
 
@@ -320,13 +320,5 @@ fn kind_of(step: &Step) -> FailureKind {
     match step {
         Step::OpenNamespace { .. } | Step::CloneBind { .. } | Step::CloneRoot { .. } => FailureKind::Spec,
         _ => FailureKind::Host,
-    }
-}
-
-/// Tests only: ends as a kill -9 at this moment would.
-pub(super) fn die() {
-    // It cannot fail, and if it did the test would see a process that went on.
-    if kill_process(getpid(), Signal::KILL).is_err() {
-        crate::sys::exit::exit_now(137);
     }
 }

@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::host::{Host, die};
+use super::host::Host;
+use super::stop_point::stop;
 use super::{failure, say};
 use crate::cgroup;
 use crate::hooks::Stage;
@@ -176,19 +177,22 @@ impl Watch<'_, '_> {
                 self.failed.get_or_insert(failed);
                 Ok(())
             }
-            ChildMessage::AtHooks => self.host.run_hooks(Stage::CreateRuntime).and_then(|()| {
-                let Some(child) = &self.host.child else { return Ok(()) };
-                say(&child.socket, &ChildMessage::Go).map_err(|errno| broken(&io::Error::from(errno)))
-            }),
+            ChildMessage::AtHooks => self.host.run_hooks(Stage::CreateRuntime).and_then(|()| self.go_on()),
             ChildMessage::Stop => {
-                die();
-                Ok(())
+                stop();
+                self.go_on()
             }
             ChildMessage::Go => Ok(()),
         };
         if let Err(failed) = taken {
             self.fail(failed);
         }
+    }
+
+    /// Tells PID 1 to.
+    fn go_on(&self) -> Result<(), Failed> {
+        let Some(child) = &self.host.child else { return Ok(()) };
+        say(&child.socket, &ChildMessage::Go).map_err(|errno| broken(&io::Error::from(errno)))
     }
 
     /// Everything is set up; the caller gets hold of it.
@@ -351,7 +355,10 @@ pub(super) fn wait_until_ready(host: &mut Host<'_>) -> Result<i32, Failed> {
                 host.run_hooks(Stage::CreateRuntime)?;
                 say(&child.socket, &ChildMessage::Go).map_err(|errno| broken(&io::Error::from(errno)))?;
             }
-            ChildMessage::Stop => die(),
+            ChildMessage::Stop => {
+                stop();
+                say(&child.socket, &ChildMessage::Go).map_err(|errno| broken(&io::Error::from(errno)))?;
+            }
             ChildMessage::Go => {}
         }
     }

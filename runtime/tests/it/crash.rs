@@ -1,8 +1,11 @@
-//! kill -9 at each step of a plan: `delete` makes the host as it was before.
+//! kill -9 at each step of a plan and of its undoing: `delete` makes the host as it was before.
+use std::process::Child;
+
 use crate::busybox::Bundle;
 use runtime::host::HostFacts;
 use runtime::id::ContainerId;
 use runtime::plan::{Step, Undo, plan};
+use rustix::process::{WaitOptions, waitpid};
 use serde_json::json;
 
 fn bundle() -> Bundle {
@@ -14,6 +17,25 @@ fn bundle() -> Bundle {
     bundle
 }
 
+/// The runtime, stopped after that step; `None` if it came to its end before.
+fn stopped_after(bundle: &Bundle, step: usize) -> Option<Child> {
+    let mut child = bundle.command(&["run", "--stop-after", &step.to_string(), &bundle.id]).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    if status.stopped() {
+        return Some(child);
+    }
+    assert_eq!(status.exit_status(), Some(0), "step {step}");
+    // It is reaped: this only tells the value.
+    child.wait().unwrap_err();
+    None
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
     let bundle = bundle();
@@ -23,9 +45,7 @@ fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
     let steps = plan.host.len() + plan.child.len() - 1;
     assert!(steps > 50);
     for stop_after in 1..=steps {
-        let number = stop_after.to_string();
-        let ran = bundle.tell(&["run", "--stop-after", &number, &bundle.id]);
-        assert_eq!(ran.status, -1, "killed after step {stop_after}: {ran:?}");
+        kill(stopped_after(&bundle, stop_after).unwrap());
         // PID 1 follows its monitor by itself, or is killed here.
         let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
         assert_eq!(deleted.status, 0, "after step {stop_after}: {deleted:?}");
@@ -35,6 +55,24 @@ fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
     let mut again = Bundle::shell("exit 4");
     again.id = bundle.id.clone();
     assert_eq!(again.run().status, 4);
+}
+
+#[test]
+fn s47_a_monitor_killed_while_it_undoes_leaves_nothing_after_delete() {
+    let mut bundle = bundle();
+    bundle.config["process"]["args"] = json!(["true"]);
+    let spec = runtime::spec::parse(bundle.config.clone()).unwrap().spec;
+    let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
+    let undone = (plan.host.len() + plan.child.len()..)
+        .map_while(|step| stopped_after(&bundle, step).map(|child| (step, child)))
+        .map(|(step, child)| {
+            kill(child);
+            let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
+            assert_eq!(deleted.status, 0, "after step {step}: {deleted:?}");
+            assert_eq!(bundle.leftovers(), Vec::<String>::new(), "after step {step}");
+        });
+    // Everything is killed, a group or more are removed, the journal and the directory are gone.
+    assert!(undone.count() >= 4);
 }
 
 #[test]

@@ -63,8 +63,10 @@ impl Child<'_> {
             .map_err(|errno| ChildError::Label { profile: profile.to_owned(), source: errno.into() })
     }
 
-    /// Not if the container was only created: then the process that made it ends before it starts.
-    fn die_with_monitor(&self) -> Result<(), ChildError> {
+    /// Not if the container was only created: then the process that made it ends before it starts. Twice: at once, so
+    /// that nothing is left in the groups' way whatever this process hangs in, and again when its user has changed,
+    /// which resets it (prctl(2)).
+    pub(super) fn die_with_monitor(&self) -> Result<(), ChildError> {
         if self.held.start.is_some() {
             return Ok(());
         }
