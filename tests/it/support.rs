@@ -12,6 +12,7 @@ mod registry;
 mod scratch;
 mod scripted_server;
 mod small_disk;
+mod stand_in;
 mod worker;
 
 pub use canary::Canary;
@@ -27,4 +28,5 @@ pub use registry::Registry;
 pub use scratch::Scratch;
 pub use scripted_server::ScriptedServer;
 pub use small_disk::SmallDisk;
+pub use stand_in::StandIn;
 pub use worker::{Run, Worker, runtime_executable, shell_payload};

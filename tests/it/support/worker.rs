@@ -178,6 +178,12 @@ impl Worker {
 
     /// Starts a run and leaves it running, for tests that interrupt it. Returns it and its artifacts' directory.
     pub fn start_run(&self, options: &[&str], command: &[&str]) -> (Child, PathBuf) {
+        let (mut command, artifacts) = self.run_command(options, command);
+        (command.spawn().unwrap(), artifacts)
+    }
+
+    /// The command that [`Worker::start_run`] starts.
+    pub fn run_command(&self, options: &[&str], command: &[&str]) -> (Command, PathBuf) {
         let given = options.iter().skip_while(|option| **option != "--artifacts").nth(1);
         let artifacts = given.map_or_else(|| self.fresh("artifacts"), PathBuf::from);
         let mark = format!("DOCKER_WORKER_TEST={}", self.scratch.name());
@@ -191,7 +197,7 @@ impl Worker {
             arguments.push("--");
             arguments.extend(command);
         }
-        (self.command(&arguments).spawn().unwrap(), artifacts)
+        (self.command(&arguments), artifacts)
     }
 
     /// Fails the test if anything of a task is on the host now.
