@@ -8,19 +8,24 @@
 //! ```
 //!
 //! [`Network::attach`] makes everything before the container exists, so that it costs nothing while an
-//! image is brought: namespace, pair, address, rules, and only then is the task's end set up. The
-//! runtime gets the namespace as a descriptor. [`Network::release`] gives the names back; the links go
-//! with the namespace.
+//! image is brought: namespace, pair, address, rules, and only then is the task's end set up. The first
+//! task's tables are loaded meanwhile. The runtime gets the namespace as a descriptor.
+//!
+//! [`Network::release`] cuts the link, forgets the task's connections and rules, and lets go of the
+//! namespace, with which the kernel removes the links in its own time. The last task's release takes the
+//! tables along.
 //!
 //! What a crash would leave (link, route, set elements, chain) is named in one file of the run's
 //! directory before it is made ([`Record`]); `cleanup` and the next worker undo it by that.
 //!
 //! Modules: [`link`] makes interfaces and routes over [`netlink`], [`namespace`] the namespace,
 //! [`addresses`] chooses, [`survey`] says what stands in the way, [`firewall`] writes the rules, [`nft`]
-//! loads them, [`tables`] knows who holds them, [`netfilter`] reads the kernel's state, [`names`] writes
-//! hosts and resolv.conf, [`sidecar`] links a task to those that serve it.
+//! loads them, [`tables`] knows who holds them, [`elements`] lets single tasks in and out, [`ruleset`]
+//! and [`netfilter`] read the kernel's state, [`names`] writes hosts and resolv.conf, [`sidecar`] links
+//! a task to those that serve it.
 
 pub mod addresses;
+pub mod elements;
 pub mod firewall;
 pub mod link;
 pub mod names;
@@ -28,6 +33,7 @@ pub mod namespace;
 pub mod netfilter;
 pub mod netlink;
 pub mod nft;
+pub mod ruleset;
 pub mod sidecar;
 pub mod survey;
 mod sysctl;
@@ -38,19 +44,18 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runtime::id::ContainerId;
 use serde::{Deserialize, Serialize};
 
 use self::addresses::AddressRange;
 use self::firewall::{Names, Pin};
-use self::link::{Claim, End, GATEWAY, Mac, Route, TASK_INTERFACE};
+use self::link::{Claim, End, GATEWAY, Mac, Route, TASK_INTERFACE, Traffic};
 use self::namespace::Namespace;
 use self::netlink::{Family, Socket};
-use self::nft::NftError;
 use self::survey::Obstacle;
-use self::tables::{Entry, Place, TablesError};
+use self::tables::{Entry, Left, Place, TablesError};
 use crate::config::{Directories, NetworkSettings};
 
 /// How the host end of a link is to behave: answer for its own address only, believe nothing about
@@ -74,8 +79,28 @@ pub struct Network {
     names: Names,
     place: Place,
     settings: NetworkSettings,
-    /// Held while this process has had a task with a network.
-    presence: Mutex<Option<File>>,
+    share: Mutex<Share>,
+}
+
+/// This process's share in the tables.
+#[derive(Debug, Default)]
+struct Share {
+    /// Held while a task of this process has a network.
+    presence: Option<File>,
+    /// How many have.
+    tasks: usize,
+    /// To the packet filter; kept open to the end, because closing it would wait ([`elements`]).
+    socket: Option<Socket>,
+}
+
+impl Share {
+    fn socket(&mut self) -> io::Result<&mut Socket> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => Socket::open(Family::Netfilter)?,
+        };
+        Ok(self.socket.insert(socket))
+    }
 }
 
 /// A task's end of it all. Dropping it lets the kernel remove the links, once the container is gone.
@@ -143,12 +168,6 @@ pub enum AttachError {
     Tables(#[from] TablesError),
 }
 
-impl From<NftError> for AttachError {
-    fn from(error: NftError) -> AttachError {
-        AttachError::Tables(error.into())
-    }
-}
-
 fn step(step: &'static str) -> impl FnOnce(io::Error) -> AttachError {
     move |source| AttachError::Step { step, source }
 }
@@ -160,8 +179,12 @@ impl Network {
             names: Names::of(&directories.run),
             place: Place::of(&directories.run),
             settings: settings.clone(),
-            presence: Mutex::new(None),
+            share: Mutex::default(),
         }
+    }
+
+    fn share(&self) -> MutexGuard<'_, Share> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the network of a task. `record` is a file that is gone when the task's run is.
@@ -170,29 +193,32 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`AttachError`]; what was made goes with the run's directory.
+    /// [`AttachError`]; [`Network::release`] takes back what was made.
     pub fn attach(&self, id: &ContainerId, record: &Path) -> Result<TaskNetwork, AttachError> {
-        let mut presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = match *presence {
-            Some(_) => None,
-            None => Some(Entry::begin(&self.place, &self.names, self.settings.addresses())?),
-        };
-        if entry.is_some() {
-            self.refuse_strangers()?;
-        }
         let wanted = Wanted { network: self, id, record };
-        let mut made = wanted.make()?;
-        let tables = entry.as_ref().map(Entry::rules).unwrap_or_default();
-        nft::load(&(tables.to_owned() + &firewall::admit(&self.names, &made.pin)))?;
-        let mut obstacles = Vec::new();
-        if let Some(entry) = entry {
-            *presence = Some(entry.finish()?);
-            obstacles = survey::obstacles(&self.settings).map_err(TablesError::Look)?;
-        }
-        drop(presence);
+        let mut share = self.share();
+        let (mut made, obstacles) = match share.presence {
+            Some(_) => (wanted.make()?, Vec::new()),
+            None => self.enter(&mut share, &wanted)?,
+        };
+        let socket = share.socket().map_err(TablesError::Look)?;
+        elements::admit(socket, &self.names, &made.pin).map_err(step("let the task's packets in"))?;
         made.open().map_err(step("set the task's interface up"))?;
+        share.tasks += 1;
         let Made { namespace, pin, .. } = made;
         Ok(TaskNetwork { namespace: namespace.descriptor, pin, ports: Vec::new(), obstacles })
+    }
+
+    /// Makes the tables and, while nft is at it, the link of the first task.
+    fn enter(&self, share: &mut Share, wanted: &Wanted<'_>) -> Result<(Made, Vec<Obstacle>), AttachError> {
+        self.refuse_strangers()?;
+        let socket = share.socket().map_err(TablesError::Look)?;
+        let mut entry = Entry::begin(&self.place, &self.names, self.settings.addresses(), socket)?;
+        let made = wanted.make();
+        let obstacles = survey::obstacles(&self.settings);
+        entry.finish()?;
+        share.presence = Some(entry.into_presence());
+        Ok((made?, obstacles.map_err(TablesError::Look)?))
     }
 
     /// A route to a task must not lead astray what the host sends to somebody else.
@@ -211,32 +237,35 @@ impl Network {
     }
 
     /// Takes back what [`Network::attach`] gave, after the container's last process; or what it left
-    /// where it did not come to its end.
+    /// where it did not come to its end. With the last task of all its workers the tables go.
     ///
     /// # Errors
     ///
     /// Rules or tracked connections resist; the next clean-up tries again.
     pub fn release(&self, task: Option<TaskNetwork>, record: &Path) -> Result<(), TablesError> {
-        match task {
-            Some(TaskNetwork { namespace, pin, ports, .. }) => {
-                drop(namespace);
-                forget(&self.names, &self.place, &pin, &ports)
+        let Network { names, place, .. } = self;
+        let mut share = self.share();
+        let Some(TaskNetwork { namespace, pin, ports, .. }) = task else {
+            undo_record(names, place, record)?;
+            if share.tasks == 0 {
+                drop(share.presence.take());
+                tables::sweep(place, names)?;
             }
-            None => undo_record(&self.names, &self.place, record),
+            return Ok(());
+        };
+        share.tasks = share.tasks.saturating_sub(1);
+        let presence = if share.tasks == 0 { share.presence.take() } else { None };
+        let socket = share.socket().map_err(TablesError::Look)?;
+        cut(place, &pin, socket)?;
+        let left = match presence {
+            Some(presence) => tables::leave(place, names, presence, socket)?,
+            None => Left::Held,
+        };
+        if left == Left::Held {
+            elements::forget(socket, names, &pin, &ports).map_err(TablesError::Delete)?;
         }
-    }
-
-    /// Ends this process's share in the tables. No task of it may have a network any more.
-    ///
-    /// # Errors
-    ///
-    /// The tables resist; the next clean-up tries again.
-    pub fn leave(&self) -> Result<(), TablesError> {
-        let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match presence {
-            Some(presence) => tables::leave(&self.place, &self.names, &presence),
-            None => Ok(()),
-        }
+        drop(namespace);
+        Ok(())
     }
 
     /// Name servers that the configuration wants.
@@ -355,22 +384,25 @@ fn mac(id: &ContainerId) -> [u8; 6] {
     mac
 }
 
-/// Removes a task's rules and tracked connections, and lets its address rest.
-fn forget(names: &Names, place: &Place, pin: &Pin, ports: &[u16]) -> Result<(), TablesError> {
-    if tables::are_there(names).map_err(TablesError::Look)? {
-        nft::load(&firewall::forget(names, pin, ports))?;
+/// Lets a task's address rest, and ends what comes and goes by its link. In this order: nobody else may
+/// get the address, and no packet may begin a connection that was just forgotten.
+fn cut(place: &Place, pin: &Pin, socket: &mut Socket) -> Result<(), TablesError> {
+    rest(place, pin)?;
+    let mut routes = Socket::open(Family::Route).map_err(TablesError::Look)?;
+    let cut = link::cut(&mut routes, &pin.link);
+    match cut.map_err(|source| TablesError::Cut { name: pin.link.clone(), source })? {
+        // Looking through the host's connections takes the kernel some 9 ms.
+        Traffic::None => Ok(()),
+        Traffic::Some => netfilter::forget_connections(socket, pin.address).map_err(TablesError::Connections),
     }
-    let mut socket = Socket::open(Family::Netfilter).map_err(TablesError::Look)?;
-    netfilter::forget_connections(&mut socket, pin.address).map_err(TablesError::Look)?;
+}
+
+fn rest(place: &Place, pin: &Pin) -> Result<(), TablesError> {
     if pin.address.is_unspecified() {
         return Ok(()); // It came to none.
     }
-    let resting = place.resting();
-    addresses::rest(pin.address, &resting).map_err(|source| TablesError::File {
-        call: "write",
-        path: resting.clone(),
-        source,
-    })
+    let path = place.resting();
+    addresses::rest(pin.address, &path).map_err(|source| TablesError::File { call: "write", path, source })
 }
 
 /// Undoes the network of a run whose worker is gone, by its record. "Already gone" is success.
@@ -390,10 +422,14 @@ fn undo_record(names: &Names, place: &Place, record: &Path) -> Result<(), Tables
     // A line that a crash cut was written before what it names was made.
     let last = text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
     let Some(Record { link, mac, address, ports }) = last else { return Ok(()) };
-    let mut socket = Socket::open(Family::Route).map_err(TablesError::Look)?;
-    link::delete(&mut socket, &link).map_err(|source| TablesError::Link { name: link.clone(), source })?;
     let pin = Pin { link, mac: Mac(mac), address };
-    forget(names, place, &pin, &ports)
+    rest(place, &pin)?;
+    let mut routes = Socket::open(Family::Route).map_err(TablesError::Look)?;
+    let deleted = link::delete(&mut routes, &pin.link);
+    deleted.map_err(|source| TablesError::Link { name: pin.link.clone(), source })?;
+    let mut socket = Socket::open(Family::Netfilter).map_err(TablesError::Look)?;
+    elements::forget(&mut socket, names, &pin, &ports).map_err(TablesError::Delete)?;
+    netfilter::forget_connections(&mut socket, address).map_err(TablesError::Connections)
 }
 
 /// Removes what is left of the tables of workers that are all dead.

@@ -186,12 +186,7 @@ async fn carry_out_order(order: Order, means: Means, config: Config, facts: &Fac
         config,
         queue,
         facts,
-        WorkerParts {
-            payload_pointer: submitted.payload_pointer,
-            events: events.clone(),
-            audience,
-            network: network.clone(),
-        },
+        WorkerParts { payload_pointer: submitted.payload_pointer, events: events.clone(), audience, network },
     )?);
     let destination = Arc::new(destination);
     let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
@@ -200,9 +195,6 @@ async fn carry_out_order(order: Order, means: Means, config: Config, facts: &Fac
         .map_err(|error| Refusal(FAILED, format!("failed to write the log to standard output: {error}")))?;
     let resolved = carry_out(claimed).await;
     report(&resolved, &destination, &events);
-    if let Some(Err(error)) = network.map(|network| network.leave()) {
-        warn(&events, &format!("failed to {}; \"docker-worker cleanup\" will try again", chain(&error)));
-    }
     if let Err(error) = following.finish(interrupts).await {
         warn(&events, &format!("the log on standard output is not whole: {error}"));
     }

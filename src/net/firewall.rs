@@ -1,7 +1,7 @@
 //! What tasks may reach, as nftables text. Pure: the golden file `tests/golden/network.nft` shows it.
 //!
-//! All tables of a run directory are loaded in one transaction, and each task's elements in another,
-//! before its link can carry a packet. Every rule for what comes from a task begins with its interface's
+//! All tables of a run directory are loaded in one transaction, and what a task has in them in another
+//! ([`super::elements`]), before its link can carry a packet. Every rule for what comes from a task begins with its interface's
 //! name, by prefix: a link that has no elements yet, or none any more, can do nothing at all.
 //!
 //! ```text
@@ -84,18 +84,10 @@ pub struct Pin {
     pub address: Ipv4Addr,
 }
 
-/// Makes all tables anew, without any task.
+/// Makes all tables, without any task. None of them may be there.
 pub fn tables(names: &Names, range: AddressRange) -> String {
     let Names { table, links } = names;
-    remove_tables(names) + &inet_table(table, links, range) + &netdev_table(table)
-}
-
-/// Removes all tables, whether or not they are there.
-pub fn remove_tables(names: &Names) -> String {
-    let table = &names.table;
-    ["inet", "netdev"]
-        .map(|family| format!("add table {family} {table}\ndelete table {family} {table}\n"))
-        .concat()
+    inet_table(table, links, range) + &netdev_table(table)
 }
 
 fn inet_table(table: &str, links: &str, range: AddressRange) -> String {
@@ -165,46 +157,6 @@ fn netdev_table(table: &str) -> String {
     )
 }
 
-/// Lets a task's frames in. Its link must be there.
-pub fn admit(names: &Names, pin: &Pin) -> String {
-    let Names { table, .. } = names;
-    let Pin { link, .. } = pin;
-    let mut text = elements("add", names, pin);
-    text += &format!(
-        "add chain netdev {table} {link} {{ type filter hook ingress device \"{link}\" priority -500; policy drop; }}\nadd rule netdev {table} {link} jump pinned\n"
-    );
-    text
-}
-
-/// Forgets a task, whether or not it was admitted, and its listeners on `ports`.
-pub fn forget(names: &Names, pin: &Pin, ports: &[u16]) -> String {
-    let Names { table, .. } = names;
-    let Pin { link, .. } = pin;
-    // What is not there cannot be deleted, so it is added first; nobody sees the inside of a transaction.
-    let mut text = elements("add", names, pin) + &elements("delete", names, pin);
-    for port in ports {
-        text += &listen(names, link, *port);
-        text += &format!("delete element inet {table} listeners {{ \"{link}\" . {port} }}\n");
-    }
-    for call in ["add", "flush", "delete"] {
-        text += &format!("{call} chain netdev {table} {link}\n");
-    }
-    text
-}
-
-/// Lets the task on `link` reach a port of its gateway address.
-pub fn listen(names: &Names, link: &str, port: u16) -> String {
-    format!("add element inet {} listeners {{ \"{link}\" . {port} }}\n", names.table)
-}
-
-fn elements(call: &str, names: &Names, pin: &Pin) -> String {
-    let Names { table, .. } = names;
-    let Pin { link, mac, address } = pin;
-    format!(
-        "{call} element inet {table} links {{ \"{link}\" . {address} }}\n{call} element netdev {table} pins {{ \"{link}\" . {mac} . {address} }}\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,22 +170,9 @@ mod tests {
 
     #[test]
     fn the_rules_are_as_the_golden_file_shows() {
-        let names = names();
-        let link = names.link(&ContainerId::new(ID).unwrap());
-        let pin = Pin { link, mac: Mac([2, 1, 0x23, 0x45, 0x67, 0x89]), address: [10, 231, 7, 9].into() };
-        let text = [
-            "# A worker's first task\n".to_owned(),
-            tables(&names, DEFAULT_RANGE),
-            admit(&names, &pin),
-            "\n# A listener for the task at its gateway\n".to_owned(),
-            listen(&names, &pin.link, 80),
-            "\n# The task is over\n".to_owned(),
-            forget(&names, &pin, &[80]),
-            "\n# So is the last one\n".to_owned(),
-            remove_tables(&names),
-        ];
+        let text = tables(&names(), DEFAULT_RANGE);
         let golden = include_str!("../../tests/golden/network.nft");
-        assert!(text.concat() == golden, "tests/golden/network.nft should be:\n{}", text.concat());
+        assert!(text == golden, "tests/golden/network.nft should be:\n{text}");
     }
 
     #[test]

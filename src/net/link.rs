@@ -10,8 +10,9 @@
 //! tasks share, so nothing on it to spoof.
 //!
 //! Why not a bridge: it is such a segment, and each port costs a second interface's work. Why is no
-//! link ever moved or deleted: moving an end into a namespace takes 19 ms and deleting a pair 20 to
-//! 35 ms, while making it in place takes 0.4 ms and closing the namespace removes both ends for us.
+//! link ever moved or deleted: moving an end into a namespace takes 19 ms and deleting a pair 13 to
+//! 35 ms, while making it in place takes 0.4 ms, setting it down 0.1 ms, and closing the namespace
+//! removes both ends for us.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -99,15 +100,19 @@ pub struct Interface {
     pub name: String,
     /// Its largest packet.
     pub mtu: u32,
+    /// How many packets have come in by it; as many as can be if the kernel does not say.
+    pub received: u64,
 }
 
 impl From<LinkMessage> for Interface {
     fn from(link: LinkMessage) -> Interface {
-        let mut interface = Interface { index: link.header.index, name: String::new(), mtu: USUAL_MTU };
+        let index = link.header.index;
+        let mut interface = Interface { index, name: String::new(), mtu: USUAL_MTU, received: u64::MAX };
         for attribute in link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name = name,
                 LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
+                LinkAttribute::Stats64(statistics) => interface.received = statistics.rx_packets,
                 _ => {}
             }
         }
@@ -161,6 +166,39 @@ pub fn set_up(socket: &mut Socket, index: u32) -> io::Result<()> {
     socket.change(RouteNetlinkMessage::SetLink(link), 0)
 }
 
+/// What has ever come in by a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Not one packet.
+    None,
+    /// Some, or nobody can tell.
+    Some,
+}
+
+/// Sets a link down: no packet passes from here on, in either direction, and its routes are gone. "Already
+/// gone" is success.
+///
+/// # Errors
+///
+/// The kernel's refusal.
+pub fn cut(socket: &mut Socket, name: &str) -> io::Result<Traffic> {
+    let mut link = LinkMessage::default();
+    link.header.change_mask = LinkFlags::Up;
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let cut = socket.change(RouteNetlinkMessage::SetLink(link), 0);
+    // Asked afterwards, when the number does not change any more.
+    match cut.and_then(|()| find(socket, name)) {
+        Ok(Interface { received: 0, .. }) => Ok(Traffic::None),
+        Ok(_) => Ok(Traffic::Some),
+        Err(error) if is_no_device(&error) => Ok(Traffic::Some),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_no_device(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+}
+
 /// Sets the loopback interface up, which gives it its addresses.
 ///
 /// # Errors
@@ -181,7 +219,7 @@ pub fn delete(socket: &mut Socket, name: &str) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
     match socket.change(RouteNetlinkMessage::DelLink(link), 0) {
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
+        Err(error) if is_no_device(&error) => Ok(()),
         other => other,
     }
 }

@@ -90,11 +90,32 @@ impl Socket {
         self.exchange(message, NLM_F_DUMP)
     }
 
+    /// Asks for several changes in one datagram, each with its flags. One of them asks for the verdict
+    /// ([`NLM_F_ACK`]), which is on all of them: what is refused is said at once.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal of any of them.
+    pub fn change_all<Message>(&mut self, messages: Vec<(Message, u16)>) -> io::Result<()>
+    where
+        Message: NetlinkSerializable + NetlinkDeserializable,
+    {
+        self.sequence = self.sequence.wrapping_add(1);
+        let bytes = messages.into_iter().flat_map(|(message, flags)| self.encode(message, flags));
+        self.send(&bytes.collect::<Vec<u8>>())?;
+        self.answers::<Message>().map(drop)
+    }
+
     fn exchange<Message>(&mut self, message: Message, flags: u16) -> io::Result<Vec<Message>>
     where
         Message: NetlinkSerializable + NetlinkDeserializable,
     {
         self.sequence = self.sequence.wrapping_add(1);
+        self.send(&self.encode(message, flags))?;
+        self.answers()
+    }
+
+    fn encode<Message: NetlinkSerializable>(&self, message: Message, flags: u16) -> Vec<u8> {
         let mut header = NetlinkHeader::default();
         header.flags = flags | NLM_F_REQUEST;
         header.sequence_number = self.sequence;
@@ -102,12 +123,11 @@ impl Socket {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        self.send(&bytes)?;
-        self.answers()
+        bytes
     }
 
     /// Sends bytes that hold one or several whole messages.
-    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let sent = send(&self.descriptor, bytes, SendFlags::empty())?;
         if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }

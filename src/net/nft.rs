@@ -1,4 +1,5 @@
-//! The program `nft`: the one way in for rules, fed by standard input with text of our own.
+//! The program `nft`: the one way in for rules, fed by standard input with text of our own. It is run once
+//! for a worker's tables; what changes with each task goes over netlink ([`super::elements`]).
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -52,14 +53,22 @@ pub fn find() -> Option<&'static Path> {
     PLACES.iter().map(Path::new).find(|path| path.exists())
 }
 
-/// Loads `rules` in one transaction, into the calling thread's network namespace.
+/// `nft` at work on one transaction. To be finished in any case: a process is waited for.
+#[must_use]
+#[derive(Debug)]
+pub struct Loading {
+    path: &'static Path,
+    child: Child,
+    written: io::Result<()>,
+}
+
+/// Begins to load `rules` in one transaction, into the calling thread's network namespace.
 ///
 /// # Errors
 ///
 /// [`NftError`], and nothing has changed.
-pub fn load(rules: &str) -> Result<(), NftError> {
+pub fn start(rules: &str) -> Result<Loading, NftError> {
     let path = find().ok_or(NftError::Missing)?;
-    let failed = |source| NftError::Run { path: path.to_owned(), source };
     let mut child = Command::new(path)
         .args(["-f", "-"])
         .env_clear()
@@ -68,19 +77,32 @@ pub fn load(rules: &str) -> Result<(), NftError> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(failed)?;
+        .map_err(|source| NftError::Run { path: path.to_owned(), source })?;
     let written = write(&mut child, rules);
-    if !ends_in_time(&child).map_err(failed)? {
-        child.kill().map_err(failed)?;
-        child.wait().map_err(failed)?;
-        return Err(NftError::Slow { path: path.to_owned() });
+    Ok(Loading { path, child, written })
+}
+
+impl Loading {
+    /// Waits until the rules are in force.
+    ///
+    /// # Errors
+    ///
+    /// [`NftError`], and nothing has changed.
+    pub fn finish(mut self) -> Result<(), NftError> {
+        let path = self.path;
+        let failed = |source| NftError::Run { path: path.to_owned(), source };
+        if !ends_in_time(&self.child).map_err(failed)? {
+            self.child.kill().map_err(failed)?;
+            self.child.wait().map_err(failed)?;
+            return Err(NftError::Slow { path: path.to_owned() });
+        }
+        let status = self.child.wait().map_err(failed)?;
+        if !status.success() {
+            let complaint = complaint(&mut self.child).map_err(failed)?;
+            return Err(NftError::Refused { path: path.to_owned(), complaint });
+        }
+        self.written.map_err(failed)
     }
-    let status = child.wait().map_err(failed)?;
-    if !status.success() {
-        let complaint = complaint(&mut child).map_err(failed)?;
-        return Err(NftError::Refused { path: path.to_owned(), complaint });
-    }
-    written.map_err(failed)
 }
 
 /// The text is smaller than a pipe, so nobody has to read for this to end.

@@ -20,7 +20,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 
 use super::link::{self, End, GATEWAY};
 use super::netlink::{Family, Socket};
-use super::{AttachError, Network, Record, TaskNetwork, firewall, namespace, nft, step};
+use super::tables::TablesError;
+use super::{AttachError, Network, Record, TaskNetwork, elements, namespace, step};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -49,7 +50,10 @@ impl Network {
         task.ports.push(port);
         note(&Record::of(&task.pin, &task.ports), record)?;
         let listener = bound_to(&task.pin.link, port).map_err(step("listen at the gateway"))?;
-        nft::load(&firewall::listen(&self.names, &task.pin.link, port))?;
+        let mut share = self.share();
+        let socket = share.socket().map_err(TablesError::Look)?;
+        elements::listen(socket, &self.names, &task.pin.link, port)
+            .map_err(step("let the task reach a listener"))?;
         Ok(listener)
     }
 }

@@ -8,8 +8,8 @@ use rustix::fs::{Access, access};
 use super::addresses::AddressRange;
 use super::firewall::ANY_LINK;
 use super::link::{Route, routes};
-use super::netfilter::{DroppingChain, dropping_chains};
 use super::netlink::{Family, Socket};
+use super::ruleset::{DroppingChain, dropping_chains};
 use super::{names, sysctl, tables};
 use crate::config::NetworkSettings;
 

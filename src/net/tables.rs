@@ -5,7 +5,9 @@
 //!   <run>/network/addresses  addresses that rest (`addresses`)
 //! ```
 //!
-//! The first process makes the tables, the last one removes them; if it died, the next clean-up does.
+//! The first process makes the tables, the last one removes them; if it died, the next clean-up does. A
+//! process that has no task with a network any more counts as gone.
+//!
 //! Forwarding concerns the whole host, so it is noted where the whole host sees it and where it ends
 //! with the host's network: an empty nftables table says that a worker switched it on. Whoever leaves
 //! last, of all run directories, switches it off again.
@@ -20,8 +22,9 @@ use std::path::{Path, PathBuf};
 
 use super::firewall::{self, ANY_TABLE, FORWARDING_MARK, Names};
 use super::netlink::{Family, Socket};
-use super::nft::{self, NftError};
-use super::{addresses::AddressRange, link, netfilter, sysctl};
+use super::nft::{self, Loading, NftError};
+use super::ruleset::{self, Table};
+use super::{addresses::AddressRange, elements, link, sysctl};
 
 /// The parameter that lets the kernel forward packets, and the lock of the host's network.
 pub const FORWARDING: &str = "ipv4/ip_forward";
@@ -42,6 +45,20 @@ pub enum TablesError {
     /// The kernel does not say which tables or links there are.
     #[error("look at the packet filter: does the kernel have nf_tables?")]
     Look(#[source] io::Error),
+    /// What a task had in the tables, or they themselves, cannot be deleted.
+    #[error("delete rules of the packet filter")]
+    Delete(#[source] io::Error),
+    /// A task's link cannot be set down.
+    #[error("set the link {name} down")]
+    Cut {
+        /// Its host end.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Connections of a task cannot be forgotten.
+    #[error("forget the task's tracked connections")]
+    Connections(#[source] io::Error),
     /// What a dead worker left cannot be deleted.
     #[error("delete the link {name}")]
     Link {
@@ -55,6 +72,9 @@ pub enum TablesError {
         "let the kernel forward packets: set net.ipv4.ip_forward=1, or make /proc/sys writable for docker-worker"
     )]
     Forwarding(#[source] io::Error),
+    /// The thread that gave the network back did not come to its end.
+    #[error("give the task's network back")]
+    Panicked(#[source] tokio::task::JoinError),
     /// The rules were refused.
     #[error(transparent)]
     Nft(#[from] NftError),
@@ -103,27 +123,35 @@ impl HostLock {
     }
 }
 
-/// A process that is about to hold the tables. Until [`Entry::finish`] nobody else enters or leaves.
+/// A process that is about to hold the tables. Until it ends nobody else enters or leaves.
 pub struct Entry {
     presence: File,
-    rules: String,
+    loading: Option<Loading>,
     _host: HostLock,
 }
 
 impl Entry {
-    /// Begins to hold the tables of `names`.
+    /// Begins to hold the tables of `names`; they are being loaded from here on.
     ///
     /// # Errors
     ///
     /// [`TablesError`], and nothing has changed.
-    pub fn begin(place: &Place, names: &Names, range: AddressRange) -> Result<Entry, TablesError> {
+    pub fn begin(
+        place: &Place,
+        names: &Names,
+        range: AddressRange,
+        socket: &mut Socket,
+    ) -> Result<Entry, TablesError> {
         let host = HostLock::take()?;
         place.make()?;
         let path = place.lock();
         let presence =
             File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
         let mut rules = match presence.try_lock() {
-            Ok(()) => firewall::tables(names, range),
+            Ok(()) => {
+                delete_tables(names, socket)?; // Nobody lives who needs them.
+                firewall::tables(names, range)
+            }
             Err(TryLockError::WouldBlock) => String::new(), // Another process has made them.
             Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
         };
@@ -132,24 +160,28 @@ impl Entry {
         }
         // From exclusive to shared: the host's lock keeps everybody else out in between.
         presence.lock_shared().map_err(failed("lock", &path))?;
-        Ok(Entry { presence, rules, _host: host })
+        let loading = if rules.is_empty() { None } else { Some(nft::start(&rules)?) };
+        Ok(Entry { presence, loading, _host: host })
     }
 
-    /// What has to be loaded, in one transaction with the first task's elements.
-    pub fn rules(&self) -> &str {
-        &self.rules
-    }
-
-    /// Ends the entry after the rules were loaded; the file has to be held while there are tasks.
+    /// Waits until the tables are in force, then lets packets be forwarded.
     ///
     /// # Errors
     ///
-    /// Forwarding cannot be switched on.
-    pub fn finish(self) -> Result<File, TablesError> {
+    /// The rules are refused, or forwarding cannot be switched on.
+    pub fn finish(&mut self) -> Result<(), TablesError> {
+        if let Some(loading) = self.loading.take() {
+            loading.finish()?;
+        }
         if !forwards().map_err(TablesError::Forwarding)? {
             sysctl::set(FORWARDING, "1").map_err(TablesError::Forwarding)?;
         }
-        Ok(self.presence)
+        Ok(())
+    }
+
+    /// What has to be held while there are tasks, and to [`leave`] by, whether or not all went well.
+    pub fn into_presence(self) -> File {
+        self.presence
     }
 }
 
@@ -162,17 +194,26 @@ pub fn forwards() -> io::Result<bool> {
     Ok(std::fs::read_to_string(sysctl::path(FORWARDING))?.trim() == "1")
 }
 
+/// What became of the tables when a process left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// They are gone, with everything in them.
+    Removed,
+    /// Another process holds them.
+    Held,
+}
+
 /// Lets go of the tables; the last one removes them.
 ///
 /// # Errors
 ///
 /// [`TablesError`]; the next clean-up tries again.
-pub fn leave(place: &Place, names: &Names, presence: &File) -> Result<(), TablesError> {
+pub fn leave(place: &Place, names: &Names, presence: File, socket: &mut Socket) -> Result<Left, TablesError> {
     let host = HostLock::take()?;
     let path = place.lock();
     match presence.try_lock() {
-        Ok(()) => remove(&path, names, &host),
-        Err(TryLockError::WouldBlock) => Ok(()),
+        Ok(()) => remove(&path, names, socket, &host).map(|()| Left::Removed),
+        Err(TryLockError::WouldBlock) => Ok(Left::Held),
         Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
     }
 }
@@ -204,35 +245,32 @@ pub fn sweep(place: &Place, names: &Names) -> Result<(), TablesError> {
             link::delete(&mut socket, &name).map_err(|source| TablesError::Link { name, source })?;
         }
     }
-    remove(&path, names, &host)
+    let mut socket = Socket::open(Family::Netfilter).map_err(TablesError::Look)?;
+    remove(&path, names, &mut socket, &host)
 }
 
 /// Removes the tables, and forwarding if nobody else wants it, and at last the lock's file.
-fn remove(lock: &Path, names: &Names, _host: &HostLock) -> Result<(), TablesError> {
-    let mut socket = Socket::open(Family::Netfilter).map_err(TablesError::Look)?;
-    let tables = netfilter::tables(&mut socket).map_err(TablesError::Look)?;
-    let mut rules = String::new();
-    if tables.contains(&names.table) {
-        rules += &firewall::remove_tables(names);
-    }
-    let is_another =
-        |table: &String| table.starts_with(ANY_TABLE) && *table != names.table && table != FORWARDING_MARK;
-    if tables.iter().any(|table| table == FORWARDING_MARK) && !tables.iter().any(is_another) {
-        sysctl::set(FORWARDING, "0").map_err(TablesError::Forwarding)?;
-        rules += &format!("delete table inet {FORWARDING_MARK}\n");
-    }
-    if !rules.is_empty() {
-        nft::load(&rules)?;
+fn remove(lock: &Path, names: &Names, socket: &mut Socket, _host: &HostLock) -> Result<(), TablesError> {
+    delete_tables(names, socket)?;
+    let tables = ruleset::tables(socket).map_err(TablesError::Look)?;
+    let (marks, others): (Vec<Table>, Vec<Table>) =
+        tables.into_iter().partition(|table| table.name == FORWARDING_MARK);
+    if !others.iter().any(|table| table.name.starts_with(ANY_TABLE)) {
+        for mark in marks {
+            // It may be off: then switching it on was what failed.
+            if forwards().map_err(TablesError::Forwarding)? {
+                sysctl::set(FORWARDING, "0").map_err(TablesError::Forwarding)?;
+            }
+            elements::delete_table(socket, &mark).map_err(TablesError::Delete)?;
+        }
     }
     std::fs::remove_file(lock).map_err(failed("remove", lock))
 }
 
-/// Whether the tables of a run directory are there.
-///
-/// # Errors
-///
-/// The kernel does not say.
-pub fn are_there(names: &Names) -> io::Result<bool> {
-    let mut socket = Socket::open(Family::Netfilter)?;
-    Ok(netfilter::tables(&mut socket)?.contains(&names.table))
+fn delete_tables(names: &Names, socket: &mut Socket) -> Result<(), TablesError> {
+    let tables = ruleset::tables(socket).map_err(TablesError::Look)?;
+    for table in tables.iter().filter(|table| table.name == names.table) {
+        elements::delete_table(socket, table).map_err(TablesError::Delete)?;
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use runtime::launch::Exited;
+use tokio::task::JoinHandle;
 
 use super::error::chain;
 use super::interrupt::Interrupt;
@@ -17,6 +18,7 @@ use super::running::Held;
 use crate::cache::{CacheLease, Fate};
 use crate::event::Event;
 use crate::features::{Killed, Stopped};
+use crate::net::tables::TablesError;
 use crate::queue::QueueError;
 use crate::root::ContainerRoot;
 use crate::run_directory::RunDirectoryError;
@@ -89,6 +91,7 @@ impl Resolving {
             self.run.log.info(log::TASK_FINISHED);
         }
         let stopped = self.stop().await;
+        let releasing = self.release_network();
         let mut outcome = self.outcome(stopped);
         let exit_code = resolve::resolve(&outcome).exit_code;
         let footer = log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
@@ -98,7 +101,8 @@ impl Resolving {
         let resolution = resolve::resolve(&outcome);
         let exit_status = exit_status(&outcome, &resolution);
         self.report(&resolution, &mut problems).await;
-        let document = self.give_back(&resolution, &mut problems);
+        let released = released(releasing).await;
+        let document = self.give_back(&resolution, released, &mut problems);
         Resolved { resolution, exit_status, document, problems }
     }
 
@@ -188,6 +192,13 @@ impl Resolving {
         }
     }
 
+    /// Begins to give the network back, beside the reports: nobody of the task is there to use it.
+    fn release_network(&mut self) -> Option<JoinHandle<Result<(), TablesError>>> {
+        let network = Arc::clone(self.run.worker.network.as_ref()?);
+        let (task, record) = (self.run.network.take(), self.run.directory.network());
+        Some(tokio::task::spawn_blocking(move || network.release(task, &record)))
+    }
+
     /// Closes the log and runs the hooks `killed`.
     async fn close_log(&mut self, problems: &mut Vec<String>) -> Hooks {
         let broken = self.run.log.end();
@@ -221,7 +232,12 @@ impl Resolving {
     }
 
     /// Undoes everything that the run did to the host, and writes down what became of it.
-    fn give_back(self: Box<Self>, resolution: &Resolution, problems: &mut Vec<String>) -> ResolutionDocument {
+    fn give_back(
+        self: Box<Self>,
+        resolution: &Resolution,
+        released: Result<(), RunDirectoryError>,
+        problems: &mut Vec<String>,
+    ) -> ResolutionDocument {
         let Resolving { run, container, .. } = *self;
         let exited = match container {
             // With what is held the container's mounts go, and the image may be collected.
@@ -235,12 +251,8 @@ impl Resolving {
                 problems.push(format!("Failed to unmount {}: {error}", mount.display()));
             }
         }
-        let released = match &run.worker.network {
-            Some(network) => network.release(run.network, &run.directory.network()),
-            None => Ok(()),
-        };
         // The directory names what has to be undone, so it stays as long as there is anything.
-        let removed = released.map_err(RunDirectoryError::from).and_then(|()| run.directory.remove());
+        let removed = released.and_then(|()| run.directory.remove());
         if let Err(error) = crate::cleanup::remove_parent_group() {
             problems.push(format!("Failed to {}", chain(&error)));
         }
@@ -260,6 +272,14 @@ impl Resolving {
             artifacts: run.publisher.into_records(),
             resources: exited.map(resources),
         }
+    }
+}
+
+/// Waits until the network is given back. A thread that panicked has said so; its record is still there.
+async fn released(releasing: Option<JoinHandle<Result<(), TablesError>>>) -> Result<(), RunDirectoryError> {
+    match releasing {
+        Some(releasing) => Ok(releasing.await.map_err(TablesError::Panicked)??),
+        None => Ok(()),
     }
 }
 

@@ -53,7 +53,6 @@ impl Fixture {
             for task in tasks {
                 self.network.release(Some(task), &self.record("released")).unwrap();
             }
-            self.network.leave().unwrap();
         });
         self.internet.assert_as_before();
     }
