@@ -78,7 +78,7 @@ fn s47_a_cleanup_killed_at_each_change_is_finished_by_the_next() {
 
 /// Runs the worker, and kills whichever of its threads or monitors comes to the call with this number first. `None` if
 /// nothing was killed.
-fn strace(worker: &Worker, call: &str, number: u32, arguments: &[&str]) -> Option<Finished> {
+pub fn strace(worker: &Worker, call: &str, number: u32, arguments: &[&str]) -> Option<Finished> {
     let plain = worker.command(arguments);
     let trace = worker.fresh("trace");
     let mut command = Command::new("strace");

@@ -18,6 +18,7 @@ mod fixtures;
 mod image_contents;
 mod interrupts;
 mod network;
+mod network_crash;
 mod network_links;
 mod payload;
 mod profile;

@@ -350,21 +350,3 @@ fn names_are_asked_of_the_resolver_that_the_configuration_or_the_host_names() {
     serving.join().unwrap();
     internet.assert_as_before();
 }
-
-#[test]
-fn s47_what_a_killed_worker_leaves_of_the_network_is_gone_after_cleanup() {
-    let internet = Internet::new();
-    let meeting = internet.outside.listen("0.0.0.0:8080");
-    let worker = Worker::on(&internet);
-    let source = worker.image(&busybox_image()).source;
-    let script = format!("echo | nc {OUTSIDE} 8080; sleep 1000");
-    let (mut child, _) = worker.start_run(&["--image", &source], &["/bin/sh", "-c", &script]);
-    let _visit = meeting.visit();
-    child.kill().unwrap();
-    finish(child, LIMIT);
-    assert!(internet.host.tool("nft", &["list", "tables"]).contains("docker_worker_"));
-    let finished = worker.call(&["cleanup"]);
-    assert!(finished.status.success(), "{finished:?}");
-    internet.assert_as_before();
-    assert!(!worker.run_directory().join("network/lock").exists());
-}

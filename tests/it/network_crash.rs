@@ -1,0 +1,150 @@
+//! S47 for the network: whenever a worker is killed, `cleanup` removes what it had made of a task's network, and nothing
+//! of a task that lives.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use docker_worker::config::{Directories, NetworkSettings};
+use docker_worker::net::sidecar::link_containers;
+use docker_worker::net::{Network, TaskNetwork};
+use docker_worker::run_directory::{RunDirectory, random_id};
+
+use crate::crash_walk::strace;
+use crate::support::{Internet, OUTSIDE, Worker, busybox_image, finish, read_until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// More netlink messages than a run sends from one of its threads.
+const MOST_MESSAGES: u32 = 60;
+
+#[test]
+fn s47_what_a_killed_worker_leaves_of_the_network_is_gone_after_cleanup() {
+    let internet = Internet::new();
+    let meeting = internet.outside.listen("0.0.0.0:8080");
+    let worker = Worker::on(&internet);
+    let source = worker.image(&busybox_image()).source;
+    let script = format!("echo | nc {OUTSIDE} 8080; sleep 1000");
+    let (mut child, _) = worker.start_run(&["--image", &source], &["/bin/sh", "-c", &script]);
+    let _visit = meeting.visit();
+    child.kill().unwrap();
+    finish(child, LIMIT);
+    assert!(internet.host.tool("nft", &["list", "tables"]).contains("docker_worker_"));
+    let finished = worker.call(&["cleanup"]);
+    assert!(finished.status.success(), "{finished:?}");
+    internet.assert_as_before();
+    assert!(!worker.run_directory().join("network/lock").exists());
+}
+
+#[test]
+fn s47_a_worker_killed_at_each_netlink_message_is_cleaned_up_after() {
+    let internet = Internet::new();
+    let worker = Worker::on(&internet);
+    let source = worker.image(&busybox_image()).source;
+    // It sends something, so there are connections to forget as well.
+    let script = format!("ping -c 1 -W 5 {OUTSIDE} >/dev/null");
+    let task = ["run", "--image", &source, "--", "sh", "-c", &script];
+    let mut number = 1;
+    while number < MOST_MESSAGES && strace(&worker, "sendto", number, &task).is_some() {
+        let case = format!("killed at message {number}");
+        worker.scratch().await_processes(LIMIT);
+        let cleaned = worker.call(&["cleanup"]);
+        assert!(cleaned.status.success(), "{case}: {cleaned:?}");
+        internet.assert_as_before();
+        worker.assert_nothing_left(&case);
+        number += 1;
+    }
+    assert!((15..MOST_MESSAGES).contains(&number), "{number}");
+}
+
+/// The variable that makes a process of this test the one that is killed.
+const VICTIM: &str = "DOCKER_WORKER_TEST_VICTIM";
+
+#[test]
+fn s47_a_listener_and_a_link_between_containers_are_gone_after_cleanup_and_other_tasks_keep_theirs() {
+    if let Some(run) = env::var_os(VICTIM) {
+        return live(&run);
+    }
+    let internet = Internet::new();
+    let worker = Worker::on(&internet);
+    let other = Site::new(worker.scratch().path());
+    let (task, directory, listener) = internet.host.within(|| {
+        let (mut task, directory) = other.attach();
+        let listener = other.network.listen(&mut task, 80, &directory.network()).unwrap();
+        (task, directory, listener)
+    });
+    let before = state(&internet);
+    // Recorded only; bound, and not admitted yet; all of it made.
+    for stage in [Some("bind"), Some("listen"), None] {
+        kill_at(stage, &internet, &worker);
+        let cleaned = worker.call(&["cleanup"]);
+        assert!(cleaned.status.success(), "{stage:?}: {cleaned:?}");
+        assert_eq!(state(&internet), before, "{stage:?}");
+    }
+    drop(listener);
+    internet.host.within(|| other.network.release(Some(task), &directory.network()).unwrap());
+    directory.remove().unwrap();
+    internet.assert_as_before();
+}
+
+/// The networks of a worker's tasks, without their containers.
+struct Site {
+    directories: Directories,
+    network: Network,
+}
+
+impl Site {
+    /// With the directories of the [`Worker`] whose scratch directory that is.
+    fn new(scratch: &Path) -> Site {
+        let directories =
+            Directories { data: scratch.join("data"), run: scratch.join("run"), volume_caches: None };
+        let network = Network::new(&directories, &NetworkSettings::default());
+        Site { directories, network }
+    }
+
+    fn attach(&self) -> (TaskNetwork, RunDirectory) {
+        let id = random_id().unwrap();
+        let directory = RunDirectory::create(&self.directories, &id).unwrap();
+        (self.network.attach(&id, &directory.network()).unwrap(), directory)
+    }
+}
+
+/// What a worker has made on a host.
+fn state(internet: &Internet) -> String {
+    let list = |program, arguments: &[&str]| internet.host.tool(program, arguments);
+    let (links, routes) = (list("ip", &["-o", "link"]), list("ip", &["route"]));
+    links + &routes + &list("nft", &["--stateless", "list", "ruleset"])
+}
+
+/// Two tasks of a worker, a listener for one of them, and a link between both; then waits to be killed.
+fn live(run: &OsStr) {
+    let site = Site::new(Path::new(run));
+    let [(mut task, directory), (other, _kept)] = [site.attach(), site.attach()];
+    let _listener = site.network.listen(&mut task, 8080, &directory.network()).unwrap();
+    link_containers([task.namespace(), other.namespace()], 0).unwrap();
+    println!("all is made");
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// Kills a process of this test in [`live`], at a system call or at its end.
+fn kill_at(call: Option<&str>, internet: &Internet, worker: &Worker) {
+    let mut command = internet.host.command(call.map_or("env", |_| "strace"));
+    if let Some(call) = call {
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+        command.args(["-e", &format!("inject={call}:signal=KILL")]);
+    }
+    let name = "network_crash::s47_a_listener_and_a_link_between_containers_are_gone_after_cleanup_and_other_tasks_keep_theirs";
+    command.arg(env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
+    command.env(VICTIM, worker.scratch().path());
+    let mut victim = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    if call.is_none() {
+        let output = read_until(&mut victim, "all is made");
+        victim.kill().unwrap();
+        output.join().unwrap();
+    }
+    let finished = finish(victim, LIMIT);
+    assert!(!finished.status.success(), "{call:?}: {finished:?}");
+}
