@@ -13,7 +13,7 @@ help:
 	@echo 'make build       both executables, in $(release)'
 	@echo 'make demo        builds, then a guided offline tour of what a task gets'
 	@echo 'make test        formatting, lints, tests on this host and in a virtual machine (as root)'
-	@echo 'make bench       ours beside the peers (as root)'
+	@echo 'make bench       ours beside the peers (as root); QUICK=1 only tries whether it works'
 	@echo 'make install     into $$(DESTDIR)$$(PREFIX)/bin; PREFIX is $(PREFIX)'
 	@echo 'make clean-host  undoes whatever a killed worker or test left on this host (as root)'
 
@@ -35,8 +35,7 @@ test:
 bench:
 	@tests/setup build bench
 	@$(MAKE) --no-print-directory build
-	benches/start
-	benches/pull
+	set -e; for bench in start crowd run pull log; do benches/$$bench; done
 
 install:
 	@[ -x $(release)/docker-worker ] || { echo 'nothing to install yet: run make build first' >&2; exit 1; }

@@ -1,5 +1,6 @@
 /* measure COUNT PAUSE_MS COMMAND [ARGUMENT]...: runs the command COUNT times with a pause before each, and prints one line
- * for each run: wall clock and processor time (of the command and what it waited for), in microseconds. */
+ * for each run: wall clock and processor time in microseconds, and the largest resident set in KiB (the last two of the
+ * command and of what it waited for). */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <spawn.h>
@@ -45,7 +46,7 @@ int main(int count, char **words) {
             fprintf(stderr, "measure: %s: run %ld ended with status %#x\n", words[3], run, (unsigned)status);
             return 1;
         }
-        printf("%ld %ld\n", wall, microseconds(usage.ru_utime) + microseconds(usage.ru_stime));
+        printf("%ld %ld %ld\n", wall, microseconds(usage.ru_utime) + microseconds(usage.ru_stime), usage.ru_maxrss);
     }
     return 0;
 }
