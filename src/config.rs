@@ -157,7 +157,7 @@ pub struct RegistrySettings {
 pub struct NetworkSettings {
     /// The range that tasks' addresses are taken from; nothing else on the host may use it.
     pub addresses: Option<AddressRange>,
-    /// Name servers for tasks, instead of the host's.
+    /// Name servers for tasks, where the host's own are out of their reach.
     pub dns: Vec<Ipv4Addr>,
 }
 

@@ -268,7 +268,7 @@ impl Network {
         Ok(())
     }
 
-    /// Name servers that the configuration wants.
+    /// Name servers for a host that has none which tasks reach.
     pub fn dns(&self) -> &[Ipv4Addr] {
         &self.settings.dns
     }

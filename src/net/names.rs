@@ -56,8 +56,8 @@ impl Resolvers {
     }
 }
 
-/// The resolvers for tasks of this host: the configuration's if it names any, else the host's; where
-/// those listen on loopback only, the ones behind them.
+/// The resolvers for tasks of this host: the host's; where those listen on loopback only, the ones behind
+/// systemd-resolved; where there are none of either, the configuration's.
 pub fn resolvers(configured: &[Ipv4Addr]) -> Resolvers {
     choose(configured, &read(RESOLV_CONF), &read(SYSTEMD_UPSTREAM))
 }
@@ -72,7 +72,7 @@ fn read(path: &str) -> String {
 }
 
 fn choose(configured: &[Ipv4Addr], host: &str, upstream: &str) -> Resolvers {
-    let found = [configured.to_vec(), servers(host), servers(upstream)];
+    let found = [servers(host), servers(upstream), configured.to_vec()];
     let mut servers = found.into_iter().find(|servers| !servers.is_empty()).unwrap_or_default();
     servers.truncate(MOST_SERVERS);
     let options = host.lines().filter(|line| {
@@ -112,7 +112,10 @@ mod tests {
             (vec![], "nameserver 192.0.2.9\n", upstream, "nameserver 192.0.2.9\n".to_owned()),
             (vec![], "nameserver ::1\nnameserver 192.0.2.9", "", "nameserver 192.0.2.9\n".to_owned()),
             (vec![], systemd, upstream, format!("nameserver 192.0.2.1\n{options}")),
-            (vec!["192.0.2.7"], systemd, upstream, format!("nameserver 192.0.2.7\n{options}")),
+            (vec!["192.0.2.7"], "nameserver 192.0.2.9\n", upstream, "nameserver 192.0.2.9\n".to_owned()),
+            (vec!["192.0.2.7"], systemd, upstream, format!("nameserver 192.0.2.1\n{options}")),
+            (vec!["192.0.2.7"], systemd, "", format!("nameserver 192.0.2.7\n{options}")),
+            (vec!["192.0.2.7"], "", "", "nameserver 192.0.2.7\n".to_owned()),
             (vec![], systemd, "", options.to_owned()),
             (vec![], "", "", String::new()),
             (

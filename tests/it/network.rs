@@ -298,48 +298,43 @@ fn forwarding_that_the_worker_may_not_switch_on_is_named() {
     internet.assert_as_before();
 }
 
+/// Gives a worker's mount namespace resolvers of its own: the host's file, and that of systemd-resolved if there is text.
+const WITH_RESOLVERS: &str = r#"set -e
+mount -t tmpfs none /run
+mkdir -p /run/systemd/resolve
+[ ! -s "$1/upstream" ] || cp "$1/upstream" /run/systemd/resolve/resolv.conf
+file=$(realpath -m /etc/resolv.conf)
+[ -e "$file" ] || touch "$file"
+mount --bind "$1/host" "$file"
+shift
+exec "$@""#;
+
 #[test]
-fn names_are_asked_of_the_resolver_that_the_configuration_or_the_host_names() {
+fn names_are_asked_of_the_hosts_resolvers_else_of_those_behind_them_else_of_the_configurations() {
     let internet = Internet::new();
     let resolver = internet.outside.receive(&format!("{OUTSIDE}:53"));
     let serving = std::thread::spawn(move || {
-        // Two questions, A and AAAA in any order, for each of two tasks.
-        for _ in 0..4 {
+        // Two questions, A and AAAA in any order, for each of three tasks.
+        for _ in 0..6 {
             answer_one(&resolver, [192, 0, 2, 1]);
         }
     });
-    let inside = internet.host.entrance();
-    for (case, host, config) in [
-        (
-            "the host's",
-            format!("nameserver 127.0.0.53\nnameserver {OUTSIDE}\nsearch example.test\n"),
-            "{}".to_owned(),
-        ),
-        (
-            "the configuration's",
-            "nameserver 127.0.0.53\n".to_owned(),
-            format!("network:\n  dns: [{OUTSIDE}]\n"),
-        ),
+    let (loopback, reachable, silent) =
+        ("nameserver 127.0.0.53\n", format!("nameserver {OUTSIDE}\n"), "192.0.2.77");
+    for (case, host, upstream, configured) in [
+        ("the host's", format!("{loopback}{reachable}search example.test\n"), "", silent),
+        ("those behind it", loopback.to_owned(), reachable.as_str(), silent),
+        ("the configuration's", loopback.to_owned(), "", OUTSIDE),
     ] {
         let scratch = tempfile::tempdir().unwrap();
-        let resolv_conf = scratch.path().join("resolv.conf");
-        fs::write(&resolv_conf, host).unwrap();
-        let script = format!("set -e; mount --bind {} /etc/resolv.conf; exec \"$@\"", resolv_conf.display());
-        let worker = Worker::by(&[
-            "nsenter",
-            &inside,
-            "--",
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &script,
-            "-",
-        ]);
+        fs::write(scratch.path().join("host"), host).unwrap();
+        fs::write(scratch.path().join("upstream"), upstream).unwrap();
+        let (inside, files) = (internet.host.entrance(), scratch.path().to_str().unwrap());
+        let private =
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", WITH_RESOLVERS, "-", files];
+        let worker = Worker::by(&[&["nsenter", &inside, "--"][..], &private[..]].concat());
         let file = worker.fresh("config");
-        fs::write(&file, config).unwrap();
+        fs::write(&file, format!("network:\n  dns: [{configured}]\n")).unwrap();
         let options = ["--image", &worker.image(&busybox_image()).source, "--config", file.to_str().unwrap()];
         let run = worker.run_with(&options, &["nslookup", "some.example.test."]).expect(0, case);
         assert!(
