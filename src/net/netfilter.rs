@@ -89,12 +89,18 @@ impl NetlinkDeserializable for Message {
     }
 }
 
-/// The value of an attribute; what cannot be parsed is not there.
-pub(super) fn value(attributes: &[u8], wanted: u16) -> Option<Vec<u8>> {
+/// The values of all attributes of a kind; what cannot be parsed is not there.
+pub(super) fn values(attributes: &[u8], wanted: u16) -> Vec<Vec<u8>> {
     NlasIterator::new(attributes)
         .map_while(Result::ok)
-        .find(|attribute| attribute.kind() & NLA_TYPE_MASK == wanted)
+        .filter(|attribute| attribute.kind() & NLA_TYPE_MASK == wanted)
         .map(|attribute| attribute.value().to_vec())
+        .collect()
+}
+
+/// The value of the first.
+pub(super) fn value(attributes: &[u8], wanted: u16) -> Option<Vec<u8>> {
+    values(attributes, wanted).into_iter().next()
 }
 
 pub(super) fn text(attributes: &[u8], wanted: u16) -> Option<String> {

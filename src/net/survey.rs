@@ -9,7 +9,7 @@ use super::addresses::AddressRange;
 use super::firewall::ANY_LINK;
 use super::link::{Route, routes};
 use super::netlink::{Family, Socket};
-use super::ruleset::{DroppingChain, dropping_chains};
+use super::ruleset::{self, DroppingChain};
 use super::{names, sysctl, tables};
 use crate::config::NetworkSettings;
 
@@ -37,7 +37,11 @@ pub fn obstacles(settings: &NetworkSettings) -> io::Result<Vec<Obstacle>> {
     let mut found = Vec::new();
     found.extend(forwarding()?);
     let mut packet_filter = Socket::open(Family::Netfilter)?;
-    found.extend(dropping_chains(&mut packet_filter)?.iter().map(dropping_chain));
+    for chain in ruleset::dropping_chains(&mut packet_filter)? {
+        if !ruleset::lets_through(&mut packet_filter, &chain, ANY_LINK)? {
+            found.push(dropping_chain(&chain));
+        }
+    }
     let mut socket = Socket::open(Family::Route)?;
     let range = settings.addresses();
     found.extend(strangers(range, &routes(&mut socket)?).map(|route| occupied(range, &route)));
@@ -59,11 +63,11 @@ fn forwarding() -> io::Result<Option<Obstacle>> {
 }
 
 fn dropping_chain(chain: &DroppingChain) -> Obstacle {
-    let DroppingChain { family, table, name } = chain;
+    let (family, DroppingChain { table, name, .. }) = (chain.family(), chain);
     let rule = |end| format!("nft insert rule {family} {table} {name} {end} \"{ANY_LINK}*\" accept");
     Obstacle {
         found: format!(
-            "the chain {name} of the nftables table {family} {table} drops forwarded packets that no rule of it accepts, tasks' as well"
+            "the chain {name} of the nftables table {family} {table} may drop tasks' packets: it drops what no rule accepts, and none is there for all of {ANY_LINK}*"
         ),
         remedy: format!("if tasks do not reach the outside: {} && {}", rule("iifname"), rule("oifname")),
     }

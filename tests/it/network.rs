@@ -237,12 +237,22 @@ fn s53_a_task_whose_rules_cannot_be_loaded_does_not_start() {
     }
 }
 
+/// A table of somebody's whose chain drops by policy what its rules do not accept, in place of the one that is there.
+fn filter(chains: &str, rules: &str) -> String {
+    format!(
+        "table ip filter\ndelete table ip filter\ntable ip filter {{\n {chains} chain FORWARD {{\n type filter hook forward priority filter; policy drop;\n {rules}\n }}\n}}\n"
+    )
+}
+
+/// Rules for what comes from tasks and for what goes to them.
+fn accepting(verdict: &str) -> String {
+    format!("iifname \"dw*\" {verdict}\noifname \"dw*\" {verdict}\n")
+}
+
 #[test]
-fn a_foreign_chain_that_drops_is_named_and_its_remedy_works() {
+fn a_foreign_chain_that_drops_is_named_until_rules_let_tasks_through() {
     let internet = Internet::new();
-    internet.host.nft(
-        "table ip filter {\n chain FORWARD {\n type filter hook forward priority filter; policy drop;\n }\n}\n",
-    );
+    internet.host.nft(&filter("", ""));
     let worker = Worker::on(&internet);
     let ping = format!("ping -c 1 -W 1 {OUTSIDE} >/dev/null && echo pinged");
     let lost = run(&worker, &ping).expect(1, "dropped");
@@ -252,7 +262,30 @@ fn a_foreign_chain_that_drops_is_named_and_its_remedy_works() {
     let check = worker.call(&["check"]);
     assert!(String::from_utf8_lossy(&check.stdout).contains(remedy), "{check:?}");
     internet.host.tool("sh", &["-c", remedy]);
-    assert_eq!(run(&worker, &ping).expect(0, "after the remedy").output(), "pinged\n");
+    let user_chain = format!("chain USER {{\n {} }}\n", accepting("accept"));
+    for (case, rules) in [
+        ("after the remedy", String::new()),
+        ("in a chain that is jumped to", filter(&user_chain, "jump USER")),
+    ] {
+        internet.host.nft(&rules);
+        let run = run(&worker, &ping).expect(0, case);
+        assert_eq!(run.output(), "pinged\n", "{case}");
+        let check = worker.call(&["check"]);
+        let said = run.words() + &String::from_utf8_lossy(&check.stdout);
+        assert!(!said.contains("the chain FORWARD"), "{case}: {said}");
+    }
+    // Rules that are not for all of a task's packets are no remedy.
+    for rules in [
+        accepting("drop"),
+        accepting("ip daddr 192.0.2.9 accept"),
+        "iifname \"dw*\" accept\n".to_owned(),
+        accepting("accept").replace("dw*", "dwx*"),
+        accepting("accept").replace("name", "name !="),
+    ] {
+        internet.host.nft(&filter("", &rules));
+        let check = worker.call(&["check"]);
+        assert!(String::from_utf8_lossy(&check.stdout).contains("the chain FORWARD"), "{rules}: {check:?}");
+    }
     internet.host.nft("delete table ip filter\n");
     internet.assert_as_before();
 }
