@@ -18,10 +18,11 @@ use crate::support::Internet;
 /// Long enough for a connection on the same machine, short enough to wait for one that is dropped.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 
-/// A worker's network in a host of the test's own, and two tasks on it.
+/// A worker's network in a host of the test's own.
 struct Fixture {
     internet: Internet,
     scratch: tempfile::TempDir,
+    directories: Directories,
     network: Network,
 }
 
@@ -35,7 +36,7 @@ impl Fixture {
         };
         std::fs::create_dir(&directories.run).unwrap();
         let network = Network::new(&directories, &NetworkSettings::default());
-        Fixture { internet: Internet::new(), scratch, network }
+        Fixture { internet: Internet::new(), scratch, directories, network }
     }
 
     fn record(&self, task: &str) -> PathBuf {
@@ -142,4 +143,26 @@ fn a_link_between_two_containers_is_theirs_alone() {
     assert!(link(0).is_err(), "the same number again");
     assert_eq!(link(1).unwrap()[1], Ipv4Addr::new(169, 254, 2, 3));
     fixture.end(vec![task, sidecar, third]);
+}
+
+#[test]
+fn of_two_workers_with_one_run_directory_each_forgets_its_own_task_and_the_last_one_removes_the_tables() {
+    let fixture = Fixture::new();
+    let Fixture { internet, directories, network, .. } = &fixture;
+    let rules = || internet.host.tool("nft", &["--stateless", "list", "ruleset"]);
+    let elements = |link: &str| rules().matches(link).count();
+    let other = Network::new(directories, &NetworkSettings::default());
+    let first = fixture.attach("first");
+    let [one_task, link] = [rules(), first.link().to_owned()];
+    let second =
+        internet.host.within(|| other.attach(&random_id().unwrap(), &fixture.record("second")).unwrap());
+    // Its address's element, its frames', its chain, and that chain's interface.
+    assert_eq!([elements(&link), elements(second.link())], [4, 4], "{}", rules());
+    // The one that made the tables goes, and the other task keeps what it has.
+    internet.host.within(|| network.release(Some(first), &fixture.record("first")).unwrap());
+    assert_eq!([elements(&link), elements(second.link())], [0, 4], "{}", rules());
+    assert_eq!(rules().lines().count(), one_task.lines().count(), "{}", rules());
+    assert_eq!(internet.host.parameter("ipv4/ip_forward"), "1");
+    internet.host.within(|| other.release(Some(second), &fixture.record("second")).unwrap());
+    internet.assert_as_before();
 }
