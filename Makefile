@@ -17,12 +17,14 @@ help:
 	@echo 'make install     into $$(DESTDIR)$$(PREFIX)/bin; PREFIX is $(PREFIX)'
 	@echo 'make clean-host  undoes whatever a killed worker or test left on this host (as root)'
 
-# The runtime is static: it is executed inside containers and stays as their monitor. The flag is given for that one
-# executable, because in a configuration file it would break procedural macros.
+# The runtime is static: it is executed inside containers and stays as their monitor. It is optimised for size: much of
+# a container's start is the page faults of its own executable. The flags are given for that one executable: in a
+# configuration file the first would break procedural macros.
 build:
 	@command -v cc >/dev/null || tests/setup build
 	cargo build --release --package docker-worker --bin docker-worker
-	cargo rustc --release --package runtime --bin docker-worker-runtime -- -C target-feature=+crt-static
+	cargo rustc --release --config 'profile.release.opt-level="s"' --package runtime --bin docker-worker-runtime -- \
+	  -C target-feature=+crt-static
 
 demo:
 	@tests/setup build
