@@ -1,6 +1,7 @@
 //! The program `nft`: the one way in for rules, fed by standard input with text of our own. It is run once
 //! for a worker's tables; what changes with each task goes over netlink ([`super::elements`]).
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -62,22 +63,25 @@ pub struct Loading {
     written: io::Result<()>,
 }
 
-/// Begins to load `rules` in one transaction, into the calling thread's network namespace.
+/// Begins to load `rules` in one transaction, into the calling thread's network namespace. The program
+/// shares `lock` until it ends, by its standard output, which it does not use: it may outlive us, and whoever
+/// cleans up after us has to wait for it.
 ///
 /// # Errors
 ///
 /// [`NftError`], and nothing has changed.
-pub fn start(rules: &str) -> Result<Loading, NftError> {
+pub fn start(rules: &str, lock: &File) -> Result<Loading, NftError> {
     let path = find().ok_or(NftError::Missing)?;
+    let failed = |source| NftError::Run { path: path.to_owned(), source };
     let mut child = Command::new(path)
         .args(["-f", "-"])
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(lock.try_clone().map_err(failed)?)
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|source| NftError::Run { path: path.to_owned(), source })?;
+        .map_err(failed)?;
     let written = write(&mut child, rules);
     Ok(Loading { path, child, written })
 }

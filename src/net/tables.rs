@@ -110,16 +110,14 @@ fn failed<'a>(call: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> T
 }
 
 /// Nobody else changes tables or forwarding in this network namespace while this lives.
-struct HostLock {
-    _held: File,
-}
+struct HostLock(File);
 
 impl HostLock {
     fn take() -> Result<HostLock, TablesError> {
         let path = sysctl::path(FORWARDING);
         let file = File::open(&path).map_err(failed("open", &path))?;
         file.lock().map_err(failed("lock", &path))?;
-        Ok(HostLock { _held: file })
+        Ok(HostLock(file))
     }
 }
 
@@ -160,7 +158,7 @@ impl Entry {
         }
         // From exclusive to shared: the host's lock keeps everybody else out in between.
         presence.lock_shared().map_err(failed("lock", &path))?;
-        let loading = if rules.is_empty() { None } else { Some(nft::start(&rules)?) };
+        let loading = if rules.is_empty() { None } else { Some(nft::start(&rules, &host.0)?) };
         Ok(Entry { presence, loading, _host: host })
     }
 

@@ -3,7 +3,9 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,9 +14,10 @@ use docker_worker::config::{Directories, NetworkSettings};
 use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, TaskNetwork};
 use docker_worker::run_directory::{RunDirectory, random_id};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::crash_walk::strace;
-use crate::support::{Internet, OUTSIDE, Worker, busybox_image, finish, read_until};
+use crate::support::{Internet, OUTSIDE, Worker, await_readable, busybox_image, finish, read_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -58,6 +61,46 @@ fn s47_a_worker_killed_at_each_netlink_message_is_cleaned_up_after() {
         number += 1;
     }
     assert!((15..MOST_MESSAGES).contains(&number), "{number}");
+}
+
+/// In the place of nft: says that it has begun, waits, and then does it. It has no variables, so no `PATH` either.
+const SLOW_NFT: &str =
+    "#!/bin/sh\necho begun >DIRECTORY/begun\nread -r _ <DIRECTORY/go\nexec DIRECTORY/nft \"$@\"\n";
+
+#[test]
+fn s47_cleanup_waits_for_an_nft_that_outlives_its_worker() {
+    let internet = Internet::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let place = |name| scratch.path().join(name);
+    let slow = SLOW_NFT.replace("DIRECTORY", scratch.path().to_str().unwrap());
+    fs::write(place("slow"), slow).unwrap();
+    fs::set_permissions(place("slow"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy("/usr/sbin/nft", place("nft")).unwrap();
+    let fifo = |name| {
+        mknodat(CWD, place(name), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        File::options().read(true).write(true).open(place(name)).unwrap()
+    };
+    let (begun, mut go) = (fifo("begun"), fifo("go"));
+    let (inside, slow) = (internet.host.entrance(), place("slow"));
+    let script = "set -e; mount --bind \"$0\" /usr/sbin/nft; exec \"$@\"";
+    let private =
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, slow.to_str().unwrap()];
+    let worker = Worker::by(&[&["nsenter", &inside, "--"][..], &private[..]].concat());
+    let (mut child, _) = worker.start_run(&["--image", &worker.image(&busybox_image()).source], &["true"]);
+    await_readable(&begun, "nft");
+    child.kill().unwrap();
+    finish(child, LIMIT);
+    let mut cleanup = worker.command(&["cleanup"]).spawn().unwrap();
+    let waiter = format!(" {} ", cleanup.id());
+    let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&waiter);
+    while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+        assert!(cleanup.try_wait().unwrap().is_none(), "it did not wait");
+        std::thread::yield_now();
+    }
+    go.write_all(b"\n").unwrap();
+    let cleaned = finish(cleanup, LIMIT);
+    assert!(cleaned.status.success(), "{cleaned:?}");
+    internet.assert_as_before();
 }
 
 /// The variable that makes a process of this test the one that is killed.

@@ -18,7 +18,7 @@ mod worker;
 pub use canary::Canary;
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
 pub use image::Image;
-pub use internet::{Internet, OUTSIDE, answer_one};
+pub use internet::{Internet, OUTSIDE, answer_one, await_readable};
 pub use layer::{
     Compression, Entry, Layer, block, character, dir, fifo, file, hardlink, sha256, symlink, tar,
 };
