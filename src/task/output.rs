@@ -1,7 +1,12 @@
 //! From the container's pty to the task's log.
+//!
+//! A pty holds 4 KiB for its reader and wakes it for each line. A reader that comes at once takes a line at a time, and
+//! the task pays for waking it; so this one lets short reads grow. The kernel keeps 64 KiB behind those 4 KiB: the task
+//! does not notice, but for getting on faster.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read};
@@ -15,7 +20,10 @@ const COLLECT_BYTES: usize = 256 * 1024;
 const READ_BYTES: usize = 4 * 1024;
 
 /// How long the first collected byte waits for company: short for a reader, long for a pty.
-const COLLECT_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 4_000_000 };
+const COLLECT_TIME: Duration = Duration::from_millis(10);
+
+/// How long a pty whose reads are short is left alone: the kernel's 64 KiB fill in that time at 130 MB a second only.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000 };
 
 /// Copies the pty's output to the log until the last process that has it open is gone. Blocks: it runs on a thread of its own.
 ///
@@ -23,45 +31,90 @@ const COLLECT_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 4_000_000 };
 ///
 /// What reading the pty says, other than its end.
 pub fn pump(master: &OwnedFd, spool: &Spool) -> io::Result<()> {
-    let mut buffer = vec![0_u8; COLLECT_BYTES];
-    let mut filled = 0;
+    let mut collected = Collected::new();
     loop {
-        let patience = (filled > 0).then_some(&COLLECT_TIME);
-        if !readable(master, patience)? {
-            flush(spool, &buffer, &mut filled);
+        if !readable(master, collected.patience())? {
+            collected.flush(spool);
             continue;
         }
-        let room = buffer.get_mut(filled..).unwrap_or_default();
-        match read(master, room) {
+        let streams = collected.since.is_some();
+        match read(master, collected.room()) {
             // EIO: no process has the other end open any more, and everything is read.
             Ok(0) | Err(Errno::IO) => {
-                flush(spool, &buffer, &mut filled);
+                collected.flush(spool);
                 return Ok(());
             }
-            Ok(bytes) => filled += bytes,
+            Ok(bytes) => {
+                collected.add(bytes);
+                // The first line after a silence, and the end right after it, wait for nothing.
+                if streams && bytes < READ_BYTES / 2 {
+                    pause()?;
+                }
+            }
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(errno) => return Err(errno.into()),
         }
-        if COLLECT_BYTES - filled < READ_BYTES {
-            flush(spool, &buffer, &mut filled);
+        if collected.is_due() {
+            collected.flush(spool);
         }
     }
 }
 
-fn flush(spool: &Spool, buffer: &[u8], filled: &mut usize) {
-    spool.output(buffer.get(..*filled).unwrap_or_default());
-    *filled = 0;
+/// What is read and not yet written.
+struct Collected {
+    buffer: Vec<u8>,
+    filled: usize,
+    /// When the first byte of it came.
+    since: Option<Instant>,
+}
+
+impl Collected {
+    fn new() -> Collected {
+        Collected { buffer: vec![0; COLLECT_BYTES], filled: 0, since: None }
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.filled..).unwrap_or_default()
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.filled += bytes;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// How long it may still wait; for ever, while there is nothing.
+    fn patience(&self) -> Option<Duration> {
+        self.since.map(|since| COLLECT_TIME.saturating_sub(since.elapsed()))
+    }
+
+    fn is_due(&self) -> bool {
+        COLLECT_BYTES - self.filled < READ_BYTES || self.patience().is_some_and(|left| left.is_zero())
+    }
+
+    fn flush(&mut self, spool: &Spool) {
+        spool.output(self.buffer.get(..self.filled).unwrap_or_default());
+        self.filled = 0;
+        self.since = None;
+    }
 }
 
 /// Waits until there is something to read, or the end; `false` when `patience` is over.
-fn readable(master: &OwnedFd, patience: Option<&Timespec>) -> io::Result<bool> {
+fn readable(master: &OwnedFd, patience: Option<Duration>) -> io::Result<bool> {
+    let patience = patience.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
     loop {
         let mut fds = [PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, patience) {
+        match poll(&mut fds, patience.as_ref()) {
             Ok(count) => return Ok(count > 0),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+    }
+}
+
+fn pause() -> io::Result<()> {
+    match poll(&mut [], Some(&PAUSE)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -74,13 +127,19 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn everything_that_was_printed_is_in_the_log_when_the_pump_ends() {
+    /// A pty that nobody has open yet, and its other end.
+    fn pty() -> (OwnedFd, File) {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
-        let mut terminal = File::from(ioctl_tiocgptpeer(&master, flags).unwrap());
+        let terminal = File::from(ioctl_tiocgptpeer(&master, flags).unwrap());
+        (master, terminal)
+    }
+
+    #[test]
+    fn everything_that_was_printed_is_in_the_log_when_the_pump_ends() {
+        let (master, mut terminal) = pty();
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
         let lines: String = (0..50_000).map(|number| format!("line {number}\n")).collect();
@@ -90,5 +149,22 @@ mod tests {
         writer.join().unwrap().unwrap();
         let log = std::fs::read_to_string(spool.path()).unwrap();
         assert!(log == expected, "{} of {} bytes", log.len(), expected.len());
+    }
+
+    #[test]
+    fn a_trickle_without_a_pause_reaches_the_log_while_it_goes_on() {
+        let (master, mut terminal) = pty();
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
+        let log = spool.path().to_owned();
+        let pumping = std::thread::spawn(move || pump(&master, &spool));
+        let began = Instant::now();
+        while std::fs::metadata(&log).unwrap().len() == 0 {
+            assert!(began.elapsed() < Duration::from_secs(10), "what came was never written");
+            terminal.write_all(b".").unwrap();
+            poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 })).unwrap();
+        }
+        drop(terminal);
+        pumping.join().unwrap().unwrap();
     }
 }
