@@ -31,14 +31,14 @@ fn s47_a_kill_at_any_point_leaves_nothing_after_cleanup() {
         let (child, artifacts) =
             worker.start_run(&["--image", &image], &["sh", "-c", "sleep 1000 & sleep 1000"]);
         pause(time, &child);
-        let mut containers = containers_of(&worker);
+        let mut containers = worker.containers();
         kill(&worker, &child, victim);
         if victim == Victim::Monitor {
             // Before there is a monitor, nothing was killed, and the task has to be ended in another way.
             end(&child);
         }
         let finished = finish(child, Duration::from_secs(30));
-        containers.extend(containers_of(&worker));
+        containers.extend(worker.containers());
         let cleaned = worker.call(&["cleanup"]);
         assert!(cleaned.status.success(), "{case}: {cleaned:?}; the run: {finished:?}");
         // The monitor of a killed worker cleans up at the same time, and may not have ended yet.
@@ -56,7 +56,7 @@ fn s47_the_next_run_cleans_up_by_itself() {
     let image = worker.image(&busybox_image()).source;
     let (mut child, _) = worker.start_run(&["--image", &image], &["sh", "-c", "echo up; sleep 1000"]);
     read_until(&mut child, "\nup");
-    let containers = containers_of(&worker);
+    let containers = worker.containers();
     kill(&worker, &child, Victim::Both);
     finish(child, Duration::from_secs(30));
     worker.run(&image, &["true"]).expect(0, "the next run");
@@ -71,7 +71,7 @@ fn a_monitor_that_dies_makes_an_internal_error_and_takes_its_container_along() {
     let script = "trap '' TERM HUP; sleep 1000 & echo up; sleep 1000";
     let (mut child, artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
     let log = read_until(&mut child, "\nup");
-    let containers = containers_of(&worker);
+    let containers = worker.containers();
     kill(&worker, &child, Victim::Monitor);
     let run = Run::collect(finish(child, Duration::from_secs(30)), artifacts).expect(122, "no monitor");
     assert_eq!(run.resolution["reason"], "internal-error", "{run:?}");
@@ -92,7 +92,7 @@ fn pause(time: Duration, child: &Child) {
 fn kill(worker: &Worker, child: &Child, victim: Victim) {
     // The monitor first: it would go by itself when its worker has gone.
     if victim != Victim::Worker {
-        for monitor in monitors(worker) {
+        for monitor in worker.processes("docker-worker-r") {
             send_kill(monitor);
         }
     }
@@ -112,25 +112,6 @@ fn send_kill(process: Pid) {
     if let Ok(pidfd) = pidfd_open(process, PidfdFlags::empty()) {
         pidfd_send_signal(&pidfd, Signal::KILL).unwrap_or_default();
     }
-}
-
-/// The runtime processes that work for this worker: its run directory is among their arguments.
-fn monitors(worker: &Worker) -> Vec<Pid> {
-    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
-    processes
-        .filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?))
-        .filter(|process| {
-            let file = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", process.as_raw_nonzero()));
-            file("comm").is_ok_and(|comm| comm.starts_with("docker-worker-r"))
-                && file("cmdline").is_ok_and(|arguments| arguments.contains(worker.scratch().name()))
-        })
-        .collect()
-}
-
-/// The containers that the worker's directories speak of.
-fn containers_of(worker: &Worker) -> Vec<String> {
-    let entries = fs::read_dir(worker.run_directory()).into_iter().flatten();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// Control groups bear the containers' ids: none may be left in any hierarchy.

@@ -21,6 +21,7 @@ mod network;
 mod network_crash;
 mod network_links;
 mod payload;
+mod pid_reuse;
 mod profile;
 mod queue;
 mod refused_images;

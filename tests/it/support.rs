@@ -7,6 +7,7 @@ mod image;
 mod internet;
 mod layer;
 mod observe;
+mod pid_namespace;
 mod process;
 mod registry;
 mod scratch;
@@ -23,6 +24,7 @@ pub use layer::{
     Compression, Entry, Layer, block, character, dir, fifo, file, hardlink, sha256, symlink, tar,
 };
 pub use observe::observe;
+pub use pid_namespace::PidNamespace;
 pub use process::{Finished, finish, read_until, tool};
 pub use registry::Registry;
 pub use scratch::Scratch;

@@ -1,13 +1,12 @@
 //! A directory of a test's own, by whose name everything that the test left behind can be found.
 
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use tempfile::TempDir;
 
 /// A temporary directory with a unique name, locked while the test lives (`tests/clean-host` looks at the lock).
@@ -43,10 +42,8 @@ impl Scratch {
     pub fn await_processes(&self, limit: Duration) {
         let limit = Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: 0 };
         for process in self.processes() {
-            let number =
-                process.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
             // It may have ended already.
-            if let Ok(pidfd) = pidfd_open(number.and_then(Pid::from_raw).unwrap(), PidfdFlags::empty()) {
+            if let Ok(pidfd) = pidfd_open(process, PidfdFlags::empty()) {
                 poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).unwrap();
             }
         }
@@ -61,29 +58,30 @@ impl Scratch {
             mounts.lines().filter(|line| line.contains(self.name())).map(|line| format!("mount {line}")),
         );
         for process in self.processes() {
-            let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+            let arguments = fs::read(in_proc(process, "cmdline")).unwrap_or_default();
             let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-            traces.push(format!("process {} {arguments}", process.display()));
+            traces.push(format!("process {} {arguments}", process.as_raw_nonzero()));
         }
         traces
     }
 
-    /// The directories in /proc of the processes with this directory's name among their arguments or variables.
-    fn processes(&self) -> impl Iterator<Item = PathBuf> {
+    /// The processes with this directory's name among their arguments or variables.
+    pub fn processes(&self) -> impl Iterator<Item = Pid> {
         let name = self.name().as_bytes();
-        fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path()).filter(move |process| {
-            // A process may end while we look, and most of /proc is not a process.
-            let named = |file| fs::read(process.join(file)).is_ok_and(|bytes| contains(&bytes, name));
-            !is_ours(process) && (named("cmdline") || named("environ"))
+        let entries = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+        let numbers = entries.filter_map(|entry| entry.to_str()?.parse().ok().and_then(Pid::from_raw));
+        numbers.filter(move |process| {
+            // A process may end while we look. This one knows the name without being left behind.
+            let named = |file| fs::read(in_proc(*process, file)).is_ok_and(|bytes| contains(&bytes, name));
+            *process != getpid() && (named("cmdline") || named("environ"))
         })
     }
 }
 
-fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    bytes.windows(needle.len()).any(|window| window == needle)
+fn in_proc(process: Pid, file: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{file}", process.as_raw_nonzero()))
 }
 
-/// The test process itself, which knows the name without being left behind.
-fn is_ours(process: &Path) -> bool {
-    process.file_name().is_some_and(|name| name.as_bytes() == std::process::id().to_string().as_bytes())
+fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
 }

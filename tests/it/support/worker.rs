@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::image::{Image, WrittenImage};
@@ -131,7 +132,8 @@ impl Worker {
         let words: Vec<&str> = self.by.iter().map(String::as_str).chain([executable]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
-        if self.by.is_empty() && arguments.first() == Some(&"run") && !arguments.contains(&"--network") {
+        let is_elsewhere = self.by.iter().any(|word| word.starts_with("--net="));
+        if !is_elsewhere && arguments.first() == Some(&"run") && !arguments.contains(&"--network") {
             // The tasks' network changes the host; its tests bring hosts of their own.
             command.args(["run", "--network", "none"]).args(&arguments[1..]);
         } else {
@@ -198,6 +200,22 @@ impl Worker {
             arguments.extend(command);
         }
         (self.command(&arguments), artifacts)
+    }
+
+    /// The processes of this worker with that name: its directories are among their arguments or variables.
+    pub fn processes(&self, name: &str) -> Vec<Pid> {
+        let is_named = |process: &Pid| {
+            let comm = fs::read_to_string(format!("/proc/{}/comm", process.as_raw_nonzero()));
+            comm.is_ok_and(|comm| comm.trim_end() == name)
+        };
+        self.scratch.processes().filter(is_named).collect()
+    }
+
+    /// The containers that the run directory speaks of.
+    pub fn containers(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.run_directory()).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != "network").collect()
     }
 
     /// Fails the test if anything of a task is on the host now.
