@@ -123,13 +123,17 @@ pub fn forget(socket: &mut Socket, names: &Names, pin: &Pin, ports: &[u16]) -> i
     delete(socket, Message::new(DELETE_CHAIN, NETDEV, &chain))
 }
 
-/// Deletes a table and everything in it.
+/// Deletes tables and everything in them, in one transaction: each of its own would be a grace period more.
 ///
 /// # Errors
 ///
-/// The kernel's refusal.
-pub fn delete_table(socket: &mut Socket, table: &Table) -> io::Result<()> {
-    delete(socket, Message::new(DELETE_TABLE, table.family, &[text(TABLE_NAME, &table.name)]))
+/// The kernel's refusal, and nothing has changed.
+pub fn delete_tables(socket: &mut Socket, tables: &[Table]) -> io::Result<()> {
+    let message = |table: &Table| Message::new(DELETE_TABLE, table.family, &[text(TABLE_NAME, &table.name)]);
+    if tables.is_empty() {
+        return Ok(());
+    }
+    transaction(socket, tables.iter().map(message).collect(), 0)
 }
 
 /// A transaction of its own, so that "already gone" undoes nothing else: it is success.

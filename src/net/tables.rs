@@ -147,7 +147,10 @@ impl Entry {
             File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
         let mut rules = match presence.try_lock() {
             Ok(()) => {
-                delete_tables(names, socket)?; // Nobody lives who needs them.
+                // Left by somebody who is dead: nobody needs them.
+                let tables = ruleset::tables(socket).map_err(TablesError::Look)?;
+                let left: Vec<Table> = tables.into_iter().filter(|it| it.name == names.table).collect();
+                elements::delete_tables(socket, &left).map_err(TablesError::Delete)?;
                 firewall::tables(names, range)
             }
             Err(TryLockError::WouldBlock) => String::new(), // Another process has made them.
@@ -249,26 +252,17 @@ pub fn sweep(place: &Place, names: &Names) -> Result<(), TablesError> {
 
 /// Removes the tables, and forwarding if nobody else wants it, and at last the lock's file.
 fn remove(lock: &Path, names: &Names, socket: &mut Socket, _host: &HostLock) -> Result<(), TablesError> {
-    delete_tables(names, socket)?;
     let tables = ruleset::tables(socket).map_err(TablesError::Look)?;
-    let (marks, others): (Vec<Table>, Vec<Table>) =
-        tables.into_iter().partition(|table| table.name == FORWARDING_MARK);
-    if !others.iter().any(|table| table.name.starts_with(ANY_TABLE)) {
-        for mark in marks {
-            // It may be off: then switching it on was what failed.
-            if forwards().map_err(TablesError::Forwarding)? {
-                sysctl::set(FORWARDING, "0").map_err(TablesError::Forwarding)?;
-            }
-            elements::delete_table(socket, &mark).map_err(TablesError::Delete)?;
-        }
+    let is_mark = |table: &Table| table.name == FORWARDING_MARK;
+    let is_other =
+        |table: &Table| table.name.starts_with(ANY_TABLE) && table.name != names.table && !is_mark(table);
+    let is_last = !tables.iter().any(is_other);
+    // Forwarding may be off: then switching it on was what failed.
+    if is_last && tables.iter().any(is_mark) && forwards().map_err(TablesError::Forwarding)? {
+        sysctl::set(FORWARDING, "0").map_err(TablesError::Forwarding)?;
     }
+    let ends = |table: &Table| table.name == names.table || is_last && is_mark(table);
+    let ending: Vec<Table> = tables.into_iter().filter(ends).collect();
+    elements::delete_tables(socket, &ending).map_err(TablesError::Delete)?;
     std::fs::remove_file(lock).map_err(failed("remove", lock))
-}
-
-fn delete_tables(names: &Names, socket: &mut Socket) -> Result<(), TablesError> {
-    let tables = ruleset::tables(socket).map_err(TablesError::Look)?;
-    for table in tables.iter().filter(|table| table.name == names.table) {
-        elements::delete_table(socket, table).map_err(TablesError::Delete)?;
-    }
-    Ok(())
 }
