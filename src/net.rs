@@ -305,6 +305,7 @@ struct Wanted<'a> {
 
 /// A link that is made, and whose task's end is still down.
 struct Made {
+    host: Socket,
     namespace: Namespace,
     /// The number of the task's end.
     inside: u32,
@@ -337,7 +338,7 @@ impl Wanted<'_> {
         link::add_neighbour(&mut host, index, address, mac)
             .map_err(step("note the task's neighbour entry"))?;
         let inside = furnish(&mut namespace.socket, address).map_err(step("furnish the namespace"))?;
-        Ok(Made { namespace, inside, pin })
+        Ok(Made { host, namespace, inside, pin })
     }
 
     /// Claims the first candidate that nobody has.
@@ -369,7 +370,8 @@ impl Made {
     /// From here on packets pass.
     fn open(&mut self) -> io::Result<()> {
         link::set_up(&mut self.namespace.socket, self.inside)?;
-        link::add_default_route(&mut self.namespace.socket, self.inside)
+        link::add_default_route(&mut self.namespace.socket, self.inside)?;
+        link::settle(&mut self.host, &self.pin.link)
     }
 }
 

@@ -166,6 +166,16 @@ pub fn set_up(socket: &mut Socket, index: u32) -> io::Result<()> {
     socket.change(RouteNetlinkMessage::SetLink(link), 0)
 }
 
+/// Lets an interface send whose other end was set up after it. The kernel notices in its own time that
+/// there is somebody to send to, and drops everything until then; since 6.8 it does so when it is asked.
+///
+/// # Errors
+///
+/// `ENODEV` if there is none.
+pub fn settle(socket: &mut Socket, name: &str) -> io::Result<()> {
+    find(socket, name).map(drop)
+}
+
 /// What has ever come in by a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {

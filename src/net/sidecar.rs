@@ -91,15 +91,20 @@ pub fn link_containers(containers: [BorrowedFd<'_>; 2], number: u8) -> Result<[I
     let mut host = Socket::open(Family::Route).map_err(step("open a netlink socket"))?;
     let ends = containers.map(|namespace| End { name: &name, mac: None, namespace: Some(namespace) });
     link::make_pair(&mut host, ends, LINK_MTU).map_err(step("link two containers"))?;
+    let mut sockets = Vec::new();
     for (namespace, address) in containers.into_iter().zip(addresses) {
-        furnish(namespace, &name, address).map_err(step("furnish a link of two containers"))?;
+        sockets.push(furnish(namespace, &name, address).map_err(step("furnish a link of two containers"))?);
+    }
+    for socket in &mut sockets {
+        link::settle(socket, &name).map_err(step("let a link of two containers send"))?;
     }
     Ok(addresses)
 }
 
-fn furnish(namespace: BorrowedFd<'_>, name: &str, address: Ipv4Addr) -> io::Result<()> {
+fn furnish(namespace: BorrowedFd<'_>, name: &str, address: Ipv4Addr) -> io::Result<Socket> {
     let mut inside = namespace::socket_in(namespace)?;
     let index = link::find(&mut inside, name)?.index;
     link::add_address(&mut inside, index, address, 31)?;
-    link::set_up(&mut inside, index)
+    link::set_up(&mut inside, index)?;
+    Ok(inside)
 }
