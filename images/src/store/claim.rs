@@ -5,8 +5,6 @@
 //! without a lock: the next claimant goes on where it ends.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
@@ -33,7 +31,7 @@ impl Claim {
             let file = lock::open(&partial)?;
             let failed = |source| StoreError::File { action: "lock", path: partial.clone(), source };
             lock::lock_exclusive(&file).map_err(failed)?;
-            if is_still_at(&file, &partial).map_err(failed)? {
+            if lock::is_still_at(&file, &partial).map_err(failed)? {
                 return Ok(Claim { file, partial, blob: layout.blob(digest), work: layout.work(digest) });
             }
         }
@@ -44,7 +42,7 @@ impl Claim {
         let partial = layout.partial(digest);
         let file = lock::open(&partial)?;
         let failed = |source| StoreError::File { action: "lock", path: partial.clone(), source };
-        if !lock::try_lock(&file).map_err(failed)? || !is_still_at(&file, &partial).map_err(failed)? {
+        if !lock::try_lock(&file).map_err(failed)? || !lock::is_still_at(&file, &partial).map_err(failed)? {
             return Ok(None);
         }
         Ok(Some(Claim { file, partial, blob: layout.blob(digest), work: layout.work(digest) }))
@@ -100,16 +98,6 @@ impl Claim {
         // The file goes while its lock is held: a waiter then sees that it locked a file without a name.
         layout::remove_tree(&self.work)?;
         layout::remove_file(&self.partial)
-    }
-}
-
-/// Whether the name still leads to the locked file; else its holder has committed or removed it.
-fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match std::fs::symlink_metadata(path) {
-        Ok(named) => Ok((ours.dev(), ours.ino()) == (named.dev(), named.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

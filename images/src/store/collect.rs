@@ -74,10 +74,11 @@ impl Store {
         Ok(collected)
     }
 
-    /// What a process that was killed has left: half-built objects whose claim is free, and
+    /// What a process that was killed has left: leases, half-built objects whose claim is free, and
     /// partial blobs that are old. Run at every start.
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         let layout = self.layout();
+        lease::remove_dead(layout)?;
         for path in layout::entries(&layout.works())?.into_iter().chain(self.partials()?) {
             if path.extension().is_some_and(|extension| extension == GONE) {
                 layout::remove_discarded(&path)?;

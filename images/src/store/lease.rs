@@ -1,8 +1,8 @@
 //! Leases: what keeps an image in the store while it is used.
 
 use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::Digest;
@@ -31,14 +31,25 @@ impl Lease {
     /// Makes and locks the file. The caller holds the store's lock, so that no `gc` falls between.
     pub(super) fn take(layout: &Layout, image: &Image) -> Result<Lease, StoreError> {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
-        let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-        let path = layout.leases().join(format!("{}-{number}", std::process::id()));
-        let failed = |action, source| StoreError::File { action, path: path.clone(), source };
-        let mut file = lock::open(&path)?;
-        lock::lock_exclusive(&file).map_err(|source| failed("lock", source))?;
-        file.set_len(0).map_err(|source| failed("truncate", source))?;
-        file.write_all(image.id.to_string().as_bytes()).map_err(|source| failed("write", source))?;
-        Ok(Lease { image: image.clone(), path, _file: file })
+        loop {
+            let number = TAKEN.fetch_add(1, Ordering::Relaxed);
+            let path = layout.leases().join(format!("{}-{number}", std::process::id()));
+            let failed = |action| {
+                let path = path.clone();
+                move |source| StoreError::File { action, path, source }
+            };
+            let mut file = lock::open(&path)?;
+            // In another pid namespace there may be a process of the same number; and what is not locked yet looks
+            // like a dead one's.
+            let is_ours = lock::try_lock(&file).map_err(failed("lock"))?
+                && lock::is_still_at(&file, &path).map_err(failed("look at"))?;
+            if !is_ours {
+                continue;
+            }
+            file.set_len(0).map_err(failed("truncate"))?;
+            file.write_all(image.id.to_string().as_bytes()).map_err(failed("write"))?;
+            return Ok(Lease { image: image.clone(), path, _file: file });
+        }
     }
 }
 
@@ -51,26 +62,68 @@ impl Drop for Lease {
 
 /// The images under live leases. Dead leases are removed. The caller holds the store exclusively.
 pub(super) fn leased(layout: &Layout) -> Result<Vec<Digest>, StoreError> {
+    remove_dead(layout)?;
     let mut images = Vec::new();
     for path in layout::entries(&layout.leases())? {
-        match holder(&path)? {
-            Holder::Dead => layout::remove_file(&path)?,
-            Holder::Alive(image) => images.push(image),
-        }
+        // It may have been given back just now.
+        let Some(text) = layout::read_small(&path)? else { continue };
+        let image = Digest::parse(&String::from_utf8_lossy(&text));
+        images.push(image.map_err(|source| StoreError::Lease { path, source })?);
     }
     Ok(images)
 }
 
-enum Holder {
-    Alive(Digest),
-    Dead,
+/// Removes the leases of processes that were killed.
+pub(super) fn remove_dead(layout: &Layout) -> Result<(), StoreError> {
+    for path in layout::entries(&layout.leases())? {
+        let failed = |action, source| StoreError::File { action, path: path.clone(), source };
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(|source| failed("open", source))?,
+        };
+        let is_dead = lock::try_lock(&file)
+            .and_then(|locked| Ok(locked && lock::is_still_at(&file, &path)?))
+            .map_err(|source| failed("lock", source))?;
+        if is_dead {
+            layout::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
-fn holder(path: &Path) -> Result<Holder, StoreError> {
-    if lock::try_exclusive(path)?.is_some() {
-        return Ok(Holder::Dead);
+#[cfg(test)]
+mod tests {
+    use crate::image::ImageConfig;
+
+    use super::*;
+
+    #[test]
+    fn dead_leases_go_live_ones_stay_and_a_name_that_is_taken_is_no_obstacle() {
+        let parent = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&parent.path().join("images")).unwrap();
+        let id = Digest::of(b"x");
+        let image = Image {
+            name: "x".into(),
+            id: id.clone(),
+            digest: id.clone(),
+            config: ImageConfig::default(),
+            layers: Vec::new(),
+            size_bytes: 0,
+        };
+        // Of a process with our number in another pid namespace, and of a dead one.
+        let taken = layout.leases().join(format!("{}-0", std::process::id()));
+        let foreign = lock::open(&taken).unwrap();
+        assert!(lock::try_lock(&foreign).unwrap());
+        std::fs::write(&taken, id.to_string()).unwrap();
+        std::fs::write(layout.leases().join("1-0"), id.to_string()).unwrap();
+
+        let lease = Lease::take(&layout, &image).unwrap();
+        assert_eq!(leased(&layout).unwrap(), [id.clone(), id.clone()]);
+        drop(lease);
+        assert_eq!(leased(&layout).unwrap(), [id]);
+        drop(foreign);
+        assert_eq!(layout::entries(&layout.leases()).unwrap().len(), 1);
+        remove_dead(&layout).unwrap();
+        assert_eq!(layout::entries(&layout.leases()).unwrap().len(), 0);
     }
-    let text = layout::read_small(path)?.unwrap_or_default();
-    let image = Digest::parse(&String::from_utf8_lossy(&text));
-    image.map(Holder::Alive).map_err(|source| StoreError::Lease { path: path.to_owned(), source })
 }
