@@ -4,53 +4,81 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::support::{Finished, Worker, busybox_image, finish};
+use serde_json::json;
+
+use crate::support::{Finished, Worker, assert_holds_one_image, busybox_image, finish, shell_payload};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Kinds of calls that change the host, and the last of each kind's calls that is walked to.
-const CALLS: [(&str, u32); 11] = [
-    ("mkdir", 8),
-    ("mkdirat", 4),
-    ("rename", 6),
-    ("renameat2", 4),
-    ("linkat", 4),
-    ("flock", 8),
-    ("mount", 6),
-    ("move_mount", 3),
-    ("clone3", 6),
-    ("sendmsg", 4),
-    ("unlinkat", 6),
+/// Kinds of calls that change the host or lead to one that does, and which of them are walked to: every one, or every so
+/// many. Each thread counts its own.
+const CALLS: [(&str, usize); 16] = [
+    ("mkdir", 1),
+    ("rename", 1),
+    ("flock", 1),
+    ("clone3", 1),
+    ("unlink", 1),
+    ("ftruncate", 1),
+    ("mount", 1),
+    ("umount2", 1),
+    ("sendmsg", 1),
+    ("mkdirat", 3),
+    ("move_mount", 4),
+    ("fsconfig", 5),
+    ("unlinkat", 5),
+    ("getdents64", 5),
+    ("write", 2),
+    ("openat2", 7),
 ];
+
+/// No thread makes as many calls of a kind.
+const MOST: u32 = 500;
 
 #[test]
 fn s47_a_kill_at_each_change_of_the_host_from_pull_to_end_leaves_nothing_after_the_next_run() {
     let sound = Worker::new();
     let image = sound.image(&busybox_image()).source;
     sound.run(&image, &["true"]).expect(0, "never killed");
+    let calls = Mutex::new(CALLS.iter());
     std::thread::scope(|threads| {
-        for half in CALLS.chunks(CALLS.len().div_ceil(2)) {
-            let image = &image;
-            threads.spawn(move || half.iter().for_each(|(call, most)| walk_call(call, *most, image)));
+        for _ in 0..2 {
+            threads.spawn(|| {
+                while let Some((call, stride)) = { calls.lock().unwrap().next() } {
+                    walk_call(call, *stride, &image);
+                }
+            });
         }
     });
 }
 
-fn walk_call(call: &str, most: u32, image: &str) {
-    for number in 1..=most {
+/// The task has a cache and artifacts, so that the walk comes through taking, reading and giving back.
+fn walk_call(call: &str, stride: usize, image: &str) {
+    let mut payload = shell_payload(image, "echo text > /made && echo text > /cache/file && sleep 0");
+    payload["cache"] = json!({ "walk": "/cache" });
+    payload["artifacts"] = json!({
+        "public/made": { "type": "file", "path": "/made" },
+        "public/etc": { "type": "directory", "path": "/etc" },
+    });
+    for number in (1..=MOST).step_by(stride) {
         let worker = Worker::new();
         let case = format!("killed at {call} number {number}");
-        let Some(killed) = strace(&worker, call, number, &["run", "--image", image, "--", "true"]) else {
-            break;
-        };
+        let task = worker.fresh("task").with_extension("json");
+        fs::write(&task, payload.to_string()).unwrap();
+        let artifacts = worker.fresh("artifacts");
+        let arguments = ["run", "--artifacts", artifacts.to_str().unwrap(), task.to_str().unwrap()];
+        let Some(killed) = strace(&worker, call, number, &arguments) else { return };
         worker.scratch().await_processes(LIMIT);
-        for _ in 0..2 {
-            worker.run(image, &["true"]).expect(0, &format!("the run after {case}: {killed:?}"));
-        }
+        let run = worker.task(&payload).expect(0, &format!("the run after {case}: {killed:?}"));
+        assert_eq!(run.artifact("public/made"), b"text\n", "{case}");
         worker.assert_nothing_left(&case);
+        assert_holds_one_image(&worker, 1, &case);
+        // One instance, and the lock beside it.
+        assert_eq!(fs::read_dir(worker.data().join("caches")).unwrap().count(), 2, "{case}");
     }
+    panic!("{call} is still there at number {MOST}");
 }
 
 #[test]

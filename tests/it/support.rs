@@ -14,11 +14,13 @@ mod scratch;
 mod scripted_server;
 mod small_disk;
 mod stand_in;
+mod store;
+mod watched_registry;
 mod worker;
 
 pub use canary::Canary;
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
-pub use image::Image;
+pub use image::{Image, WrittenImage};
 pub use internet::{Internet, OUTSIDE, answer_one, await_readable};
 pub use layer::{
     Compression, Entry, Layer, block, character, dir, fifo, file, hardlink, sha256, symlink, tar,
@@ -31,4 +33,6 @@ pub use scratch::Scratch;
 pub use scripted_server::ScriptedServer;
 pub use small_disk::SmallDisk;
 pub use stand_in::StandIn;
+pub use store::assert_holds_one_image;
+pub use watched_registry::WatchedRegistry;
 pub use worker::{Run, Worker, runtime_executable, shell_payload};
