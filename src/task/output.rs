@@ -1,8 +1,4 @@
 //! From the container's pty to the task's log.
-//!
-//! A pty holds 4 KiB for its reader and wakes it for each line. A reader that comes at once takes a line at a time, and
-//! the task pays for waking it; so this one lets short reads grow. The kernel keeps 64 KiB behind those 4 KiB: the task
-//! does not notice, but for getting on faster.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,9 +18,6 @@ const READ_BYTES: usize = 4 * 1024;
 /// How long the first collected byte waits for company: short for a reader, long for a pty.
 const COLLECT_TIME: Duration = Duration::from_millis(10);
 
-/// How long a pty whose reads are short is left alone: the kernel's 64 KiB fill in that time at 130 MB a second only.
-const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000 };
-
 /// Copies the pty's output to the log until the last process that has it open is gone. Blocks: it runs on a thread of its own.
 ///
 /// # Errors
@@ -37,20 +30,13 @@ pub fn pump(master: &OwnedFd, spool: &Spool) -> io::Result<()> {
             collected.flush(spool);
             continue;
         }
-        let streams = collected.since.is_some();
         match read(master, collected.room()) {
             // EIO: no process has the other end open any more, and everything is read.
             Ok(0) | Err(Errno::IO) => {
                 collected.flush(spool);
                 return Ok(());
             }
-            Ok(bytes) => {
-                collected.add(bytes);
-                // The first line after a silence, and the end right after it, wait for nothing.
-                if streams && bytes < READ_BYTES / 2 {
-                    pause()?;
-                }
-            }
+            Ok(bytes) => collected.add(bytes),
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -108,13 +94,6 @@ fn readable(master: &OwnedFd, patience: Option<Duration>) -> io::Result<bool> {
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-    }
-}
-
-fn pause() -> io::Result<()> {
-    match poll(&mut [], Some(&PAUSE)) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
     }
 }
 
