@@ -37,7 +37,7 @@ test:
 bench:
 	@tests/setup build bench
 	@$(MAKE) --no-print-directory build
-	set -e; for bench in start crowd run pull log; do benches/$$bench; done
+	@set -e; for bench in start crowd run pull log; do benches/$$bench; done
 
 install:
 	@[ -x $(release)/docker-worker ] || { echo 'nothing to install yet: run make build first' >&2; exit 1; }
