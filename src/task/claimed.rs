@@ -105,6 +105,7 @@ impl Claimed {
             caches: Vec::new(),
             network: None,
             mounts: Vec::new(),
+            failures: Vec::new(),
             began,
         };
         Ok((Claimed { run, findings }, follower))

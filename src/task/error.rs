@@ -1,6 +1,7 @@
 //! Why a run does not go on: what its author reads, how far the run came, what caused it.
 
 use std::error::Error;
+use std::io;
 
 use super::resolve::End;
 
@@ -30,6 +31,19 @@ impl TaskError {
         self.lines.push(line.into());
         self
     }
+}
+
+/// How far a run came that ended with `error`: a disk that is full is not the host's unfitness, and not the worker's
+/// fault; anything else is `otherwise`.
+pub fn end_by(error: &(dyn Error + 'static), otherwise: End) -> End {
+    let mut causes = std::iter::successors(Some(error), |error| Error::source(*error));
+    let is_full = causes.any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        })
+    });
+    if is_full { End::ResourceShort } else { otherwise }
 }
 
 /// An error and what caused it, as one line: `what: why: why`.

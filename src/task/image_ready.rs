@@ -3,13 +3,14 @@
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 use runtime::launch::{FailureKind, Launch};
 
 use super::container::{Container, ContainerError, Created};
 use super::env::{self, Reserved, Sources};
-use super::error::{TaskError, chain};
+use super::error::{TaskError, chain, end_by};
 use super::log::{self, escaped};
 use super::payload::Payload;
 use super::resolve::End;
@@ -36,10 +37,12 @@ pub struct ImageReady {
 enum BundleError {
     #[error(transparent)]
     Process(#[from] ProcessError),
-    #[error("write the container's files: {0}")]
-    Write(#[from] io::Error),
-    #[error("write the container's config.json: {0}")]
+    #[error("write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("write the container's config.json")]
     Json(#[from] serde_json::Error),
+    #[error("set the clock of maxRunTime")]
+    Clock(#[source] io::Error),
 }
 
 impl ImageReady {
@@ -50,7 +53,9 @@ impl ImageReady {
     /// The run goes straight to its resolution.
     pub async fn start(mut self) -> Result<Running, Box<Resolving>> {
         // The clock of maxRunTime runs from before the container is made; the pull does not count.
-        let prepared = self.write_bundle().and_then(|()| Ok(Deadline::after(self.payload.max_run_time)?));
+        let prepared = self
+            .write_bundle()
+            .and_then(|()| Deadline::after(self.payload.max_run_time).map_err(BundleError::Clock));
         let deadline = match prepared {
             Ok(deadline) => deadline,
             Err(error) => {
@@ -79,23 +84,24 @@ impl ImageReady {
         self.provide("/etc/hostname", "hostname", &format!("{hostname}\n"))?;
         let spec = self.spec(&hostname)?;
         let path = self.run.directory.bundle().join("config.json");
-        std::fs::write(path, serde_json::to_vec(&spec)?)?;
-        Ok(())
+        let json = serde_json::to_vec(&spec)?;
+        std::fs::write(&path, json).map_err(|source| BundleError::Write { path, source })
     }
 
     /// A task with a network asks the host's resolvers; one without has nobody to ask.
-    fn provide_resolvers(&mut self) -> io::Result<()> {
+    fn provide_resolvers(&mut self) -> Result<(), BundleError> {
         let Some(network) = self.run.worker.network.as_ref() else { return Ok(()) };
         let resolvers = names::resolvers(network.dns());
         self.provide("/etc/resolv.conf", "resolv.conf", &resolvers.resolv_conf())
     }
 
     /// Writes a file of the worker's and binds it into the container.
-    fn provide(&mut self, destination: &str, name: &str, text: &str) -> io::Result<()> {
+    fn provide(&mut self, destination: &str, name: &str, text: &str) -> Result<(), BundleError> {
         let source = self.run.directory.file(name);
-        std::fs::write(&source, text)?;
         // For every user of the container; on the host the directory above keeps it private.
-        std::fs::set_permissions(&source, Permissions::from_mode(0o644))?;
+        std::fs::write(&source, text)
+            .and_then(|()| std::fs::set_permissions(&source, Permissions::from_mode(0o644)))
+            .map_err(|error| BundleError::Write { path: source.clone(), source: error })?;
         let destination = destination.to_owned();
         self.binds.push(Bind { source, destination, kind: BindSource::WorkerFile });
         Ok(())
@@ -186,7 +192,9 @@ impl ImageReady {
 fn bundle_failure(error: &BundleError) -> TaskError {
     let end = match error {
         BundleError::Process(_) => End::CommandNotFound,
-        BundleError::Write(_) | BundleError::Json(_) => End::WorkerFault,
+        BundleError::Write { .. } | BundleError::Json(_) | BundleError::Clock(_) => {
+            end_by(error, End::WorkerFault)
+        }
     };
     start_error(end, &chain(error))
 }

@@ -211,6 +211,8 @@ impl Resolving {
             None => stage.verdict(),
             Some(error) => {
                 problems.push(format!("Failed to keep the whole log of the task: {error}"));
+                // What was to be its last lines is told where the operator reads it.
+                problems.append(&mut self.run.failures);
                 Hooks::Failed
             }
         }

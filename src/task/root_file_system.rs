@@ -11,7 +11,7 @@ use images::image::Image;
 use images::mount::{MountError, mount_overlay};
 use images::store::{Lease, StoreError};
 
-use super::error::{TaskError, chain};
+use super::error::{TaskError, chain, end_by};
 use super::log::escaped;
 use super::resolve::End;
 use super::run::Run;
@@ -104,6 +104,7 @@ impl From<RootError> for TaskError {
             RootError::Store(_) | RootError::Mount(_) => End::HostUnfit,
             RootError::User(_) | RootError::Directory { .. } => End::SetupFailed,
         };
+        let end = end_by(&error, end);
         let why = escaped(&chain(&error)).to_string();
         TaskError::new(end, format!("Docker configuration could not be created. Failed to {why}"))
     }

@@ -102,6 +102,8 @@ pub struct Run {
     pub network: Option<TaskNetwork>,
     /// What is mounted for the run in the worker's own mount namespace, in order.
     pub mounts: Vec<PathBuf>,
+    /// Why it does not go on, for the operator if the log could not be kept.
+    pub failures: Vec<String>,
     /// When the run began.
     pub began: Began,
 }
@@ -133,6 +135,7 @@ impl Run {
         for line in &error.lines {
             self.log.error(line);
         }
+        self.failures.extend(error.lines);
         error.end
     }
 }

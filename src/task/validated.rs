@@ -8,7 +8,7 @@ use images::store::{Cancel, PullError, PullErrorKind, PullEvent, PullOptions, St
 use tokio::task::{JoinError, JoinHandle};
 
 use super::claimed::Checked;
-use super::error::{TaskError, chain};
+use super::error::{TaskError, chain, end_by};
 use super::image_ready::ImageReady;
 use super::interrupt::Interrupts;
 use super::log;
@@ -161,7 +161,7 @@ fn network_failure(end: End, why: &str) -> TaskError {
 
 fn cache_failure(error: &CacheError) -> TaskError {
     let text = format!("Could not take the task's caches: failed to {}", chain(error));
-    TaskError::new(End::WorkerFault, text)
+    TaskError::new(end_by(error, End::WorkerFault), text)
 }
 
 /// Finds the image in the store, or pulls it; an image that is there by its name is not pulled.
@@ -245,6 +245,6 @@ fn pull_failure(error: &PullError) -> TaskError {
 }
 
 fn store_failure(error: &StoreError) -> TaskError {
-    TaskError::new(End::HostUnfit, "Pulling docker image has failed.")
+    TaskError::new(end_by(error, End::HostUnfit), "Pulling docker image has failed.")
         .and(format!("Error: failed to {}", chain(error)))
 }
