@@ -1,6 +1,5 @@
 //! Many runs at once, ends at any moment, and an operator's side that fails: no interference, nothing left.
 
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::support::{Run, SmallDisk, Worker, busybox_image, finish, shell_payload, tool};
+use crate::support::{Run, Worker, busybox_image, finish, shell_payload};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -116,54 +115,6 @@ fn an_operators_side_that_fails_leaves_nothing() {
         let stderr = String::from_utf8_lossy(&finished.stderr).into_owned();
         assert_eq!(stderr.lines().last(), Some(status), "{case}: {finished:?}");
         worker.assert_nothing_left(case);
-    }
-}
-
-#[test]
-fn an_artifacts_directory_that_cannot_be_written_is_named_and_nothing_is_left() {
-    let worker = Worker::new();
-    let image = worker.image(&busybox_image()).source;
-    worker.run(&image, &["true"]).expect(0, "the image is fetched");
-    let place = worker.fresh("small");
-    let disk = SmallDisk::mount(&place, "64k");
-    let mut payload = shell_payload(&image, "dd if=/dev/zero of=/big bs=1M count=4");
-    payload["artifacts"] = serde_json::json!({ "public/big": { "type": "file", "path": "/big" } });
-    let at = place.to_str().unwrap();
-    let full = worker.task_with(&payload, &["--artifacts", at]);
-    assert!(full.status != 0 && full.words().contains("No space left"), "{full:?}");
-    tool("mount", &["-o", "remount,ro", at]);
-    let read_only = worker.task_with(&payload, &["--artifacts", at]);
-    assert!(read_only.status != 0 && read_only.words().contains("Read-only"), "{read_only:?}");
-    drop(disk);
-}
-
-/// A disk of each size is full at another point: in the pull, the index, the log.
-#[test]
-fn a_disk_that_is_full_at_any_point_is_named_and_nothing_is_left() {
-    let sound = Worker::new();
-    let image = sound.image(&busybox_image()).source;
-    // No space is asked for before the start.
-    let config = sound.fresh("config").with_extension("yml");
-    fs::write(&config, "capacityManagement: {diskspaceThreshold: 1}\n").unwrap();
-    for size in ["64k", "256k", "512k", "1m", "2m", "3m", "4m"] {
-        let worker = Worker::new();
-        let disk = SmallDisk::mount(&worker.data(), size);
-        let run =
-            worker.run_with(&["--config", config.to_str().unwrap(), "--image", &image], &["sleep", "60"]);
-        let words = run.words().to_lowercase();
-        assert!(
-            run.status != 0
-                && (words.contains("no space left")
-                    || words.contains("disk is full")
-                    || words.contains("free")),
-            "{size}: {run:?}"
-        );
-        assert!(!words.contains("panicked"), "{size}: {run:?}");
-        assert!(
-            fs::read_dir(worker.data().join("runs")).map_or(true, |runs| runs.count() == 0),
-            "{size}: {run:?}"
-        );
-        drop(disk);
     }
 }
 

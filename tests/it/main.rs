@@ -13,6 +13,7 @@ mod crash_pull;
 mod crash_steps;
 mod crash_walk;
 mod crowd;
+mod disk_full;
 mod escape;
 mod exhaustion;
 mod fixtures;
