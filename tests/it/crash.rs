@@ -2,13 +2,14 @@
 //! and the next run works.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::support::{Run, Worker, busybox_image, finish, read_until, tool};
+use crate::support::{Run, Worker, busybox_image, finish, groups_named, read_until};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -116,9 +117,5 @@ fn send_kill(process: Pid) {
 
 /// Control groups bear the containers' ids: none may be left in any hierarchy.
 fn assert_no_groups(containers: &[String], case: &str) {
-    for container in containers {
-        let groups =
-            tool("find", &["/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d", "-name", container]);
-        assert_eq!(groups, "", "{case}");
-    }
+    assert_eq!(groups_named(containers), Vec::<PathBuf>::new(), "{case}");
 }

@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Internet, Run, StandIn, Worker, busybox_image, finish, shell_payload, tool};
+use crate::support::{Internet, Run, StandIn, Worker, busybox_image, finish, groups_named, shell_payload};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -127,9 +128,7 @@ impl Site<'_> {
 
     /// Control groups bear the containers' ids.
     fn assert_no_groups(&self) {
-        let groups = tool("find", &["/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d"]);
-        let is_left = |group: &&str| self.containers.borrow().iter().any(|id| group.ends_with(id));
-        assert_eq!(groups.lines().filter(is_left).collect::<Vec<_>>(), Vec::<&str>::new());
+        assert_eq!(groups_named(&self.containers.borrow()), Vec::<PathBuf>::new());
     }
 
     fn assert_clean(&self, case: &str) {

@@ -3,6 +3,7 @@
 
 mod canary;
 mod fixtures;
+mod groups;
 mod image;
 mod internet;
 mod layer;
@@ -20,6 +21,7 @@ mod worker;
 
 pub use canary::Canary;
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
+pub use groups::groups_named;
 pub use image::{Image, WrittenImage};
 pub use internet::{Internet, OUTSIDE, answer_one, await_readable};
 pub use layer::{
