@@ -265,7 +265,8 @@ pub fn random_hex(bytes: usize) -> io::Result<String> {
 fn is_held(lock: &Path) -> bool {
     match File::options().append(true).open(lock) {
         Ok(file) => matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
-        Err(_) => false,
+        // What cannot be looked at now (EMFILE, ENOMEM) may be alive.
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
 }
 
