@@ -164,21 +164,26 @@ pub fn take_ambient_without_ground(capabilities: &mut Value) -> Vec<String> {
 ///
 /// [`CapabilityError::DropBounding`] for the first capability that could not be dropped.
 pub fn drop_bounding(sets: &CapabilitySets) -> Result<(), CapabilityError> {
-    let held = caps::read(None, CapSet::Bounding).map_err(|source| CapabilityError::Apply {
-        set: CapSet::Bounding,
-        wanted: String::new(),
-        source,
-    })?;
-    // The bounding set only shrinks: what the runtime was started without, it cannot give.
-    if let Some(capability) = sets.bounding.difference(&held).next() {
-        return Err(CapabilityError::NotHeld { capability: *capability });
-    }
-    for capability in held.difference(&sets.bounding) {
-        caps::drop(None, CapSet::Bounding, *capability)
-            .map_err(|source| CapabilityError::DropBounding { capability: *capability, source })?;
+    for capability in caps::all() {
+        if !sets.bounding.contains(&capability) {
+            // An older kernel does not know the newest: what is not there is not held either.
+            match caps::drop(None, CapSet::Bounding, capability) {
+                Err(source) if is_held(capability) => {
+                    return Err(CapabilityError::DropBounding { capability, source });
+                }
+                _ => {}
+            }
+        } else if !is_held(capability) {
+            // The bounding set only shrinks: what the runtime was started without, it cannot give.
+            return Err(CapabilityError::NotHeld { capability });
+        }
     }
     // A kernel newer than this build may have more: uid 0 would get them back at `execve`.
     sys::capabilities::drop_bounding_from(NEWEST_KNOWN + 1).map_err(CapabilityError::DropNewer)
+}
+
+fn is_held(capability: caps::Capability) -> bool {
+    caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false)
 }
 
 /// Lets the permitted set survive the coming `setuid`; `execve` clears this again.
@@ -212,7 +217,15 @@ pub fn apply_sets(sets: &CapabilitySets) -> Result<(), CapabilityError> {
     apply(CapSet::Inheritable, &sets.inheritable)?;
     apply(CapSet::Effective, &sets.effective)?;
     apply(CapSet::Permitted, &sets.permitted)?;
-    apply(CapSet::Ambient, &sets.ambient)
+    raise_ambient(&sets.ambient)
+}
+
+/// All at once, and then those that are wanted: nearly always none.
+fn raise_ambient(wanted: &CapsHashSet) -> Result<(), CapabilityError> {
+    let raised = caps::clear(None, CapSet::Ambient).and_then(|()| {
+        wanted.iter().try_for_each(|capability| caps::raise(None, CapSet::Ambient, *capability))
+    });
+    raised.map_err(|source| CapabilityError::Apply { set: CapSet::Ambient, wanted: names(wanted), source })
 }
 
 fn apply(set: CapSet, wanted: &CapsHashSet) -> Result<(), CapabilityError> {

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -298,20 +298,26 @@ pub fn list(root: &Path) -> Result<Vec<ContainerId>, StateError> {
 }
 
 impl State {
-    /// The state of a container whose PID 1 is `pid`, a child of this process that is not yet reaped.
+    /// The state of a container whose PID 1 is `init`: its number and its pidfd. It is a child of this process that is
+    /// not yet reaped.
     ///
     /// # Errors
     ///
     /// `/proc` does not know the process.
-    pub fn new(id: &ContainerId, pid: i32, bundle: &Path, spec: &Spec) -> io::Result<State> {
+    pub fn new(
+        id: &ContainerId,
+        init: (i32, BorrowedFd<'_>),
+        bundle: &Path,
+        spec: &Spec,
+    ) -> io::Result<State> {
+        let (pid, pidfd) = init;
         let (start_time, _) = stat(pid)?;
-        let pidfd = open_pidfd(pid)?;
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(State {
             id: id.to_string(),
             pid,
             start_time,
-            pidfd_inode: fstat(&pidfd)?.st_ino,
+            pidfd_inode: fstat(pidfd)?.st_ino,
             bundle: bundle.to_owned(),
             created: since_1970.map_or(0, |duration| duration.as_secs()),
             annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
@@ -362,7 +368,7 @@ fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
 
 /// Start time, and whether the process has ended and not been reaped. Source: proc_pid_stat(5).
 fn stat(pid: i32) -> io::Result<(u64, bool)> {
-    let mut text = String::new();
+    let mut text = String::with_capacity(1 << 10);
     File::open(format!("/proc/{pid}/stat"))?.take(SMALL_FILE_BYTES).read_to_string(&mut text)?;
     // The second field is the program's name, in parentheses, and may hold anything.
     let (_, fields) = text.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
@@ -374,6 +380,8 @@ fn stat(pid: i32) -> io::Result<(u64, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -393,7 +401,8 @@ mod tests {
     fn a_process_of_the_same_number_but_another_start_is_not_ours() {
         let id = ContainerId::new("a").unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        let state = State::new(&id, own, Path::new("/bundle"), &Spec::default()).unwrap();
+        let pidfd = open_pidfd(own).unwrap();
+        let state = State::new(&id, (own, pidfd.as_fd()), Path::new("/bundle"), &Spec::default()).unwrap();
         assert!(living(&state).is_some());
         for stranger in [
             State { start_time: state.start_time + 1, ..state.clone() },

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod capabilities;
 pub mod clone3;
 pub mod descriptors;
+pub mod entry;
 pub mod exit;
 pub mod interface;
 pub mod keyring;

@@ -107,6 +107,8 @@ pub struct OpenGroup {
     /// What it was made from.
     pub group: Group,
     directory: OwnedFd,
+    /// The file that was written last: one rule of v1's `devices.allow` comes after the other.
+    written: Option<(String, OwnedFd)>,
 }
 
 /// Makes a group, and the groups above it that are missing. Each is noted in the journal first.
@@ -159,7 +161,7 @@ fn walk(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupError> 
             inherit_cpuset(parent.as_fd(), directory.as_fd(), &path)?;
         }
     }
-    Ok(OpenGroup { group: group.clone(), directory })
+    Ok(OpenGroup { group: group.clone(), directory, written: None })
 }
 
 fn make_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
@@ -251,15 +253,24 @@ impl OpenGroup {
     /// # Errors
     ///
     /// [`CgroupError::NoFile`] or [`CgroupError::Write`], with file and value.
-    pub fn apply(&self, setting: &Setting) -> Result<(), CgroupError> {
+    pub fn apply(&mut self, setting: &Setting) -> Result<(), CgroupError> {
         let file = self.group.directory().join(&setting.file);
         let value = setting.value.clone();
-        match (write(self.directory(), &setting.file, &value), &setting.otherwise) {
+        match (self.write(&setting.file, &value), &setting.otherwise) {
             (Ok(()), _) => Ok(()),
             (Err(Errno::NOENT), Some(otherwise)) => self.apply(otherwise),
             (Err(Errno::NOENT), None) => Err(CgroupError::NoFile { file, value }),
             (Err(errno), _) => Err(CgroupError::Write { file, value, source: errno.into() }),
         }
+    }
+
+    fn write(&mut self, name: &str, value: &str) -> Result<(), Errno> {
+        let file = match self.written.take() {
+            Some((written, file)) if written == name => file,
+            _ => open_to_write(self.directory(), name)?,
+        };
+        let (_, file) = self.written.insert((name.to_owned(), file));
+        rustix::io::write(&*file, value.as_bytes()).map(drop)
     }
 
     /// v2: makes `policy` the group's device rules.
@@ -293,10 +304,13 @@ pub fn join_tasks(tasks: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::io::write(tasks, b"0").map(drop)?)
 }
 
-/// Opening with O_TRUNC or O_CREAT would say the same of a file that is not there.
 pub(super) fn write(directory: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
-    let file = openat2(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), BENEATH)?;
-    rustix::io::write(&file, value.as_bytes()).map(drop)
+    rustix::io::write(open_to_write(directory, file)?, value.as_bytes()).map(drop)
+}
+
+/// Opening with O_TRUNC or O_CREAT would say the same of a file that is not there.
+fn open_to_write(directory: BorrowedFd<'_>, file: &str) -> Result<OwnedFd, Errno> {
+    openat2(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), BENEATH)
 }
 
 pub(super) fn read(directory: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {

@@ -20,7 +20,7 @@ pub struct Usage {
 pub fn usage(groups: &[OpenGroup]) -> Usage {
     groups.iter().fold(Usage::default(), |known, open| {
         let counted = match open.group.version {
-            Version::V1 => v1(open.directory()),
+            Version::V1 => v1(open),
             Version::V2 => v2(open.directory()),
         };
         Usage {
@@ -32,12 +32,14 @@ pub fn usage(groups: &[OpenGroup]) -> Usage {
     })
 }
 
-fn v1(group: BorrowedFd<'_>) -> Usage {
+/// Each hierarchy has the files of its own controllers only.
+fn v1(open: &OpenGroup) -> Usage {
+    let group_of = |controller| open.group.has(controller).then(|| open.directory());
     Usage {
-        cpu: number(group, "cpuacct.usage").map(Duration::from_nanos),
-        memory_peak_bytes: number(group, "memory.max_usage_in_bytes"),
-        pids_peak: number(group, "pids.peak"), // Linux 6.1
-        oom_kills: keyed(group, "memory.oom_control", "oom_kill"), // Linux 4.13
+        cpu: group_of("cpuacct").and_then(|group| number(group, "cpuacct.usage")).map(Duration::from_nanos),
+        memory_peak_bytes: group_of("memory").and_then(|group| number(group, "memory.max_usage_in_bytes")),
+        pids_peak: group_of("pids").and_then(|group| number(group, "pids.peak")), // Linux 6.1
+        oom_kills: group_of("memory").and_then(|group| keyed(group, "memory.oom_control", "oom_kill")), // Linux 4.13
     }
 }
 

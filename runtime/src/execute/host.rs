@@ -123,7 +123,7 @@ impl<'a> Host<'a> {
         match step {
             Step::CreateCgroup { group, .. } => self.create_cgroup(*group),
             Step::SetCgroup { group, setting } => {
-                Ok(self.groups.get(*group).map_or(Ok(()), |group| group.apply(setting))?)
+                Ok(self.groups.get_mut(*group).map_or(Ok(()), |group| group.apply(setting))?)
             }
             Step::AttachDeviceRules => self.attach_device_rules(),
             Step::OpenNamespace { kind, path } => self.open_namespace(*kind, path),
@@ -215,7 +215,7 @@ impl<'a> Host<'a> {
                     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
                         .map_err(|errno| failed("return from the pid namespace")(errno.into()))?;
                 }
-                self.write_state(pid)
+                self.write_state()
             }
         }
     }
@@ -237,9 +237,11 @@ impl<'a> Host<'a> {
         Ok(Some(own))
     }
 
-    fn write_state(&mut self, pid: i32) -> Result<(), StepError> {
+    fn write_state(&mut self) -> Result<(), StepError> {
+        let Some(child) = &self.child else { return Ok(()) };
         let Container { directory, bundle, spec, .. } = &*self.container;
-        let state = State::new(directory.id(), pid, bundle, spec).map_err(StepError::Process)?;
+        let init = (child.pid, child.pidfd.as_fd());
+        let state = State::new(directory.id(), init, bundle, spec).map_err(StepError::Process)?;
         self.journal.note(&state)?;
         self.state = Some(state);
         Ok(())

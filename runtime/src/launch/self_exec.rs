@@ -3,7 +3,8 @@
 //! A process in the container can always open `/proc/self/exe` of a runtime that enters it or that it
 //! executes by that name, and write to it once nobody executes it any more. So the runtime first executes
 //! itself again from a copy that nobody can write: a read-only bind mount that is attached nowhere
-//! (open_tree(2), mount_setattr(2); 0.2 ms, no page copied), or where that is refused a sealed memfd.
+//! (open_tree(2), mount_setattr(2); no page copied), or where that is refused a sealed memfd. The former is
+//! done by `sys::entry`, the first code of the process; the latter here.
 //!
 //! Whether that has been done is read off the executable itself: is it on a read-only mount, or sealed? So no
 //! variable or argument can make believe it.
@@ -36,7 +37,8 @@ pub struct SelfExecError {
     source: io::Error,
 }
 
-/// Returns if this process executes from a copy that cannot be written; executes it from one otherwise.
+/// Returns if this process executes from a copy that cannot be written, as `sys::entry` has seen to where the kernel
+/// let it; executes it from a sealed copy otherwise.
 ///
 /// # Errors
 ///
@@ -47,10 +49,7 @@ pub fn protect() -> Result<(), SelfExecError> {
         // Executed by descriptor it is called by that descriptor's number (before Linux 6.14).
         return rustix::thread::set_name(NAME).map_err(|errno| failed("name the process")(errno.into()));
     }
-    let copy = match read_only_bind(Path::new(OWN)) {
-        Ok(bind) => bind,
-        Err(_) => sealed_copy().map_err(failed("copy it to a sealed memfd"))?,
-    };
+    let copy = sealed_copy().map_err(failed("copy it to a sealed memfd"))?;
     let Err(error) = execute(&copy);
     Err(failed("execute the protected copy")(error))
 }

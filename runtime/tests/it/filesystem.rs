@@ -222,6 +222,24 @@ fn s41_the_executing_copy_is_on_a_read_only_mount() {
 }
 
 #[test]
+fn the_executable_is_protected_before_libc_has_started() {
+    let bundle = Bundle::shell("exit 3");
+    let trace = bundle.path("trace");
+    let mut command = Command::new("strace");
+    command
+        .args(["--trace", "open_tree,mount_setattr,execve,execveat,prctl,rt_sigaction", "--output"])
+        .arg(&trace);
+    let run = bundle.command(&["run", &bundle.id]);
+    command.arg(run.get_program()).args(run.get_args()).current_dir(run.get_current_dir().unwrap());
+    assert_eq!(command.status().unwrap().code(), Some(3));
+    let calls = std::fs::read_to_string(&trace).unwrap();
+    let names = calls.lines().filter_map(|line| line.split('(').next()).take(5).collect::<Vec<_>>();
+    // Rust's start ignores SIGPIPE, so a signal is the first that it sets.
+    assert_eq!(names, ["execve", "open_tree", "mount_setattr", "execveat", "rt_sigaction"], "{calls}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn s45_the_first_process_shows_nothing_of_the_runtime() {
     let mut bundle = Bundle::shell(
         "cat /proc/1/environ /proc/1/cmdline | tr '\\0' '\\n'; grep -c docker-worker /proc/1/maps; \

@@ -41,7 +41,7 @@ impl Container {
         let plan = cgroup::plan(&hierarchies(), &parent.join("container"), Some(&resources)).unwrap();
         let mut journal = Journal::create(&probe.directory().join("journal")).unwrap();
         let result = plan.groups.iter().map(|group| {
-            let open = cgroup::create(group, &mut journal)?;
+            let mut open = cgroup::create(group, &mut journal)?;
             group.settings.iter().try_for_each(|setting| open.apply(setting))?;
             plan.device_program.iter().try_for_each(|policy| open.attach_devices(policy))?;
             Ok(open)
