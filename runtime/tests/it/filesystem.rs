@@ -152,18 +152,35 @@ fn s44_a_mount_point_that_is_swapped_for_a_link_is_never_left_through_it() {
         scope.spawn(|| {
             let exchange = rustix::fs::RenameFlags::EXCHANGE;
             let (inner, link) = (shared.join("inner"), shared.join("link"));
+            // Each exchange makes lookups everywhere on the host start again: without pauses a slow machine, as an emulated
+            // one is, gets nowhere.
+            let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000 };
             while !done.load(Ordering::Relaxed) {
-                rustix::fs::renameat_with(rustix::fs::CWD, &inner, rustix::fs::CWD, &link, exchange).unwrap();
+                for _ in 0..100 {
+                    rustix::fs::renameat_with(rustix::fs::CWD, &inner, rustix::fs::CWD, &link, exchange)
+                        .unwrap();
+                }
+                rustix::event::poll(&mut [], Some(&pause)).unwrap();
             }
         });
+        // Also when an assertion fails: the scope waits for the other thread.
+        let _done = StoreOnDrop(&done);
         for _ in 0..60 {
             let ran = bundle.run();
             assert!(ran.status == 0 || ran.status == 1, "{ran:?}");
             assert_alive(&host);
         }
-        done.store(true, Ordering::Relaxed);
     });
     bundle.assert_nothing_left();
+}
+
+/// Becomes true when this goes.
+struct StoreOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StoreOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The installed executable, which a test gives a copy of, so that a success of the attack hurts nobody.
