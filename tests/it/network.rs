@@ -210,26 +210,12 @@ fn s52_an_address_is_not_given_again_for_a_minute_and_its_connections_are_forgot
 #[test]
 fn s53_a_task_whose_rules_cannot_be_loaded_does_not_start() {
     let internet = Internet::new();
-    let inside = internet.host.entrance();
     for (case, change, said) in [
         ("nft is missing", "mount -t tmpfs none /usr/sbin", "--network none"),
         ("nft fails", "mount --bind /bin/false /usr/sbin/nft", "refused them"),
         ("nft cannot be run", "mount --bind /etc/passwd /usr/sbin/nft", "/usr/sbin/nft"),
     ] {
-        let script = format!("set -e; {change}; exec \"$@\"");
-        let worker = Worker::by(&[
-            "nsenter",
-            &inside,
-            "--",
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &script,
-            "-",
-        ]);
+        let worker = Worker::on_changed(&internet, change, "-");
         let run = run(&worker, "echo it ran").expect(125, case);
         assert!(run.words().contains(said), "{case}: {run:?}");
         assert!(!run.log.contains("it ran"), "{case}: {run:?}");
@@ -309,21 +295,8 @@ fn a_range_that_somebody_else_uses_is_refused_and_named() {
 #[test]
 fn forwarding_that_the_worker_may_not_switch_on_is_named() {
     let internet = Internet::new();
-    let inside = internet.host.entrance();
-    let script = "set -e; mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec \"$@\"";
-    let worker = Worker::by(&[
-        "nsenter",
-        &inside,
-        "--",
-        "unshare",
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        script,
-        "-",
-    ]);
+    let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
+    let worker = Worker::on_changed(&internet, read_only, "-");
     let refused = run(&worker, "echo it ran").expect(125, "read-only parameters");
     assert!(refused.log.contains("/proc/sys") && !refused.log.contains("it ran"), "{refused:?}");
     let check = worker.call(&["check"]);
@@ -332,15 +305,12 @@ fn forwarding_that_the_worker_may_not_switch_on_is_named() {
 }
 
 /// Gives a worker's mount namespace resolvers of its own: the host's file, and that of systemd-resolved if there is text.
-const WITH_RESOLVERS: &str = r#"set -e
-mount -t tmpfs none /run
+const WITH_RESOLVERS: &str = r#"mount -t tmpfs none /run
 mkdir -p /run/systemd/resolve
-[ ! -s "$1/upstream" ] || cp "$1/upstream" /run/systemd/resolve/resolv.conf
+[ ! -s "$0/upstream" ] || cp "$0/upstream" /run/systemd/resolve/resolv.conf
 file=$(realpath -m /etc/resolv.conf)
 [ -e "$file" ] || touch "$file"
-mount --bind "$1/host" "$file"
-shift
-exec "$@""#;
+mount --bind "$0/host" "$file""#;
 
 #[test]
 fn names_are_asked_of_the_hosts_resolvers_else_of_those_behind_them_else_of_the_configurations() {
@@ -362,10 +332,7 @@ fn names_are_asked_of_the_hosts_resolvers_else_of_those_behind_them_else_of_the_
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("host"), host).unwrap();
         fs::write(scratch.path().join("upstream"), upstream).unwrap();
-        let (inside, files) = (internet.host.entrance(), scratch.path().to_str().unwrap());
-        let private =
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", WITH_RESOLVERS, "-", files];
-        let worker = Worker::by(&[&["nsenter", &inside, "--"][..], &private[..]].concat());
+        let worker = Worker::on_changed(&internet, WITH_RESOLVERS, scratch.path().to_str().unwrap());
         let file = worker.fresh("config");
         fs::write(&file, format!("network:\n  dns: [{configured}]\n")).unwrap();
         let options = ["--image", &worker.image(&busybox_image()).source, "--config", file.to_str().unwrap()];

@@ -81,11 +81,8 @@ fn s47_cleanup_waits_for_an_nft_that_outlives_its_worker() {
         File::options().read(true).write(true).open(place(name)).unwrap()
     };
     let (begun, mut go) = (fifo("begun"), fifo("go"));
-    let (inside, slow) = (internet.host.entrance(), place("slow"));
-    let script = "set -e; mount --bind \"$0\" /usr/sbin/nft; exec \"$@\"";
-    let private =
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, slow.to_str().unwrap()];
-    let worker = Worker::by(&[&["nsenter", &inside, "--"][..], &private[..]].concat());
+    let slow = place("slow");
+    let worker = Worker::on_changed(&internet, "mount --bind \"$0\" /usr/sbin/nft", slow.to_str().unwrap());
     let (mut child, _) = worker.start_run(&["--image", &worker.image(&busybox_image()).source], &["true"]);
     await_readable(&begun, "nft");
     child.kill().unwrap();

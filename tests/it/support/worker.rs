@@ -88,6 +88,13 @@ impl Worker {
         Worker::by(&["nsenter", &internet.host.entrance(), "--"])
     }
 
+    /// The same in a mount namespace of its own, which a shell changes by `script` first. There `$0` is `file`.
+    pub fn on_changed(internet: &Internet, script: &str, file: &str) -> Worker {
+        let script = format!("set -e; {script}; exec \"$@\"");
+        let private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, file];
+        Worker::by(&[&["nsenter", &internet.host.entrance(), "--"][..], &private[..]].concat())
+    }
+
     /// A worker that `by` starts: a program and its first arguments.
     pub fn by(by: &[&str]) -> Worker {
         let by = by.iter().map(|word| (*word).to_owned()).collect();
