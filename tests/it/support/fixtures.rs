@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::fs::{FlockOperation, flock};
 
 use super::image::Image;
 use super::layer::{dir, file, sha256, symlink};
@@ -70,12 +70,13 @@ fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     if directory.join(name).exists() {
         return directory.join(name);
     }
-    if access(&directory, Access::WRITE_OK).is_err() {
+    let lock_in = |directory: &Path| File::create(directory.join(format!("{name}.lock")));
+    let lock = lock_in(&directory).unwrap_or_else(|_| {
         // The virtual machine sees the target directory read-only, and its own /tmp vanishes with it.
         directory = std::env::temp_dir();
-    }
+        lock_in(&directory).unwrap()
+    });
     let done = directory.join(name);
-    let lock = File::create(directory.join(format!("{name}.lock"))).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
     if !done.exists() {
         let partial = directory.join(format!("{name}.partial"));
