@@ -4,14 +4,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use serde_json::json;
-
-use crate::support::{Run, Worker, busybox_image, finish, groups_named, read_until, shell_payload};
+use crate::support::{Run, Worker, busybox_image, finish, groups_named, read_until};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -68,41 +66,6 @@ fn s47_the_next_run_cleans_up_by_itself() {
 }
 
 #[test]
-fn s47_a_worker_killed_while_it_reads_an_artifact_leaves_nothing() {
-    let worker = Worker::new();
-    let image = worker.image(&busybox_image()).source;
-    // A hole of two gigabytes: reading it takes longer than killing.
-    let mut payload = shell_payload(&image, "truncate -s 2G /cache/big");
-    payload["cache"] = json!({ "read": "/cache" });
-    payload["artifacts"] = json!({ "public/big": { "type": "file", "path": "/cache/big" } });
-    let task = worker.fresh("task").with_extension("json");
-    fs::write(&task, payload.to_string()).unwrap();
-    for remedy in ["cleanup", "the next run"] {
-        let (mut child, artifacts) = worker.start_run(&[task.to_str().unwrap()], &[]);
-        let begun = Instant::now();
-        while !fs::read_dir(artifacts.join("public")).is_ok_and(|mut files| {
-            files.any(|file| file.is_ok_and(|file| file.metadata().is_ok_and(|it| it.len() > 1_000_000)))
-        }) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no artifact is being read");
-            std::thread::yield_now();
-        }
-        let containers = worker.containers();
-        child.kill().unwrap();
-        assert_eq!(finish(child, Duration::from_secs(30)).status.code(), None);
-        if remedy == "cleanup" {
-            assert!(worker.call(&["cleanup"]).status.success());
-        } else {
-            worker.run(&image, &["true"]).expect(0, remedy);
-        }
-        worker.assert_nothing_left(remedy);
-        assert_no_groups(&containers, remedy);
-        // The cache was in use.
-        assert_eq!(fs::read_dir(worker.data().join("caches")).unwrap().count(), 1, "{remedy}");
-        fs::remove_dir_all(artifacts).unwrap();
-    }
-}
-
-#[test]
 fn a_monitor_that_dies_makes_an_internal_error_and_takes_its_container_along() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;
@@ -153,6 +116,6 @@ fn send_kill(process: Pid) {
 }
 
 /// Control groups bear the containers' ids: none may be left in any hierarchy.
-fn assert_no_groups(containers: &[String], case: &str) {
+pub fn assert_no_groups(containers: &[String], case: &str) {
     assert_eq!(groups_named(containers), Vec::<PathBuf>::new(), "{case}");
 }

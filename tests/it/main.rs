@@ -9,6 +9,7 @@
 mod architecture;
 mod caches_and_artifacts;
 mod crash;
+mod crash_artifact;
 mod crash_pull;
 mod crash_steps;
 mod crash_walk;
