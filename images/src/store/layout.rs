@@ -50,8 +50,9 @@ impl Layout {
         make_directory(root)?;
         let stamp = layout.root.join("version");
         match read_small(&stamp)? {
-            Some(text) => check_version(root, &text)?,
-            None => replace(&stamp, format!("{VERSION}\n").as_bytes())?,
+            // Empty: a power cut came between the rename and the content.
+            Some(text) if !text.trim_ascii().is_empty() => check_version(root, &text)?,
+            _ => write_stamp(root, &stamp)?,
         }
         for directory in DIRECTORIES {
             make_directory(&layout.root.join(directory))?;
@@ -114,6 +115,16 @@ impl Layout {
     pub(crate) fn leases(&self) -> PathBuf {
         self.root.join("leases")
     }
+}
+
+/// The one file that is on disk before anything else is: without it nobody knows how to read the rest.
+fn write_stamp(root: &Path, stamp: &Path) -> Result<(), StoreError> {
+    replace(stamp, format!("{VERSION}\n").as_bytes())?;
+    for path in [stamp, root] {
+        let synced = open_file(path)?.sync_all();
+        synced.map_err(|source| StoreError::File { action: "sync", path: path.to_owned(), source })?;
+    }
+    Ok(())
 }
 
 fn check_version(root: &Path, text: &[u8]) -> Result<(), StoreError> {
@@ -234,10 +245,22 @@ mod tests {
         let root = parent.path().join("images");
         Layout::open(&root).unwrap();
         Layout::open(&root).unwrap();
-        for found in ["2\n", "", "x"] {
+        for found in ["2\n", "x"] {
             fs::write(root.join("version"), found).unwrap();
             let error = Layout::open(&root).unwrap_err();
             assert!(matches!(error, StoreError::Version { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_a_power_cut_left_empty_is_written_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("images");
+        for left in ["", "\n"] {
+            make_directory(&root).unwrap();
+            fs::write(root.join("version"), left).unwrap();
+            Layout::open(&root).unwrap();
+            assert_eq!(fs::read(root.join("version")).unwrap(), b"1\n", "{left:?}");
         }
     }
 
