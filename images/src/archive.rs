@@ -22,7 +22,7 @@ mod docker;
 mod members;
 mod oci;
 
-pub(crate) use container::Container;
+pub(crate) use container::{Container, SCRATCH_PREFIX};
 
 /// An archive or directory of images, opened.
 #[derive(Debug)]

@@ -6,8 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 use crate::disk;
 use crate::inflate::Inflate;
@@ -18,6 +20,9 @@ use super::members::Members;
 
 /// Bytes inflated between two looks at the free disk space.
 const STEP_BYTES: u64 = 64 << 20;
+
+/// How scratch files are called that cannot do without a name.
+pub(crate) const SCRATCH_PREFIX: &str = "archive-";
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -59,7 +64,10 @@ impl Container {
     /// Opens a tar file, compressed or not.
     pub(crate) fn tar(path: &Path, scratch: &Path, limits: &Limits) -> Result<Container, ArchiveError> {
         let failed = |source| ArchiveError::Open { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        // NONBLOCK: opening a FIFO must not hold us up before it is refused; a regular file ignores it.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let file = opened.map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             let reason = "it is not a regular file".to_owned();
             return Err(ArchiveError::Format { path: path.to_owned(), format: "a tar file", reason });
@@ -118,7 +126,7 @@ impl Container {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let file = match openat2(directory, name, flags, Mode::empty(), resolve) {
             Ok(file) => File::from(file),
-            Err(rustix::io::Errno::NOENT) => return Err(self.missing(name)),
+            Err(Errno::NOENT) => return Err(self.missing(name)),
             Err(errno) => return Err(self.unreadable(name, errno.into())),
         };
         let metadata = file.metadata().map_err(|source| self.unreadable(name, source))?;
@@ -172,10 +180,30 @@ fn inflate(
     Ok(file)
 }
 
-/// A file that goes with its descriptor.
+/// A file without a name, which goes with its descriptor.
 fn unnamed(directory: &Path) -> io::Result<File> {
-    let path = directory.join(format!("archive-{}", std::process::id()));
-    let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
+        // NFS and FUSE have none of these.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => short_named(directory),
+        opened => Ok(File::from(opened?)),
+    }
+}
+
+/// A file that loses its name at once; the store removes one that a crash in between leaves.
+fn short_named(directory: &Path) -> io::Result<File> {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("{SCRATCH_PREFIX}{}-{number}", std::process::id()));
+        match fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            // Of a process with our number in another pid namespace.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => {
+                let file = opened?;
+                fs::remove_file(&path)?;
+                return Ok(file);
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::archive::SCRATCH_PREFIX;
 use crate::digest::Digest;
 use crate::disk;
 
@@ -84,9 +85,12 @@ impl Store {
                 layout::remove_discarded(&path)?;
                 continue;
             }
-            let Some(digest) = path.file_stem().and_then(OsStr::to_str).map(Digest::from_hex) else {
+            let Some(stem) = path.file_stem().and_then(OsStr::to_str) else { continue };
+            if stem.starts_with(SCRATCH_PREFIX) {
+                layout::remove_file(&path)?;
                 continue;
-            };
+            }
+            let digest = Digest::from_hex(stem);
             let Ok(digest) = digest else { continue };
             let Some(claim) = Claim::try_take(layout, &digest)? else { continue };
             if claim.partial_bytes()? == 0 || is_older(claim.path(), PARTIAL_KEPT) {

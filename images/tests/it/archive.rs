@@ -77,12 +77,16 @@ fn archives_of_something_else_are_refused_in_words() {
     fs::write(at("other.tar"), tar(&[file("x", "y")])).unwrap();
     fs::write(at("cut.tar.gz"), &Compression::Gzip.compress(&tar(&[file("x", "y")]))[..20]).unwrap();
     fs::create_dir(at("directory")).unwrap();
+    // Nobody writes into it: opening it must not wait for that.
+    nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
     let cases = [
         ("docker-archive:text", PullErrorKind::Refused),
         ("docker-archive:empty", PullErrorKind::Refused),
         ("docker-archive:other.tar", PullErrorKind::Refused),
         ("docker-archive:cut.tar.gz", PullErrorKind::Refused),
         ("docker-archive:directory", PullErrorKind::Refused),
+        ("docker-archive:fifo", PullErrorKind::Refused),
+        ("oci-archive:fifo", PullErrorKind::Refused),
         ("docker-archive:absent", PullErrorKind::NotFound),
         ("docker-archive:other.tar:x:1", PullErrorKind::Refused),
         ("oci-archive:other.tar", PullErrorKind::Refused),
@@ -98,6 +102,23 @@ fn archives_of_something_else_are_refused_in_words() {
         assert_eq!(error.kind(), expected, "{text}: {error}");
         assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
     }
+}
+
+#[test]
+fn what_a_killed_process_left_of_an_archive_is_swept_and_in_nobodys_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let tars = small_tars();
+    let sample = Sample::of(&tars, Compression::Plain);
+    let path = directory.path().join("archive.tar.gz");
+    let archive = tar(&saved(&sample, &tars, "config.json", &["0/layer.tar", "1/layer.tar"]));
+    fs::write(&path, Compression::Gzip.compress(&archive)).unwrap();
+    let test = TestStore::new();
+    let left = test.root().join(format!("work/archive-{}", std::process::id()));
+    fs::write(&left, "half").unwrap();
+    let image = pull(&test.store, &format!("docker-archive:{}", path.display())).unwrap();
+    assert_eq!(image.id.to_string(), sample.id());
+    images::store::Store::open(&test.root()).unwrap();
+    assert!(!left.exists());
 }
 
 #[test]
