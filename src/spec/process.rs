@@ -7,7 +7,7 @@ use super::{ContainerRequest, security};
 /// How much likelier than the worker's own processes the kernel ends a task's when memory is short.
 const OOM_SCORE_ADJUSTMENT: i32 = 100;
 
-/// Why there is nothing to run.
+/// Why nothing can be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// Neither the payload nor the image names a command.
@@ -15,6 +15,9 @@ pub enum ProcessError {
         "find a command to run: the payload has none, and the image has neither an entry point nor a command; add `command` to the payload"
     )]
     NoCommand,
+    /// The first word is empty, so no program can have that name.
+    #[error("find a command to run: its first word is empty; name a program in `command` of the payload")]
+    EmptyWord,
     /// A limit of the profile cannot be written as OCI wants it.
     #[error("write the limit {name}")]
     Rlimit {
@@ -95,7 +98,7 @@ pub fn clamped(ceilings: &RlimitCeilings) -> Vec<Clamped> {
 ///
 /// # Errors
 ///
-/// [`ProcessError::NoCommand`] when there is nothing to run.
+/// [`ProcessError`] when there is nothing to run.
 pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessError> {
     let args = arguments(&request)?;
     let cwd = working_directory(&request.image.working_dir);
@@ -122,11 +125,20 @@ pub fn working_directory(image_says: &str) -> String {
     }
 }
 
-/// The image's entry point, then the payload's command or else the image's.
+/// The image's entry point, then the payload's command or else the image's. An entry point of one empty word is
+/// none: so it is written, with docker, to drop the one of a base image.
 fn arguments(request: &ContainerRequest<'_>) -> Result<Vec<String>, ProcessError> {
     let command: &[String] = if request.command.is_empty() { &request.image.cmd } else { request.command };
-    let arguments: Vec<String> = request.image.entrypoint.iter().chain(command).cloned().collect();
-    if arguments.is_empty() { Err(ProcessError::NoCommand) } else { Ok(arguments) }
+    let entry_point = match request.image.entrypoint.as_slice() {
+        [only] if only.is_empty() => &[],
+        words => words,
+    };
+    let arguments = [entry_point, command].concat();
+    match arguments.first() {
+        None => Err(ProcessError::NoCommand),
+        Some(program) if program.is_empty() => Err(ProcessError::EmptyWord),
+        Some(_) => Ok(arguments),
+    }
 }
 
 fn user(resolved: &super::ResolvedUser) -> User {

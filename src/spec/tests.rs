@@ -95,12 +95,19 @@ fn the_filter_is_the_runtimes_profile_for_the_kept_capabilities() {
 #[test]
 fn a_command_follows_the_entry_point_and_replaces_the_images_command() {
     type Words = &'static [&'static str];
-    let cases: [(Words, Words, Words, Option<Words>); 5] = [
+    let cases: [(Words, Words, Words, Option<Words>); 11] = [
         (&["/entry"], &["image"], &[], Some(&["/entry", "image"])),
         (&["/entry"], &["image"], &["own", "x"], Some(&["/entry", "own", "x"])),
         (&[], &["image"], &[], Some(&["image"])),
         (&[], &[], &["own"], Some(&["own"])),
         (&[], &[], &[], None),
+        // One empty word drops the entry point of a base image; nothing else is dropped.
+        (&[""], &["echo", "ran"], &[], Some(&["echo", "ran"])),
+        (&[""], &["image"], &["own"], Some(&["own"])),
+        (&[""], &[], &[], None),
+        (&["", "x"], &["image"], &[], None),
+        (&[], &[], &["", "x"], None),
+        (&["/entry"], &[], &[""], Some(&["/entry", ""])),
     ];
     let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     for (entrypoint, cmd, command, expected) in cases {

@@ -1,11 +1,11 @@
 //! The environment of a task's command, put together from its five sources.
 //!
 //! ```text
-//!   lowest   docker's four     HOME, HOSTNAME, TERM, PATH; only where nothing else sets them
+//!   lowest   docker's four     HOME, HOSTNAME, TERM, PATH; only where nothing else sets them; an empty HOME is none
 //!            the image's env
 //!            the features'     e.g. TASKCLUSTER_PROXY_URL; the first feature wins
 //!            payload.env
-//!   highest  the worker's      TASK_ID and the like: no task can forge them
+//!   highest  the worker's      TASK_ID and the like: no task can forge them, not even one that has no value here
 //! ```
 
 use std::collections::BTreeMap;
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 /// Where an image says nothing else.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The variables that the worker sets over everything. What has no value is left out (the original wrote the word
-/// `undefined`, O14).
+/// The variables that are the worker's alone. What has no value is not set, whatever image and payload say (the
+/// original wrote the word `undefined`, O14).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reserved<'a> {
     /// `TASK_ID`.
@@ -74,13 +74,30 @@ pub fn environment(sources: &Sources<'_>) -> Vec<String> {
     // In reverse, so that the first one is the last to be written.
     env.extend(sources.features.iter().rev().map(|(name, value)| (name.as_str(), value.clone())));
     env.extend(sources.payload.iter().map(|(name, value)| (name.as_str(), value.clone())));
-    env.extend(reserved_variables(&sources.reserved));
+    for (name, value) in reserved_variables(&sources.reserved) {
+        match value {
+            Some(value) => env.insert(name, value),
+            None => env.remove(name),
+        };
+    }
+    // As in runc: programs take an empty one for the root directory, or fail.
+    env.entry("HOME").and_modify(|home| {
+        if home.is_empty() {
+            sources.home.clone_into(home);
+        }
+    });
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-fn reserved_variables(reserved: &Reserved<'_>) -> Vec<(&'static str, String)> {
+/// Whether a variable of this name is the worker's to set.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    reserved_variables(&Reserved::default()).iter().any(|(reserved, _)| *reserved == name)
+}
+
+fn reserved_variables(reserved: &Reserved<'_>) -> [(&'static str, Option<String>); 9] {
     let run_id = reserved.run_id.to_string();
-    let variables = [
+    [
         ("TASK_ID", Some(reserved.task_id)),
         ("RUN_ID", Some(run_id.as_str())),
         ("TASKCLUSTER_ROOT_URL", reserved.root_url),
@@ -90,8 +107,8 @@ fn reserved_variables(reserved: &Reserved<'_>) -> Vec<(&'static str, String)> {
         ("TASKCLUSTER_INSTANCE_TYPE", reserved.instance_type),
         ("TASKCLUSTER_PUBLIC_IP", reserved.public_ip),
         ("TASKCLUSTER_WORKER_LOCATION", reserved.worker_location),
-    ];
-    variables.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))).collect()
+    ]
+    .map(|(name, value)| (name, value.map(str::to_owned)))
 }
 
 #[cfg(test)]
@@ -175,7 +192,24 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_variable_without_a_value_is_not_set() {
-        check(&[], &[], &[], &[("TASKCLUSTER_PUBLIC_IP", None), ("TASKCLUSTER_ROOT_URL", None)]);
+    fn a_reserved_variable_without_a_value_is_not_set_by_anybody() {
+        let forged = [("TASKCLUSTER_PUBLIC_IP", "1.2.3.4"), ("TASKCLUSTER_ROOT_URL", "forged")];
+        check(
+            &["TASKCLUSTER_WORKER_LOCATION={}", "TASKCLUSTER_ROOT_URL=image"],
+            &forged,
+            &forged,
+            &[
+                ("TASKCLUSTER_PUBLIC_IP", None),
+                ("TASKCLUSTER_ROOT_URL", None),
+                ("TASKCLUSTER_WORKER_LOCATION", None),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_empty_home_is_the_one_of_the_passwd() {
+        check(&["HOME="], &[], &[], &[("HOME", Some("/root"))]);
+        check(&["HOME=/h"], &[], &[("HOME", "")], &[("HOME", Some("/root"))]);
+        check(&[], &[], &[("TERM", "")], &[("TERM", Some(""))]);
     }
 }

@@ -91,6 +91,31 @@ fn entry_point_user_directory_and_environment_are_as_docker_makes_them() {
 }
 
 #[test]
+fn a_task_cannot_forge_a_variable_of_the_workers_that_has_no_value() {
+    let worker = Worker::new();
+    let forged = [("TASKCLUSTER_ROOT_URL", "forged"), ("TASKCLUSTER_PUBLIC_IP", "forged")];
+    let image =
+        busybox_image().set("Env", json!(["PATH=/bin", "TASKCLUSTER_WORKER_LOCATION=forged", "HOME="]));
+    let mut payload = shell_payload(&worker.image(&image).source, "env");
+    payload["env"] = forged.into_iter().collect();
+    let run = worker.task(&payload).expect(0, "forged variables");
+    assert!(!run.output().contains("forged"), "{run:?}");
+    assert!(run.output().contains("HOME=/root\n"), "{run:?}");
+    assert!(run.log.contains("Warning: /env/TASKCLUSTER_ROOT_URL: is not passed on"), "{run:?}");
+}
+
+#[test]
+fn an_entry_point_of_one_empty_word_is_none() {
+    let worker = Worker::new();
+    let image = busybox_image().set("Entrypoint", json!([""])).set("Cmd", json!(["echo", "ran"]));
+    let run = worker.run(&worker.image(&image).source, &[]).expect(0, "an empty entry point");
+    assert_eq!(run.output(), "ran\n");
+    let image = worker.image(&busybox_image()).source;
+    let run = worker.run(&image, &["", "x"]).expect(127, "a program without a name");
+    assert!(run.log.contains("its first word is empty"), "{run:?}");
+}
+
+#[test]
 fn a_task_may_add_lines_to_its_hosts_file_and_the_next_one_does_not_see_them() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;

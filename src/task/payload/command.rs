@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Number, Value};
 
+use super::super::env::is_reserved;
 use super::super::finding::Findings;
 use super::super::limits;
 use super::super::log::excerpt;
@@ -48,6 +49,11 @@ pub(super) fn read_env(place: Option<Place<'_>>, findings: &mut Findings) -> BTr
         }
         let Some(value) = read_value(&place, findings) else { continue };
         check_string(&value, &place, findings);
+        if is_reserved(name) {
+            let message =
+                "is not passed on: only the worker sets this variable, where its configuration has a value";
+            findings.warning(place.pointer.clone(), message);
+        }
         total += name.len() + value.len();
         env.insert(name.to_owned(), value);
     }

@@ -195,6 +195,15 @@ fn numbers_and_booleans_in_env_become_their_text_with_a_warning() {
 }
 
 #[test]
+fn a_variable_that_only_the_worker_sets_gives_a_warning() {
+    let env = json!({ "TASKCLUSTER_ROOT_URL": "forged", "RUN_ID": "1", "TASKCLUSTER_PROXY_URL": "own" });
+    let (_, findings) = parse(&payload(&json!({ "env": env })));
+    let unused = "is not passed on: only the worker sets this variable, where its configuration has a value";
+    let expected = [format!("/env/RUN_ID: {unused}"), format!("/env/TASKCLUSTER_ROOT_URL: {unused}")];
+    assert_eq!(lines(&findings, Severity::Warning), expected);
+}
+
+#[test]
 fn what_execve_would_refuse_is_refused_here() {
     refused(&json!({ "command": ["a\0b"] }), &["/command/0: must not have NUL characters"]);
     refused(&json!({ "command": [1] }), &["/command/0: must be a string, not a number"]);
