@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::image::ConfigError;
 use crate::limits::Limits;
 use crate::manifest::{Descriptor, ManifestError, Offer, Platform};
@@ -230,11 +230,10 @@ fn read_verified(
     limit: u64,
 ) -> Result<Vec<u8>, ArchiveError> {
     let content = container.read(member, limit)?;
-    let mut hasher = Hasher::new(expected.digest.algorithm());
-    hasher.update(&content);
-    let found = hasher.finish();
-    if found == expected.digest {
-        return Ok(content);
+    match expected.digest.verify(&content) {
+        Ok(()) => Ok(content),
+        Err(found) => {
+            Err(ArchiveError::Digest { path: container.path().to_owned(), member: member.to_owned(), found })
+        }
     }
-    Err(ArchiveError::Digest { path: container.path().to_owned(), member: member.to_owned(), found })
 }

@@ -4,6 +4,7 @@
 //! upper-case digit, a path, another algorithm. So a [`Digest`] is safe to put into all three.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -93,6 +94,35 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Whether it is the digest of `content`.
+    ///
+    /// # Errors
+    ///
+    /// The digest that `content` has instead.
+    pub fn verify(&self, content: &[u8]) -> Result<(), Digest> {
+        let mut hasher = Hasher::new(self.algorithm);
+        hasher.update(content);
+        hasher.verify(self)
+    }
+
+    /// Whether it is the digest of all that comes; if not, the one that it has instead.
+    ///
+    /// # Errors
+    ///
+    /// Those of `content`.
+    pub(crate) fn verify_stream(&self, content: &mut impl io::Read) -> io::Result<Result<(), Digest>> {
+        let mut hasher = Hasher::new(self.algorithm);
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.verify(self)),
+                Ok(read) => hasher.update(buffer.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// The algorithm before the colon.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -165,6 +195,16 @@ impl Hasher {
             Hasher::Sha256(state) => state.update(bytes),
             Hasher::Sha512(state) => state.update(bytes),
         }
+    }
+
+    /// Whether the bytes taken in are what a digest says.
+    ///
+    /// # Errors
+    ///
+    /// The digest that they have instead.
+    pub fn verify(self, expected: &Digest) -> Result<(), Digest> {
+        let found = self.finish();
+        if found == *expected { Ok(()) } else { Err(found) }
     }
 
     /// The digest of all bytes taken in.

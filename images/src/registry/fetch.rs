@@ -5,7 +5,7 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
 use tokio::sync::mpsc::Sender;
 
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::Digest;
 use crate::image::parse_configuration;
 use crate::manifest::{self, Descriptor, Document, Manifest, ManifestError, Offer, Platform};
 
@@ -230,22 +230,15 @@ fn verified(
     for expected in [wanted.digest(), stated.as_ref()].into_iter().flatten() {
         check_digest(url, body, expected)?;
     }
-    let fresh = || {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(body);
-        hasher.finish()
-    };
-    Ok(wanted.digest().cloned().or(stated).unwrap_or_else(fresh))
+    Ok(wanted.digest().cloned().or(stated).unwrap_or_else(|| Digest::of(body)))
 }
 
 fn check_digest(url: &str, body: &[u8], expected: &Digest) -> Result<(), RegistryError> {
-    let mut hasher = Hasher::new(expected.algorithm());
-    hasher.update(body);
-    let found = hasher.finish();
-    if found == *expected {
-        return Ok(());
-    }
-    Err(RegistryError::Digest { url: url.to_owned(), found, expected: expected.clone() })
+    expected.verify(body).map_err(|found| RegistryError::Digest {
+        url: url.to_owned(),
+        found,
+        expected: expected.clone(),
+    })
 }
 
 /// `Content-Range: bytes FROM-…`.

@@ -129,6 +129,27 @@ pub enum IngestError {
     Cancelled,
 }
 
+impl IngestError {
+    /// Whether the bytes themselves are at fault: then they may be others than the manifest names.
+    pub(crate) fn is_of_content(&self) -> bool {
+        match self {
+            IngestError::TooShort { .. }
+            | IngestError::TooLong { .. }
+            | IngestError::Digest { .. }
+            | IngestError::DiffId { .. }
+            | IngestError::Inflate(_)
+            | IngestError::TooLarge { .. } => true,
+            IngestError::Index(error) => {
+                !matches!(error, IndexLayerError::Write { .. } | IndexLayerError::Cancelled)
+            }
+            IngestError::Input(_)
+            | IngestError::Keep(_)
+            | IngestError::DiskFull(_)
+            | IngestError::Cancelled => false,
+        }
+    }
+}
+
 /// How a stage ended that did not fail itself.
 enum Stopped {
     /// For a reason of its own.
@@ -147,8 +168,8 @@ impl From<IngestError> for Stopped {
 ///
 /// # Errors
 ///
-/// The first stage's error that has one of its own, in the order of the stream: a damaged blob
-/// explains why it does not inflate.
+/// The first stage's error that has one of its own, in the order of the stream. A blob that a later
+/// stage refuses is read to its end first: a damaged one explains why it does not inflate.
 pub(crate) fn ingest(
     expected: &Expected<'_>,
     streams: Streams<'_>,
@@ -158,9 +179,11 @@ pub(crate) fn ingest(
     let (blob_out, inflate_in) = sync_channel(CHUNKS_WAITING);
     let (hash_out, hash_in) = sync_channel(CHUNKS_WAITING);
     let (index_out, index_in) = sync_channel(CHUNKS_WAITING);
-    let (blob, inflated, found, index) = thread::scope(|scope| {
-        let keep = Keep { file: keep, kept_bytes };
-        let blob = scope.spawn(move || verify_blob(input, keep, expected.blob, blob_out, control));
+    let hasher = Hasher::new(expected.blob.digest.algorithm());
+    let mut blob = Blob { input, keep, kept_bytes, expected: expected.blob, hasher, found: 0, control };
+    let (passed, inflated, found, index) = thread::scope(|scope| {
+        let blob = &mut blob;
+        let passed = scope.spawn(move || blob.pass_to(blob_out));
         let inflated = scope.spawn(move || {
             let outputs = Outputs { hash: hash_out, index: index_out };
             inflate_blob(inflate_in, &outputs, control)
@@ -168,69 +191,84 @@ pub(crate) fn ingest(
         let found = scope.spawn(move || hash_stream(hash_in, expected.diff_id));
         let index = index_layer(&mut ChunkReader::new(index_in), data, control.limits, control.cancelled);
         // From here on a stage that still sends to the indexer is told that nobody takes.
-        (join(blob), join(inflated), join(found), index)
+        (join(passed), join(inflated), join(found), index)
     });
     if control.cancelled.load(Ordering::Acquire) {
         return Err(IngestError::Cancelled);
     }
-    for stage in [blob, inflated] {
-        if let Err(Stopped::Failed(error)) = stage {
-            return Err(error);
-        }
+    if let Err(Stopped::Failed(error)) = passed {
+        return Err(error);
     }
-    let index = index.map_err(IngestError::Index)?;
-    if found != *expected.diff_id {
-        return Err(IngestError::DiffId { found, expected: expected.diff_id.clone() });
+    let indexed = match (inflated, index) {
+        (Err(Stopped::Failed(error)), _) => Err(error),
+        (_, index) => index.map_err(IngestError::Index).and_then(|index| {
+            let expected = expected.diff_id.clone();
+            if found == expected { Ok(index) } else { Err(IngestError::DiffId { found, expected }) }
+        }),
+    };
+    // Whether the image is at fault or the blob was damaged on its way, only the whole blob tells.
+    if indexed.as_ref().err().is_none_or(IngestError::is_of_content) {
+        blob.verify()?;
     }
-    Ok(index)
+    indexed
 }
 
-struct Keep<'a> {
-    file: Option<&'a File>,
+/// The blob on its way in: counted, hashed, kept.
+struct Blob<'a> {
+    input: Box<dyn Read + Send + 'a>,
+    keep: Option<&'a File>,
     kept_bytes: u64,
+    expected: &'a Descriptor,
+    hasher: Hasher,
+    found: u64,
+    control: &'a Control<'a>,
+}
+
+impl Blob<'_> {
+    /// First stage. The next one may stop taking; [`Blob::verify`] reads the rest.
+    fn pass_to(&mut self, next: SyncSender<Bytes>) -> Result<(), Stopped> {
+        while let Some(chunk) = self.chunk()? {
+            next.send(chunk).map_err(|_closed| Stopped::Downstream)?;
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self) -> Result<Option<Bytes>, IngestError> {
+        if self.control.cancelled.load(Ordering::Acquire) {
+            return Err(IngestError::Cancelled);
+        }
+        let chunk = read_chunk(&mut self.input).map_err(IngestError::Input)?;
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        let before = self.found;
+        self.found += chunk.len() as u64;
+        if self.found > self.expected.size {
+            return Err(IngestError::TooLong { size: self.expected.size });
+        }
+        self.hasher.update(&chunk);
+        if let Some(mut file) = self.keep {
+            let old = usize::try_from(self.kept_bytes.saturating_sub(before)).unwrap_or(usize::MAX);
+            file.write_all(chunk.get(old..).unwrap_or_default()).map_err(IngestError::Keep)?;
+        }
+        self.control.progress.store(self.found, Ordering::Relaxed);
+        Ok(Some(chunk))
+    }
+
+    /// Reads to the end, and checks what the manifest says.
+    fn verify(mut self) -> Result<(), IngestError> {
+        while self.chunk()?.is_some() {}
+        let (found, size) = (self.found, self.expected.size);
+        if found < size {
+            return Err(IngestError::TooShort { found, size });
+        }
+        self.hasher.verify(&self.expected.digest).map_err(|found| IngestError::Digest { found })
+    }
 }
 
 struct Outputs {
     hash: SyncSender<Bytes>,
     index: SyncSender<Bytes>,
-}
-
-/// First stage: counts, hashes, keeps, passes on.
-fn verify_blob(
-    mut input: Box<dyn Read + Send + '_>,
-    keep: Keep<'_>,
-    expected: &Descriptor,
-    next: SyncSender<Bytes>,
-    control: &Control<'_>,
-) -> Result<(), Stopped> {
-    let mut hasher = Hasher::new(expected.digest.algorithm());
-    let mut found: u64 = 0;
-    loop {
-        if control.cancelled.load(Ordering::Acquire) {
-            return Err(IngestError::Cancelled.into());
-        }
-        let chunk = read_chunk(&mut input).map_err(IngestError::Input)?;
-        if chunk.is_empty() {
-            break;
-        }
-        let before = found;
-        found += chunk.len() as u64;
-        if found > expected.size {
-            return Err(IngestError::TooLong { size: expected.size }.into());
-        }
-        hasher.update(&chunk);
-        if let Some(mut file) = keep.file {
-            let old = usize::try_from(keep.kept_bytes.saturating_sub(before)).unwrap_or(usize::MAX);
-            file.write_all(chunk.get(old..).unwrap_or_default()).map_err(IngestError::Keep)?;
-        }
-        control.progress.store(found, Ordering::Relaxed);
-        next.send(chunk).map_err(|_closed| Stopped::Downstream)?;
-    }
-    if found < expected.size {
-        return Err(IngestError::TooShort { found, size: expected.size }.into());
-    }
-    let found = hasher.finish();
-    if found == expected.digest { Ok(()) } else { Err(IngestError::Digest { found }.into()) }
 }
 
 /// Second stage: inflates what is compressed and passes it to both others.

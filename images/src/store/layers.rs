@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::digest::Digest;
 use crate::layer::LayerIndex;
+use crate::manifest::Descriptor;
 
 use super::claim::Claim;
 use super::durable::Soundness;
@@ -52,7 +53,8 @@ impl Store {
     }
 
     /// Makes a layer under the claim on its blob, verifies both digests, and commits layer and
-    /// blob. On error the claim is released and nothing of the layer remains.
+    /// blob. On error the claim is released and nothing of the layer remains, nor a stored blob that
+    /// turns out to be damaged.
     pub(super) fn build_layer(
         &self,
         claim: Claim,
@@ -60,13 +62,33 @@ impl Store {
         input: BlobInput<'_>,
         control: &Control<'_>,
     ) -> Result<(), BuildError> {
+        let is_stored = matches!(input, BlobInput::Stored);
         match self.build_in_work(&claim, expected, input, control) {
             Ok(BlobKept::InPartial) => Ok(claim.commit()?),
             Ok(BlobKept::Already) => Ok(claim.release()?),
             Err(error) => {
+                // While the claim is held: afterwards the blob may be another's, and whole.
+                let error = if is_stored { self.blamed_on_blob(expected.blob, error)? } else { error };
                 claim.release()?;
                 Err(error)
             }
+        }
+    }
+
+    /// Removes a stored blob that is not what its own digest says, whatever a manifest claims its size
+    /// to be: [`IngestError::Digest`] then is the error.
+    fn blamed_on_blob(&self, blob: &Descriptor, error: BuildError) -> Result<BuildError, StoreError> {
+        if !matches!(&error, BuildError::Ingest(error) if error.is_of_content()) {
+            return Ok(error);
+        }
+        let path = self.layout().blob(&blob.digest);
+        let verified = blob.digest.verify_stream(&mut layout::open_file(&path)?);
+        match verified {
+            Ok(Ok(())) => Ok(error),
+            Ok(Err(found)) => {
+                layout::remove_file(&path).map(|()| BuildError::Ingest(IngestError::Digest { found }))
+            }
+            Err(source) => Err(StoreError::File { action: "read", path, source }),
         }
     }
 

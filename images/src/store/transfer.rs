@@ -23,7 +23,7 @@ use super::fetch::{Events, in_thread, joined, unless_cancelled};
 use super::ingest::{Control, Expected, IngestError};
 use super::layers::{BlobInput, BuildError};
 use super::pull::{Cancel, PullError, PullEvent, PullOptions};
-use super::{Store, StoreError, layout};
+use super::{Store, StoreError};
 
 /// Chunks that may wait between the network and the first stage; hyper's have up to 256 KiB.
 const CHUNKS_WAITING: usize = 8;
@@ -53,6 +53,17 @@ pub(super) struct Pull {
 struct Layer {
     blob: Descriptor,
     diff_id: Digest,
+}
+
+impl Layer {
+    /// The pull's error, with the layer's name.
+    fn failed(&self, error: BuildError) -> PullError {
+        let layer = self.blob.digest.clone();
+        match error {
+            BuildError::Store(error) => error.into(),
+            BuildError::Ingest(source) => PullError::Layer { layer, source },
+        }
+    }
 }
 
 impl Pull {
@@ -165,15 +176,11 @@ impl Pull {
         }
         match self.build(claim, layer, None, Arc::default()).await {
             Ok(()) => Ok(None),
-            Err(PullError::Layer {
-                source: IngestError::Digest { .. } | IngestError::TooShort { .. },
-                ..
-            }) => {
-                // It did not reach the disk before a power cut.
-                layout::remove_file(&path)?;
+            // It was damaged, and is gone.
+            Err(BuildError::Ingest(IngestError::Digest { .. })) => {
                 Ok(Some(self.claim(&layer.blob.digest).await?))
             }
-            Err(error) => Err(error),
+            Err(error) => Err(layer.failed(error)),
         }
     }
 
@@ -193,7 +200,8 @@ impl Pull {
                 }
                 Origin::Archive(archive, archived) => {
                     let input = archive.blob(archived, &layer.blob)?;
-                    self.build(claim, layer, Some(input), Arc::clone(&progress)).await
+                    let built = self.build(claim, layer, Some(input), Arc::clone(&progress)).await;
+                    built.map_err(|error| layer.failed(error))
                 }
             }
         };
@@ -236,7 +244,7 @@ impl Pull {
             (Some(Err(error)), Err(_)) if !matches!(error, RegistryError::Abandoned { .. }) => {
                 Err(error.into())
             }
-            (_, built) => built,
+            (_, built) => built.map_err(|error| layer.failed(error)),
         }
     }
 
@@ -247,7 +255,7 @@ impl Pull {
         layer: &Layer,
         input: Option<Box<dyn Read + Send>>,
         progress: Arc<AtomicU64>,
-    ) -> Result<(), PullError> {
+    ) -> Result<(), BuildError> {
         let (pull, layer) = (Arc::clone(self), layer.clone());
         let built = spawn_blocking(move || {
             let expected = Expected { blob: &layer.blob, diff_id: &layer.diff_id };
@@ -259,15 +267,10 @@ impl Pull {
             };
             let fetched = input.is_some();
             let input = input.map_or(BlobInput::Stored, BlobInput::Stream);
-            match pull.store.build_layer(claim, &expected, input, &control) {
-                Ok(()) => {
-                    let made = MadeLayer { diff_id: layer.diff_id, blob: layer.blob.digest, fetched };
-                    pull.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
-                    Ok(())
-                }
-                Err(BuildError::Store(error)) => Err(error.into()),
-                Err(BuildError::Ingest(source)) => Err(PullError::Layer { layer: layer.blob.digest, source }),
-            }
+            pull.store.build_layer(claim, &expected, input, &control)?;
+            let made = MadeLayer { diff_id: layer.diff_id, blob: layer.blob.digest, fetched };
+            pull.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
+            Ok(())
         });
         joined(built.await)
     }

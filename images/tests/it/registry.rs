@@ -103,6 +103,14 @@ fn s22_a_blob_that_is_not_what_the_manifest_says_is_refused() {
         ("empty", Body::Whole(Vec::new())),
         ("a page", Body::Whole(b"<html>hello</html>".to_vec())),
     ];
+    // Not the image is at fault, although it was the tar or gzip reader that stumbled first.
+    let damaged = bodies[0].1.clone();
+    let served = sample.clone();
+    let error = refusal(move |request| match is_layer(&served, request) {
+        true => Reply::body(200, damaged.clone()),
+        false => honest(&served, request),
+    });
+    assert!(chain(&error).contains("its content has digest"), "{}", chain(&error));
     for (name, body) in bodies {
         let sample = sample.clone();
         check(name, PullErrorKind::Refused, move |request| match is_layer(&sample, request) {

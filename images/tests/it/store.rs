@@ -11,6 +11,7 @@ use crate::namespace::in_own_mount_namespace;
 use crate::registry_server::RegistryServer;
 use crate::sample::{Compression, Sample, TestStore, skopeo_copy};
 
+mod damage;
 mod power_cut;
 mod processes;
 

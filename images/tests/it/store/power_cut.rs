@@ -9,7 +9,7 @@ use crate::sample::{Compression, Sample, TestStore, skopeo_copy};
 use crate::store::{pull, source};
 
 /// Makes every mark one of an earlier boot.
-fn forget_marks(root: &Path) {
+pub(super) fn forget_marks(root: &Path) {
     for directory in ["layers", "images"] {
         for object in children(&root.join(directory)) {
             fs::remove_file(object.join("durable")).unwrap();
@@ -23,7 +23,7 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Waits for the background sync, which would make good what the test damages.
-fn settled(root: &Path) {
+pub(super) fn settled(root: &Path) {
     let marks = || {
         let objects = [children(&root.join("layers")), children(&root.join("images"))].concat();
         objects.iter().all(|object| object.join("durable").exists())
