@@ -36,11 +36,16 @@ pub enum UndoStep {
     RemoveCgroup {
         /// The group's directory, in a cgroup file system.
         path: PathBuf,
+        /// Its inode, which no other group of this hierarchy has had since boot: one of the same name is
+        /// somebody else's.
+        inode: u64,
     },
-    /// Remove a control group above a container's, unless another container is below it.
+    /// Remove a control group if nothing is in it: one above a container's, which others may have come to share.
     RemoveEmptyCgroup {
         /// The group's directory, in a cgroup file system.
         path: PathBuf,
+        /// Its inode; `None` if it was about to be made.
+        inode: Option<u64>,
     },
     /// Remove a directory (or a single file) without following links or leaving its file system.
     RemoveTree {
@@ -101,7 +106,20 @@ struct Header {
 #[serde(untagged)]
 enum Line {
     Undo(UndoStep),
-    Note { note: Value },
+    Note {
+        note: Value,
+    },
+    Instead {
+        // Named so that the field must be there: any other line would pass for a `None`.
+        #[serde(deserialize_with = "Option::deserialize")]
+        instead: Option<UndoStep>,
+    },
+}
+
+/// What the undo line before it came to.
+#[derive(Serialize)]
+struct Instead<'a> {
+    instead: Option<&'a UndoStep>,
 }
 
 #[derive(Serialize)]
@@ -115,6 +133,13 @@ struct Content {
     earlier_boot: bool,
     steps: Vec<UndoStep>,
     note: Option<Value>,
+}
+
+impl Content {
+    fn amend(&mut self, step: Option<UndoStep>) {
+        self.steps.pop();
+        self.steps.extend(step);
+    }
 }
 
 /// An open journal, and the steps that it holds so far.
@@ -166,6 +191,17 @@ impl Journal {
     pub fn record(&mut self, step: &UndoStep) -> Result<(), JournalError> {
         self.append(step)?;
         self.content.steps.push(step.clone());
+        Ok(())
+    }
+
+    /// Replaces the last recorded step, once it is known what it came to; `None`: nothing was changed.
+    ///
+    /// # Errors
+    ///
+    /// The line cannot be written: the step stays as it was recorded.
+    pub fn amend(&mut self, step: Option<&UndoStep>) -> Result<(), JournalError> {
+        self.append(&Instead { instead: step })?;
+        self.content.amend(step.cloned());
         Ok(())
     }
 
@@ -237,8 +273,8 @@ impl Journal {
             {
                 Ok(())
             }
-            UndoStep::RemoveCgroup { path } => Ok(cgroup::remove(path)?),
-            UndoStep::RemoveEmptyCgroup { path } => Ok(cgroup::remove_if_empty(path)?),
+            UndoStep::RemoveCgroup { path, inode } => Ok(cgroup::remove(path, *inode)?),
+            UndoStep::RemoveEmptyCgroup { path, inode } => Ok(cgroup::remove_if_empty(path, *inode)?),
             UndoStep::RemoveTree { path } => Ok(remove_tree(path)?),
         }
     }
@@ -271,6 +307,7 @@ fn parse(text: &str, path: &Path) -> Result<Content, JournalError> {
         match serde_json::from_str(line).map_err(|source| bad(index + 2, source))? {
             Line::Undo(step) => content.steps.push(step),
             Line::Note { note } => content.note = Some(note),
+            Line::Instead { instead } => content.amend(instead),
         }
     }
     Ok(content)
@@ -331,6 +368,8 @@ mod tests {
             (header.clone(), Some(0)),
             (format!("{header}{step}\n"), Some(1)),
             (format!("{header}{step}\n{step}"), Some(1)),
+            (format!("{header}{step}\n{{\"instead\":null}}\n"), Some(0)),
+            (format!("{header}{step}\n{{\"instead\":{step}}}\n"), Some(1)),
             (format!("{header}{step}\nrm -rf /\n"), None),
             (format!("{header}{{\"undo\":\"remove-everything\"}}\n"), None),
         ];
@@ -344,7 +383,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("journal");
         // The path is no cgroup, so removing it would be refused.
-        let group = "{\"undo\":\"remove-cgroup\",\"path\":\"/\"}";
+        let group = "{\"undo\":\"remove-cgroup\",\"path\":\"/\",\"inode\":1}";
         std::fs::write(&path, format!("{{\"boot\":\"another\"}}\n{group}\n")).unwrap();
         Journal::open(&path).unwrap().undo_all().unwrap();
     }

@@ -39,7 +39,7 @@ impl Hierarchies {
     /// [`RemoveError`] for any other refusal.
     pub fn remove_if_empty(&self, path: &Path) -> Result<(), RemoveError> {
         let path = path.strip_prefix("/").unwrap_or(path);
-        self.all().iter().try_for_each(|hierarchy| remove_if_empty(&hierarchy.mount_point.join(path)))
+        self.all().iter().try_for_each(|hierarchy| remove_if_empty(&hierarchy.mount_point.join(path), None))
     }
 
     fn all(&self) -> &[Hierarchy] {

@@ -1,12 +1,13 @@
 //! The end of a group: whoever is in it is killed, then it is removed.
 //!
-//! Works on a bare path too, because a replayed journal knows nothing else. v2 has `cgroup.kill` (Linux
+//! A group is named by its path and its inode, because a replayed journal knows nothing else, and the path may have
+//! passed to somebody else since: their group is neither entered nor removed. v2 has `cgroup.kill` (Linux
 //! 5.14) and tells of changes through `cgroup.events`. v1 has the list of processes, and in the freezer's
 //! hierarchy `freezer.state`: frozen, a fork bomb cannot outrun the list.
 use super::tree::{self, DIRECTORY};
 use crate::limits::CGROUP_EMPTY;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::CString;
@@ -50,24 +51,19 @@ pub enum RemoveError {
     },
 }
 
-/// Kills everything in the group at `path` and below, then removes it. Nothing there is success.
+/// Kills everything in the group `inode` at `path` and below, then removes it. That it is gone is success, whatever
+/// is at its path now.
 ///
 /// # Errors
 ///
 /// [`RemoveError`]: the path is no control group, or processes in it do not end within ten seconds.
-pub(crate) fn remove(path: &Path) -> Result<(), RemoveError> {
+pub(crate) fn remove(path: &Path, inode: u64) -> Result<(), RemoveError> {
     let failed =
         |call| move |errno: Errno| RemoveError::Kernel { path: path.to_owned(), call, source: errno.into() };
     let deadline = Instant::now() + CGROUP_EMPTY;
-    let group = match rustix::fs::open(path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
-        Ok(group) => group,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(failed("open")(errno)),
-    };
-    if tree::version(group.as_fd()).map_err(failed("statfs"))?.is_none() {
-        return Err(RemoveError::NotACgroup { path: path.to_owned() });
-    }
     loop {
+        // Looked at each time: rmdir(2) goes by the path.
+        let Some(group) = open(path, Some(inode))? else { return Ok(()) };
         match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::BUSY | Errno::NOTEMPTY) => {}
@@ -83,12 +79,31 @@ pub(crate) fn remove(path: &Path) -> Result<(), RemoveError> {
     }
 }
 
-/// Removes a group above a container's if nothing is in it any more; another container's stays.
+/// The group at `path`, if it is there and has this inode.
+fn open(path: &Path, inode: Option<u64>) -> Result<Option<OwnedFd>, RemoveError> {
+    let failed =
+        |call| move |errno: Errno| RemoveError::Kernel { path: path.to_owned(), call, source: errno.into() };
+    let group = match rustix::fs::open(path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(group) => group,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(failed("open")(errno)),
+    };
+    if tree::version(group.as_fd()).map_err(failed("statfs"))?.is_none() {
+        return Err(RemoveError::NotACgroup { path: path.to_owned() });
+    }
+    let found = fstat(&group).map_err(failed("stat"))?.st_ino;
+    Ok(inode.is_none_or(|inode| inode == found).then_some(group))
+}
+
+/// Removes the group `inode` at `path` (any, if that is not known) if nothing is in it: what others use stays.
 ///
 /// # Errors
 ///
-/// [`RemoveError::Kernel`] for any refusal but "not empty" and "not there".
-pub(crate) fn remove_if_empty(path: &Path) -> Result<(), RemoveError> {
+/// [`RemoveError`] for any refusal but "not empty" and "not there".
+pub(crate) fn remove_if_empty(path: &Path, inode: Option<u64>) -> Result<(), RemoveError> {
+    if open(path, inode)?.is_none() {
+        return Ok(());
+    }
     match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
         Err(errno) => Err(RemoveError::Kernel { path: path.to_owned(), call: "rmdir", source: errno.into() }),
@@ -207,9 +222,12 @@ mod tests {
     #[test]
     fn a_directory_that_is_no_control_group_is_never_touched() {
         let scratch = tempfile::tempdir().unwrap();
-        let error = remove(scratch.path()).unwrap_err();
-        assert!(matches!(error, RemoveError::NotACgroup { .. }), "{error}");
+        let inode = fstat(std::fs::File::open(scratch.path()).unwrap()).unwrap().st_ino;
+        let removals = [remove(scratch.path(), inode), remove_if_empty(scratch.path(), Some(inode))];
+        for error in removals.map(Result::unwrap_err) {
+            assert!(matches!(error, RemoveError::NotACgroup { .. }), "{error}");
+        }
         assert!(scratch.path().exists());
-        remove(&scratch.path().join("absent")).unwrap();
+        remove(&scratch.path().join("absent"), inode).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use super::{DevicePolicy, Group, Setting, Version};
 use crate::journal::{Journal, JournalError, UndoStep};
 use crate::limits::SMALL_FILE_BYTES;
 use crate::sys;
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, mkdirat, open, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, open, openat, openat2};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -30,9 +30,12 @@ pub enum CgroupError {
         /// Where.
         mount_point: PathBuf,
     },
-    /// Two containers with one cgroups path would share limits, and die together.
-    #[error("use the group {}: it has processes; give each container a cgroupsPath of its own", .directory.display())]
-    InUse {
+    /// It is somebody else's, or another container's: sharing it they would share limits, and die together.
+    #[error(
+        "make the group {}: there is one of that name; give each container a cgroupsPath of its own, `delete` the \
+         container that it is of, or remove it (rmdir) if it is nobody's", .directory.display()
+    )]
+    Exists {
         /// Which.
         directory: PathBuf,
     },
@@ -113,6 +116,10 @@ pub struct OpenGroup {
 
 /// Makes a group, and the groups above it that are missing. Each is noted in the journal first.
 ///
+/// The container's own group must not exist: mkdir(2) is the claim on it. What is found there may be a stranger's,
+/// with processes in it or in groups below, and at its end everything in a container's group is killed. Even an
+/// empty one may be about to be used, or be named by the journal of a container that was not deleted.
+///
 /// # Errors
 ///
 /// [`CgroupError`]; what was made until then is in the journal.
@@ -140,22 +147,15 @@ fn walk(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupError> 
         }
         let parent = directory;
         path.push(part);
-        directory = match (open_child(parent.as_fd(), part), parts.peek()) {
-            (Ok(above), Some(_)) => above,
-            (Ok(left_behind), None) => {
-                refuse_if_in_use(left_behind.as_fd(), &path)?;
-                journal.record(&UndoStep::RemoveCgroup { path: path.clone() })?;
-                left_behind
-            }
-            (Err(Errno::NOENT), below) => {
-                // The container's own group goes with whatever is in it; one above it only when empty.
-                journal.record(&match below {
-                    None => UndoStep::RemoveCgroup { path: path.clone() },
-                    Some(_) => UndoStep::RemoveEmptyCgroup { path: path.clone() },
-                })?;
-                make_child(parent.as_fd(), part).map_err(|errno| call("mkdir", &path, errno))?
-            }
-            (Err(errno), _) => return Err(call("open", &path, errno)),
+        directory = match parts.peek() {
+            Some(_) => open_or_make(parent.as_fd(), part, &path, journal)?,
+            None => match make(parent.as_fd(), part, &path, journal)? {
+                Some((own, inode)) => {
+                    journal.amend(Some(&UndoStep::RemoveCgroup { path: path.clone(), inode }))?;
+                    own
+                }
+                None => return Err(CgroupError::Exists { directory: path }),
+            },
         };
         if group.has("cpuset") && group.version == Version::V1 {
             inherit_cpuset(parent.as_fd(), directory.as_fd(), &path)?;
@@ -164,16 +164,47 @@ fn walk(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupError> 
     Ok(OpenGroup { group: group.clone(), directory, written: None })
 }
 
-fn make_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
-    match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => open_child(parent, name),
-        Err(errno) => Err(errno),
-    }
+/// A group above the container's, which others may come to share: it goes only when nothing is in it.
+fn open_or_make(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    journal: &mut Journal,
+) -> Result<OwnedFd, CgroupError> {
+    let opened = match open_child(parent, name) {
+        Err(Errno::NOENT) => match make(parent, name, path, journal)? {
+            Some((made, inode)) => {
+                let inode = Some(inode);
+                journal.amend(Some(&UndoStep::RemoveEmptyCgroup { path: path.to_owned(), inode }))?;
+                Ok(made)
+            }
+            None => open_child(parent, name), // Somebody else was faster.
+        },
+        opened => opened,
+    };
+    opened.map_err(|errno| call("open", path, errno))
 }
 
-fn refuse_if_in_use(group: BorrowedFd<'_>, path: &Path) -> Result<(), CgroupError> {
-    let members = read(group, "cgroup.procs").map_err(|errno| call("read cgroup.procs of", path, errno))?;
-    if members.is_empty() { Ok(()) } else { Err(CgroupError::InUse { directory: path.to_owned() }) }
+/// Makes a group, and tells its inode; the caller amends the journal by it. `None` if there is one: then nothing was
+/// changed, and the journal says so.
+fn make(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    journal: &mut Journal,
+) -> Result<Option<(OwnedFd, u64)>, CgroupError> {
+    // What a crash leaves right behind mkdir(2) is empty; and if it came before, a stranger's is not.
+    journal.record(&UndoStep::RemoveEmptyCgroup { path: path.to_owned(), inode: None })?;
+    match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => {}
+        Err(errno) => {
+            journal.amend(None)?;
+            return if errno == Errno::EXIST { Ok(None) } else { Err(call("mkdir", path, errno)) };
+        }
+    }
+    let made = open_child(parent, name).map_err(|errno| call("open", path, errno))?;
+    let inode = fstat(&made).map_err(|errno| call("stat", path, errno))?.st_ino;
+    Ok(Some((made, inode)))
 }
 
 fn open_hierarchy(group: &Group) -> Result<OwnedFd, CgroupError> {

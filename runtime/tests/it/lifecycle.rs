@@ -183,6 +183,26 @@ fn delete_with_force_ends_a_container_in_whatever_state() {
 }
 
 #[test]
+fn a_start_that_names_the_group_of_another_container_or_one_above_it_fails_and_that_one_lives() {
+    let mut first = Bundle::shell("echo ready; exec sleep 1000");
+    let parent = format!("/{}", first.id);
+    first.config["linux"]["cgroupsPath"] = format!("{parent}/container").into();
+    let mut running = started(&first);
+    for path in [parent.clone(), format!("{parent}/container")] {
+        let mut second = Bundle::shell("true");
+        second.config["linux"]["cgroupsPath"] = path.as_str().into();
+        let ran = second.run();
+        assert_eq!(ran.status, 1, "{ran:?}");
+        assert!(ran.stderr.contains("there is one of that name"), "{ran:?}");
+        second.assert_nothing_left();
+        assert_eq!(status(&first), "running", "{path}");
+    }
+    ok(first.tell(&["delete", "--force", &first.id]));
+    assert_eq!(running.wait().unwrap().code(), Some(137));
+    first.assert_nothing_left();
+}
+
+#[test]
 fn hooks_run_at_their_points_with_the_state_on_standard_input() {
     let mut bundle = Bundle::shell("echo command >> /shared/order");
     std::fs::create_dir(bundle.path("shared")).unwrap();

@@ -179,24 +179,77 @@ fn start(container: &Container, words: &str) -> Child {
     child
 }
 
-#[test]
-fn a_group_with_processes_is_refused() {
-    let container = Container::create(&json!({}));
-    let mut child = start(&container, "wait");
-    let second = Container::create_below(Probe::build(), &container.parent, &json!({}));
-    let text = second.err().expect("it is in use").to_string();
-    assert!(text.contains("it has processes; give each container a cgroupsPath of its own"), "{text}");
-    child.kill().unwrap();
-    child.wait().unwrap();
+/// The refusal of a second container at the path of the first one, whose attempt is then undone.
+fn refused(first: &Container) -> String {
+    let second = Container::create_below(Probe::build(), &first.parent, &json!({}));
+    second.err().expect("there is one of that name").to_string()
 }
 
 #[test]
-fn an_empty_group_that_was_left_behind_is_used_and_removed() {
-    let first = Container::create(&json!({}));
-    let directories = first.directories();
-    let second = Container::create_below(Probe::build(), &first.parent, &json!({})).unwrap();
-    second.undo();
-    assert!(directories.iter().all(|directory| !directory.exists()), "{directories:?}");
+fn a_group_that_exists_is_refused_and_nobody_in_it_or_below_is_touched() {
+    for (filling, place, occupied) in [
+        ("nothing", "", false),
+        ("an empty group below", "below", false),
+        ("a process", "", true),
+        ("a process in a group below", "below", true),
+    ] {
+        let first = Container::create(&json!({}));
+        let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+        let places: Vec<_> = first.directories().iter().map(|group| group.join(place)).collect();
+        for group in &places {
+            std::fs::create_dir_all(group).unwrap();
+            if occupied {
+                std::fs::write(group.join("cgroup.procs"), stranger.id().to_string()).unwrap();
+            }
+        }
+        let text = refused(&first);
+        assert!(text.contains("give each container a cgroupsPath of its own"), "{filling}: {text}");
+        assert!(places.iter().all(|group| group.exists()), "{filling}");
+        assert!(stranger.try_wait().unwrap().is_none(), "{filling}: the stranger was killed");
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+}
+
+#[test]
+fn of_two_starts_with_one_group_only_one_gets_it_and_it_outlives_the_undoing_of_the_other() {
+    for _ in 0..20 {
+        let parent = PathBuf::from("/").join(Probe::build().directory().file_name().unwrap());
+        let barrier = std::sync::Barrier::new(2);
+        let start = || {
+            let probe = Probe::build();
+            barrier.wait();
+            Container::create_below(probe, &parent, &json!({}))
+        };
+        let outcomes = std::thread::scope(|scope| {
+            [scope.spawn(start), scope.spawn(start)].map(|thread| thread.join().unwrap())
+        });
+        let [winner] = <[_; 1]>::try_from(outcomes.into_iter().flatten().collect::<Vec<_>>())
+            .unwrap_or_else(|both| panic!("{} of two", both.len()));
+        assert!(winner.directories().iter().all(|group| group.exists()));
+        assert_eq!(line(&winner.run("open /dev/null")), "ok");
+    }
+}
+
+#[test]
+fn undoing_leaves_a_group_alone_that_somebody_else_has_made_at_the_path() {
+    let container = Container::create(&json!({}));
+    let directories = container.directories();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    for group in &directories {
+        std::fs::remove_dir(group).unwrap();
+        std::fs::create_dir(group).unwrap();
+        std::fs::write(group.join("cgroup.procs"), stranger.id().to_string()).unwrap();
+    }
+    container.undo();
+    let alive = stranger.try_wait().unwrap().is_none();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(alive && directories.iter().all(|group| group.exists()));
+    for group in directories {
+        std::fs::remove_dir(&group).unwrap();
+        std::fs::remove_dir(group.parent().unwrap()).unwrap();
+    }
 }
 
 #[test]
