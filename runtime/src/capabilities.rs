@@ -1,4 +1,4 @@
-//! Capabilities: the default set, and how a process gives up the others.
+//! Capabilities: what a process keeps, and how it gives up the others.
 //!
 //! Dropping happens in two halves around `setuid` (capabilities(7), "Effect of user ID changes"):
 //!
@@ -10,12 +10,12 @@
 //! Filter::install            (not here) without no_new_privs it needs CAP_SYS_ADMIN, so it comes now
 //! apply_sets                 inheritable, effective, permitted, ambient
 //! ```
+use crate::spec::{Notes, Read, object, shown};
 use crate::sys;
 use caps::errors::CapsError;
 use caps::{CapSet, CapsHashSet};
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
+use oci_spec::runtime::Capability;
 use serde_json::Value;
-use std::collections::HashSet;
 use std::io;
 
 /// What a container keeps unless its Spec says otherwise: as Docker's default.
@@ -42,15 +42,20 @@ pub const DEFAULT: [Capability; 14] = [
 /// CAP_CHECKPOINT_RESTORE, the newest capability as of Linux 6.18 (`linux/capability.h`).
 const NEWEST_KNOWN: u8 = 40;
 
-/// The five sets of one process. A set that the Spec leaves out is empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CapabilitySets {
-    bounding: CapsHashSet,
-    effective: CapsHashSet,
-    permitted: CapsHashSet,
-    inheritable: CapsHashSet,
-    ambient: CapsHashSet,
+object! {
+    /// The five sets of one process. A set that the Spec leaves out is empty.
+    CapabilitySets: Default {
+        bounding: CapabilitySet = "bounding",
+        effective: CapabilitySet = "effective",
+        permitted: CapabilitySet = "permitted",
+        inheritable: CapabilitySet = "inheritable",
+        ambient: CapabilitySet = "ambient",
+    }
 }
+
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapabilitySet(CapsHashSet);
 
 /// Which call failed, with what the kernel said.
 #[derive(Debug, thiserror::Error)]
@@ -89,72 +94,49 @@ pub enum CapabilityError {
     },
 }
 
-impl CapabilitySets {
-    /// The sets as `process.capabilities` of a Spec gives them.
-    pub fn from_spec(spec: &LinuxCapabilities) -> Self {
-        Self {
-            bounding: convert(spec.bounding().as_ref()),
-            effective: convert(spec.effective().as_ref()),
-            permitted: convert(spec.permitted().as_ref()),
-            inheritable: convert(spec.inheritable().as_ref()),
-            ambient: convert(spec.ambient().as_ref()),
+impl Read for CapabilitySet {
+    /// A name that this build does not know is not granted, which is harmless, and said.
+    fn read(value: &Value, notes: &mut Notes) -> Option<CapabilitySet> {
+        let names = Vec::<String>::read(value, notes)?;
+        let mut set = CapsHashSet::new();
+        for (index, name) in names.iter().enumerate() {
+            let upper = name.to_uppercase();
+            match format!("CAP_{}", upper.trim_start_matches("CAP_")).parse() {
+                Ok(known) => drop(set.insert(known)),
+                Err(_) => notes.at(index, |notes| {
+                    notes.warn(format!("{} is unknown here and not granted", shown(&name.as_str().into())));
+                }),
+            }
         }
+        Some(CapabilitySet(set))
+    }
+
+    fn absent() -> Option<CapabilitySet> {
+        Some(CapabilitySet::default())
     }
 }
 
 impl CapabilitySets {
     /// The bounding set, for a line of text: sorted names.
     pub fn bounding(&self) -> String {
-        names(&self.bounding)
+        names(&self.bounding.0)
     }
 
     /// The effective set, for a line of text: sorted names.
     pub fn effective(&self) -> String {
-        names(&self.effective)
+        names(&self.effective.0)
     }
-}
 
-/// Takes names that this build does not know out of a raw `process.capabilities` object, and
-/// returns them, so that the caller can warn about each.
-///
-/// A capability that is not granted is harmless, and peers ignore such names too; left in, one of
-/// them would fail the whole Spec.
-pub fn take_unknown_names(capabilities: &mut Value) -> Vec<String> {
-    let mut unknown = Vec::new();
-    let sets = capabilities.as_object_mut().into_iter().flat_map(|object| object.values_mut());
-    for names in sets.filter_map(Value::as_array_mut) {
-        names.retain(|name| {
-            // Anything but text is left for the Spec's own parser to refuse.
-            let Some(text) = name.as_str() else { return true };
-            let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
-            if !known && !unknown.iter().any(|other| other == text) {
-                unknown.push(text.to_owned());
-            }
-            known
-        });
+    /// Takes what the kernel would not grant out of the ambient set, and returns its sorted names.
+    ///
+    /// An ambient capability has to be permitted and inheritable as well (capabilities(7)). `runc spec`
+    /// writes bundles that name some without inheriting any; peers run them with fewer capabilities.
+    pub(crate) fn take_ambient_without_ground(&mut self) -> String {
+        let ground = &self.permitted.0 & &self.inheritable.0;
+        let taken = names(&(&self.ambient.0 - &ground));
+        self.ambient.0.retain(|capability| ground.contains(capability));
+        taken
     }
-    unknown
-}
-
-/// Takes what the kernel would not grant out of the ambient set of a raw `process.capabilities` object,
-/// and returns it, so that the caller can warn.
-///
-/// An ambient capability has to be permitted and inheritable as well (capabilities(7)). `runc spec`
-/// writes bundles that name some without inheriting any; peers run them with fewer capabilities, and
-/// the OCI specification wants a warning and no failure.
-pub fn take_ambient_without_ground(capabilities: &mut Value) -> Vec<String> {
-    let names = |set: &str| capabilities[set].as_array().cloned().unwrap_or_default();
-    let (permitted, inheritable) = (names("permitted"), names("inheritable"));
-    let mut taken = Vec::new();
-    if let Some(ambient) = capabilities.get_mut("ambient").and_then(Value::as_array_mut) {
-        ambient.retain(|name| {
-            let granted = permitted.contains(name) && inheritable.contains(name);
-            // Anything but text is left for the Spec's own parser to refuse.
-            taken.extend(name.as_str().filter(|_| !granted).map(str::to_owned));
-            granted || !name.is_string()
-        });
-    }
-    taken
 }
 
 /// First half: what is not in the bounding set can never come back, not even by executing a
@@ -165,7 +147,7 @@ pub fn take_ambient_without_ground(capabilities: &mut Value) -> Vec<String> {
 /// [`CapabilityError::DropBounding`] for the first capability that could not be dropped.
 pub fn drop_bounding(sets: &CapabilitySets) -> Result<(), CapabilityError> {
     for capability in caps::all() {
-        if !sets.bounding.contains(&capability) {
+        if !sets.bounding.0.contains(&capability) {
             // An older kernel does not know the newest: what is not there is not held either.
             match caps::drop(None, CapSet::Bounding, capability) {
                 Err(source) if is_held(capability) => {
@@ -214,10 +196,10 @@ pub fn apply_sets(sets: &CapabilitySets) -> Result<(), CapabilityError> {
     restore_effective()?;
     // Inheritable first: adding to it needs CAP_SETPCAP. Effective must shrink before permitted.
     // Ambient last: it must be in permitted and inheritable already.
-    apply(CapSet::Inheritable, &sets.inheritable)?;
-    apply(CapSet::Effective, &sets.effective)?;
-    apply(CapSet::Permitted, &sets.permitted)?;
-    raise_ambient(&sets.ambient)
+    apply(CapSet::Inheritable, &sets.inheritable.0)?;
+    apply(CapSet::Effective, &sets.effective.0)?;
+    apply(CapSet::Permitted, &sets.permitted.0)?;
+    raise_ambient(&sets.ambient.0)
 }
 
 /// All at once, and then those that are wanted: nearly always none.
@@ -243,58 +225,30 @@ fn names(set: &CapsHashSet) -> String {
     names.join(" ")
 }
 
-fn convert(set: Option<&Capabilities>) -> CapsHashSet {
-    let wanted: HashSet<String> = set.into_iter().flatten().map(ToString::to_string).collect();
-    caps::all()
-        .into_iter()
-        .filter(|known| wanted.contains(known.to_string().trim_start_matches("CAP_")))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     #[test]
-    fn every_capability_of_a_spec_has_its_kernel_number() {
+    fn every_capability_of_the_kernel_is_read() {
         for known in caps::all() {
-            let spec: Capability = serde_json::from_value(json!(known.to_string())).unwrap();
-            assert_eq!(convert(Some(&Capabilities::from([spec]))), CapsHashSet::from([known]), "{known}");
+            let read: CapabilitySet = crate::spec::read(&json!([known.to_string()])).unwrap();
+            assert_eq!(read.0, CapsHashSet::from([known]), "{known}");
         }
         assert_eq!(caps::all().iter().map(caps::Capability::index).max(), Some(NEWEST_KNOWN));
     }
 
     #[test]
-    fn a_set_that_the_spec_leaves_out_is_empty() {
-        let spec: LinuxCapabilities = serde_json::from_value(json!({ "bounding": ["CAP_KILL"] })).unwrap();
-        let expected = CapabilitySets {
-            bounding: CapsHashSet::from([caps::Capability::CAP_KILL]),
-            ..CapabilitySets::default()
-        };
-        assert_eq!(CapabilitySets::from_spec(&spec), expected);
-    }
-
-    #[test]
-    fn unknown_names_are_taken_out_and_reported_once() {
-        let mut raw =
-            json!({ "bounding": ["CAP_KILL", "CAP_NEW"], "effective": ["CAP_NEW", "CAP_NEWER", 7] });
-        assert_eq!(take_unknown_names(&mut raw), ["CAP_NEW", "CAP_NEWER"]);
-        assert_eq!(raw, json!({ "bounding": ["CAP_KILL"], "effective": [7] }));
-    }
-
-    #[test]
     fn an_ambient_capability_stays_only_if_it_is_permitted_and_inheritable() {
-        let mut raw = json!({
+        let mut sets: CapabilitySets = crate::spec::read(&json!({
             "permitted": ["CAP_KILL", "CAP_CHOWN"],
             "inheritable": ["CAP_KILL", "CAP_FOWNER"],
-            "ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER", 7],
-        });
-        assert_eq!(take_ambient_without_ground(&mut raw), ["CAP_CHOWN", "CAP_FOWNER"]);
-        assert_eq!(raw["ambient"], json!(["CAP_KILL", 7]));
-        for mut without in [json!({ "ambient": ["CAP_KILL"] }), json!({}), json!(7)] {
-            take_ambient_without_ground(&mut without);
-            assert!(without.get("ambient").is_none_or(|ambient| *ambient == json!([])), "{without}");
-        }
+            "ambient": ["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER"],
+        }))
+        .unwrap();
+        assert_eq!(sets.take_ambient_without_ground(), "CAP_CHOWN CAP_FOWNER");
+        assert_eq!(names(&sets.ambient.0), "CAP_KILL");
+        assert_eq!(sets.take_ambient_without_ground(), "");
     }
 }

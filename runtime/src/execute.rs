@@ -19,12 +19,11 @@ use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
-
 use crate::hooks::Stage;
 use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Exited, Failed, FailureKind, Report};
 use crate::plan::ContainerPlan;
+use crate::spec::Spec;
 use crate::state::ContainerDirectory;
 
 use host::Host;

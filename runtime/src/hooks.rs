@@ -18,13 +18,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{Hook, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::limits;
+use crate::spec::{Hook, Spec};
 use crate::sys::spawn::{self, Command};
 use crate::sys::wait::{self, Ended};
 
@@ -92,15 +92,15 @@ pub enum HookError {
 
 /// The Spec's hooks of one stage, in order.
 pub fn of(spec: &Spec, stage: Stage) -> Vec<&Hook> {
-    let Some(hooks) = spec.hooks() else { return Vec::new() };
-    let lists = match stage {
-        Stage::CreateRuntime => [hooks.prestart(), hooks.create_runtime()],
-        Stage::CreateContainer => [hooks.create_container(), &None],
-        Stage::StartContainer => [hooks.start_container(), &None],
-        Stage::PostStart => [hooks.poststart(), &None],
-        Stage::PostStop => [hooks.poststop(), &None],
+    let hooks = &spec.hooks;
+    let lists: [&[Hook]; 2] = match stage {
+        Stage::CreateRuntime => [&hooks.prestart, &hooks.create_runtime],
+        Stage::CreateContainer => [&hooks.create_container, &[]],
+        Stage::StartContainer => [&hooks.start_container, &[]],
+        Stage::PostStart => [&hooks.poststart, &[]],
+        Stage::PostStop => [&hooks.poststop, &[]],
     };
-    lists.into_iter().flatten().flatten().collect()
+    lists.into_iter().flatten().collect()
 }
 
 /// Whether the Spec has any hook of this stage.
@@ -119,9 +119,8 @@ pub fn run(spec: &Spec, stage: Stage, state: &str) -> Result<(), HookError> {
 }
 
 fn run_one(hook: &Hook, stage: Stage, state: &str) -> Result<(), HookError> {
-    let path = hook.path().clone();
-    let timeout =
-        hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    let path = hook.path.clone();
+    let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     let timeout = timeout.map_or(limits::HOOK, Duration::from_secs);
     let started =
         start(hook, state).map_err(|source| HookError::Start { stage, path: path.clone(), source })?;
@@ -134,11 +133,11 @@ fn run_one(hook: &Hook, stage: Stage, state: &str) -> Result<(), HookError> {
 }
 
 fn start(hook: &Hook, state: &str) -> io::Result<OwnedFd> {
-    let mut command = Command::new(hook.path())?;
-    if let Some(arguments) = hook.args() {
-        command.arguments(arguments)?;
+    let mut command = Command::new(&hook.path)?;
+    if !hook.args.is_empty() {
+        command.arguments(&hook.args)?;
     }
-    for entry in hook.env().iter().flatten() {
+    for entry in hook.env.iter().flatten() {
         command.env(CString::new(entry.as_str())?);
     }
     // A state is well below the 64 KiB that a pipe holds, so this cannot block on the hook.

@@ -8,6 +8,12 @@ pub const CONTAINER_ID_BYTES: usize = 255;
 /// Bytes of `config.json`. The largest that Docker writes (a full seccomp profile) is about 60 KiB.
 pub const CONFIG_BYTES: u64 = 4 << 20;
 
+/// Findings about one Spec that are told; of more only their number.
+pub const FINDINGS: usize = 32;
+
+/// Characters of one finding.
+pub const FINDING_CHARACTERS: usize = 400;
+
 /// Bytes of one file of `/proc` or of our own state directory.
 pub const SMALL_FILE_BYTES: u64 = 1 << 20;
 

@@ -23,11 +23,8 @@ mod step;
 use std::fmt;
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
-
 pub use devices::{Device, Node};
 pub use mounts::{Mount, MountKind};
-pub use namespaces::Kind;
 pub use process::{Executable, Identity, Size, Terminal};
 pub use step::{ChildStep, Step, Undo};
 
@@ -36,7 +33,7 @@ use crate::hooks::{self, Stage};
 use crate::host::HostFacts;
 use crate::id::ContainerId;
 use crate::seccomp::{self, Filter};
-use crate::spec::{Finding, join};
+use crate::spec::{Finding, Findings, Namespace, Spec, join};
 use mount_options::{Attributes, Propagation, attr};
 use namespaces::Choices;
 
@@ -72,21 +69,6 @@ pub struct PlanError {
     pub findings: Vec<Finding>,
 }
 
-/// Findings so far.
-#[derive(Default)]
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Finding { pointer: pointer.into(), message: message.into() });
-    }
-}
-
-/// An absent list is an empty one.
-fn list<T>(list: Option<&Vec<T>>) -> &[T] {
-    list.map(Vec::as_slice).unwrap_or_default()
-}
-
 /// Turns `spec` into steps.
 ///
 /// # Errors
@@ -94,8 +76,8 @@ fn list<T>(list: Option<&Vec<T>>) -> &[T] {
 /// Every finding at once.
 pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<ContainerPlan, PlanError> {
     let mut findings = Findings::default();
-    if !spec.version().starts_with("1.") {
-        findings.add("/ociVersion", format!("{:?} is not a version 1 of the specification", spec.version()));
+    if !spec.version.starts_with("1.") {
+        findings.add("/ociVersion", format!("{:?} is not a version 1 of the specification", spec.version));
     }
     let choices = namespaces::choose(spec, &mut findings);
     let mounts = mounts::mounts(spec, &mut findings);
@@ -114,7 +96,7 @@ pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<Containe
     child.extend(process.iter().flat_map(|process| process::steps(spec, process, filter.as_ref())));
     let mut host = cgroup_steps(&cgroups);
     host.extend(host_steps(&choices, &mounts, root_path, spec));
-    match findings.0 {
+    match findings.into_list() {
         findings if findings.is_empty() => Ok(ContainerPlan { host, child, filter, cgroups }),
         findings => Err(PlanError { findings }),
     }
@@ -129,11 +111,8 @@ fn cgroups(id: &ContainerId, spec: &Spec, facts: &HostFacts, findings: &mut Find
             .add("/linux/resources", "this host has no cgroup file system: mount cgroup2 on /sys/fs/cgroup");
         return none;
     };
-    let linux = spec.linux().as_ref();
-    let path =
-        linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
-    let path = path.unwrap_or_else(|| PathBuf::from(id.as_str()));
-    match cgroup::plan(hierarchies, &path, linux.and_then(|linux| linux.resources().as_ref())) {
+    let path = spec.linux.cgroups_path.clone().unwrap_or_else(|| PathBuf::from(id.as_str()));
+    match cgroup::plan(hierarchies, &path, &spec.linux.resources) {
         Ok(plan) => plan,
         Err(errors) => {
             for error in errors {
@@ -173,10 +152,8 @@ fn host_steps(choices: &Choices, mounts: &mounts::Mounts, root: PathBuf, spec: &
         depth: source.depth,
     }));
     steps.push(Step::Fork { namespaces: choices.for_fork() });
-    if choices.is_new(Kind::User) {
-        let linux = spec.linux().as_ref();
-        let users = list(linux.and_then(|linux| linux.uid_mappings().as_ref())).to_vec();
-        let groups = list(linux.and_then(|linux| linux.gid_mappings().as_ref())).to_vec();
+    if choices.is_new(Namespace::User) {
+        let (users, groups) = (spec.linux.uid_mappings.clone(), spec.linux.gid_mappings.clone());
         steps.push(Step::MapUsers { users, groups });
     }
     if hooks::has(spec, Stage::CreateRuntime) {
@@ -191,35 +168,26 @@ fn opening_steps(spec: &Spec, choices: &Choices) -> Vec<ChildStep> {
     steps.extend(
         choices
             .joined()
-            .filter(|(kind, _)| *kind != Kind::Pid)
+            .filter(|(kind, _)| *kind != Namespace::Pid)
             .map(|(kind, _)| ChildStep::JoinNamespace { kind }),
     );
-    if choices.is_new(Kind::User) {
+    if choices.is_new(Namespace::User) {
         steps.push(ChildStep::BecomeRoot);
     }
-    if choices.is_new(Kind::Cgroup) {
+    if choices.is_new(Namespace::Cgroup) {
         // After the groups were joined: where the process is becomes the root of its view.
         steps.push(ChildStep::UnshareCgroups);
     }
     steps.extend([ChildStep::NewKeyring, ChildStep::PrivateMounts, ChildStep::OpenProc]);
-    let process = spec.process().as_ref();
-    steps.extend(
-        process.and_then(|process| process.oom_score_adj()).map(|adjust| ChildStep::OomScore { adjust }),
-    );
-    if choices.is_new(Kind::Network) {
+    let adjust = spec.process.as_ref().and_then(|process| process.oom_score_adj);
+    steps.extend(adjust.map(|adjust| ChildStep::OomScore { adjust }));
+    if choices.is_new(Namespace::Network) {
         steps.push(ChildStep::LoopbackUp);
     }
-    let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    steps.extend(named(spec.hostname()).map(|name| ChildStep::Hostname { name }));
-    steps.extend(named(spec.domainname()).map(|name| ChildStep::Domainname { name }));
-    let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
-    let mut sysctls: Vec<_> = sysctls.into_iter().flatten().collect();
-    sysctls.sort(); // A map has no order, and a plan reads the same each time.
-    steps.extend(
-        sysctls
-            .into_iter()
-            .map(|(name, value)| ChildStep::Sysctl { name: name.clone(), value: value.clone() }),
-    );
+    steps.extend(spec.hostname.clone().map(|name| ChildStep::Hostname { name }));
+    steps.extend(spec.domainname.clone().map(|name| ChildStep::Domainname { name }));
+    let sysctls = spec.linux.sysctl.clone().into_iter();
+    steps.extend(sysctls.map(|(name, value)| ChildStep::Sysctl { name, value }));
     steps.push(ChildStep::AttachRoot);
     steps
 }
@@ -235,24 +203,19 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
         steps.push(ChildStep::Hooks { stage: Stage::CreateContainer });
     }
     steps.push(ChildStep::PivotRoot);
-    let linux = spec.linux().as_ref();
-    let paths = |paths: Option<&Vec<String>>| list(paths).iter().map(PathBuf::from).collect::<Vec<_>>();
-    let read_only = paths(linux.and_then(|linux| linux.readonly_paths().as_ref()));
-    let masked = paths(linux.and_then(|linux| linux.masked_paths().as_ref()));
-    for (pointer, listed) in [("/linux/readonlyPaths", &read_only), ("/linux/maskedPaths", &masked)] {
+    let (read_only, masked) = (&spec.linux.readonly_paths, &spec.linux.masked_paths);
+    for (pointer, listed) in [("/linux/readonlyPaths", read_only), ("/linux/maskedPaths", masked)] {
         for (index, path) in listed.iter().enumerate().filter(|(_, path)| !path.is_absolute()) {
             findings.add(format!("{pointer}/{index}"), format!("{path:?} is not absolute"));
         }
     }
-    steps.extend(read_only.into_iter().map(|path| ChildStep::ReadOnlyPath { path }));
-    steps.extend(masked.into_iter().map(|path| ChildStep::Mask { path }));
-    if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
+    steps.extend(read_only.iter().cloned().map(|path| ChildStep::ReadOnlyPath { path }));
+    steps.extend(masked.iter().cloned().map(|path| ChildStep::Mask { path }));
+    if spec.root.as_ref().is_some_and(|root| root.readonly) {
         let attributes = Attributes { set: attr::RDONLY, clear: 0 };
         steps.push(ChildStep::RootAttributes { attributes });
     }
-    if let Some(text) =
-        linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|text| !text.is_empty())
-    {
+    if let Some(text) = &spec.linux.rootfs_propagation {
         match Propagation::parse(text) {
             Some((propagation, depth)) => steps.push(ChildStep::RootPropagation { propagation, depth }),
             None => {
@@ -264,8 +227,7 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
 }
 
 fn filter(spec: &Spec, findings: &mut Findings) -> Option<Filter> {
-    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref())?;
-    match seccomp::compile(profile) {
+    match seccomp::compile(spec.linux.seccomp.as_ref()?) {
         Ok(filter) => Some(filter),
         Err(error) => {
             findings.add("/linux/seccomp", error.to_string());

@@ -1,5 +1,5 @@
 //! Resource limits of the container's first process: `process.rlimits` of the Spec.
-use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
+use crate::spec::PosixLimit;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::io;
@@ -7,21 +7,34 @@ use std::io;
 /// `RLIM_INFINITY` of getrlimit(2): no limit.
 const INFINITY: u64 = u64::MAX;
 
+/// As Specs spell them.
+pub(crate) const NAMES: [(&str, Resource); 16] = [
+    ("RLIMIT_AS", Resource::As),
+    ("RLIMIT_CORE", Resource::Core),
+    ("RLIMIT_CPU", Resource::Cpu),
+    ("RLIMIT_DATA", Resource::Data),
+    ("RLIMIT_FSIZE", Resource::Fsize),
+    ("RLIMIT_LOCKS", Resource::Locks),
+    ("RLIMIT_MEMLOCK", Resource::Memlock),
+    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
+    ("RLIMIT_NICE", Resource::Nice),
+    ("RLIMIT_NOFILE", Resource::Nofile),
+    ("RLIMIT_NPROC", Resource::Nproc),
+    ("RLIMIT_RSS", Resource::Rss),
+    ("RLIMIT_RTPRIO", Resource::Rtprio),
+    ("RLIMIT_RTTIME", Resource::Rttime),
+    ("RLIMIT_SIGPENDING", Resource::Sigpending),
+    ("RLIMIT_STACK", Resource::Stack),
+];
+
+/// As a Spec spells it.
+pub(crate) fn name(resource: Resource) -> &'static str {
+    NAMES.iter().find(|(_, named)| *named == resource).map_or("a limit", |(name, _)| name)
+}
+
 /// Why a limit could not be set.
 #[derive(Debug, thiserror::Error)]
 pub enum RlimitError {
-    /// The kernel would answer EINVAL.
-    #[error(
-        "set {name}: its soft value {soft} is above its hard value {hard}; swap them or lower the soft one"
-    )]
-    SoftAboveHard {
-        /// As the Spec spells it, `RLIMIT_NOFILE`.
-        name: PosixRlimitType,
-        /// Wanted, in the limit's own unit.
-        soft: Value,
-        /// Wanted, in the limit's own unit.
-        hard: Value,
-    },
     /// The hard value is above the caller's own.
     #[error(
         "set {name} to soft {soft}, hard {hard}: the runtime's own hard value is {own}, and it lacks CAP_SYS_RESOURCE to \
@@ -29,7 +42,7 @@ pub enum RlimitError {
     )]
     AboveOwn {
         /// As the Spec spells it.
-        name: PosixRlimitType,
+        name: &'static str,
         /// Wanted.
         soft: Value,
         /// Wanted.
@@ -41,7 +54,7 @@ pub enum RlimitError {
     #[error("set {name} to soft {soft}, hard {hard}")]
     Refused {
         /// As the Spec spells it.
-        name: PosixRlimitType,
+        name: &'static str,
         /// Wanted.
         soft: Value,
         /// Wanted.
@@ -69,15 +82,12 @@ impl fmt::Display for Value {
 /// # Errors
 ///
 /// [`RlimitError`] names the limit and its values.
-pub fn apply(limit: &PosixRlimit) -> Result<(), RlimitError> {
-    let (name, soft, hard) = (limit.typ(), Value(limit.soft()), Value(limit.hard()));
-    if soft.0 > hard.0 {
-        return Err(RlimitError::SoftAboveHard { name, soft, hard });
-    }
-    let resource = resource(name);
-    setrlimit(resource, Rlimit { current: known(soft), maximum: known(hard) }).map_err(|errno| match errno {
+pub fn apply(limit: &PosixLimit) -> Result<(), RlimitError> {
+    let (name, soft, hard) = (name(limit.resource), Value(limit.soft), Value(limit.hard));
+    let wanted = Rlimit { current: known(soft), maximum: known(hard) };
+    setrlimit(limit.resource, wanted).map_err(|errno| match errno {
         rustix::io::Errno::PERM => {
-            let own = Value(getrlimit(resource).maximum.unwrap_or(INFINITY));
+            let own = Value(getrlimit(limit.resource).maximum.unwrap_or(INFINITY));
             RlimitError::AboveOwn { name, soft, hard, own }
         }
         other => RlimitError::Refused { name, soft, hard, source: other.into() },
@@ -86,25 +96,4 @@ pub fn apply(limit: &PosixRlimit) -> Result<(), RlimitError> {
 
 fn known(value: Value) -> Option<u64> {
     (value.0 != INFINITY).then_some(value.0)
-}
-
-fn resource(name: PosixRlimitType) -> Resource {
-    match name {
-        PosixRlimitType::RlimitCpu => Resource::Cpu,
-        PosixRlimitType::RlimitFsize => Resource::Fsize,
-        PosixRlimitType::RlimitData => Resource::Data,
-        PosixRlimitType::RlimitStack => Resource::Stack,
-        PosixRlimitType::RlimitCore => Resource::Core,
-        PosixRlimitType::RlimitRss => Resource::Rss,
-        PosixRlimitType::RlimitNproc => Resource::Nproc,
-        PosixRlimitType::RlimitNofile => Resource::Nofile,
-        PosixRlimitType::RlimitMemlock => Resource::Memlock,
-        PosixRlimitType::RlimitAs => Resource::As,
-        PosixRlimitType::RlimitLocks => Resource::Locks,
-        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
-        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
-        PosixRlimitType::RlimitNice => Resource::Nice,
-        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
-        PosixRlimitType::RlimitRttime => Resource::Rttime,
-    }
 }

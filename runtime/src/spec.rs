@@ -1,29 +1,85 @@
-//! Loads `config.json` and refuses, by name, what this runtime cannot honour.
+//! Reads `config.json`, and says what becomes of everything in it.
 //!
-//! `oci-spec` forgets fields that it does not know, and a field that is forgotten may be the one that was
-//! to isolate. So the raw JSON is walked against the table in [`schema`] first. An unknown property at the
-//! top is a warning, because the OCI runtime specification (config.md, "Extensibility") forbids an error;
-//! inside `process`, `linux`, `mounts`, `root` and `hooks` it is an error, because there it changes what
-//! the container may do. All findings come at once.
+//! Each type below is an object of the OCI runtime specification 1.3 and lists its properties:
+//!
+//! | what stands there | what becomes of it |
+//! |---|---|
+//! | a property that is carried out | it is a field |
+//! | a known one that is not | refused by name with what to do instead, unless it asks for nothing: null, empty, false, 0, -1 |
+//! | one of another platform | passed over |
+//! | an unknown one, anywhere | a warning: config.md, "Extensibility", forbids an error |
+//! | an unknown value: a member of an enumeration, an option, a path's or namespace's kind | refused by name |
+//! | an unknown capability | a warning: config.md, "Linux Process", forbids an error |
+//! | an unknown system call in a filter | passed over: a profile is written for many kernels |
+//! | a value missing, of a wrong type, or out of range | refused by name |
+//!
+//! All findings come at once. What depends on several values is looked at by [`crate::plan`].
 
-mod schema;
+mod linux;
+mod process;
+mod read;
+mod resources;
+mod seccomp;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::capabilities;
-use crate::limits::CONFIG_BYTES;
+use crate::limits::{CONFIG_BYTES, FINDING_CHARACTERS, FINDINGS};
+
+pub use linux::{DeviceEntry, DeviceType, IdMapping, Linux, MountEntry, Namespace, NamespaceEntry, Root};
+pub use process::{ConsoleSize, Hook, Hooks, PosixLimit, Process, User};
+pub use read::{Notes, Read, read};
+pub(crate) use read::{Others, object, shown};
+pub use resources::{
+    BlockIo, Cpu, DeviceRule, HugePageLimit, InterfacePriority, Memory, NetworkClass, Pids, RdmaLimits,
+    Resources, ThrottleDevice, WeightDevice,
+};
+pub use seccomp::{Action, Architecture, Condition, FilterFlag, Operator, Seccomp, SyscallRule};
+
+object! {
+    /// The whole of `config.json`.
+    #[derive(Default)]
+    Spec {
+        version: String = "ociVersion",
+        root: Option<Root> = "root",
+        mounts: Vec<MountEntry> = "mounts",
+        process: Option<Process> = "process",
+        hostname: Option<String> = "hostname",
+        domainname: Option<String> = "domainname",
+        hooks: Hooks = "hooks",
+        annotations: BTreeMap<String, String> = "annotations",
+        linux: Linux = "linux",
+    } elsewhere { "solaris", "windows", "freebsd", "vm", "zos" }
+}
+
+/// The number of a user or group. The kernel takes 2³² - 1 for "leave it as it is", and numbers from 2³¹ on
+/// are negative to many programs: neither is anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id(pub u32);
+
+impl Id {
+    /// The largest.
+    pub const MAX: u32 = i32::MAX.cast_unsigned();
+}
+
+impl Read for Id {
+    fn read(value: &Value, notes: &mut Notes) -> Option<Id> {
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        number.filter(|number| *number <= Id::MAX).map(Id).or_else(|| {
+            notes.refuse(format!("{} is no user or group: they go from 0 to {}", shown(value), Id::MAX))
+        })
+    }
+}
 
 /// One thing wrong with a Spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// JSON pointer of the field, `/linux/seccomp/flags/0`.
+    /// JSON pointer of the property, `/linux/seccomp/flags/0`.
     pub pointer: String,
     /// What is wrong with it, and what to do.
     pub message: String,
@@ -32,6 +88,35 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: {}", self.pointer, self.message)
+    }
+}
+
+/// Findings so far. Of more than [`FINDINGS`] only the number is kept.
+#[derive(Default)]
+pub(crate) struct Findings {
+    list: Vec<Finding>,
+    more: usize,
+}
+
+impl Findings {
+    pub(crate) fn add(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+        if self.list.len() == FINDINGS {
+            self.more += 1;
+            return;
+        }
+        let (pointer, mut message): (String, String) = (pointer.into(), message.into());
+        if let Some((end, _)) = message.char_indices().nth(FINDING_CHARACTERS) {
+            message.truncate(end);
+            message.push('…');
+        }
+        self.list.push(Finding { pointer, message });
+    }
+
+    pub(crate) fn into_list(mut self) -> Vec<Finding> {
+        if self.more > 0 {
+            self.list.push(Finding { pointer: "/".into(), message: format!("and {} more", self.more) });
+        }
+        self.list
     }
 }
 
@@ -45,7 +130,7 @@ pub(crate) fn join(findings: &[Finding]) -> String {
 pub struct Loaded {
     /// The Spec.
     pub spec: Spec,
-    /// Unknown top-level properties and unknown capabilities: ignored, as the specification wants.
+    /// Unknown properties and capabilities.
     pub warnings: Vec<Finding>,
 }
 
@@ -100,132 +185,31 @@ pub fn load(bundle: &Path) -> Result<Loaded, LoadError> {
     }
     let value: Value =
         serde_json::from_slice(&text).map_err(|source| LoadError::Json { path: path.clone(), source })?;
-    parse(value).map_err(|findings| LoadError::Refused { path, findings })
+    parse(&value).map_err(|findings| LoadError::Refused { path, findings })
 }
 
 /// Reads a Spec from JSON.
 ///
 /// # Errors
 ///
-/// Every unknown or unsupported field, and the first value of a wrong type.
-pub fn parse(mut value: Value) -> Result<Loaded, Vec<Finding>> {
-    let mut walk = schema::walk(&value);
-    if let Some(sets) = value.pointer_mut("/process/capabilities") {
-        for name in capabilities::take_unknown_names(sets) {
-            let message = format!("{name} is unknown here and not granted");
-            walk.warnings.push(Finding { pointer: "/process/capabilities".into(), message });
-        }
-        let taken = capabilities::take_ambient_without_ground(sets).join(", ");
+/// Everything in it that is refused.
+pub fn parse(value: &Value) -> Result<Loaded, Vec<Finding>> {
+    let mut notes = Notes::default();
+    let mut spec = Spec::read(value, &mut notes);
+    if let Some(process) = spec.as_mut().and_then(|spec| spec.process.as_mut()) {
+        let taken = process.capabilities.take_ambient_without_ground();
         if !taken.is_empty() {
             let message = format!("{taken}: not granted, as what is not permitted and inheritable cannot be");
-            walk.warnings.push(Finding { pointer: "/process/capabilities/ambient".into(), message });
+            notes.ignored.add("/process/capabilities/ambient", message);
         }
     }
-    if let Ok(spec) = Spec::deserialize(&value) {
-        return if walk.errors.is_empty() {
-            Ok(Loaded { spec, warnings: walk.warnings })
-        } else {
-            Err(walk.errors)
-        };
-    }
-    // Once more, and slower, to say where the mistake is.
-    match serde_path_to_error::deserialize::<_, Spec>(value) {
-        Ok(_) => Err(walk.errors),
-        Err(error) => {
-            let pointer = pointer_of(error.path());
-            walk.errors.push(Finding { pointer, message: error.into_inner().to_string() });
-            Err(walk.errors)
+    match (spec, notes.refused.into_list()) {
+        (Some(spec), refused) if refused.is_empty() => {
+            Ok(Loaded { spec, warnings: notes.ignored.into_list() })
         }
+        (_, refused) => Err(refused),
     }
-}
-
-fn pointer_of(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut pointer = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => pointer.push_str(&format!("/{key}")),
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    pointer
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn minimal(extra: Value) -> Value {
-        let mut spec = json!({
-            "ociVersion": "1.0.2",
-            "root": {"path": "rootfs"},
-            "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/"},
-            "linux": {},
-        });
-        for (key, value) in extra.as_object().unwrap() {
-            merge(&mut spec[key], value);
-        }
-        spec
-    }
-
-    fn merge(into: &mut Value, from: &Value) {
-        match (into, from) {
-            (Value::Object(into), Value::Object(from)) => {
-                for (key, value) in from {
-                    merge(into.entry(key).or_insert(Value::Null), value);
-                }
-            }
-            (into, from) => *into = from.clone(),
-        }
-    }
-
-    fn check(extra: Value, pointers: &[&str]) {
-        let found = parse(minimal(extra.clone())).err().unwrap_or_default();
-        let found: Vec<&str> = found.iter().map(|finding| finding.pointer.as_str()).collect();
-        assert_eq!(found, pointers, "{extra}");
-    }
-
-    #[test]
-    fn a_field_that_could_isolate_and_is_not_known_is_refused_by_name() {
-        check(json!({}), &[]);
-        check(json!({"linux": {"readonlyPath": ["/proc/sys"]}}), &["/linux/readonlyPath"]);
-        check(json!({"process": {"noNewPrivilege": true}}), &["/process/noNewPrivilege"]);
-        check(json!({"mounts": [{"destination": "/x", "optoins": ["ro"]}]}), &["/mounts/0/optoins"]);
-        check(
-            json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "x": 1}}}),
-            &["/linux/seccomp/x"],
-        );
-        check(json!({"root": {"path": "r", "readOnly": true}}), &["/root/readOnly"]);
-    }
-
-    #[test]
-    fn a_list_does_not_pass_for_an_object() {
-        check(json!({"linux": []}), &["/linux"]);
-        check(json!({"root": ["/", false]}), &["/root"]);
-        check(json!({"mounts": [["/x"]]}), &["/mounts/0"]);
-        assert!(parse(json!([])).is_err());
-    }
-
-    #[test]
-    fn all_findings_come_at_once() {
-        let spec = json!({"linux": {"a": 1, "intelRdt": {"closID": "x"}}, "process": {"b": 1, "cwd": 5}});
-        check(spec, &["/process/b", "/linux/a", "/linux/intelRdt", "/process/cwd"]);
-    }
-
-    #[test]
-    fn a_known_field_that_is_not_there_yet_is_refused_unless_it_is_empty() {
-        check(json!({"process": {"selinuxLabel": "system_u:x"}}), &["/process/selinuxLabel"]);
-        check(json!({"process": {"selinuxLabel": ""}, "linux": {"intelRdt": null, "netDevices": {}}}), &[]);
-    }
-
-    #[test]
-    fn an_unknown_property_at_the_top_and_an_unknown_capability_are_warnings() {
-        let mut spec = minimal(json!({"process": {"capabilities": {"bounding": ["CAP_KILL", "CAP_FLY"]}}}));
-        spec["unknown"] = json!("property");
-        let loaded = parse(spec).unwrap();
-        let pointers: Vec<_> = loaded.warnings.iter().map(|warning| warning.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/unknown", "/process/capabilities"]);
-    }
-}
+mod tests;

@@ -17,7 +17,6 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -26,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ContainerId, ContainerIdError};
 use crate::journal::{Journal, JournalError, UndoError, remove_tree};
 use crate::limits::SMALL_FILE_BYTES;
+use crate::spec::Spec;
 
 /// The version of the OCI runtime specification that `state` answers by.
 pub const OCI_VERSION: &str = "1.2.0";
@@ -320,7 +320,7 @@ impl State {
             pidfd_inode: fstat(pidfd)?.st_ino,
             bundle: bundle.to_owned(),
             created: since_1970.map_or(0, |duration| duration.as_secs()),
-            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            annotations: spec.annotations.clone(),
         })
     }
 

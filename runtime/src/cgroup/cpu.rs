@@ -1,7 +1,7 @@
 //! CPU time and CPU sets.
 use super::Version;
 use super::setting::{Setting, SettingError};
-use oci_spec::runtime::LinuxCpu;
+use crate::spec::Cpu;
 
 /// The period that the kernel starts with, in microseconds (`default_cfs_period`).
 const DEFAULT_PERIOD: u64 = 100_000;
@@ -11,58 +11,58 @@ const DEFAULT_PERIOD: u64 = 100_000;
 /// # Errors
 ///
 /// [`SettingError::NotInThisVersion`] for real-time limits on v2.
-pub(super) fn settings(version: Version, cpu: &LinuxCpu) -> Result<Vec<Setting>, SettingError> {
+pub(super) fn settings(version: Version, cpu: &Cpu) -> Result<Vec<Setting>, SettingError> {
     let time = match version {
         Version::V1 => v1(cpu),
         Version::V2 => v2(cpu)?,
     };
     let sets =
-        [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())].into_iter().filter_map(|(file, list)| {
-            let list = list.as_deref().filter(|list| !list.is_empty())?;
+        [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)].into_iter().filter_map(|(file, list)| {
+            let list = list.as_deref()?;
             Some(Setting::new(file, list))
         });
     Ok(time.into_iter().chain(sets).collect())
 }
 
-fn v1(cpu: &LinuxCpu) -> Vec<Setting> {
+fn v1(cpu: &Cpu) -> Vec<Setting> {
     let unsigned =
         |file: &str, value: Option<u64>| Some(Setting::new(file, value.filter(|&value| value != 0)?));
     let signed =
         |file: &str, value: Option<i64>| Some(Setting::new(file, value.filter(|&value| value != 0)?));
     [
-        unsigned("cpu.shares", cpu.shares()),
+        unsigned("cpu.shares", cpu.shares),
         // Periods before what is granted in each: the kernel compares the two.
-        unsigned("cpu.cfs_period_us", cpu.period()),
-        signed("cpu.cfs_quota_us", cpu.quota()),
-        unsigned("cpu.cfs_burst_us", cpu.burst()),
-        unsigned("cpu.rt_period_us", cpu.realtime_period()),
-        signed("cpu.rt_runtime_us", cpu.realtime_runtime()),
-        cpu.idle().map(|idle| Setting::new("cpu.idle", idle)),
+        unsigned("cpu.cfs_period_us", cpu.period),
+        signed("cpu.cfs_quota_us", cpu.quota),
+        unsigned("cpu.cfs_burst_us", cpu.burst),
+        unsigned("cpu.rt_period_us", cpu.realtime_period),
+        signed("cpu.rt_runtime_us", cpu.realtime_runtime),
+        cpu.idle.map(|idle| Setting::new("cpu.idle", idle)),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-fn v2(cpu: &LinuxCpu) -> Result<Vec<Setting>, SettingError> {
+fn v2(cpu: &Cpu) -> Result<Vec<Setting>, SettingError> {
     let real_time = [
-        ("/cpu/realtimeRuntime", cpu.realtime_runtime().is_some_and(|value| value != 0)),
-        ("/cpu/realtimePeriod", cpu.realtime_period().is_some_and(|value| value != 0)),
+        ("/cpu/realtimeRuntime", cpu.realtime_runtime.is_some_and(|value| value != 0)),
+        ("/cpu/realtimePeriod", cpu.realtime_period.is_some_and(|value| value != 0)),
     ];
     if let Some((at, _)) = real_time.into_iter().find(|&(_, wanted)| wanted) {
         return Err(SettingError::NotInThisVersion { at, version: Version::V2 });
     }
-    let (quota, period) = (cpu.quota().unwrap_or(0), cpu.period().unwrap_or(0));
+    let (quota, period) = (cpu.quota.unwrap_or(0), cpu.period.unwrap_or(0));
     let bandwidth = (quota != 0 || period != 0).then(|| {
         let quota = if quota > 0 { quota.to_string() } else { "max".to_owned() };
         let period = if period == 0 { DEFAULT_PERIOD } else { period };
         Setting::new("cpu.max", format_args!("{quota} {period}"))
     });
     Ok([
-        cpu.shares().filter(|&shares| shares != 0).map(|shares| Setting::new("cpu.weight", weight(shares))),
+        cpu.shares.filter(|&shares| shares != 0).map(|shares| Setting::new("cpu.weight", weight(shares))),
         bandwidth,
-        cpu.burst().filter(|&burst| burst != 0).map(|burst| Setting::new("cpu.max.burst", burst)),
-        cpu.idle().map(|idle| Setting::new("cpu.idle", idle)),
+        cpu.burst.filter(|&burst| burst != 0).map(|burst| Setting::new("cpu.max.burst", burst)),
+        cpu.idle.map(|idle| Setting::new("cpu.idle", idle)),
     ]
     .into_iter()
     .flatten()
@@ -82,7 +82,7 @@ mod tests {
 
     fn check(version: Version, raw: Value, expected: &[(&str, &str)]) {
         let expected: Vec<_> = expected.iter().map(|(file, value)| Setting::new(*file, value)).collect();
-        assert_eq!(settings(version, &serde_json::from_value(raw.clone()).unwrap()), Ok(expected), "{raw}");
+        assert_eq!(settings(version, &crate::spec::read(&raw).unwrap()), Ok(expected), "{raw}");
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn real_time_limits_are_refused_in_v2() {
-        let cpu = serde_json::from_value(json!({ "realtimeRuntime": 100 })).unwrap();
+        let cpu = crate::spec::read(&json!({ "realtimeRuntime": 100 })).unwrap();
         let refused = SettingError::NotInThisVersion { at: "/cpu/realtimeRuntime", version: Version::V2 };
         assert_eq!(settings(Version::V2, &cpu), Err(refused));
         assert_eq!(settings(Version::V1, &cpu), Ok(vec![Setting::new("cpu.rt_runtime_us", 100)]));

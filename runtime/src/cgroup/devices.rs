@@ -7,7 +7,7 @@
 mod program;
 
 use super::setting::Setting;
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use crate::spec::{DeviceRule, DeviceType};
 use std::fmt;
 
 /// Added after the rules of the Spec, as runc does: making any node, and using the harmless ones.
@@ -101,7 +101,7 @@ impl DevicePolicy {
     /// # Errors
     ///
     /// [`DeviceError`] names the rule.
-    pub fn from_spec(rules: &[LinuxDeviceCgroup]) -> Result<Self, DeviceError> {
+    pub fn from_spec(rules: &[DeviceRule]) -> Result<Self, DeviceError> {
         let mut policy = Self { allows: false, exceptions: Vec::new() };
         for (index, rule) in rules.iter().enumerate() {
             policy.add(index, rule)?;
@@ -113,29 +113,29 @@ impl DevicePolicy {
         Ok(policy)
     }
 
-    fn add(&mut self, index: usize, rule: &LinuxDeviceCgroup) -> Result<(), DeviceError> {
-        let access = access(index, rule.access().as_deref().unwrap_or_default())?;
-        let (major, minor) = (number(index, rule.major())?, number(index, rule.minor())?);
-        let kinds: &[Kind] = match rule.typ() {
-            None | Some(LinuxDeviceType::A) => &[Kind::Character, Kind::Block],
-            Some(LinuxDeviceType::C | LinuxDeviceType::U) => &[Kind::Character],
-            Some(LinuxDeviceType::B) => &[Kind::Block],
-            Some(_) => return Err(DeviceError::Type { index }),
+    fn add(&mut self, index: usize, rule: &DeviceRule) -> Result<(), DeviceError> {
+        let access = access(index, rule.access.as_deref().unwrap_or_default())?;
+        let (major, minor) = (number(index, rule.major)?, number(index, rule.minor)?);
+        let kinds: &[Kind] = match rule.kind {
+            None | Some(DeviceType::All) => &[Kind::Character, Kind::Block],
+            Some(DeviceType::Character) => &[Kind::Character],
+            Some(DeviceType::Block) => &[Kind::Block],
+            Some(DeviceType::Fifo) => return Err(DeviceError::Type { index }),
         };
         if kinds.len() == 2 && (major, minor, access) == (None, None, Access::ALL) {
-            *self = Self { allows: rule.allow(), exceptions: Vec::new() };
+            *self = Self { allows: rule.allow, exceptions: Vec::new() };
             return Ok(());
         }
         for &kind in kinds {
             let exception = Exception { kind, major, minor, access };
-            if rule.allow() == self.allows {
+            if rule.allow == self.allows {
                 // It takes exceptions back: possible only for those that it covers whole.
                 let cut = |earlier: &&Exception| earlier.overlaps(&exception) && !exception.covers(earlier);
                 if let Some(earlier) = self.exceptions.iter().find(cut) {
                     return Err(DeviceError::PartOfEarlier { index, earlier: earlier.to_string() });
                 }
             }
-            self.note(exception, rule.allow());
+            self.note(exception, rule.allow);
         }
         Ok(())
     }
@@ -232,7 +232,7 @@ mod tests {
     type Request = (&'static str, u32, u32, &'static str);
 
     fn policy(rules: &Value) -> Result<DevicePolicy, DeviceError> {
-        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_value(rules.clone()).unwrap();
+        let rules: Vec<DeviceRule> = crate::spec::read(rules).unwrap();
         DevicePolicy::from_spec(&rules)
     }
 

@@ -1,37 +1,31 @@
 //! Block device weights and rates.
 use super::Version;
 use super::setting::{Setting, SettingError};
-use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
+use crate::spec::{BlockIo, ThrottleDevice};
 
 /// The files for `linux.resources.blockIO`. Rates are per second: bytes, or operations.
 ///
 /// # Errors
 ///
-/// [`SettingError`] for a weight out of range, and for leaf weights, which went with the CFQ scheduler
-/// in Linux 5.0.
-pub(super) fn settings(version: Version, io: &LinuxBlockIo) -> Result<Vec<Setting>, SettingError> {
-    let weights = io.weight_device().iter().flatten();
-    let has_leaf = io.leaf_weight().is_some() || weights.clone().any(|device| device.leaf_weight().is_some());
-    if has_leaf {
-        return Err(SettingError::NotInThisVersion { at: "/blockIO/leafWeight", version });
-    }
+/// [`SettingError`] for a weight out of range.
+pub(super) fn settings(version: Version, io: &BlockIo) -> Result<Vec<Setting>, SettingError> {
     let mut settings = Vec::new();
-    if let Some(value) = io.weight().filter(|&value| value != 0) {
+    if let Some(value) = io.weight.filter(|&value| value != 0) {
         settings.push(weight(version, "", value)?);
     }
-    for device in weights {
-        if let Some(value) = device.weight() {
-            settings.push(weight(version, &format!("{}:{} ", device.major(), device.minor()), value)?);
+    for device in &io.weight_devices {
+        if let Some(value) = device.weight {
+            settings.push(weight(version, &format!("{}:{} ", device.major, device.minor), value)?);
         }
     }
     let rates = [
-        (io.throttle_read_bps_device(), "read_bps", "rbps"),
-        (io.throttle_write_bps_device(), "write_bps", "wbps"),
-        (io.throttle_read_iops_device(), "read_iops", "riops"),
-        (io.throttle_write_iops_device(), "write_iops", "wiops"),
+        (&io.read_bytes, "read_bps", "rbps"),
+        (&io.write_bytes, "write_bps", "wbps"),
+        (&io.read_operations, "read_iops", "riops"),
+        (&io.write_operations, "write_iops", "wiops"),
     ];
     for (devices, v1, v2) in rates {
-        settings.extend(devices.iter().flatten().map(|device| match version {
+        settings.extend(devices.iter().map(|device| match version {
             Version::V1 => throttle(format!("blkio.throttle.{v1}_device"), device, ""),
             Version::V2 => throttle("io.max".to_owned(), device, &format!("{v2}=")),
         }));
@@ -39,8 +33,8 @@ pub(super) fn settings(version: Version, io: &LinuxBlockIo) -> Result<Vec<Settin
     Ok(settings)
 }
 
-fn throttle(file: String, device: &LinuxThrottleDevice, key: &str) -> Setting {
-    Setting::new(file, format_args!("{}:{} {key}{}", device.major(), device.minor(), device.rate()))
+fn throttle(file: String, device: &ThrottleDevice, key: &str) -> Setting {
+    Setting::new(file, format_args!("{}:{} {key}{}", device.major, device.minor, device.rate))
 }
 
 /// 10 to 1000 in the Spec and in the BFQ scheduler's file; v2's general file goes from 1 to 10000.
@@ -71,7 +65,7 @@ mod tests {
 
     #[test]
     fn rates_and_weights_have_their_files_in_both_versions() {
-        let io = serde_json::from_value(json!({
+        let io = crate::spec::read(&json!({
             "weight": 1000,
             "throttleReadBpsDevice": [{ "major": 8, "minor": 16, "rate": 1048576 }],
             "throttleWriteIOPSDevice": [{ "major": 8, "minor": 0, "rate": 100 }],

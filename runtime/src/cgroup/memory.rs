@@ -1,20 +1,17 @@
 //! Memory limits.
 use super::Version;
 use super::setting::{Setting, SettingError};
-use oci_spec::runtime::LinuxMemory;
+use crate::spec::Memory;
 
 /// The files for `linux.resources.memory`: bytes, -1 for no limit; 0 leaves a file alone, as in runc.
-///
-/// Kernel-memory limits and `useHierarchy` are passed over: the kernels that this runtime supports do
-/// not have the first and always do the second.
 ///
 /// # Errors
 ///
 /// [`SettingError`] for what the version does not have, and for numbers that make no sense together.
-pub(super) fn settings(version: Version, memory: &LinuxMemory) -> Result<Vec<Setting>, SettingError> {
+pub(super) fn settings(version: Version, memory: &Memory) -> Result<Vec<Setting>, SettingError> {
     let given = |bytes: Option<i64>| bytes.filter(|&bytes| bytes != 0);
-    let (limit, swap) = (given(memory.limit()), given(memory.swap()));
-    let reservation = given(memory.reservation());
+    let (limit, swap) = (given(memory.limit), given(memory.swap));
+    let reservation = given(memory.reservation);
     for (at, value) in
         [("/memory/limit", limit), ("/memory/swap", swap), ("/memory/reservation", reservation)]
     {
@@ -28,15 +25,15 @@ pub(super) fn settings(version: Version, memory: &LinuxMemory) -> Result<Vec<Set
     }
 }
 
-fn v1(memory: &LinuxMemory, limit: Option<i64>, swap: Option<i64>, reservation: Option<i64>) -> Vec<Setting> {
+fn v1(memory: &Memory, limit: Option<i64>, swap: Option<i64>, reservation: Option<i64>) -> Vec<Setting> {
     let number = |file: &str, value: Option<i64>| value.map(|value| Setting::new(file, value));
     [
         // In this order: the kernel wants memory and swap together to be at least memory.
         number("memory.limit_in_bytes", limit),
         number("memory.memsw.limit_in_bytes", swap),
         number("memory.soft_limit_in_bytes", reservation),
-        memory.swappiness().map(|value| Setting::new("memory.swappiness", value)),
-        memory.disable_oom_killer().filter(|&off| off).map(|_| Setting::new("memory.oom_control", 1)),
+        memory.swappiness.map(|value| Setting::new("memory.swappiness", value)),
+        memory.disable_oom_killer.then(|| Setting::new("memory.oom_control", 1)),
     ]
     .into_iter()
     .flatten()
@@ -44,14 +41,14 @@ fn v1(memory: &LinuxMemory, limit: Option<i64>, swap: Option<i64>, reservation: 
 }
 
 fn v2(
-    memory: &LinuxMemory,
+    memory: &Memory,
     limit: Option<i64>,
     swap: Option<i64>,
     reservation: Option<i64>,
 ) -> Result<Vec<Setting>, SettingError> {
     let absent = [
-        ("/memory/swappiness", memory.swappiness().is_some()),
-        ("/memory/disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        ("/memory/swappiness", memory.swappiness.is_some()),
+        ("/memory/disableOOMKiller", memory.disable_oom_killer),
     ];
     if let Some((at, _)) = absent.into_iter().find(|&(_, wanted)| wanted) {
         return Err(SettingError::NotInThisVersion { at, version: Version::V2 });
@@ -85,7 +82,7 @@ mod tests {
 
     fn check(version: Version, cases: &[Case]) {
         for (raw, expected) in cases {
-            let result = settings(version, &serde_json::from_value(raw.clone()).unwrap());
+            let result = settings(version, &crate::spec::read(raw).unwrap());
             let result = result.map_err(|error| error.to_string());
             let expected = expected
                 .map(|files| files.iter().map(|(file, value)| Setting::new(*file, value)).collect::<Vec<_>>())

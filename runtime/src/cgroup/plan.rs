@@ -1,7 +1,7 @@
 //! From a Spec to groups and settings: pure.
 use super::setting::{self, Setting, SettingError};
 use super::{DeviceError, DevicePolicy, Hierarchies, Hierarchy, Version, cpu, io, memory};
-use oci_spec::runtime::LinuxResources;
+use crate::spec::Resources;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -80,7 +80,7 @@ pub enum PlanError {
 pub fn plan(
     hierarchies: &Hierarchies,
     path: &Path,
-    resources: Option<&LinuxResources>,
+    resources: &Resources,
 ) -> Result<CgroupPlan, Vec<PlanError>> {
     let mut errors = Vec::new();
     let mut keep = |error: PlanError| errors.push(error);
@@ -90,9 +90,8 @@ pub fn plan(
         keep(PlanError::Path { path: path.to_owned() });
     }
     let version = hierarchies.version();
-    let settings = resources.map(|resources| settings(version, resources, &mut keep)).unwrap_or_default();
-    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    let devices = DevicePolicy::from_spec(rules).map_err(|error| keep(error.into())).ok();
+    let settings = settings(version, resources, &mut keep);
+    let devices = DevicePolicy::from_spec(&resources.devices).map_err(|error| keep(error.into())).ok();
 
     let plan = match hierarchies {
         Hierarchies::V1(mounted) => {
@@ -107,19 +106,19 @@ pub fn plan(
     if errors.is_empty() { Ok(plan) } else { Err(errors) }
 }
 
-fn settings(version: Version, resources: &LinuxResources, keep: &mut impl FnMut(PlanError)) -> Vec<Setting> {
+fn settings(version: Version, resources: &Resources, keep: &mut impl FnMut(PlanError)) -> Vec<Setting> {
     let sections = [
-        resources.memory().as_ref().map(|memory| memory::settings(version, memory)),
-        resources.cpu().as_ref().map(|cpu| cpu::settings(version, cpu)),
-        resources.pids().as_ref().map(|pids| Ok(setting::pids(pids))),
-        resources.block_io().as_ref().map(|io| io::settings(version, io)),
-        resources.hugepage_limits().as_ref().map(|limits| setting::huge_pages(version, limits)),
-        resources.network().as_ref().map(|network| setting::network(version, network)),
-        resources.rdma().as_ref().map(|devices| Ok(setting::rdma(devices))),
-        resources.unified().as_ref().map(|files| setting::unified(version, files)),
+        memory::settings(version, &resources.memory),
+        cpu::settings(version, &resources.cpu),
+        Ok(setting::pids(&resources.pids)),
+        io::settings(version, &resources.block_io),
+        setting::huge_pages(version, &resources.huge_pages),
+        setting::network(version, &resources.network),
+        Ok(setting::rdma(&resources.rdma)),
+        setting::unified(version, &resources.unified),
     ];
     let mut all = Vec::new();
-    for section in sections.into_iter().flatten() {
+    for section in sections {
         match section {
             Ok(settings) => all.extend(settings),
             Err(error) => keep(error.into()),
@@ -245,7 +244,7 @@ mod tests {
     }
 
     fn planned(host: &Hierarchies, path: &str, resources: Value) -> Result<CgroupPlan, Vec<PlanError>> {
-        plan(host, Path::new(path), Some(&serde_json::from_value(resources).unwrap()))
+        plan(host, Path::new(path), &crate::spec::read(&resources).unwrap())
     }
 
     fn check(host: &Hierarchies, path: &str, resources: Value, expected: &[&str]) {

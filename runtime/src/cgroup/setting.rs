@@ -1,9 +1,9 @@
 //! One file of a group and what to write into it, and the limits that need no more than that.
-use oci_spec::runtime::{LinuxHugepageLimit, LinuxNetwork, LinuxPids, LinuxRdma};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Version;
+use crate::spec::{HugePageLimit, NetworkClass, Pids, RdmaLimits};
 
 /// A file of a group and the text to write into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,29 +65,26 @@ impl fmt::Display for Setting {
     }
 }
 
-/// `pids.max`. 0 leaves it alone, below that is no limit, as in runc.
-pub(super) fn pids(pids: &LinuxPids) -> Vec<Setting> {
-    match pids.limit() {
-        0 => vec![],
-        limit if limit < 0 => vec![Setting::new("pids.max", "max")],
-        limit => vec![Setting::new("pids.max", limit)],
+/// `pids.max`. Below 0 is no limit, and so is 0, as in runc: it leaves alone what a new group has.
+pub(super) fn pids(pids: &Pids) -> Vec<Setting> {
+    match pids.limit {
+        None | Some(0) => vec![],
+        Some(limit) if limit < 0 => vec![Setting::new("pids.max", "max")],
+        Some(limit) => vec![Setting::new("pids.max", limit)],
     }
 }
 
 /// One limit for each page size, in bytes; below 0 is no limit.
-pub(super) fn huge_pages(
-    version: Version,
-    limits: &[LinuxHugepageLimit],
-) -> Result<Vec<Setting>, SettingError> {
+pub(super) fn huge_pages(version: Version, limits: &[HugePageLimit]) -> Result<Vec<Setting>, SettingError> {
     let at = "/hugepageLimits";
     limits
         .iter()
         .map(|limit| {
-            let size = limit.page_size();
+            let size = &limit.page_size;
             if !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                 return Err(SettingError::Name { at, name: size.clone() });
             }
-            let bytes = limit.limit();
+            let bytes = limit.limit;
             Ok(match version {
                 Version::V1 => Setting::new(format!("hugetlb.{size}.limit_in_bytes"), bytes),
                 Version::V2 if bytes < 0 => Setting::new(format!("hugetlb.{size}.max"), "max"),
@@ -98,11 +95,11 @@ pub(super) fn huge_pages(
 }
 
 /// Classes for packet schedulers and filters: v1 only. On v2 they match the group itself.
-pub(super) fn network(version: Version, network: &LinuxNetwork) -> Result<Vec<Setting>, SettingError> {
-    let class = network.class_id().map(|class| Setting::new("net_cls.classid", class));
-    let priorities = network.priorities().iter().flatten();
+pub(super) fn network(version: Version, network: &NetworkClass) -> Result<Vec<Setting>, SettingError> {
+    let class = network.class_id.map(|class| Setting::new("net_cls.classid", class));
+    let priorities = network.priorities.iter();
     let priorities = priorities
-        .map(|one| Setting::new("net_prio.ifpriomap", format_args!("{} {}", one.name(), one.priority())));
+        .map(|one| Setting::new("net_prio.ifpriomap", format_args!("{} {}", one.name, one.priority)));
     let settings: Vec<Setting> = class.into_iter().chain(priorities).collect();
     match version {
         Version::V2 if !settings.is_empty() => {
@@ -113,14 +110,14 @@ pub(super) fn network(version: Version, network: &LinuxNetwork) -> Result<Vec<Se
 }
 
 /// Handles and objects of one RDMA device each.
-pub(super) fn rdma(devices: &HashMap<String, LinuxRdma>) -> Vec<Setting> {
+pub(super) fn rdma(devices: &BTreeMap<String, RdmaLimits>) -> Vec<Setting> {
     let mut settings: Vec<Setting> = devices
         .iter()
         .map(|(device, limits)| {
             let part =
                 |name: &str, limit: Option<u32>| limit.map(|n| format!(" {name}={n}")).unwrap_or_default();
-            let handles = part("hca_handle", limits.hca_handles());
-            let objects = part("hca_object", limits.hca_objects());
+            let handles = part("hca_handle", limits.handles);
+            let objects = part("hca_object", limits.objects);
             Setting::new("rdma.max", format_args!("{device}{handles}{objects}"))
         })
         .collect();
@@ -131,7 +128,7 @@ pub(super) fn rdma(devices: &HashMap<String, LinuxRdma>) -> Vec<Setting> {
 /// Files of v2 by name. The kernel checks the values.
 pub(super) fn unified(
     version: Version,
-    files: &HashMap<String, String>,
+    files: &BTreeMap<String, String>,
 ) -> Result<Vec<Setting>, SettingError> {
     let at = "/unified";
     if version == Version::V1 && !files.is_empty() {

@@ -72,8 +72,8 @@ fn create_detached(global: &Global, request: Request, root: Option<OwnedFd>) -> 
     let pid_file = request.pid_file.clone();
     let container = prepare(global, request, root)?;
     let id = container.directory.id().clone();
-    let wants_terminal = container.spec.process().as_ref().and_then(|process| process.terminal());
-    if wants_terminal == Some(true) && container.options.console_socket.is_none() {
+    let wants_terminal = container.spec.process.as_ref().is_some_and(|process| process.terminal);
+    if wants_terminal && container.options.console_socket.is_none() {
         return forget(container, "a terminal needs --console-socket, because nobody stays to hold it");
     }
     let pid = execute::create(container).map_err(Problem::NotStarted)?;

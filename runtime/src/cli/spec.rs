@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use lexopt::Arg;
-use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use super::{Problem, print};
@@ -25,23 +24,13 @@ pub(super) fn spec(mut arguments: lexopt::Parser) -> Result<u8, Problem> {
     let path = bundle.join("config.json");
     let because =
         |error: &dyn std::error::Error| Problem::because(&format!("write {}", path.display()), error);
-    let text = serde_json::to_string_pretty(&example()).map_err(|error| because(&error))?;
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
-    file.and_then(|mut file| writeln!(file, "{text}")).map_err(|error| because(&error))?;
+    file.and_then(|mut file| file.write_all(EXAMPLE.as_bytes())).map_err(|error| because(&error))?;
     Ok(0)
 }
 
 /// A shell in a terminal, with the namespaces, mounts and masks that containers usually have.
-fn example() -> Spec {
-    let mut spec = Spec::default();
-    if let Some(process) = spec.process_mut() {
-        process.set_terminal(Some(true));
-    }
-    spec.set_version(OCI_VERSION.into());
-    spec.set_hostname(Some("container".into()));
-    spec.set_annotations(None);
-    spec
-}
+const EXAMPLE: &str = include_str!("example.json");
 
 pub(super) fn features(mut arguments: lexopt::Parser) -> Result<u8, Problem> {
     if let Some(argument) = arguments.next()? {

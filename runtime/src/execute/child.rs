@@ -26,7 +26,7 @@ use crate::cgroup::join_tasks;
 use crate::hooks::{self, HookError, Stage};
 use crate::launch::messages::{self, ChildMessage, Ready};
 use crate::launch::{Failed, FailureKind, ReceiveError};
-use crate::plan::{ChildStep, Kind};
+use crate::plan::ChildStep;
 use crate::rlimits::{self, RlimitError};
 use crate::rootfs::device::{DeviceDirectory, DeviceError, Method};
 use crate::rootfs::mask::{MaskError, Masks, make_read_only};
@@ -34,6 +34,7 @@ use crate::rootfs::mount::{self, MountError};
 use crate::rootfs::pivot::{self, PivotError};
 use crate::rootfs::{Root, RootError, Shape};
 use crate::seccomp::InstallError;
+use crate::spec::Namespace;
 use crate::sys;
 use crate::sys::exit::exit_now;
 use crate::terminal::{self, Pty, TerminalError};
@@ -46,7 +47,7 @@ pub(super) enum ChildError {
     #[error("unshare the cgroup namespace")]
     UnshareCgroups(#[source] io::Error),
     #[error("join the {kind} namespace")]
-    JoinNamespace { kind: Kind, source: io::Error },
+    JoinNamespace { kind: Namespace, source: io::Error },
     #[error("become root of the user namespace")]
     BecomeRoot(#[source] io::Error),
     #[error("get a session keyring: --no-new-keyring keeps the caller's")]
@@ -184,7 +185,7 @@ impl Child<'_> {
                 Ok(devices(&mut self.devices, root)?.link(name, target)?)
             }
             ChildStep::OpenTerminal(wanted) => {
-                let uid = self.container.spec.process().as_ref().map_or(0, |process| process.user().uid());
+                let uid = self.container.spec.process.as_ref().map_or(0, |process| process.user.uid.0);
                 self.terminal = Some(terminal::open(self.root()?, *wanted, uid)?);
                 Ok(())
             }
@@ -224,14 +225,14 @@ impl Child<'_> {
             .map_err(ChildError::JoinCgroups)
     }
 
-    fn join_namespace(&self, kind: Kind) -> Result<(), ChildError> {
+    fn join_namespace(&self, kind: Namespace) -> Result<(), ChildError> {
         let types = match kind {
-            Kind::Network => LinkNameSpaceType::Network,
-            Kind::Ipc => LinkNameSpaceType::InterProcessCommunication,
-            Kind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
-            Kind::Cgroup => LinkNameSpaceType::ControlGroup,
+            Namespace::Network => LinkNameSpaceType::Network,
+            Namespace::Ipc => LinkNameSpaceType::InterProcessCommunication,
+            Namespace::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+            Namespace::Cgroup => LinkNameSpaceType::ControlGroup,
             // The fork entered it; the plan refuses the others.
-            Kind::Pid | Kind::User | Kind::Mount => return Ok(()),
+            Namespace::Pid | Namespace::User | Namespace::Mount => return Ok(()),
         };
         let listed = self.held.namespaces.iter().filter(|(listed, _)| *listed == kind);
         listed.into_iter().try_for_each(|(_, namespace)| {

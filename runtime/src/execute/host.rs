@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -17,10 +16,11 @@ use crate::hooks::{self, HookError, Stage};
 use crate::journal::{Journal, JournalError, UndoError};
 use crate::launch::messages::ChildMessage;
 use crate::launch::{Failed, FailureKind};
+use crate::plan::Step;
 use crate::plan::mount_options::Depth;
-use crate::plan::{Kind, Step};
 use crate::rootfs::Root;
 use crate::rootfs::mount::{MountError, clone_descriptor, clone_path};
+use crate::spec::{IdMapping, Namespace};
 use crate::state::{State, Status};
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
 use crate::sys::wait;
@@ -52,7 +52,7 @@ pub(super) struct Held {
     /// v1: a `tasks` file for each group.
     pub tasks: Vec<OwnedFd>,
     /// Namespaces to join.
-    pub namespaces: Vec<(Kind, OwnedFd)>,
+    pub namespaces: Vec<(Namespace, OwnedFd)>,
     /// The root's own copy.
     pub root: Option<Root>,
     /// Copies of what binds show, by the mount's index.
@@ -87,7 +87,7 @@ pub(super) enum StepError {
     #[error("clone the mount of descriptor --root-fd: it must be attached in this mount namespace")]
     RootDescriptor(#[source] io::Error),
     #[error("open the {kind} namespace {}", path.display())]
-    Namespace { kind: Kind, path: PathBuf, source: io::Error },
+    Namespace { kind: Namespace, path: PathBuf, source: io::Error },
     #[error("fork into new namespaces: {call}")]
     Fork { call: &'static str, source: io::Error },
     #[error("write {}", path.display())]
@@ -152,7 +152,7 @@ impl<'a> Host<'a> {
         Ok(self.groups.iter().try_for_each(|group| group.attach_devices(policy))?)
     }
 
-    fn open_namespace(&mut self, kind: Kind, path: &Path) -> Result<(), StepError> {
+    fn open_namespace(&mut self, kind: Namespace, path: &Path) -> Result<(), StepError> {
         let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| StepError::Namespace { kind, path: path.to_owned(), source: errno.into() })?;
         self.held.namespaces.push((kind, opened));
@@ -186,7 +186,7 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    fn fork(&mut self, namespaces: &[Kind]) -> Result<(), StepError> {
+    fn fork(&mut self, namespaces: &[Namespace]) -> Result<(), StepError> {
         let failed = |call| move |source: io::Error| StepError::Fork { call, source };
         let alone = SingleThreaded::witness().map_err(failed("count threads"))?;
         let close = SocketFlags::CLOEXEC;
@@ -228,7 +228,7 @@ impl<'a> Host<'a> {
 
     /// If one is to be joined: children of this process are in it from now on. Returns the way back.
     fn enter_pid_namespace(&self) -> io::Result<Option<OwnedFd>> {
-        let Some((_, theirs)) = self.held.namespaces.iter().find(|(kind, _)| *kind == Kind::Pid) else {
+        let Some((_, theirs)) = self.held.namespaces.iter().find(|(kind, _)| *kind == Namespace::Pid) else {
             return Ok(None);
         };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -247,14 +247,14 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    fn map_users(&self, users: &[LinuxIdMapping], groups: &[LinuxIdMapping]) -> Result<(), StepError> {
+    fn map_users(&self, users: &[IdMapping], groups: &[IdMapping]) -> Result<(), StepError> {
         let Some(child) = &self.child else { return Ok(()) };
         for (file, mappings) in [("uid_map", users), ("gid_map", groups)] {
             // The number is the child's: it is ours and not yet reaped.
             let path = PathBuf::from(format!("/proc/{}/{file}", child.pid));
             let lines: String = mappings
                 .iter()
-                .map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size()))
+                .map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.size))
                 .collect();
             let written = std::fs::OpenOptions::new().write(true).open(&path);
             written
@@ -305,15 +305,15 @@ impl<'a> Host<'a> {
 }
 
 /// `CLONE_NEW*` of linux/sched.h.
-fn flag(kind: Kind) -> libc::c_int {
+fn flag(kind: Namespace) -> libc::c_int {
     match kind {
-        Kind::User => libc::CLONE_NEWUSER,
-        Kind::Mount => libc::CLONE_NEWNS,
-        Kind::Pid => libc::CLONE_NEWPID,
-        Kind::Network => libc::CLONE_NEWNET,
-        Kind::Ipc => libc::CLONE_NEWIPC,
-        Kind::Uts => libc::CLONE_NEWUTS,
-        Kind::Cgroup => libc::CLONE_NEWCGROUP,
+        Namespace::User => libc::CLONE_NEWUSER,
+        Namespace::Mount => libc::CLONE_NEWNS,
+        Namespace::Pid => libc::CLONE_NEWPID,
+        Namespace::Network => libc::CLONE_NEWNET,
+        Namespace::Ipc => libc::CLONE_NEWIPC,
+        Namespace::Uts => libc::CLONE_NEWUTS,
+        Namespace::Cgroup => libc::CLONE_NEWCGROUP,
     }
 }
 

@@ -5,10 +5,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
-
 use super::mounts::normal;
-use super::{ChildStep, Findings, list};
+use super::{ChildStep, Findings};
+use crate::spec::{DeviceEntry, DeviceType, Spec};
 
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +72,8 @@ const LINKS: [(&str, &str); 5] = [
 
 /// The steps that fill `/dev`.
 pub(super) fn steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
-    let listed = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
     let mut devices = Vec::new();
-    for (index, device) in list(listed).iter().enumerate() {
+    for (index, device) in spec.linux.devices.iter().enumerate() {
         match convert(device) {
             Ok(device) => devices.push(device),
             Err(message) => findings.add(format!("/linux/devices/{index}"), message),
@@ -95,30 +93,29 @@ pub(super) fn steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
     steps
 }
 
-fn convert(device: &LinuxDevice) -> Result<Device, String> {
-    let path = normal(device.path());
+fn convert(device: &DeviceEntry) -> Result<Device, String> {
+    let path = normal(&device.path);
     let name = path.strip_prefix("/dev").map_err(|_| format!("{} is not below /dev", path.display()))?;
     if name.as_os_str().is_empty() {
         return Err("it would replace /dev itself".into());
     }
-    let number =
-        |what, value: i64| u32::try_from(value).map_err(|_| format!("{what} {value} is no device number"));
-    let node = match device.typ() {
-        LinuxDeviceType::C | LinuxDeviceType::U => Node::Character {
-            major: number("major", device.major())?,
-            minor: number("minor", device.minor())?,
-        },
-        LinuxDeviceType::B => {
-            Node::Block { major: number("major", device.major())?, minor: number("minor", device.minor())? }
-        }
-        LinuxDeviceType::P => Node::Fifo,
-        LinuxDeviceType::A => return Err("type \"a\" names no single device: use c, b or p".into()),
+    // mknod(2) keeps 12 and 20 bits of them, and would make another device's node of more.
+    let number = |what: &str, value: Option<u32>, most: u32| match value.unwrap_or(0) {
+        value if value <= most => Ok(value),
+        value => Err(format!("{what} {value} is no device number: they go from 0 to {most}")),
+    };
+    let (major, minor) = (number("major", device.major, 0xfff)?, number("minor", device.minor, 0xf_ffff)?);
+    let node = match device.kind {
+        DeviceType::Character => Node::Character { major, minor },
+        DeviceType::Block => Node::Block { major, minor },
+        DeviceType::Fifo => Node::Fifo,
+        DeviceType::All => return Err("type \"a\" names no single device: use c, b or p".into()),
     };
     Ok(Device {
         name: name.to_owned(),
         node,
-        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        mode: device.mode.unwrap_or(0o666) & 0o7777,
+        uid: device.uid.map_or(0, |id| id.0),
+        gid: device.gid.map_or(0, |id| id.0),
     })
 }

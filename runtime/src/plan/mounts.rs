@@ -3,11 +3,10 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{Mount as SpecMount, Spec};
-
+use super::Findings;
 use super::mount_options::{self, Attributes, Depth, Options, Propagation};
-use super::{Findings, list};
 use crate::limits::MOUNTS;
+use crate::spec::{MountEntry, Spec};
 
 /// One mount inside the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +89,7 @@ pub(super) struct Mounts {
 #[derive(Clone, Copy)]
 struct Listed<'a> {
     index: usize,
-    mount: &'a SpecMount,
+    mount: &'a MountEntry,
 }
 
 impl Mounts {
@@ -106,7 +105,7 @@ impl Mounts {
 
 pub(super) fn mounts(spec: &Spec, findings: &mut Findings) -> Mounts {
     let mut mounts = Mounts::default();
-    let listed = list(spec.mounts().as_ref());
+    let listed = &spec.mounts;
     if listed.len() > MOUNTS {
         findings.add("/mounts", format!("{} mounts: at most {MOUNTS} are made", listed.len()));
         return mounts;
@@ -115,7 +114,7 @@ pub(super) fn mounts(spec: &Spec, findings: &mut Findings) -> Mounts {
         let pointer = format!("/mounts/{index}");
         let Some(target) = target(&pointer, mount, findings) else { continue };
         let listed = Listed { index, mount };
-        match mount_options::parse(list(mount.options().as_ref())) {
+        match mount_options::parse(&mount.options) {
             Ok(options) => mounts.add(listed, target, options, findings),
             Err(refused) => {
                 for refused in refused {
@@ -130,16 +129,16 @@ pub(super) fn mounts(spec: &Spec, findings: &mut Findings) -> Mounts {
 impl Mounts {
     fn add(&mut self, listed: Listed<'_>, target: PathBuf, options: Options, findings: &mut Findings) {
         let Listed { index, mount } = listed;
-        let kind = match (options.bind, mount.typ().as_deref()) {
+        let kind = match (options.bind, mount.kind.as_deref()) {
             (Some(depth), _) => self.add_bind(listed, &target, depth, findings),
             (None, Some("bind")) => self.add_bind(listed, &target, Depth::One, findings),
             (None, Some("cgroup" | "cgroup2")) => MountKind::Cgroup,
-            (None, Some(name)) if !name.is_empty() => MountKind::FileSystem {
+            (None, Some(name)) => MountKind::FileSystem {
                 name: name.to_owned(),
-                source: mount.source().as_ref().and_then(|source| source.to_str()).map(str::to_owned),
+                source: mount.source.as_ref().and_then(|source| source.to_str()).map(str::to_owned),
                 data: options.data,
             },
-            (None, _) => {
+            (None, None) => {
                 let message = "it has neither a type nor the option bind: give one of them";
                 findings.add(format!("/mounts/{index}"), message);
                 return;
@@ -167,19 +166,19 @@ impl Mounts {
                 "a bind inside /proc or /sys would fake the kernel's own files: leave it out",
             );
         }
-        match mount.source() {
-            Some(path) if !path.as_os_str().is_empty() => {
+        match &mount.source {
+            Some(path) => {
                 self.sources.push(Source { mount: index, path: path.clone(), depth });
             }
-            _ => findings.add(format!("/mounts/{index}/source"), "a bind needs a source"),
+            None => findings.add(format!("/mounts/{index}/source"), "a bind needs a source"),
         }
         MountKind::Bind
     }
 }
 
 /// The destination without `.` and `..`: a relative one starts at the root, as in runc.
-fn target(pointer: &str, mount: &SpecMount, findings: &mut Findings) -> Option<PathBuf> {
-    let target = normal(mount.destination());
+fn target(pointer: &str, mount: &MountEntry, findings: &mut Findings) -> Option<PathBuf> {
+    let target = normal(&mount.destination);
     if target == Path::new("/") {
         findings.add(
             format!("{pointer}/destination"),

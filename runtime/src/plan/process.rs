@@ -3,12 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Process, Spec};
-
-use super::{ChildStep, Findings, list};
-use crate::capabilities::CapabilitySets;
+use super::{ChildStep, Findings};
 use crate::hooks::{self, Stage};
+use crate::rlimits;
 use crate::seccomp::Filter;
+use crate::spec::{Process, Spec};
 
 /// User, groups and umask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,25 +79,29 @@ impl fmt::Display for Terminal {
 
 /// Checks what cannot be turned into a step.
 pub(super) fn check<'a>(spec: &'a Spec, findings: &mut Findings) -> Option<&'a Process> {
-    let Some(process) = spec.process() else {
+    let Some(process) = &spec.process else {
         findings.add("/process", "there is no command to run: add it");
         return None;
     };
-    if list(process.args().as_ref()).first().is_none_or(String::is_empty) {
+    if process.args.first().is_none_or(String::is_empty) {
         findings.add("/process/args", "there is no command to run: give its name");
     }
-    if !process.cwd().is_absolute() {
-        findings.add("/process/cwd", format!("{:?} is not absolute", process.cwd()));
+    if !process.cwd.is_absolute() {
+        findings.add("/process/cwd", format!("{:?} is not absolute", process.cwd));
     }
-    for (pointer, texts) in [("/process/args", process.args()), ("/process/env", process.env())] {
-        for (index, text) in list(texts.as_ref()).iter().enumerate().filter(|(_, text)| text.contains('\0')) {
-            findings.add(
-                format!("{pointer}/{index}"),
-                format!("{text:?} holds a NUL, which execve(2) cannot pass on"),
+    for (index, limit) in process.rlimits.iter().enumerate() {
+        let (pointer, name) = (format!("/process/rlimits/{index}"), rlimits::name(limit.resource));
+        if process.rlimits.iter().take(index).any(|earlier| earlier.resource == limit.resource) {
+            findings.add(pointer, format!("{name} is listed twice: keep one"));
+        } else if limit.soft > limit.hard {
+            let message = format!(
+                "{name} is {} and at most {}: swap them or lower the soft one",
+                limit.soft, limit.hard
             );
+            findings.add(pointer, message);
         }
     }
-    if let Some(adjust) = process.oom_score_adj().filter(|adjust| !(-1000..=1000).contains(adjust)) {
+    if let Some(adjust) = process.oom_score_adj.filter(|adjust| !(-1000..=1000).contains(adjust)) {
         findings.add("/process/oomScoreAdj", format!("{adjust} is not between -1000 and 1000"));
     }
     Some(process)
@@ -106,24 +109,22 @@ pub(super) fn check<'a>(spec: &'a Spec, findings: &mut Findings) -> Option<&'a P
 
 /// The pty, if one is asked for.
 pub(super) fn terminal(process: &Process) -> Option<Terminal> {
-    let size = process.console_size().as_ref().and_then(|size| {
-        Some(Size { rows: u16::try_from(size.height()).ok()?, columns: u16::try_from(size.width()).ok()? })
-    });
-    process.terminal().unwrap_or(false).then_some(Terminal { size })
+    let size = process.console_size.as_ref().map(|size| Size { rows: size.height, columns: size.width });
+    process.terminal.then_some(Terminal { size })
 }
 
 /// The steps from the pivot to the command, in the order in which privileges are dropped:
 /// each comes as late as what it forbids allows.
 pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> Vec<ChildStep> {
-    let sets = process.capabilities().as_ref().map(CapabilitySets::from_spec).unwrap_or_default();
+    let sets = process.capabilities.clone();
     let identity = identity(process);
     let mut steps = vec![
         ChildStep::NewSession,
         // Before the user changes: the directory may be one that only root can create.
-        ChildStep::WorkingDirectory { path: process.cwd().clone() },
+        ChildStep::WorkingDirectory { path: process.cwd.clone() },
     ];
-    steps.extend(list(process.rlimits().as_ref()).iter().copied().map(ChildStep::Rlimit));
-    if let Some(profile) = process.apparmor_profile().clone().filter(|profile| !profile.is_empty()) {
+    steps.extend(process.rlimits.iter().cloned().map(ChildStep::Rlimit));
+    if let Some(profile) = process.apparmor_profile.clone() {
         steps.push(ChildStep::Label { profile });
     }
     steps.push(ChildStep::DropBounding(sets.clone()));
@@ -131,8 +132,8 @@ pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> 
     // After the user has changed: the kernel forgets it then (prctl(2), PR_SET_PDEATHSIG).
     steps.push(ChildStep::DieWithMonitor);
     steps.push(ChildStep::FindCommand(Executable {
-        arguments: list(process.args().as_ref()).to_vec(),
-        environment: list(process.env().as_ref()).to_vec(),
+        arguments: process.args.clone(),
+        environment: process.env.clone(),
     }));
     steps.push(ChildStep::Ready);
     if hooks::has(spec, Stage::StartContainer) {
@@ -140,7 +141,7 @@ pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> 
         steps.push(ChildStep::Hooks { stage: Stage::StartContainer });
     }
     let filter = filter.map(|filter| ChildStep::Seccomp { instructions: filter.instructions() });
-    if process.no_new_privileges().unwrap_or(false) {
+    if process.no_new_privileges {
         steps.push(ChildStep::NoNewPrivileges);
         steps.push(ChildStep::Capabilities(sets));
         steps.extend(filter);
@@ -154,19 +155,19 @@ pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> 
 }
 
 fn identity(process: &Process) -> Identity {
-    let user = process.user();
+    let user = &process.user;
     Identity {
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
-        umask: user.umask().unwrap_or(0o022),
+        uid: user.uid.0,
+        gid: user.gid.0,
+        groups: user.additional_gids.iter().map(|group| group.0).collect(),
+        umask: user.umask.unwrap_or(0o022),
     }
 }
 
 /// Paths that the monitor must know before there is a child: where `root.path` is.
 pub(super) fn root_path(spec: &Spec, findings: &mut Findings) -> PathBuf {
-    match spec.root() {
-        Some(root) if !root.path().as_os_str().is_empty() => root.path().clone(),
+    match &spec.root {
+        Some(root) if !root.path.as_os_str().is_empty() => root.path.clone(),
         _ => {
             findings.add("/root/path", "a container needs a root file system: give its directory");
             PathBuf::new()

@@ -6,16 +6,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxIdMapping, PosixRlimit};
-
 use super::devices::Device;
 use super::mount_options::{Attributes, Depth, Propagation};
 use super::mounts::Mount;
-use super::namespaces::Kind;
 use super::process::{Executable, Identity, Terminal};
 use crate::capabilities::CapabilitySets;
 use crate::cgroup::Setting;
 use crate::hooks::Stage;
+use crate::rlimits;
+use crate::spec::{IdMapping, Namespace, PosixLimit};
 
 /// What the monitor does, in the host's namespaces. Steps are undone in reverse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub enum Step {
     /// Takes hold of a namespace that the container joins.
     OpenNamespace {
         /// Its kind.
-        kind: Kind,
+        kind: Namespace,
         /// Its path.
         path: PathBuf,
     },
@@ -62,14 +61,14 @@ pub enum Step {
     /// Starts PID 1.
     Fork {
         /// New namespaces of the process.
-        namespaces: Vec<Kind>,
+        namespaces: Vec<Namespace>,
     },
     /// Writes the user namespace's maps.
     MapUsers {
         /// `linux.uidMappings`.
-        users: Vec<LinuxIdMapping>,
+        users: Vec<IdMapping>,
         /// `linux.gidMappings`.
-        groups: Vec<LinuxIdMapping>,
+        groups: Vec<IdMapping>,
     },
     /// Runs the hooks of one stage.
     Hooks {
@@ -117,7 +116,7 @@ pub enum ChildStep {
     /// Enters a namespace that the monitor holds.
     JoinNamespace {
         /// Its kind.
-        kind: Kind,
+        kind: Namespace,
     },
     /// Becomes uid 0 and gid 0 of the new user namespace.
     BecomeRoot,
@@ -203,7 +202,7 @@ pub enum ChildStep {
         path: PathBuf,
     },
     /// Sets a resource limit.
-    Rlimit(PosixRlimit),
+    Rlimit(PosixLimit),
     /// Prepares the AppArmor profile for the coming execve(2).
     Label {
         /// The profile's name.
@@ -248,7 +247,7 @@ impl fmt::Display for Step {
             }
             Step::CloneCgroups => write!(out, "cgroup.clone"),
             Step::Fork { namespaces } => {
-                let names: Vec<_> = namespaces.iter().map(Kind::to_string).collect();
+                let names: Vec<_> = namespaces.iter().map(Namespace::to_string).collect();
                 write!(out, "fork {}", names.join(","))
             }
             Step::MapUsers { users, groups } => {
@@ -261,10 +260,9 @@ impl fmt::Display for Step {
     }
 }
 
-fn mappings(out: &mut fmt::Formatter<'_>, name: &str, list: &[LinuxIdMapping]) -> fmt::Result {
-    list.iter().try_for_each(|map| {
-        write!(out, " {name} {}..+{} = {}", map.container_id(), map.size(), map.host_id())
-    })
+fn mappings(out: &mut fmt::Formatter<'_>, name: &str, list: &[IdMapping]) -> fmt::Result {
+    list.iter()
+        .try_for_each(|map| write!(out, " {name} {}..+{} = {}", map.container_id, map.size, map.host_id))
 }
 
 impl fmt::Display for ChildStep {
@@ -307,7 +305,7 @@ impl ChildStep {
             ChildStep::NewSession => write!(out, "session.new"),
             ChildStep::WorkingDirectory { path } => write!(out, "cwd {}", path.display()),
             ChildStep::Rlimit(limit) => {
-                write!(out, "rlimit {} {}:{}", limit.typ(), limit.soft(), limit.hard())
+                write!(out, "rlimit {} {}:{}", rlimits::name(limit.resource), limit.soft, limit.hard)
             }
             ChildStep::Label { profile } => write!(out, "apparmor {profile}"),
             ChildStep::DropBounding(sets) => write!(out, "capabilities.bounding {}", sets.bounding()),

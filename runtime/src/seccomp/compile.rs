@@ -2,10 +2,7 @@
 use super::Filter;
 use super::names::{Abi, I386, X86_64};
 use super::tree::{self, Range, Test};
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag as Flag,
-    LinuxSeccompOperator as Operator, LinuxSyscall,
-};
+use crate::spec::{Action, Architecture, Condition, FilterFlag, Operator, Seccomp, SyscallRule};
 use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter};
 use std::collections::BTreeMap;
 
@@ -73,7 +70,7 @@ pub enum CompileError {
     #[error("compile /flags: {flag} needs SCMP_ACT_NOTIFY, which is not supported; remove it")]
     Flag {
         /// As given.
-        flag: Flag,
+        flag: FilterFlag,
     },
     /// Too many argument rules.
     #[error(
@@ -89,7 +86,7 @@ pub enum CompileError {
 struct Rules<'a> {
     at: String,
     names: &'a [String],
-    alternatives: Vec<Vec<LinuxSeccompArg>>,
+    alternatives: Vec<Vec<Condition>>,
     verdict: u32,
 }
 
@@ -113,18 +110,12 @@ enum Decision {
 /// # Errors
 ///
 /// [`CompileError`] names what cannot be honoured.
-pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, CompileError> {
+pub fn compile(profile: &Seccomp) -> Result<Filter, CompileError> {
     let default = Fallback::of(profile)?;
-    let rules = profile
-        .syscalls()
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(index, entry)| check(entry, index))
-        .collect::<Result<Vec<_>, _>>()?;
+    let rules = profile.rules.iter().enumerate().map(|(index, entry)| check(entry, index));
+    let rules = rules.collect::<Result<Vec<_>, _>>()?;
 
-    let listed = profile.architectures().as_deref().unwrap_or_default();
-    let compat = if listed.contains(&Arch::ScmpArchX86) {
+    let compat = if profile.architectures.contains(&Architecture::X86) {
         by_number(&I386, &rules, &default)?
     } else {
         vec![tree::verdict(NO_SUCH_CALL)]
@@ -144,10 +135,10 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, CompileError> {
 }
 
 impl Fallback {
-    fn of(profile: &LinuxSeccomp) -> Result<Self, CompileError> {
-        let verdict = verdict(profile.default_action(), profile.default_errno_ret(), "/defaultErrnoRet")?;
-        let unknown = match profile.default_action() {
-            Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace => verdict,
+    fn of(profile: &Seccomp) -> Result<Self, CompileError> {
+        let verdict = verdict(profile.default_action, profile.default_errno, "/defaultErrnoRet")?;
+        let unknown = match profile.default_action {
+            Action::Allow | Action::Log | Action::Trace => verdict,
             _ => NO_SUCH_CALL,
         };
         Ok(Self { verdict, unknown })
@@ -158,38 +149,38 @@ impl Fallback {
 fn verdict(action: Action, errno: Option<u32>, at: &str) -> Result<u32, CompileError> {
     let at = || at.to_owned();
     let max = match action {
-        Action::ScmpActNotify => return Err(CompileError::Notify { at: at() }),
-        Action::ScmpActErrno => Some(MAX_ERRNO),
-        Action::ScmpActTrace => Some(MAX_TRACE),
+        Action::Notify => return Err(CompileError::Notify { at: at() }),
+        Action::Errno => Some(MAX_ERRNO),
+        Action::Trace => Some(MAX_TRACE),
         _ => None,
     };
     match (errno, max) {
         (Some(_), None) => Err(CompileError::UnusedErrno { at: at(), action }),
         (Some(errno), Some(max)) if errno > max => Err(CompileError::Errno { at: at(), errno, action, max }),
-        _ => Ok(action.as_u32(errno)),
+        _ => Ok(action.verdict(errno)),
     }
 }
 
-fn check(entry: &LinuxSyscall, index: usize) -> Result<Rules<'_>, CompileError> {
+fn check(entry: &SyscallRule, index: usize) -> Result<Rules<'_>, CompileError> {
     let at = format!("/syscalls/{index}");
-    let verdict = verdict(entry.action(), entry.errno_ret(), &format!("{at}/errnoRet"))?;
-    let conditions = entry.args().as_deref().unwrap_or_default();
-    let repeated = (0..=5).any(|argument| conditions.iter().filter(|c| c.index() == argument).count() > 1);
+    let verdict = verdict(entry.action, entry.errno, &format!("{at}/errnoRet"))?;
+    let conditions = entry.conditions.as_slice();
+    let repeated = (0..=5).any(|argument| conditions.iter().filter(|c| c.index == argument).count() > 1);
     let alternatives = match conditions {
         [] => vec![],
-        all if repeated => all.iter().map(|&condition| vec![condition]).collect(),
+        all if repeated => all.iter().map(|condition| vec![condition.clone()]).collect(),
         all => vec![all.to_vec()],
     };
-    Ok(Rules { at, names: entry.names(), alternatives, verdict })
+    Ok(Rules { at, names: &entry.names, alternatives, verdict })
 }
 
-fn flags(profile: &LinuxSeccomp) -> Result<u64, CompileError> {
-    profile.flags().iter().flatten().try_fold(0, |flags, &flag| match flag {
+fn flags(profile: &Seccomp) -> Result<u64, CompileError> {
+    profile.flags.iter().try_fold(0, |flags, &flag| match flag {
         // The runtime has one thread: there is nothing to synchronise.
-        Flag::SeccompFilterFlagTsync => Ok(flags),
-        Flag::SeccompFilterFlagLog => Ok(flags | libc::SECCOMP_FILTER_FLAG_LOG),
-        Flag::SeccompFilterFlagSpecAllow => Ok(flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
-        Flag::SeccompFilterFlagWaitKillableRecv => Err(CompileError::Flag { flag }),
+        FilterFlag::ThreadSync => Ok(flags),
+        FilterFlag::Log => Ok(flags | libc::SECCOMP_FILTER_FLAG_LOG),
+        FilterFlag::SpecAllow => Ok(flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
+        FilterFlag::WaitKillable => Err(CompileError::Flag { flag }),
     })
 }
 
@@ -255,11 +246,11 @@ fn code(decision: &Decision, default: u32) -> Vec<sock_filter> {
 }
 
 /// `None` for an index above 5, which is all that `seccompiler` checks here: there is a condition.
-fn translate(abi: &Abi, name: &str, conditions: &[LinuxSeccompArg]) -> Option<SeccompRule> {
+fn translate(abi: &Abi, name: &str, conditions: &[Condition]) -> Option<SeccompRule> {
     let translated = conditions.iter().map(|condition| {
-        let index = u8::try_from(condition.index()).ok()?;
+        let index = u8::try_from(condition.index).ok()?;
         let (operator, value) = compare(condition);
-        SeccompCondition::new(index, width(abi, name, condition.index()), operator, value).ok()
+        SeccompCondition::new(index, width(abi, name, condition.index), operator, value).ok()
     });
     SeccompRule::new(translated.collect::<Option<_>>()?).ok()
 }
@@ -273,17 +264,17 @@ fn width(abi: &Abi, name: &str, argument: usize) -> SeccompCmpArgLen {
     }
 }
 
-fn compare(condition: &LinuxSeccompArg) -> (SeccompCmpOp, u64) {
-    let value = condition.value();
-    match condition.op() {
-        Operator::ScmpCmpNe => (SeccompCmpOp::Ne, value),
-        Operator::ScmpCmpLt => (SeccompCmpOp::Lt, value),
-        Operator::ScmpCmpLe => (SeccompCmpOp::Le, value),
-        Operator::ScmpCmpEq => (SeccompCmpOp::Eq, value),
-        Operator::ScmpCmpGe => (SeccompCmpOp::Ge, value),
-        Operator::ScmpCmpGt => (SeccompCmpOp::Gt, value),
+fn compare(condition: &Condition) -> (SeccompCmpOp, u64) {
+    let value = condition.value;
+    match condition.operator {
+        Operator::NotEqual => (SeccompCmpOp::Ne, value),
+        Operator::Less => (SeccompCmpOp::Lt, value),
+        Operator::LessOrEqual => (SeccompCmpOp::Le, value),
+        Operator::Equal => (SeccompCmpOp::Eq, value),
+        Operator::GreaterOrEqual => (SeccompCmpOp::Ge, value),
+        Operator::Greater => (SeccompCmpOp::Gt, value),
         // `value` is the mask, and `valueTwo` what must be left of the argument.
-        Operator::ScmpCmpMaskedEq => (SeccompCmpOp::MaskedEq(value), condition.value_two().unwrap_or(0)),
+        Operator::MaskedEqual => (SeccompCmpOp::MaskedEq(value), condition.value_two.unwrap_or(0)),
     }
 }
 
@@ -296,8 +287,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn profile(raw: serde_json::Value) -> LinuxSeccomp {
-        serde_json::from_value(raw).unwrap()
+    fn profile(raw: serde_json::Value) -> Seccomp {
+        crate::spec::read(&raw).unwrap()
     }
 
     #[test]
@@ -309,14 +300,14 @@ mod tests {
             ),
             (
                 json!({ "defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1 }),
-                CompileError::UnusedErrno { at: "/defaultErrnoRet".into(), action: Action::ScmpActAllow },
+                CompileError::UnusedErrno { at: "/defaultErrnoRet".into(), action: Action::Allow },
             ),
             (
                 json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096 }),
                 CompileError::Errno {
                     at: "/defaultErrnoRet".into(),
                     errno: 4096,
-                    action: Action::ScmpActErrno,
+                    action: Action::Errno,
                     max: 4095,
                 },
             ),
@@ -324,7 +315,7 @@ mod tests {
                 json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
                     { "names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 1 }
                 ] }),
-                CompileError::UnusedErrno { at: "/syscalls/0/errnoRet".into(), action: Action::ScmpActKill },
+                CompileError::UnusedErrno { at: "/syscalls/0/errnoRet".into(), action: Action::KillThread },
             ),
             (
                 json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
@@ -336,7 +327,7 @@ mod tests {
             ),
             (
                 json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] }),
-                CompileError::Flag { flag: Flag::SeccompFilterFlagWaitKillableRecv },
+                CompileError::Flag { flag: FilterFlag::WaitKillable },
             ),
         ];
         for (raw, expected) in cases {
@@ -358,28 +349,27 @@ mod tests {
 
     #[test]
     fn the_default_profile_searches_few_instructions() {
-        let mut profile = default_profile(&DEFAULT.into());
+        let default = default_profile(&DEFAULT.into());
+        let mut profile: Seccomp = crate::spec::read(&serde_json::to_value(default).unwrap()).unwrap();
         assert!(compile(&profile).unwrap().instructions() < 600);
-        profile.set_architectures(None);
+        profile.architectures.clear();
         let without_i386 = compile(&profile).unwrap().instructions();
-        let mut unconditional = profile.syscalls().clone().unwrap();
-        unconditional.retain(|rule| rule.args().is_none());
-        profile.set_syscalls(Some(unconditional));
+        profile.rules.retain(|rule| rule.conditions.is_empty());
         let tree = compile(&profile).unwrap().instructions();
         assert!(tree < 200 && without_i386 < 350, "{tree}, with argument rules {without_i386}");
     }
 
     fn action() -> impl Strategy<Value = (Action, Option<u32>)> {
         prop_oneof![
-            Just((Action::ScmpActAllow, None)),
-            Just((Action::ScmpActErrno, None)),
-            (0..=MAX_ERRNO).prop_map(|errno| (Action::ScmpActErrno, Some(errno))),
-            Just((Action::ScmpActKill, None)),
-            Just((Action::ScmpActKillThread, None)),
-            Just((Action::ScmpActKillProcess, None)),
-            Just((Action::ScmpActTrap, None)),
-            Just((Action::ScmpActLog, None)),
-            (0..=MAX_TRACE).prop_map(|data| (Action::ScmpActTrace, Some(data))),
+            Just((Action::Allow, None)),
+            Just((Action::Errno, None)),
+            (0..=MAX_ERRNO).prop_map(|errno| (Action::Errno, Some(errno))),
+            Just((Action::KillThread, None)),
+            Just((Action::KillThread, None)),
+            Just((Action::KillProcess, None)),
+            Just((Action::Trap, None)),
+            Just((Action::Log, None)),
+            (0..=MAX_TRACE).prop_map(|data| (Action::Trace, Some(data))),
         ]
     }
 
@@ -412,17 +402,17 @@ mod tests {
     fn rule() -> impl Strategy<Value = serde_json::Value> {
         let names = prop::sample::subsequence(&NAMES[..], 1..4);
         (names, action(), prop::collection::vec(condition(), 0..4)).prop_map(|(names, (action, errno), args)| {
-            json!({ "names": names, "action": action, "errnoRet": errno, "args": args })
+            json!({ "names": names, "action": action.to_string(), "errnoRet": errno, "args": args })
         })
     }
 
-    fn any_profile() -> impl Strategy<Value = LinuxSeccomp> {
+    fn any_profile() -> impl Strategy<Value = Seccomp> {
         let architectures =
             prop::sample::subsequence(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"][..], 0..=3);
         (action(), architectures, prop::collection::vec(rule(), 0..12)).prop_map(
             |((action, errno), architectures, rules)| {
                 profile(json!({
-                    "defaultAction": action, "defaultErrnoRet": errno, "architectures": architectures,
+                    "defaultAction": action.to_string(), "defaultErrnoRet": errno, "architectures": architectures,
                     "syscalls": rules,
                 }))
             },

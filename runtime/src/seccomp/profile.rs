@@ -219,6 +219,7 @@ mod tests {
 
     fn check(capabilities: &Capabilities, abi: &Abi, cases: &[Row]) {
         let profile = default_profile(capabilities);
+        let profile = crate::spec::read(&serde_json::to_value(profile).unwrap()).unwrap();
         let filter = compile(&profile).unwrap();
         for &(name, given, expected) in cases {
             let number = abi.number(name).unwrap_or_else(|| name.parse().expect("a known call, or a number"));

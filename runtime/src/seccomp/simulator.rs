@@ -4,9 +4,7 @@
 //! the kernel's `Documentation/networking/filter.rst`, the meaning from the head of `seccomp.rs`.
 use super::Filter;
 use super::names::{I386, X86_64};
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Operator,
-};
+use crate::spec::{Action, Architecture, Condition, Operator, Seccomp};
 
 /// One system call, as `struct seccomp_data` has it.
 #[derive(Clone, Copy, Debug)]
@@ -56,36 +54,35 @@ fn word(call: Call, offset: u32) -> u32 {
 }
 
 /// Reads the profile, rule by rule.
-pub(crate) fn meaning(profile: &LinuxSeccomp, call: Call) -> u32 {
-    let default = profile.default_action().as_u32(profile.default_errno_ret());
+pub(crate) fn meaning(profile: &Seccomp, call: Call) -> u32 {
+    let default = profile.default_action.verdict(profile.default_errno);
     let abi = match call.arch {
         arch if arch == X86_64.audit_arch => &X86_64,
-        arch if arch == I386.audit_arch && listed(profile, Arch::ScmpArchX86) => &I386,
+        arch if arch == I386.audit_arch && profile.architectures.contains(&Architecture::X86) => &I386,
         _ => return ENOSYS,
     };
     if call.number & 0x4000_0000 != 0 {
         return ENOSYS;
     }
     if call.number > abi.newest() {
-        let lets_through = [Action::ScmpActAllow, Action::ScmpActLog, Action::ScmpActTrace];
-        return if lets_through.contains(&profile.default_action()) { default } else { ENOSYS };
+        let lets_through = [Action::Allow, Action::Log, Action::Trace];
+        return if lets_through.contains(&profile.default_action) { default } else { ENOSYS };
     }
     let Some((_, name)) = abi.calls().find(|&(number, _)| number == call.number) else { return default };
 
     let mut conditional = None;
-    for entry in profile.syscalls().iter().flatten() {
-        let verdict = entry.action().as_u32(entry.errno_ret());
-        if verdict == default || !entry.names().iter().any(|listed| listed == name) {
+    for entry in &profile.rules {
+        let verdict = entry.action.verdict(entry.errno);
+        if verdict == default || !entry.names.iter().any(|listed| listed == name) {
             continue;
         }
-        let conditions = entry.args().clone().unwrap_or_default();
+        let conditions = &entry.conditions;
         if conditions.is_empty() {
             return verdict;
         }
         let narrow = |argument| call.arch == I386.audit_arch || is_int(name, argument);
-        let mut results =
-            conditions.iter().map(|condition| holds(condition, call, narrow(condition.index())));
-        let once = |c: &LinuxSeccompArg| conditions.iter().filter(|o| o.index() == c.index()).count() == 1;
+        let mut results = conditions.iter().map(|condition| holds(condition, call, narrow(condition.index)));
+        let once = |c: &Condition| conditions.iter().filter(|o| o.index == c.index).count() == 1;
         let matches = if conditions.iter().all(once) { results.all(|r| r) } else { results.any(|r| r) };
         if matches && conditional.is_none() {
             conditional = Some(verdict);
@@ -94,27 +91,23 @@ pub(crate) fn meaning(profile: &LinuxSeccomp, call: Call) -> u32 {
     conditional.unwrap_or(default)
 }
 
-fn listed(profile: &LinuxSeccomp, arch: Arch) -> bool {
-    profile.architectures().iter().flatten().any(|&listed| listed == arch)
-}
-
 /// Among the arguments that the tests look at: manual pages of section 2.
 fn is_int(name: &str, argument: usize) -> bool {
     [("socket", 0), ("socket", 1), ("socket", 2), ("personality", 0), ("ioctl", 0), ("ioctl", 1)]
         .contains(&(name, argument))
 }
 
-fn holds(condition: &LinuxSeccompArg, call: Call, narrow: bool) -> bool {
+fn holds(condition: &Condition, call: Call, narrow: bool) -> bool {
     let width = if narrow { u64::from(u32::MAX) } else { u64::MAX };
-    let argument = call.arguments[condition.index()] & width;
-    let value = condition.value() & width;
-    match condition.op() {
-        Operator::ScmpCmpNe => argument != value,
-        Operator::ScmpCmpLt => argument < value,
-        Operator::ScmpCmpLe => argument <= value,
-        Operator::ScmpCmpEq => argument == value,
-        Operator::ScmpCmpGe => argument >= value,
-        Operator::ScmpCmpGt => argument > value,
-        Operator::ScmpCmpMaskedEq => argument & value == condition.value_two().unwrap_or(0) & value,
+    let argument = call.arguments[condition.index] & width;
+    let value = condition.value & width;
+    match condition.operator {
+        Operator::NotEqual => argument != value,
+        Operator::Less => argument < value,
+        Operator::LessOrEqual => argument <= value,
+        Operator::Equal => argument == value,
+        Operator::GreaterOrEqual => argument >= value,
+        Operator::Greater => argument > value,
+        Operator::MaskedEqual => argument & value == condition.value_two.unwrap_or(0) & value,
     }
 }

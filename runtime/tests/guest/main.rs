@@ -44,7 +44,7 @@ fn a_controller_that_the_host_lacks_is_named() {
 fn new_device_rules_take_the_place_of_the_old_ones() {
     let container = groups::Container::create(&serde_json::json!({}));
     assert_eq!(probe::line(&container.run("open /dev/kmsg")), "EPERM");
-    let everything = serde_json::from_value(serde_json::json!({ "allow": true })).unwrap();
+    let everything = runtime::spec::read(&serde_json::json!({ "allow": true })).unwrap();
     let policy = runtime::cgroup::DevicePolicy::from_spec(&[everything]).unwrap();
     container.groups[0].attach_devices(&policy).unwrap();
     assert_eq!(probe::line(&container.run("open /dev/kmsg")), "ok");

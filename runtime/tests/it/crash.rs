@@ -39,7 +39,7 @@ fn kill(mut child: Child) {
 #[test]
 fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
     let bundle = bundle();
-    let spec = runtime::spec::parse(bundle.config.clone()).unwrap().spec;
+    let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
     let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
     // The last step of each side does not return.
     let steps = plan.host.len() + plan.child.len() - 1;
@@ -61,7 +61,7 @@ fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
 fn s47_a_monitor_killed_while_it_undoes_leaves_nothing_after_delete() {
     let mut bundle = bundle();
     bundle.config["process"]["args"] = json!(["true"]);
-    let spec = runtime::spec::parse(bundle.config.clone()).unwrap().spec;
+    let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
     let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
     let undone = (plan.host.len() + plan.child.len()..)
         .map_while(|step| stopped_after(&bundle, step).map(|child| (step, child)))
@@ -78,7 +78,7 @@ fn s47_a_monitor_killed_while_it_undoes_leaves_nothing_after_delete() {
 #[test]
 fn every_step_that_outlives_its_process_is_in_the_journal() {
     let bundle = bundle();
-    let spec = runtime::spec::parse(bundle.config.clone()).unwrap().spec;
+    let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
     let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
     for step in &plan.host {
         assert_eq!(step.undo() == Undo::Journal, matches!(step, Step::CreateCgroup { .. }), "{step}");

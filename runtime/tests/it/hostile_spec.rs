@@ -18,13 +18,17 @@ fn check(pointer: &str, value: Value, named: &[&str]) {
 #[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     check("/ociVersion", json!("2.0.0"), &["/ociVersion"]);
-    check("/linux/unknownIsolation", json!(true), &["/linux/unknownIsolation"]);
+    check("/linux/intelRdt", json!({ "closID": "x" }), &["/linux/intelRdt"]);
+    let limit = |soft: u64| json!({ "type": "RLIMIT_NOFILE", "soft": soft, "hard": 10 });
+    check("/process/rlimits", json!([limit(1), limit(2)]), &["/process/rlimits/1", "RLIMIT_NOFILE"]);
+    check("/process/rlimits", json!([limit(11)]), &["/process/rlimits/0", "11"]);
     check("/process/selinuxLabel", json!("x"), &["/process/selinuxLabel"]);
     check("/process/args", json!([]), &["/process/args"]);
     check("/process/args", json!(["a\0b"]), &["/process/args/0"]);
     check("/process/cwd", json!("relative"), &["/process/cwd"]);
     check("/process/user", json!({ "uid": -1, "gid": 0 }), &["/process/user/uid"]);
     check("/process/user", json!({ "uid": 4294967296_u64, "gid": 0 }), &["/process/user/uid"]);
+    check("/process/user", json!({ "uid": 0, "gid": 4294967295_u64 }), &["/process/user/gid"]);
     check("/process/oomScoreAdj", json!(5000), &["/process/oomScoreAdj"]);
     check("/root/path", json!(""), &["/root/path"]);
     check("/root/path", json!("nonexistent"), &["nonexistent"]);
@@ -39,7 +43,12 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     check("/linux/rootfsPropagation", json!("sideways"), &["sideways"]);
     check("/linux/devices", json!([{ "path": "/etc/x", "type": "c", "major": 1, "minor": 3 }]), &["/etc/x"]);
     check("/linux/devices", json!([{ "path": "/dev/x", "type": "c", "major": -1, "minor": 3 }]), &["-1"]);
+    check("/linux/devices", json!([{ "path": "/dev/x", "type": "c", "major": 4097, "minor": 3 }]), &["4097"]);
+    let map = json!([{ "type": "mount" }, { "type": "user" }, { "type": "uts" }]);
+    check("/linux/namespaces", map, &["/linux/uidMappings"]);
     check("/linux/maskedPaths", json!(["relative"]), &["/linux/maskedPaths/0"]);
+    let mappings = json!([{ "containerID": 0, "hostID": 4294967295_u64, "size": 1 }]);
+    check("/linux/uidMappings", mappings, &["/linux/uidMappings/0"]);
     check("/linux/seccomp/listenerPath", json!("/x"), &["/linux/seccomp/listenerPath"]);
 }
 

@@ -100,7 +100,7 @@ fn a_failed_start_says_whose_fault_it_is_and_at_which_step() {
             |b| b.config["process"]["args"] = json!(["/"]),
             126,
         ),
-        ("plan", FailureKind::Spec, |b| b.config["linux"]["oops"] = json!(1), 1),
+        ("plan", FailureKind::Spec, |b| b.config["linux"]["intelRdt"] = json!({ "closID": "x" }), 1),
         ("bind.clone", FailureKind::Spec, |b| b.bind("/nonexistent".as_ref(), "/x", &["rbind"]), 1),
         ("root.clone", FailureKind::Spec, |b| b.config["root"]["path"] = json!("gone"), 1),
     ];

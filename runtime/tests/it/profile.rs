@@ -3,9 +3,10 @@
 //! Capabilities and filters belong to a thread and to what it executes, so each test confines a thread of
 //! its own that ends with it.
 use crate::probe::{Probe, line};
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp};
+use oci_spec::runtime::{Capabilities, Capability};
 use runtime::capabilities::{self, CapabilitySets};
-use runtime::seccomp::{compile, default_profile};
+use runtime::seccomp::compile;
+use runtime::spec::Seccomp;
 use serde_json::json;
 use std::process::Command;
 use std::thread;
@@ -19,10 +20,14 @@ fn default_sets() -> serde_json::Value {
     json!({ "bounding": names, "effective": names, "permitted": names })
 }
 
+fn default_profile(capabilities: &Capabilities) -> Seccomp {
+    let profile = runtime::seccomp::default_profile(capabilities);
+    runtime::spec::read(&serde_json::to_value(profile).unwrap()).unwrap()
+}
+
 /// Takes the steps that the runtime takes between `fork` and `execve`, as `user`.
-fn confine(sets: serde_json::Value, profile: Option<&LinuxSeccomp>, user: u32) {
-    let spec: LinuxCapabilities = serde_json::from_value(sets).unwrap();
-    let sets = CapabilitySets::from_spec(&spec);
+fn confine(sets: serde_json::Value, profile: Option<&Seccomp>, user: u32) {
+    let sets: CapabilitySets = runtime::spec::read(&sets).unwrap();
     capabilities::drop_bounding(&sets).unwrap();
     capabilities::keep_over_setuid().unwrap();
     let uid = rustix::fs::Uid::from_raw(user);
@@ -157,8 +162,7 @@ fn s46_capabilities_that_the_runtime_lacks_are_an_error() {
     let fewer = json!({ "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"] });
     let confined = || {
         confine(fewer, None, 0);
-        let wanted: LinuxCapabilities = serde_json::from_value(all).unwrap();
-        let wanted = CapabilitySets::from_spec(&wanted);
+        let wanted: CapabilitySets = runtime::spec::read(&all).unwrap();
         let text = capabilities::drop_bounding(&wanted).unwrap_err().to_string();
         assert!(text.contains("keep CAP_SYS_ADMIN in the bounding set"), "{text}");
         let text = capabilities::apply_sets(&wanted).unwrap_err().to_string();
@@ -178,7 +182,7 @@ fn every_action_of_a_profile_reaches_the_kernel() {
     let cases = [("SCMP_ACT_KILL_PROCESS", Some(31)), ("SCMP_ACT_TRAP", Some(31)), ("SCMP_ACT_LOG", None)];
     let probe = Probe::build();
     for (action, signal) in cases {
-        let profile: LinuxSeccomp = serde_json::from_value(json!({
+        let profile: Seccomp = runtime::spec::read(&json!({
             "defaultAction": "SCMP_ACT_ALLOW",
             "flags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
             "syscalls": [{ "names": ["getppid"], "action": action }],

@@ -37,8 +37,8 @@ impl Container {
     }
 
     fn create_below(probe: Probe, parent: &Path, resources: &Value) -> Result<Self, CgroupError> {
-        let resources = serde_json::from_value(resources.clone()).unwrap();
-        let plan = cgroup::plan(&hierarchies(), &parent.join("container"), Some(&resources)).unwrap();
+        let resources = runtime::spec::read(resources).unwrap();
+        let plan = cgroup::plan(&hierarchies(), &parent.join("container"), &resources).unwrap();
         let mut journal = Journal::create(&probe.directory().join("journal")).unwrap();
         let result = plan.groups.iter().map(|group| {
             let mut open = cgroup::create(group, &mut journal)?;

@@ -76,8 +76,8 @@ impl Child<'_> {
 
     fn install_filter(&self) -> Result<(), ChildError> {
         let Some(filter) = &self.container.plan.filter else { return Ok(()) };
-        let process = self.container.spec.process().as_ref();
-        if !process.and_then(|process| process.no_new_privileges()).unwrap_or(false) {
+        let process = self.container.spec.process.as_ref();
+        if !process.is_some_and(|process| process.no_new_privileges) {
             // Leaving uid 0 emptied the effective set; the permitted one was kept for this.
             raise_effective()?;
         }
@@ -95,7 +95,7 @@ impl Child<'_> {
             pidfd_inode: 0,
             bundle: container.bundle.clone(),
             created: 0,
-            annotations: container.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            annotations: container.spec.annotations.clone(),
         }
         .to_oci(Status::Created)
     }
