@@ -1,28 +1,32 @@
 //! Named caches: directories that outlive tasks, each used by one task at a time.
 //!
 //! ```text
-//!   <caches>/lock             held while an instance is chosen, made or removed
-//!   <caches>/<random id>/     cache.json  the cache's name, when it was made and used, its state
-//!                             lock        held (flock) by the process whose task uses it
+//!   <caches>/                 locked (flock) while an instance is chosen or made
+//!   <caches>/<random id>/     locked by the process whose task uses it
+//!                             cache.json  the cache's name, when it was made and used, who uses it
 //!                             content/    what the task sees, owned by root, 0755
 //! ```
 //!
 //! The directory's name is random; the cache's name, which a task chose, is data in `cache.json` and
-//! nowhere a path. A cache that a task holds is marked `in use` on disk as well: if the worker dies,
-//! the mark stays, and the instance is removed instead of being handed to a next task, since the
-//! dying container may still write to it.
+//! nowhere a path. Who uses a cache stands there as well: if the worker dies, the mark stays, and the
+//! instance is removed instead of being handed to a next task, since the dying container may still
+//! write to it. It is removed no sooner than that container.
 //!
 //! Why not one index file for all: it would have to be rewritten for each task, and a crash in
 //! between could lose all of them.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use runtime::id::ContainerId;
 use runtime::journal::{RemoveTreeError, remove_tree};
 use serde::{Deserialize, Serialize};
 
+use crate::file_lock::Hold;
+use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 use crate::run_directory::random_hex;
 use crate::timestamp::Timestamp;
 
@@ -35,7 +39,7 @@ const ID_BYTES: usize = 16;
 /// The caches of one data directory.
 #[derive(Clone, Debug)]
 pub struct Caches {
-    directory: PathBuf,
+    directory: OwnDirectory,
 }
 
 /// An instance of a cache, held by one task.
@@ -73,7 +77,8 @@ struct Record {
     name: String,
     created: Timestamp,
     last_used: Timestamp,
-    in_use: bool,
+    /// The container whose task holds it.
+    used_by: Option<String>,
 }
 
 /// Why a cache could not be had or given back.
@@ -89,6 +94,9 @@ pub enum CacheError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The place of the caches cannot be used.
+    #[error(transparent)]
+    Place(#[from] OwnDirectoryError),
     /// An instance could not be removed.
     #[error(transparent)]
     Remove(#[from] RemoveTreeError),
@@ -99,41 +107,53 @@ fn failed<'a>(call: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> C
 }
 
 impl Caches {
-    /// Opens the caches in `directory`, which is made if absent, and removes the instances that are
-    /// unknown or that a worker which is gone has left in use.
+    /// Opens the caches in `directory`, which is made if absent.
     ///
     /// # Errors
     ///
-    /// [`CacheError`] when the directory cannot be used, or something in it not be removed.
+    /// [`CacheError::Place`] when the directory cannot be used.
     pub fn open(directory: &Path) -> Result<Caches, CacheError> {
-        DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(directory)
-            .map_err(failed("make the directory", directory))?;
-        let caches = Caches { directory: directory.to_owned() };
-        let _alone = caches.lock()?;
-        for id in caches.ids()? {
-            if let Some(_held) = caches.try_hold(&id)? {
-                let usable = caches.read(&id).is_some_and(|record| !record.in_use);
-                if !usable {
-                    remove_tree(&caches.instance(&id))?;
+        Ok(Caches { directory: OwnDirectory::open(directory)? })
+    }
+
+    /// Removes the instances that make no sense or that a worker which is gone has left in use, unless the container
+    /// that used them is still there. What lies beside the instances stays, and is named.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] when something cannot be looked at or removed.
+    pub fn sweep(&self, there: &BTreeSet<&str>) -> Result<Option<Foreign>, CacheError> {
+        let entries = self.directory.entries(is_id, &[])?;
+        let mut unusable = Vec::new();
+        {
+            // Nobody makes an instance meanwhile: before it has its record and its lock it looks like a dead one.
+            let _alone = self.directory.lock(Hold::Exclusive)?;
+            for id in entries.own {
+                let Some(held) = self.try_hold(&id)? else { continue };
+                let keep = self.read(&id).is_some_and(|record| {
+                    record.used_by.is_none_or(|container| there.contains(container.as_str()))
+                });
+                if !keep {
+                    unusable.push((id, held));
                 }
             }
         }
-        Ok(caches)
+        for (id, _held) in unusable {
+            remove_tree(&self.instance(&id))?;
+        }
+        Ok(entries.foreign)
     }
 
-    /// Takes an instance of the cache `name`: the free one that was used last, or a new one.
+    /// Takes an instance of the cache `name` for a container: the free one that was used last, or a new one.
     ///
     /// # Errors
     ///
     /// [`CacheError`] when a new one cannot be made or the choice not be noted.
-    pub fn take(&self, name: &str) -> Result<CacheLease, CacheError> {
-        let _alone = self.lock()?;
+    pub fn take(&self, name: &str, container: &ContainerId) -> Result<CacheLease, CacheError> {
+        let _alone = self.directory.lock(Hold::Exclusive)?;
         let mut best: Option<(String, Record, File)> = None;
-        for id in self.ids()? {
-            let Some(record) = self.read(&id).filter(|it| it.name == name && !it.in_use) else {
+        for id in self.directory.entries(is_id, &[])?.own {
+            let Some(record) = self.read(&id).filter(|it| it.name == name && it.used_by.is_none()) else {
                 continue;
             };
             let older = best.as_ref().is_some_and(|(_, best, _)| best.last_used >= record.last_used);
@@ -145,13 +165,13 @@ impl Caches {
             }
         }
         match best {
-            Some((id, record, lock)) => self.lease(id, record, Origin::Hit, lock),
-            None => self.make(name),
+            Some((id, record, lock)) => self.lease(id, record, container, (Origin::Hit, lock)),
+            None => self.make(name, container),
         }
     }
 
-    fn make(&self, name: &str) -> Result<CacheLease, CacheError> {
-        let id = random_hex(ID_BYTES).map_err(failed("name an instance in", &self.directory))?;
+    fn make(&self, name: &str, container: &ContainerId) -> Result<CacheLease, CacheError> {
+        let id = random_hex(ID_BYTES).map_err(failed("name an instance in", self.directory.path()))?;
         let instance = self.instance(&id);
         let make = |path: &Path| {
             DirBuilder::new().mode(0o700).create(path).map_err(failed("make the directory", path))
@@ -163,62 +183,41 @@ impl Caches {
         std::fs::set_permissions(&content, Permissions::from_mode(0o755))
             .map_err(failed("set the mode of", &content))?;
         let now = Timestamp::now();
-        let record = Record { name: name.to_owned(), created: now, last_used: now, in_use: true };
-        let lock = self.lock_file(&id)?;
+        let record = Record { name: name.to_owned(), created: now, last_used: now, used_by: None };
+        let lock = File::open(&instance).map_err(failed("open", &instance))?;
         lock.lock().map_err(failed("lock", &instance))?;
-        self.lease(id, record, Origin::Miss, lock)
+        self.lease(id, record, container, (Origin::Miss, lock))
     }
 
     fn lease(
         &self,
         id: String,
         record: Record,
-        origin: Origin,
-        lock: File,
+        container: &ContainerId,
+        (origin, lock): (Origin, File),
     ) -> Result<CacheLease, CacheError> {
-        let record = Record { in_use: true, ..record };
+        let record = Record { used_by: Some(container.to_string()), ..record };
         self.write(&id, &record)?;
         Ok(CacheLease { caches: self.clone(), id, record, origin, _lock: lock })
     }
 
     fn instance(&self, id: &str) -> PathBuf {
-        self.directory.join(id)
+        self.directory.path().join(id)
     }
 
-    fn lock(&self) -> Result<File, CacheError> {
-        let path = self.directory.join("lock");
-        let file = File::options().create(true).append(true).open(&path);
-        let file = file.map_err(failed("open", &path))?;
-        file.lock().map_err(failed("lock", &path))?;
-        Ok(file)
-    }
-
-    fn lock_file(&self, id: &str) -> Result<File, CacheError> {
-        let path = self.instance(id).join("lock");
-        File::options().create(true).append(true).open(&path).map_err(failed("open", &path))
-    }
-
-    /// Locks an instance, unless another process holds it.
+    /// Locks an instance, unless another process holds it or it is gone meanwhile.
     fn try_hold(&self, id: &str) -> Result<Option<File>, CacheError> {
-        let file = self.lock_file(id)?;
+        let instance = self.instance(id);
+        let file = match File::open(&instance) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", &instance)(error)),
+        };
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(failed("lock", &self.instance(id))(source)),
+            Err(TryLockError::Error(source)) => Err(failed("lock", &instance)(source)),
         }
-    }
-
-    fn ids(&self) -> Result<Vec<String>, CacheError> {
-        let mut ids = Vec::new();
-        let read = || failed("read", &self.directory);
-        for entry in std::fs::read_dir(&self.directory).map_err(read())? {
-            let entry = entry.map_err(read())?;
-            let is_directory = entry.file_type().map_err(read())?.is_dir();
-            if let (true, Ok(name)) = (is_directory, entry.file_name().into_string()) {
-                ids.push(name);
-            }
-        }
-        Ok(ids)
     }
 
     /// What is known of an instance; nothing if its record is missing or makes no sense.
@@ -238,6 +237,10 @@ impl Caches {
         };
         write().map_err(failed("write", &path))
     }
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == 2 * ID_BYTES && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl CacheLease {
@@ -264,13 +267,11 @@ impl CacheLease {
     pub fn release(self, fate: Fate) -> Result<(), CacheError> {
         match fate {
             Fate::Keep => {
-                let record = Record { in_use: false, last_used: Timestamp::now(), ..self.record.clone() };
+                let record = Record { used_by: None, last_used: Timestamp::now(), ..self.record.clone() };
                 self.caches.write(&self.id, &record)
             }
-            Fate::Purge => {
-                let _alone = self.caches.lock()?;
-                Ok(remove_tree(&self.caches.instance(&self.id))?)
-            }
+            // The mark and the lock keep others away until the directory is gone.
+            Fate::Purge => Ok(remove_tree(&self.caches.instance(&self.id))?),
         }
     }
 }
@@ -281,12 +282,19 @@ mod tests {
 
     fn caches() -> (tempfile::TempDir, Caches) {
         let directory = tempfile::tempdir().unwrap();
-        let caches = Caches::open(&directory.path().join("caches")).unwrap();
+        let caches = reopen(&directory, &[]);
         (directory, caches)
     }
 
-    fn reopen(directory: &tempfile::TempDir) -> Caches {
-        Caches::open(&directory.path().join("caches")).unwrap()
+    /// What a next worker sees, if the containers `there` have resisted.
+    fn reopen(directory: &tempfile::TempDir, there: &[&str]) -> Caches {
+        let caches = Caches::open(&directory.path().join("caches")).unwrap();
+        caches.sweep(&there.iter().copied().collect()).unwrap();
+        caches
+    }
+
+    fn take(caches: &Caches, name: &str) -> CacheLease {
+        caches.take(name, &ContainerId::new("container").unwrap()).unwrap()
     }
 
     fn put(lease: &CacheLease, text: &str) {
@@ -300,24 +308,24 @@ mod tests {
     #[test]
     fn a_cache_persists_over_restarts() {
         let (directory, caches) = caches();
-        let lease = caches.take("level-1").unwrap();
+        let lease = take(&caches, "level-1");
         assert_eq!(lease.origin(), Origin::Miss);
         put(&lease, "kept");
         lease.release(Fate::Keep).unwrap();
-        let lease = reopen(&directory).take("level-1").unwrap();
+        let lease = take(&reopen(&directory, &[]), "level-1");
         assert_eq!((lease.origin(), get(&lease).as_deref()), (Origin::Hit, Some("kept")));
     }
 
     #[test]
     fn two_tasks_never_share_an_instance() {
         let (directory, caches) = caches();
-        let first = caches.take("shared").unwrap();
+        let first = take(&caches, "shared");
         put(&first, "first");
-        let second = reopen(&directory).take("shared").unwrap();
+        let second = take(&reopen(&directory, &[]), "shared");
         assert_eq!((second.origin(), get(&second)), (Origin::Miss, None));
         first.release(Fate::Keep).unwrap();
         second.release(Fate::Keep).unwrap();
-        let (third, fourth) = (caches.take("shared").unwrap(), caches.take("shared").unwrap());
+        let (third, fourth) = (take(&caches, "shared"), take(&caches, "shared"));
         assert_eq!((third.origin(), fourth.origin()), (Origin::Hit, Origin::Hit));
         assert_ne!(third.content(), fourth.content());
     }
@@ -325,34 +333,58 @@ mod tests {
     #[test]
     fn the_one_that_was_used_last_is_taken_first() {
         let (_directory, caches) = caches();
-        let (first, second) = (caches.take("x").unwrap(), caches.take("x").unwrap());
+        let (first, second) = (take(&caches, "x"), take(&caches, "x"));
         put(&first, "first");
         put(&second, "second");
         second.release(Fate::Keep).unwrap();
         let mut record = first.record.clone();
         record.last_used = Timestamp::from_millis(Timestamp::now().as_millis() + 60_000);
-        record.in_use = false;
+        record.used_by = None;
         caches.write(&first.id, &record).unwrap();
         drop(first);
-        assert_eq!(get(&caches.take("x").unwrap()).as_deref(), Some("first"));
+        assert_eq!(get(&take(&caches, "x")).as_deref(), Some("first"));
     }
 
     #[test]
     fn what_is_purged_or_unknown_or_left_in_use_is_gone_after_a_restart() {
         let (directory, caches) = caches();
-        caches.take("purged").unwrap().release(Fate::Purge).unwrap();
-        drop(caches.take("left in use").unwrap()); // The worker died.
-        std::fs::create_dir(directory.path().join("caches/unknown")).unwrap();
-        let kept = caches.take("held").unwrap();
-        let caches = reopen(&directory);
-        assert_eq!(caches.ids().unwrap(), std::slice::from_ref(&kept.id));
-        assert_eq!(caches.take("left in use").unwrap().origin(), Origin::Miss);
+        take(&caches, "purged").release(Fate::Purge).unwrap();
+        drop(take(&caches, "left in use")); // The worker died.
+        std::fs::create_dir(directory.path().join("caches").join("0".repeat(2 * ID_BYTES))).unwrap();
+        let kept = take(&caches, "held");
+        let caches = reopen(&directory, &[]);
+        let left = caches.directory.entries(is_id, &[]).unwrap().own;
+        assert_eq!(left, BTreeSet::from([kept.id.clone()]));
+        assert_eq!(take(&caches, "left in use").origin(), Origin::Miss);
+    }
+
+    #[test]
+    fn a_cache_stays_as_long_as_the_container_that_may_write_to_it_and_is_nobody_elses() {
+        let (directory, caches) = caches();
+        let content = take(&caches, "x").content(); // The worker died.
+        let caches = reopen(&directory, &["container"]);
+        assert!(content.exists());
+        assert_eq!(take(&caches, "x").origin(), Origin::Miss);
+        reopen(&directory, &[]);
+        assert!(!content.exists());
+    }
+
+    #[test]
+    fn what_the_worker_did_not_make_is_left_alone_and_named() {
+        let (directory, caches) = caches();
+        let place = directory.path().join("caches");
+        for name in ["home", "0123456789abcdef", &"A".repeat(2 * ID_BYTES)] {
+            std::fs::create_dir_all(place.join(name).join("files")).unwrap();
+        }
+        let foreign = caches.sweep(&BTreeSet::new()).unwrap().unwrap().to_string();
+        assert!(foreign.contains("3 that docker-worker did not make"), "{foreign}");
+        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 3 + 1, "and the marker");
     }
 
     #[test]
     fn a_name_is_never_a_path() {
         let (directory, caches) = caches();
-        let lease = caches.take("../../escape").unwrap();
+        let lease = take(&caches, "../../escape");
         assert!(lease.content().starts_with(directory.path().join("caches")));
         assert!(!directory.path().join("escape").exists());
         assert_eq!(lease.name(), "../../escape");

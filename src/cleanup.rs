@@ -3,9 +3,11 @@
 //! What a live worker holds is told apart by the lock that its process keeps, so a clean-up is safe
 //! beside running tasks; and it may be repeated, or interrupted and begun again.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use runtime::cgroup::RemoveError;
 use runtime::host::{HostFacts, HostFactsError};
@@ -13,6 +15,7 @@ use runtime::journal::{Journal, JournalError, UndoError};
 
 use crate::cache::{CacheError, Caches};
 use crate::config::Directories;
+use crate::file_lock::{self, Hold, LockError};
 use crate::net::tables::TablesError;
 use crate::run_directory::{self, RunDirectoryError, Sweep};
 use crate::spec::PARENT_GROUP;
@@ -43,11 +46,14 @@ pub enum CleanupError {
 ///
 /// [`CleanupError`] when a place cannot be looked through at all; what resists is in the [`Sweep`].
 pub fn clean_up(directories: &Directories) -> Result<Sweep, CleanupError> {
-    let sweep = run_directory::sweep(directories)?;
+    let mut sweep = run_directory::sweep(directories)?;
     crate::net::sweep(&directories.run)?;
     remove_parent_group()?;
-    // Opening the caches removes those that were left in use.
-    Caches::open(&directories.caches())?;
+    // Whatever resisted may still write to its caches.
+    let there: BTreeSet<&str> =
+        sweep.failed.iter().map(|(id, _)| id).chain(&sweep.alive).map(String::as_str).collect();
+    let foreign = Caches::open(&directories.caches())?.sweep(&there)?;
+    sweep.foreign.extend(foreign);
     Ok(sweep)
 }
 
@@ -74,20 +80,51 @@ pub fn remove_parent_group() -> Result<(), ParentGroupError> {
     }
 }
 
+/// Why a container is not undone.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoContainerError {
+    /// Its monitor does not end, so it may yet take a step.
+    #[error(
+        "wait for the container's monitor: {lock}; if it hangs, end it (kill -9), then run docker-worker cleanup"
+    )]
+    Monitor {
+        /// Who it is.
+        lock: LockError,
+    },
+    /// Its directory cannot be opened.
+    #[error("open {}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Its journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Something resists.
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+}
+
 /// Kills what is left of the containers in a runtime's state directory and undoes what their
-/// journals say. Waits for a monitor that is still at it: without a worker it undoes everything itself.
+/// journals say. Waits until `deadline` for monitors that are still at it: without a worker they undo
+/// everything themselves.
 ///
 /// # Errors
 ///
 /// The first thing that resists; the rest is tried all the same.
-pub fn undo_containers(state_root: &Path) -> Result<(), UndoError> {
-    let Ok(entries) = std::fs::read_dir(state_root) else {
+pub fn undo_containers(state_root: &Path, deadline: Instant) -> Result<(), UndoContainerError> {
+    let failed = |source| UndoContainerError::Open { path: state_root.to_owned(), source };
+    let entries = match std::fs::read_dir(state_root) {
+        Ok(entries) => entries,
         // It was never made, or is gone already.
-        return Ok(());
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
     };
     let mut result = Ok(());
-    for entry in entries.flatten() {
-        let undone = undo_container(&entry.path());
+    for entry in entries {
+        let undone = entry.map_err(failed).and_then(|entry| undo_container(&entry.path(), deadline));
         if result.is_ok() {
             result = undone;
         }
@@ -95,16 +132,16 @@ pub fn undo_containers(state_root: &Path) -> Result<(), UndoError> {
     result
 }
 
-fn undo_container(directory: &Path) -> Result<(), UndoError> {
-    // Its monitor holds this lock to its end. Beside it, a step that it takes now would be recorded in a journal that
-    // has been undone already.
-    let _monitor_has_ended = match File::open(directory).and_then(|file| file.lock().map(|()| file)) {
+fn undo_container(directory: &Path, deadline: Instant) -> Result<(), UndoContainerError> {
+    let file = match File::open(directory) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => {
-            return Err(JournalError::File { call: "lock", path: directory.to_owned(), source }.into());
-        }
+        Err(source) => return Err(UndoContainerError::Open { path: directory.to_owned(), source }),
     };
+    // Its monitor holds this lock to its end. Beside it, a step that it takes now would be recorded in a journal that
+    // has been undone already.
+    let patience = deadline.saturating_duration_since(Instant::now());
+    file_lock::lock(&file, Hold::Exclusive, patience).map_err(|lock| UndoContainerError::Monitor { lock })?;
     let journal = directory.join(RUNTIME_JOURNAL);
     if journal.exists() { Ok(Journal::open(&journal)?.undo_all()?) } else { Ok(()) }
 }

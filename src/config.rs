@@ -53,7 +53,11 @@ impl Directories {
 
     /// The caches.
     pub fn caches(&self) -> PathBuf {
-        self.volume_caches.clone().unwrap_or_else(|| self.data.join("caches"))
+        match &self.volume_caches {
+            // The operator may have other things there.
+            Some(place) => place.join("docker-worker-caches"),
+            None => self.data.join("caches"),
+        }
     }
 
     /// What running containers write.
@@ -127,7 +131,7 @@ pub struct ArtifactSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct CacheSettings {
-    /// The directory for caches instead of `<data>/caches`.
+    /// Where caches lie, in a directory `docker-worker-caches`, instead of `<data>/caches`.
     pub volume_cache_path: Option<PathBuf>,
 }
 

@@ -1,32 +1,40 @@
 //! Where one container's things lie, who holds them, and how they go.
 //!
 //! ```text
-//!   <run>/<container id>/     lock     held (flock) by the worker that runs it: tells dead from alive
+//!   <run>/<container id>/     locked (flock) by the worker that runs it: tells dead from alive
 //!                             journal  what there is to undo, written before it is made
 //!                             bundle/  config.json
 //!                             hosts, hostname, resolv.conf
 //!                             network  what a crash would leave of the task's network
 //!                             runtime/ the runtime's own state and journal
-//!   <data>/runs/<container id>/  lock, log, upper/, root/, image/, volumes/
-//!   <data>/lock                  shared while a container's directories are made, exclusive for a sweep
+//!   <data>/runs/<container id>/  locked as well; log, upper/, root/, image/, volumes/
 //! ```
 //!
 //! Two places, because `/run` is small and a tmpfs: an overlay's upper directory and the log belong
-//! on the disk. Both are 0700 and named by the container's random id.
+//! on the disk. Both are 0700 and named by the container's random id. The places themselves are locked
+//! too: shared while a container's directories are made, exclusive while a sweep looks for dead ones.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use runtime::id::ContainerId;
 use runtime::journal::{Journal, JournalError, UndoError, UndoStep};
+use rustix::fs::OFlags;
 
+use crate::cleanup::UndoContainerError;
 use crate::config::Directories;
+use crate::file_lock::Hold;
 use crate::net::tables::TablesError;
+use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 
-/// The file whose lock says that a live process holds a directory.
-const LOCK: &str = "lock";
+/// How long a sweep waits for the monitors of dead workers, all together.
+const MONITOR_TIME: Duration = Duration::from_secs(5);
+
+/// The runtime's state directory.
+const RUNTIME: &str = "runtime";
 
 /// Where a directory's journal lies.
 const JOURNAL: &str = "journal";
@@ -48,15 +56,19 @@ pub struct RunDirectory {
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirectoryError {
     /// A file or directory could not be made.
-    #[error("{call} {}: check that the file system is writable and has room, or choose another place with --data and DOCKER_WORKER_RUN", path.display())]
+    #[error("make the directory {}: check that the file system is writable and has room, or choose another place with --data and DOCKER_WORKER_RUN", path.display())]
     Io {
-        /// What was tried.
-        call: &'static str,
-        /// On what.
+        /// Which.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's answer.
         source: io::Error,
     },
+    /// A place of containers cannot be used.
+    #[error(transparent)]
+    Place(#[from] OwnDirectoryError),
+    /// The processes of a container cannot be ended.
+    #[error(transparent)]
+    Container(#[from] UndoContainerError),
     /// The journal could not be written.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -75,19 +87,17 @@ impl RunDirectory {
     ///
     /// [`RunDirectoryError`], and nothing is left behind but what `cleanup` knows how to remove.
     pub fn create(directories: &Directories, id: &ContainerId) -> Result<RunDirectory, RunDirectoryError> {
-        // While this lock is shared nobody sweeps: a directory without its lock looks like a dead one.
-        let _no_sweep = lock_place(directories, Hold::Shared)?;
+        let places = Places::open(directories)?;
+        let _no_sweep = places.lock(Hold::Shared)?;
         let run = directories.run.join(id.as_str());
         let data = directories.runs().join(id.as_str());
-        make_directory(&run)?;
-        let run_lock = lock_new(&run)?;
+        let run_lock = make_directory(&run)?;
         let mut journal = Journal::create(&run.join(JOURNAL))?;
         journal.record(&UndoStep::RemoveTree { path: run.clone() })?;
         journal.record(&UndoStep::RemoveTree { path: data.clone() })?;
-        make_directory(&data)?;
-        let data_lock = lock_new(&data)?;
+        let data_lock = make_directory(&data)?;
         make_directory(&run.join("bundle"))?;
-        make_directory(&run.join("runtime"))?;
+        make_directory(&run.join(RUNTIME))?;
         Ok(RunDirectory { run, data, journal, _locks: [run_lock, data_lock] })
     }
 
@@ -98,7 +108,7 @@ impl RunDirectory {
 
     /// The runtime's state directory (`--root`) for this one container.
     pub fn runtime_state(&self) -> PathBuf {
-        self.run.join("runtime")
+        self.run.join(RUNTIME)
     }
 
     /// A file that is bound into the container.
@@ -140,47 +150,40 @@ impl RunDirectory {
     }
 }
 
-enum Hold {
-    Shared,
-    Exclusive,
+/// The two places where containers' directories lie.
+struct Places {
+    run: OwnDirectory,
+    data: OwnDirectory,
 }
 
-/// Locks the place where all containers' directories lie.
-fn lock_place(directories: &Directories, hold: Hold) -> Result<File, RunDirectoryError> {
-    make_directories(&directories.run)?;
-    make_directories(&directories.runs())?;
-    let path = directories.data.join(LOCK);
-    let failed = |source| RunDirectoryError::Io { call: "lock", path: path.clone(), source };
-    let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-    match hold {
-        Hold::Shared => file.lock_shared().map_err(failed)?,
-        Hold::Exclusive => file.lock().map_err(failed)?,
+impl Places {
+    fn open(directories: &Directories) -> Result<Places, OwnDirectoryError> {
+        Ok(Places {
+            run: OwnDirectory::open(&directories.run)?,
+            data: OwnDirectory::open(&directories.runs())?,
+        })
     }
-    Ok(file)
+
+    fn lock(&self, hold: Hold) -> Result<[File; 2], OwnDirectoryError> {
+        Ok([self.run.lock(hold)?, self.data.lock(hold)?])
+    }
 }
 
-fn lock_new(directory: &Path) -> Result<File, RunDirectoryError> {
-    let path = directory.join(LOCK);
-    let failed = |source| RunDirectoryError::Io { call: "lock", path: path.clone(), source };
-    let file = File::options().create_new(true).append(true).open(&path).map_err(failed)?;
-    file.lock().map_err(failed)?;
-    Ok(file)
+/// Makes a directory and locks it, for as long as the result is held.
+fn make_directory(path: &Path) -> Result<File, RunDirectoryError> {
+    let make = || {
+        DirBuilder::new().mode(0o700).create(path)?;
+        let directory = open_directory(path)?;
+        directory.lock()?;
+        Ok(directory)
+    };
+    make().map_err(|source| RunDirectoryError::Io { path: path.to_owned(), source })
 }
 
-fn make_directory(path: &Path) -> Result<(), RunDirectoryError> {
-    DirBuilder::new().mode(0o700).create(path).map_err(|source| RunDirectoryError::Io {
-        call: "make the directory",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn make_directories(path: &Path) -> Result<(), RunDirectoryError> {
-    DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(|source| RunDirectoryError::Io {
-        call: "make the directory",
-        path: path.to_owned(),
-        source,
-    })
+/// Opens a directory for its lock, following no link in its place.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 /// What a sweep found and did.
@@ -192,6 +195,8 @@ pub struct Sweep {
     pub alive: Vec<String>,
     /// What could not be removed.
     pub failed: Vec<(String, RunDirectoryError)>,
+    /// What else lies in the worker's places, and stays there.
+    pub foreign: Vec<Foreign>,
 }
 
 /// Undoes what workers that are gone have left behind, and leaves alone what belongs to live ones.
@@ -200,42 +205,77 @@ pub struct Sweep {
 ///
 /// When the places cannot be read or locked at all.
 pub fn sweep(directories: &Directories) -> Result<Sweep, RunDirectoryError> {
-    let _alone = lock_place(directories, Hold::Exclusive)?;
-    let mut ids = names(&directories.run)?;
-    ids.extend(names(&directories.runs())?);
+    let deadline = Instant::now() + MONITOR_TIME;
     let mut sweep = Sweep::default();
-    for id in ids {
-        let places = [directories.run.join(&id), directories.runs().join(&id)];
-        if places.iter().any(|place| is_held(&place.join(LOCK))) {
-            sweep.alive.push(id);
-            continue;
-        }
-        match undo(&directories.run, &places) {
-            Ok(()) => sweep.removed.push(id),
-            Err(error) => sweep.failed.push((id, error)),
+    for dead in find_dead(directories, &mut sweep)? {
+        match dead.undo(&directories.run, deadline) {
+            Ok(()) => sweep.removed.push(dead.id),
+            Err(error) => sweep.failed.push((dead.id, error)),
         }
     }
     Ok(sweep)
 }
 
-/// The container ids among the names in a directory, which may hold other things of the worker's.
-fn names(directory: &Path) -> Result<std::collections::BTreeSet<String>, RunDirectoryError> {
-    let failed = |source| RunDirectoryError::Io { call: "read", path: directory.to_owned(), source };
-    let mut names = std::collections::BTreeSet::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        if let Some(name) = name.to_str().filter(|name| is_container_id(name)) {
-            names.insert(name.to_owned());
+/// Takes hold of what workers that are gone have left behind.
+fn find_dead(directories: &Directories, sweep: &mut Sweep) -> Result<Vec<Dead>, RunDirectoryError> {
+    let places = Places::open(directories)?;
+    // Nobody begins a container meanwhile: between its making and its lock a directory looks like a dead one's. Each
+    // of those that are found is held by a lock of its own, so that undoing them keeps nobody else from their work.
+    let _nobody_begins = places.lock(Hold::Exclusive)?;
+    let run = places.run.entries(is_container_id, &[NETWORK])?;
+    let data = places.data.entries(is_container_id, &[])?;
+    sweep.foreign.extend(run.foreign.into_iter().chain(data.foreign));
+    let mut dead = Vec::new();
+    for id in &run.own | &data.own {
+        let paths = [places.run.path().join(&id), places.data.path().join(&id)];
+        match paths.each_ref().map(|path| hold(path)) {
+            [Some(run), Some(data)] => dead.push(Dead { id, paths, _locks: [run, data] }),
+            _ => sweep.alive.push(id),
         }
     }
-    Ok(names)
+    Ok(dead)
+}
+
+/// Locks a directory that may be a dead worker's, if it is there; nothing if a live one holds it.
+fn hold(path: &Path) -> Option<Option<File>> {
+    match open_directory(path) {
+        Ok(directory) => directory.try_lock().is_ok().then_some(Some(directory)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
+        // What cannot be looked at now (EMFILE, ENOMEM) may be alive.
+        Err(_) => None,
+    }
+}
+
+/// What a worker that is gone has left of one container.
+struct Dead {
+    id: String,
+    paths: [PathBuf; 2],
+    _locks: [Option<File>; 2],
+}
+
+impl Dead {
+    fn undo(&self, all: &Path, deadline: Instant) -> Result<(), RunDirectoryError> {
+        let [run, data] = &self.paths;
+        crate::cleanup::undo_containers(&run.join(RUNTIME), deadline)?;
+        // After its processes, so that nobody speaks from the address any more.
+        crate::net::undo(all, &run.join(NETWORK))?;
+        let journal = run.join(JOURNAL);
+        if journal.exists() {
+            Journal::open(&journal)?.undo_all()?;
+        }
+        // A crash before the journal's first line, or a reboot that emptied /run.
+        for place in [run, data] {
+            runtime::journal::remove_tree(place).map_err(UndoError::from)?;
+        }
+        Ok(())
+    }
 }
 
 /// Digits of a container's id: 256 random bits in hexadecimal.
 const ID_DIGITS: usize = 64;
 
 fn is_container_id(name: &str) -> bool {
-    name.len() == ID_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    name.len() == ID_DIGITS && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Makes a new container's id: 64 random hexadecimal digits, as docker's.
@@ -260,28 +300,4 @@ pub fn random_hex(bytes: usize) -> io::Result<String> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn is_held(lock: &Path) -> bool {
-    match File::options().append(true).open(lock) {
-        Ok(file) => matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
-        // What cannot be looked at now (EMFILE, ENOMEM) may be alive.
-        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
-    }
-}
-
-fn undo(all: &Path, places: &[PathBuf; 2]) -> Result<(), RunDirectoryError> {
-    let [run, data] = places;
-    crate::cleanup::undo_containers(&run.join("runtime"))?;
-    // After its processes, so that nobody speaks from the address any more.
-    crate::net::undo(all, &run.join(NETWORK))?;
-    let journal = run.join(JOURNAL);
-    if journal.exists() {
-        Journal::open(&journal)?.undo_all()?;
-    }
-    // A crash before the journal's first line, or a reboot that emptied /run.
-    for place in [run, data] {
-        runtime::journal::remove_tree(place).map_err(UndoError::from)?;
-    }
-    Ok(())
 }

@@ -36,6 +36,9 @@ pub fn main(_options: &CleanupArguments, config: &Config) -> ExitCode {
     for (id, error) in &sweep.failed {
         say(&format!("container {id}: failed to {}", chain(error)));
     }
+    for foreign in &sweep.foreign {
+        say(&foreign.to_string());
+    }
     if !sweep.alive.is_empty() {
         say(&format!("left {} running container(s) alone", sweep.alive.len()));
     }

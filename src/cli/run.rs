@@ -89,6 +89,8 @@ fn run(options: RunArguments, config: Config) -> Result<u8, Refusal> {
     // With the operator's umask: it is their directory.
     let means = Means { destination: destination(&options)?, network };
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    // Before signals are listened to: until then they end the worker, whatever it waits for.
+    recover(&config, &order.events)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -177,7 +179,6 @@ fn warn(events: &Events, message: &str) {
 async fn carry_out_order(order: Order, means: Means, config: Config, facts: &Facts) -> Result<u8, Refusal> {
     let Order { task_id, submitted, events, audience } = order;
     let Means { destination, network } = means;
-    recover(&config, &events)?;
     let (interrupter, interrupts) = channel();
     listen(interrupter.clone())
         .map_err(|error| Refusal(HOST_UNFIT, format!("failed to listen for signals: {error}")))?;
@@ -206,6 +207,9 @@ fn recover(config: &Config, events: &Events) -> Result<(), Refusal> {
     let sweep = clean_up(&config.directories).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     for container_id in &sweep.removed {
         events.emit(&Event::Recovered { container_id });
+    }
+    for foreign in &sweep.foreign {
+        warn(events, &foreign.to_string());
     }
     for (id, error) in &sweep.failed {
         warn(events, &format!("failed to remove what is left of container {id}: {}", chain(error)));

@@ -11,7 +11,7 @@ use super::payload::features::FeatureSwitches;
 use super::payload::{Payload, TaskContext};
 use super::resolve::End;
 use super::resolving::Resolving;
-use super::run::{Began, Run, Worker};
+use super::run::{Began, Remains, Run, Worker};
 use super::spool::{Follower, Spool};
 use super::validated::Validated;
 use crate::artifact::{Destination, Publisher, PublisherParts};
@@ -105,6 +105,7 @@ impl Claimed {
             caches: Vec::new(),
             network: None,
             mounts: Vec::new(),
+            remains: Remains::None,
             failures: Vec::new(),
             began,
         };

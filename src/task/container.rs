@@ -5,14 +5,17 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use runtime::cgroup::limit_parent_memory;
 use runtime::launch::{
     Exited, Failed, Launch, LaunchError, Monitor, ReceiveError, Report, kill_init, launch,
 };
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinError;
 
+use crate::cleanup::{UndoContainerError, undo_containers};
 use crate::readiness::readable;
 
 /// How long a monitor that was let go of may take to undo what it did.
@@ -62,6 +65,20 @@ pub enum ContainerError {
     /// The runtime made a container without the pty that its Spec asks for.
     #[error("get the container's terminal from its monitor: is the executable of the same build?")]
     NoTerminal,
+}
+
+/// Why something of a container may still be there.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// Its monitor does not end.
+    #[error("wait for the container's monitor")]
+    Monitor(#[source] io::Error),
+    /// What the monitor left cannot be undone.
+    #[error(transparent)]
+    Undo(#[from] UndoContainerError),
+    /// The thread that was to undo it panicked.
+    #[error("undo the container")]
+    Panicked(#[from] JoinError),
 }
 
 impl Container {
@@ -123,14 +140,17 @@ impl Container {
         }
     }
 
-    /// Lets go of the container: its monitor kills what is left, undoes what it did, and ends.
+    /// Lets go of the container: its monitor kills what is left, undoes what it did, and ends. What a monitor that was
+    /// killed has left in its state directory is undone here.
     ///
     /// # Errors
     ///
-    /// As [`Container::reap`].
-    pub async fn abandon(&mut self) -> io::Result<()> {
+    /// [`EndError`]: something may still be there.
+    pub async fn end(&mut self, state_root: PathBuf) -> Result<(), EndError> {
         self.monitor.abandon();
-        self.reap().await
+        self.reap().await.map_err(EndError::Monitor)?;
+        let undo = move || undo_containers(&state_root, Instant::now() + UNDO_TIME);
+        Ok(tokio::task::spawn_blocking(undo).await??)
     }
 
     /// Waits for the monitor's end, so that no dead process is left lying about.

@@ -177,14 +177,9 @@ impl ImageReady {
         }
     }
 
-    async fn let_go(&self, container: &mut Container) {
-        if let Err(error) = container.abandon().await {
-            self.run.log.error(&format!("Failed to wait for the container's monitor: {error}"));
-            return;
-        }
-        // The monitor may have been killed: then what it had done so far is in its journal.
-        if let Err(error) = crate::cleanup::undo_containers(&self.run.directory.runtime_state()) {
-            self.run.log.error(&format!("Failed to {}", chain(&error)));
+    async fn let_go(&mut self, container: &mut Container) {
+        if let Err(error) = container.end(self.run.directory.runtime_state()).await {
+            self.run.abandon(&error);
         }
     }
 }

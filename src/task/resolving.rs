@@ -13,7 +13,7 @@ use super::interrupt::Interrupt;
 use super::log;
 use super::resolution::{ImageUsed, ResolutionDocument, Resources};
 use super::resolve::{self, End, Hooks, OnExitStatus, Outcome, Reporter, Resolution, Verdict, exit_status};
-use super::run::Run;
+use super::run::{Remains, Run};
 use super::running::Held;
 use crate::cache::{CacheLease, Fate};
 use crate::event::Event;
@@ -155,6 +155,10 @@ impl Resolving {
     /// The hooks `stopped`, if the command ran.
     async fn stop(&mut self) -> Hooks {
         let Container::Over(over) = &self.container else { return Hooks::Done };
+        if self.run.remains == Remains::Container {
+            // Its processes may go on writing.
+            return Hooks::Done;
+        }
         let root = match over.held.created.root.try_clone() {
             Ok(root) => Arc::new(ContainerRoot::new(root)),
             Err(error) => {
@@ -195,6 +199,9 @@ impl Resolving {
     /// Begins to give the network back, beside the reports: nobody of the task is there to use it.
     fn release_network(&mut self) -> Option<JoinHandle<Result<(), TablesError>>> {
         let network = Arc::clone(self.run.worker.network.as_ref()?);
+        if self.run.remains == Remains::Container {
+            return None;
+        }
         let (task, record) = (self.run.network.take(), self.run.directory.network());
         Some(tokio::task::spawn_blocking(move || network.release(task, &record)))
     }
@@ -246,7 +253,11 @@ impl Resolving {
             Container::Over(over) => over.exited,
             Container::None | Container::NotStarted => None,
         };
-        release_caches(run.caches, resolution, problems);
+        match run.remains {
+            Remains::None => release_caches(run.caches, resolution, problems),
+            // They stay marked as the container's.
+            Remains::Container => drop(run.caches),
+        }
         for mount in run.mounts.iter().rev() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             if let Err(error) = rustix::mount::unmount(mount, flags) {
@@ -254,7 +265,13 @@ impl Resolving {
             }
         }
         // The directory names what has to be undone, so it stays as long as there is anything.
-        let removed = released.and_then(|()| run.directory.remove());
+        let removed = match run.remains {
+            Remains::None => released.and_then(|()| run.directory.remove()),
+            Remains::Container => {
+                problems.extend(run.failures);
+                Ok(())
+            }
+        };
         if let Err(error) = crate::cleanup::remove_parent_group() {
             problems.push(format!("Failed to {}", chain(&error)));
         }

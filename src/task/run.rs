@@ -8,7 +8,8 @@ use images::image::Image;
 use images::store::{PullEvent, PullOptions, Store};
 use runtime::id::ContainerId;
 
-use super::error::TaskError;
+use super::container::EndError;
+use super::error::{TaskError, chain};
 use super::interrupt::{Interrupter, Interrupts};
 use super::resolve::End;
 use super::spool::Spool;
@@ -102,10 +103,22 @@ pub struct Run {
     pub network: Option<TaskNetwork>,
     /// What is mounted for the run in the worker's own mount namespace, in order.
     pub mounts: Vec<PathBuf>,
+    /// What may still be there of the container when the run is over.
+    pub remains: Remains,
     /// Why it does not go on, for the operator if the log could not be kept.
     pub failures: Vec<String>,
     /// When the run began.
     pub began: Began,
+}
+
+/// What may be there of a container that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Nothing.
+    None,
+    /// Processes, mounts, control groups: its monitor did not end in time. What could tell of them is kept, and what
+    /// they can reach is given to nobody else, until a clean-up has undone them.
+    Container,
 }
 
 /// The beginning of a run, by both clocks.
@@ -137,5 +150,16 @@ impl Run {
         }
         self.failures.extend(error.lines);
         error.end
+    }
+
+    /// Something of the container may still be there.
+    pub fn abandon(&mut self, error: &EndError) {
+        self.remains = Remains::Container;
+        let text = format!(
+            "Failed to {}; what is left of the container is kept until \"docker-worker cleanup\" can undo it.",
+            chain(error)
+        );
+        self.log.error(&text);
+        self.failures.push(text);
     }
 }

@@ -8,13 +8,13 @@ use runtime::launch::Exited;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::container::{Container, ContainerError, Created};
+use super::container::{Container, ContainerError, Created, EndError};
 use super::error::{TaskError, chain};
 use super::interrupt::Interrupt;
 use super::output::pump;
 use super::resolve::End;
 use super::resolving::{Finished, Resolving};
-use super::run::Run;
+use super::run::{Remains, Run};
 use super::timer::Deadline;
 use crate::event::Event;
 
@@ -79,8 +79,10 @@ impl Running {
         drain(pumping).await;
         // After what the task printed: the lines about its end are the last ones.
         let exited = end.map_err(|error| self.run.fail(error));
-        if let Err(error) = self.container.reap().await {
-            self.run.log.error(&format!("Failed to wait for the container's monitor: {error}"));
+        if self.run.remains == Remains::None
+            && let Err(error) = self.container.reap().await
+        {
+            self.run.abandon(&EndError::Monitor(error));
         }
         let Running { run, created, lease, .. } = self;
         Resolving::of_container(run, Finished { held: Held { created, _lease: lease }, exited })
@@ -159,11 +161,8 @@ impl Running {
         if let Err(error) = self.created.kill() {
             lost = lost.and(format!("Failed to kill the container's first process: {error}"));
         }
-        if let Err(error) = self.container.abandon().await {
-            return lost.and(format!("Failed to wait for the container's monitor: {error}"));
-        }
-        if let Err(error) = crate::cleanup::undo_containers(&self.run.directory.runtime_state()) {
-            lost = lost.and(format!("Failed to {}", chain(&error)));
+        if let Err(error) = self.container.end(self.run.directory.runtime_state()).await {
+            self.run.abandon(&error);
         }
         lost
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use images::image::Image;
 use images::source::Source;
 use images::store::{Cancel, PullError, PullErrorKind, PullEvent, PullOptions, StoreError};
+use runtime::id::ContainerId;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::claimed::Checked;
@@ -86,7 +87,8 @@ impl Validated {
         let wanted: Vec<(CacheName, MountPoint)> = self.checked.payload.cache.clone().into_iter().collect();
         let caches = self.run.worker.caches.clone();
         let names = wanted.iter().map(|(name, _)| name.clone()).collect();
-        let taking = tokio::task::spawn_blocking(move || take_caches(&caches, names));
+        let id = self.run.id.clone();
+        let taking = tokio::task::spawn_blocking(move || take_caches(&caches, names, &id));
         let bringing =
             bring_image(&self.run.worker, &self.checked.source, &self.run.log, &self.run.interrupts);
         // Both run to their end: a cache that was taken has to be given back.
@@ -132,10 +134,10 @@ impl Validated {
 }
 
 /// Takes an instance of each cache; what was taken before a failure comes with it.
-fn take_caches(caches: &Caches, names: Vec<CacheName>) -> (Vec<CacheLease>, Option<CacheError>) {
+fn take_caches(caches: &Caches, names: Vec<CacheName>, container: &ContainerId) -> Taken {
     let mut leases = Vec::new();
     for name in names {
-        match caches.take(name.as_str()) {
+        match caches.take(name.as_str(), container) {
             Ok(lease) => leases.push(lease),
             Err(error) => return (leases, Some(error)),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Canary, Run, Worker, busybox_image, shell_payload, tool};
+use crate::support::{Canary, Run, Worker, busybox_image, finish, shell_payload, tool};
 
 /// A worker, busybox as its image, and a host file that must not be published.
 struct Host {
@@ -163,9 +163,38 @@ fn a_cache_outlives_its_task_and_belongs_to_one_task_at_a_time() {
     fs::write(&file, payload.to_string()).unwrap();
     let runs = [0, 1].map(|_| host.worker.start_run(&[file.to_str().unwrap()], &[]));
     let outputs = runs.map(|(child, artifacts)| {
-        Run::collect(crate::support::finish(child, Duration::from_secs(60)), artifacts)
-            .expect(0, "holds a cache")
-            .output()
+        Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "holds a cache").output()
     });
     assert_eq!(outputs.iter().filter(|output| output.starts_with("one\n")).count(), 1, "{outputs:?}");
+}
+
+#[test]
+fn a_directory_of_somebody_elses_keeps_everything_that_lies_in_it() {
+    let host = Host::new();
+    let homes = host.worker.fresh("homes");
+    // Names that a container or a cache of the worker's could have, too.
+    let names = ["files".to_owned(), "0".repeat(32), "0".repeat(64)];
+    for name in &names {
+        fs::create_dir_all(homes.join(name).join("work")).unwrap();
+    }
+    let all_there = || names.iter().all(|name| homes.join(name).join("work").exists());
+    let config = host.worker.fresh("config");
+    fs::write(&config, json!({ "cache": { "volumeCachePath": homes } }).to_string()).unwrap();
+    let options = ["--config", config.to_str().unwrap(), "--image", &host.image, "--cache", "c=/c"];
+    host.worker.run_with(&options, &["true"]).expect(0, "caches beside other things");
+    assert!(all_there());
+    fs::create_dir_all(homes.join("docker-worker-caches/photos")).unwrap();
+    let run = host.worker.run_with(&options, &["true"]).expect(0, "other things beside caches");
+    assert_eq!(run.stderr.matches("\"photos\"").count(), 1, "{run:?}");
+    assert!(homes.join("docker-worker-caches/photos").exists());
+    for place in ["DOCKER_WORKER_RUN", "DOCKER_WORKER_DATA"] {
+        // The data directory's own subdirectory is what counts.
+        let runs = homes.join("runs");
+        fs::create_dir_all(runs.join("0".repeat(64))).unwrap();
+        let mut command = host.worker.command(&["cleanup"]);
+        let finished = finish(command.env(place, &homes).spawn().unwrap(), Duration::from_secs(60));
+        let stderr = String::from_utf8_lossy(&finished.stderr);
+        assert!(!finished.status.success() && stderr.contains("no file .docker-worker"), "{place}: {stderr}");
+        assert!(all_there() && runs.join("0".repeat(64)).exists(), "{place}");
+    }
 }

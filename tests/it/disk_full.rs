@@ -29,8 +29,11 @@ impl Site {
     fn task_on(&self, at: &Path, size: &str, payload: &Value) -> Run {
         let disk = SmallDisk::mount(at, size);
         let run = self.task(payload);
-        let runs = fs::read_dir(self.worker.data().join("runs")).map_or(0, Iterator::count);
-        assert_eq!((self.worker.containers().len(), runs), (0, 0), "{size}: {run:?}");
+        assert_eq!(
+            (self.worker.containers().len(), self.worker.data_of_task()),
+            (0, None),
+            "{size}: {run:?}"
+        );
         drop(disk);
         self.worker.assert_nothing_left(size);
         run

@@ -29,6 +29,7 @@ mod profile;
 mod queue;
 mod refused_images;
 mod run;
+mod stuck_monitor;
 mod support;
 mod transports;
 mod unfit_hosts;

@@ -226,9 +226,8 @@ fn a_reader_who_does_not_read_does_not_keep_an_interrupted_task() {
     let script = "yes | head -c 1000000; echo; : > /done; sleep 1000";
     let (child, _artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
     // Nobody reads; the pipe is full long before this.
-    let log = worker.data().join("runs");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while spooled(&log).is_none_or(|bytes| bytes <= 500_000) {
+    while spooled(&worker).is_none_or(|bytes| bytes <= 500_000) {
         assert!(Instant::now() < deadline, "the task waits for its reader");
         std::thread::yield_now();
     }
@@ -243,9 +242,8 @@ fn a_reader_who_does_not_read_does_not_keep_an_interrupted_task() {
 }
 
 /// Bytes of the only running task's log.
-fn spooled(runs: &std::path::Path) -> Option<u64> {
-    let run = fs::read_dir(runs).ok()?.next()?.ok()?;
-    Some(fs::metadata(run.path().join("log")).ok()?.len())
+fn spooled(worker: &Worker) -> Option<u64> {
+    Some(fs::metadata(worker.data_of_task()?.join("log")).ok()?.len())
 }
 
 #[test]

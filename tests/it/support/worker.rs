@@ -16,6 +16,9 @@ use super::internet::Internet;
 use super::process::{Finished, finish};
 use super::scratch::Scratch;
 
+/// The empty file in the directories that the worker may remove things from.
+const MARKER: &str = ".docker-worker";
+
 /// More than any task of the tests takes on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -218,11 +221,17 @@ impl Worker {
         self.scratch.processes().filter(is_named).collect()
     }
 
+    /// The only directory of a running task on the data directory's file system, once it is there.
+    pub fn data_of_task(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.data().join("runs")).ok()?;
+        entries.map(|entry| entry.unwrap().path()).find(|path| path.is_dir())
+    }
+
     /// The containers that the run directory speaks of.
     pub fn containers(&self) -> Vec<String> {
         let entries = fs::read_dir(self.run_directory()).into_iter().flatten();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name != "network").collect()
+        names.filter(|name| name != "network" && name != MARKER).collect()
     }
 
     /// Fails the test if anything of a task is on the host now.
@@ -274,5 +283,6 @@ pub fn runtime_executable() -> PathBuf {
 
 fn listing(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
+    let entries = entries.filter(|entry| entry.as_ref().unwrap().file_name() != MARKER);
     entries.map(|entry| entry.unwrap().path().display().to_string()).collect()
 }
