@@ -3,6 +3,8 @@
 //! The keys are those of the original's configuration as far as they do something here; a key that
 //! does nothing is refused by name, so that nobody relies on it.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,10 @@ use std::path::{Path, PathBuf};
 use images::registry::{Access, HostRules, Scheme};
 use serde::Deserialize;
 
+use self::values::{absolute_path, at_least_one, known_features, memory_limit, size};
 use crate::net::addresses::{AddressRange, DEFAULT_RANGE};
 use crate::spec::resources::{DEFAULT_PIDS, DEFAULT_SHM_BYTES};
+use crate::yaml;
 
 /// Largest configuration file in bytes.
 const CONFIG_FILE_BYTES: u64 = 1 << 20;
@@ -95,7 +99,8 @@ pub struct ConfigFile {
     pub worker_location: Option<String>,
     /// The deployment whose tasks these are; tasks see it as `TASKCLUSTER_ROOT_URL`.
     pub root_url: Option<String>,
-    /// Switches by feature.
+    /// Switches by feature; only names of [`known_features`](crate::known_features) are there.
+    #[serde(deserialize_with = "known_features")]
     pub features: BTreeMap<String, FeatureSwitch>,
     /// What becomes of artifacts.
     pub artifacts: ArtifactSettings,
@@ -132,6 +137,7 @@ pub struct ArtifactSettings {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct CacheSettings {
     /// Where caches lie, in a directory `docker-worker-caches`, instead of `<data>/caches`.
+    #[serde(deserialize_with = "absolute_path")]
     pub volume_cache_path: Option<PathBuf>,
 }
 
@@ -140,10 +146,13 @@ pub struct CacheSettings {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct LimitSettings {
     /// Bytes of output that a task's log keeps.
+    #[serde(deserialize_with = "size")]
     pub log: Option<u64>,
     /// Memory of one task in bytes.
+    #[serde(deserialize_with = "memory_limit")]
     pub memory: Option<u64>,
     /// Processes and threads of one task.
+    #[serde(deserialize_with = "at_least_one")]
     pub pids: Option<u32>,
 }
 
@@ -177,6 +186,7 @@ impl NetworkSettings {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct CapacityManagement {
     /// Bytes that have to be free before a task starts.
+    #[serde(deserialize_with = "size")]
     pub diskspace_threshold: Option<u64>,
 }
 
@@ -191,13 +201,19 @@ pub enum ConfigError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// It is not YAML, or has a key that does nothing, or a value of the wrong kind.
-    #[error("use the configuration {}: {message}", path.display())]
+    /// It has more than [`CONFIG_FILE_BYTES`].
+    #[error("use the configuration {}: it has more than {CONFIG_FILE_BYTES} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not YAML, or has a key that does nothing, or a value that cannot be.
+    #[error("use the configuration {}: {problem}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
         /// What is wrong, and on which line.
-        message: String,
+        problem: yaml::Problem,
     },
 }
 
@@ -212,15 +228,19 @@ impl ConfigFile {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(CONFIG_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
-        ConfigFile::parse(&text).map_err(|message| ConfigError::Content { path: path.to_owned(), message })
+        // One byte more than is allowed, so that the limit is noticed.
+        file.take(CONFIG_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > CONFIG_FILE_BYTES {
+            return Err(ConfigError::TooLarge { path: path.to_owned() });
+        }
+        ConfigFile::parse(&text).map_err(|problem| ConfigError::Content { path: path.to_owned(), problem })
     }
 
-    fn parse(text: &str) -> Result<ConfigFile, String> {
+    fn parse(text: &str) -> Result<ConfigFile, yaml::Problem> {
         if text.trim().is_empty() {
             return Ok(ConfigFile::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+        yaml::read(text)
     }
 
     /// Whether the operator has switched a feature off. `run` leaves all on that are not named: the
@@ -298,55 +318,4 @@ impl ConfigFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_that_do_nothing_are_refused_by_name() {
-        for (text, named) in [
-            ("capacity: 2\n", "capacity"),
-            ("limits:\n  cores: 2\n", "cores"),
-            ("features:\n  bulkLog:\n    on: true\n", "on"),
-            ("workerId: [1]\n", ""),
-        ] {
-            let message = ConfigFile::parse(text).unwrap_err();
-            assert!(message.contains(named), "{text}: {message}");
-        }
-    }
-
-    #[test]
-    fn an_empty_file_is_all_defaults() {
-        for text in ["", "\n", "# nothing\n"] {
-            let file = ConfigFile::parse(text).unwrap_or_else(|message| panic!("{text:?}: {message}"));
-            assert_eq!(file, ConfigFile::default(), "{text:?}");
-        }
-        let file = ConfigFile::default();
-        assert_eq!(file.worker_pool(), "local/docker-worker");
-        assert_eq!(file.log_bytes(), 4_294_967_296);
-    }
-
-    #[test]
-    fn known_keys_take_effect() {
-        let text = "provisionerId: p\nworkerType: w\nlimits: {log: 100, memory: 5, pids: 7}\n\
-            registries: {\"plain:5000\": {plainHttp: true}}\n\
-            features: {bulkLog: {enabled: false}}\ncache: {volumeCachePath: /c}\n\
-            artifacts: {skipCompressionExtensions: [.x]}\n";
-        let file = ConfigFile::parse(text).unwrap();
-        assert_eq!(file.worker_pool(), "p/w");
-        assert_eq!(file.log_bytes(), 100);
-        assert_eq!(file.container_limits().memory_bytes, Some(5));
-        assert_eq!(file.container_limits().pids, Some(7));
-        assert_eq!(file.registry_access().hosts["plain:5000"].scheme, Scheme::Http);
-        assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));
-        assert!(file.skips_compression("a.x") && !file.skips_compression("a.gz"));
-    }
-
-    #[test]
-    fn what_is_compressed_already_is_stored_as_it_is() {
-        for (name, expected) in
-            [("a.gz", true), ("a.GZ", false), ("a.txt", false), ("alz4", true), ("a.zst", true)]
-        {
-            assert_eq!(ConfigFile::default().skips_compression(name), expected, "{name}");
-        }
-    }
-}
+mod tests;

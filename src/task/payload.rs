@@ -18,7 +18,7 @@ use serde_json::Value;
 
 pub use artifacts::{ArtifactEntry, ArtifactSource, BULK_LOG};
 pub use features::FeatureSwitches;
-pub use image::ImageField;
+pub use image::{ImageField, meant_by};
 pub use mounts::{CacheName, CacheNameError, MountPoint, MountPointError};
 
 use super::artifact_name::ArtifactName;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::finding::{Findings, pointer_to};
 use super::log::excerpt;
+use crate::suggestion::did_you_mean;
 use crate::timestamp::Timestamp;
 
 /// An object of the document and its place.
@@ -173,69 +174,11 @@ pub(crate) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// `did you mean …?` for the nearest of `known`, else the list of them.
-pub(crate) fn did_you_mean(word: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .min_by_key(|(distance, _)| *distance);
-    match nearest {
-        Some((distance, candidate)) if distance <= 2 && distance < candidate.len() => {
-            format!("did you mean {candidate:?}?")
-        }
-        _ => format!("known here: {}", known.join(", ")),
-    }
-}
-
-/// How many characters to insert, delete or replace to come from one word to the other (Levenshtein). Words too long
-/// to be a slip of the pen count as infinitely far.
-fn distance(from: &str, to: &str) -> usize {
-    const LONGEST: usize = 64;
-    if from.len() > LONGEST || to.len() > LONGEST {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (index, left) in from.chars().enumerate() {
-        let mut next = vec![index + 1];
-        for ((right, diagonal), above) in to.chars().zip(&row).zip(row.iter().skip(1)) {
-            let before = next.last().map_or(0, |before| before + 1);
-            let replaced = diagonal + usize::from(left != right);
-            next.push(before.min(above + 1).min(replaced));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_slip_of_the_pen_gets_the_nearest_name_and_anything_else_the_list() {
-        let known = ["image", "command", "maxRunTime"];
-        let cases = [
-            ("imagee", "did you mean \"image\"?"),
-            ("maxruntime", "did you mean \"maxRunTime\"?"),
-            ("comand", "did you mean \"command\"?"),
-            ("timeout", "known here: image, command, maxRunTime"),
-        ];
-        for (word, expected) in cases {
-            assert_eq!(did_you_mean(word, &known), expected, "{word}");
-        }
-        assert!(did_you_mean(&"image".repeat(100), &known).starts_with("known here"));
-    }
-
-    #[test]
-    fn the_distance_counts_edits() {
-        let cases = [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("same", "same", 0)];
-        for (from, to, expected) in cases {
-            assert_eq!(distance(from, to), expected, "{from} {to}");
-            assert_eq!(distance(to, from), expected, "{to} {from}");
-        }
-    }
 
     #[test]
     fn a_whole_number_is_one_that_javascript_keeps() {

@@ -198,3 +198,16 @@ fn a_directory_of_somebody_elses_keeps_everything_that_lies_in_it() {
         assert!(all_there() && runs.join("0".repeat(64)).exists(), "{place}");
     }
 }
+
+#[test]
+fn a_volume_of_the_image_below_a_caches_mount_point_is_not_mounted_over_the_cache() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image().set("Volumes", json!({"/cache/volume": {}, "/cache": {}})));
+    let script =
+        "ls -1A /cache; mkdir -p /cache/volume; echo kept >> /cache/volume/file; cat /cache/volume/file";
+    for (case, expected) in [("first", "kept\n"), ("second", "volume\nkept\nkept\n")] {
+        let options = ["--image", &image.source, "--cache", "c=/cache"];
+        let run = worker.run_with(&options, &["sh", "-c", script]).expect(0, case);
+        assert_eq!(run.output(), expected, "{case}");
+    }
+}

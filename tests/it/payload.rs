@@ -147,7 +147,7 @@ fn an_artifact_that_would_outlive_its_task_is_refused_in_the_original_words() {
 fn a_file_that_is_no_task_is_answered_with_one_sentence() {
     let worker = Worker::new();
     let deep = format!("{{\"payload\":{}{}}}", "[".repeat(100), "]".repeat(100));
-    let cases: [(&str, &[u8], &str); 8] = [
+    let cases: [(&str, &[u8], &str); 11] = [
         ("json", b"{ \"image\": busybox }", "line 1, column 12"),
         (
             "json",
@@ -155,6 +155,9 @@ fn a_file_that_is_no_task_is_answered_with_one_sentence() {
             "line 3, column 8: the field \"image\" is there twice",
         ),
         ("yml", b"image: [busybox\nmaxRunTime: 1\n", "as YAML"),
+        ("yml", b"image: a\nimage: b\n", "line 2, column 1: the field \"image\" is there twice\n"),
+        ("yml", b"image: a\n---\nimage: b\n", "line 2, column 1: a second document begins"),
+        ("yml", b"version: 1\ntasks: []\n", "a template such as .taskcluster.yml; make one task of it"),
         ("json", b"just a text", "it is a string"),
         ("json", b"", "it is null"),
         ("json", b"image: \xff", "byte 7 is not UTF-8"),
@@ -165,6 +168,20 @@ fn a_file_that_is_no_task_is_answered_with_one_sentence() {
         let run = run_file(&worker, extension, bytes).expect(120, sentence);
         assert!(run.stderr.contains(sentence), "{sentence}: {run:#?}");
         assert!(!run.stderr.contains("panicked"), "{run:#?}");
+    }
+}
+
+#[test]
+fn an_image_that_has_no_name_is_refused_with_the_reason_and_what_may_have_been_meant() {
+    let worker = Worker::new();
+    for (image, sentence) in [
+        ("ubuntu@sha256:abc", "64 lower-case hex digits must follow \"sha256:\""),
+        ("/tmp/x.tar", "(did you mean \"docker-archive:/tmp/x.tar\"?)"),
+        ("docker-archiv:/tmp/x.tar", "(did you mean \"docker-archive:/tmp/x.tar\"?)"),
+    ] {
+        let run = worker.run(image, &["true"]).expect(120, image);
+        let said = run.log.replace("\\\"", "\"");
+        assert!(said.contains(sentence), "{image}: {run:#?}");
     }
 }
 

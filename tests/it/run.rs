@@ -212,11 +212,23 @@ fn wrong_use_is_one_sentence_and_2() {
 fn a_key_of_the_configuration_that_does_nothing_is_refused_by_name() {
     let worker = Worker::new();
     let file = worker.fresh("config");
-    fs::write(&file, "workerId: w\nshutdown: {enabled: true}\n").unwrap();
-    let finished = worker.call(&["run", "--config", file.to_str().unwrap(), "--image", "x"]);
-    let stderr = String::from_utf8(finished.stderr).unwrap();
-    assert_eq!(finished.status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("shutdown"), "{stderr}");
+    for (text, sentence) in [
+        (
+            "workerId: w\nshutdown: {enabled: true}\n",
+            "line 2, column 1: \"shutdown\" is not a key that exists here",
+        ),
+        (
+            "features:\n  bulklog: {enabled: false}\n",
+            "line 2, column 3: \"bulklog\" is not a key that exists here (did you mean \"bulkLog\"?)",
+        ),
+        ("limits: {memory: 1000}\n", "line 1, column 18: must be at least 6291456 bytes"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let finished = worker.call(&["run", "--config", file.to_str().unwrap(), "--image", "x"]);
+        let stderr = String::from_utf8(finished.stderr).unwrap();
+        assert_eq!(finished.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(sentence) && stderr.contains(file.to_str().unwrap()), "{stderr}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use self::unambiguous::Unambiguous;
 use super::super::limits;
 use super::super::log::excerpt;
 use super::super::reader::kind_of;
+use crate::yaml;
 
 /// Why some bytes are not a task.
 #[derive(Debug, thiserror::Error)]
@@ -35,15 +36,8 @@ pub enum DocumentError {
         problem: String,
     },
     /// Neither.
-    #[error("read the task as YAML (it does not begin as JSON): line {line}, column {column}: {problem}")]
-    Yaml {
-        /// Counts from 1; 0 where the parser cannot say.
-        line: u64,
-        /// Counts from 1; 0 where the parser cannot say.
-        column: u64,
-        /// The parser's words.
-        problem: String,
-    },
+    #[error("read the task as YAML (it does not begin as JSON): {0}")]
+    Yaml(yaml::Problem),
     /// A document, but not an object.
     #[error(
         "read the task: it is {found}; a task definition or a payload is an object with fields such as \"image\""
@@ -52,6 +46,12 @@ pub enum DocumentError {
         /// What it is.
         found: &'static str,
     },
+    /// Tasks are made of it; it is none.
+    #[error(
+        "read the task: it has a list of tasks, as a template such as .taskcluster.yml; make one task of it (json-e renders \
+         it) and give that one"
+    )]
+    Template,
     /// Nested deeper than [`limits::DEFINITION_DEPTH`].
     #[error("read the task: objects and lists are nested more than {} deep", limits::DEFINITION_DEPTH)]
     TooDeep,
@@ -65,9 +65,16 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value, DocumentError> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| DocumentError::NotText { at: error.valid_up_to() })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let document = if text.trim_start().starts_with('{') { read_json(text) } else { read_yaml(text) }?;
+    let document = if text.trim_start().starts_with('{') {
+        read_json(text)?
+    } else {
+        yaml::read(text).map_err(DocumentError::Yaml)?
+    };
     if !document.is_object() {
         return Err(DocumentError::NotAnObject { found: kind_of(&document) });
+    }
+    if is_template(&document) {
+        return Err(DocumentError::Template);
     }
     if is_deeper_than(&document, limits::DEFINITION_DEPTH) {
         return Err(DocumentError::TooDeep);
@@ -88,35 +95,11 @@ fn read_json(text: &str) -> Result<Value, DocumentError> {
     })
 }
 
-fn read_yaml(text: &str) -> Result<Value, DocumentError> {
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: limits::DEFINITION_DEPTH,
-            max_nodes: limits::DEFINITION_NODES,
-            max_total_scalar_bytes: limits::DEFINITION_BYTES,
-            max_documents: 1,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: limits::DEFINITION_ALIASED_NODES,
-        },
-        // As YAML 1.2: `yes` and `on` are words.
-        strict_booleans: true,
-        // What a reader could take for a number in another base stays as it is written: `MODE: 0755`.
-        leading_zero_numbers_as_strings: true,
-        underscored_numbers_as_strings: true,
-        with_snippet: false,
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
-        DocumentError::Yaml { line, column, problem: without_place(&error.without_snippet().to_string()) }
-    })
-}
-
-/// A parser's sentence without the place at its end, which stands in front in ours.
-fn without_place(message: &str) -> String {
-    let line = message.lines().next().unwrap_or_default();
-    let problem = line.rsplit_once(" at line ").map_or(line, |(problem, _)| problem);
-    excerpt(problem).to_string()
+/// Whether it is what tasks are made of, in either version of `.taskcluster.yml`: it has `tasks`, which no task and no
+/// payload has.
+fn is_template(document: &Value) -> bool {
+    let has = |key| document.get(key).is_some();
+    has("tasks") && !has("payload") && !has("image")
 }
 
 /// Whether objects and lists are nested more than `levels` deep. Recursion ends there.
@@ -186,12 +169,26 @@ mod tests {
                 "image: [a\nmaxRunTime: 1\n",
                 "read the task as YAML (it does not begin as JSON): line 2, column",
             ),
-            ("a: 1\na: 2\n", "read the task as YAML (it does not begin as JSON): line 2, column"),
+            (
+                "a: 1\na: 2\n",
+                "read the task as YAML (it does not begin as JSON): line 2, column 1: the field \"a\" is there twice",
+            ),
             ("just a text", "read the task: it is a string; a task definition"),
             ("", "read the task: it is null; a task"),
             ("- image: x", "read the task: it is a list; a task"),
-            ("a: 1\n---\na: 2\n", "read the task as YAML"),
-            ("a: .inf\n", "read the task as YAML (it does not begin as JSON): line 1, column 4: non-finite"),
+            (
+                "version: 1\npolicy: {}\ntasks:\n  $if: x\n  then: []\n",
+                "read the task: it has a list of tasks, as a",
+            ),
+            ("{\"version\": 0, \"tasks\": []}", "read the task: it has a list of tasks, as a template"),
+            (
+                "a: 1\n---\na: 2\n",
+                "read the task as YAML (it does not begin as JSON): line 2, column 1: a second document begins",
+            ),
+            (
+                "a: .inf\n",
+                "read the task as YAML (it does not begin as JSON): line 1, column 4: \".inf\" is not a number",
+            ),
         ];
         for (text, expected) in cases {
             let message = read(text.as_bytes()).unwrap_err().to_string();
@@ -234,7 +231,7 @@ mod tests {
         assert!(matches!(read(nested(limits::DEFINITION_DEPTH + 1).as_bytes()), Err(DocumentError::TooDeep)));
         assert!(matches!(read(nested(100_000).as_bytes()), Err(DocumentError::Json { .. })));
         let yaml = format!("a: {}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(matches!(read(yaml.as_bytes()), Err(DocumentError::Yaml { .. })));
+        assert!(matches!(read(yaml.as_bytes()), Err(DocumentError::Yaml(_))));
     }
 
     #[test]
@@ -244,10 +241,10 @@ mod tests {
             let below = format!("*a{}", level - 1);
             laughs += &format!("a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", "));
         }
-        assert!(matches!(read(laughs.as_bytes()), Err(DocumentError::Yaml { .. })));
+        assert!(matches!(read(laughs.as_bytes()), Err(DocumentError::Yaml(_))));
 
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), ["*a"; 5_000].join(", "));
-        assert!(matches!(read(long.as_bytes()), Err(DocumentError::Yaml { .. })));
+        assert!(matches!(read(long.as_bytes()), Err(DocumentError::Yaml(_))));
     }
 
     proptest! {

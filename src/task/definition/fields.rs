@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 
 use super::super::finding::Findings;
 use super::super::log::excerpt;
-use super::super::reader::{Object, Place, did_you_mean};
+use super::super::reader::{Object, Place};
 use super::super::task_id::TaskId;
 use super::{LOCAL_QUEUE, Metadata, Priority, Requires, TaskDefinition, YEAR};
+use crate::suggestion::did_you_mean;
 use crate::timestamp::Timestamp;
 
 const FIELDS: &[&str] = &[

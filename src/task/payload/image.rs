@@ -2,11 +2,19 @@
 
 use images::source::Source;
 
+use super::super::error::chain;
 use super::super::finding::Findings;
 use super::super::limits;
 use super::super::log::{escaped, excerpt};
 use super::super::reader::{Object, Place};
 use super::{NOT_YET, Origin};
+use crate::suggestion::nearest;
+
+/// What stands before the path of an image that is a file or directory of this host.
+const TRANSPORTS: &[&str] = &["docker-archive", "oci-archive", "oci", "dir"];
+
+/// Endings of the names of archives.
+const ARCHIVES: &[&str] = &[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"];
 
 /// An image as the payload names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +83,58 @@ fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Opti
         }
         Ok(source) => Some(ImageField { name: name.to_owned(), source }),
         Err(error) => {
-            place.refuse(escaped(&error.to_string()).to_string(), findings);
+            place.refuse(escaped(&chain(&error)).to_string(), findings);
+            if let Some(meant) = meant_by(name).filter(|_| origin == Origin::Operator) {
+                findings.hint(format!("did you mean \"{}\"?", excerpt(&meant)));
+            }
             None
+        }
+    }
+}
+
+/// What somebody may have meant whose image's name is a path, or has a slip of the pen before the colon.
+#[must_use]
+pub fn meant_by(name: &str) -> Option<String> {
+    if let Some((transport, path)) = name.split_once(':')
+        && !TRANSPORTS.contains(&transport)
+        && let Some(known) = nearest(transport, TRANSPORTS)
+        // A short word is rather the name of an image: `dind:24`.
+        && (known.contains('-') || path.starts_with(['/', '.']))
+    {
+        return Some(format!("{known}:{path}"));
+    }
+    let is_archive = ARCHIVES.iter().any(|ending| name.ends_with(ending));
+    let is_path = name.starts_with(['/', '.']);
+    match (is_archive, is_path) {
+        (true, _) if Source::parse(name).is_ok_and(|source| source.is_local()) => None,
+        (true, _) => Some(format!("docker-archive:{name}")),
+        (false, true) => Some(format!("oci:{name}")),
+        (false, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_and_a_slip_of_the_pen_are_understood() {
+        let cases = [
+            ("/tmp/x.tar", Some("docker-archive:/tmp/x.tar")),
+            ("image.tar.gz", Some("docker-archive:image.tar.gz")),
+            ("./layout", Some("oci:./layout")),
+            ("docker-archiv:/tmp/x.tar", Some("docker-archive:/tmp/x.tar")),
+            ("docker-archiv:x.tar", Some("docker-archive:x.tar")),
+            ("oci_archive:x", Some("oci-archive:x")),
+            ("ocl:/d", Some("oci:/d")),
+            ("docker-archive:x.tar", None),
+            ("dind:24", None),
+            ("dir:x.tar", None),
+            ("busybox:1.36", None),
+            ("registry.example/a/b@sha256:abc", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(meant_by(name).as_deref(), expected, "{name}");
         }
     }
 }

@@ -1,0 +1,95 @@
+//! Values of the configuration that are more than their type: each is refused where it is read, so that the error has
+//! its line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
+
+use super::FeatureSwitch;
+use crate::known_features::FEATURE_NAMES;
+use crate::units::parse_bytes;
+
+/// Less memory than a container can start with; docker's bound as well.
+const LEAST_MEMORY_BYTES: u64 = 6 << 20;
+
+/// Bytes, as a number or with a unit.
+pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    deserializer.deserialize_any(Size).map(Some)
+}
+
+/// Bytes of memory that a container can at least start with.
+pub(super) fn memory_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let bytes = deserializer.deserialize_any(Size)?;
+    if bytes < LEAST_MEMORY_BYTES {
+        return Err(D::Error::custom(format!(
+            "must be at least {LEAST_MEMORY_BYTES} bytes (6M), as no container starts with {bytes}"
+        )));
+    }
+    Ok(Some(bytes))
+}
+
+/// A number from 1.
+pub(super) fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    match u32::deserialize(deserializer)? {
+        0 => Err(D::Error::custom("must be at least 1")),
+        number => Ok(Some(number)),
+    }
+}
+
+/// A path that means the same wherever the worker is started.
+pub(super) fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() { Ok(Some(path)) } else { Err(D::Error::custom("must be an absolute path")) }
+}
+
+/// Switches of features that exist: a typo would leave on what was to be off.
+pub(super) fn known_features<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, FeatureSwitch>, D::Error> {
+    deserializer.deserialize_map(Features)
+}
+
+struct Size;
+
+impl Visitor<'_> for Size {
+    type Value = u64;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a number of bytes, as 1000000, or with a unit, as 512M or 4G")
+    }
+
+    fn visit_u64<E: Error>(self, bytes: u64) -> Result<u64, E> {
+        Ok(bytes)
+    }
+
+    fn visit_i64<E: Error>(self, bytes: i64) -> Result<u64, E> {
+        u64::try_from(bytes).map_err(|_| E::invalid_value(Unexpected::Signed(bytes), &self))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+        parse_bytes(text).map_err(E::custom)
+    }
+}
+
+struct Features;
+
+impl<'de> Visitor<'de> for Features {
+    type Value = BTreeMap<String, FeatureSwitch>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("features by name, each with its key \"enabled\"")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut features = BTreeMap::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if !FEATURE_NAMES.contains(&name.as_str()) {
+                return Err(A::Error::unknown_field(&name, &FEATURE_NAMES));
+            }
+            features.insert(name, members.next_value()?);
+        }
+        Ok(features)
+    }
+}
