@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let limits = Limits::default();
     let (time, tree) = best(|| Ok(merge(&layers, &limits)?))?;
     println!("merge {} layers: {time:.1?}", layers.len());
-    let (time, image) = best(|| Ok(write_image(&tree, &mut tempfile::tempfile()?)?))?;
+    let (time, image) = best(|| Ok(write_image(&tree, [0; 16], &mut tempfile::tempfile()?)?))?;
     println!("write {} inodes, {} blocks: {time:.1?}", image.inodes, image.blocks);
     Ok(())
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A file is one chunk of its layer's data file, whatever its size; only sparse files have more. The
-//! same tree gives the same bytes: no time, no random identifier, everything in byte order.
+//! same tree gives the same bytes: no time, nothing random, everything in byte order.
 //!
 //! Source: the kernel's `Documentation/filesystems/erofs.rst` and on-disk format as of Linux 6.1;
 //! chunks and extra devices need 5.16.
@@ -24,6 +24,8 @@ mod format;
 mod plan;
 mod write;
 mod xattrs;
+
+pub use format::Uuid;
 
 /// Written in pieces of this size.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -60,15 +62,15 @@ pub struct ErofsImage {
 }
 
 /// Writes the image to `out`, from its start; it must be empty. Extra device `n` (from 1) is the data
-/// file of layer `n`, lowest first.
+/// file of layer `n`, lowest first. An overlay tells file systems apart by `uuid`; zeros stand for none.
 ///
 /// # Errors
 ///
 /// Those of `out`, and trees beyond the format's numbers.
-pub fn write_image(tree: &Tree, out: &mut File) -> Result<ErofsImage, WriteImageError> {
+pub fn write_image(tree: &Tree, uuid: Uuid, out: &mut File) -> Result<ErofsImage, WriteImageError> {
     let plan = plan::Plan::new(tree)?;
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    write::write(&plan, &mut out)?;
+    write::write(&plan, uuid, &mut out)?;
     out.flush()?;
     let blocks = u32::try_from(plan.end / BLOCK_BYTES);
     let blocks = blocks.map_err(|_| WriteImageError::TooLarge { what: "metadata bytes" })?;

@@ -247,3 +247,57 @@ fn s13_a_broken_stream_is_a_failed_task_that_names_the_layer() {
     let entries: &[Entry] = &[file("fine", "fine\n")];
     host.prints(&busybox_image().layer(entries), &["cat", "/fine"], "fine\n");
 }
+
+#[test]
+fn a_hard_link_that_a_task_makes_is_the_same_file() {
+    let worker = Worker::new();
+    let group = "root:x:0:\nworker:x:1000:\n";
+    let image = worker.image(&busybox_image().layer(&[file("etc/group", group)])).source;
+    let script = "ln /etc/group /etc/g2; [ /etc/group -ef /etc/g2 ] && echo same; cp /etc/group /etc/g2; \
+                  wc -c </etc/group; [ $(du -sxk /bin | cut -f1) -gt 100 ] && echo counted";
+    let run = worker.run(&image, &["sh", "-c", script]).expect(0, "a hard link");
+    let output = run.output();
+    assert!(output.starts_with("same\n"), "{output}");
+    assert!(output.contains("are the same file"), "{output}");
+    assert!(output.contains(&format!("{}", group.len())) && output.contains("counted"), "{output}");
+}
+
+#[test]
+fn a_32_bit_program_with_large_file_support_sees_the_inode_numbers_of_the_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let [source, program] = ["stat64.c", "stat64"].map(|name| directory.path().join(name));
+    fs::write(&source, STAT64).unwrap();
+    let arguments =
+        ["-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie", "-fno-stack-protector"];
+    let files = ["-o", program.to_str().unwrap(), source.to_str().unwrap()];
+    tool("cc", &[&arguments[..], &files].concat());
+    let worker = Worker::new();
+    let program = file("stat64", fs::read(&program).unwrap()).mode(0o755);
+    let image = worker.image(&busybox_image().layer(&[program])).source;
+    let script = "/stat64 /etc/group; printf '%016x\n' $(stat -c %i /etc/group)";
+    let run = worker.run(&image, &["sh", "-c", script]).expect(0, "a 32-bit program");
+    let output = run.output();
+    let numbers: Vec<&str> = output.lines().collect();
+    assert!(numbers[0] == numbers[1] && numbers[0].starts_with('8'), "{output}");
+}
+
+/// stat64(2) by its number, as a libc calls it for `_FILE_OFFSET_BITS=64`: there is none for 32 bits here.
+const STAT64: &str = r#"
+struct stat64 { char before[88]; unsigned low, high; };
+static int call(int number, int one, int two, int three) {
+    int result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(one), "c"(two), "d"(three) : "memory");
+    return result;
+}
+__attribute__((used)) static void probe(int *stack) {
+    struct stat64 found;
+    char digits[17];
+    int failed = call(195, stack[2], (int)&found, 0); /* argv[1] */
+    for (int at = 0; at < 16; at++)
+        digits[at] = "0123456789abcdef"[(at < 8 ? found.high >> (28 - 4 * at) : found.low >> (60 - 4 * at)) & 15];
+    digits[16] = '\n';
+    call(4, 1, (int)digits, 17);
+    call(1, failed != 0, 0, 0);
+}
+__asm__(".globl _start\n_start: mov %esp, %eax\n push %eax\n call probe\n");
+"#;

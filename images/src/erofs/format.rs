@@ -42,8 +42,12 @@ pub enum DataLayout {
     Chunks = 4,
 }
 
+/// What tells one image's file system from another's; zeros stand for none.
+pub type Uuid = [u8; 16];
+
 /// Numbers of the superblock that differ between images.
 pub struct Superblock {
+    pub uuid: Uuid,
     pub root: u16,
     pub inodes: u64,
     pub blocks: u32,
@@ -64,7 +68,8 @@ pub fn head(superblock: &Superblock, device_blocks: &[u32], length: usize) -> Ve
     head.extend_from_slice(&superblock.blocks.to_le_bytes());
     head.extend_from_slice(&[0; 4]); // Inodes are counted from block 0.
     head.extend_from_slice(&superblock.shared_xattrs_block.to_le_bytes());
-    head.extend_from_slice(&[0; 32]); // UUID and volume name.
+    head.extend_from_slice(&superblock.uuid);
+    head.extend_from_slice(&[0; 16]); // Volume name.
     head.extend_from_slice(&(INCOMPAT_CHUNKED_FILE | INCOMPAT_DEVICE_TABLE).to_le_bytes());
     head.extend_from_slice(&[0; 2]); // No compression.
     head.extend_from_slice(&superblock.devices.to_le_bytes());

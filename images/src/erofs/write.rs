@@ -4,16 +4,16 @@ use std::io::{self, Write};
 use super::WriteImageError;
 use super::directory;
 use super::format::{
-    self, CHUNK_BYTES, DataLayout, INODE_BYTES, InodeRecord, NID_BYTES, Superblock, device_number,
+    self, CHUNK_BYTES, DataLayout, INODE_BYTES, InodeRecord, NID_BYTES, Superblock, Uuid, device_number,
 };
 use super::plan::{ChunkStarts, Plan, Planned, chunks};
 use crate::layer::{BLOCK_BYTES, FileData};
 use crate::tree::{InodeId, InodeKind};
 
 /// Writes the whole image.
-pub fn write(plan: &Plan<'_>, out: &mut impl Write) -> Result<(), WriteImageError> {
+pub fn write(plan: &Plan<'_>, uuid: Uuid, out: &mut impl Write) -> Result<(), WriteImageError> {
     let mut out = Output { out, at: 0 };
-    out.write(&head(plan)?)?;
+    out.write(&head(plan, uuid)?)?;
     for (number, planned) in plan.inodes.iter().enumerate() {
         out.pad_to(planned.at)?;
         out.write(&record(number, planned).bytes())?;
@@ -63,9 +63,10 @@ impl<W: Write> Output<'_, W> {
     }
 }
 
-fn head(plan: &Plan<'_>) -> Result<Vec<u8>, WriteImageError> {
+fn head(plan: &Plan<'_>, uuid: Uuid) -> Result<Vec<u8>, WriteImageError> {
     let too_large = |what| WriteImageError::TooLarge { what };
     let superblock = Superblock {
+        uuid,
         root: u16::try_from(plan.nid(InodeId::ROOT)).map_err(|_| too_large("layers"))?,
         inodes: plan.inodes.len() as u64,
         blocks: u32::try_from(plan.end / BLOCK_BYTES).map_err(|_| too_large("metadata bytes"))?,

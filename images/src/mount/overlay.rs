@@ -13,6 +13,18 @@ use super::{ImageMount, MountError};
 /// Names and one value of a root directory's attributes; the kernel's limit on either.
 const XATTR_BYTES: usize = 65_536;
 
+/// What an image or a task writes may not steer the overlay or outlive its layers; and a file is
+/// one file by all its names, for as long as the mount lives.
+///
+/// * `xino=on`: the whole tree has one device number, and a file keeps its inode number when it is
+///   copied up. Without, files of the image have a device number of their own (`du -x` counts none of
+///   them), and after `ln a b` the two could look like different files: `cp a b` then empties both.
+///   The numbers of the image's files have the highest bit set, which only programs without
+///   large-file support cannot read.
+/// * `index=on`: the image's own hard links stay linked when one of them is written.
+const OPTIONS: [(&str, &str); 4] =
+    [("metacopy", "off"), ("redirect_dir", "off"), ("index", "on"), ("xino", "on")];
+
 /// The three directories of an overlay.
 struct Parts<'a> {
     lower: BorrowedFd<'a>,
@@ -63,8 +75,7 @@ fn by_name(parts: &Parts<'_>, at: &Path) -> Result<OwnedFd, MountError> {
 }
 
 fn attach(context: &Context<'_>) -> Result<OwnedFd, MountError> {
-    // Nothing that an image or a task writes may steer the overlay or outlive its layers.
-    for (key, value) in [("metacopy", "off"), ("redirect_dir", "off"), ("index", "off")] {
+    for (key, value) in OPTIONS {
         context.set(key, value)?;
     }
     context.set_flag("volatile")?;

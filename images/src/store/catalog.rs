@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::erofs::write_image;
+use crate::erofs::{Uuid, write_image};
 use crate::image::{Configuration, Image, ImageConfig};
 use crate::limits::Limits;
 use crate::manifest::Descriptor;
@@ -181,7 +181,8 @@ impl Store {
         let work = claim.fresh_work()?;
         let (tree, size_bytes) = self.merge_layers(&configuration.diff_ids, limits)?;
         let mut out = layout::create_file(&work.join(TREE))?;
-        write_image(&tree, &mut out).map_err(|source| StoreError::Tree { id: id.clone(), source })?;
+        write_image(&tree, uuid_of(id), &mut out)
+            .map_err(|source| StoreError::Tree { id: id.clone(), source })?;
         let record = ImageRecord {
             config: configuration.config.clone(),
             layers: configuration.diff_ids.clone(),
@@ -196,6 +197,15 @@ impl Store {
         layout::discard(self.layout(), &image)?;
         layout::commit(work, &image)
     }
+}
+
+/// Every image's file system has an identifier of its own: the first half of its digest.
+fn uuid_of(id: &Digest) -> Uuid {
+    let mut digits = id.hex().bytes().map(|digit| (digit as char).to_digit(16).unwrap_or_default());
+    std::array::from_fn(|_| {
+        let (high, low) = (digits.next().unwrap_or_default(), digits.next().unwrap_or_default());
+        u8::try_from(high << 4 | low).unwrap_or_default()
+    })
 }
 
 /// Our own JSON. A crash can leave an empty or damaged file: that is as good as none.

@@ -21,6 +21,8 @@ use written::{Written, write};
 mod layer_tar;
 #[path = "../it/namespace.rs"]
 mod namespace;
+#[path = "../it/one_file.rs"]
+mod one_file;
 #[path = "../it/round_trip.rs"]
 mod round_trip;
 #[path = "../it/snapshot.rs"]
@@ -53,7 +55,9 @@ fn copy_to(place: &Path, written: &Written) -> (PathBuf, Vec<PathBuf>) {
 #[test]
 fn an_image_and_its_overlay_work_over_loop_devices_on_disk_and_in_memory() {
     let root = dir(".").mode(0o1751).owner(12, 34).xattr("security.capability", round_trip::CAPABILITY);
-    let written = write(vec![index(&tar(&[root, file("f", "lower"), file("big", [7; 100_000])])).unwrap()]);
+    let mut entries = vec![root, file("f", "lower"), file("big", [7; 100_000])];
+    entries.extend(one_file::entries());
+    let written = write(vec![index(&tar(&entries)).unwrap()]);
     for place in [DISK, "/tmp"] {
         let place = tempfile::tempdir_in(place).unwrap();
         let (metadata, devices) = copy_to(place.path(), &written);
@@ -76,6 +80,7 @@ fn an_image_and_its_overlay_work_over_loop_devices_on_disk_and_in_memory() {
             fs::write(merged.join("f"), "upper").unwrap();
             assert_eq!(fs::read(task.join("upper/f")).unwrap(), b"upper");
             assert_eq!(fs::read(root.join("f")).unwrap(), b"lower");
+            one_file::check(&merged);
         });
     }
 }

@@ -13,6 +13,7 @@ mod layer_tar;
 mod merge_model;
 mod mount;
 mod namespace;
+mod one_file;
 mod registry;
 mod registry_server;
 mod round_trip;

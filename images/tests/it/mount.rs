@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::layer_tar::{Entry, dir, file, index, symlink, tar};
 use crate::namespace::{comes_true, in_own_mount_namespace};
-
+use crate::one_file;
 use crate::snapshot::xattrs;
 use crate::written::{Written, write};
 
@@ -76,6 +76,17 @@ fn the_overlay_takes_owner_mode_time_and_attributes_of_the_images_root() {
         assert_eq!(fs::read(image.at().join("f")).unwrap(), b"lower");
         assert_eq!(fs::metadata(upper.join("upper")).unwrap().permissions().mode() & 0o7777, 0o1751);
         assert_eq!(mounted(&at).0, "overlay");
+    });
+}
+
+#[test]
+fn a_file_is_one_file_by_all_its_names_whatever_happens_to_it() {
+    let written = written(&one_file::entries());
+    in_own_mount_namespace(|| {
+        let image = mount_at(&written, "root");
+        let at = directory(&written, "merged");
+        mount_overlay(&image, &directory(&written, "task"), &at).unwrap();
+        one_file::check(&at);
     });
 }
 

@@ -23,6 +23,8 @@ pub struct Written {
     _layers: Vec<Indexed>,
 }
 
+const UUID: [u8; 16] = *b"an image's own id".first_chunk().unwrap();
+
 /// Writes the image of layers and lets erofs-utils check it.
 pub fn write(layers: Vec<Indexed>) -> Written {
     let written = write_unchecked(layers);
@@ -37,7 +39,7 @@ pub fn write_unchecked(layers: Vec<Indexed>) -> Written {
     let indexes: Vec<LayerIndex> = layers.iter().map(|layer| layer.index.clone()).collect();
     let tree = merge(&indexes, &Limits::default()).unwrap();
     let mut out = File::create_new(&metadata).unwrap();
-    let image = write_image(&tree, &mut out).unwrap();
+    let image = write_image(&tree, UUID, &mut out).unwrap();
     assert_eq!(fs::metadata(&metadata).unwrap().len(), u64::from(image.blocks) * 4096);
     let devices: Vec<_> = layers.iter().map(|layer| layer.data.clone()).collect();
     Written { directory, metadata, devices, _layers: layers }
