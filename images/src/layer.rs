@@ -1,7 +1,7 @@
 //! A layer: one tar stream, read once, kept as a data file and an index.
 //!
 //! ```text
-//!  tar stream ──► archive  headers, PAX and GNU extensions, sparse maps: one `Member` at a time
+//!  tar stream ──► reader   headers, PAX and GNU extensions, sparse maps: one `Member` at a time
 //!                    │
 //!         metadata   │   contents
 //!            ┌───────┴────────┐
@@ -26,7 +26,6 @@ use std::sync::atomic::AtomicBool;
 
 use crate::limits::Limits;
 
-mod archive;
 mod builder;
 mod data;
 mod error;
@@ -34,10 +33,12 @@ mod header;
 mod members;
 mod names;
 mod pax;
+mod reader;
 mod sparse;
 mod stored;
 
 pub use error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
+pub(crate) use reader::{MemberKind, TarReader};
 pub use stored::ReadIndexError;
 
 /// Bytes of a block, the unit in which files lie in a layer's data file.
@@ -214,13 +215,13 @@ pub fn index_layer(
     limits: &Limits,
     cancelled: &AtomicBool,
 ) -> Result<LayerIndex, IndexLayerError> {
-    let mut archive = archive::Archive::new(tar, limits, cancelled);
+    let mut reader = reader::TarReader::new(tar, limits, cancelled);
     let mut data = data::DataWriter::new(data);
     let mut builder = builder::Builder::new(limits);
-    while let Some(member) = archive.next_member()? {
-        members::add(member, &mut archive, &mut data, &mut builder)?;
+    while let Some(member) = reader.next_member()? {
+        members::add(member, &mut reader, &mut data, &mut builder)?;
     }
-    archive.drain()?;
+    reader.drain()?;
     let data_blocks = data.finish()?;
     Ok(builder.finish(data_blocks))
 }

@@ -99,7 +99,9 @@ impl Container {
         match &self.parts {
             Parts::Directory(directory) => self.open_beneath(directory, name),
             Parts::Tar { file, members } => {
-                let member = members.get(name).ok_or_else(|| self.missing(name))?;
+                let twice =
+                    |_ambiguous| ArchiveError::Twice { path: self.path.clone(), member: name.to_owned() };
+                let member = members.get(name).map_err(twice)?.ok_or_else(|| self.missing(name))?;
                 let end = member.offset + member.size;
                 let content = Section { file: Arc::clone(file), offset: member.offset, end };
                 Ok(Part { content, size: member.size })

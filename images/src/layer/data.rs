@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::archive::Archive;
 use super::error::IndexLayerError;
+use super::reader::TarReader;
 use super::sparse::SparseMap;
 use super::{BLOCK_BYTES, FileBlocks};
 
@@ -37,12 +37,12 @@ impl<'a> DataWriter<'a> {
     /// Takes the current member's whole body.
     pub fn append_file(
         &mut self,
-        archive: &mut Archive<'_>,
+        reader: &mut TarReader<'_>,
         length: u64,
     ) -> Result<FileBlocks, IndexLayerError> {
         let first = block_at(self.position())?;
         block_at(self.position().saturating_add(length))?;
-        self.append(archive, length)?;
+        self.append(reader, length)?;
         self.pad_to(self.position().next_multiple_of(BLOCK_BYTES))?;
         Ok(FileBlocks::Run(first))
     }
@@ -50,7 +50,7 @@ impl<'a> DataWriter<'a> {
     /// Takes the current member's body as the pieces of a sparse file.
     pub fn append_sparse(
         &mut self,
-        archive: &mut Archive<'_>,
+        reader: &mut TarReader<'_>,
         map: &SparseMap,
     ) -> Result<FileBlocks, IndexLayerError> {
         let bits = chunk_bits(map.size);
@@ -71,7 +71,7 @@ impl<'a> DataWriter<'a> {
                 let within = offset % chunk_bytes;
                 let count = left.min(chunk_bytes - within);
                 self.pad_to(u64::from(start) * BLOCK_BYTES + within)?;
-                self.append(archive, count)?;
+                self.append(reader, count)?;
                 (offset, left) = (offset + count, left - count);
             }
         }
@@ -102,7 +102,7 @@ impl<'a> DataWriter<'a> {
         }
     }
 
-    fn append(&mut self, archive: &mut Archive<'_>, length: u64) -> Result<(), IndexLayerError> {
+    fn append(&mut self, reader: &mut TarReader<'_>, length: u64) -> Result<(), IndexLayerError> {
         let mut left = length;
         while left > 0 {
             if self.filled == self.buffer.len() {
@@ -111,7 +111,7 @@ impl<'a> DataWriter<'a> {
             let space = self.buffer.get_mut(self.filled..).unwrap_or_default();
             let wanted = space.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let (space, _) = space.split_at_mut(wanted);
-            let count = archive.read_body(space)?;
+            let count = reader.read_body(space)?;
             self.filled += count;
             left -= count as u64;
         }

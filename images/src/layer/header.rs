@@ -138,6 +138,18 @@ fn base_256(field: &[u8]) -> Option<i64> {
     rest.iter().try_fold(start, |sum, byte| sum.checked_mul(256)?.checked_add(i64::from(*byte)))
 }
 
+/// A decimal number of a PAX record: digits only, no sign, no space.
+pub fn decimal(digits: &[u8]) -> Result<u64, ArchiveProblem> {
+    let add = |sum: u64, digit: &u8| match digit {
+        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    };
+    if digits.is_empty() {
+        return Err(ArchiveProblem::Pax);
+    }
+    digits.iter().try_fold(0, add).ok_or(ArchiveProblem::Pax)
+}
+
 /// Moves a time into the range that file systems keep.
 pub fn clamp(time: Timestamp) -> Timestamp {
     match time.seconds {

@@ -1,9 +1,9 @@
 //! What each kind of member does to the layer's tree: the table of what is kept, refused and left out.
-use super::archive::{Archive, Member, MemberKind};
 use super::builder::{Builder, LinkTarget};
 use super::data::DataWriter;
 use super::error::{EntryProblem, IndexLayerError};
 use super::names::{Role, check_length, components, role};
+use super::reader::{Member, MemberKind, TarReader};
 use super::{Content, Device, FileBlocks, FileData, Metadata, Node, Xattr};
 use crate::limits::Limits;
 
@@ -17,13 +17,13 @@ const ENTRY_OVERHEAD: usize = 192;
 /// Adds one member to the tree, its contents to the data file.
 pub fn add(
     member: Member,
-    archive: &mut Archive<'_>,
+    reader: &mut TarReader<'_>,
     data: &mut DataWriter<'_>,
     builder: &mut Builder<'_>,
 ) -> Result<(), IndexLayerError> {
     let entry = member.name.clone();
     let refuse = |problem| IndexLayerError::entry(&entry, problem);
-    let limits = archive.limits();
+    let limits = reader.limits();
     let components = components(&entry, limits).map_err(refuse)?;
     let xattrs: usize = member.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
     let index_bytes = ENTRY_OVERHEAD + entry.len() + member.link.len() + xattrs;
@@ -57,7 +57,7 @@ pub fn add(
                     builder.put_link(place, target);
                     return Ok(());
                 }
-                MemberKind::File => Content::File(store(&member, archive, data)?),
+                MemberKind::File => Content::File(store(&member, reader, data)?),
                 MemberKind::Symlink => Content::Symlink(symlink(member.link, limits).map_err(refuse)?),
                 MemberKind::CharDevice => Content::CharDevice(char_device(member.device).map_err(refuse)?),
                 MemberKind::BlockDevice => Content::BlockDevice(device(member.device).map_err(refuse)?),
@@ -102,14 +102,14 @@ fn char_device(numbers: Device) -> Result<Device, EntryProblem> {
 
 fn store(
     member: &Member,
-    archive: &mut Archive<'_>,
+    reader: &mut TarReader<'_>,
     data: &mut DataWriter<'_>,
 ) -> Result<FileData, IndexLayerError> {
     match &member.sparse {
-        Some(map) => Ok(FileData { size: map.size, blocks: data.append_sparse(archive, map)? }),
+        Some(map) => Ok(FileData { size: map.size, blocks: data.append_sparse(reader, map)? }),
         None if member.body_bytes == 0 => Ok(FileData { size: 0, blocks: FileBlocks::Run(0) }),
         None => {
-            let blocks = data.append_file(archive, member.body_bytes)?;
+            let blocks = data.append_file(reader, member.body_bytes)?;
             Ok(FileData { size: member.body_bytes, blocks })
         }
     }

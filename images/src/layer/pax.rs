@@ -2,7 +2,7 @@
 //!
 //! Source: POSIX.1-2017 `pax`, "pax Extended Header"; GNU tar manual, "Storing Sparse Files".
 use super::error::ArchiveProblem;
-use super::header::clamp;
+use super::header::{clamp, decimal};
 use super::sparse::Piece;
 use super::{Timestamp, Xattr};
 
@@ -108,18 +108,6 @@ fn without_zero(value: &[u8]) -> Result<Vec<u8>, ArchiveProblem> {
         return Err(ArchiveProblem::Pax);
     }
     Ok(value.to_vec())
-}
-
-/// Digits only: no sign, no space.
-pub fn decimal(digits: &[u8]) -> Result<u64, ArchiveProblem> {
-    let add = |sum: u64, digit: &u8| match digit {
-        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
-        _ => None,
-    };
-    if digits.is_empty() {
-        return Err(ArchiveProblem::Pax);
-    }
-    digits.iter().try_fold(0, add).ok_or(ArchiveProblem::Pax)
 }
 
 /// `-12.5` is 13 seconds before 1970 and half a second forward.

@@ -3,8 +3,7 @@
 //! Four forms: an old GNU header with extension blocks behind it, PAX 0.0 and 0.1 with the map among
 //! the records, PAX 1.0 with the map at the start of the body. Source: GNU tar manual, "Storing Sparse Files".
 use super::error::ArchiveProblem;
-use super::header::{TAR_BLOCK, unsigned};
-use super::pax;
+use super::header::{TAR_BLOCK, decimal, unsigned};
 
 /// Bytes that the stream carries, and where in the file they lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +74,7 @@ impl MapReader {
                 }
                 continue;
             }
-            let number = pax::decimal(&self.line)?;
+            let number = decimal(&self.line)?;
             self.line.clear();
             if self.take_number(number) {
                 return Ok(Some(std::mem::take(&mut self.pieces)));

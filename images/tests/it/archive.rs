@@ -8,7 +8,7 @@ use images::source::Source;
 use images::store::{PullError, PullErrorKind};
 use serde_json::json;
 
-use crate::layer_tar::{Entry, file, symlink as link, tar};
+use crate::layer_tar::{Entry, file, gnu_long, hardlink, pax_record, symlink as link, tar};
 use crate::sample::{Compression, Sample, TestStore, skopeo_copy, small_tars};
 use crate::store::{block_on, options, pull, source};
 
@@ -51,6 +51,51 @@ fn s16_names_that_lead_out_of_the_archive_are_no_members() {
     let mut twice = saved(&sample, &tars, "config.json", &["0/layer.tar", "1/layer.tar"]);
     twice.push(file("manifest.json", "[]"));
     check(directory.path(), &twice, |error| matches!(error, ArchiveError::Twice { .. }));
+}
+
+/// What readers of tar disagree about: where a body ends that several headers speak of. The image
+/// that one reader shows must be the one that runs.
+#[test]
+fn s16_what_skopeo_shows_of_an_archive_is_what_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("archive.tar");
+    let archive = format!("docker-archive:{}", path.display());
+    let of = |name: &str| {
+        let tars = vec![tar(&[file(name, "")])];
+        let sample = Sample::of(&tars, Compression::Plain);
+        (saved(&sample, &tars, "config.json", &["0/layer.tar"]), sample.id())
+    };
+    let ((shown, id), (hidden, _)) = (of("shown"), of("hidden"));
+    let hidden: Vec<u8> = hidden.iter().flat_map(Entry::bytes).collect();
+    let length = hidden.len().to_string();
+    let size = || Entry::new(b'x', "x").body(pax_record(b"size", length.as_bytes()));
+    let junk = || file("junk", &hidden).size(0);
+    let global = || Entry::new(b'g', "g").body(pax_record(b"size", length.as_bytes()));
+    let cases = [
+        ("a long name takes no size", vec![size(), gnu_long(b'L', b"junk"), junk()]),
+        ("nor a global header", vec![global(), size(), junk()]),
+        ("nor a hard link", vec![hardlink("l", "x").size(hidden.len() as u64)]),
+        ("by record", vec![hardlink("l", "x").pax("size", &length)]),
+        ("nor a symbolic link", vec![link("l", "x").size(512)]),
+        ("nor a directory in the oldest form", vec![Entry::new(0, "d/").size(512)]),
+    ];
+    for (name, entries) in cases {
+        fs::write(&path, tar(&[entries, shown.clone()].concat())).unwrap();
+        let skopeo = std::process::Command::new("skopeo")
+            .args(["--insecure-policy", "inspect", "--config", "--raw", &archive])
+            .output()
+            .unwrap();
+        assert!(skopeo.status.success(), "{name}: {}", String::from_utf8_lossy(&skopeo.stderr));
+        assert_eq!(images::digest::Digest::of(&skopeo.stdout).to_string(), id, "{name}: skopeo");
+        let image = pull(&TestStore::new().store, &archive).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(image.id.to_string(), id, "{name}");
+    }
+    // Readers part here: Go forgets the record at the global header.
+    fs::write(&path, tar(&[vec![size(), global(), junk()], shown].concat())).unwrap();
+    assert!(matches!(
+        pull(&TestStore::new().store, &archive),
+        Err(PullError::Archive(ArchiveError::Format { .. }))
+    ));
 }
 
 #[test]

@@ -1,8 +1,12 @@
-//! The tar stream: 512-byte blocks in, members out, extension headers taken in.
+//! The tar reader, for layers and for archives of images: 512-byte blocks in, members out,
+//! extension headers taken in.
 //!
-//! As Docker's reader does it: GNU long names win over PAX records, PAX records over the header, and
-//! links, devices, directories and FIFOs have no body whatever their size field says.
-use std::io::{BufReader, ErrorKind, Read};
+//! As Docker's and skopeo's reader does it, so that what they show is what runs here: GNU long names win over PAX records, PAX records over the header, and
+//! links, devices, directories and FIFOs have no body whatever their size field says. What it takes
+//! for one thing and older readers for another is refused: extension headers that belong to no
+//! entry, that come twice, or that a global header parts from their entry.
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read, Seek};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
@@ -52,9 +56,22 @@ struct Extensions {
     pax: Option<PaxRecords>,
 }
 
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        matches!(self, Extensions { long_name: None, long_link: None, pax: None })
+    }
+}
+
+/// Where the blocks come from.
+enum Input<'a> {
+    Stream(BufReader<&'a mut dyn Read>),
+    /// Bodies that nobody reads are passed over. Its length is known.
+    File(BufReader<&'a File>, u64),
+}
+
 /// A tar stream.
-pub struct Archive<'a> {
-    input: BufReader<&'a mut dyn Read>,
+pub struct TarReader<'a> {
+    input: Input<'a>,
     offset: u64,
     limits: &'a Limits,
     cancelled: &'a AtomicBool,
@@ -65,10 +82,34 @@ pub struct Archive<'a> {
     current: Option<Vec<u8>>,
 }
 
-impl<'a> Archive<'a> {
-    pub fn new(input: &'a mut dyn Read, limits: &'a Limits, cancelled: &'a AtomicBool) -> Archive<'a> {
-        let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        Archive { input, offset: 0, limits, cancelled, body_left: 0, padding_left: 0, current: None }
+impl<'a> TarReader<'a> {
+    /// Reads a stream to its end.
+    pub fn new(stream: &'a mut dyn Read, limits: &'a Limits, cancelled: &'a AtomicBool) -> TarReader<'a> {
+        TarReader::of(Input::Stream(BufReader::with_capacity(BUFFER_BYTES, stream)), limits, cancelled)
+    }
+
+    /// Reads a file from its start.
+    ///
+    /// # Errors
+    ///
+    /// Those of going to its start and asking for its length.
+    pub fn of_file(
+        mut file: &'a File,
+        limits: &'a Limits,
+        cancelled: &'a AtomicBool,
+    ) -> io::Result<TarReader<'a>> {
+        file.rewind()?;
+        let length = file.metadata()?.len();
+        Ok(TarReader::of(Input::File(BufReader::new(file), length), limits, cancelled))
+    }
+
+    fn of(input: Input<'a>, limits: &'a Limits, cancelled: &'a AtomicBool) -> TarReader<'a> {
+        TarReader { input, offset: 0, limits, cancelled, body_left: 0, padding_left: 0, current: None }
+    }
+
+    /// Where the next byte is read: after [`TarReader::next_member`], where the member's body begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     pub fn limits(&self) -> &'a Limits {
@@ -81,15 +122,15 @@ impl<'a> Archive<'a> {
         loop {
             self.skip_body()?;
             let Some(header) = self.next_header()? else {
-                return match extensions {
-                    Extensions { long_name: None, long_link: None, pax: None } => Ok(None),
-                    _ => Err(self.problem(ArchiveProblem::DanglingExtension)),
+                return match extensions.is_empty() {
+                    true => Ok(None),
+                    false => Err(self.problem(ArchiveProblem::DanglingExtension)),
                 };
             };
             let is_new = match header.kind() {
                 b'g' => {
                     self.begin_extension(&header, self.limits.pax_bytes)?;
-                    true // Of global records only comments would count.
+                    extensions.is_empty() // Of global records only comments would count.
                 }
                 b'x' => {
                     let block = self.extension(&header, self.limits.pax_bytes)?;
@@ -266,11 +307,22 @@ impl<'a> Archive<'a> {
     }
 
     fn skip_body(&mut self) -> Result<(), IndexLayerError> {
-        let mut block = [0; 8 * TAR_BLOCK];
-        while self.body_left > 0 {
-            self.read_body(&mut block)?;
-        }
+        self.pass_over()?;
         self.body_left = std::mem::take(&mut self.padding_left);
+        self.pass_over()
+    }
+
+    fn pass_over(&mut self) -> Result<(), IndexLayerError> {
+        if let Input::File(file, length) = &mut self.input {
+            if length.saturating_sub(self.offset) < self.body_left {
+                return Err(self.truncated_member());
+            }
+            let bytes = i64::try_from(self.body_left).unwrap_or(i64::MAX); // Within the file.
+            let offset = self.offset;
+            file.seek_relative(bytes).map_err(|source| IndexLayerError::Read { offset, source })?;
+            self.offset += std::mem::take(&mut self.body_left);
+        }
+        let mut block = [0; 8 * TAR_BLOCK];
         while self.body_left > 0 {
             self.read_body(&mut block)?;
         }
@@ -299,7 +351,11 @@ impl<'a> Archive<'a> {
             return Err(IndexLayerError::Cancelled);
         }
         let count = loop {
-            match self.input.read(space) {
+            let read = match &mut self.input {
+                Input::Stream(stream) => stream.read(space),
+                Input::File(file, _) => file.read(space),
+            };
+            match read {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => break result,
             }
