@@ -22,11 +22,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use runtime::id::ContainerId;
-use runtime::journal::{RemoveTreeError, remove_tree};
 use serde::{Deserialize, Serialize};
 
 use crate::file_lock::Hold;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
+use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::run_directory::random_hex;
 use crate::timestamp::Timestamp;
 

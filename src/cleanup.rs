@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use runtime::cgroup::RemoveError;
 use runtime::host::{HostFacts, HostFactsError};
-use runtime::journal::{Journal, JournalError, UndoError};
+use runtime::journal::{Journal, JournalError};
+use runtime::undo::{UndoError, undo_all};
 
 use crate::cache::{CacheError, Caches};
 use crate::config::Directories;
@@ -19,9 +21,6 @@ use crate::file_lock::{self, Hold, LockError};
 use crate::net::tables::TablesError;
 use crate::run_directory::{self, RunDirectoryError, Sweep};
 use crate::spec::PARENT_GROUP;
-
-/// The name of the runtime's journal in a container's state directory.
-const RUNTIME_JOURNAL: &str = "journal";
 
 /// Why not everything could be undone.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +141,5 @@ fn undo_container(directory: &Path, deadline: Instant) -> Result<(), UndoContain
     // has been undone already.
     let patience = deadline.saturating_duration_since(Instant::now());
     file_lock::lock(&file, Hold::Exclusive, patience).map_err(|lock| UndoContainerError::Monitor { lock })?;
-    let journal = directory.join(RUNTIME_JOURNAL);
-    if journal.exists() { Ok(Journal::open(&journal)?.undo_all()?) } else { Ok(()) }
+    Journal::open(file.as_fd(), directory)?.map_or(Ok(()), |journal| Ok(undo_all(&journal)?))
 }

@@ -9,10 +9,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use runtime::journal::{RemoveTreeError, remove_tree};
 use rustix::fs::{Mode, OFlags};
 
 use crate::config::Directories;
+use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::run_directory::{self, RunDirectoryError, random_hex};
 
 /// Where demos make their directories: on a disk, where `/tmp` may be none.

@@ -38,6 +38,7 @@ pub mod net;
 pub mod own_directory;
 pub mod queue;
 pub mod readiness;
+pub mod remove_tree;
 pub mod root;
 pub mod run_directory;
 pub mod scopes;

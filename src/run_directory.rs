@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!   <run>/<container id>/     locked (flock) by the worker that runs it: tells dead from alive
-//!                             journal  what there is to undo, written before it is made
 //!                             bundle/  config.json
 //!                             hosts, hostname, resolv.conf
 //!                             network  what a crash would leave of the task's network
@@ -21,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use runtime::id::ContainerId;
-use runtime::journal::{Journal, JournalError, UndoError, UndoStep};
 use rustix::fs::OFlags;
 
 use crate::cleanup::UndoContainerError;
@@ -29,15 +27,13 @@ use crate::config::Directories;
 use crate::file_lock::Hold;
 use crate::net::tables::TablesError;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
+use crate::remove_tree::{RemoveTreeError, remove_tree};
 
 /// How long a sweep waits for the monitors of dead workers, all together.
 const MONITOR_TIME: Duration = Duration::from_secs(5);
 
 /// The runtime's state directory.
 const RUNTIME: &str = "runtime";
-
-/// Where a directory's journal lies.
-const JOURNAL: &str = "journal";
 
 /// The file that names what there is of a container's network.
 const NETWORK: &str = "network";
@@ -47,7 +43,6 @@ const NETWORK: &str = "network";
 pub struct RunDirectory {
     run: PathBuf,
     data: PathBuf,
-    journal: Journal,
     /// Held open for their locks.
     _locks: [File; 2],
 }
@@ -69,12 +64,9 @@ pub enum RunDirectoryError {
     /// The processes of a container cannot be ended.
     #[error(transparent)]
     Container(#[from] UndoContainerError),
-    /// The journal could not be written.
+    /// A directory is still there, or in part.
     #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Something recorded could not be undone.
-    #[error(transparent)]
-    Undo(#[from] UndoError),
+    Tree(#[from] RemoveTreeError),
     /// The network of a task could not be undone.
     #[error(transparent)]
     Network(#[from] TablesError),
@@ -92,13 +84,10 @@ impl RunDirectory {
         let run = directories.run.join(id.as_str());
         let data = directories.runs().join(id.as_str());
         let run_lock = make_directory(&run)?;
-        let mut journal = Journal::create(&run.join(JOURNAL))?;
-        journal.record(&UndoStep::RemoveTree { path: run.clone() })?;
-        journal.record(&UndoStep::RemoveTree { path: data.clone() })?;
         let data_lock = make_directory(&data)?;
         make_directory(&run.join("bundle"))?;
         make_directory(&run.join(RUNTIME))?;
-        Ok(RunDirectory { run, data, journal, _locks: [run_lock, data_lock] })
+        Ok(RunDirectory { run, data, _locks: [run_lock, data_lock] })
     }
 
     /// The OCI bundle: a directory with `config.json`.
@@ -131,23 +120,20 @@ impl RunDirectory {
         self.data.join("log")
     }
 
-    /// Records something that is about to be done to the host.
+    /// Removes both directories.
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written: then it must not be done.
-    pub fn record(&mut self, step: &UndoStep) -> Result<(), JournalError> {
-        self.journal.record(step)
+    /// When something resists; the next `cleanup` tries again.
+    pub fn remove(self) -> Result<(), RunDirectoryError> {
+        remove([&self.data, &self.run])
     }
+}
 
-    /// Undoes everything that is recorded, the directories last.
-    ///
-    /// # Errors
-    ///
-    /// When something resists; it stays recorded for the next `cleanup`.
-    pub fn remove(mut self) -> Result<(), RunDirectoryError> {
-        Ok(self.journal.undo_all()?)
-    }
+/// Removes what there is of a container's directories. What resists in one does not keep the other.
+fn remove(places: [&PathBuf; 2]) -> Result<(), RunDirectoryError> {
+    let [first, second] = places.map(|place| remove_tree(place));
+    Ok(first.and(second)?)
 }
 
 /// The two places where containers' directories lie.
@@ -259,15 +245,7 @@ impl Dead {
         crate::cleanup::undo_containers(&run.join(RUNTIME), deadline)?;
         // After its processes, so that nobody speaks from the address any more.
         crate::net::undo(all, &run.join(NETWORK))?;
-        let journal = run.join(JOURNAL);
-        if journal.exists() {
-            Journal::open(&journal)?.undo_all()?;
-        }
-        // A crash before the journal's first line, or a reboot that emptied /run.
-        for place in [run, data] {
-            runtime::journal::remove_tree(place).map_err(UndoError::from)?;
-        }
-        Ok(())
+        remove([data, run])
     }
 }
 

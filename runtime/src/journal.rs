@@ -5,28 +5,22 @@
 //! by a crash *before* its step began, so it is ignored. Between them may stand *notes*: what its owner
 //! wants to know again later (for a container: which process is its first).
 //!
-//! [`Journal::undo_all`] works backwards and is idempotent: "already gone" is success, so a replay that
-//! is itself killed is simply replayed again. Only when all of it succeeded is the file removed.
+//! The journal is text and nothing more: [`crate::undo`] carries out what it says, backwards. A line that
+//! this version does not know is kept as it is, and what is known is undone all the same.
 //!
-//! Lines are not synced to disk: mounts, namespaces and control groups end with the kernel that knows
-//! them. What outlives a boot (directories) is found again because the file system orders the
-//! journal's creation before the directory's, or both are lost together. After a reboot control group
-//! lines are skipped: a group of that path would belong to somebody else.
+//! Lines are not synced to disk: what they name (control groups) ends with the kernel that knows it. After a
+//! reboot they are skipped: a group of that path would belong to somebody else.
 
-mod remove_tree;
-
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cgroup;
-use crate::limits::SMALL_FILE_BYTES;
-
-pub use remove_tree::{RemoveTreeError, remove_tree};
+use crate::limits::{FOREIGN_LINE_BYTES, SMALL_FILE_BYTES};
 
 /// How one change of the host is taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,11 +41,15 @@ pub enum UndoStep {
         /// Its inode; `None` if it was about to be made.
         inode: Option<u64>,
     },
-    /// Remove a directory (or a single file) without following links or leaving its file system.
-    RemoveTree {
-        /// Where it is.
-        path: PathBuf,
-    },
+}
+
+/// A line that says what to undo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// One of ours.
+    Step(UndoStep),
+    /// Another version's, or damaged: its first [`FOREIGN_LINE_BYTES`].
+    Foreign(String),
 }
 
 /// A journal could not be written or read.
@@ -60,40 +58,30 @@ pub enum JournalError {
     /// The file cannot be opened, read or appended to.
     #[error("{call} the journal {}", path.display())]
     File {
-        /// What was tried: "create", "read", "append to", "remove".
+        /// What was tried: "create", "read", "append to".
         call: &'static str,
         /// The journal.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
+    /// More than can be read again.
+    #[error("keep the journal {}: it would be larger than {SMALL_FILE_BYTES} bytes", path.display())]
+    TooLarge {
+        /// The journal.
+        path: PathBuf,
+    },
     /// The boot id, which tells journals of an earlier boot apart, cannot be read.
     #[error("read /proc/sys/kernel/random/boot_id: is /proc mounted?")]
     BootId(#[source] io::Error),
-    /// A complete line is not one of ours.
-    #[error("read line {line} of the journal {}: it was not written by this program", path.display())]
-    Line {
+    /// The first line is not one of ours.
+    #[error("read the journal {}: it was not written by this program", path.display())]
+    Header {
         /// The journal.
         path: PathBuf,
-        /// Counted from one.
-        line: usize,
         /// What JSON says.
         source: serde_json::Error,
     },
-}
-
-/// Something a journal names is still there. The journal is kept, so that undoing can be tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum UndoError {
-    /// A control group stays.
-    #[error(transparent)]
-    Cgroup(#[from] cgroup::RemoveError),
-    /// A directory stays.
-    #[error(transparent)]
-    Tree(#[from] RemoveTreeError),
-    /// Everything is gone, but the journal itself cannot be removed.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,30 +104,23 @@ enum Line {
     },
 }
 
+#[derive(Serialize)]
+struct Note<'a, T> {
+    note: &'a T,
+}
+
 /// What the undo line before it came to.
 #[derive(Serialize)]
 struct Instead<'a> {
     instead: Option<&'a UndoStep>,
 }
 
-#[derive(Serialize)]
-struct Note<'a, T> {
-    note: &'a T,
-}
-
 /// What the complete lines of a journal say.
 #[derive(Debug, Default)]
 struct Content {
     earlier_boot: bool,
-    steps: Vec<UndoStep>,
+    steps: Vec<Recorded>,
     note: Option<Value>,
-}
-
-impl Content {
-    fn amend(&mut self, step: Option<UndoStep>) {
-        self.steps.pop();
-        self.steps.extend(step);
-    }
 }
 
 /// An open journal, and the steps that it holds so far.
@@ -147,40 +128,53 @@ impl Content {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    length: u64,
     content: Content,
 }
 
+/// Its name in its directory.
+pub(crate) const NAME: &str = "journal";
+
 impl Journal {
-    /// Starts a journal at `path`, which must not exist.
+    /// Starts a journal in `directory`, which has none. `place` is that directory's name, for messages.
     ///
     /// # Errors
     ///
     /// The file exists or cannot be written, or the boot id cannot be read.
-    pub fn create(path: &Path) -> Result<Journal, JournalError> {
+    pub fn create(directory: BorrowedFd<'_>, place: &Path) -> Result<Journal, JournalError> {
         let boot = current_boot()?;
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| JournalError::File { call: "create", path: path.to_owned(), source })?;
-        let mut journal = Journal { path: path.to_owned(), file, content: Content::default() };
+        let path = place.join(NAME);
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(directory, NAME, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| {
+            JournalError::File { call: "create", path: path.clone(), source: errno.into() }
+        })?;
+        let mut journal = Journal { path, file: file.into(), length: 0, content: Content::default() };
         journal.append(&Header { boot })?;
         Ok(journal)
     }
 
-    /// Opens the journal that a process, perhaps killed, left at `path`.
+    /// Opens the journal that a process, perhaps killed, left in `directory`. `None`: nothing was changed yet.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or a complete line in it is not ours.
-    pub fn open(path: &Path) -> Result<Journal, JournalError> {
-        let failed = |source| JournalError::File { call: "read", path: path.to_owned(), source };
-        let file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
-        let mut text = String::new();
-        (&file).take(SMALL_FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
-        let content = parse(&text, path)?;
-        Ok(Journal { path: path.to_owned(), file, content })
+    /// The file cannot be read, or is not ours.
+    pub fn open(directory: BorrowedFd<'_>, place: &Path) -> Result<Option<Journal>, JournalError> {
+        let path = place.join(NAME);
+        let failed = |source| JournalError::File { call: "read", path: path.clone(), source };
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(directory, NAME, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(failed(errno.into())),
+        };
+        let mut text = Vec::new();
+        (&file).take(SMALL_FILE_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
+        let length = text.len() as u64;
+        if length > SMALL_FILE_BYTES {
+            return Err(JournalError::TooLarge { path });
+        }
+        let content = parse(&String::from_utf8_lossy(&text), &path)?;
+        Ok(Some(Journal { path, file, length, content }))
     }
 
     /// Appends `step`. Call this before the change that it undoes.
@@ -190,7 +184,7 @@ impl Journal {
     /// The line cannot be written: then the change must not be made.
     pub fn record(&mut self, step: &UndoStep) -> Result<(), JournalError> {
         self.append(step)?;
-        self.content.steps.push(step.clone());
+        self.content.steps.push(Recorded::Step(step.clone()));
         Ok(())
     }
 
@@ -224,90 +218,51 @@ impl Journal {
         self.content.earlier_boot
     }
 
-    /// The steps that were recorded and not yet undone, oldest first.
-    pub fn steps(&self) -> &[UndoStep] {
+    /// What was recorded, oldest first.
+    pub fn steps(&self) -> &[Recorded] {
         &self.content.steps
     }
 
-    /// Undoes every step, the newest first, then removes the journal.
-    ///
-    /// A step that fails does not keep the older ones from being undone.
-    ///
-    /// # Errors
-    ///
-    /// The first failure. The journal stays, and calling again tries what failed once more.
-    pub fn undo_all(&mut self) -> Result<(), UndoError> {
-        self.undo_each(|| ())
-    }
-
-    /// [`Journal::undo_all`], which calls `undone` after each step and when the journal is gone.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub(crate) fn undo_each(&mut self, mut undone: impl FnMut()) -> Result<(), UndoError> {
-        let mut first_failure = None;
-        let mut kept = Vec::new();
-        for step in std::mem::take(&mut self.content.steps).into_iter().rev() {
-            if let Err(error) = self.undo(&step) {
-                first_failure.get_or_insert(error);
-                kept.insert(0, step);
-            }
-            undone();
-        }
-        self.content.steps = kept;
-        match first_failure {
-            Some(error) => Err(error),
-            None => {
-                self.remove()?;
-                undone();
-                Ok(())
-            }
-        }
-    }
-
-    fn undo(&self, step: &UndoStep) -> Result<(), UndoError> {
-        match step {
-            UndoStep::RemoveCgroup { .. } | UndoStep::RemoveEmptyCgroup { .. }
-                if self.content.earlier_boot =>
-            {
-                Ok(())
-            }
-            UndoStep::RemoveCgroup { path, inode } => Ok(cgroup::remove(path, *inode)?),
-            UndoStep::RemoveEmptyCgroup { path, inode } => Ok(cgroup::remove_if_empty(path, *inode)?),
-            UndoStep::RemoveTree { path } => Ok(remove_tree(path)?),
-        }
+    /// The file's path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn append(&mut self, line: &impl Serialize) -> Result<(), JournalError> {
         let failed = |source| JournalError::File { call: "append to", path: self.path.clone(), source };
         let mut text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
         text.push('\n');
+        self.length += text.len() as u64;
+        if self.length > SMALL_FILE_BYTES {
+            return Err(JournalError::TooLarge { path: self.path.clone() });
+        }
         self.file.write_all(text.as_bytes()).map_err(failed)
     }
+}
 
-    fn remove(&self) -> Result<(), JournalError> {
-        match std::fs::remove_file(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(JournalError::File { call: "remove", path: self.path.clone(), source })
-            }
-            _ => Ok(()),
-        }
+impl Content {
+    fn amend(&mut self, step: Option<UndoStep>) {
+        self.steps.pop();
+        self.steps.extend(step.map(Recorded::Step));
     }
 }
 
 /// Reads complete lines only. An empty journal was cut before its first line, so before any step.
 fn parse(text: &str, path: &Path) -> Result<Content, JournalError> {
-    let bad = |line: usize, source| JournalError::Line { path: path.to_owned(), line, source };
-    let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     let Some(first) = lines.next() else { return Ok(Content::default()) };
-    let header: Header = serde_json::from_str(first).map_err(|source| bad(1, source))?;
+    let header: Header = serde_json::from_str(first)
+        .map_err(|source| JournalError::Header { path: path.to_owned(), source })?;
     let mut content = Content { earlier_boot: header.boot != current_boot()?, ..Content::default() };
-    for (index, line) in lines.enumerate() {
-        match serde_json::from_str(line).map_err(|source| bad(index + 2, source))? {
-            Line::Undo(step) => content.steps.push(step),
-            Line::Note { note } => content.note = Some(note),
-            Line::Instead { instead } => content.amend(instead),
+    for line in lines {
+        match serde_json::from_str(line) {
+            Ok(Line::Undo(step)) => content.steps.push(Recorded::Step(step)),
+            Ok(Line::Note { note }) => content.note = Some(note),
+            Ok(Line::Instead { instead }) => content.amend(instead),
+            Err(_) => {
+                let end = line.floor_char_boundary(FOREIGN_LINE_BYTES);
+                content.steps.push(Recorded::Foreign(line.get(..end).unwrap_or_default().to_owned()));
+            }
         }
     }
     Ok(content)
@@ -320,71 +275,83 @@ fn current_boot() -> Result<String, JournalError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
-    fn tree(path: &Path) -> UndoStep {
-        UndoStep::RemoveTree { path: path.to_owned() }
+    fn step(inode: u64) -> UndoStep {
+        UndoStep::RemoveCgroup { path: "/x".into(), inode }
+    }
+
+    fn check(lines: &str, expected: Option<&[Recorded]>) {
+        let header = format!("{{\"boot\":\"{}\"}}\n", current_boot().unwrap());
+        let text = lines.replace("HEADER\n", &header);
+        let steps = parse(&text, Path::new("/journal")).ok().map(|content| content.steps);
+        assert_eq!(steps.as_deref(), expected, "{lines:?}");
+    }
+
+    const STEP: &str = "{\"undo\":\"remove-cgroup\",\"path\":\"/x\",\"inode\":1}\n";
+
+    #[test]
+    fn a_line_cut_by_a_crash_is_ignored() {
+        check("", Some(&[]));
+        check("HEAD", Some(&[]));
+        check("HEADER\n", Some(&[]));
+        check(&format!("HEADER\n{STEP}"), Some(&[Recorded::Step(step(1))]));
+        check(&format!("HEADER\n{STEP}{}", STEP.trim_end()), Some(&[Recorded::Step(step(1))]));
     }
 
     #[test]
-    fn a_replay_after_a_crash_removes_what_was_recorded_and_the_journal() {
-        let scratch = tempfile::tempdir().unwrap();
-        let journal_path = scratch.path().join("journal");
-        let (made, never_made) = (scratch.path().join("made"), scratch.path().join("never-made"));
-        let mut journal = Journal::create(&journal_path).unwrap();
-        journal.record(&tree(&made)).unwrap();
-        std::fs::create_dir(&made).unwrap();
-        journal.record(&tree(&never_made)).unwrap();
-        drop(journal); // The crash.
-
-        let mut replay = Journal::open(&journal_path).unwrap();
-        assert_eq!(replay.steps(), [tree(&made), tree(&never_made)]);
-        replay.undo_all().unwrap();
-        replay.undo_all().unwrap(); // Idempotent.
-        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    fn a_foreign_line_is_kept_and_hides_no_other_but_a_foreign_file_is_refused() {
+        for foreign in ["rm -rf /", "{\"undo\":\"unload-profile\",\"name\":\"x\"}", "{}", "\u{fffd}"] {
+            let expected =
+                [Recorded::Step(step(1)), Recorded::Foreign(foreign.into()), Recorded::Step(step(1))];
+            check(&format!("HEADER\n{STEP}{foreign}\n{STEP}"), Some(&expected));
+        }
+        let long = "ä".repeat(FOREIGN_LINE_BYTES);
+        let kept = "ä".repeat(FOREIGN_LINE_BYTES / 2);
+        check(&format!("HEADER\n{long}\n"), Some(&[Recorded::Foreign(kept)]));
+        check("rm -rf /\n", None);
     }
 
     #[test]
-    fn the_newest_note_is_read_again_and_undoes_nothing() {
+    fn a_step_is_what_it_came_to_at_last() {
+        check(&format!("HEADER\n{STEP}{{\"instead\":null}}\n"), Some(&[]));
+        let instead = STEP.trim_end().replace(":1}", ":2}");
+        check(
+            &format!("HEADER\n{STEP}{STEP}{{\"instead\":{instead}}}\n"),
+            Some(&[Recorded::Step(step(1)), Recorded::Step(step(2))]),
+        );
+    }
+
+    #[test]
+    fn what_was_written_is_read_again_by_whoever_comes_after_a_crash() {
         let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("journal");
-        let mut journal = Journal::create(&path).unwrap();
+        let directory = File::open(scratch.path()).unwrap();
+        assert!(Journal::open(directory.as_fd(), scratch.path()).unwrap().is_none());
+        let mut journal = Journal::create(directory.as_fd(), scratch.path()).unwrap();
         journal.note(&1).unwrap();
-        journal.record(&tree(&scratch.path().join("never-made"))).unwrap();
+        journal.record(&step(1)).unwrap();
+        journal.record(&step(2)).unwrap();
+        journal.amend(None).unwrap();
         journal.note(&"two").unwrap();
-        let read = Journal::open(&path).unwrap();
-        assert_eq!((read.noted().unwrap().as_str(), read.steps().len()), (Some("two"), 1));
+        let read = Journal::open(directory.as_fd(), scratch.path()).unwrap().unwrap();
+        assert_eq!(read.noted().unwrap().as_str(), Some("two"), "the newest note");
+        assert_eq!(read.steps(), [Recorded::Step(step(1))]);
         assert!(!read.is_of_an_earlier_boot());
     }
 
     #[test]
-    fn a_line_cut_by_a_crash_is_ignored_and_a_foreign_line_is_refused() {
-        let path = Path::new("/journal");
-        let header = format!("{{\"boot\":\"{}\"}}\n", current_boot().unwrap());
-        let step = "{\"undo\":\"remove-tree\",\"path\":\"/x\"}";
-        let cases = [
-            (String::new(), Some(0)),
-            (header.trim_end().to_owned(), Some(0)),
-            (header.clone(), Some(0)),
-            (format!("{header}{step}\n"), Some(1)),
-            (format!("{header}{step}\n{step}"), Some(1)),
-            (format!("{header}{step}\n{{\"instead\":null}}\n"), Some(0)),
-            (format!("{header}{step}\n{{\"instead\":{step}}}\n"), Some(1)),
-            (format!("{header}{step}\nrm -rf /\n"), None),
-            (format!("{header}{{\"undo\":\"remove-everything\"}}\n"), None),
-        ];
-        for (text, steps) in cases {
-            assert_eq!(parse(&text, path).ok().map(|content| content.steps.len()), steps, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn after_a_reboot_control_groups_are_left_to_their_new_owner() {
+    fn nothing_is_written_that_could_not_be_read_again() {
         let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("journal");
-        // The path is no cgroup, so removing it would be refused.
-        let group = "{\"undo\":\"remove-cgroup\",\"path\":\"/\",\"inode\":1}";
-        std::fs::write(&path, format!("{{\"boot\":\"another\"}}\n{group}\n")).unwrap();
-        Journal::open(&path).unwrap().undo_all().unwrap();
+        let directory = File::open(scratch.path()).unwrap();
+        let mut journal = Journal::create(directory.as_fd(), scratch.path()).unwrap();
+        let large = "x".repeat(usize::try_from(SMALL_FILE_BYTES).unwrap());
+        assert!(matches!(journal.note(&large), Err(JournalError::TooLarge { .. })));
+        assert!(Journal::open(directory.as_fd(), scratch.path()).unwrap().unwrap().noted().is_none());
+
+        std::fs::write(scratch.path().join(NAME), large + "\n").unwrap();
+        let read = Journal::open(directory.as_fd(), scratch.path());
+        assert!(matches!(read, Err(JournalError::TooLarge { .. })));
     }
 }

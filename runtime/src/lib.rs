@@ -27,3 +27,4 @@ pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod terminal;
+pub mod undo;

@@ -17,6 +17,9 @@ pub const FINDING_CHARACTERS: usize = 400;
 /// Bytes of one file of `/proc` or of our own state directory.
 pub const SMALL_FILE_BYTES: u64 = 1 << 20;
 
+/// Bytes kept of a line that another version wrote into a journal: it goes into an error's sentence.
+pub const FOREIGN_LINE_BYTES: usize = 200;
+
 /// Bytes of one message between our own processes.
 pub const MESSAGE_BYTES: usize = 16 << 10;
 
@@ -28,9 +31,6 @@ pub const SENTENCE_BYTES: usize = 4 << 10;
 
 /// How long a control group may take to become empty after everything in it was killed.
 pub const CGROUP_EMPTY: Duration = Duration::from_secs(10);
-
-/// Directories opened below one another while a tree is removed; deeper ones are first moved up.
-pub const TREE_DEPTH: usize = 64;
 
 /// Mounts in a Spec.
 pub const MOUNTS: usize = 4096;

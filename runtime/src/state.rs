@@ -13,22 +13,24 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerIdError};
-use crate::journal::{Journal, JournalError, UndoError, remove_tree};
+use crate::journal::{self, Journal, JournalError};
 use crate::limits::SMALL_FILE_BYTES;
 use crate::spec::Spec;
 
 /// The version of the OCI runtime specification that `state` answers by.
 pub const OCI_VERSION: &str = "1.2.0";
+
+const START_SOCKET: &str = "start.sock";
 
 /// A container's directory, open.
 #[derive(Debug)]
@@ -129,9 +131,6 @@ pub enum StateError {
         /// What JSON says.
         source: serde_json::Error,
     },
-    /// The directory cannot be removed.
-    #[error(transparent)]
-    Remove(#[from] UndoError),
 }
 
 impl StateError {
@@ -225,14 +224,38 @@ impl ContainerDirectory {
         &self.id
     }
 
-    /// The path of the journal.
-    pub fn journal(&self) -> PathBuf {
-        self.path.join("journal")
+    /// Starts the container's journal: from here on every change of the host is written down before it is made.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn begin_journal(&self) -> Result<Journal, StateError> {
+        Ok(Journal::create(self.descriptor()?, &self.path)?)
     }
 
-    /// The path of the socket on which a created container waits for `start`.
-    pub fn start_socket(&self) -> PathBuf {
-        self.path.join("start.sock")
+    /// The container's journal. `None`: nothing was changed yet.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not ours.
+    pub fn journal(&self) -> Result<Option<Journal>, StateError> {
+        Ok(Journal::open(self.descriptor()?, &self.path)?)
+    }
+
+    /// A path of the socket on which a created container waits for `start`. It leads through our descriptor: what is
+    /// at the directory's own path may be the next container's, and a socket's address holds 108 bytes only.
+    ///
+    /// # Errors
+    ///
+    /// The lock was forgotten.
+    pub fn start_socket(&self) -> Result<PathBuf, StateError> {
+        let number = self.descriptor()?.as_raw_fd();
+        Ok(Path::new("/proc/self/fd").join(number.to_string()).join(START_SOCKET))
+    }
+
+    fn descriptor(&self) -> Result<BorrowedFd<'_>, StateError> {
+        let forgotten = || StateError::kernel("use", &self.path)(Errno::BADF.into());
+        self.directory.as_ref().map(OwnedFd::as_fd).ok_or_else(forgotten)
     }
 
     /// What is known of the container now.
@@ -242,20 +265,15 @@ impl ContainerDirectory {
     /// The journal cannot be read or is not ours.
     pub fn look(&self) -> Result<Known, StateError> {
         let creating = Known { state: None, status: Status::Creating, init: None };
-        let path = self.journal();
-        let journal = match Journal::open(&path) {
-            Ok(journal) => journal,
-            Err(JournalError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(creating);
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let Some(journal) = self.journal()? else { return Ok(creating) };
         let Some(note) = journal.noted() else { return Ok(creating) };
-        let state = State::deserialize(note).map_err(|source| StateError::Malformed { path, source })?;
+        let path = || journal.path().to_owned();
+        let state =
+            State::deserialize(note).map_err(|source| StateError::Malformed { path: path(), source })?;
         let init = if journal.is_of_an_earlier_boot() { None } else { living(&state) };
         let status = match &init {
             None => Status::Stopped,
-            Some(_) if self.start_socket().exists() => Status::Created,
+            Some(_) if self.start_socket()?.exists() => Status::Created,
             Some(_) => Status::Running,
         };
         Ok(Known { state: Some(state), status, init })
@@ -265,12 +283,19 @@ impl ContainerDirectory {
     ///
     /// # Errors
     ///
-    /// Something in it cannot be removed.
+    /// It cannot be removed, because there is something in it that is not ours.
     pub fn remove(self) -> Result<(), StateError> {
-        // Once the journal is undone there is usually nothing in it.
+        for name in [START_SOCKET, journal::NAME] {
+            match unlinkat(self.descriptor()?, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(StateError::kernel("remove", &self.path.join(name))(errno.into())),
+            }
+        }
         match std::fs::remove_dir(&self.path) {
-            Ok(()) => Ok(()),
-            Err(_) => Ok(remove_tree(&self.path).map_err(UndoError::from)?),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::kernel("remove", &self.path)(source))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -380,8 +405,6 @@ fn stat(pid: i32) -> io::Result<(u64, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]

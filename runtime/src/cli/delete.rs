@@ -1,7 +1,6 @@
 //! `delete`: removes what is left of a container, whether it ended or its monitor was killed.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use lexopt::Arg;
 
@@ -9,10 +8,10 @@ use super::{Global, Problem, start};
 use crate::execute::monitor_socket::readable_within;
 use crate::hooks::Stage;
 use crate::id::ContainerId;
-use crate::journal::{Journal, JournalError};
 use crate::launch::kill_init;
 use crate::limits::KILLED;
 use crate::state::{ContainerDirectory, Known, StateError, Status};
+use crate::undo;
 
 /// What may be done to a container that runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +48,9 @@ pub(super) fn delete(global: &Global, mut arguments: lexopt::Parser) -> Result<u
         Force::Kill => directory.wait_for_lock().map_err(|error| because(&error))?,
         Force::No => directory.lock().map_err(|error| because(&error))?,
     }
-    undo(&directory.journal()).map_err(|error| because(error.as_ref()))?;
+    if let Some(journal) = directory.journal().map_err(|error| because(&error))? {
+        undo::undo_all(&journal).map_err(|error| because(&error))?;
+    }
     directory.remove().map_err(|error| because(&error))?;
     if let Some(state) = known.state {
         start::run_hooks(global, &state, Stage::PostStop, Status::Stopped)?;
@@ -65,13 +66,4 @@ fn end(known: &Known) -> std::io::Result<()> {
         return Ok(());
     }
     Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "its first process survived SIGKILL"))
-}
-
-/// Replays the journal. None means that nothing had been changed yet, or that all is undone.
-fn undo(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    match Journal::open(path) {
-        Ok(mut journal) => Ok(journal.undo_all()?),
-        Err(JournalError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -3,10 +3,9 @@
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::{Global, Problem, only_id};
-use crate::execute::monitor_socket;
 use crate::hooks::{self, Stage};
 use crate::id::ContainerId;
 use crate::launch::ReceiveError;
@@ -30,9 +29,9 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
     };
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| because(&std::io::Error::from(errno)))?;
-    let path = directory.start_socket();
-    monitor_socket::with_short_path(&path, |address| connect(&socket, address))
-        .map_err(|error| because(&error))?;
+    let path = directory.start_socket().map_err(|error| because(&error))?;
+    let connected = SocketAddrUnix::new(&path).and_then(|address| connect(&socket, &address));
+    connected.map_err(|errno| because(&std::io::Error::from(errno)))?;
     // From here on it counts as running; nobody can start it twice.
     std::fs::remove_file(&path).map_err(|error| because(&error))?;
     match messages::receive(socket.as_fd()) {

@@ -13,7 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{Container, failure, say};
 use crate::cgroup::{self, CgroupError, CgroupMount, OpenGroup, Usage};
 use crate::hooks::{self, HookError, Stage};
-use crate::journal::{Journal, JournalError, UndoError};
+use crate::journal::{Journal, JournalError};
 use crate::launch::messages::ChildMessage;
 use crate::launch::{Failed, FailureKind};
 use crate::plan::Step;
@@ -21,9 +21,10 @@ use crate::plan::mount_options::Depth;
 use crate::rootfs::Root;
 use crate::rootfs::mount::{MountError, clone_descriptor, clone_path};
 use crate::spec::{IdMapping, Namespace};
-use crate::state::{State, Status};
+use crate::state::{State, StateError, Status};
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
 use crate::sys::wait;
+use crate::undo::{self, UndoError};
 
 /// Whether PID 1 may go on to the command by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,14 +97,16 @@ pub(super) enum StepError {
     Hook(#[from] HookError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("look at the new process")]
     Process(#[source] io::Error),
 }
 
 impl<'a> Host<'a> {
     /// Opens the journal: from here on every change of the host is written down before it is made.
-    pub fn begin(container: &'a mut Container) -> Result<Host<'a>, JournalError> {
-        let journal = Journal::create(&container.directory.journal())?;
+    pub fn begin(container: &'a mut Container) -> Result<Host<'a>, StateError> {
+        let journal = container.directory.begin_journal()?;
         let (groups, held) = (Vec::new(), Held::default());
         Ok(Host { container, journal, groups, held, child: None, state: None, gate: Gate::Open })
     }
@@ -193,10 +196,9 @@ impl<'a> Host<'a> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, close, None)
             .map_err(|errno| failed("socketpair")(errno.into()))?;
         if self.gate == Gate::Closed {
-            self.held.start = Some(
-                super::monitor_socket::listen(&self.container.directory.start_socket())
-                    .map_err(failed("make the start socket"))?,
-            );
+            let path = self.container.directory.start_socket()?;
+            self.held.start =
+                Some(super::monitor_socket::listen(&path).map_err(failed("make the start socket"))?);
         }
         let own_pids = self.enter_pid_namespace().map_err(failed("join the pid namespace"))?;
         let flags = namespaces.iter().fold(Namespaces::default(), |set, kind| set.with(flag(*kind)));
@@ -300,7 +302,7 @@ impl<'a> Host<'a> {
         // PID 1 counted its own, and its last one does not return: here that is "everything is killed".
         options.stop.go_on_after(plan.host.len() + plan.child.len() - 1);
         options.stop.pass();
-        Finished { usage, undone: self.journal.undo_each(|| options.stop.pass()) }
+        Finished { usage, undone: undo::undo_each(&self.journal, || options.stop.pass()) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The socket on which a created container waits for `start`, and waiting with a deadline.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,25 +18,9 @@ use rustix::net::{
 /// The kernel's answer.
 pub(super) fn listen(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    with_short_path(path, |address| bind(&socket, address))?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
     listen_on(&socket, 1)?;
     Ok(socket)
-}
-
-/// A socket's address holds 108 bytes, a state root may be longer: so it is named by its directory's
-/// descriptor.
-///
-/// # Errors
-///
-/// The directory cannot be opened, or `act` failed.
-pub(crate) fn with_short_path<T>(
-    path: &Path,
-    act: impl FnOnce(&SocketAddrUnix) -> Result<T, Errno>,
-) -> io::Result<T> {
-    let directory = std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?;
-    let name = path.file_name().unwrap_or_default();
-    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-    Ok(act(&SocketAddrUnix::new(&short)?)?)
 }
 
 /// Whether anything can be read from `fd` within `timeout`.

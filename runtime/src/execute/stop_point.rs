@@ -1,7 +1,7 @@
 //! Tests only: a point at which the monitor stops itself, so that whoever started it can kill there whom it wants.
 //!
 //! Steps are counted from one: those of the monitor, those of PID 1, then those of the undoing (everything
-//! killed, each line of the journal undone, the journal gone, the directory gone).
+//! killed, each line of the journal undone, the directory gone).
 
 use rustix::process::{Signal, getpid, kill_process};
 

@@ -71,8 +71,8 @@ fn s47_a_monitor_killed_while_it_undoes_leaves_nothing_after_delete() {
             assert_eq!(deleted.status, 0, "after step {step}: {deleted:?}");
             assert_eq!(bundle.leftovers(), Vec::<String>::new(), "after step {step}");
         });
-    // Everything is killed, a group or more are removed, the journal and the directory are gone.
-    assert!(undone.count() >= 4);
+    // Everything is killed, a group or more are removed, the directory is gone.
+    assert!(undone.count() >= 3);
 }
 
 #[test]

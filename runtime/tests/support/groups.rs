@@ -2,8 +2,10 @@
 use crate::probe::{Probe, line};
 use runtime::cgroup::{self, CgroupError, Hierarchies, OpenGroup, Usage, Version};
 use runtime::journal::Journal;
+use runtime::undo::undo_all;
 use serde_json::{Value, json};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -39,7 +41,8 @@ impl Container {
     fn create_below(probe: Probe, parent: &Path, resources: &Value) -> Result<Self, CgroupError> {
         let resources = runtime::spec::read(resources).unwrap();
         let plan = cgroup::plan(&hierarchies(), &parent.join("container"), &resources).unwrap();
-        let mut journal = Journal::create(&probe.directory().join("journal")).unwrap();
+        let place = std::fs::File::open(probe.directory()).unwrap();
+        let mut journal = Journal::create(place.as_fd(), probe.directory()).unwrap();
         let result = plan.groups.iter().map(|group| {
             let mut open = cgroup::create(group, &mut journal)?;
             group.settings.iter().try_for_each(|setting| open.apply(setting))?;
@@ -49,7 +52,7 @@ impl Container {
         match result.collect() {
             Ok(groups) => Ok(Self { probe, parent: parent.to_owned(), groups, journal }),
             Err(error) => {
-                journal.undo_all().unwrap();
+                undo_all(&journal).unwrap();
                 Err(error)
             }
         }
@@ -80,7 +83,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        self.journal.undo_all().unwrap();
+        undo_all(&self.journal).unwrap();
     }
 }
 

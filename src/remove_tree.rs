@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::limits::TREE_DEPTH;
+/// Directories opened below one another; deeper ones are first moved up.
+const TREE_DEPTH: usize = 64;
 
 /// A tree is still there, or in part.
 #[derive(Debug, thiserror::Error)]
