@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use self::values::{absolute_path, at_least_one, known_features, memory_limit, size};
 use crate::net::addresses::{AddressRange, DEFAULT_RANGE};
+use crate::spec::SocketCall;
 use crate::spec::resources::{DEFAULT_PIDS, DEFAULT_SHM_BYTES};
 use crate::yaml;
 
@@ -112,6 +113,8 @@ pub struct ConfigFile {
     pub network: NetworkSettings,
     /// When the disk is too full to start.
     pub capacity_management: CapacityManagement,
+    /// What containers are like.
+    pub docker_config: DockerConfig,
     /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
     pub registries: BTreeMap<String, RegistrySettings>,
 }
@@ -154,6 +157,14 @@ pub struct LimitSettings {
     /// Processes and threads of one task.
     #[serde(deserialize_with = "at_least_one")]
     pub pids: Option<u32>,
+}
+
+/// The `dockerConfig` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct DockerConfig {
+    /// 32-bit programs may make sockets, of every family.
+    pub allow_socketcall: bool,
 }
 
 /// How one registry is spoken to.
@@ -306,6 +317,11 @@ impl ConfigFile {
             memory_bytes: self.limits.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
             shm_bytes: DEFAULT_SHM_BYTES,
         }
+    }
+
+    /// Whether 32-bit programs may make sockets.
+    pub fn socketcall(&self) -> SocketCall {
+        if self.docker_config.allow_socketcall { SocketCall::Allowed } else { SocketCall::Absent }
     }
 
     /// Whether a file of this name is stored as it is, because compressing would not help.

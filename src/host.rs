@@ -13,6 +13,7 @@ pub use facts::{Facts, find_runtime};
 
 use crate::config::NetworkSettings;
 use crate::net::survey;
+use crate::spec::SocketCall;
 use crate::spec::process::{self, RlimitCeilings};
 use crate::spec::resources::memory_for_tasks;
 use crate::task::run::HostPart;
@@ -118,13 +119,16 @@ pub fn require_network(facts: &Facts) -> Result<(), Unfit> {
 }
 
 /// What runs have to know of this host.
-pub fn part(facts: &Facts, limits: crate::spec::Limits) -> HostPart {
+pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) -> HostPart {
     let mut notices = Vec::new();
     notices.push(if facts.has_apparmor {
         "isolation: this version does not use AppArmor yet; the task runs without a profile".to_owned()
     } else {
         "isolation: this host has no AppArmor; the task runs without a profile".to_owned()
     });
+    if socketcall == SocketCall::Absent {
+        notices.push("isolation: 32-bit programs cannot make sockets here".to_owned());
+    }
     notices.extend(clamped_limits(&facts.ceilings));
     let limits = enforceable(limits, facts, &mut notices);
     HostPart {

@@ -12,6 +12,7 @@
 //! The golden file `tests/golden/spec.json` shows the whole of it.
 
 pub mod devices;
+pub mod filter;
 pub mod mounts;
 pub mod process;
 pub mod resources;
@@ -25,6 +26,7 @@ use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 use runtime::id::ContainerId;
 use runtime::launch::NETWORK_PATH;
 
+pub use filter::SocketCall;
 pub use mounts::{Bind, BindSource};
 pub use process::RlimitCeilings;
 pub use resources::Limits;
@@ -62,6 +64,8 @@ pub struct ContainerRequest<'a> {
     pub ceilings: &'a RlimitCeilings,
     /// How many processors it has.
     pub processors: usize,
+    /// Whether its 32-bit programs may make sockets.
+    pub socketcall: SocketCall,
 }
 
 /// Which network namespace a container is in.
@@ -115,7 +119,7 @@ fn linux(request: &ContainerRequest<'_>) -> Linux {
         .set_readonly_paths(Some(security::read_only_paths()))
         .set_rootfs_propagation(Some("private".to_owned()))
         .set_sysctl(Some(sysctls()))
-        .set_seccomp(Some(security::seccomp()));
+        .set_seccomp(Some(security::seccomp(request.socketcall)));
     linux
 }
 

@@ -14,30 +14,8 @@ use crate::spec::{Notes, Read, object, shown};
 use crate::sys;
 use caps::errors::CapsError;
 use caps::{CapSet, CapsHashSet};
-use oci_spec::runtime::Capability;
 use serde_json::Value;
 use std::io;
-
-/// What a container keeps unless its Spec says otherwise: as Docker's default.
-///
-/// Enough for package managers, `su`, `ping`, and servers on low ports. None of these reaches
-/// beyond the container's own namespaces and control groups.
-pub const DEFAULT: [Capability; 14] = [
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fsetid,
-    Capability::Fowner,
-    Capability::Mknod,
-    Capability::NetRaw,
-    Capability::Setgid,
-    Capability::Setuid,
-    Capability::Setfcap,
-    Capability::Setpcap,
-    Capability::NetBindService,
-    Capability::SysChroot,
-    Capability::Kill,
-    Capability::AuditWrite,
-];
 
 /// CAP_CHECKPOINT_RESTORE, the newest capability as of Linux 6.18 (`linux/capability.h`).
 const NEWEST_KNOWN: u8 = 40;

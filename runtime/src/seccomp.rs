@@ -1,4 +1,4 @@
-//! System call filters: the default profile, and the translation of any OCI profile to BPF.
+//! System call filters: the translation of OCI profiles to BPF.
 //!
 //! # Terms
 //!
@@ -42,16 +42,19 @@
 //! 8. An instruction set that the profile does not list gets ENOSYS, not a killed process.
 mod compile;
 mod names;
-mod profile;
 #[cfg(test)]
 mod simulator;
 mod tree;
 
 pub use compile::{CompileError, compile};
-pub use profile::default_profile;
 
 use crate::sys;
 use std::io;
+
+/// Whether a rule for calls of this name has any effect: whether an instruction set has it.
+pub fn has_call(name: &str) -> bool {
+    names::X86_64.number(name).or(names::I386.number(name)).is_some()
+}
 
 /// A compiled profile.
 #[derive(Clone, Debug, PartialEq, Eq)]

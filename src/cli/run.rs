@@ -272,7 +272,7 @@ fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Re
     let unfit = |error: &dyn std::error::Error| Refusal::because(HOST_UNFIT, error);
     let store = Store::open(&config.directories.images()).map_err(|error| unfit(&error))?;
     let caches = Caches::open(&config.directories.caches()).map_err(|error| unfit(&error))?;
-    let host = host::part(facts, config.file.container_limits());
+    let host = host::part(facts, config.file.container_limits(), config.file.socketcall());
     let mut pull = PullOptions::new(config.file.registry_access());
     // What the operator wants to have free is kept free by a pull as well, and no more.
     pull.limits.free_disk_bytes = config.file.free_bytes();

@@ -74,13 +74,14 @@ fn known_keys_take_effect() {
     let text = "provisionerId: p\nworkerType: w\nlimits: {log: 100, memory: 1.5G, pids: 7}\n\
         registries: {\"plain:5000\": {plainHttp: true}}\n\
         features: {bulkLog: {enabled: false}}\ncache: {volumeCachePath: /c}\n\
-        artifacts: {skipCompressionExtensions: [.x]}\n";
+        artifacts: {skipCompressionExtensions: [.x]}\ndockerConfig: {allowSocketcall: true}\n";
     let file = ConfigFile::parse(text).unwrap();
     assert_eq!(file.worker_pool(), "p/w");
     assert_eq!(file.log_bytes(), 100);
     assert_eq!(file.container_limits().memory_bytes, Some(3 << 29));
     assert_eq!(file.container_limits().pids, Some(7));
     assert_eq!(file.registry_access().hosts["plain:5000"].scheme, Scheme::Http);
+    assert_eq!(file.socketcall(), SocketCall::Allowed);
     assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));
     assert!(file.skips_compression("a.x") && !file.skips_compression("a.gz"));
 }

@@ -1,6 +1,8 @@
 //! Capabilities, the system-call filter, and the paths that are hidden or read-only.
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxSeccomp};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp};
+
+use super::filter::{self, SocketCall};
 
 /// Hidden: what describes the host's hardware, its neighbours' timing, or its kernel's memory.
 const MASKED: &[&str] = &[
@@ -32,14 +34,32 @@ pub(super) fn read_only_paths() -> Vec<String> {
     READ_ONLY.iter().map(|&path| path.to_owned()).collect()
 }
 
-/// The fourteen that docker keeps. Nothing is inheritable or ambient, so a program with file
-/// capabilities gets no more than it asks for; a user other than root starts with none.
+/// The fourteen that docker keeps: enough for package managers, `su`, `ping`, and servers on low ports. None
+/// of them reaches beyond the container's own namespaces and control groups.
+pub(super) const CAPABILITIES: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// Nothing is inheritable or ambient, so a program with file capabilities gets no more than it asks for; a user
+/// other than root starts with none.
 pub(super) fn capabilities(uid: u32) -> LinuxCapabilities {
-    let kept: Capabilities = runtime::capabilities::DEFAULT.iter().copied().collect();
-    let held = if uid == 0 { kept.clone() } else { Capabilities::new() };
+    let held = if uid == 0 { Capabilities::from(CAPABILITIES) } else { Capabilities::new() };
     let mut capabilities = LinuxCapabilities::default();
     capabilities
-        .set_bounding(Some(kept))
+        .set_bounding(Some(CAPABILITIES.into()))
         .set_permitted(Some(held.clone()))
         .set_effective(Some(held))
         .set_inheritable(Some(Capabilities::new()))
@@ -47,7 +67,6 @@ pub(super) fn capabilities(uid: u32) -> LinuxCapabilities {
     capabilities
 }
 
-pub(super) fn seccomp() -> LinuxSeccomp {
-    let kept: Capabilities = runtime::capabilities::DEFAULT.iter().copied().collect();
-    runtime::seccomp::default_profile(&kept)
+pub(super) fn seccomp(socketcall: SocketCall) -> LinuxSeccomp {
+    filter::profile(&CAPABILITIES.into(), socketcall)
 }

@@ -141,6 +141,7 @@ impl ImageReady {
             limits: &worker.host.limits,
             ceilings: &worker.host.ceilings,
             processors: worker.host.processors,
+            socketcall: file.socketcall(),
         })
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use serde_json::json;
 
-use crate::support::{Worker, file, observe, probe_image, symlink};
+use crate::support::{Worker, file, observe, probe_image, shell_payload, symlink};
 
 const KINDS: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
@@ -79,6 +79,14 @@ fn s30_the_filter_answers_as_the_table_says() {
         ("/probe call 39", "ok"),               // getpid
         ("/probe call 135 0x20000", "ok"),      // personality(UNAME26)
         ("/probe call 135 0x40000", "EPERM"),   // personality(ADDR_NO_RANDOMIZE)
+        ("/probe call 135 0xffffffff", "ok"),   // personality: which one?
+        ("/probe call 61 -1 0 1 0", "ECHILD"),  // wait4: an ordinary call
+        ("/probe int80 20", "ok"),              // getpid, by the 32-bit entry
+        ("/probe int80 310 0x10000000", "EPERM"), // unshare(CLONE_NEWUSER)
+        ("/probe int80 120 0x10000011", "EPERM"), // clone(CLONE_NEWUSER | SIGCHLD)
+        ("/probe int80 21", "EPERM"),           // mount
+        ("/probe int80 435", "ENOSYS"),         // clone3
+        ("/probe int80 999", "ENOSYS"),
     ];
     observe(&worker, &source, &table);
 }
@@ -87,15 +95,31 @@ fn s30_the_filter_answers_as_the_table_says() {
 fn s31_socket_families_of_the_kernels_own_are_refused() {
     let (worker, source) = probe_worker();
     let table = [
-        ("/probe socket 38 5", "EPERM"),        // AF_ALG
-        ("/probe socket 40 1", "EPERM"),        // AF_VSOCK
-        ("/probe socket 1", "ok"),              // AF_UNIX
-        ("/probe socket 2", "ok"),              // AF_INET
-        ("/probe socket 10", "ok"),             // AF_INET6
-        ("/probe socket 16 3", "ok"),           // AF_NETLINK
-        ("/probe int80 102 1", "ENOSYS|EPERM"), // socketcall, which hides the family
+        ("/probe socket 38 5", "EPERM"),             // AF_ALG
+        ("/probe socket 40 1", "EPERM"),             // AF_VSOCK
+        ("/probe socket 1", "ok"),                   // AF_UNIX
+        ("/probe socket 2", "ok"),                   // AF_INET
+        ("/probe socket 10", "ok"),                  // AF_INET6
+        ("/probe socket 16 3", "ok"),                // AF_NETLINK
+        ("/probe call 41 0x100000026 5 0", "EPERM"), // socket(AF_ALG) with a bit that the kernel does not read
+        ("/probe call 41 0x100000001 2 0", "ok"),    // socket(AF_UNIX) likewise
+        ("/probe int80 359 38", "EPERM"),            // socket(AF_ALG), by the 32-bit entry
+        ("/probe int80 102 1", "ENOSYS"),            // socketcall, which hides the family
     ];
     observe(&worker, &source, &table);
+}
+
+#[test]
+fn s31_sockets_of_32_bit_programs_are_the_operators_to_allow() {
+    let (worker, source) = probe_worker();
+    let notice = "32-bit programs cannot make sockets";
+    let task = shell_payload(&source, "/probe int80 102 1"); // socketcall(SYS_SOCKET), its arguments at 0
+    let run = worker.task_with(&task, &[]);
+    assert_eq!((run.output().trim(), run.words().matches(notice).count()), ("ENOSYS", 1), "{run:?}");
+    let config = worker.fresh("config").with_extension("yml");
+    fs::write(&config, "dockerConfig: {allowSocketcall: true}\n").unwrap();
+    let run = worker.task_with(&task, &["--config", config.to_str().unwrap()]);
+    assert_eq!((run.output().trim(), run.words().matches(notice).count()), ("EFAULT", 0), "{run:?}");
 }
 
 #[test]

@@ -31,9 +31,8 @@ impl Abi {
     }
 
     /// The number of one call.
-    #[cfg(test)]
     pub(crate) fn number(&self, name: &str) -> Option<u32> {
-        self.numbers().get(name).copied()
+        self.calls().find(|(_, called)| *called == name).map(|(number, _)| number)
     }
 
     /// Every call, in number order.

@@ -14,9 +14,7 @@ pub(crate) struct Call {
     pub(crate) arguments: [u64; 6],
 }
 
-pub(crate) const ALLOW: u32 = 0x7fff_0000;
-pub(crate) const EPERM: u32 = 0x0005_0001;
-pub(crate) const ENOSYS: u32 = 0x0005_0026;
+const ENOSYS: u32 = 0x0005_0026;
 
 /// Runs the program.
 pub(crate) fn run(filter: &Filter, call: Call) -> u32 {

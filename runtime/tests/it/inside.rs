@@ -17,7 +17,7 @@ fn s28_every_namespace_but_the_users_is_its_own() {
 }
 
 #[test]
-fn s29_capabilities_and_filter_are_the_defaults() {
+fn capabilities_and_filter_are_those_of_the_spec() {
     let none = "0000000000000000";
     let kept = "00000000a80425fb";
     let status = |prm: &str| {
@@ -37,7 +37,7 @@ fn no_new_privs_is_set_when_asked_for() {
 }
 
 #[test]
-fn s30_s31_s32_the_filter_holds_inside() {
+fn s32_the_filter_holds_inside() {
     Bundle::new().check(&[
         ("call 272 0x10000000", "EPERM"), // unshare(CLONE_NEWUSER)
         ("call 435", "ENOSYS"),           // clone3

@@ -1,7 +1,5 @@
 //! A bundle whose root holds nothing but the probe, run by the runtime's executable.
 use crate::probe::{Probe, line};
-use runtime::capabilities;
-use runtime::seccomp::default_profile;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,7 +12,7 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// The default profile of the security model, to be run as root.
+    /// A container as confined as usual, to be run as root.
     pub fn new() -> Self {
         let probe = Probe::build();
         let root = probe.directory().join("bundle/rootfs");
@@ -64,8 +62,50 @@ impl Bundle {
     }
 }
 
+/// The fourteen that Docker keeps.
+pub fn capabilities() -> Value {
+    let names = [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SYS_CHROOT",
+        "MKNOD",
+        "AUDIT_WRITE",
+        "SETFCAP",
+    ]
+    .map(|name| format!("CAP_{name}"));
+    json!({ "bounding": names, "effective": names, "permitted": names })
+}
+
+/// Refuses a few calls: by name, by argument, and with an error of their own.
+pub fn profile() -> Value {
+    let condition = |name: &str, index: u32, op: &str, value: u64, two: u64| {
+        let argument =
+            json!({ "index": index, "value": value, "valueTwo": two, "op": format!("SCMP_CMP_{op}") });
+        json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "args": [argument] })
+    };
+    json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": [
+            { "names": ["unshare", "setns", "mount", "fsopen", "keyctl", "syslog"], "action": "SCMP_ACT_ERRNO" },
+            { "names": ["clone3", "socketcall"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 },
+            condition("clone", 0, "MASKED_EQ", 0x1000_0000, 0x1000_0000),
+            condition("socket", 0, "EQ", 38, 0),
+            condition("socket", 0, "EQ", 40, 0),
+            condition("ioctl", 1, "EQ", 0x5412, 0),
+        ],
+    })
+}
+
 fn config(name: &str) -> Value {
-    let names: Vec<String> = capabilities::DEFAULT.iter().map(|name| format!("CAP_{name}")).collect();
     let kinds = ["mount", "pid", "network", "ipc", "uts", "cgroup"];
     json!({
         "ociVersion": "1.0.2",
@@ -74,7 +114,7 @@ fn config(name: &str) -> Value {
             "args": [],
             "cwd": "/",
             "env": ["PATH=/"],
-            "capabilities": { "bounding": names, "effective": names, "permitted": names },
+            "capabilities": capabilities(),
             "rlimits": [{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }],
         },
         "root": { "path": "rootfs" },
@@ -83,7 +123,7 @@ fn config(name: &str) -> Value {
             "cgroupsPath": Path::new("/").join(name).join("container"),
             "namespaces": kinds.map(|kind| json!({ "type": kind })),
             "resources": { "devices": [{ "allow": false, "access": "rwm" }], "pids": { "limit": 64 } },
-            "seccomp": default_profile(&capabilities::DEFAULT.into()),
+            "seccomp": profile(),
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                 "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",

@@ -1,8 +1,6 @@
 //! A bundle with a static busybox, and the runtime's executable at work on it.
-use runtime::capabilities;
-use runtime::seccomp::default_profile;
+use crate::bundle::{capabilities, profile};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::io::{Read, Seek};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -155,11 +153,8 @@ fn ran(output: Output) -> Ran {
     }
 }
 
-/// As the worker's default profile.
+/// A container as confined as usual.
 fn config(arguments: &[&str]) -> Value {
-    let capabilities: Vec<String> =
-        capabilities::DEFAULT.iter().map(|capability| format!("CAP_{capability}")).collect();
-    let seccomp = default_profile(&HashSet::from(capabilities::DEFAULT));
     json!({
         "ociVersion": "1.0.2",
         "root": { "path": "rootfs" },
@@ -169,9 +164,7 @@ fn config(arguments: &[&str]) -> Value {
             "args": arguments,
             "env": ["PATH=/bin:/sbin", "HOME=/"],
             "cwd": "/",
-            "capabilities": {
-                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
-            },
+            "capabilities": capabilities(),
         },
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc",
@@ -196,7 +189,7 @@ fn config(arguments: &[&str]) -> Value {
             ],
             "devices": [],
             "resources": { "pids": { "limit": 256 } },
-            "seccomp": serde_json::to_value(seccomp).unwrap(),
+            "seccomp": profile(),
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
                 "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
