@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::log;
@@ -26,6 +28,9 @@ use crate::timestamp::Timestamp;
 
 /// Bytes copied to a reader between two looks at whether somebody interrupts.
 const FOLLOW_STEP_BYTES: u64 = 1 << 20;
+
+/// Bytes that are written to a reader at once.
+const COPY_BYTES: usize = 128 << 10;
 
 /// How much of the log there is, and whether more will come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,8 +193,7 @@ impl Follower {
             while self.copied < now.bytes {
                 let step = (now.bytes - self.copied).min(FOLLOW_STEP_BYTES);
                 let copy = tokio::task::spawn_blocking(move || {
-                    // `io::copy` lets the kernel move the pages where it can.
-                    let result = io::copy(&mut (&self.file).take(step), &mut out);
+                    let result = copy_bytes(&self.file, &mut out, step);
                     (self, out, result)
                 });
                 let (follower, file, result) = copy.await.map_err(io::Error::other)?;
@@ -201,6 +205,41 @@ impl Follower {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Copies so many bytes, or all that there are. Waits where a write would not, and so would lose bytes: whoever else has
+/// the terminal or the pipe open may have made it so (`O_NONBLOCK`).
+fn copy_bytes(file: &File, out: &mut File, most: u64) -> io::Result<u64> {
+    let mut rest = file.take(most);
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut copied = 0;
+    loop {
+        let read = rest.read(&mut buffer)?;
+        let mut bytes = buffer.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(copied);
+        }
+        while !bytes.is_empty() {
+            match out.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    copied += written as u64;
+                    bytes = bytes.get(written..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(out)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Waits until there is room for a write, or nobody reads any more.
+fn wait_for_room(out: &File) -> io::Result<()> {
+    match poll(&mut [PollFd::new(out, PollFlags::OUT)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -250,6 +289,26 @@ mod tests {
         spool.text("late\n");
         following.await.unwrap().unwrap();
         assert_eq!(std::fs::read(copy).unwrap(), std::fs::read(path).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_does_not_block_loses_nothing() {
+        let (_directory, spool) = spool(1 << 30);
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let line = "x".repeat(99) + "\n";
+        spool.text(&line.repeat(20_000));
+        let path = spool.path().to_owned();
+        let (copied, progress) = watch::channel(0);
+        let following = tokio::spawn(spool.follow().unwrap().copy_to(File::from(writer), copied));
+        assert!(spool.end().is_none());
+        rustix::io::ioctl_fionbio(&reader, false).unwrap();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            File::from(reader).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        following.await.unwrap().unwrap();
+        assert_eq!(*progress.borrow(), 2_000_000);
+        assert_eq!(reading.await.unwrap().unwrap(), std::fs::read(path).unwrap());
     }
 
     #[tokio::test]
