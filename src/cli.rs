@@ -6,19 +6,22 @@
 pub mod check;
 pub mod cleanup;
 pub mod demo;
+mod help;
+mod operator;
 pub mod process;
 pub mod run;
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use self::operator::{Form, Operator};
 use crate::config::{Config, ConfigError, ConfigFile, DEFAULT_DATA, DEFAULT_RUN, Directories};
+use crate::task::error::chain;
 
 /// The status of wrong use.
 const WRONG_USE: u8 = 2;
@@ -29,60 +32,76 @@ const FAILED: u8 = 1;
 /// The status when this host cannot run tasks.
 pub(crate) const HOST_UNFIT: u8 = 125;
 
+/// The status of what was interrupted from the keyboard.
+const INTERRUPTED: u8 = 130;
+
 /// Runs Taskcluster docker-worker tasks without a Docker daemon.
 #[derive(Debug, Parser)]
-#[command(name = "docker-worker", version, disable_help_subcommand = true)]
+#[command(name = "docker-worker", version, after_help = help::AFTER_HELP)]
 struct Arguments {
     #[command(flatten)]
-    places: Places,
+    global: GlobalOptions,
     #[command(subcommand)]
     command: Command,
 }
 
 /// Options that every command has.
 #[derive(Debug, Args)]
-pub(crate) struct Places {
+struct GlobalOptions {
     /// Directory for images and caches (default: DOCKER_WORKER_DATA, else /var/lib/docker-worker).
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "This worker")]
     data: Option<PathBuf>,
     /// Configuration file, YAML.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "This worker")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs one task here and now, no Taskcluster needed.
+    #[command(after_help = help::AFTER_RUN_HELP)]
     Run(Box<run::options::RunArguments>),
     /// Shows the main features by running a few tasks, offline.
     Demo(demo::DemoArguments),
-    /// Shows what this host offers and lacks, with the remedy.
+    /// Shows what this host offers and lacks, with the remedy; status 125 where no task can run.
     Check(check::CheckArguments),
-    /// Undoes whatever a crash left behind.
+    /// Undoes whatever a crash left behind; status 1 where something stays.
     Cleanup(cleanup::CleanupArguments),
 }
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse_from(env::args_os()) {
+    let words: Vec<OsString> = env::args_os().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, &words),
     };
-    let config = match arguments.places.config() {
+    let operator = Operator::new(arguments.command.form());
+    let config = match arguments.global.config() {
         Ok(config) => config,
-        Err(error) => {
-            return complain(WRONG_USE, &format!("failed to {}", crate::task::error::chain(&error)));
-        }
+        Err(error) => return operator.refuse(WRONG_USE, &format!("failed to {}", chain(&error))),
     };
     match arguments.command {
-        Command::Run(options) => run::main(*options, config),
-        Command::Demo(options) => demo::main(&options, &config),
+        Command::Run(options) => run::main(*options, config, &operator),
+        Command::Demo(options) => demo::main(&options, &config, &operator),
         Command::Check(options) => check::main(&options, &config),
-        Command::Cleanup(options) => cleanup::main(&options, &config),
+        Command::Cleanup(options) => cleanup::main(&options, &config, &operator),
     }
 }
 
-impl Places {
+impl Command {
+    /// What the operator wants to read on standard error.
+    fn form(&self) -> Form {
+        match self {
+            Command::Run(options) if options.json => Form::Json,
+            Command::Run(options) if options.quiet => Form::FewSentences,
+            Command::Check(options) if options.json => Form::Json,
+            Command::Run(_) | Command::Check(_) | Command::Demo(_) | Command::Cleanup(_) => Form::Sentences,
+        }
+    }
+}
+
+impl GlobalOptions {
     fn config(&self) -> Result<Config, ConfigError> {
         let file = match &self.config {
             Some(path) => ConfigFile::read(path)?,
@@ -105,43 +124,18 @@ fn absolute(path: OsString) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// One sentence on standard error, and a status.
-pub(crate) fn complain(status: u8, sentence: &str) -> ExitCode {
-    say(sentence);
-    ExitCode::from(status)
-}
-
-/// One sentence on standard error.
-pub(crate) fn say(sentence: &str) {
-    if writeln!(io::stderr(), "docker-worker: {sentence}").is_err() {
-        // Nobody reads it: no reason to do anything else than with a reader.
-    }
-}
-
-/// What the parser says about wrong use, in one line with its hint; help and version as asked for.
-fn refuse(error: &clap::Error) -> ExitCode {
+/// Wrong use; help and version as asked for.
+fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return match error.print() {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(FAILED),
         };
     }
-    let text = match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "name a command: run, demo, check or cleanup".to_owned()
-        }
-        _ => first_paragraph(&error.to_string()),
-    };
-    let hint = error.get(ContextKind::SuggestedArg).or_else(|| error.get(ContextKind::SuggestedSubcommand));
-    let hint = hint.map(|similar| format!("; did you mean {similar}?")).unwrap_or_default();
-    complain(WRONG_USE, &format!("{text}{hint} (docker-worker --help shows what there is)"))
-}
-
-/// The message without the parser's prefix and what follows it, on one line.
-fn first_paragraph(message: &str) -> String {
-    let paragraph = message.split("\n\n").next().unwrap_or(message);
-    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.trim_start_matches("error: ").to_owned()
+    // The parser gave up, perhaps before it came to the option.
+    let own = words.iter().take_while(|word| *word != "--");
+    let form = if own.into_iter().any(|word| word == "--json") { Form::Json } else { Form::Sentences };
+    Operator::new(form).refuse(WRONG_USE, &help::explain(error, words))
 }
 
 #[cfg(test)]
@@ -153,12 +147,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn wrong_use_is_one_line() {
-        let error = Arguments::try_parse_from(["docker-worker", "run", "--imago", "x"]).unwrap_err();
-        let line = first_paragraph(&error.to_string());
-        assert_eq!(line, "unexpected argument '--imago' found");
     }
 }

@@ -1,14 +1,11 @@
 //! Events for the operator: one JSON object a line on standard error, for programs that watch.
 //!
-//! Names and fields are an interface: a golden test holds them. People read the task log and the
-//! progress bars instead.
-
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+//! Names and fields are an interface: a golden test holds them. People read the task log and single sentences instead.
 
 use serde::Serialize;
 
 use crate::queue::{ErrorReason, StorageType};
+use crate::standard_error::StandardError;
 use crate::task::resolution::State;
 use crate::timestamp::Timestamp;
 
@@ -106,6 +103,20 @@ pub enum Event<'a> {
         reason: Option<&'a str>,
         /// What the log's footer says.
         exit_code: i32,
+        /// Why it is not the command's own end, in one sentence.
+        message: Option<&'a str>,
+    },
+    /// There is no run: wrong use, a task that nobody could take, a host that cannot run tasks.
+    Refused {
+        /// The exit status of the command.
+        exit_status: u8,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// Nobody read standard error, and this many lines did not fit any more.
+    LinesLost {
+        /// How many.
+        count: u64,
     },
     /// A worker that is gone had left this behind, and it is removed now.
     Recovered {
@@ -122,12 +133,12 @@ pub enum Event<'a> {
 /// Where events go.
 #[derive(Clone, Default)]
 pub struct Events {
-    sink: Option<Arc<Mutex<dyn Write + Send>>>,
+    out: Option<StandardError>,
 }
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(if self.sink.is_some() { "Events(json)" } else { "Events(none)" })
+        out.write_str(if self.out.is_some() { "Events(json)" } else { "Events(none)" })
     }
 }
 
@@ -145,26 +156,22 @@ impl Events {
     }
 
     /// As lines of JSON to standard error.
-    pub fn json() -> Events {
-        Events { sink: Some(Arc::new(Mutex::new(io::stderr()))) }
+    pub fn json(out: &StandardError) -> Events {
+        Events { out: Some(out.clone()) }
     }
 
-    /// Whether somebody listens.
-    pub fn is_on(&self) -> bool {
-        self.sink.is_some()
-    }
-
-    /// Writes one event. That nobody reads them is no reason to stop a task.
+    /// Tells of one event. That nobody reads them is no reason to stop a task.
     pub fn emit(&self, event: &Event<'_>) {
-        let Some(sink) = &self.sink else { return };
-        let line = Line { time: Timestamp::now(), event };
-        if let (Ok(mut text), Ok(mut sink)) = (serde_json::to_vec(&line), sink.lock()) {
-            text.push(b'\n');
-            if sink.write_all(&text).is_err() {
-                // The reader of standard error has gone; its exit status is all that is left to say.
-            }
+        if let Some(out) = &self.out {
+            out.line(&line(event));
         }
     }
+}
+
+/// One event as a line of JSON, without its end.
+pub fn line(event: &Event<'_>) -> String {
+    // Plain strings, words and finite numbers: there is nothing that JSON cannot hold.
+    serde_json::to_string(&Line { time: Timestamp::now(), event }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -173,7 +180,7 @@ mod tests {
 
     #[test]
     fn names_and_fields_are_an_interface() {
-        let cases: [(Event<'_>, &str); 3] = [
+        let cases: [(Event<'_>, &str); 5] = [
             (
                 Event::TaskClaimed { task_id: "fN1", run_id: 0 },
                 r#"{"event":"task-claimed","taskId":"fN1","runId":0}"#,
@@ -186,6 +193,11 @@ mod tests {
                 Event::ArtifactMissing { name: "public/x", reason: ErrorReason::FileMissingOnWorker },
                 r#"{"event":"artifact-missing","name":"public/x","reason":"file-missing-on-worker"}"#,
             ),
+            (
+                Event::Refused { exit_status: 2, message: "no" },
+                r#"{"event":"refused","exitStatus":2,"message":"no"}"#,
+            ),
+            (Event::LinesLost { count: 3 }, r#"{"event":"lines-lost","count":3}"#),
         ];
         for (event, expected) in cases {
             assert_eq!(serde_json::to_string(&event).unwrap(), expected);

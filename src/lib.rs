@@ -43,6 +43,7 @@ pub mod root;
 pub mod run_directory;
 pub mod scopes;
 pub mod spec;
+pub mod standard_error;
 mod suggestion;
 pub mod task;
 pub mod timestamp;

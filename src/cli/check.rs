@@ -15,7 +15,7 @@ use crate::host::{self, Facts, Item, Status};
 pub struct CheckArguments {
     /// Prints one JSON document.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(Serialize)]
@@ -25,11 +25,11 @@ struct Report<'a> {
 }
 
 /// Prints the report; the status is 0 when tasks can run.
-pub fn main(options: &CheckArguments, config: &Config) -> ExitCode {
+pub(super) fn main(options: &CheckArguments, config: &Config) -> ExitCode {
     let mut items = host::items(&Facts::gather(config));
     items.extend(host::network_items(&config.file.network));
     let status = items.iter().map(|item| item.status).max().unwrap_or(Status::Works);
-    let text = if options.json { as_json(status, &items) } else { as_text(&items) };
+    let text = if options.json { as_json(status, &items) } else { as_text(status, &items) };
     if io::stdout().write_all(text.as_bytes()).is_err() {
         return ExitCode::from(FAILED);
     }
@@ -39,24 +39,36 @@ pub fn main(options: &CheckArguments, config: &Config) -> ExitCode {
     }
 }
 
+/// The last line: what all of it means for tasks.
+fn verdict(status: Status, items: &[Item]) -> String {
+    let names: Vec<&str> = items.iter().filter(|item| item.status == status).map(|item| item.name).collect();
+    match status {
+        Status::Works => "Tasks can run here.".to_owned(),
+        Status::Degraded => {
+            format!("Tasks can run here, with less than they could have: {}.", names.join(", "))
+        }
+        Status::Missing => format!("No task can run here: {}.", names.join(", ")),
+    }
+}
+
 fn as_json(status: Status, items: &[Item]) -> String {
     let report = Report { status, items };
     // Plain strings and words: there is nothing that JSON cannot hold.
     serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
 }
 
-fn as_text(items: &[Item]) -> String {
+fn as_text(status: Status, items: &[Item]) -> String {
     let mut text = String::new();
     for Item { name, status, found, remedy } in items {
-        let status = match status {
+        let word = match status {
             Status::Works => "works",
             Status::Degraded => "degraded",
             Status::Missing => "missing",
         };
-        text += &format!("{status:<9} {name:<17} {found}\n");
+        text += &format!("{word:<9} {name:<17} {found}\n");
         if let Some(remedy) = remedy {
             text += &format!("{:<27} remedy: {remedy}\n", "");
         }
     }
-    text
+    text + &format!("\n{}\n", verdict(status, items))
 }

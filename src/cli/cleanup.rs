@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{FAILED, HOST_UNFIT, complain, say};
+use super::operator::Operator;
+use super::{FAILED, HOST_UNFIT};
 use crate::cleanup::clean_up;
 use crate::config::Config;
 use crate::demo_directory;
@@ -14,33 +15,43 @@ use crate::task::error::chain;
 #[derive(Debug, Args)]
 pub struct CleanupArguments {}
 
-/// Cleans up; the status is 0 when nothing is left.
-pub fn main(_options: &CleanupArguments, config: &Config) -> ExitCode {
+/// Cleans up; the status is 0 when nothing is left but what lives.
+pub(super) fn main(_options: &CleanupArguments, config: &Config, operator: &Operator) -> ExitCode {
     if !rustix::process::geteuid().is_root() {
-        return complain(HOST_UNFIT, "cleanup needs root: run it with sudo");
+        return operator.refuse(HOST_UNFIT, "cleanup needs root: run it with sudo");
     }
-    let sweep = match clean_up(&config.directories) {
-        Ok(sweep) => sweep,
-        Err(error) => return complain(FAILED, &format!("failed to {}", chain(&error))),
-    };
-    let demos = match demo_directory::sweep() {
-        Ok(demos) => demos,
-        Err(error) => return complain(FAILED, &format!("failed to {}", chain(&error))),
-    };
-    for directory in demos {
-        say(&format!("removed {}, which a demo left", directory.display()));
+    // One after the other, and each in any case: what resists here is no reason to leave the rest.
+    let (tasks, demos) = (clean_up(&config.directories), demo_directory::sweep());
+    let (mut done, mut resisted) = (Vec::new(), Vec::new());
+    match tasks {
+        Ok(sweep) => {
+            done.extend(sweep.removed.iter().map(|id| format!("removed what was left of container {id}")));
+            done.extend(sweep.foreign.iter().map(ToString::to_string));
+            if !sweep.alive.is_empty() {
+                done.push(format!("left alone, as their workers live: {}", sweep.alive.join(", ")));
+            }
+            resisted.extend(
+                sweep.failed.iter().map(|(id, error)| format!("container {id}: failed to {}", chain(error))),
+            );
+        }
+        Err(error) => resisted.push(format!("failed to {}", chain(&error))),
     }
-    for id in &sweep.removed {
-        say(&format!("removed what was left of container {id}"));
+    match demos {
+        Ok(demos) => {
+            done.extend(demos.iter().map(|path| format!("removed {}, which a demo left", path.display())));
+        }
+        Err(error) => resisted.push(format!("failed to {}", chain(&error))),
     }
-    for (id, error) in &sweep.failed {
-        say(&format!("container {id}: failed to {}", chain(error)));
+    for line in done.iter().chain(&resisted) {
+        operator.note(line);
     }
-    for foreign in &sweep.foreign {
-        say(&foreign.to_string());
+    match (resisted.len(), done.is_empty()) {
+        (0, true) => operator.note("there was nothing to undo"),
+        (0, false) => {}
+        (count, _) => {
+            return operator
+                .refuse(FAILED, &format!("not everything could be undone: {count} left, see above"));
+        }
     }
-    if !sweep.alive.is_empty() {
-        say(&format!("left {} running container(s) alone", sweep.alive.len()));
-    }
-    if sweep.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+    ExitCode::SUCCESS
 }

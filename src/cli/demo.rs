@@ -16,14 +16,12 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::scenes::{CONFIG, SCENES, Scene, Task};
-use super::{FAILED, HOST_UNFIT, complain};
+use super::operator::Operator;
+use super::{FAILED, HOST_UNFIT, INTERRUPTED};
 use crate::config::{Config, Directories};
 use crate::demo_directory::{DemoDirectory, PLACE};
 use crate::host::{self, Facts};
 use crate::task::error::chain;
-
-/// The status of a demo that was interrupted from the keyboard.
-const INTERRUPTED: u8 = 130;
 
 /// Options of `demo`.
 #[derive(Debug, Args)]
@@ -42,26 +40,29 @@ impl From<io::Error> for Stop {
 }
 
 /// The command.
-pub fn main(_options: &DemoArguments, config: &Config) -> ExitCode {
+pub(super) fn main(_options: &DemoArguments, config: &Config, operator: &Operator) -> ExitCode {
     let directory = match DemoDirectory::create() {
         Ok(directory) => directory,
-        Err(error) => return complain(FAILED, &format!("failed to make a directory in {PLACE}: {error}")),
+        Err(error) => {
+            return operator.refuse(FAILED, &format!("failed to make a directory in {PLACE}: {error}"));
+        }
     };
     let shown = show(&directory, config);
     if let Err(error) = directory.remove() {
-        return complain(FAILED, &format!("failed to {}", chain(&error)));
+        return operator.refuse(FAILED, &format!("failed to {}", chain(&error)));
     }
     match shown {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(Stop::Sentence(status, sentence)) => complain(status, &sentence),
+        Err(Stop::Sentence(status, sentence)) => operator.refuse(status, &sentence),
     }
 }
 
 fn show(held: &DemoDirectory, config: &Config) -> Result<(), Stop> {
     let directory = held.path();
     let own = Config { directories: held.directories(), file: config.file.clone() };
-    host::require(&Facts::gather(&own)).map_err(|unfit| Stop::Sentence(HOST_UNFIT, unfit.to_string()))?;
+    let facts = Facts::gather(&own);
+    host::require(&facts).map_err(|unfit| Stop::Sentence(HOST_UNFIT, unfit.to_string()))?;
     image::write(&directory.join("image.tar"))
         .map_err(|error| Stop::Sentence(HOST_UNFIT, format!("failed to {}", chain(&error))))?;
     std::fs::write(directory.join("demo.yml"), CONFIG)?;
@@ -69,6 +70,13 @@ fn show(held: &DemoDirectory, config: &Config) -> Result<(), Stop> {
         io::stdout(),
         "The image is made of this host's own tools: no network is used. Each scene is one task."
     )?;
+    let notices = host::part(&facts, config.file.container_limits(), config.file.socketcall()).notices;
+    if !notices.is_empty() {
+        writeln!(io::stdout(), "What this host lacks, as the log of every other task here says:")?;
+    }
+    for notice in notices {
+        writeln!(io::stdout(), "  {notice}")?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(play(directory, &own.directories))
 }
@@ -116,7 +124,7 @@ fn command(scene: &Scene, directory: &Path, places: &Directories) -> io::Result<
         .env("DOCKER_WORKER_RUN", &places.run)
         .arg("--data")
         .arg(&places.data)
-        .args(["run", "--network", "none", "--image", &image, "--artifacts"])
+        .args(["run", "--host-is-known", "--network", "none", "--image", &image, "--artifacts"])
         .arg(directory.join("artifacts"))
         .args(scene.options);
     match &scene.task {

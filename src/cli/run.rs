@@ -4,25 +4,28 @@
 //! rules as anywhere. Standard output carries exactly the task log.
 
 pub mod options;
-pub mod progress;
+mod progress;
+mod signals;
 mod stdout;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use images::store::{PullOptions, Store};
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::Value;
 
 use self::options::{NetworkMode, RunArguments};
-use self::progress::{Audience, observer};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, complain, process, say};
+use super::help::image_called;
+use super::operator::Operator;
+use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
 use crate::artifact::Destination;
 use crate::cache::Caches;
 use crate::cleanup::clean_up;
 use crate::config::Config;
-use crate::event::{Event, Events};
+use crate::event::Event;
 use crate::host::{self, Facts};
 use crate::net::Network;
 use crate::queue::{Claim, EmbeddedQueue, Queue, WorkerIdentity};
@@ -31,17 +34,21 @@ use crate::task::carry_out;
 use crate::task::claimed::Claimed;
 use crate::task::definition::{Submission, Submitted};
 use crate::task::error::chain;
-use crate::task::interrupt::{Interrupt, Interrupter, channel};
+use crate::task::interrupt::channel;
 use crate::task::limits;
-use crate::task::payload::Origin;
+use crate::task::log::excerpt;
+use crate::task::payload::{Origin, meant_by};
 use crate::task::resolution::State;
 use crate::task::resolving::Resolved;
-use crate::task::run::Worker;
+use crate::task::run::{HostPart, Worker};
 use crate::task::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 /// The status of a task that cannot be carried out as it is written.
 const MALFORMED: u8 = 120;
+
+/// The status of a task whose image is not there.
+const IMAGE_UNAVAILABLE: u8 = 121;
 
 /// The status of a worker that failed.
 const EXCEPTION: u8 = 122;
@@ -49,56 +56,76 @@ const EXCEPTION: u8 = 122;
 /// The file beside the artifacts that says how the run ended.
 const RESOLUTION: &str = "resolution.json";
 
-/// Why there is no run; status and sentence.
-struct Refusal(u8, String);
+/// Characters of what is said last about a task; its log has all of it.
+const EXPLANATION_CHARS: usize = 1000;
+
+/// What a task is read from that comes over standard input.
+const STANDARD_INPUT: &str = "-";
+
+/// Why there is no run, in one sentence, and the command's exit status.
+struct Refusal {
+    status: u8,
+    sentence: String,
+}
 
 impl Refusal {
+    fn new(status: u8, sentence: impl Into<String>) -> Refusal {
+        Refusal { status, sentence: sentence.into() }
+    }
+
     fn because(status: u8, error: &dyn std::error::Error) -> Refusal {
-        Refusal(status, format!("failed to {}", chain(error)))
+        Refusal::new(status, format!("failed to {}", chain(error)))
     }
 }
 
-/// A task that only has to run.
+/// The command line's task, and what it is carried out with.
 struct Order {
     task_id: TaskId,
     submitted: Submitted,
-    events: Events,
-    audience: Audience,
-}
-
-/// What a task is carried out with.
-struct Means {
     destination: Destination,
     network: Option<Arc<Network>>,
+    /// The log says what this host lacks.
+    host: HostPart,
 }
 
 /// The command.
-pub fn main(options: RunArguments, config: Config) -> ExitCode {
-    match run(options, config) {
+pub(super) fn main(options: RunArguments, config: Config, operator: &Operator) -> ExitCode {
+    let ended = run(options, config, operator);
+    let status = match ended {
         Ok(status) => ExitCode::from(status),
-        Err(Refusal(status, sentence)) => complain(status, &sentence),
-    }
+        Err(Refusal { status, sentence }) => operator.refuse(status, &sentence),
+    };
+    operator.out().finish();
+    status
 }
 
-fn run(options: RunArguments, config: Config) -> Result<u8, Refusal> {
-    options.check().map_err(|error| Refusal(WRONG_USE, error.to_string()))?;
-    let order = order(&options)?;
+fn run(options: RunArguments, config: Config, operator: &Operator) -> Result<u8, Refusal> {
+    options.check().map_err(|error| wrong_use(&error))?;
+    let (task_id, submitted) = submit(&options)?;
+    announce(&submitted, &options, operator);
     let facts = Facts::gather(&config);
     let network =
-        network(&options, &config, &facts).map_err(|unfit| Refusal(HOST_UNFIT, unfit.to_string()))?;
+        network(&options, &config, &facts).map_err(|unfit| Refusal::new(HOST_UNFIT, unfit.to_string()))?;
+    let mut host = host::part(&facts, config.file.container_limits(), config.file.socketcall());
+    if options.host_is_known {
+        host.notices.clear();
+    }
     // With the operator's umask: it is their directory.
-    let means = Means { destination: destination(&options)?, network };
+    let order = Order { task_id, submitted, destination: destination(&options)?, network, host };
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
     // Before signals are listened to: until then they end the worker, whatever it waits for.
-    recover(&config, &order.events)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Refusal(HOST_UNFIT, format!("failed to start: {error}")))?;
-    let status = runtime.block_on(carry_out_order(order, means, config, &facts));
+    recover(&config, operator)?;
+    operator.out().detach().map_err(cannot_start)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let status = runtime.block_on(carry_out_order(order, config, operator));
     // A copy to standard output that nobody reads must not keep the process.
     runtime.shutdown_background();
     status
+}
+
+fn wrong_use(error: &options::OptionError) -> Refusal {
+    Refusal::new(WRONG_USE, format!("{error} (docker-worker run --help shows what there is)"))
 }
 
 /// The network for the task, if this host can run tasks and the operator wants one.
@@ -118,31 +145,41 @@ fn network(
 }
 
 /// Reads the task, before anything of the host is touched.
-fn order(options: &RunArguments) -> Result<Order, Refusal> {
+fn submit(options: &RunArguments) -> Result<(TaskId, Submitted), Refusal> {
     let mut submission = match &options.task {
         Some(path) => {
-            let unreadable = |error: std::io::Error| {
-                Refusal(WRONG_USE, format!("failed to read the task file {}: {error}", path.display()))
-            };
-            let mut bytes = Vec::new();
-            // One byte more than is allowed, so that the limit is noticed.
-            let most = limits::DEFINITION_BYTES as u64 + 1;
-            File::open(path).map_err(unreadable)?.take(most).read_to_end(&mut bytes).map_err(unreadable)?;
+            let bytes = read_task(path).map_err(|error| unreadable(path, &error))?;
             Submission::parse(&bytes).map_err(|error| Refusal::because(MALFORMED, &error))?
         }
         None => options.bare_payload(),
     };
-    options.apply(&mut submission);
-    let no_id = |error| Refusal(HOST_UNFIT, format!("failed to make a task id: {error}"));
+    options.apply(&mut submission).map_err(|error| wrong_use(&error))?;
+    let no_id = |error| Refusal::new(HOST_UNFIT, format!("failed to make a task id: {error}"));
     let task_id = TaskId::random().map_err(no_id)?;
     let submitted = submission
         .into_task(&task_id, Timestamp::now())
         .map_err(|error| Refusal::because(MALFORMED, &error))?;
-    let (events, audience) =
-        if options.json { (Events::json(), Audience::Nobody) } else { (Events::none(), Audience::People) };
-    let order = Order { task_id, submitted, events, audience };
-    order.announce(options);
-    Ok(order)
+    Ok((task_id, submitted))
+}
+
+fn read_task(path: &Path) -> io::Result<Vec<u8>> {
+    // One byte more than is allowed, so that the limit is noticed.
+    let most = limits::DEFINITION_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    if path.as_os_str() == STANDARD_INPUT {
+        io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+    } else {
+        File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Refusal {
+    let hint = match image_called(path) {
+        Some(image) => format!("; to run the image of that name: docker-worker run --image {image}"),
+        None => String::new(),
+    };
+    Refusal::new(WRONG_USE, format!("failed to read the task file {}: {error}{hint}", path.display()))
 }
 
 fn destination(options: &RunArguments) -> Result<Destination, Refusal> {
@@ -152,86 +189,51 @@ fn destination(options: &RunArguments) -> Result<Destination, Refusal> {
     }
 }
 
-impl Order {
-    fn announce(&self, options: &RunArguments) {
-        for warning in &self.submitted.warnings {
-            self.warn(&warning.to_string());
-        }
-        if options.artifacts.is_none() {
-            self.warn("no artifact is kept; name a directory with --artifacts DIR to keep them");
-        }
+/// What the operator should know before the task runs.
+fn announce(submitted: &Submitted, options: &RunArguments, operator: &Operator) {
+    for warning in &submitted.warnings {
+        operator.note(&warning.to_string());
     }
-
-    fn warn(&self, message: &str) {
-        warn(&self.events, message);
+    let artifacts = submitted.definition.payload.get("artifacts").and_then(Value::as_object);
+    if options.artifacts.is_none() && artifacts.is_some_and(|artifacts| !artifacts.is_empty()) {
+        operator.note("no artifact is kept; name a directory with --artifacts DIR to keep them");
     }
 }
 
-/// Tells the operator, in whichever form they chose.
-fn warn(events: &Events, message: &str) {
-    if events.is_on() {
-        events.emit(&Event::Warning { message });
-    } else {
-        say(message);
-    }
-}
-
-async fn carry_out_order(order: Order, means: Means, config: Config, facts: &Facts) -> Result<u8, Refusal> {
-    let Order { task_id, submitted, events, audience } = order;
-    let Means { destination, network } = means;
+async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> Result<u8, Refusal> {
+    let Order { task_id, submitted, destination, network, host } = order;
     let (interrupter, interrupts) = channel();
-    listen(interrupter.clone())
-        .map_err(|error| Refusal(HOST_UNFIT, format!("failed to listen for signals: {error}")))?;
-    let (queue, claim, config) = claim(&task_id, &submitted, config, facts).await?;
-    let worker = Arc::new(worker(
-        config,
-        queue,
-        facts,
-        WorkerParts { payload_pointer: submitted.payload_pointer, events: events.clone(), audience, network },
-    )?);
+    signals::listen(interrupter.clone(), operator.clone())
+        .map_err(|error| Refusal::new(HOST_UNFIT, format!("failed to listen for signals: {error}")))?;
+    let (queue, claim, config) = claim(&task_id, &submitted, config, &host.name).await?;
+    let parts = WorkerParts { payload_pointer: submitted.payload_pointer, network, host };
+    let worker = Arc::new(worker(config, queue, parts, operator)?);
     let destination = Arc::new(destination);
     let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
         .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
-    let following = stdout::follow(follower)
-        .map_err(|error| Refusal(FAILED, format!("failed to write the log to standard output: {error}")))?;
+    let following = stdout::follow(follower).map_err(|error| {
+        Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
+    })?;
     let resolved = carry_out(claimed).await;
-    report(&resolved, &destination, &events);
+    write_resolution(&resolved, &destination, operator);
     if let Err(error) = following.finish(interrupts).await {
-        warn(&events, &format!("the log on standard output is not whole: {error}"));
+        operator.note(&format!("the log on standard output is not whole: {error}"));
     }
+    report(&resolved, submitted.definition.payload.get("image"), operator);
     Ok(resolved.exit_status)
 }
 
 /// Undoes what an earlier worker that died has left here.
-fn recover(config: &Config, events: &Events) -> Result<(), Refusal> {
+fn recover(config: &Config, operator: &Operator) -> Result<(), Refusal> {
     let sweep = clean_up(&config.directories).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     for container_id in &sweep.removed {
-        events.emit(&Event::Recovered { container_id });
+        operator.events().emit(&Event::Recovered { container_id });
     }
     for foreign in &sweep.foreign {
-        warn(events, &foreign.to_string());
+        operator.note(&foreign.to_string());
     }
     for (id, error) in &sweep.failed {
-        warn(events, &format!("failed to remove what is left of container {id}: {}", chain(error)));
-    }
-    Ok(())
-}
-
-/// Turns signals into interrupts: Ctrl-C cancels, SIGTERM and a closed terminal shut down.
-fn listen(interrupter: Interrupter) -> std::io::Result<()> {
-    let signals = [
-        (SignalKind::interrupt(), Interrupt::Cancelled),
-        (SignalKind::terminate(), Interrupt::Shutdown),
-        (SignalKind::hangup(), Interrupt::Shutdown),
-    ];
-    for (kind, interrupt) in signals {
-        let mut arrivals = signal(kind)?;
-        let interrupter = interrupter.clone();
-        tokio::spawn(async move {
-            while arrivals.recv().await.is_some() {
-                interrupter.interrupt(interrupt);
-            }
-        });
+        operator.note(&format!("failed to remove what is left of container {id}: {}", chain(error)));
     }
     Ok(())
 }
@@ -241,7 +243,7 @@ async fn claim(
     task_id: &TaskId,
     submitted: &Submitted,
     mut config: Config,
-    facts: &Facts,
+    host_name: &str,
 ) -> Result<(Queue, Claim, Config), Refusal> {
     let failed = |error| Refusal::because(EXCEPTION, &error);
     let definition = &submitted.definition;
@@ -250,29 +252,27 @@ async fn claim(
     config.file.worker_type.get_or_insert_with(|| definition.worker_type.clone());
     let identity = WorkerIdentity {
         worker_group: config.file.worker_group().to_owned(),
-        worker_id: config.file.worker_id.clone().unwrap_or_else(|| facts.name.clone()),
+        worker_id: config.file.worker_id.clone().unwrap_or_else(|| host_name.to_owned()),
     };
     let queue = Queue::InProcess(EmbeddedQueue::in_memory(Box::new(Timestamp::now)).map_err(failed)?);
     queue.create_task(task_id, definition).await.map_err(|error| Refusal::because(MALFORMED, &error))?;
     let claims = queue.claim_work(&definition.task_queue_id, &identity, 1).await.map_err(failed)?;
     match claims.into_iter().next() {
         Some(claim) => Ok((queue, claim, config)),
-        None => Err(Refusal(EXCEPTION, "failed to claim the task: the queue has none".to_owned())),
+        None => Err(Refusal::new(EXCEPTION, "failed to claim the task: the queue has none")),
     }
 }
 
 struct WorkerParts {
     payload_pointer: &'static str,
-    events: Events,
-    audience: Audience,
     network: Option<Arc<Network>>,
+    host: HostPart,
 }
 
-fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Result<Worker, Refusal> {
+fn worker(config: Config, queue: Queue, parts: WorkerParts, operator: &Operator) -> Result<Worker, Refusal> {
     let unfit = |error: &dyn std::error::Error| Refusal::because(HOST_UNFIT, error);
     let store = Store::open(&config.directories.images()).map_err(|error| unfit(&error))?;
     let caches = Caches::open(&config.directories.caches()).map_err(|error| unfit(&error))?;
-    let host = host::part(facts, config.file.container_limits(), config.file.socketcall());
     let mut pull = PullOptions::new(config.file.registry_access());
     // What the operator wants to have free is kept free by a pull as well, and no more.
     pull.limits.free_disk_bytes = config.file.free_bytes();
@@ -283,37 +283,64 @@ fn worker(config: Config, queue: Queue, facts: &Facts, parts: WorkerParts) -> Re
         pull,
         caches,
         queue: Arc::new(queue),
-        events: parts.events,
+        events: operator.events(),
         origin: Origin::Operator,
         payload_pointer: parts.payload_pointer,
-        host,
-        pull_observer: observer(parts.audience),
+        host: parts.host,
+        pull_observer: progress::observer(operator),
         config,
     })
 }
 
-/// Writes `resolution.json`, and tells the operator what became of the task.
-fn report(resolved: &Resolved, destination: &Destination, events: &Events) {
+/// Writes `resolution.json`.
+fn write_resolution(resolved: &Resolved, destination: &Destination, operator: &Operator) {
     let document = &resolved.document;
     if document.artifacts.iter().any(|artifact| artifact.name.as_str() == RESOLUTION) {
-        warn(events, "the artifact resolution.json gives way to the run's own file of that name");
+        operator.note("the artifact resolution.json gives way to the run's own file of that name");
     }
-    for problem in &resolved.problems {
-        warn(events, problem);
-    }
-    let json = serde_json::to_string_pretty(document).map_err(std::io::Error::from);
+    let json = serde_json::to_string_pretty(document).map_err(io::Error::from);
     let written = json.and_then(|json| {
-        let name = ArtifactName::new(RESOLUTION).map_err(std::io::Error::other)?;
+        let name = ArtifactName::new(RESOLUTION).map_err(io::Error::other)?;
         destination.write(&name, format!("{json}\n").as_bytes())
     });
     if let Err(error) = written {
-        warn(events, &format!("failed to write resolution.json: {error}"));
+        operator.note(&format!("failed to write resolution.json: {error}"));
     }
-    events.emit(&Event::TaskResolved {
+}
+
+/// Tells the operator what became of the task. People hear last what went wrong with it, also where the log, which says it
+/// as well, has gone elsewhere.
+fn report(resolved: &Resolved, image: Option<&Value>, operator: &Operator) {
+    for problem in &resolved.problems {
+        operator.note(problem);
+    }
+    let document = &resolved.document;
+    let explanation = resolved.explanation.as_deref().map(|text| one_sentence(text, resolved, image));
+    operator.events().emit(&Event::TaskResolved {
         task_id: document.task_id.as_str(),
         run_id: document.run_id,
         state: document.state,
         reason: (document.state == State::Exception).then_some(document.reason),
         exit_code: document.exit_code,
+        message: explanation.as_deref(),
     });
+    if let Some(text) = explanation {
+        operator.explain(&text);
+    }
+}
+
+/// The lines of the log about a run's end as one bounded sentence, with what may help.
+fn one_sentence(text: &str, resolved: &Resolved, image: Option<&Value>) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let meant = image.and_then(Value::as_str).and_then(meant_by);
+    let hint = match meant.filter(|_| resolved.exit_status == IMAGE_UNAVAILABLE) {
+        Some(meant) => format!(" (did you mean {}?)", excerpt(&meant)),
+        None => String::new(),
+    };
+    let mut line = format!("{}: {line}", resolved.document.reason);
+    if let Some((end, _)) = line.char_indices().nth(EXPLANATION_CHARS) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line + &hint
 }

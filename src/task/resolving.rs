@@ -60,6 +60,8 @@ pub struct Resolved {
     pub resolution: Resolution,
     /// The status for `docker-worker run`.
     pub exit_status: u8,
+    /// What went wrong, as far as it did, as the log says it: why the status is not the command's own.
+    pub explanation: Option<String>,
     /// The content of `resolution.json`.
     pub document: ResolutionDocument,
     /// What went wrong on the way out, for the operator.
@@ -97,13 +99,14 @@ impl Resolving {
         let footer = log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
         let mut problems = Vec::new();
-        outcome.killed = self.close_log(&mut problems).await;
+        outcome.killed = self.close_log().await;
         let resolution = resolve::resolve(&outcome);
         let exit_status = exit_status(&outcome, &resolution);
+        let explanation = self.explanation(&outcome, exit_status);
         self.report(&resolution, &mut problems).await;
         let released = released(releasing).await;
         let document = self.give_back(&resolution, released, &mut problems);
-        Resolved { resolution, exit_status, document, problems }
+        Resolved { resolution, exit_status, explanation, document, problems }
     }
 
     /// The lines about an end that was not the command's own.
@@ -126,6 +129,20 @@ impl Resolving {
                     "The kernel killed a process of the task because the task's memory was used up (limits.memory).",
                 );
             }
+        }
+    }
+
+    /// Why the run did not come to its command's own end, or what went wrong all the same.
+    fn explanation(&self, outcome: &Outcome, exit_status: u8) -> Option<String> {
+        let is_commands_own = outcome.interrupt.is_none() && outcome.end == End::Exited(exit_status);
+        let mut reasons = self.run.failures.clone();
+        reasons.extend(outcome.interrupt.map(|interrupt| self.interrupt_text(interrupt)));
+        match (outcome.end, reasons.is_empty()) {
+            (_, true) if is_commands_own => None,
+            (End::Exited(status), true) => {
+                Some(format!("the command ended with {status}, for which the payload asks for another try"))
+            }
+            _ => Some(reasons.join(" ")),
         }
     }
 
@@ -177,7 +194,9 @@ impl Resolving {
             })
             .await;
         if !stage.is_clean() {
-            self.run.log.error(&stage.text());
+            let text = stage.text();
+            self.run.log.error(&text);
+            self.run.failures.push(text);
         }
         stage.verdict()
     }
@@ -207,19 +226,18 @@ impl Resolving {
     }
 
     /// Closes the log and runs the hooks `killed`.
-    async fn close_log(&mut self, problems: &mut Vec<String>) -> Hooks {
+    async fn close_log(&mut self) -> Hooks {
         let broken = self.run.log.end();
         let killed = Killed { log: self.run.log.path(), publisher: &mut self.run.publisher };
         let stage = self.run.features.killed(killed).await;
         if !stage.is_clean() {
-            problems.push(stage.text());
+            self.run.failures.push(stage.text());
         }
         match broken {
             None => stage.verdict(),
             Some(error) => {
-                problems.push(format!("Failed to keep the whole log of the task: {error}"));
                 // What was to be its last lines is told where the operator reads it.
-                problems.append(&mut self.run.failures);
+                self.run.failures.insert(0, format!("Failed to keep the whole log of the task: {error}."));
                 Hooks::Failed
             }
         }
@@ -267,10 +285,7 @@ impl Resolving {
         // The directory names what has to be undone, so it stays as long as there is anything.
         let removed = match run.remains {
             Remains::None => released.and_then(|()| run.directory.remove()),
-            Remains::Container => {
-                problems.extend(run.failures);
-                Ok(())
-            }
+            Remains::Container => Ok(()),
         };
         if let Err(error) = crate::cleanup::remove_parent_group() {
             problems.push(format!("Failed to {}", chain(&error)));

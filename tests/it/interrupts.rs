@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Run, Worker, busybox_image, finish, read_until, shell_payload};
+use crate::support::{Run, Worker, busybox_image, file, finish, read_until, shell_payload};
 
 /// Processes that do all they can to stay: they leave session and parent, ignore signals, stop themselves.
 const STUBBORN: &str = "
@@ -67,4 +67,75 @@ fn a_signal_ends_the_task_and_the_status_says_which() {
         assert!(log.join().unwrap().contains("=== Task Finished ==="), "{case}");
         worker.assert_nothing_left(&case);
     }
+}
+
+#[test]
+fn a_hang_up_that_is_ignored_as_by_nohup_does_not_end_the_task() {
+    let worker = Worker::by(&["sh", "-c", "trap '' HUP; exec \"$@\"", "-"]);
+    let image = worker.image(&busybox_image()).source;
+    let (mut child, artifacts) =
+        worker.start_run(&["--image", &image], &["sh", "-c", "echo running; sleep 1; exit 7"]);
+    let log = read_until(&mut child, "running");
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(7, "nohup");
+    log.join().unwrap();
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_keeps_neither_a_task_nor_its_end() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    for (case, signal, status) in [("its own end", None, 7), ("SIGTERM", Some(Signal::TERM), 122)] {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+        rustix::io::write(&writer, &[b'x'; 4096]).unwrap();
+        let script = if signal.is_some() { "echo running; sleep 1000" } else { "echo running; exit 7" };
+        let (mut command, artifacts) =
+            worker.run_command(&["--json", "--image", &image], &["sh", "-c", script]);
+        let mut child = command.stderr(std::process::Stdio::from(writer)).spawn().unwrap();
+        drop(command);
+        let log = read_until(&mut child, "running");
+        if let Some(signal) = signal {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+        Run::collect(finish(child, Duration::from_secs(30)), artifacts).expect(status, case);
+        log.join().unwrap();
+        drop(reader);
+    }
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_and_not_the_workers_death() {
+    let worker = Worker::by(&["sh", "-c", "ulimit -f 100; exec \"$@\"", "-"]);
+    let bulky = busybox_image().layer(&[file("bulky", vec![b'x'; 1 << 20])]);
+    let run = worker.run(&worker.image(&bulky).source, &["true"]).expect(125, "ulimit -f");
+    assert!(run.stderr.contains("File too large"), "{run:?}");
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_at_once_and_a_clean_up_undoes_the_rest() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let (mut child, _artifacts) =
+        worker.start_run(&["--image", &image], &["sh", "-c", &format!("{STUBBORN} echo running; wait")]);
+    let log = read_until(&mut child, "running");
+    // A monitor that hangs: the first Ctrl-C waits for it.
+    let [monitor] = worker.processes("docker-worker-r")[..] else { panic!("one monitor") };
+    kill_process(monitor, Signal::STOP).unwrap();
+    let own = Pid::from_child(&child);
+    kill_process(own, Signal::INT).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !worker.processes("sleep").is_empty() {
+        assert!(Instant::now() < deadline, "the task goes on");
+        std::thread::yield_now();
+    }
+    kill_process(own, Signal::INT).unwrap();
+    let finished = finish(child, Duration::from_secs(10));
+    kill_process(monitor, Signal::CONT).unwrap();
+    assert_eq!(finished.status.code(), Some(130), "{finished:?}");
+    assert!(String::from_utf8_lossy(&finished.stderr).contains("left at once"), "{finished:?}");
+    log.join().unwrap();
+    let cleaned = worker.call(&["cleanup"]);
+    assert!(cleaned.status.success(), "{cleaned:?}");
+    worker.assert_nothing_left("after a clean-up");
 }

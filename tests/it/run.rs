@@ -164,14 +164,106 @@ fn events_are_lines_of_json_on_standard_error_and_the_log_stays_alone_on_standar
 }
 
 #[test]
-fn without_a_directory_for_artifacts_one_line_says_that_none_is_kept() {
+fn where_artifacts_are_lost_for_want_of_a_directory_one_line_says_so() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;
-    let finished = worker.call(&["run", "--network", "none", "--image", &image, "--", "true"]);
-    let stderr = String::from_utf8(finished.stderr).unwrap();
-    assert_eq!(finished.status.code(), Some(0), "{stderr}");
-    let about = stderr.lines().filter(|line| line.contains("--artifacts")).count();
-    assert_eq!(about, 1, "{stderr}");
+    let with_artifact = json!({ "p": { "type": "file", "path": "/etc/passwd" } });
+    for (artifacts, quiet, lines) in
+        [(json!({}), false, 0), (with_artifact.clone(), false, 1), (with_artifact, true, 0)]
+    {
+        let mut payload = shell_payload(&image, "true");
+        payload["artifacts"] = artifacts;
+        let file = worker.fresh("task");
+        fs::write(&file, payload.to_string()).unwrap();
+        let mut arguments = vec!["run", "--network", "none", file.to_str().unwrap()];
+        arguments.extend(quiet.then_some("--quiet"));
+        let finished = worker.call(&arguments);
+        let stderr = String::from_utf8(finished.stderr).unwrap();
+        assert_eq!(finished.status.code(), Some(0), "{stderr}");
+        let about = stderr.lines().filter(|line| line.contains("--artifacts")).count();
+        assert_eq!((about, stderr.lines().count()), (lines, lines), "{payload}: {stderr}");
+    }
+}
+
+#[test]
+fn the_last_line_for_the_operator_says_what_went_wrong() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let cases: [(&[&str], &[&str], i32, &str); 6] = [
+        (&["--image", &image], &["sh", "-c", "exit 3"], 3, ""),
+        (
+            &["--image", "UPPER"],
+            &["true"],
+            120,
+            "docker-worker: malformed-payload: `task.payload` format is invalid",
+        ),
+        (
+            &["--image", "oci:/nowhere"],
+            &["true"],
+            121,
+            "docker-worker: failed: Pulling docker image has failed. Error: ",
+        ),
+        (
+            &["--image", "docker-archiv:x.tar", "--network", "none"],
+            &["true"],
+            121,
+            "(did you mean docker-archive:x.tar?)",
+        ),
+        (&["--image", &image], &["/nowhere"], 127, "docker-worker: failed: Failure to properly start"),
+        (
+            &["--image", &image, "--max-run-time", "1s"],
+            &["sleep", "100"],
+            124,
+            "docker-worker: failed: Task timeout after 1 seconds.",
+        ),
+    ];
+    for (options, command, status, expected) in cases {
+        let run = worker.run_with(&[options, &["--quiet"]].concat(), command).expect(status, expected);
+        assert_eq!(run.stderr.lines().count(), usize::from(!expected.is_empty()), "{run:?}");
+        assert!(run.stderr.contains(expected), "{expected}: {run:?}");
+    }
+}
+
+#[test]
+fn a_task_may_come_over_standard_input() {
+    let worker = Worker::new();
+    let payload = shell_payload(&worker.image(&busybox_image()).source, "echo came");
+    let file = worker.fresh("task");
+    fs::write(&file, payload.to_string()).unwrap();
+    let mut command = worker.command(&["run", "--network", "none", "-"]);
+    let child = command.stdin(fs::File::open(&file).unwrap()).spawn().unwrap();
+    let finished = finish(child, Duration::from_secs(60));
+    assert_eq!(finished.status.code(), Some(0), "{finished:?}");
+    assert!(String::from_utf8_lossy(&finished.stdout).contains("came\r\n"), "{finished:?}");
+}
+
+#[test]
+fn with_json_refusals_are_lines_of_json_as_well() {
+    let worker = Worker::new();
+    let config = worker.fresh("config");
+    fs::write(&config, "nonsense: 1\n").unwrap();
+    let bad = worker.fresh("bad");
+    fs::write(&bad, "a: 1\na: 2\n").unwrap();
+    let cases: [(&[&str], i32); 6] = [
+        (&["run", "--json"], 2),
+        (&["run", "--imgae", "x", "--json"], 2),
+        (&["run", "--json", "/nowhere/t.json"], 2),
+        (&["run", "--json", "--config", config.to_str().unwrap(), "--image", "x"], 2),
+        (&["check", "--json", "--config", config.to_str().unwrap()], 2),
+        (&["run", "--json", bad.to_str().unwrap()], 120),
+    ];
+    for (arguments, status) in cases {
+        let finished = worker.call(arguments);
+        let stderr = String::from_utf8(finished.stderr).unwrap();
+        assert_eq!(finished.status.code(), Some(status), "{arguments:?}: {stderr}");
+        let event: Value =
+            serde_json::from_str(&stderr).unwrap_or_else(|_| panic!("{arguments:?}: {stderr}"));
+        assert_eq!((&event["event"], &event["exitStatus"]), (&json!("refused"), &json!(status)), "{event}");
+    }
+    let run = worker.run_with(&["--json", "--image", "oci:/nowhere"], &["true"]).expect(121, "--json");
+    let last: Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(last["event"], "task-resolved", "{run:?}");
+    assert!(last["message"].as_str().unwrap().contains("Pulling docker image has failed"), "{run:?}");
 }
 
 #[test]
@@ -190,11 +282,17 @@ fn the_bulk_log_is_the_log_compressed_under_its_own_name() {
 #[test]
 fn wrong_use_is_one_sentence_and_2() {
     let worker = Worker::new();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 12] = [
         (&[], "name a command"),
+        (&["start"], "the command start is not there yet"),
         (&["run"], "--image REF"),
+        (&["run", "busybox", "echo", "hi"], "docker-worker run --image busybox -- echo hi"),
+        (&["run", "busybox"], "docker-worker run --image busybox"),
+        (&["run", "--feature", "bulkLgo", "t.json"], "did you mean \"bulkLog\"?"),
+        (&["run", "--feature", "interactive", "t.json"], "interactive is not there yet"),
+        (&["run", "--max-run-time", "0", "t.json"], "at least 1 second"),
         (&["run", "--imgae", "x"], "--imgae"),
-        (&["run", "--env", "X", "t.json"], "NAME=VALUE"),
+        (&["run", "--env", "=X", "t.json"], "NAME=VALUE"),
         (&["run", "--interactive", "t.json"], "--interactive is not there yet"),
         (&["run", "/nowhere/t.json"], "/nowhere/t.json"),
     ];
@@ -279,6 +377,7 @@ fn the_demo_runs_offline_and_leaves_nothing() {
     assert_eq!(finished.status.code(), Some(0), "{text}\n{}", String::from_utf8_lossy(&finished.stderr));
     assert!(text.contains("All scenes went as they should"), "{text}");
     assert!(!text.lines().any(|line| line.starts_with("ALLOWED")), "{text}");
+    assert!(text.matches("isolation: ").count() <= 1, "what the host lacks is said once: {text}");
 }
 
 #[test]
@@ -322,4 +421,34 @@ fn check_says_what_works_with_a_remedy_for_what_does_not() {
     for expected in ["erofs", "overlay", "control groups", "AppArmor", "runtime", "disk space"] {
         assert!(names.contains(&expected), "{names:?}");
     }
+    let text = String::from_utf8(worker.call(&["check"]).stdout).unwrap();
+    assert!(text.lines().last().unwrap().starts_with("Tasks can run here"), "{text}");
+}
+
+#[test]
+fn help_has_examples_exit_statuses_and_variables() {
+    let worker = Worker::new();
+    let cases: [(&[&str], &[&str]); 3] = [
+        (&["--help"], &["Examples:", "DOCKER_WORKER_RUN", "help COMMAND"]),
+        (&["run", "--help"], &["Examples:", "Exit status:", "What the task has:", "--env-file", "1h30m"]),
+        (&["help", "run"], &["Examples:", "Exit status:"]),
+    ];
+    for (arguments, expected) in cases {
+        let finished = worker.call(arguments);
+        let text = String::from_utf8(finished.stdout).unwrap();
+        assert_eq!(finished.status.code(), Some(0), "{arguments:?}: {text}");
+        for word in expected {
+            assert!(text.contains(word), "{arguments:?}: {word}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_clean_up_says_what_it_did() {
+    let worker = Worker::new();
+    let finished = worker.call(&["cleanup"]);
+    assert_eq!(finished.status.code(), Some(0), "{finished:?}");
+    // Demos of other tests may be on this host.
+    let stderr = String::from_utf8_lossy(&finished.stderr);
+    assert!(stderr.contains("nothing to undo") || stderr.contains("which a demo left"), "{stderr}");
 }

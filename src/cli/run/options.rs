@@ -1,62 +1,83 @@
 //! What can be said to `run`, and what becomes of the task by it.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use crate::known_features::{FEATURE_NAMES, KnownFeature, Support, find};
+use crate::suggestion::did_you_mean;
 use crate::task::definition::Submission;
+use crate::task::payload::{CacheName, MountPoint, meant_by};
+use crate::units::parse_seconds;
 
 /// `maxRunTime` of a task that is made of `--image` alone, in seconds.
 const DEFAULT_MAX_RUN_TIME: u64 = 3600;
 
-/// Follows the name of an option that a later version will have.
+/// Largest file of variables in bytes.
+const ENV_FILE_BYTES: u64 = 1 << 20;
+
+/// Follows the name of what a later version will have.
 const NOT_YET: &str = "is not there yet in this version of docker-worker";
 
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// A task definition or a bare payload, JSON or YAML.
-    #[arg(value_name = "TASK")]
+    /// A task definition or a bare payload, JSON or YAML; "-" reads it from standard input.
+    #[arg(value_name = "TASK", help_heading = "What runs")]
     pub task: Option<PathBuf>,
     /// The command, over the payload's.
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "What runs")]
     pub command: Vec<String>,
     /// The image, over the payload's: a name, or docker-archive:FILE, oci-archive:FILE, oci:DIR,
     /// dir:DIR.
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", help_heading = "What runs")]
     pub image: Option<String>,
-    /// Keeps artifacts below DIR under their names, and resolution.json.
-    #[arg(long, value_name = "DIR")]
-    pub artifacts: Option<PathBuf>,
-    /// Sets a variable of the task's.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    pub env: Vec<(String, String)>,
-    /// Switches a feature on.
-    #[arg(long, value_name = "NAME")]
-    pub feature: Vec<String>,
-    /// Mounts a cache.
-    #[arg(long, value_name = "NAME=PATH", value_parser = pair)]
-    pub cache: Vec<(String, String)>,
-    /// Seconds that the command may run.
-    #[arg(long, value_name = "SECONDS")]
+    /// How long the command may run: seconds, or a time such as 20m or 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = run_time, help_heading = "What runs")]
     pub max_run_time: Option<u64>,
+    /// Sets a variable of the task's; NAME alone passes on the worker's own.
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable, help_heading = "What the task has")]
+    pub env: Vec<Variable>,
+    /// Sets variables by the lines of a file, each as --env; "#" begins a comment.
+    #[arg(long, value_name = "FILE", help_heading = "What the task has")]
+    pub env_file: Vec<PathBuf>,
+    /// Mounts a cache.
+    #[arg(long, value_name = "NAME=PATH", value_parser = cache, help_heading = "What the task has")]
+    pub cache: Vec<(String, String)>,
+    /// Switches a feature on.
+    #[arg(long, value_name = "NAME", value_parser = feature, help_heading = "What the task has")]
+    pub feature: Vec<&'static str>,
     /// The task's network: one that leads outside, unless told otherwise.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "What the task has")]
     pub network: Option<NetworkMode>,
-    /// Events on standard error, one JSON object a line.
-    #[arg(long)]
+    /// Keeps artifacts below DIR under their names, and resolution.json.
+    #[arg(long, value_name = "DIR", help_heading = "What is told and kept")]
+    pub artifacts: Option<PathBuf>,
+    /// Nothing on standard error but why a task did not run to its end.
+    #[arg(short, long, conflicts_with = "json", help_heading = "What is told and kept")]
+    pub quiet: bool,
+    /// Everything on standard error as events, one JSON object a line.
+    #[arg(long, help_heading = "What is told and kept")]
     pub json: bool,
-    /// Not there yet: a shell in the task.
-    #[arg(long)]
+    /// Whoever starts the task has said already what this host lacks.
+    #[arg(long, hide = true)]
+    pub host_is_known: bool,
+    /// A shell in the task.
+    #[arg(long, help_heading = "Not there yet")]
     pub interactive: bool,
-    /// Not there yet: runs that real task here.
-    #[arg(long, value_name = "ID")]
+    /// Runs that real task here.
+    #[arg(long, value_name = "ID", help_heading = "Not there yet")]
     pub task_id: Option<String>,
-    /// Not there yet: the deployment of --task-id.
-    #[arg(long, value_name = "URL")]
+    /// The deployment of --task-id.
+    #[arg(long, value_name = "URL", help_heading = "Not there yet")]
     pub root_url: Option<String>,
 }
+
+/// A variable and its value; `None`: nothing sets it.
+type Variable = (String, Option<String>);
 
 /// What a task can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,13 +97,84 @@ pub enum OptionError {
     /// An option of a later version.
     #[error("{0} {NOT_YET}")]
     NotYet(&'static str),
+    /// It is a file of this host.
+    #[error("--image {image} is a file here; to run it: --image {meant}")]
+    ImageFile {
+        /// As written.
+        image: String,
+        /// As it has to be.
+        meant: String,
+    },
+    /// A file of variables cannot be read.
+    #[error("failed to read the variables in {}: {source}", path.display())]
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A line of it is no variable.
+    #[error("the variables in {}, line {line}: {problem}", path.display())]
+    EnvLine {
+        /// The file.
+        path: PathBuf,
+        /// Counts from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write it as NAME=VALUE".to_owned()),
+/// `NAME=VALUE`, or `NAME` for the worker's own.
+fn variable(text: &str) -> Result<Variable, String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text, std::env::var(text).ok()),
+    };
+    if name.is_empty() || name.contains('\0') {
+        return Err("write it as NAME=VALUE, or NAME alone for the worker's own".to_owned());
     }
+    Ok((name.to_owned(), value))
+}
+
+fn cache(text: &str) -> Result<(String, String), String> {
+    let (name, path) = text.split_once('=').ok_or("write it as NAME=PATH")?;
+    let name = CacheName::new(name).map_err(|error| error.to_string())?;
+    let path = MountPoint::new(path).map_err(|error| format!("the mount point must {error}"))?;
+    Ok((name.as_str().to_owned(), path.as_str().to_owned()))
+}
+
+fn run_time(text: &str) -> Result<u64, String> {
+    match parse_seconds(text)? {
+        0 => Err("must be at least 1 second".to_owned()),
+        seconds => Ok(seconds),
+    }
+}
+
+fn feature(name: &str) -> Result<&'static str, String> {
+    match find(name) {
+        Some(KnownFeature { name, support: Support::NotYet, .. }) => Err(format!("{name} {NOT_YET}")),
+        Some(KnownFeature { name, .. }) => Ok(name),
+        None => Err(did_you_mean(name, &FEATURE_NAMES)),
+    }
+}
+
+fn read_variables(path: &Path) -> Result<Vec<Variable>, OptionError> {
+    let failed = |source| OptionError::EnvFile { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    // One byte more than is allowed, so that the limit is noticed.
+    let bytes = file.take(ENV_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if bytes as u64 > ENV_FILE_BYTES {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim_start()));
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(line, text)| {
+            variable(text).map_err(|problem| OptionError::EnvLine { path: path.to_owned(), line, problem })
+        })
+        .collect()
 }
 
 impl RunArguments {
@@ -103,7 +195,24 @@ impl RunArguments {
         if self.task.is_none() && self.image.is_none() {
             return Err(OptionError::NothingToRun);
         }
-        Ok(())
+        match &self.image {
+            // `image.tar` could be a name of a registry's; beside a file of that name it is a slip.
+            Some(image) if Path::new(image).is_file() && meant_by(image).is_some() => {
+                let meant = meant_by(image).unwrap_or_default();
+                Err(OptionError::ImageFile { image: image.clone(), meant })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The variables that options set: those of files first, so that single ones go over them.
+    fn variables(&self) -> Result<Vec<(String, Value)>, OptionError> {
+        let mut variables = Vec::new();
+        for path in &self.env_file {
+            variables.extend(read_variables(path)?);
+        }
+        variables.extend(self.env.iter().cloned());
+        Ok(variables.into_iter().filter_map(|(name, value)| Some((name, json!(value?)))).collect())
     }
 
     /// The payload of a task that is made of options alone.
@@ -115,12 +224,17 @@ impl RunArguments {
 
     /// Writes the options over what a submission's payload says. What is not as it should be there
     /// stays so, for the payload's check to find.
-    pub fn apply(&self, submission: &mut Submission) {
+    ///
+    /// # Errors
+    ///
+    /// [`OptionError`] when a file of variables cannot be used.
+    pub fn apply(&self, submission: &mut Submission) -> Result<(), OptionError> {
+        let variables = self.variables()?;
         let payload = match submission {
             Submission::Task(document) => document.get_mut("payload"),
             Submission::BarePayload(payload) => Some(payload),
         };
-        let Some(payload) = payload.and_then(Value::as_object_mut) else { return };
+        let Some(payload) = payload.and_then(Value::as_object_mut) else { return Ok(()) };
         if let Some(image) = &self.image {
             payload.insert("image".to_owned(), json!(image));
         }
@@ -130,12 +244,15 @@ impl RunArguments {
         if let Some(seconds) = self.max_run_time {
             payload.insert("maxRunTime".to_owned(), json!(seconds));
         }
-        let text = |pairs: &[(String, String)]| {
-            pairs.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<Vec<_>>()
-        };
-        merge(payload, "env", text(&self.env));
-        merge(payload, "cache", text(&self.cache));
-        merge(payload, "features", self.feature.iter().map(|name| (name.clone(), json!(true))).collect());
+        merge(payload, "env", variables);
+        let caches = self.cache.iter().map(|(name, path)| (name.clone(), json!(path)));
+        merge(payload, "cache", caches.collect());
+        merge(
+            payload,
+            "features",
+            self.feature.iter().map(|name| ((*name).to_owned(), json!(true))).collect(),
+        );
+        Ok(())
     }
 }
 
@@ -167,9 +284,9 @@ mod tests {
 
     #[test]
     fn an_image_and_a_command_are_a_task() {
-        let options = options(&["--image", "busybox", "--env", "A=b=c", "--", "sh", "-c", "x"]);
+        let options = options(&["--image", "busybox", "-e", "A=b=c", "--", "sh", "-c", "x"]);
         let mut submission = options.bare_payload();
-        options.apply(&mut submission);
+        options.apply(&mut submission).unwrap();
         let expected = json!({
             "image": "busybox", "command": ["sh", "-c", "x"], "env": {"A": "b=c"}, "maxRunTime": 3600
         });
@@ -179,16 +296,35 @@ mod tests {
     #[test]
     fn options_go_over_what_the_file_says() {
         let words =
-            ["t.json", "--image", "i", "--cache", "c=/m", "--feature", "bulkLog", "--max-run-time", "5"];
+            ["t.json", "--image", "i", "--cache", "c=/m", "--feature", "bulkLog", "--max-run-time", "1h30m"];
         let options = options(&words);
         let payload = json!({"image": "j", "cache": {"d": "/n"}, "maxRunTime": 9, "command": ["kept"]});
         let mut submission = Submission::BarePayload(payload);
-        options.apply(&mut submission);
+        options.apply(&mut submission).unwrap();
         let expected = json!({
-            "image": "i", "cache": {"d": "/n", "c": "/m"}, "maxRunTime": 5, "command": ["kept"],
+            "image": "i", "cache": {"d": "/n", "c": "/m"}, "maxRunTime": 5400, "command": ["kept"],
             "features": {"bulkLog": true}
         });
         assert_eq!(submission.payload(), &expected);
+    }
+
+    #[test]
+    fn variables_come_from_options_files_and_the_worker() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("env");
+        std::fs::write(&path, "# words\n\nA=1\n  B=x y \nC=\nPATH\nNOBODY_SETS_THIS\n").unwrap();
+        let file = path.to_str().unwrap();
+        let options =
+            options(&["--image", "i", "-e", "A=2", "--env-file", file, "--env", "NOBODY_SETS_THIS"]);
+        let mut submission = options.bare_payload();
+        options.apply(&mut submission).unwrap();
+        let path_of_worker = std::env::var("PATH").unwrap();
+        let expected = json!({ "A": "2", "B": "x y ", "C": "", "PATH": path_of_worker });
+        assert_eq!(submission.payload()["env"], expected);
+
+        std::fs::write(&path, "A=1\n=2\n").unwrap();
+        let refused = options.apply(&mut submission).unwrap_err().to_string();
+        assert!(refused.contains("line 2: write it as NAME=VALUE"), "{refused}");
     }
 
     #[test]

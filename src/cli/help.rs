@@ -1,0 +1,208 @@
+//! What `--help` says beyond the options, and what is said about a command line that makes no sense.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use images::source::Source;
+
+use super::Arguments;
+use crate::suggestion::did_you_mean;
+
+/// Commands of later versions.
+const LATER: &[&str] = &[
+    "standalone",
+    "start",
+    "validate",
+    "features",
+    "pull",
+    "images",
+    "rmi",
+    "save",
+    "load",
+    "gc",
+    "ps",
+    "logs",
+    "exec",
+    "shell",
+    "kill",
+    "encrypt-env",
+    "keys",
+    "completions",
+    "man",
+];
+
+/// Below the commands.
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  docker-worker check
+  docker-worker run --image debian:12 -- sh -c 'echo hello'
+  docker-worker run --artifacts out task.yml
+
+Environment:
+  DOCKER_WORKER_DATA     directory for images and caches, as --data (/var/lib/docker-worker)
+  DOCKER_WORKER_RUN      directory for journals and bundles (/run/docker-worker)
+  DOCKER_WORKER_RUNTIME  the executable docker-worker-runtime (beside docker-worker)
+
+\"docker-worker help COMMAND\" has the rest.";
+
+/// Below the options of `run`.
+pub(super) const AFTER_RUN_HELP: &str = "\
+Examples:
+  docker-worker run --image debian:12 -- sh -c 'echo hello; uname -a'
+  docker-worker run --image docker-archive:image.tar --network none -e LANG=C.UTF-8 -- make
+  docker-worker run --artifacts out task.yml > log
+  generate-task | docker-worker run --artifacts out -
+
+Standard output carries exactly the task's log, standard error everything else. Ctrl-C cancels the task and stores its
+log; a second Ctrl-C leaves at once.
+
+Exit status:
+  the command's own  it ran to its end
+  2                  wrong use of the command line, or a task file that cannot be read
+  120                malformed payload
+  121                the image is not available, or not for this task
+  122                any other exception, e.g. SIGTERM (worker-shutdown)
+  123                failed without a status of the command, e.g. a missing scope or a failed upload
+  124, 130           maxRunTime was exceeded; cancelled from the keyboard
+  125                this host cannot run tasks: \"docker-worker check\" says why
+  126, 127           the command cannot be executed; it does not exist
+A command's own 120 to 127 look the same: resolution.json beside the artifacts tells them apart.";
+
+/// What the parser says about wrong use, in one line with its hint and where to read on.
+pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {
+    let command = command_of(words);
+    if let Some(sentence) = later_command(error) {
+        return sentence;
+    }
+    let text = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "name a command: run, demo, check or cleanup".to_owned()
+        }
+        _ => first_paragraph(&error.to_string()),
+    };
+    let hint = image_hint(error, words).or_else(|| similar(error)).unwrap_or_default();
+    let place = command.map_or(String::new(), |name| format!(" {name}"));
+    format!("{text}{hint} (docker-worker{place} --help shows what there is)")
+}
+
+/// The option or value that may have been meant, as the parser says, or the command.
+fn similar(error: &clap::Error) -> Option<String> {
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) {
+        let commands = Arguments::command();
+        let names: Vec<&str> = commands.get_subcommands().map(clap::Command::get_name).collect();
+        return Some(format!("; {}", did_you_mean(word, &names)));
+    }
+    let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    let similar = kinds.into_iter().find_map(|kind| error.get(kind))?;
+    Some(format!("; did you mean {similar}?"))
+}
+
+fn later_command(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let later = LATER.iter().find(|later| *later == word)?;
+    Some(format!(
+        "the command {later} is not there yet in this version of docker-worker (docker-worker --help shows what there is)"
+    ))
+}
+
+/// The message without the parser's prefix and what follows it, on one line.
+fn first_paragraph(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or(message);
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// The command that the words are about.
+fn command_of(words: &[OsString]) -> Option<&str> {
+    words
+        .iter()
+        .skip(1)
+        .filter_map(|word| word.to_str())
+        .find(|word| Arguments::command().get_subcommands().any(|command| command.get_name() == *word))
+}
+
+/// `run busybox echo hi` is what users of docker write; here the first word is a file.
+fn image_hint(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    // As far as the parser came: the word where the task file stands.
+    let parsed = Arguments::command().ignore_errors(true).try_get_matches_from(words).ok()?;
+    let run = parsed.subcommand_matches("run")?;
+    let task: &std::path::PathBuf = run.try_get_one("task").ok()??;
+    let at = words.iter().position(|word| word == task.as_os_str())?;
+    let command: Vec<_> = words.get(at + 1..)?.iter().map(|word| word.to_string_lossy()).collect();
+    let image = image_called(task)?;
+    Some(format!(
+        "; to run a command in an image: docker-worker run --image {image} -- {}",
+        command.join(" ")
+    ))
+}
+
+/// The word, if it is no file and could be the name of an image.
+pub(super) fn image_called(task: &Path) -> Option<&str> {
+    let name = task.to_str()?;
+    let is_image = !task.exists() && Source::parse(name).is_ok();
+    // `task.yml` is a possible name, and surely not meant so.
+    let is_document = [".json", ".yml", ".yaml"].iter().any(|ending| name.ends_with(ending));
+    (is_image && !is_document).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn explained(words: &[&str]) -> String {
+        let words: Vec<OsString> = ["docker-worker"].iter().chain(words).map(OsString::from).collect();
+        explain(&Arguments::try_parse_from(&words).unwrap_err(), &words)
+    }
+
+    #[test]
+    fn wrong_use_is_one_line_with_a_hint_and_a_place_to_read_on() {
+        let cases: [(&[&str], &str); 10] = [
+            (&[], "name a command: run, demo, check or cleanup (docker-worker --help shows what there is)"),
+            (
+                &["run", "--imago", "x"],
+                "unexpected argument '--imago' found; did you mean --image? (docker-worker run --help shows what there is)",
+            ),
+            (
+                &["rnu"],
+                "unrecognized subcommand 'rnu'; did you mean \"run\"? (docker-worker --help shows what there is)",
+            ),
+            (&["standalone"], "the command standalone is not there yet in this version of docker-worker"),
+            (
+                &["run", "busybox", "echo", "hi"],
+                "unexpected argument 'echo' found; to run a command in an image: docker-worker run --image busybox -- echo hi (",
+            ),
+            (
+                &["run", "busybox", "sh", "-c", "x"],
+                "unexpected argument 'sh' found; to run a command in an image: docker-worker run --image busybox -- sh -c x (",
+            ),
+            (
+                &["run", "--network", "nome", "x"],
+                "invalid value 'nome' for '--network <NETWORK>' [possible values: none, default]",
+            ),
+            (
+                &["run", "--feature", "bulklog", "x"],
+                "invalid value 'bulklog' for '--feature <NAME>': did you mean \"bulkLog\"?",
+            ),
+            (
+                &["run", "--max-run-time", "0", "x"],
+                "invalid value '0' for '--max-run-time <TIME>': must be at least 1 second",
+            ),
+            (
+                &["check", "x"],
+                "unexpected argument 'x' found (docker-worker check --help shows what there is)",
+            ),
+        ];
+        for (words, expected) in cases {
+            let line = explained(words);
+            assert!(line.starts_with(expected), "{words:?}: {line}");
+            assert_eq!(line.lines().count(), 1, "{words:?}: {line}");
+        }
+    }
+}
