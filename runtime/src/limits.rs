@@ -41,5 +41,9 @@ pub const LOOKUP_RETRIES: u32 = 32;
 /// How long a hook may run if the Spec gives it no timeout of its own.
 pub const HOOK: Duration = Duration::from_secs(60);
 
-/// How long `kill --all` and `delete --force` wait for a killed container to end.
+/// How long `delete` waits for a killed process to end.
 pub const KILLED: Duration = Duration::from_secs(10);
+
+/// How long `delete --force` waits until the monitor of a container that it has killed lets go of it: that kills
+/// what is left, undoes everything and runs hooks.
+pub const MONITOR: Duration = Duration::from_secs(30);

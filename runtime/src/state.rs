@@ -1,8 +1,8 @@
 //! What is known of a container between two commands: a directory below the state root.
 //!
 //! ```text
-//! <root>/<id>/            made with mkdir(2), which is the claim on the id; locked (flock) by whoever
-//!                         changes the container: the monitor of `run` for as long as it lives
+//! <root>/<id>/            locked (flock) by whoever changes the container: the monitor of `run` for as long as it
+//!                         lives. Who locks it while it is empty has the claim on the id
 //!     journal             how the host's changes are undone; once PID 1 exists, a note says which it is
 //!     start.sock          only between `create` and `start`: PID 1 listens on it
 //! ```
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, fstat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,8 @@ pub enum StateError {
         id: ContainerId,
     },
     /// No such container.
-    #[error("find container {id} below {}: `list` shows those that exist", root.display())]
+    // The first words are those that containerd looks for.
+    #[error("find it: container {id} does not exist below {}; `list` shows those that do", root.display())]
     Missing {
         /// The id.
         id: ContainerId,
@@ -105,10 +106,12 @@ pub enum StateError {
         root: PathBuf,
     },
     /// Another process of ours holds the lock.
-    #[error("change container {id}: another command or its monitor is at work on it")]
+    #[error("change container {id}: its monitor or another command{} is at work on it", of_process(*holder))]
     Busy {
         /// The id.
         id: ContainerId,
+        /// That process, if it can be seen from here.
+        holder: Option<i32>,
     },
     /// The kernel refused.
     #[error("{call} {}", path.display())]
@@ -149,15 +152,19 @@ impl ContainerDirectory {
     pub fn create(root: &Path, id: &ContainerId) -> Result<ContainerDirectory, StateError> {
         let path = root.join(id.as_str());
         match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(StateError::Exists { id: id.clone() });
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StateError::kernel("make the directory", &path)(source));
             }
-            Err(source) => return Err(StateError::kernel("make the directory", &path)(source)),
+            // Whoever was killed between making it and its journal has left an empty one: it is as good as new.
+            _ => {}
         }
         let directory = ContainerDirectory::open(root, id)?;
-        directory.lock()?;
-        Ok(directory)
+        let locked = directory.lock();
+        match locked {
+            Ok(()) if directory.is_empty()? => Ok(directory),
+            Ok(()) | Err(StateError::Busy { .. }) => Err(StateError::Exists { id: id.clone() }),
+            Err(error) => Err(error),
+        }
     }
 
     /// [`ContainerDirectory::create`], which makes `root` if it is missing.
@@ -192,25 +199,42 @@ impl ContainerDirectory {
     ///
     /// # Errors
     ///
-    /// [`StateError::Busy`] if somebody else holds the lock.
+    /// [`StateError::Busy`] if somebody else holds the lock; [`StateError::Missing`] if the container was removed
+    /// since it was opened. Another one of its id is not touched.
     pub fn lock(&self) -> Result<(), StateError> {
-        let Some(directory) = &self.directory else { return Ok(()) };
+        let directory = self.descriptor()?;
         match flock(directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(()),
-            Err(Errno::AGAIN) => Err(StateError::Busy { id: self.id.clone() }),
+            Ok(()) if self.is_at_its_path()? => Ok(()),
+            Ok(()) => Err(self.missing()),
+            Err(Errno::AGAIN) => Err(StateError::Busy { id: self.id.clone(), holder: holder(directory) }),
             Err(errno) => Err(StateError::kernel("lock", &self.path)(errno.into())),
         }
     }
 
-    /// Locks the container, waiting for whoever holds the lock: a monitor that undoes everything.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's answer.
-    pub fn wait_for_lock(&self) -> Result<(), StateError> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        flock(directory, FlockOperation::LockExclusive)
-            .map_err(|errno| StateError::kernel("lock", &self.path)(errno.into()))
+    fn is_empty(&self) -> Result<bool, StateError> {
+        let failed = |errno: Errno| StateError::kernel("read", &self.path)(errno.into());
+        for entry in Dir::read_from(self.descriptor()?).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() != c"." && entry.file_name() != c".." {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_at_its_path(&self) -> Result<bool, StateError> {
+        let failed = |errno: Errno| StateError::kernel("stat", &self.path)(errno.into());
+        let own = fstat(self.descriptor()?).map_err(failed)?;
+        match statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
+    fn missing(&self) -> StateError {
+        let root = self.path.parent().unwrap_or(Path::new("/")).to_owned();
+        StateError::Missing { id: self.id.clone(), root }
     }
 
     /// Closes this process's copy of the descriptor. In PID 1 after the fork: otherwise it would hold the
@@ -279,7 +303,7 @@ impl ContainerDirectory {
         Ok(Known { state: Some(state), status, init })
     }
 
-    /// Removes the directory, and with it the claim on the id.
+    /// Removes the directory, which is locked, and with it the claim on the id.
     ///
     /// # Errors
     ///
@@ -291,12 +315,8 @@ impl ContainerDirectory {
                 Err(errno) => return Err(StateError::kernel("remove", &self.path.join(name))(errno.into())),
             }
         }
-        match std::fs::remove_dir(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(StateError::kernel("remove", &self.path)(source))
-            }
-            _ => Ok(()),
-        }
+        // Who holds the lock is the only one to remove it, so that the path still leads to it.
+        std::fs::remove_dir(&self.path).map_err(StateError::kernel("remove", &self.path))
     }
 }
 
@@ -377,6 +397,26 @@ impl State {
     }
 }
 
+/// Who has locked a directory, by the kernel's own list. Source: proc_locks(5).
+fn holder(directory: BorrowedFd<'_>) -> Option<i32> {
+    let status = fstat(directory).ok()?;
+    let (major, minor) = (rustix::fs::major(status.st_dev), rustix::fs::minor(status.st_dev));
+    let place = format!("{major:02x}:{minor:02x}:{}", status.st_ino);
+    let mut list = String::new();
+    File::open("/proc/locks").ok()?.take(SMALL_FILE_BYTES).read_to_string(&mut list).ok()?;
+    // "1: FLOCK  ADVISORY  WRITE 4711 fe:01:12345 0 EOF"; who waits has an arrow after the number.
+    list.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_lock = fields.next() == Some("FLOCK");
+        let pid = fields.nth(2)?;
+        (is_lock && fields.next() == Some(&place)).then(|| pid.parse().ok())?
+    })
+}
+
+fn of_process(holder: Option<i32>) -> String {
+    holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
 /// The process that the state was written for, unless it has ended.
 fn living(state: &State) -> Option<OwnedFd> {
     let pidfd = open_pidfd(state.pid).ok()?;
@@ -418,6 +458,30 @@ mod tests {
         assert_eq!(other.look().unwrap().status, Status::Creating);
         held.remove().unwrap();
         assert!(matches!(ContainerDirectory::open(root.path(), &id), Err(StateError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_lock_is_never_had_on_a_later_container_of_the_same_id() {
+        let root = tempfile::tempdir().unwrap();
+        let id = ContainerId::new("a").unwrap();
+        let first = ContainerDirectory::create(root.path(), &id).unwrap();
+        let opened = ContainerDirectory::open(root.path(), &id).unwrap();
+        let refused = opened.lock().unwrap_err().to_string();
+        assert!(refused.contains(&format!("(process {})", std::process::id())), "{refused}");
+        first.remove().unwrap();
+        assert!(matches!(opened.lock(), Err(StateError::Missing { .. })));
+        let second = ContainerDirectory::create(root.path(), &id).unwrap();
+        drop(second);
+        assert!(matches!(opened.lock(), Err(StateError::Missing { .. })));
+    }
+
+    #[test]
+    fn an_id_whose_claim_was_cut_short_by_a_crash_can_be_used_and_one_with_anything_in_it_cannot() {
+        let root = tempfile::tempdir().unwrap();
+        let id = ContainerId::new("a").unwrap();
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        ContainerDirectory::create(root.path(), &id).unwrap().begin_journal().unwrap();
+        assert!(matches!(ContainerDirectory::create(root.path(), &id), Err(StateError::Exists { .. })));
     }
 
     #[test]

@@ -45,6 +45,25 @@ pub(crate) fn undo_each(journal: &Journal, mut undone: impl FnMut()) -> Result<(
     result
 }
 
+/// Kills whatever is in the control groups that a journal names, and removes nothing: the container's monitor may be
+/// at work on it. A frozen process ends by this only.
+///
+/// # Errors
+///
+/// The first failure.
+pub(crate) fn kill_all(journal: &Journal) -> Result<(), UndoError> {
+    let mut result = Ok(());
+    for recorded in journal.steps().iter().filter(|_| !journal.is_of_an_earlier_boot()) {
+        match recorded {
+            Recorded::Step(UndoStep::RemoveCgroup { path, inode }) => {
+                result = result.and(cgroup::kill_members(path, *inode));
+            }
+            Recorded::Step(UndoStep::RemoveEmptyCgroup { .. }) | Recorded::Foreign(_) => {}
+        }
+    }
+    Ok(result?)
+}
+
 fn undo(journal: &Journal, recorded: &Recorded) -> Result<(), UndoError> {
     let step = match recorded {
         Recorded::Step(step) => step,

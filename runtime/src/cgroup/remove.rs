@@ -110,6 +110,20 @@ pub(crate) fn remove_if_empty(path: &Path, inode: Option<u64>) -> Result<(), Rem
     }
 }
 
+/// Kills everything in the group `inode` at `path` and below, frozen or not. That it is gone is success.
+///
+/// # Errors
+///
+/// [`RemoveError`], as [`remove`].
+pub(crate) fn kill_members(path: &Path, inode: u64) -> Result<(), RemoveError> {
+    let failed = |errno: Errno| RemoveError::Kernel {
+        path: path.to_owned(),
+        call: "kill its processes",
+        source: errno.into(),
+    };
+    open(path, Some(inode))?.map_or(Ok(()), |group| kill(group.as_fd()).map_err(failed))
+}
+
 /// Sends SIGKILL to everything in a group and below. Processes and groups that are gone already are no
 /// error.
 fn kill(group: BorrowedFd<'_>) -> Result<(), Errno> {

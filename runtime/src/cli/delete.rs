@@ -1,17 +1,22 @@
 //! `delete`: removes what is left of a container, whether it ended or its monitor was killed.
 
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use lexopt::Arg;
+use rustix::event::{Timespec, poll};
 
 use super::{Global, Problem, start};
 use crate::execute::monitor_socket::readable_within;
 use crate::hooks::Stage;
 use crate::id::ContainerId;
 use crate::launch::kill_init;
-use crate::limits::KILLED;
-use crate::state::{ContainerDirectory, Known, StateError, Status};
+use crate::limits::{KILLED, MONITOR};
+use crate::state::{ContainerDirectory, StateError, Status};
 use crate::undo;
+
+/// How long to wait before trying a lock again: it tells nobody that it is free.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// What may be done to a container that runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,26 +36,25 @@ pub(super) fn delete(global: &Global, mut arguments: lexopt::Parser) -> Result<u
     }
     let Some(id) = id else { return Err(Problem::Usage("give the container's id".into())) };
     let because = |error: &dyn std::error::Error| Problem::because(&format!("delete {id}"), error);
-    let directory = match ContainerDirectory::open(&global.root, &id) {
+    let seized = ContainerDirectory::open(&global.root, &id).and_then(|directory| match force {
+        Force::Kill => seize(&directory).map(|()| directory),
+        Force::No => Ok(directory),
+    });
+    let directory = match seized {
         Ok(directory) => directory,
+        // It is gone, by its monitor or somebody else. If there is another one of its id, that was not meant.
         Err(StateError::Missing { .. }) if force == Force::Kill => return Ok(0),
         Err(error) => return Err(because(&error)),
     };
+    let locked = directory.lock();
     let known = directory.look().map_err(|error| because(&error))?;
     if known.status == Status::Running && force == Force::No {
         return Err(Problem::Failed(format!(
             "failed to delete {id}: it is running; kill it first, or use --force"
         )));
     }
-    end(&known).map_err(|error| because(&error))?;
-    match force {
-        // Its monitor, if it has one, is undoing everything now; when it lets go there may be nothing left.
-        Force::Kill => directory.wait_for_lock().map_err(|error| because(&error))?,
-        Force::No => directory.lock().map_err(|error| because(&error))?,
-    }
-    if let Some(journal) = directory.journal().map_err(|error| because(&error))? {
-        undo::undo_all(&journal).map_err(|error| because(&error))?;
-    }
+    locked.map_err(|error| because(&error))?;
+    destroy(&directory).map_err(|error| because(error.as_ref()))?;
     directory.remove().map_err(|error| because(&error))?;
     if let Some(state) = known.state {
         start::run_hooks(global, &state, Stage::PostStop, Status::Stopped)?;
@@ -58,12 +62,42 @@ pub(super) fn delete(global: &Global, mut arguments: lexopt::Parser) -> Result<u
     Ok(0)
 }
 
-/// Kills PID 1 and waits until it has ended.
-fn end(known: &Known) -> std::io::Result<()> {
-    let Some(init) = &known.init else { return Ok(()) };
-    kill_init(init.as_fd())?;
-    if readable_within(init.as_fd(), KILLED)? {
-        return Ok(());
+/// Kills a container and locks it. Its monitor, if it has one, then undoes everything, and there is nothing left.
+///
+/// Killed again and again: while the container is being set up it is not written down yet which its first process is.
+fn seize(directory: &ContainerDirectory) -> Result<(), StateError> {
+    let deadline = Instant::now() + MONITOR;
+    loop {
+        // What cannot be killed now is told by whoever undoes it.
+        if let Ok(known) = directory.look()
+            && let Some(init) = &known.init
+        {
+            kill_init(init.as_fd()).unwrap_or(());
+        }
+        if let Some(journal) = directory.journal()? {
+            undo::kill_all(&journal).unwrap_or(());
+        }
+        match directory.lock() {
+            Err(StateError::Busy { .. }) if Instant::now() < deadline => {}
+            locked => return locked,
+        }
+        poll(&mut [], Some(&LOOK_AGAIN)).unwrap_or_default();
     }
-    Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "its first process survived SIGKILL"))
+}
+
+/// Kills what is left of a locked container and undoes everything.
+fn destroy(directory: &ContainerDirectory) -> Result<(), Box<dyn std::error::Error>> {
+    let init = directory.look()?.init;
+    if let Some(init) = &init {
+        kill_init(init.as_fd())?;
+    }
+    if let Some(journal) = directory.journal()? {
+        undo::undo_all(&journal)?;
+    }
+    match init {
+        Some(init) if !readable_within(init.as_fd(), KILLED)? => {
+            Err("its first process survived SIGKILL".into())
+        }
+        _ => Ok(()),
+    }
 }

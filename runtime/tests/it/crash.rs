@@ -5,6 +5,7 @@ use crate::busybox::Bundle;
 use runtime::host::HostFacts;
 use runtime::id::ContainerId;
 use runtime::plan::{Step, Undo, plan};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, waitpid};
 use serde_json::json;
 
@@ -75,6 +76,33 @@ fn s47_a_monitor_killed_while_it_undoes_leaves_nothing_after_delete() {
     assert!(undone.count() >= 3);
 }
 
+/// Whether it ends before anybody would call it hanging; it is killed if not.
+fn ended_in_time(child: &mut Child) -> bool {
+    let pid = rustix::process::Pid::from_child(child);
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    let ended = poll(&mut fds, Some(&Timespec { tv_sec: 25, tv_nsec: 0 })).unwrap() == 1;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    ended
+}
+
+#[test]
+fn delete_with_force_ends_a_container_that_is_still_being_set_up() {
+    let bundle = bundle();
+    for stop_after in [1, 12, 40] {
+        let monitor = stopped_after(&bundle, stop_after).unwrap();
+        let delete = bundle.command(&["delete", "--force", &bundle.id]).spawn().unwrap();
+        // Now it goes on, to a command that would run for longer than anybody waits.
+        let pid = rustix::process::Pid::from_child(&monitor);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        for mut child in [delete, monitor] {
+            assert!(ended_in_time(&mut child), "after step {stop_after}");
+        }
+        assert_eq!(bundle.leftovers(), Vec::<String>::new(), "after step {stop_after}");
+    }
+}
+
 #[test]
 fn every_step_that_outlives_its_process_is_in_the_journal() {
     let bundle = bundle();
@@ -90,8 +118,8 @@ fn s47_a_monitor_killed_at_any_moment_leaves_nothing_after_delete() {
     let bundle = bundle();
     for round in 0..20_u32 {
         let mut child = bundle.command(&["run", &bundle.id]).spawn().unwrap();
-        let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(round) * 700_000 };
-        rustix::event::poll(&mut [], Some(&moment)).unwrap();
+        let moment = Timespec { tv_sec: 0, tv_nsec: i64::from(round) * 700_000 };
+        poll(&mut [], Some(&moment)).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(bundle.tell(&["delete", "--force", &bundle.id]).status, 0);

@@ -183,6 +183,21 @@ fn delete_with_force_ends_a_container_in_whatever_state() {
 }
 
 #[test]
+fn delete_with_force_ends_a_frozen_container() {
+    let bundle = Bundle::shell("echo ready; exec sleep 1000");
+    let mut running = started(&bundle);
+    let freeze = |group: &std::path::Path| {
+        [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")]
+            .iter()
+            .any(|(file, value)| group.join(file).exists() && std::fs::write(group.join(file), value).is_ok())
+    };
+    assert!(bundle.groups().iter().any(|group| freeze(group)));
+    ok(bundle.tell(&["delete", "-f", &bundle.id]));
+    assert_eq!(running.wait().unwrap().code(), Some(137));
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn a_start_that_names_the_group_of_another_container_or_one_above_it_fails_and_that_one_lives() {
     let mut first = Bundle::shell("echo ready; exec sleep 1000");
     let parent = format!("/{}", first.id);

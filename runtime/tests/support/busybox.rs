@@ -107,6 +107,13 @@ impl Bundle {
         ran.stdout
     }
 
+    /// Where the container's control groups are, in every hierarchy that it may use.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let hierarchies = mounts.lines().filter(|line| line.contains(" - cgroup"));
+        hierarchies.map(|line| Path::new(line.split(' ').nth(4).unwrap()).join(&self.id)).collect()
+    }
+
     /// Mounts, control groups, states and processes of this container: there must be none.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
@@ -115,10 +122,8 @@ impl Bundle {
         let place = self.directory.path().to_str().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         left.extend(mounts.lines().filter(|line| line.contains(place)).map(str::to_owned));
-        for hierarchy in mounts.lines().filter(|line| line.contains(" - cgroup")) {
-            let group = Path::new(hierarchy.split(' ').nth(4).unwrap()).join(&self.id);
-            left.extend(group.exists().then(|| group.display().to_string()));
-        }
+        let groups = self.groups().into_iter().filter(|group| group.exists());
+        left.extend(groups.map(|group| group.display().to_string()));
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let read = |name| std::fs::read_to_string(process.path().join(name)).unwrap_or_default();
             // One that has ended (Z, X) waits for its adopted parent, which is not ours to hurry.
