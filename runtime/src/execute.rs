@@ -39,6 +39,8 @@ pub struct Container {
     pub bundle: PathBuf,
     /// Its Spec, for the hooks.
     pub spec: Spec,
+    /// The text of the Spec's `config.json`, to be kept for later commands.
+    pub config: Vec<u8>,
     /// What is done.
     pub plan: ContainerPlan,
     /// Its root, if the caller holds it; `root.path` otherwise.
@@ -100,8 +102,14 @@ pub fn run(mut container: Container, outlet: Outlet) -> Run {
 ///
 /// The container could not be set up; the host is as before.
 pub fn create(mut container: Container) -> Result<i32, Failed> {
-    let mut host =
-        Host::begin(&mut container).map_err(|error| failure("journal", FailureKind::Host, &error))?;
+    let mut host = match Host::begin(&mut container) {
+        Ok(host) => host,
+        Err(error) => {
+            let failed = failure("journal", FailureKind::Host, &error);
+            container.directory.remove().map_err(|error| failure("undo", FailureKind::Host, &error))?;
+            return Err(failed);
+        }
+    };
     match host.start(host::Gate::Closed).and_then(|()| monitor::wait_until_ready(&mut host)) {
         Ok(pid) => Ok(pid),
         Err(failed) => {

@@ -132,6 +132,8 @@ pub struct Loaded {
     pub spec: Spec,
     /// Unknown properties and capabilities.
     pub warnings: Vec<Finding>,
+    /// The file that it was read from; empty if there was none.
+    pub text: Vec<u8>,
 }
 
 /// Why a bundle has no usable Spec.
@@ -175,17 +177,40 @@ pub enum LoadError {
 ///
 /// The file cannot be read, is too large, is not JSON, or asks for what is not there.
 pub fn load(bundle: &Path) -> Result<Loaded, LoadError> {
-    let path = bundle.join("config.json");
-    let read = |source| LoadError::Read { path: path.clone(), source };
+    let path = bundle.join(CONFIG);
+    let file = File::open(&path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+    load_text(read_text(file, &path)?, &path)
+}
+
+/// The name of the file in a bundle.
+pub(crate) const CONFIG: &str = "config.json";
+
+/// Reads the text of a `config.json`, opened at `path`.
+///
+/// # Errors
+///
+/// It cannot be read or is too large.
+pub(crate) fn read_text(file: File, path: &Path) -> Result<Vec<u8>, LoadError> {
+    let read = |source| LoadError::Read { path: path.to_owned(), source };
     let mut text = Vec::with_capacity(64 << 10);
-    let file = File::open(&path).map_err(read)?;
     file.take(CONFIG_BYTES + 1).read_to_end(&mut text).map_err(read)?;
     if text.len() as u64 > CONFIG_BYTES {
-        return Err(LoadError::TooLarge { path });
+        return Err(LoadError::TooLarge { path: path.to_owned() });
     }
+    Ok(text)
+}
+
+/// Reads the Spec in `text`, which is that of the file at `path`.
+///
+/// # Errors
+///
+/// It is not JSON, or asks for what is not there.
+pub(crate) fn load_text(text: Vec<u8>, path: &Path) -> Result<Loaded, LoadError> {
+    let path = || path.to_owned();
     let value: Value =
-        serde_json::from_slice(&text).map_err(|source| LoadError::Json { path: path.clone(), source })?;
-    parse(&value).map_err(|findings| LoadError::Refused { path, findings })
+        serde_json::from_slice(&text).map_err(|source| LoadError::Json { path: path(), source })?;
+    let loaded = parse(&value).map_err(|findings| LoadError::Refused { path: path(), findings })?;
+    Ok(Loaded { text, ..loaded })
 }
 
 /// Reads a Spec from JSON.
@@ -205,7 +230,7 @@ pub fn parse(value: &Value) -> Result<Loaded, Vec<Finding>> {
     }
     match (spec, notes.refused.into_list()) {
         (Some(spec), refused) if refused.is_empty() => {
-            Ok(Loaded { spec, warnings: notes.ignored.into_list() })
+            Ok(Loaded { spec, text: Vec::new(), warnings: notes.ignored.into_list() })
         }
         (_, refused) => Err(refused),
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/<id>/            locked (flock) by whoever changes the container: the monitor of `run` for as long as it
 //!                         lives. Who locks it while it is empty has the claim on the id
+//!     config.json         the bundle's, as it was when the container was made: what is changed there later has no effect
 //!     journal             how the host's changes are undone; once PID 1 exists, a note says which it is
 //!     start.sock          only between `create` and `start`: PID 1 listens on it
 //! ```
@@ -12,12 +13,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, fstat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ContainerId, ContainerIdError};
 use crate::journal::{self, Journal, JournalError};
 use crate::limits::SMALL_FILE_BYTES;
-use crate::spec::Spec;
+use crate::spec::{self, LoadError, Spec};
 
 /// The version of the OCI runtime specification that `state` answers by.
 pub const OCI_VERSION: &str = "1.2.0";
@@ -58,7 +59,9 @@ pub struct State {
     pub bundle: PathBuf,
     /// Seconds since 1970.
     pub created: u64,
-    /// `annotations` of the Spec.
+    /// `annotations` of the Spec. They may be large, so they are not written down again: they are in the Spec that
+    /// is kept ([`ContainerDirectory::spec`]).
+    #[serde(skip)]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -126,6 +129,9 @@ pub enum StateError {
     /// The journal cannot be written or read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The Spec that was kept cannot be read.
+    #[error(transparent)]
+    Spec(#[from] LoadError),
     /// The journal's note is not a container's.
     #[error("read the state in {}: it was not written by this program", path.display())]
     Malformed {
@@ -266,6 +272,32 @@ impl ContainerDirectory {
         Ok(Journal::open(self.descriptor()?, &self.path)?)
     }
 
+    /// Keeps the text of `config.json` for the commands that come later.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn keep_config(&self, text: &[u8]) -> Result<(), StateError> {
+        let failed = |error| StateError::kernel("write", &self.path.join(spec::CONFIG))(error);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(self.descriptor()?, spec::CONFIG, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| failed(errno.into()))?;
+        File::from(file).write_all(text).map_err(failed)
+    }
+
+    /// The Spec that the container was made from.
+    ///
+    /// # Errors
+    ///
+    /// It was not kept, because the container was never set up, or cannot be read.
+    pub fn spec(&self) -> Result<Spec, StateError> {
+        let path = self.path.join(spec::CONFIG);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(self.descriptor()?, spec::CONFIG, flags, Mode::empty())
+            .map_err(|errno| StateError::kernel("open", &path)(errno.into()))?;
+        Ok(spec::load_text(spec::read_text(file.into(), &path)?, &path)?.spec)
+    }
+
     /// A path of the socket on which a created container waits for `start`. It leads through our descriptor: what is
     /// at the directory's own path may be the next container's, and a socket's address holds 108 bytes only.
     ///
@@ -309,7 +341,7 @@ impl ContainerDirectory {
     ///
     /// It cannot be removed, because there is something in it that is not ours.
     pub fn remove(self) -> Result<(), StateError> {
-        for name in [START_SOCKET, journal::NAME] {
+        for name in [START_SOCKET, spec::CONFIG, journal::NAME] {
             match unlinkat(self.descriptor()?, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(StateError::kernel("remove", &self.path.join(name))(errno.into())),

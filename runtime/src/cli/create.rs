@@ -131,7 +131,15 @@ fn prepare(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<C
     };
     let directory = claim(&global.root, &id)
         .map_err(|error| Problem::NotStarted(execute::failure("state", FailureKind::Host, &error)))?;
-    Ok(Container { directory, bundle, spec: loaded.spec, plan, root, options: request.options })
+    Ok(Container {
+        directory,
+        bundle,
+        spec: loaded.spec,
+        config: loaded.text,
+        plan,
+        root,
+        options: request.options,
+    })
 }
 
 fn absolute(bundle: &Path) -> Result<PathBuf, Problem> {

@@ -55,9 +55,16 @@ pub(super) fn delete(global: &Global, mut arguments: lexopt::Parser) -> Result<u
     }
     locked.map_err(|error| because(&error))?;
     destroy(&directory).map_err(|error| because(error.as_ref()))?;
+    // Without a state nothing of it ever ran.
+    let hooks = known.state.map(|state| (state, directory.spec()));
     directory.remove().map_err(|error| because(&error))?;
-    if let Some(state) = known.state {
-        start::run_hooks(global, &state, Stage::PostStop, Status::Stopped)?;
+    match hooks {
+        Some((state, Ok(spec))) => start::run_hooks(&spec, &state, Stage::PostStop, Status::Stopped)?,
+        Some((_, Err(error))) => {
+            let sentence = crate::execute::sentence(&error);
+            global.log.warning(&format!("no poststop hooks of {id}: failed to {sentence}"));
+        }
+        None => {}
     }
     Ok(0)
 }

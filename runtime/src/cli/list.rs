@@ -86,7 +86,10 @@ pub(super) fn state(global: &Global, mut arguments: lexopt::Parser) -> Result<u8
     let directory = ContainerDirectory::open(&global.root, &id).map_err(|error| because(&error))?;
     let known = directory.look().map_err(|error| because(&error))?;
     match known.state {
-        Some(state) => print(&(state.to_oci(known.status) + "\n")),
+        Some(mut state) => {
+            state.annotations = directory.spec().map_err(|error| because(&error))?.annotations;
+            print(&(state.to_oci(known.status) + "\n"))
+        }
         None => Err(Problem::Failed(format!(
             "failed to tell the state of {id}: it is being created, or a crash left it so; `delete {id}` then"
         ))),

@@ -10,7 +10,7 @@ use crate::hooks::{self, Stage};
 use crate::id::ContainerId;
 use crate::launch::ReceiveError;
 use crate::launch::messages::{self, ChildMessage};
-use crate::spec;
+use crate::spec::Spec;
 use crate::state::{ContainerDirectory, State, Status};
 
 pub(super) fn start(global: &Global, mut arguments: lexopt::Parser) -> Result<u8, Problem> {
@@ -27,6 +27,7 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
     let (Status::Created, Some(state)) = (known.status, known.state) else {
         return Err(Problem::Failed(format!("failed to start {id}: it is {:?}, not created", known.status)));
     };
+    let spec = directory.spec().map_err(|error| because(&error))?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| because(&std::io::Error::from(errno)))?;
     let path = directory.start_socket().map_err(|error| because(&error))?;
@@ -43,19 +44,13 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
         Ok(None) => return Err(because(&std::io::Error::from(Errno::AGAIN))),
         Err(error) => return Err(because(&error)),
     }
-    run_hooks(global, &state, Stage::PostStart, Status::Running)?;
+    run_hooks(&spec, &state, Stage::PostStart, Status::Running)?;
     Ok(0)
 }
 
-/// Hooks of a container that no monitor holds: its bundle is read again.
-pub(super) fn run_hooks(global: &Global, state: &State, stage: Stage, status: Status) -> Result<(), Problem> {
-    let loaded = match spec::load(&state.bundle) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            global.log.warning(&format!("no {stage} hooks: failed to {}", crate::execute::sentence(&error)));
-            return Ok(());
-        }
-    };
-    hooks::run(&loaded.spec, stage, &state.to_oci(status))
+/// Hooks of a container that no monitor holds.
+pub(super) fn run_hooks(spec: &Spec, state: &State, stage: Stage, status: Status) -> Result<(), Problem> {
+    let state = State { annotations: spec.annotations.clone(), ..state.clone() };
+    hooks::run(spec, stage, &state.to_oci(status))
         .map_err(|error| Problem::because(&format!("finish {}", state.id), &error))
 }

@@ -107,6 +107,7 @@ impl<'a> Host<'a> {
     /// Opens the journal: from here on every change of the host is written down before it is made.
     pub fn begin(container: &'a mut Container) -> Result<Host<'a>, StateError> {
         let journal = container.directory.begin_journal()?;
+        container.directory.keep_config(&container.config)?;
         let (groups, held) = (Vec::new(), Held::default());
         Ok(Host { container, journal, groups, held, child: None, state: None, gate: Gate::Open })
     }

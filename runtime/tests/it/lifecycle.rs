@@ -242,6 +242,40 @@ fn hooks_run_at_their_points_with_the_state_on_standard_input() {
 }
 
 #[test]
+fn what_is_changed_in_the_bundle_after_create_has_no_effect() {
+    let mut bundle = Bundle::shell("exec sleep 1000");
+    let order = bundle.path("order");
+    let hook = |name: &str| {
+        let script = format!("echo {name} >> {}", order.display());
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
+    };
+    bundle.config["hooks"] = json!({ "poststart": hook("poststart"), "poststop": hook("poststop") });
+    bundle.config["annotations"] = json!({ "which": "first" });
+    ok(bundle.tell(&["create", &bundle.id]));
+    bundle.config["hooks"] = json!({ "poststart": hook("forged"), "poststop": hook("forged") });
+    bundle.config["annotations"] = json!({ "which": "second" });
+    let state: Value = serde_json::from_str(&bundle.tell(&["state", &bundle.id]).stdout).unwrap();
+    assert_eq!(state["annotations"]["which"], "first");
+    ok(bundle.tell(&["start", &bundle.id]));
+    ok(bundle.tell(&["delete", "--force", &bundle.id]));
+    assert_eq!(std::fs::read_to_string(&order).unwrap(), "poststart\npoststop\n");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn annotations_may_be_as_large_as_the_spec() {
+    let mut bundle = Bundle::shell("exec sleep 1000");
+    let large = "x".repeat(3 << 20);
+    bundle.config["annotations"] = json!({ "large": large });
+    ok(bundle.tell(&["create", &bundle.id]));
+    let state: Value = serde_json::from_str(&bundle.tell(&["state", &bundle.id]).stdout).unwrap();
+    assert_eq!(state["status"], "created");
+    assert!(state["annotations"]["large"] == large, "of another length");
+    ok(bundle.tell(&["delete", "--force", &bundle.id]));
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn a_hook_that_fails_or_hangs_ends_the_start() {
     for (stage, script) in
         [("createRuntime", "exit 3"), ("createContainer", "exit 3"), ("createRuntime", "exec sleep 1000")]
