@@ -6,14 +6,15 @@
 //! drop_bounding              needs CAP_SETPCAP, so it comes while the process is still all-powerful
 //! keep_over_setuid           without it, leaving uid 0 clears permitted and effective
 //! setgroups, setgid, setuid  (not here)
-//! restore_effective          leaving uid 0 cleared the effective set all the same
-//! Filter::install            (not here) without no_new_privs it needs CAP_SYS_ADMIN, so it comes now
-//! apply_sets                 inheritable, effective, permitted, ambient
+//! apply_sets                 inheritable, effective, permitted, ambient; with CAP_SYS_ADMIN if
+//!                            a filter is to be installed without no_new_privs
+//! filter, capset             (not here) the sets once more, without what only the filter needed
 //! ```
 use crate::spec::{Notes, Read, object, shown};
 use crate::sys;
 use caps::errors::CapsError;
 use caps::{CapSet, CapsHashSet};
+use rustix::thread::set_capabilities;
 use serde_json::Value;
 use std::io;
 
@@ -60,11 +61,24 @@ pub enum CapabilityError {
     /// `PR_SET_KEEPCAPS` is locked.
     #[error("keep capabilities over setuid; are the securebits of the calling process locked?")]
     Keep(#[source] CapsError),
-    /// A set asks for more than the runtime itself has, or ambient for more than inheritable.
-    #[error("set {set:?} capabilities to {{{wanted}}}; the runtime must hold each of them itself")]
+    /// A set asks for more than the runtime itself has, or the effective one for more than the permitted.
+    #[error(
+        "set the capabilities to effective {{{effective}}}, permitted {{{permitted}}}, inheritable {{{inheritable}}}; the \
+         runtime must hold each of them itself, and installing a filter without no_new_privs takes CAP_SYS_ADMIN"
+    )]
     Apply {
-        /// Which of the five sets.
-        set: CapSet,
+        /// Wanted, as the Spec names them.
+        effective: String,
+        /// Wanted.
+        permitted: String,
+        /// Wanted.
+        inheritable: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The ambient set asks for more than is permitted and inheritable.
+    #[error("set the ambient capabilities to {{{wanted}}}; each must be permitted and inheritable as well")]
+    Ambient {
         /// Its members, as the Spec names them.
         wanted: String,
         /// The call that failed.
@@ -103,6 +117,38 @@ impl CapabilitySets {
     /// The effective set, for a line of text: sorted names.
     pub fn effective(&self) -> String {
         names(&self.effective.0)
+    }
+
+    /// These, and CAP_SYS_ADMIN permitted and effective.
+    #[must_use]
+    pub fn with_administration(&self) -> CapabilitySets {
+        let mut more = self.clone();
+        for set in [&mut more.effective, &mut more.permitted] {
+            set.0.insert(caps::Capability::CAP_SYS_ADMIN);
+        }
+        more
+    }
+
+    /// The three sets that capset(2) sets in one call.
+    pub fn at_once(&self) -> rustix::thread::CapabilitySets {
+        let bits = |set: &CapabilitySet| {
+            let bits = set.0.iter().fold(0, |bits, one| bits | one.bitmask());
+            rustix::thread::CapabilitySet::from_bits_retain(bits)
+        };
+        rustix::thread::CapabilitySets {
+            effective: bits(&self.effective),
+            permitted: bits(&self.permitted),
+            inheritable: bits(&self.inheritable),
+        }
+    }
+
+    fn refused(&self, source: io::Error) -> CapabilityError {
+        CapabilityError::Apply {
+            effective: names(&self.effective.0),
+            permitted: names(&self.permitted.0),
+            inheritable: names(&self.inheritable.0),
+            source,
+        }
     }
 
     /// Takes what the kernel would not grant out of the ambient set, and returns its sorted names.
@@ -155,28 +201,19 @@ pub fn keep_over_setuid() -> Result<(), CapabilityError> {
     caps::securebits::set_keepcaps(true).map_err(CapabilityError::Keep)
 }
 
-/// After `setuid`: makes what was kept work again.
-///
-/// # Errors
-///
-/// [`CapabilityError::Apply`].
-pub fn restore_effective() -> Result<(), CapabilityError> {
-    let failed = |source| CapabilityError::Apply { set: CapSet::Permitted, wanted: String::new(), source };
-    apply(CapSet::Effective, &caps::read(None, CapSet::Permitted).map_err(failed)?)
-}
-
 /// Second half, after `setuid`: the sets that the container's first program starts from.
 ///
 /// # Errors
 ///
 /// [`CapabilityError::Apply`] for the set that the kernel refused.
 pub fn apply_sets(sets: &CapabilitySets) -> Result<(), CapabilityError> {
-    restore_effective()?;
-    // Inheritable first: adding to it needs CAP_SETPCAP. Effective must shrink before permitted.
-    // Ambient last: it must be in permitted and inheritable already.
-    apply(CapSet::Inheritable, &sets.inheritable.0)?;
-    apply(CapSet::Effective, &sets.effective.0)?;
-    apply(CapSet::Permitted, &sets.permitted.0)?;
+    // Leaving uid 0 emptied the effective set; adding to the inheritable one needs CAP_SETPCAP.
+    let failed = |errno: rustix::io::Errno| sets.refused(errno.into());
+    let held = rustix::thread::capabilities(None).map_err(failed)?;
+    let raised = rustix::thread::CapabilitySets { effective: held.permitted, ..held };
+    set_capabilities(None, raised).map_err(failed)?;
+    set_capabilities(None, sets.at_once()).map_err(failed)?;
+    // Last: it must be in permitted and inheritable already.
     raise_ambient(&sets.ambient.0)
 }
 
@@ -185,15 +222,7 @@ fn raise_ambient(wanted: &CapsHashSet) -> Result<(), CapabilityError> {
     let raised = caps::clear(None, CapSet::Ambient).and_then(|()| {
         wanted.iter().try_for_each(|capability| caps::raise(None, CapSet::Ambient, *capability))
     });
-    raised.map_err(|source| CapabilityError::Apply { set: CapSet::Ambient, wanted: names(wanted), source })
-}
-
-fn apply(set: CapSet, wanted: &CapsHashSet) -> Result<(), CapabilityError> {
-    caps::set(None, set, wanted).map_err(|source| CapabilityError::Apply {
-        set,
-        wanted: names(wanted),
-        source,
-    })
+    raised.map_err(|source| CapabilityError::Ambient { wanted: names(wanted), source })
 }
 
 /// For an error message: sorted, so that two runs read the same.

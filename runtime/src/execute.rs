@@ -10,16 +10,17 @@
 //! Whatever fails, at whatever point, ends in the same place: kill, undo by journal, remove the directory.
 
 mod child;
+pub(crate) mod executing;
 mod host;
 mod monitor;
 pub(crate) mod monitor_socket;
+mod signals;
 mod stop_point;
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use crate::hooks::Stage;
 use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Exited, Failed, FailureKind, Report};
 use crate::plan::ContainerPlan;
@@ -28,6 +29,7 @@ use crate::state::ContainerDirectory;
 
 use host::Host;
 pub use monitor::Outlet;
+pub use signals::Signals;
 pub use stop_point::StopPoint;
 
 /// A container to be started.
@@ -73,17 +75,21 @@ pub struct Run {
 }
 
 /// Starts a container, waits for its end and undoes everything.
-pub fn run(mut container: Container, outlet: Outlet) -> Run {
+pub fn run(mut container: Container, outlet: Outlet, mut signals: Signals) -> Run {
     let report = outlet.report.as_ref().map(|fd| fd.try_clone());
     let mut warnings = Vec::new();
     let outcome = Host::begin(&mut container)
         .map_err(|error| failure("journal", FailureKind::Host, &error))
         .and_then(|mut host| {
-            let ended = host.start(host::Gate::Open).and_then(|()| monitor::watch(&mut host, outlet));
+            let ended =
+                host.start(host::Gate::Open).and_then(|()| monitor::watch(&mut host, outlet, &signals));
             let finished = host.finish();
-            warnings.extend(host.run_hooks(Stage::PostStop).err().map(|failed| failed.message));
+            // Nobody can print any more: what is left in the pty is all there will be.
+            let interrupt = signals.only_those_that_ask_to_end().ok();
+            let ended = ended.and_then(|gone| gone.drain(interrupt));
+            warnings.extend(host.run_poststop(interrupt));
             finished.undone.map_err(|error| failure("undo", FailureKind::Host, &error))?;
-            ended.map(|ended| monitor::exited(ended, finished.usage))
+            ended.map(|reaped| monitor::exited(reaped, finished.usage))
         });
     // If something stays behind, so does the directory: its journal says what.
     let is_undone = !matches!(&outcome, Err(failed) if failed.step == "undo");
@@ -96,31 +102,40 @@ pub fn run(mut container: Container, outlet: Outlet) -> Run {
     Run { outcome: tell(report, outcome), warnings }
 }
 
+/// A container that waits for `start`, or why there is none.
+#[derive(Debug)]
+pub struct Creation {
+    /// PID 1's number. If it failed, the host is as before.
+    pub outcome: Result<i32, Failed>,
+    /// What failed after a failure and changes nothing: `poststop` hooks.
+    pub warnings: Vec<String>,
+}
+
 /// Starts a container up to the point where its command would start, and leaves it to `start`.
-///
-/// # Errors
-///
-/// The container could not be set up; the host is as before.
-pub fn create(mut container: Container) -> Result<i32, Failed> {
+pub fn create(mut container: Container, mut signals: Signals) -> Creation {
     let mut host = match Host::begin(&mut container) {
         Ok(host) => host,
         Err(error) => {
             let failed = failure("journal", FailureKind::Host, &error);
-            container.directory.remove().map_err(|error| failure("undo", FailureKind::Host, &error))?;
-            return Err(failed);
+            let removed = container.directory.remove();
+            let failed = removed.map_or_else(|error| failure("undo", FailureKind::Host, &error), |()| failed);
+            return Creation { outcome: Err(failed), warnings: Vec::new() };
         }
     };
-    match host.start(host::Gate::Closed).and_then(|()| monitor::wait_until_ready(&mut host)) {
-        Ok(pid) => Ok(pid),
-        Err(failed) => {
-            host.abort();
-            let finished = host.finish();
-            drop(host);
-            finished.undone.map_err(|error| failure("undo", FailureKind::Host, &error))?;
-            container.directory.remove().map_err(|error| failure("undo", FailureKind::Host, &error))?;
-            Err(failed)
-        }
-    }
+    let created =
+        host.start(host::Gate::Closed).and_then(|()| monitor::watch_until_ready(&mut host, &signals));
+    let failed = match created {
+        Ok(pid) => return Creation { outcome: Ok(pid), warnings: Vec::new() },
+        Err(failed) => failed,
+    };
+    let undone = host.finish().undone;
+    let warnings = host.run_poststop(signals.only_those_that_ask_to_end().ok());
+    drop(host);
+    let removed = match undone {
+        Ok(()) => container.directory.remove().map_err(|error| failure("undo", FailureKind::Host, &error)),
+        Err(error) => Err(failure("undo", FailureKind::Host, &error)),
+    };
+    Creation { outcome: Err(removed.err().unwrap_or(failed)), warnings }
 }
 
 fn tell(report: Option<std::io::Result<OwnedFd>>, outcome: Result<Exited, Failed>) -> Result<Exited, Failed> {

@@ -12,10 +12,11 @@
 //!    │                               │   (user namespace only) maps ──── Go ───────▶│
 //!    │                               │                                              │ child steps
 //!    │                               │◀── Ready + root, mount namespace, pty ───────│
-//!    │◀── Created + descriptors ─────│                                              │ seccomp, execve
-//!    │◀── Started ───────────────────│◀── end of socket (closed by execve) ─────────│ the command
+//!    │◀── Created + descriptors ─────│                                              │
+//!    │                               │◀── Executing + word ─────────────────────────│ seccomp, execve
+//!    │◀── Started ───────────────────│◀── end of socket, and the word is 0 ─────────│ the command
 //!    │           or                  │           or                                 │
-//!    │◀── Failed(step, kind) ────────│◀── Failed(step, kind) ───────────────────────│ _exit
+//!    │◀── Failed(step, kind) ────────│◀── Failed(step, kind), the word, or an end ──│ _exit
 //!    │                               │◀── pidfd readable ───────────────────────────┘
 //!    │                               │ kill the rest, usage, undo by journal
 //!    │◀── Exited(status, usage) ─────│
@@ -26,8 +27,9 @@
 //! of the report socket), the worker's by the monitor (end of the lifeline: it kills, undoes, ends).
 //! When both die, the kernel kills PID 1 (`PR_SET_PDEATHSIG`), and the journal waits for the next start.
 //!
-//! Why not a JSON event stream: descriptors must travel anyway, the peers are the same build, and a
-//! `SOCK_SEQPACKET` message is either there as a whole or not.
+//! Why not a stream: descriptors must travel anyway, and a `SOCK_SEQPACKET` message is either there as a whole or not.
+//! The word is shared memory: what comes after `Executing` may be forbidden every call by its filter, also the one that
+//! would say so.
 
 pub(crate) mod messages;
 pub(crate) mod self_exec;
@@ -41,6 +43,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
 use crate::sys::spawn::{self, Command, Session};
@@ -138,7 +141,7 @@ pub struct Created {
 }
 
 /// How a container ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exited {
     /// 0..=255: PID 1's status, or 128 + the signal that ended it.
     pub status: i32,
@@ -151,7 +154,7 @@ pub struct Exited {
 }
 
 /// Resources used by all processes of a container, from first to last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time, user and system.
     pub cpu: Duration,
@@ -160,7 +163,7 @@ pub struct Usage {
 }
 
 /// Why a container did not start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
     /// The line of the plan that failed, or the phase before there was a plan.
     pub step: String,
@@ -171,7 +174,7 @@ pub struct Failed {
 }
 
 /// Whose fault a failed start is, and so which exit status it gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// 127: the command does not exist in the container.
     CommandNotFound,

@@ -20,8 +20,8 @@ pub const SMALL_FILE_BYTES: u64 = 1 << 20;
 /// Bytes kept of a line that another version wrote into a journal: it goes into an error's sentence.
 pub const FOREIGN_LINE_BYTES: usize = 200;
 
-/// Bytes of one message between our own processes.
-pub const MESSAGE_BYTES: usize = 16 << 10;
+/// Bytes of one message between our own processes: two texts of which JSON may make six bytes of one, and a little.
+pub const MESSAGE_BYTES: usize = 14 * SENTENCE_BYTES;
 
 /// Descriptors in one message: the init's, its namespace and root, a pty, and one for each hierarchy.
 pub const MESSAGE_DESCRIPTORS: usize = 32;

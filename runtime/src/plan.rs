@@ -10,7 +10,7 @@
 //! control groups → namespaces → private mounts → own procfs → host name, sysctls, loopback
 //!   → root attached → mounts → devices → pty → pivot_root: the host's tree is gone
 //!   → masks, read-only paths, read-only root → session, cwd, rlimits, label
-//!   → bounding set, groups, user → command found → ready → capabilities, seccomp → execve
+//!   → bounding set, groups, user, capabilities → command found → ready → seccomp → execve
 //! ```
 
 mod devices;
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 pub use devices::{Device, Node};
 pub use mounts::{Mount, MountKind};
-pub use process::{Executable, Identity, Size, Terminal};
+pub use process::{Executable, Execution, Identity, Size, Terminal};
 pub use step::{ChildStep, Step, Undo};
 
 use crate::cgroup::{self, CgroupPlan};
@@ -45,10 +45,8 @@ pub struct ContainerPlan {
     pub host: Vec<Step>,
     /// What PID 1 does.
     pub child: Vec<ChildStep>,
-    /// The filter that [`ChildStep::Seccomp`] installs.
-    pub filter: Option<Filter>,
-    /// The control groups that [`Step::CreateCgroup`] and its siblings speak of.
-    pub cgroups: CgroupPlan,
+    /// What it does last.
+    pub last: Execution,
 }
 
 impl fmt::Display for ContainerPlan {
@@ -57,7 +55,8 @@ impl fmt::Display for ContainerPlan {
         writeln!(out, "host")?;
         self.host.iter().try_for_each(|step| writeln!(out, "  {step}"))?;
         writeln!(out, "container")?;
-        self.child.iter().try_for_each(|step| writeln!(out, "  {step}"))
+        self.child.iter().try_for_each(|step| writeln!(out, "  {step}"))?;
+        self.last.lines().iter().try_for_each(|line| writeln!(out, "  {line}"))
     }
 }
 
@@ -93,12 +92,19 @@ pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<Containe
     let process = process::check(spec, &mut findings);
     child.extend(process.and_then(process::terminal).map(ChildStep::OpenTerminal));
     child.extend(closing_steps(spec, &mut findings));
-    child.extend(process.iter().flat_map(|process| process::steps(spec, process, filter.as_ref())));
-    let mut host = cgroup_steps(&cgroups);
-    host.extend(host_steps(&choices, &mounts, root_path, spec));
-    match findings.into_list() {
-        findings if findings.is_empty() => Ok(ContainerPlan { host, child, filter, cgroups }),
-        findings => Err(PlanError { findings }),
+    hooks::check(spec, |pointer, message| findings.add(pointer, message));
+    let mut host = host_steps(&choices, &mounts, root_path, spec);
+    if mounts.shows_cgroups() {
+        host.insert(0, Step::CloneCgroups { mounts: cgroups.mounts() });
+    }
+    host.splice(0..0, cgroup_steps(cgroups));
+    match (process, findings.into_list()) {
+        (Some(process), findings) if findings.is_empty() => {
+            let administers = process::administers(process, filter.as_ref());
+            child.extend(process::steps(process, administers));
+            Ok(ContainerPlan { host, child, last: process::execution(spec, process, administers, filter) })
+        }
+        (_, findings) => Err(PlanError { findings }),
     }
 }
 
@@ -127,23 +133,20 @@ fn cgroups(id: &ContainerId, spec: &Spec, facts: &HostFacts, findings: &mut Find
     }
 }
 
-fn cgroup_steps(plan: &CgroupPlan) -> Vec<Step> {
+fn cgroup_steps(plan: CgroupPlan) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (group, planned) in plan.groups.iter().enumerate() {
-        steps.push(Step::CreateCgroup { group, path: planned.directory() });
-        let settings = planned.settings.iter().cloned();
-        steps.extend(settings.map(|setting| Step::SetCgroup { group, setting }));
+    for (group, mut planned) in plan.groups.into_iter().enumerate() {
+        let settings = std::mem::take(&mut planned.settings);
+        steps.push(Step::CreateCgroup { group: planned });
+        steps.extend(settings.into_iter().map(|setting| Step::SetCgroup { group, setting }));
     }
-    steps.extend(plan.device_program.as_ref().map(|_| Step::AttachDeviceRules));
+    steps.extend(plan.device_program.map(|policy| Step::AttachDeviceRules { policy }));
     steps
 }
 
 /// What the monitor does, with the undo of each step in [`Step::undo`].
 fn host_steps(choices: &Choices, mounts: &mounts::Mounts, root: PathBuf, spec: &Spec) -> Vec<Step> {
     let mut steps = Vec::new();
-    if mounts.shows_cgroups() {
-        steps.push(Step::CloneCgroups);
-    }
     steps.extend(choices.joined().map(|(kind, path)| Step::OpenNamespace { kind, path: path.clone() }));
     steps.push(Step::CloneRoot { path: root });
     steps.extend(mounts.sources.iter().map(|source| Step::CloneBind {
@@ -157,7 +160,7 @@ fn host_steps(choices: &Choices, mounts: &mounts::Mounts, root: PathBuf, spec: &
         steps.push(Step::MapUsers { users, groups });
     }
     if hooks::has(spec, Stage::CreateRuntime) {
-        steps.push(Step::Hooks { stage: Stage::CreateRuntime });
+        steps.push(Step::RuntimeHooks);
     }
     steps
 }
@@ -196,11 +199,10 @@ fn opening_steps(spec: &Spec, choices: &Choices) -> Vec<ChildStep> {
 fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
     let mut steps = Vec::new();
     if hooks::has(spec, Stage::CreateRuntime) {
-        // Not carried out by the child: it waits here until the monitor has run them.
-        steps.push(ChildStep::Hooks { stage: Stage::CreateRuntime });
+        steps.push(ChildStep::RuntimeHooks);
     }
     if hooks::has(spec, Stage::CreateContainer) {
-        steps.push(ChildStep::Hooks { stage: Stage::CreateContainer });
+        steps.push(ChildStep::ContainerHooks);
     }
     steps.push(ChildStep::PivotRoot);
     let (read_only, masked) = (&spec.linux.readonly_paths, &spec.linux.masked_paths);

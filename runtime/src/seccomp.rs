@@ -48,7 +48,7 @@ mod tree;
 
 pub use compile::{CompileError, compile};
 
-use crate::sys;
+use crate::sys::seccomp::Program;
 use std::io;
 
 /// Whether a rule for calls of this name has any effect: whether an instruction set has it.
@@ -81,16 +81,31 @@ impl Filter {
         self.program.len()
     }
 
-    /// Binds the filter to this thread and everything that it executes from now on.
-    ///
-    /// It leaves `no_new_privs` alone. Two calls must still be possible afterwards: `capset`, if
-    /// capabilities are dropped later, and `execve`.
+    /// Binds the filter to this thread and everything that it executes from now on. It leaves `no_new_privs` alone.
     ///
     /// # Errors
     ///
     /// [`InstallError`] with what the kernel said.
     pub fn install(&self) -> Result<(), InstallError> {
-        sys::seccomp::install(&self.program, self.flags)
-            .map_err(|source| InstallError { instructions: self.program.len(), source })
+        self.prepare()?.install().map_err(|source| self.refused(source))
+    }
+
+    /// The filter as the kernel takes it, once it has said that it knows its kind. Two calls must be possible under
+    /// it: `execve`, and `capset` where installing needs a capability that does not stay.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not know filters, or a flag of this one.
+    pub fn prepare(&self) -> Result<Program, InstallError> {
+        let program = Program::new(&self.program, self.flags);
+        match program.check() {
+            Ok(()) => Ok(program),
+            Err(source) => Err(self.refused(source)),
+        }
+    }
+
+    /// The error for `source`.
+    pub fn refused(&self, source: io::Error) -> InstallError {
+        InstallError { instructions: self.program.len(), source }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lexopt::{Arg, ValueExt};
 
 use super::{Global, Problem};
-use crate::execute::{self, Container, Options, Outlet, StopPoint};
+use crate::execute::{self, Container, Options, Outlet, Signals, StopPoint};
 use crate::host::HostFacts;
 use crate::id::ContainerId;
 use crate::launch::messages::send_report;
@@ -45,9 +45,14 @@ pub(super) fn run(global: &Global, arguments: lexopt::Parser) -> Result<u8, Prob
     if request.detach {
         return detach(global, request, root);
     }
+    // Before the host is touched: from here on a signal ends no half-made container but the whole of it.
+    let signals = match block_signals() {
+        Ok(signals) => signals,
+        Err(problem) => return Err(report(&outlet, problem)),
+    };
     match prepare(global, request, root) {
         Ok(container) => {
-            let run = execute::run(container, outlet);
+            let run = execute::run(container, outlet, signals);
             run.warnings.iter().for_each(|warning| global.log.warning(warning));
             let exited = run.outcome.map_err(Problem::NotStarted)?;
             Ok(u8::try_from(exited.status).unwrap_or(u8::MAX))
@@ -70,13 +75,16 @@ pub(super) fn create(global: &Global, arguments: lexopt::Parser) -> Result<u8, P
 
 fn create_detached(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<ContainerId, Problem> {
     let pid_file = request.pid_file.clone();
+    let signals = block_signals()?;
     let container = prepare(global, request, root)?;
     let id = container.directory.id().clone();
     let wants_terminal = container.spec.process.as_ref().is_some_and(|process| process.terminal);
     if wants_terminal && container.options.console_socket.is_none() {
         return forget(container, "a terminal needs --console-socket, because nobody stays to hold it");
     }
-    let pid = execute::create(container).map_err(Problem::NotStarted)?;
+    let creation = execute::create(container, signals);
+    creation.warnings.iter().for_each(|warning| global.log.warning(warning));
+    let pid = creation.outcome.map_err(Problem::NotStarted)?;
     if let Some(path) = pid_file {
         std::fs::write(&path, pid.to_string())
             .map_err(|error| Problem::because(&format!("write {}", path.display()), &error))?;
@@ -92,6 +100,10 @@ fn forget(container: Container, why: &str) -> Result<ContainerId, Problem> {
 fn detach(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<u8, Problem> {
     let id = create_detached(global, request, root)?;
     super::start::start_created(global, &id)
+}
+
+fn block_signals() -> Result<Signals, Problem> {
+    Signals::block().map_err(|error| Problem::because("block signals", &error))
 }
 
 /// The first thing that is done, while no descriptor of our own is open.

@@ -1,6 +1,6 @@
 //! `delete`: removes what is left of a container, whether it ended or its monitor was killed.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use lexopt::Arg;
@@ -8,7 +8,7 @@ use rustix::event::{Timespec, poll};
 
 use super::{Global, Problem, start};
 use crate::execute::monitor_socket::readable_within;
-use crate::hooks::Stage;
+use crate::execute::sentence;
 use crate::id::ContainerId;
 use crate::launch::kill_init;
 use crate::limits::{KILLED, MONITOR};
@@ -54,19 +54,26 @@ pub(super) fn delete(global: &Global, mut arguments: lexopt::Parser) -> Result<u
         )));
     }
     locked.map_err(|error| because(&error))?;
-    destroy(&directory).map_err(|error| because(error.as_ref()))?;
+    destroy(global, directory).map(|()| 0)
+}
+
+/// Ends what is left of a locked container, undoes it, and runs its `poststop` hooks: what they say is a warning.
+pub(super) fn destroy(global: &Global, directory: ContainerDirectory) -> Result<(), Problem> {
+    let id = directory.id().clone();
+    let because = |error: &dyn std::error::Error| Problem::because(&format!("delete {id}"), error);
+    let known = directory.look().map_err(|error| because(&error))?;
+    end(&directory, known.init).map_err(|error| because(error.as_ref()))?;
     // Without a state nothing of it ever ran.
     let hooks = known.state.map(|state| (state, directory.spec()));
     directory.remove().map_err(|error| because(&error))?;
     match hooks {
-        Some((state, Ok(spec))) => start::run_hooks(&spec, &state, Stage::PostStop, Status::Stopped)?,
+        Some((state, Ok(spec))) => start::run_poststop(global, &spec, &state),
         Some((_, Err(error))) => {
-            let sentence = crate::execute::sentence(&error);
-            global.log.warning(&format!("no poststop hooks of {id}: failed to {sentence}"));
+            global.log.warning(&format!("no poststop hooks of {id}: failed to {}", sentence(&error)));
         }
         None => {}
     }
-    Ok(0)
+    Ok(())
 }
 
 /// Kills a container and locks it. Its monitor, if it has one, then undoes everything, and there is nothing left.
@@ -93,8 +100,7 @@ fn seize(directory: &ContainerDirectory) -> Result<(), StateError> {
 }
 
 /// Kills what is left of a locked container and undoes everything.
-fn destroy(directory: &ContainerDirectory) -> Result<(), Box<dyn std::error::Error>> {
-    let init = directory.look()?.init;
+fn end(directory: &ContainerDirectory, init: Option<OwnedFd>) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(init) = &init {
         kill_init(init.as_fd())?;
     }

@@ -1,15 +1,16 @@
 //! `start`: lets a created container go.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::{Global, Problem, only_id};
-use crate::hooks::{self, Stage};
+use crate::execute::executing::Executing;
+use crate::execute::{failure, sentence};
+use crate::hooks::{self, Stage, Surroundings};
 use crate::id::ContainerId;
-use crate::launch::ReceiveError;
 use crate::launch::messages::{self, ChildMessage};
+use crate::launch::{FailureKind, ReceiveError};
 use crate::spec::Spec;
 use crate::state::{ContainerDirectory, State, Status};
 
@@ -35,22 +36,57 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
     connected.map_err(|errno| because(&std::io::Error::from(errno)))?;
     // From here on it counts as running; nobody can start it twice.
     std::fs::remove_file(&path).map_err(|error| because(&error))?;
-    match messages::receive(socket.as_fd()) {
-        Err(ReceiveError::Ended) => {}
-        Ok(Some(packet)) => match messages::decode_child(packet).map_err(|error| because(&error))? {
-            ChildMessage::Failed(failed) => return Err(Problem::NotStarted(failed)),
-            other => return Err(Problem::Failed(format!("failed to start {id}: it said {other:?}"))),
-        },
-        Ok(None) => return Err(because(&std::io::Error::from(Errno::AGAIN))),
+    let started = match hear(&socket) {
+        Ok(heard) => heard.and_then(|()| run_poststart(&spec, &state)),
         Err(error) => return Err(because(&error)),
+    };
+    match started {
+        Err(problem) if of_hook(&problem) => {
+            // OCI runtime specification, runtime.md, "Lifecycle", steps 7 and 9: the container is stopped, undone, and
+            // the poststop hooks follow.
+            super::delete::destroy(global, directory)?;
+            Err(problem)
+        }
+        other => other.map(|()| 0),
     }
-    run_hooks(&spec, &state, Stage::PostStart, Status::Running)?;
-    Ok(0)
 }
 
-/// Hooks of a container that no monitor holds.
-pub(super) fn run_hooks(spec: &Spec, state: &State, stage: Stage, status: Status) -> Result<(), Problem> {
+/// What PID 1 says, until it is the command.
+fn hear(socket: &OwnedFd) -> Result<Result<(), Problem>, ReceiveError> {
+    let mut executing = None;
+    loop {
+        let message = match messages::receive(socket.as_fd()) {
+            Ok(Some(packet)) => messages::decode_child(packet)?,
+            Ok(None) => continue, // The socket blocks.
+            Err(ReceiveError::Ended) => break,
+            Err(error) => return Err(error),
+        };
+        match Executing::from_message(message) {
+            Ok(last) => executing = Some(last),
+            Err(ChildMessage::Failed(failed)) => return Ok(Err(Problem::NotStarted(failed))),
+            Err(_) => return Err(ReceiveError::Malformed { what: "order of messages" }),
+        }
+    }
+    let ended = "failed to start the command: the container's first process ended before".to_owned();
+    let outcome = executing.ok_or(Problem::Failed(ended));
+    Ok(outcome.and_then(|executing| executing.outcome().map_err(Problem::NotStarted)))
+}
+
+fn of_hook(problem: &Problem) -> bool {
+    matches!(problem, Problem::NotStarted(failed) if failed.step.starts_with("hooks"))
+}
+
+fn run_poststart(spec: &Spec, state: &State) -> Result<(), Problem> {
     let state = State { annotations: spec.annotations.clone(), ..state.clone() };
-    hooks::run(spec, stage, &state.to_oci(status))
-        .map_err(|error| Problem::because(&format!("finish {}", state.id), &error))
+    let stage = Stage::PostStart;
+    hooks::run(spec, stage, state.to_oci(Status::Running), Surroundings::own())
+        .map_err(|error| Problem::NotStarted(failure(format!("hooks {stage}"), FailureKind::Host, &error)))
+}
+
+/// What fails is said, and changes nothing.
+pub(super) fn run_poststop(global: &Global, spec: &Spec, state: &State) {
+    let state = State { annotations: spec.annotations.clone(), ..state.clone() };
+    for error in hooks::run_poststop(spec, state.to_oci(Status::Stopped), None) {
+        global.log.warning(&format!("failed to {}", sentence(&error)));
+    }
 }

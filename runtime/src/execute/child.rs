@@ -9,22 +9,24 @@ mod proc;
 mod process;
 
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    LinkNameSpaceType, move_into_link_name_space, set_no_new_privs, set_thread_res_gid, set_thread_res_uid,
+};
 
 use super::host::Held;
 use super::{Container, failure, say};
-use crate::capabilities::CapabilityError;
+use crate::capabilities::{self, CapabilityError};
 use crate::cgroup::join_tasks;
-use crate::hooks::{self, HookError, Stage};
-use crate::launch::messages::{self, ChildMessage, Ready};
+use crate::hooks::{self, HookError, Stage, Surroundings};
+use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Failed, FailureKind, ReceiveError};
 use crate::plan::ChildStep;
 use crate::rlimits::{self, RlimitError};
@@ -35,6 +37,7 @@ use crate::rootfs::pivot::{self, PivotError};
 use crate::rootfs::{Root, RootError, Shape};
 use crate::seccomp::InstallError;
 use crate::spec::Namespace;
+use crate::state::Status;
 use crate::sys;
 use crate::sys::exit::exit_now;
 use crate::terminal::{self, Pty, TerminalError};
@@ -62,8 +65,11 @@ pub(super) enum ChildError {
     Write { name: String, value: String, source: io::Error },
     #[error("{call}")]
     Call { call: &'static str, source: io::Error },
-    #[error("use the root: there is none")]
-    NoRoot,
+    /// A plan has the steps in their order, so this is none of the Spec's author's doing.
+    #[error("use {what}, which an earlier step makes: it has not been made")]
+    Missing { what: &'static str },
+    #[error("fork: this is no step of the new process")]
+    NotHere,
     #[error("use AppArmor profile {profile:?}: is it loaded?")]
     Label { profile: String, source: io::Error },
     #[error("use AppArmor profile {profile:?}: this host's kernel runs without AppArmor")]
@@ -105,7 +111,7 @@ struct Child<'a> {
     held: Held,
     /// To the monitor. Replaced by the connection of `start` once that has come.
     socket: OwnedFd,
-    root: Option<Root>,
+    root: Root,
     /// A procfs that is attached nowhere, until the container's `/proc` is mounted from it.
     proc: Option<OwnedFd>,
     /// Opened through `proc` while only this process can reach it.
@@ -114,27 +120,39 @@ struct Child<'a> {
     devices: Option<DeviceDirectory>,
     masks: Masks,
     terminal: Option<Pty>,
-    command: Option<CString>,
+    /// Of the user, if the environment has none.
+    home: Option<String>,
+    /// As the monitor has it.
+    umask: Mode,
 }
 
 /// Runs all steps. Returns never: it becomes the command, or exits.
 pub(super) fn main(container: &Container, mut held: Held, socket: OwnedFd) -> ! {
-    let root = held.root.take();
-    let mut child = Child {
-        container,
-        held,
-        socket,
-        root,
-        proc: None,
-        mount_namespace: None,
-        label: None,
-        devices: None,
-        masks: Masks::default(),
-        terminal: None,
-        command: None,
+    let failed = match held.root.take() {
+        Some(root) => {
+            let mut child = Child {
+                container,
+                held,
+                socket,
+                root,
+                proc: None,
+                mount_namespace: None,
+                label: None,
+                devices: None,
+                masks: Masks::default(),
+                terminal: None,
+                home: None,
+                umask: umask(Mode::empty()),
+            };
+            let Err(failed) = child.run();
+            say(&child.socket, &ChildMessage::Failed(failed))
+        }
+        None => {
+            let missing = ChildError::Missing { what: "the root" };
+            say(&socket, &ChildMessage::Failed(failure("fork", FailureKind::Host, &missing)))
+        }
     };
-    let Err(failed) = child.run();
-    match say(&child.socket, &ChildMessage::Failed(failed)) {
+    match failed {
         Ok(()) => exit_now(1),
         Err(_) => exit_now(2), // The monitor has gone: nobody is left to tell.
     }
@@ -147,14 +165,19 @@ impl Child<'_> {
             .and_then(|()| self.die_with_monitor())
             .map_err(|error| failure("fork", FailureKind::Host, &error))?;
         for (index, step) in container.plan.child.iter().enumerate() {
-            self.perform(step).map_err(|error| failure(step, kind_of(step, &error), &error))?;
-            let done = container.plan.host.len() + index + 1;
-            if container.options.stop.is_after(done) {
-                self.stop().map_err(|error| failure(step, FailureKind::Host, &error))?;
-            }
+            self.perform(step).map_err(|error| failure(step, kind_of(step), &error))?;
+            self.pass(index + 1)?;
         }
-        // A plan ends with the step that does not return.
-        Err(failure("execute", FailureKind::Host, &ChildError::NoRoot))
+        self.become_command(&container.plan.last)
+    }
+
+    /// This many steps of the child are done: here a test may want to stop.
+    fn pass(&self, done: usize) -> Result<(), Failed> {
+        let container = self.container;
+        if !container.options.stop.is_after(container.plan.host.len() + done) {
+            return Ok(());
+        }
+        self.stop().map_err(|error| failure("stop", FailureKind::Host, &error))
     }
 
     fn perform(&mut self, step: &ChildStep) -> Result<(), ChildError> {
@@ -173,32 +196,31 @@ impl Child<'_> {
             ChildStep::Domainname { name } => {
                 call("setdomainname", rustix::system::setdomainname(name.as_bytes()))
             }
-            ChildStep::AttachRoot => Ok(pivot::attach_root(self.root()?)?),
+            ChildStep::AttachRoot => Ok(pivot::attach_root(&self.root)?),
             ChildStep::Mount(mount) => self.mount(mount),
             ChildStep::Device(device) => {
                 let method = self.device_method();
-                let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
-                Ok(devices(&mut self.devices, root)?.make(root, device, method)?)
+                Ok(devices(&mut self.devices, &self.root)?.make(&self.root, device, method)?)
             }
             ChildStep::DeviceLink { name, target } => {
-                let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
-                Ok(devices(&mut self.devices, root)?.link(name, target)?)
+                Ok(devices(&mut self.devices, &self.root)?.link(name, target)?)
             }
             ChildStep::OpenTerminal(wanted) => {
                 let uid = self.container.spec.process.as_ref().map_or(0, |process| process.user.uid.0);
-                self.terminal = Some(terminal::open(self.root()?, *wanted, uid)?);
+                self.terminal = Some(terminal::open(&self.root, *wanted, uid)?);
                 Ok(())
             }
-            ChildStep::Hooks { stage } => self.hooks(*stage),
-            ChildStep::PivotRoot => Ok(pivot::pivot(self.root()?)?),
-            ChildStep::Mask { path } => {
-                let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
-                Ok(self.masks.mask(root, path)?)
+            ChildStep::RuntimeHooks => {
+                say(&self.socket, &ChildMessage::AtHooks).map_err(|_| ChildError::MonitorGone)?;
+                self.wait_for_go()
             }
-            ChildStep::ReadOnlyPath { path } => Ok(make_read_only(self.root()?, path)?),
+            ChildStep::ContainerHooks => self.container_hooks(),
+            ChildStep::PivotRoot => Ok(pivot::pivot(&self.root)?),
+            ChildStep::Mask { path } => Ok(self.masks.mask(&self.root, path)?),
+            ChildStep::ReadOnlyPath { path } => Ok(make_read_only(&self.root, path)?),
             ChildStep::RootAttributes { attributes } => {
                 let change = sys::mount::MountAttr { set: attributes.set, ..Default::default() };
-                let root = self.root()?.as_fd();
+                let root = self.root.as_fd();
                 call(
                     "set the attributes of the root",
                     sys::mount::mount_setattr(root, sys::mount::Reach::One, &change),
@@ -206,15 +228,19 @@ impl Child<'_> {
             }
             ChildStep::RootPropagation { propagation, depth } => call(
                 "set the propagation of the root",
-                mount::propagate(self.root()?.as_fd(), *propagation, *depth),
+                mount::propagate(self.root.as_fd(), *propagation, *depth),
             ),
             ChildStep::Rlimit(limit) => Ok(rlimits::apply(limit)?),
-            other => self.perform_for_process(other),
+            ChildStep::NewSession => self.new_session(),
+            ChildStep::WorkingDirectory { path } => self.change_directory(path),
+            ChildStep::Label { profile } => self.set_label(profile),
+            ChildStep::FindHome { uid } => self.find_home(*uid),
+            ChildStep::DropBounding(sets) => Ok(capabilities::drop_bounding(sets)?),
+            ChildStep::Become(identity) => process::become_user(identity),
+            ChildStep::DieWithMonitor => self.die_with_monitor(),
+            ChildStep::Capabilities(sets) => Ok(capabilities::apply_sets(sets)?),
+            ChildStep::NoNewPrivileges => call("prctl PR_SET_NO_NEW_PRIVS", set_no_new_privs(true)),
         }
-    }
-
-    fn root(&self) -> Result<&Root, ChildError> {
-        self.root.as_ref().ok_or(ChildError::NoRoot)
     }
 
     fn join_cgroups(&self) -> Result<(), ChildError> {
@@ -231,14 +257,13 @@ impl Child<'_> {
             Namespace::Ipc => LinkNameSpaceType::InterProcessCommunication,
             Namespace::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
             Namespace::Cgroup => LinkNameSpaceType::ControlGroup,
-            // The fork entered it; the plan refuses the others.
-            Namespace::Pid | Namespace::User | Namespace::Mount => return Ok(()),
+            // The fork enters a pid namespace; the plan refuses the others.
+            Namespace::Pid | Namespace::User | Namespace::Mount => return Err(ChildError::NotHere),
         };
-        let listed = self.held.namespaces.iter().filter(|(listed, _)| *listed == kind);
-        listed.into_iter().try_for_each(|(_, namespace)| {
-            move_into_link_name_space(namespace.as_fd(), Some(types))
-                .map_err(|errno| ChildError::JoinNamespace { kind, source: errno.into() })
-        })
+        let held = self.held.namespaces.iter().find(|(held, _)| *held == kind);
+        let (_, namespace) = held.ok_or(ChildError::Missing { what: "the namespace" })?;
+        move_into_link_name_space(namespace.as_fd(), Some(types))
+            .map_err(|errno| ChildError::JoinNamespace { kind, source: errno.into() })
     }
 
     /// After the monitor has written the maps.
@@ -283,13 +308,12 @@ impl Child<'_> {
         if users { Method::Bind } else { Method::Make }
     }
 
-    fn hooks(&self, stage: Stage) -> Result<(), ChildError> {
-        if stage == Stage::CreateRuntime {
-            say(&self.socket, &ChildMessage::AtHooks).map_err(|_| ChildError::MonitorGone)?;
-            return self.wait_for_go();
-        }
-        // The monitor wrote the state before it let this process come here.
-        Ok(hooks::run(&self.container.spec, stage, &self.oci_state())?)
+    /// They get the umask that the runtime was started with: this process's own is for the nodes that it makes.
+    fn container_hooks(&self) -> Result<(), ChildError> {
+        let environment = command::strings(&self.container.plan.last.executable.environment)?;
+        let surroundings = Surroundings { environment, umask: Some(self.umask), ..Surroundings::default() };
+        let state = self.oci_state(Status::Creating);
+        Ok(hooks::run(&self.container.spec, Stage::CreateContainer, state, surroundings)?)
     }
 }
 
@@ -297,9 +321,8 @@ impl Child<'_> {
 fn prepare() -> Result<(), ChildError> {
     // Nobody in the container may look into this copy of the monitor; execve(2) resets it.
     call("prctl PR_SET_DUMPABLE", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
-    // Modes of nodes and mount points are meant as they are given.
-    umask(Mode::empty());
-    Ok(())
+    // What the monitor blocks for itself would stay blocked in the command and in hooks.
+    call("sigprocmask", SigSet::empty().thread_set_mask())
 }
 
 fn unshare_cgroups() -> Result<(), ChildError> {
@@ -321,22 +344,26 @@ fn call<T, E: Into<io::Error>>(call: &'static str, answer: Result<T, E>) -> Resu
 }
 
 /// Whose fault it is.
-fn kind_of(step: &ChildStep, error: &ChildError) -> FailureKind {
-    match (step, error) {
-        (_, ChildError::CommandNotFound { .. }) => FailureKind::CommandNotFound,
-        (_, ChildError::CommandNotExecutable { .. }) => FailureKind::CommandNotExecutable,
-        (
-            ChildStep::Mount(_)
-            | ChildStep::Device(_)
-            | ChildStep::DeviceLink { .. }
-            | ChildStep::Mask { .. }
-            | ChildStep::ReadOnlyPath { .. }
-            | ChildStep::WorkingDirectory { .. }
-            | ChildStep::Sysctl { .. }
-            | ChildStep::Rlimit(_)
-            | ChildStep::Become(_),
-            _,
-        ) => FailureKind::Spec,
+fn kind_of(step: &ChildStep) -> FailureKind {
+    match step {
+        ChildStep::Mount(_)
+        | ChildStep::Device(_)
+        | ChildStep::DeviceLink { .. }
+        | ChildStep::Mask { .. }
+        | ChildStep::ReadOnlyPath { .. }
+        | ChildStep::WorkingDirectory { .. }
+        | ChildStep::Sysctl { .. }
+        | ChildStep::Rlimit(_)
+        | ChildStep::Become(_) => FailureKind::Spec,
+        _ => FailureKind::Host,
+    }
+}
+
+/// Whose fault it is, of what comes after the steps.
+fn kind_of_last(error: &ChildError) -> FailureKind {
+    match error {
+        ChildError::CommandNotFound { .. } => FailureKind::CommandNotFound,
+        ChildError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
         _ => FailureKind::Host,
     }
 }
@@ -344,22 +371,4 @@ fn kind_of(step: &ChildStep, error: &ChildError) -> FailureKind {
 /// The working directory and everything below `path`, made where missing.
 fn make_directory(root: &Root, path: &Path) -> Result<OwnedFd, RootError> {
     root.find_or_make(path, Shape::Directory, crate::rootfs::Links::Inside)
-}
-
-impl Child<'_> {
-    fn ready(&mut self) -> Result<(), ChildError> {
-        let (Some(mount_namespace), Some(root)) = (self.mount_namespace.take(), &self.root) else {
-            return Err(ChildError::NoRoot);
-        };
-        let root = call("duplicate the root", root.as_fd().try_clone_to_owned())?;
-        let terminal = self.terminal.take().map(|pty| pty.master);
-        let ready = Ready { mount_namespace, root, terminal };
-        say(&self.socket, &ChildMessage::Ready(ready)).map_err(|_| ChildError::MonitorGone)?;
-        if let Some(listening) = self.held.start.take() {
-            // From here on whoever says `start` hears how it went, by a message or the end of the socket.
-            let accepted = rustix::net::accept_with(&listening, rustix::net::SocketFlags::CLOEXEC);
-            self.socket = call("wait for start", accepted)?;
-        }
-        Ok(())
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -10,9 +10,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Container, failure, say};
+use super::{Container, failure, say, sentence};
 use crate::cgroup::{self, CgroupError, CgroupMount, OpenGroup, Usage};
-use crate::hooks::{self, HookError, Stage};
+use crate::hooks::{self, HookSequence, Stage, Surroundings};
 use crate::journal::{Journal, JournalError};
 use crate::launch::messages::ChildMessage;
 use crate::launch::{Failed, FailureKind};
@@ -94,13 +94,14 @@ pub(super) enum StepError {
     #[error("write {}", path.display())]
     MapUsers { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Hook(#[from] HookError),
-    #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     State(#[from] StateError),
     #[error("look at the new process")]
     Process(#[source] io::Error),
+    /// A plan has the steps in their order, so this is none of the Spec's author's doing.
+    #[error("use {what}, which an earlier step makes: it has not been made")]
+    Missing { what: &'static str },
 }
 
 impl<'a> Host<'a> {
@@ -125,35 +126,32 @@ impl<'a> Host<'a> {
 
     fn perform(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::CreateCgroup { group, .. } => self.create_cgroup(*group),
+            Step::CreateCgroup { group } => self.create_cgroup(group),
             Step::SetCgroup { group, setting } => {
-                Ok(self.groups.get_mut(*group).map_or(Ok(()), |group| group.apply(setting))?)
+                let group = self.groups.get_mut(*group);
+                Ok(group.ok_or(StepError::Missing { what: "a control group" })?.apply(setting)?)
             }
-            Step::AttachDeviceRules => self.attach_device_rules(),
+            Step::AttachDeviceRules { policy } => {
+                Ok(self.groups.iter().try_for_each(|group| group.attach_devices(policy))?)
+            }
             Step::OpenNamespace { kind, path } => self.open_namespace(*kind, path),
             Step::CloneRoot { path } => self.clone_root(path),
             Step::CloneBind { mount, source, depth } => self.clone_bind(*mount, source, *depth),
-            Step::CloneCgroups => self.clone_cgroups(),
+            Step::CloneCgroups { mounts } => self.clone_cgroups(mounts),
             Step::Fork { namespaces } => self.fork(namespaces),
             Step::MapUsers { users, groups } => self.map_users(users, groups),
             // The child says when it has come to this point: `monitor` runs them then.
-            Step::Hooks { .. } => Ok(()),
+            Step::RuntimeHooks => Ok(()),
         }
     }
 
-    fn create_cgroup(&mut self, index: usize) -> Result<(), StepError> {
-        let Some(group) = self.container.plan.cgroups.groups.get(index) else { return Ok(()) };
+    fn create_cgroup(&mut self, group: &cgroup::Group) -> Result<(), StepError> {
         let group = cgroup::create(group, &mut self.journal)?;
         if group.group.version == cgroup::Version::V1 {
             self.held.tasks.push(group.open_tasks()?);
         }
         self.groups.push(group);
         Ok(())
-    }
-
-    fn attach_device_rules(&self) -> Result<(), StepError> {
-        let Some(policy) = &self.container.plan.cgroups.device_program else { return Ok(()) };
-        Ok(self.groups.iter().try_for_each(|group| group.attach_devices(policy))?)
     }
 
     fn open_namespace(&mut self, kind: Namespace, path: &Path) -> Result<(), StepError> {
@@ -181,11 +179,14 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    fn clone_cgroups(&mut self) -> Result<(), StepError> {
-        for (mount, group) in self.container.plan.cgroups.mounts().into_iter().zip(&self.groups) {
+    fn clone_cgroups(&mut self, mounts: &[CgroupMount]) -> Result<(), StepError> {
+        if mounts.len() != self.groups.len() {
+            return Err(StepError::Missing { what: "a control group" });
+        }
+        for (mount, group) in mounts.iter().zip(&self.groups) {
             let tree = clone_descriptor(group.directory(), Depth::One)
                 .map_err(|source| MountError::Source { path: group.group.directory(), source })?;
-            self.held.cgroups.push((mount, tree));
+            self.held.cgroups.push((mount.clone(), tree));
         }
         Ok(())
     }
@@ -224,7 +225,7 @@ impl<'a> Host<'a> {
     }
 
     /// v2: the group that PID 1 is forked into.
-    fn unified_group(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+    fn unified_group(&self) -> Option<BorrowedFd<'_>> {
         let group = self.groups.iter().find(|group| group.group.version == cgroup::Version::V2);
         group.map(OpenGroup::directory)
     }
@@ -268,16 +269,20 @@ impl<'a> Host<'a> {
             .map_err(|errno| StepError::Fork { call: "tell the child to go on", source: errno.into() })
     }
 
-    /// Runs the hooks of `stage` in the host's namespaces.
-    pub fn run_hooks(&self, stage: Stage) -> Result<(), Failed> {
-        let status = match stage {
-            Stage::CreateRuntime => Status::Creating,
-            Stage::PostStop => Status::Stopped,
-            Stage::CreateContainer | Stage::StartContainer | Stage::PostStart => Status::Running,
-        };
-        let Some(state) = &self.state else { return Ok(()) };
-        hooks::run(&self.container.spec, stage, &state.to_oci(status))
-            .map_err(|error| failure(Step::Hooks { stage }, FailureKind::Host, &error))
+    /// The hooks of `stage`, to be run in the host's namespaces, if there are any.
+    pub fn hooks(&self, stage: Stage) -> Option<HookSequence> {
+        if !hooks::has(&self.container.spec, stage) {
+            return None;
+        }
+        let state = self.state.as_ref()?.to_oci(status(stage));
+        Some(HookSequence::new(&self.container.spec, stage, state, Surroundings::own()))
+    }
+
+    /// Runs the `poststop` hooks; what they say is for the log. One that runs when `interrupt` is readable is killed.
+    pub fn run_poststop(&self, interrupt: Option<BorrowedFd<'_>>) -> Vec<String> {
+        let Some(state) = &self.state else { return Vec::new() };
+        let failures = hooks::run_poststop(&self.container.spec, state.to_oci(Status::Stopped), interrupt);
+        failures.iter().map(|error| format!("failed to {}", sentence(error))).collect()
     }
 
     /// Duplicates of the control group directories, to be held by somebody else.
@@ -300,10 +305,20 @@ impl<'a> Host<'a> {
         let usage = cgroup::usage(&self.groups);
         self.groups.clear();
         let Container { plan, options, .. } = &mut *self.container;
-        // PID 1 counted its own, and its last one does not return: here that is "everything is killed".
-        options.stop.go_on_after(plan.host.len() + plan.child.len() - 1);
+        // PID 1 counted its own: the steps, the command found, all ready. Here it is "everything is killed".
+        options.stop.go_on_after(plan.host.len() + plan.child.len() + 2);
         options.stop.pass();
         Finished { usage, undone: undo::undo_each(&self.journal, || options.stop.pass()) }
+    }
+}
+
+/// What the container is while the hooks of a stage run.
+fn status(stage: Stage) -> Status {
+    match stage {
+        Stage::CreateRuntime | Stage::CreateContainer => Status::Creating,
+        Stage::StartContainer => Status::Created,
+        Stage::PostStart => Status::Running,
+        Stage::PostStop => Status::Stopped,
     }
 }
 

@@ -1,22 +1,23 @@
-//! The monitor's wait: one poll loop over PID 1's socket, its pidfd, signals, the lifeline and a terminal.
+//! The monitor's wait: one poll loop over PID 1's socket, its pidfd, signals, the lifeline, a hook and a terminal. It
+//! is deaf to none of them while another takes its time.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use nix::sys::signal::{SigSet, Signal as NixSignal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal as NixSignal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
 
+use super::executing::Executing;
 use super::host::Host;
+use super::signals::{Signals, asks_to_end, pass_on};
 use super::stop_point::stop;
 use super::{failure, say};
 use crate::cgroup;
-use crate::hooks::Stage;
+use crate::hooks::{HookSequence, Progress, Stage};
 use crate::launch::messages::{self, ChildMessage, Ready};
-use crate::launch::{Created, Exited, Failed, FailureKind, Report, Usage, kill_init};
+use crate::launch::{Created, Exited, Failed, FailureKind, ReceiveError, Report, Usage, kill_init};
 use crate::sys::wait::{self, Ended, Reaped};
 use crate::terminal;
 use crate::terminal::relay::Relay;
@@ -36,11 +37,56 @@ pub struct Outlet {
 struct Watch<'h, 'c> {
     host: &'h mut Host<'c>,
     outlet: Outlet,
-    signals: SignalFd,
+    signals: &'h Signals,
     relay: Option<Relay>,
+    hooks: Option<HookSequence>,
     failed: Option<Failed>,
-    /// PID 1's socket is still open: its command has not started.
-    starting: bool,
+    phase: Phase,
+    /// PID 1 has ended: its pidfd stays readable from then on.
+    ended: bool,
+}
+
+/// How far PID 1 is.
+#[derive(Debug)]
+enum Phase {
+    /// It carries out its steps.
+    SettingUp,
+    /// It waits for `start`.
+    Ready,
+    /// It has said its last message.
+    Executing(Executing),
+    /// It is the command.
+    Command,
+    /// It has failed, or its socket has ended without its last message: there will be no command.
+    Lost,
+}
+
+/// PID 1 did not become the command, and did not say why.
+#[derive(Debug, thiserror::Error)]
+#[error("start the command: before that the container's first process {}", describe(*.0))]
+struct EndedEarly(Ended);
+
+fn describe(ended: Ended) -> String {
+    match ended {
+        Ended::Exited(status) => format!("exited with status {status}"),
+        Ended::Signaled(signal) => format!("was killed by signal {signal}"),
+    }
+}
+
+/// PID 1 has ended. What it printed may not have been passed on yet.
+pub(super) struct Gone {
+    reaped: Reaped,
+    relay: Option<Relay>,
+}
+
+impl Gone {
+    /// Passes on what is left in the terminal, once everything that could print is dead.
+    pub fn drain(mut self, interrupt: Option<BorrowedFd<'_>>) -> Result<Reaped, Failed> {
+        if let Some(relay) = &mut self.relay {
+            relay.drain(interrupt).map_err(|error| broken(&error))?;
+        }
+        Ok(self.reaped)
+    }
 }
 
 /// Waits until PID 1 has ended, and says how.
@@ -48,42 +94,34 @@ struct Watch<'h, 'c> {
 /// # Errors
 ///
 /// The command did not start.
-pub(super) fn watch(host: &mut Host<'_>, outlet: Outlet) -> Result<Reaped, Failed> {
-    let signals = block_signals().map_err(|error| broken(&error))?;
-    let mut watch = Watch { host, outlet, signals, relay: None, failed: None, starting: true };
-    loop {
-        if watch.turn().map_err(|error| broken(&error))? {
-            break;
-        }
+pub(super) fn watch(host: &mut Host<'_>, outlet: Outlet, signals: &Signals) -> Result<Gone, Failed> {
+    let mut watch = Watch::new(host, outlet, signals);
+    // A hook behind the start is not cut short because the command was quick.
+    while !(watch.ended && watch.hooks.is_none()) {
+        watch.turn().map_err(|error| broken(&error))?;
     }
     watch.end()
 }
 
-/// Blocks the signals that are passed on, so that they are read and do not end this process.
+/// For `create`: waits until PID 1 has done all its steps. Returns its number.
 ///
 /// # Errors
 ///
-/// The kernel's answer.
-pub fn block_signals() -> io::Result<SignalFd> {
-    let mut set = SigSet::empty();
-    for signal in PASSED_ON {
-        set.add(signal);
+/// A step failed, or PID 1 ended.
+pub(super) fn watch_until_ready(host: &mut Host<'_>, signals: &Signals) -> Result<i32, Failed> {
+    let mut watch = Watch::new(host, Outlet::default(), signals);
+    while !watch.ended && !matches!(watch.phase, Phase::Ready) {
+        watch.turn().map_err(|error| broken(&error))?;
     }
-    set.thread_block()?;
-    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+    match (&watch.failed, &watch.host.child) {
+        (None, Some(child)) if !watch.ended => Ok(child.pid),
+        // It has ended, or is being killed for what failed.
+        _ => match watch.end() {
+            Err(failed) => Err(failed),
+            Ok(gone) => Err(failure("ready", FailureKind::Host, &EndedEarly(gone.reaped.ended))),
+        },
+    }
 }
-
-const PASSED_ON: [NixSignal; 9] = [
-    NixSignal::SIGHUP,
-    NixSignal::SIGINT,
-    NixSignal::SIGQUIT,
-    NixSignal::SIGTERM,
-    NixSignal::SIGUSR1,
-    NixSignal::SIGUSR2,
-    NixSignal::SIGALRM,
-    NixSignal::SIGCONT,
-    NixSignal::SIGWINCH,
-];
 
 /// What one wait found: the events of each descriptor, none if it was not waited for.
 struct Found {
@@ -91,13 +129,17 @@ struct Found {
     signal: PollFlags,
     child: PollFlags,
     lifeline: PollFlags,
-    input: PollFlags,
-    output: PollFlags,
+    relay: [PollFlags; 3],
 }
 
-impl Watch<'_, '_> {
-    /// Waits once and handles what came. `true` when PID 1 has ended.
-    fn turn(&mut self) -> io::Result<bool> {
+impl<'h, 'c> Watch<'h, 'c> {
+    fn new(host: &'h mut Host<'c>, outlet: Outlet, signals: &'h Signals) -> Watch<'h, 'c> {
+        let phase = Phase::SettingUp;
+        Watch { host, outlet, signals, relay: None, hooks: None, failed: None, phase, ended: false }
+    }
+
+    /// Waits once and handles what came.
+    fn turn(&mut self) -> io::Result<()> {
         let found = self.wait()?;
         if !found.signal.is_empty() {
             self.take_signals()?;
@@ -107,85 +149,115 @@ impl Watch<'_, '_> {
         }
         if !found.lifeline.is_empty() {
             self.outlet.lifeline = None;
-            self.kill()?;
+            self.end_all()?;
         }
         if let Some(relay) = &mut self.relay {
-            if found.input.intersects(PollFlags::IN | PollFlags::HUP) {
-                relay.take_input()?;
+            relay.handle(found.relay)?;
+        }
+        if !found.ended.is_empty() {
+            self.ended = true;
+            while self.is_starting() && self.has_message() {
+                self.take_messages();
             }
-            if found.output.contains(PollFlags::OUT) {
-                relay.flush()?;
-            }
-            // Before PID 1 has ended an end of the pty may be followed by another opening of it; poll
-            // would report the hang-up over and over.
-            if found.output.intersects(PollFlags::IN | PollFlags::HUP) && !relay.take_output()? {
-                self.relay = None;
+            // Those before the start have nothing left to prepare.
+            if self.hooks.as_ref().is_some_and(|hooks| hooks.stage() == Stage::CreateRuntime) {
+                self.interrupt_hooks();
             }
         }
-        Ok(!found.ended.is_empty())
+        self.go_on_with_hooks();
+        Ok(())
     }
 
     fn wait(&self) -> io::Result<Found> {
-        let none = PollFlags::empty();
         let Some(child) = &self.host.child else {
             return Err(io::Error::from(Errno::CHILD));
         };
-        let mut fds = vec![
-            PollFd::new(&child.pidfd, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
-        ];
-        let mut places = [None; 4];
-        let optional = [
-            self.starting.then(|| PollFd::new(&child.socket, PollFlags::IN)),
+        let relay = self.relay.as_ref().map(Relay::interests).unwrap_or_default();
+        let wanted = [
+            (!self.ended).then(|| PollFd::new(&child.pidfd, PollFlags::IN)),
+            Some(PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)),
+            self.is_starting().then(|| PollFd::new(&child.socket, PollFlags::IN)),
             self.outlet.lifeline.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)),
         ];
-        let relay = self.relay.iter().flat_map(Relay::interests).map(Some);
-        for (place, wanted) in places.iter_mut().zip(optional.into_iter().chain(relay)) {
+        let wanted = wanted.into_iter().chain(relay);
+        let mut places = [None; 7];
+        let mut fds = Vec::with_capacity(9);
+        for (place, wanted) in places.iter_mut().zip(wanted) {
             *place = wanted.as_ref().map(|_| fds.len());
             fds.extend(wanted);
         }
-        match poll(&mut fds, None) {
+        fds.extend(self.hooks.iter().flat_map(HookSequence::interests));
+        let time: Option<Timespec> = self.hooks.as_ref().and_then(HookSequence::time_left);
+        match poll(&mut fds, time.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let events = |place: Option<usize>| place.and_then(|at| fds.get(at)).map_or(none, PollFd::revents);
-        let [child, lifeline, input, output] = places.map(events);
-        Ok(Found { ended: events(Some(0)), signal: events(Some(1)), child, lifeline, input, output })
+        let [ended, signal, child, lifeline, relay @ ..] =
+            places.map(|place| place.and_then(|at| fds.get(at)).map_or(PollFlags::empty(), PollFd::revents));
+        Ok(Found { ended, signal, child, lifeline, relay })
     }
 
-    /// One message of PID 1, or the end of its socket: then its command runs.
+    /// PID 1 still has something to say.
+    fn is_starting(&self) -> bool {
+        !matches!(self.phase, Phase::Command | Phase::Lost)
+    }
+
+    /// One message of PID 1, or the end of its socket.
     fn take_messages(&mut self) {
         let Some(child) = &self.host.child else { return };
         match messages::receive(child.socket.as_fd()).map(|packet| packet.map(messages::decode_child)) {
             Ok(None) => {}
             Ok(Some(Ok(message))) => self.take_message(message),
             Ok(Some(Err(error))) => self.fail(broken(&error)),
-            Err(crate::launch::ReceiveError::Ended) => {
-                self.starting = false;
-                if self.failed.is_none() {
-                    self.started();
-                }
-            }
+            Err(ReceiveError::Ended) => self.take_end(),
             Err(error) => self.fail(broken(&error)),
         }
     }
 
     fn take_message(&mut self, message: ChildMessage) {
-        let taken = match message {
-            ChildMessage::Ready(ready) => self.ready(ready),
-            ChildMessage::Failed(failed) => {
+        let taken = match Executing::from_message(message) {
+            Ok(executing) => {
+                self.phase = Phase::Executing(executing);
+                Ok(())
+            }
+            Err(ChildMessage::Ready(ready)) => {
+                self.phase = Phase::Ready;
+                self.ready(ready)
+            }
+            Err(ChildMessage::Failed(failed)) => {
                 self.failed.get_or_insert(failed);
                 Ok(())
             }
-            ChildMessage::AtHooks => self.host.run_hooks(Stage::CreateRuntime).and_then(|()| self.go_on()),
-            ChildMessage::Stop => {
+            Err(ChildMessage::AtHooks) => match self.host.hooks(Stage::CreateRuntime) {
+                None => self.go_on(),
+                hooks => {
+                    self.hooks = hooks;
+                    Ok(())
+                }
+            },
+            Err(ChildMessage::Stop) => {
                 stop();
                 self.go_on()
             }
-            ChildMessage::Go => Ok(()),
+            Err(ChildMessage::Go | ChildMessage::Executing { .. }) => Ok(()),
         };
         if let Err(failed) = taken {
             self.fail(failed);
+        }
+    }
+
+    /// Its socket has ended. Without its last word before, this is no start.
+    fn take_end(&mut self) {
+        let Phase::Executing(executing) = std::mem::replace(&mut self.phase, Phase::Lost) else {
+            // Why, if it has not said so, is known when it is reaped.
+            return self.kill().unwrap_or_else(|error| self.fail(broken(&error)));
+        };
+        match executing.outcome() {
+            Ok(()) => {
+                self.phase = Phase::Command;
+                self.started();
+            }
+            Err(failed) => self.fail(failed),
         }
     }
 
@@ -227,15 +299,39 @@ impl Watch<'_, '_> {
         {
             self.fail(broken(&io::Error::from(errno)));
         }
-        if let Err(failed) = self.host.run_hooks(Stage::PostStart) {
-            self.fail(failed);
+        self.hooks = self.host.hooks(Stage::PostStart);
+    }
+
+    /// What the hooks can do now without being waited for.
+    fn go_on_with_hooks(&mut self) {
+        let Some(hooks) = &mut self.hooks else { return };
+        let stage = hooks.stage();
+        match hooks.advance() {
+            Ok(Progress::Waiting) => {}
+            Ok(Progress::Done) => {
+                self.hooks = None;
+                if stage == Stage::CreateRuntime
+                    && let Err(failed) = self.go_on()
+                {
+                    self.fail(failed);
+                }
+            }
+            Err(error) => {
+                self.hooks = None;
+                self.fail(failure(format!("hooks {stage}"), FailureKind::Host, &error));
+            }
+        }
+    }
+
+    fn interrupt_hooks(&mut self) {
+        if let Some(error) = self.hooks.take().and_then(|mut hooks| hooks.interrupt()) {
+            self.failed.get_or_insert(failure("hooks", FailureKind::Host, &error));
         }
     }
 
     /// Remembers the first failure and ends the container.
     fn fail(&mut self, failed: Failed) {
         self.failed.get_or_insert(failed);
-        self.starting = false;
         if let Err(error) = self.kill() {
             // The kernel refuses to signal our own child: nothing is left that could be done about it.
             self.failed = Some(broken(&error));
@@ -246,72 +342,43 @@ impl Watch<'_, '_> {
         self.host.child.as_ref().map_or(Ok(()), |child| kill_init(child.pidfd.as_fd()))
     }
 
+    /// The caller has gone, or asks to end once PID 1 has: hooks are not waited for either.
+    fn end_all(&mut self) -> io::Result<()> {
+        self.interrupt_hooks();
+        self.kill()
+    }
+
     fn take_signals(&mut self) -> io::Result<()> {
-        while let Some(information) = self.signals.read_signal()? {
-            let number = i32::try_from(information.ssi_signo).unwrap_or(0);
-            if number == NixSignal::SIGWINCH as i32
-                && let Some(relay) = &self.relay
-            {
-                relay.resize()?;
-            } else {
-                self.pass_on(number)?;
+        while let Some(number) = self.signals.next()? {
+            match (&self.relay, &self.host.child) {
+                (Some(relay), _) if number == NixSignal::SIGWINCH as i32 => relay.resize()?,
+                (_, Some(child)) if !self.ended => pass_on(number, child.pid, &child.pidfd)?,
+                _ if asks_to_end(number) => self.interrupt_hooks(),
+                _ => {}
             }
         }
         Ok(())
     }
 
-    /// The kernel drops a signal to the first process of a pid namespace that has no handler for it. For
-    /// one that asks to end, that would leave the operator with no way to: so it ends the container.
-    fn pass_on(&self, number: i32) -> io::Result<()> {
-        let Some(child) = &self.host.child else { return Ok(()) };
-        let asks_to_end = [NixSignal::SIGHUP, NixSignal::SIGINT, NixSignal::SIGQUIT, NixSignal::SIGTERM]
-            .iter()
-            .any(|signal| *signal as i32 == number);
-        if asks_to_end && !handles(child.pid, number) {
-            return self.kill();
-        }
-        let Some(signal) = Signal::from_named_raw(number) else { return Ok(()) };
-        match pidfd_send_signal(&child.pidfd, signal) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// PID 1 has ended: reads what it still said, and reaps it.
-    fn end(mut self) -> Result<Reaped, Failed> {
-        while self.starting && self.has_message() {
-            self.take_messages();
-        }
-        if let Some(relay) = &mut self.relay {
-            relay.drain().map_err(|error| broken(&error))?;
-        }
+    /// PID 1 has ended, or is about to: reaps it.
+    fn end(mut self) -> Result<Gone, Failed> {
+        self.interrupt_hooks();
         let Some(child) = self.host.child.take() else {
             return Err(broken(&io::Error::from(Errno::CHILD)));
         };
         let reaped = wait::wait(child.pidfd.as_fd()).map_err(|error| broken(&error))?;
         match self.failed.take() {
             Some(failed) => Err(failed),
-            None => Ok(reaped),
+            None if !matches!(self.phase, Phase::Command) => Err(broken(&EndedEarly(reaped.ended))),
+            None => Ok(Gone { reaped, relay: self.relay }),
         }
     }
 
     fn has_message(&self) -> bool {
         let Some(child) = &self.host.child else { return false };
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(poll(&mut [PollFd::new(&child.socket, PollFlags::IN)], Some(&now)), Ok(ready) if ready > 0)
     }
-}
-
-/// Whether the process has a handler for the signal, or ignores it by its own will. Source:
-/// proc_pid_status(5). The number is that of our child, which is not yet reaped.
-fn handles(pid: i32, signal: i32) -> bool {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    let bit = 1_u64 << (signal - 1);
-    let mask = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    };
-    ["SigCgt:", "SigIgn:"].iter().filter_map(|name| mask(name)).any(|mask| mask & bit != 0)
 }
 
 /// The monitor itself cannot go on.
@@ -328,38 +395,4 @@ pub(super) fn exited(reaped: Reaped, usage: cgroup::Usage) -> Exited {
     let oom_killed = usage.oom_kills.is_some_and(|kills| kills > 0);
     let usage = Usage { cpu: usage.cpu.unwrap_or(reaped.cpu), memory_peak_bytes: usage.memory_peak_bytes };
     Exited { status, signal, oom_killed, usage }
-}
-
-/// For `create`: waits until PID 1 has done all its steps. Returns its number.
-///
-/// # Errors
-///
-/// A step failed, or PID 1 ended.
-pub(super) fn wait_until_ready(host: &mut Host<'_>) -> Result<i32, Failed> {
-    loop {
-        let Some(child) = &host.child else { return Err(broken(&io::Error::from(Errno::CHILD))) };
-        let packet = messages::receive(child.socket.as_fd()).map_err(|error| broken(&error))?;
-        let Some(packet) = packet else { continue };
-        match messages::decode_child(packet).map_err(|error| broken(&error))? {
-            ChildMessage::Ready(ready) => {
-                let pid = child.pid;
-                if let (Some(master), Some(path)) = (&ready.terminal, &host.container.options.console_socket)
-                {
-                    terminal::send_to(path, master.as_fd())
-                        .map_err(|error| failure("ready", FailureKind::Host, &error))?;
-                }
-                return Ok(pid);
-            }
-            ChildMessage::Failed(failed) => return Err(failed),
-            ChildMessage::AtHooks => {
-                host.run_hooks(Stage::CreateRuntime)?;
-                say(&child.socket, &ChildMessage::Go).map_err(|errno| broken(&io::Error::from(errno)))?;
-            }
-            ChildMessage::Stop => {
-                stop();
-                say(&child.socket, &ChildMessage::Go).map_err(|errno| broken(&io::Error::from(errno)))?;
-            }
-            ChildMessage::Go => {}
-        }
-    }
 }

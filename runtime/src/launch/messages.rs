@@ -1,36 +1,34 @@
-//! Messages between our own processes: one packet each, descriptors beside the bytes.
+//! Messages between our own processes: one packet each, a line of JSON with descriptors beside it.
 //!
-//! | tag | message | from → to | bytes after the tag | descriptors |
-//! |---|---|---|---|---|
-//! | 1 | `Created` | monitor → worker | number of control groups, 1 if there is a terminal | init, mount namespace, root, control groups, terminal |
-//! | 2 | `Started` | monitor → worker | – | – |
-//! | 3 | `Exited` | monitor → worker | status, signal (0: none), oom, cpu (ns), 1 if a peak follows, peak | – |
-//! | 4 | `Failed` | both | kind, step, message | – |
-//! | 5 | `Ready` | PID 1 → monitor | 1 if there is a terminal | mount namespace, root, terminal |
-//! | 6 | `Go` | monitor → PID 1 | – | – |
-//! | 7 | `Stop` | PID 1 → monitor | – | – (tests only: `--stop-after` has been reached) |
-//! | 8 | `AtHooks` | PID 1 → monitor | – | – (answered by `Go`) |
-//!
-//! Numbers are little-endian; texts are preceded by their length in 16 bits.
+//! | message | from → to | descriptors |
+//! |---|---|---|
+//! | `Created` | monitor → worker | init, mount namespace, root, the terminal if there is one, control groups |
+//! | `Started`, `Exited`, `Failed` | monitor → worker | – |
+//! | `Ready` | PID 1 → monitor | mount namespace, root, the terminal if there is one |
+//! | `AtHooks` | PID 1 → monitor | – (answered by `Go`) |
+//! | `Go` | monitor → PID 1 | – |
+//! | `Failed` | PID 1 → monitor or `start` | – |
+//! | `Executing` | PID 1 → monitor or `start` | the word in which PID 1 leaves what fails after this message |
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::{Created, Exited, Failed, FailureKind, ReceiveError, Report, Usage};
+use super::{Created, Exited, Failed, ReceiveError, Report};
 use crate::limits::{MESSAGE_BYTES, MESSAGE_DESCRIPTORS, SENTENCE_BYTES};
 
 /// What PID 1 and its monitor say to each other before the command starts.
 #[derive(Debug)]
 pub(crate) enum ChildMessage {
-    /// All steps but the last are done.
+    /// All is set up; what is left belongs to `start`.
     Ready(Ready),
     /// A step failed; the child ends.
     Failed(Failed),
@@ -40,6 +38,14 @@ pub(crate) enum ChildMessage {
     Stop,
     /// The point of the `createRuntime` hooks is reached.
     AtHooks,
+    /// The last message: the filter and execve(2) come next. The socket's end means that the command runs, unless
+    /// the word says otherwise.
+    Executing {
+        /// The command, for an error's text.
+        command: String,
+        /// [`crate::sys::shared_word`].
+        word: OwnedFd,
+    },
 }
 
 /// How the monitor can hold what PID 1 made.
@@ -57,35 +63,62 @@ pub(crate) struct Packet {
     descriptors: Vec<OwnedFd>,
 }
 
+/// A [`Report`] without its descriptors.
+#[derive(Serialize, Deserialize)]
+enum ReportText {
+    Created { terminal: bool },
+    Started,
+    Exited(Exited),
+    Failed(Failed),
+}
+
+/// A [`ChildMessage`] without its descriptors.
+#[derive(Serialize, Deserialize)]
+enum ChildText {
+    Ready { terminal: bool },
+    Failed(Failed),
+    Go,
+    Stop,
+    AtHooks,
+    Executing { command: String },
+}
+
 /// Sends a report. The descriptors in it are duplicated by the kernel on the way.
 pub(crate) fn send_report(socket: BorrowedFd<'_>, report: &Report) -> Result<(), Errno> {
-    match report {
+    let mut fds = Vec::new();
+    let text = match report {
         Report::Created(created) => {
-            let groups = u8::try_from(created.cgroups.len()).map_err(|_| Errno::TOOBIG)?;
-            let mut fds = vec![created.init.as_fd(), created.mount_namespace.as_fd(), created.root.as_fd()];
-            fds.extend(created.cgroups.iter().map(AsFd::as_fd));
+            fds.extend([created.init.as_fd(), created.mount_namespace.as_fd(), created.root.as_fd()]);
             fds.extend(created.terminal.as_ref().map(AsFd::as_fd));
-            send(socket, &[1, groups, created.terminal.is_some().into()], &fds)
+            fds.extend(created.cgroups.iter().map(AsFd::as_fd));
+            ReportText::Created { terminal: created.terminal.is_some() }
         }
-        Report::Started => send(socket, &[2], &[]),
-        Report::Exited(exited) => send(socket, &encode_exited(exited), &[]),
-        Report::Failed(failed) => send(socket, &encode_failed(failed), &[]),
-    }
+        Report::Started => ReportText::Started,
+        Report::Exited(exited) => ReportText::Exited(exited.clone()),
+        Report::Failed(failed) => ReportText::Failed(bounded(failed)),
+    };
+    send(socket, &text, &fds)
 }
 
 /// Sends a message between PID 1 and its monitor.
 pub(crate) fn send_child(socket: BorrowedFd<'_>, message: &ChildMessage) -> Result<(), Errno> {
-    match message {
+    let mut fds = Vec::new();
+    let text = match message {
         ChildMessage::Ready(ready) => {
-            let mut fds = vec![ready.mount_namespace.as_fd(), ready.root.as_fd()];
+            fds.extend([ready.mount_namespace.as_fd(), ready.root.as_fd()]);
             fds.extend(ready.terminal.as_ref().map(AsFd::as_fd));
-            send(socket, &[5, ready.terminal.is_some().into()], &fds)
+            ChildText::Ready { terminal: ready.terminal.is_some() }
         }
-        ChildMessage::Failed(failed) => send(socket, &encode_failed(failed), &[]),
-        ChildMessage::Go => send(socket, &[6], &[]),
-        ChildMessage::Stop => send(socket, &[7], &[]),
-        ChildMessage::AtHooks => send(socket, &[8], &[]),
-    }
+        ChildMessage::Failed(failed) => ChildText::Failed(bounded(failed)),
+        ChildMessage::Go => ChildText::Go,
+        ChildMessage::Stop => ChildText::Stop,
+        ChildMessage::AtHooks => ChildText::AtHooks,
+        ChildMessage::Executing { command, word } => {
+            fds.push(word.as_fd());
+            ChildText::Executing { command: cut(command) }
+        }
+    };
+    send(socket, &text, &fds)
 }
 
 /// The next packet; `None` if a non-blocking socket has none yet.
@@ -119,56 +152,56 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Packet>, ReceiveE
 
 /// Reads a packet as a report.
 pub(crate) fn decode_report(packet: Packet) -> Result<Report, ReceiveError> {
-    let mut reader = Reader { rest: &packet.bytes };
+    let text = packet.text()?;
     let mut fds = packet.descriptors.into_iter();
-    match reader.u8("tag")? {
-        1 => {
-            let groups = usize::from(reader.u8("groups")?);
-            let has_terminal = reader.u8("terminal")? == 1;
-            Ok(Report::Created(Created {
-                init: descriptor(&mut fds)?,
-                mount_namespace: descriptor(&mut fds)?,
-                root: descriptor(&mut fds)?,
-                cgroups: (0..groups).map(|_| descriptor(&mut fds)).collect::<Result<_, _>>()?,
-                terminal: has_terminal.then(|| descriptor(&mut fds)).transpose()?,
-            }))
-        }
-        2 => Ok(Report::Started),
-        3 => decode_exited(&mut reader).map(Report::Exited),
-        4 => decode_failed(&mut reader).map(Report::Failed),
-        _ => Err(ReceiveError::Malformed { what: "tag" }),
-    }
+    Ok(match text {
+        ReportText::Created { terminal } => Report::Created(Created {
+            init: descriptor(&mut fds)?,
+            mount_namespace: descriptor(&mut fds)?,
+            root: descriptor(&mut fds)?,
+            terminal: terminal.then(|| descriptor(&mut fds)).transpose()?,
+            cgroups: fds.collect(),
+        }),
+        ReportText::Started => Report::Started,
+        ReportText::Exited(exited) => Report::Exited(exited),
+        ReportText::Failed(failed) => Report::Failed(failed),
+    })
 }
 
 /// Reads a packet as a message between PID 1 and its monitor.
 pub(crate) fn decode_child(packet: Packet) -> Result<ChildMessage, ReceiveError> {
-    let mut reader = Reader { rest: &packet.bytes };
+    let text = packet.text()?;
     let mut fds = packet.descriptors.into_iter();
-    match reader.u8("tag")? {
-        4 => decode_failed(&mut reader).map(ChildMessage::Failed),
-        5 => {
-            let has_terminal = reader.u8("terminal")? == 1;
-            Ok(ChildMessage::Ready(Ready {
-                mount_namespace: descriptor(&mut fds)?,
-                root: descriptor(&mut fds)?,
-                terminal: has_terminal.then(|| descriptor(&mut fds)).transpose()?,
-            }))
-        }
-        6 => Ok(ChildMessage::Go),
-        7 => Ok(ChildMessage::Stop),
-        8 => Ok(ChildMessage::AtHooks),
-        _ => Err(ReceiveError::Malformed { what: "tag" }),
+    Ok(match text {
+        ChildText::Ready { terminal } => ChildMessage::Ready(Ready {
+            mount_namespace: descriptor(&mut fds)?,
+            root: descriptor(&mut fds)?,
+            terminal: terminal.then(|| descriptor(&mut fds)).transpose()?,
+        }),
+        ChildText::Failed(failed) => ChildMessage::Failed(failed),
+        ChildText::Go => ChildMessage::Go,
+        ChildText::Stop => ChildMessage::Stop,
+        ChildText::AtHooks => ChildMessage::AtHooks,
+        ChildText::Executing { command } => ChildMessage::Executing { command, word: descriptor(&mut fds)? },
+    })
+}
+
+impl Packet {
+    fn text<T: DeserializeOwned>(&self) -> Result<T, ReceiveError> {
+        serde_json::from_slice(&self.bytes).map_err(|_| ReceiveError::Malformed { what: "text" })
     }
 }
 
-fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+fn send(socket: BorrowedFd<'_>, text: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    // Texts, numbers and flags: they are always JSON.
+    let bytes = serde_json::to_vec(text).map_err(|_| Errno::INVAL)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(Errno::TOOBIG);
     }
     loop {
-        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -180,84 +213,19 @@ fn descriptor(fds: &mut impl Iterator<Item = OwnedFd>) -> Result<OwnedFd, Receiv
     fds.next().ok_or(ReceiveError::Malformed { what: "descriptors" })
 }
 
-fn encode_exited(exited: &Exited) -> Vec<u8> {
-    let cpu = u64::try_from(exited.usage.cpu.as_nanos()).unwrap_or(u64::MAX);
-    let peak = exited.usage.memory_peak_bytes;
-    let mut bytes = vec![3];
-    bytes.extend(exited.status.to_le_bytes());
-    bytes.extend(exited.signal.unwrap_or(0).to_le_bytes());
-    bytes.push(exited.oom_killed.into());
-    bytes.extend(cpu.to_le_bytes());
-    bytes.push(peak.is_some().into());
-    bytes.extend(peak.unwrap_or(0).to_le_bytes());
-    bytes
+fn bounded(failed: &Failed) -> Failed {
+    Failed { step: cut(&failed.step), kind: failed.kind, message: cut(&failed.message) }
 }
 
-fn decode_exited(reader: &mut Reader<'_>) -> Result<Exited, ReceiveError> {
-    let status = i32::from_le_bytes(reader.array("status")?);
-    let signal = i32::from_le_bytes(reader.array("signal")?);
-    let oom_killed = reader.u8("oom")? == 1;
-    let cpu = Duration::from_nanos(u64::from_le_bytes(reader.array("cpu")?));
-    let has_peak = reader.u8("peak")? == 1;
-    let peak = u64::from_le_bytes(reader.array("peak")?);
-    let usage = Usage { cpu, memory_peak_bytes: has_peak.then_some(peak) };
-    Ok(Exited { status, signal: (signal != 0).then_some(signal), oom_killed, usage })
-}
-
-fn encode_failed(failed: &Failed) -> Vec<u8> {
-    let kind = match failed.kind {
-        FailureKind::CommandNotFound => 0,
-        FailureKind::CommandNotExecutable => 1,
-        FailureKind::Spec => 2,
-        FailureKind::Host => 3,
-    };
-    let mut bytes = vec![4, kind];
-    for text in [&failed.step, &failed.message] {
-        let end = text.floor_char_boundary(SENTENCE_BYTES);
-        let text = text.get(..end).unwrap_or_default();
-        bytes.extend(u16::try_from(text.len()).unwrap_or(0).to_le_bytes());
-        bytes.extend(text.as_bytes());
-    }
-    bytes
-}
-
-fn decode_failed(reader: &mut Reader<'_>) -> Result<Failed, ReceiveError> {
-    let kind = match reader.u8("kind")? {
-        0 => FailureKind::CommandNotFound,
-        1 => FailureKind::CommandNotExecutable,
-        2 => FailureKind::Spec,
-        3 => FailureKind::Host,
-        _ => return Err(ReceiveError::Malformed { what: "kind" }),
-    };
-    Ok(Failed { kind, step: reader.text("step")?, message: reader.text("message")? })
-}
-
-/// Takes fields off the front of a packet.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], ReceiveError> {
-        let (field, rest) = self.rest.split_first_chunk::<N>().ok_or(ReceiveError::Malformed { what })?;
-        self.rest = rest;
-        Ok(*field)
-    }
-
-    fn u8(&mut self, what: &'static str) -> Result<u8, ReceiveError> {
-        self.array::<1>(what).map(|[byte]| byte)
-    }
-
-    fn text(&mut self, what: &'static str) -> Result<String, ReceiveError> {
-        let length = usize::from(u16::from_le_bytes(self.array(what)?));
-        let (text, rest) = self.rest.split_at_checked(length).ok_or(ReceiveError::Malformed { what })?;
-        self.rest = rest;
-        String::from_utf8(text.to_vec()).map_err(|_| ReceiveError::Malformed { what })
-    }
+fn cut(text: &str) -> String {
+    text.get(..text.floor_char_boundary(SENTENCE_BYTES)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::{FailureKind, Usage};
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -275,8 +243,9 @@ mod tests {
         let usage = Usage { cpu: Duration::from_nanos(1_234_567), memory_peak_bytes: Some(u64::MAX) };
         let exited = Exited { status: 137, signal: Some(9), oom_killed: true, usage };
         let plain = Exited { status: 0, signal: None, oom_killed: false, usage: Usage::default() };
-        let message = "ü".repeat(SENTENCE_BYTES);
-        let failed = Failed { step: "pivot".into(), kind: FailureKind::Host, message };
+        // As long as a text can get once each of its bytes has become six.
+        let message = "\u{1}".repeat(2 * SENTENCE_BYTES);
+        let failed = Failed { step: message.clone(), kind: FailureKind::Host, message };
         let (ours, theirs) = pair();
         for report in [Report::Exited(exited.clone()), Report::Exited(plain.clone()), Report::Started] {
             send_report(theirs.as_fd(), &report).unwrap();
@@ -289,7 +258,7 @@ mod tests {
         assert!(matches!(next().unwrap(), Report::Exited(got) if got == plain));
         assert!(matches!(next().unwrap(), Report::Started));
         let Report::Failed(got) = next().unwrap() else { panic!("not the failure") };
-        assert_eq!((got.step, got.kind), (failed.step, failed.kind));
+        assert_eq!(got.kind, failed.kind);
         assert!(failed.message.starts_with(&got.message) && got.message.len() == SENTENCE_BYTES);
         assert!(matches!(next(), Err(ReceiveError::Ended)));
     }
@@ -313,9 +282,9 @@ mod tests {
 
     #[test]
     fn a_malformed_packet_is_an_error_and_no_panic() {
-        for bytes in [&[][..], &[0], &[1], &[1, 1, 0], &[3, 0], &[4, 9], &[4, 0, 255, 255, 1], &[200]] {
-            let packet = Packet { bytes: bytes.to_vec(), descriptors: Vec::new() };
-            assert!(decode_report(packet).is_err(), "{bytes:?}");
+        for text in ["", "0", "{", r#""Nonesuch""#, r#"{"Created":{"terminal":true}}"#, r#"{"Exited":{}}"#] {
+            let packet = || Packet { bytes: text.into(), descriptors: Vec::new() };
+            assert!(decode_report(packet()).is_err() && decode_child(packet()).is_err(), "{text}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! `process` → who PID 1 becomes, and what it executes.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
 use super::{ChildStep, Findings};
+use crate::capabilities::CapabilitySets;
 use crate::hooks::{self, Stage};
 use crate::rlimits;
 use crate::seccomp::Filter;
@@ -29,6 +31,20 @@ pub struct Executable {
     pub arguments: Vec<String>,
     /// `NAME=value`.
     pub environment: Vec<String>,
+}
+
+/// What PID 1 does last. The steps before end with a process that may do no more than its command may, but for two
+/// things that nothing can be done after: a filter that may forbid everything, and execve(2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// What it becomes.
+    pub executable: Executable,
+    /// `startContainer` hooks, bound by the same filter, come before it.
+    pub has_hooks: bool,
+    /// The system call filter.
+    pub filter: Option<Filter>,
+    /// The capability sets after the filter's installation, if that needed more.
+    pub capabilities: Option<CapabilitySets>,
 }
 
 impl Executable {
@@ -66,6 +82,28 @@ impl fmt::Display for Executable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:?} with {} variables", self.arguments, self.environment.len())
     }
+}
+
+impl Execution {
+    /// Its lines, one for each point at which it can fail.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.find(), Execution::READY.to_owned()];
+        lines.extend(self.has_hooks.then(|| format!("hooks {}", Stage::StartContainer)));
+        lines.extend(
+            self.filter.as_ref().map(|filter| format!("seccomp {} instructions", filter.instructions())),
+        );
+        lines.extend(self.capabilities.as_ref().map(|sets| format!("capabilities.set {}", sets.effective())));
+        lines.push("execute".into());
+        lines
+    }
+
+    /// The line of the command being found.
+    pub fn find(&self) -> String {
+        format!("command.find {}", self.executable)
+    }
+
+    /// The line of telling the monitor that all is set up, and of waiting for `start`.
+    pub const READY: &str = "ready";
 }
 
 impl fmt::Display for Terminal {
@@ -113,9 +151,9 @@ pub(super) fn terminal(process: &Process) -> Option<Terminal> {
     process.terminal.then_some(Terminal { size })
 }
 
-/// The steps from the pivot to the command, in the order in which privileges are dropped:
-/// each comes as late as what it forbids allows.
-pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> Vec<ChildStep> {
+/// The steps from the pivot to the command, in the order in which privileges are dropped: each comes as late as what it
+/// forbids allows, and as early as its failure can be told to `create`.
+pub(super) fn steps(process: &Process, administers: Administers) -> Vec<ChildStep> {
     let sets = process.capabilities.clone();
     let identity = identity(process);
     let mut steps = vec![
@@ -127,31 +165,63 @@ pub(super) fn steps(spec: &Spec, process: &Process, filter: Option<&Filter>) -> 
     if let Some(profile) = process.apparmor_profile.clone() {
         steps.push(ChildStep::Label { profile });
     }
+    if !environment(process).iter().any(|entry| entry.starts_with("HOME=")) {
+        steps.push(ChildStep::FindHome { uid: identity.uid });
+    }
     steps.push(ChildStep::DropBounding(sets.clone()));
     steps.push(ChildStep::Become(identity));
     // After the user has changed: the kernel forgets it then (prctl(2), PR_SET_PDEATHSIG).
     steps.push(ChildStep::DieWithMonitor);
-    steps.push(ChildStep::FindCommand(Executable {
-        arguments: process.args.clone(),
-        environment: process.env.clone(),
+    // Before the command is looked for, which may take a capability to be executed.
+    steps.push(ChildStep::Capabilities(match administers {
+        Administers::Yes => sets.with_administration(),
+        Administers::No => sets,
     }));
-    steps.push(ChildStep::Ready);
-    if hooks::has(spec, Stage::StartContainer) {
-        // Part of `start`, for which a created container waits in the step before.
-        steps.push(ChildStep::Hooks { stage: Stage::StartContainer });
-    }
-    let filter = filter.map(|filter| ChildStep::Seccomp { instructions: filter.instructions() });
     if process.no_new_privileges {
         steps.push(ChildStep::NoNewPrivileges);
-        steps.push(ChildStep::Capabilities(sets));
-        steps.extend(filter);
-    } else {
-        // Without no_new_privs installing a filter needs CAP_SYS_ADMIN, so it goes just before that.
-        steps.extend(filter);
-        steps.push(ChildStep::Capabilities(sets));
     }
-    steps.push(ChildStep::Execute);
     steps
+}
+
+/// Whether PID 1 needs CAP_SYS_ADMIN to the end: installing a filter does, without no_new_privs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Administers {
+    Yes,
+    No,
+}
+
+pub(super) fn administers(process: &Process, filter: Option<&Filter>) -> Administers {
+    match filter {
+        Some(_) if !process.no_new_privileges => Administers::Yes,
+        _ => Administers::No,
+    }
+}
+
+/// What comes after the steps.
+pub(super) fn execution(
+    spec: &Spec,
+    process: &Process,
+    administers: Administers,
+    filter: Option<Filter>,
+) -> Execution {
+    let sets = process.capabilities.clone();
+    Execution {
+        executable: Executable { arguments: process.args.clone(), environment: environment(process) },
+        has_hooks: hooks::has(spec, Stage::StartContainer),
+        filter,
+        capabilities: (administers == Administers::Yes && sets != sets.with_administration()).then_some(sets),
+    }
+}
+
+/// Each variable once, as the last entry of its name says. An empty `HOME` is none, as in runc.
+fn environment(process: &Process) -> Vec<String> {
+    let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
+    let mut seen = HashSet::new();
+    let mut kept: Vec<String> =
+        process.env.iter().rev().filter(|entry| seen.insert(name(entry))).cloned().collect();
+    kept.retain(|entry| entry != "HOME=");
+    kept.reverse();
+    kept
 }
 
 fn identity(process: &Process) -> Identity {

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use super::devices::Device;
 use super::mount_options::{Attributes, Depth, Propagation};
 use super::mounts::Mount;
-use super::process::{Executable, Identity, Terminal};
+use super::process::{Identity, Terminal};
 use crate::capabilities::CapabilitySets;
-use crate::cgroup::Setting;
+use crate::cgroup::{CgroupMount, DevicePolicy, Group, Setting};
 use crate::hooks::Stage;
 use crate::rlimits;
 use crate::spec::{IdMapping, Namespace, PosixLimit};
@@ -21,20 +21,21 @@ use crate::spec::{IdMapping, Namespace, PosixLimit};
 pub enum Step {
     /// Makes one of the container's control groups.
     CreateCgroup {
-        /// Its index in [`super::ContainerPlan::cgroups`].
-        group: usize,
-        /// Its directory.
-        path: PathBuf,
+        /// Which. Its settings are steps of their own.
+        group: Group,
     },
     /// Writes one setting of a control group.
     SetCgroup {
-        /// The group's index.
+        /// The group's place among those that were made.
         group: usize,
         /// File and value.
         setting: Setting,
     },
     /// v2: attaches the program that decides on devices.
-    AttachDeviceRules,
+    AttachDeviceRules {
+        /// What it is made from.
+        policy: DevicePolicy,
+    },
     /// Takes hold of a namespace that the container joins.
     OpenNamespace {
         /// Its kind.
@@ -57,7 +58,10 @@ pub enum Step {
         depth: Depth,
     },
     /// Makes copies of the control group directories for the container's view of them.
-    CloneCgroups,
+    CloneCgroups {
+        /// What each of the groups made is called there, in their order.
+        mounts: Vec<CgroupMount>,
+    },
     /// Starts PID 1.
     Fork {
         /// New namespaces of the process.
@@ -70,11 +74,8 @@ pub enum Step {
         /// `linux.gidMappings`.
         groups: Vec<IdMapping>,
     },
-    /// Runs the hooks of one stage.
-    Hooks {
-        /// Which.
-        stage: Stage,
-    },
+    /// Runs the `createRuntime` hooks, when PID 1 says that it has come to them.
+    RuntimeHooks,
 }
 
 /// Who takes a step back if this process dies right after it.
@@ -94,14 +95,14 @@ impl Step {
         match self {
             Step::CreateCgroup { .. } => Undo::Journal,
             // Both go with their group.
-            Step::SetCgroup { .. } | Step::AttachDeviceRules => Undo::Nothing,
+            Step::SetCgroup { .. } | Step::AttachDeviceRules { .. } => Undo::Nothing,
             Step::OpenNamespace { .. }
             | Step::CloneRoot { .. }
             | Step::CloneBind { .. }
-            | Step::CloneCgroups
+            | Step::CloneCgroups { .. }
             | Step::MapUsers { .. }
             | Step::Fork { .. } => Undo::Kernel,
-            Step::Hooks { .. } => Undo::Nothing,
+            Step::RuntimeHooks => Undo::Nothing,
         }
     }
 }
@@ -165,11 +166,10 @@ pub enum ChildStep {
     },
     /// Opens a pty in the container's devpts; its other end goes to the monitor.
     OpenTerminal(Terminal),
-    /// Runs the hooks of one stage.
-    Hooks {
-        /// Which.
-        stage: Stage,
-    },
+    /// Waits until the monitor has run the `createRuntime` hooks.
+    RuntimeHooks,
+    /// Runs the `createContainer` hooks.
+    ContainerHooks,
     /// Makes the container's root the root, and the host's tree unreachable.
     PivotRoot,
     /// Hides a file or directory.
@@ -212,31 +212,26 @@ pub enum ChildStep {
     DropBounding(CapabilitySets),
     /// Changes umask, groups and user.
     Become(Identity),
+    /// Looks up the home directory of the user, for an environment without `HOME`. While the process may still read
+    /// every file.
+    FindHome {
+        /// The user's number.
+        uid: u32,
+    },
     /// Sets the other four capability sets.
     Capabilities(CapabilitySets),
     /// Set-uid programs give nothing any more.
     NoNewPrivileges,
     /// Asks to be killed when the monitor dies.
     DieWithMonitor,
-    /// Tells the monitor that all is ready, and waits for `start` if the container is only created.
-    Ready,
-    /// Finds the command, as the user that it will run as, so that a missing one is reported before the filter is on.
-    FindCommand(Executable),
-    /// Installs the system call filter.
-    Seccomp {
-        /// Its length, for the plan's line.
-        instructions: usize,
-    },
-    /// Becomes the command.
-    Execute,
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::CreateCgroup { path, .. } => write!(out, "cgroup.create {}", path.display()),
+            Step::CreateCgroup { group } => write!(out, "cgroup.create {}", group.directory().display()),
             Step::SetCgroup { setting, .. } => write!(out, "cgroup.set {setting}"),
-            Step::AttachDeviceRules => write!(out, "cgroup.devices"),
+            Step::AttachDeviceRules { .. } => write!(out, "cgroup.devices"),
             Step::OpenNamespace { kind, path } => write!(out, "namespace.open {kind} {}", path.display()),
             Step::CloneRoot { path } => write!(out, "root.clone {}", path.display()),
             Step::CloneBind { source, depth: Depth::One, .. } => {
@@ -245,7 +240,7 @@ impl fmt::Display for Step {
             Step::CloneBind { source, .. } => {
                 write!(out, "bind.clone {} with mounts below", source.display())
             }
-            Step::CloneCgroups => write!(out, "cgroup.clone"),
+            Step::CloneCgroups { .. } => write!(out, "cgroup.clone"),
             Step::Fork { namespaces } => {
                 let names: Vec<_> = namespaces.iter().map(Namespace::to_string).collect();
                 write!(out, "fork {}", names.join(","))
@@ -255,7 +250,7 @@ impl fmt::Display for Step {
                 mappings(out, "uid", users)?;
                 mappings(out, "gid", groups)
             }
-            Step::Hooks { stage } => write!(out, "hooks {stage}"),
+            Step::RuntimeHooks => write!(out, "hooks {}", Stage::CreateRuntime),
         }
     }
 }
@@ -285,7 +280,8 @@ impl fmt::Display for ChildStep {
             ChildStep::Device(device) => write!(out, "device {device}"),
             ChildStep::DeviceLink { name, target } => write!(out, "device.link {name} -> {target}"),
             ChildStep::OpenTerminal(terminal) => write!(out, "terminal.open {terminal}"),
-            ChildStep::Hooks { stage } => write!(out, "hooks {stage}"),
+            ChildStep::RuntimeHooks => write!(out, "hooks {}", Stage::CreateRuntime),
+            ChildStep::ContainerHooks => write!(out, "hooks {}", Stage::CreateContainer),
             ChildStep::PivotRoot => write!(out, "root.pivot"),
             ChildStep::Mask { path } => write!(out, "mask {}", path.display()),
             ChildStep::ReadOnlyPath { path } => write!(out, "read-only {}", path.display()),
@@ -293,15 +289,6 @@ impl fmt::Display for ChildStep {
             ChildStep::RootPropagation { propagation, depth } => {
                 write!(out, "root.propagation {}", propagation.spelled(*depth))
             }
-            other => other.fmt_process(out),
-        }
-    }
-}
-
-impl ChildStep {
-    /// The second half of the lines: what concerns the process rather than its surroundings.
-    fn fmt_process(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
             ChildStep::NewSession => write!(out, "session.new"),
             ChildStep::WorkingDirectory { path } => write!(out, "cwd {}", path.display()),
             ChildStep::Rlimit(limit) => {
@@ -310,15 +297,10 @@ impl ChildStep {
             ChildStep::Label { profile } => write!(out, "apparmor {profile}"),
             ChildStep::DropBounding(sets) => write!(out, "capabilities.bounding {}", sets.bounding()),
             ChildStep::Become(identity) => write!(out, "become {identity}"),
+            ChildStep::FindHome { uid } => write!(out, "home.find of uid {uid}"),
             ChildStep::Capabilities(sets) => write!(out, "capabilities.set {}", sets.effective()),
             ChildStep::NoNewPrivileges => write!(out, "no-new-privileges"),
             ChildStep::DieWithMonitor => write!(out, "die-with-monitor"),
-            ChildStep::Ready => write!(out, "ready"),
-            ChildStep::FindCommand(executable) => write!(out, "command.find {executable}"),
-            ChildStep::Seccomp { instructions } => write!(out, "seccomp {instructions} instructions"),
-            ChildStep::Execute => write!(out, "execute"),
-            // All others are printed by `fmt`, which calls this for what is left.
-            _ => Ok(()),
         }
     }
 }

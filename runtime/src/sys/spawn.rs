@@ -13,11 +13,14 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::umask;
 
 use super::clone3::{Forked, fork};
+use super::exec::{Confinement, pointers};
+use super::signals;
 
 /// A program, its arguments and environment, and the descriptors that it gets. Unless said otherwise the
-/// environment is empty and the standard streams are `/dev/null`.
+/// environment is empty and the standard streams are `/dev/null`. No signal is blocked or ignored.
 #[derive(Debug)]
 pub struct Command {
     program: CString,
@@ -27,6 +30,7 @@ pub struct Command {
     environment: Vec<CString>,
     mapped: Vec<(OwnedFd, RawFd)>,
     session: Session,
+    umask: Option<Mode>,
 }
 
 /// Which session a program starts in.
@@ -54,12 +58,19 @@ impl Command {
             environment: Vec::new(),
             mapped: Vec::new(),
             session: Session::default(),
+            umask: None,
         })
     }
 
     /// Starts the program in this session.
     pub fn session(&mut self, session: Session) -> &mut Command {
         self.session = session;
+        self
+    }
+
+    /// Starts the program with this umask instead of the caller's.
+    pub fn umask(&mut self, umask: Option<Mode>) -> &mut Command {
+        self.umask = umask;
         self
     }
 
@@ -81,9 +92,8 @@ impl Command {
     }
 
     /// Adds `NAME=value` to the environment.
-    pub fn env(&mut self, entry: CString) -> &mut Command {
+    pub fn env(&mut self, entry: CString) {
         self.environment.push(entry);
-        self
     }
 
     /// Gives the program `fd` as its standard input.
@@ -115,6 +125,16 @@ impl Command {
 ///
 /// The fork, a mapping or the exec failed; then there is no child.
 pub fn spawn(command: &Command) -> io::Result<OwnedFd> {
+    spawn_confined(command, &Confinement::default())
+}
+
+/// [`spawn`], with the program bound by `confinement`. If that forbids to say that a call failed the program ends
+/// with status 127 instead, or by a signal.
+///
+/// # Errors
+///
+/// As there.
+pub fn spawn_confined(command: &Command, confinement: &Confinement) -> io::Result<OwnedFd> {
     let prepared = Prepared::new(command)?;
     let (errors, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let report_error = prepared.park(write_end.as_fd())?;
@@ -122,7 +142,7 @@ pub fn spawn(command: &Command) -> io::Result<OwnedFd> {
     drop(write_end);
     // The child must not allocate or take a lock: another thread may have held one when we forked.
     match fork(0, None)? {
-        Forked::Child => prepared.become_program(&report_error),
+        Forked::Child => prepared.become_program(confinement, &report_error),
         Forked::Parent { child, .. } => {
             drop(report_error);
             let mut code = Vec::new();
@@ -149,6 +169,7 @@ struct Prepared {
     mapped: Vec<(OwnedFd, RawFd)>,
     above: RawFd,
     session: Session,
+    umask: Option<Mode>,
 }
 
 impl Prepared {
@@ -163,6 +184,7 @@ impl Prepared {
             mapped: Vec::new(),
             above,
             session: command.session,
+            umask: command.umask,
         };
         if let Some(executable) = &command.executable {
             prepared.executable = Some(prepared.park(executable.as_fd())?);
@@ -181,31 +203,41 @@ impl Prepared {
         Ok(fcntl_dupfd_cloexec(fd, self.above)?)
     }
 
-    fn become_program(&self, report_error: &OwnedFd) -> ! {
-        let error = self.map_and_exec().to_ne_bytes();
+    fn become_program(&self, confinement: &Confinement, report_error: &OwnedFd) -> ! {
+        let error = match self.set_up() {
+            Ok(()) => self.execute(confinement),
+            Err(error) => error,
+        };
+        let error = error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
         // SAFETY: the descriptor is open and the four bytes live past the call. If writing fails there
         // is nobody left to tell; the parent then sees the child end.
         unsafe { libc::write(report_error.as_raw_fd(), error.as_ptr().cast(), error.len()) };
-        // SAFETY: ends this process without running destructors or exit handlers of the copied parent.
-        unsafe { libc::_exit(127) }
+        super::exit::exit_now(127)
     }
 
-    /// Returns only on failure, with the error number.
-    fn map_and_exec(&self) -> i32 {
-        let failed = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    fn set_up(&self) -> io::Result<()> {
         // SAFETY: takes no argument; a forked child leads no process group, so it cannot fail.
         if self.session == Session::Own && unsafe { libc::setsid() } == -1 {
-            return failed();
+            return Err(io::Error::last_os_error());
         }
+        self.umask.map(umask);
         // SAFETY: plain numbers; marking descriptors close-on-exec does not touch memory.
         if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } != 0 {
-            return failed();
+            return Err(io::Error::last_os_error());
         }
         for (source, target) in &self.mapped {
             // SAFETY: plain numbers. Whatever the target was in the parent, this copy of it is not needed.
             if unsafe { libc::dup2(source.as_raw_fd(), *target) } == -1 {
-                return failed();
+                return Err(io::Error::last_os_error());
             }
+        }
+        signals::reset()
+    }
+
+    /// Returns only on failure.
+    fn execute(&self, confinement: &Confinement) -> io::Error {
+        if let Err((_, error)) = confinement.apply() {
+            return error;
         }
         let (arguments, environment) = (self.arguments.as_ptr(), self.environment.as_ptr());
         match &self.executable {
@@ -218,11 +250,6 @@ impl Prepared {
                 unsafe { libc::execveat(fd, path, arguments.cast(), environment.cast(), libc::AT_EMPTY_PATH) }
             }
         };
-        failed()
+        io::Error::last_os_error()
     }
-}
-
-/// Pointers to `texts`, ended by a null pointer, as execve(2) wants them.
-fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
-    texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }

@@ -42,8 +42,8 @@ fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
     let bundle = bundle();
     let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
     let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
-    // The last step of each side does not return.
-    let steps = plan.host.len() + plan.child.len() - 1;
+    // Those of both sides, the command found, and all ready.
+    let steps = plan.host.len() + plan.child.len() + 2;
     assert!(steps > 50);
     for stop_after in 1..=steps {
         kill(stopped_after(&bundle, stop_after).unwrap());
@@ -64,7 +64,7 @@ fn s47_a_monitor_killed_while_it_undoes_leaves_nothing_after_delete() {
     bundle.config["process"]["args"] = json!(["true"]);
     let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
     let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
-    let undone = (plan.host.len() + plan.child.len()..)
+    let undone = (plan.host.len() + plan.child.len() + 3..)
         .map_while(|step| stopped_after(&bundle, step).map(|child| (step, child)))
         .map(|(step, child)| {
             kill(child);

@@ -218,30 +218,6 @@ fn a_start_that_names_the_group_of_another_container_or_one_above_it_fails_and_t
 }
 
 #[test]
-fn hooks_run_at_their_points_with_the_state_on_standard_input() {
-    let mut bundle = Bundle::shell("echo command >> /shared/order");
-    std::fs::create_dir(bundle.path("shared")).unwrap();
-    let shared = bundle.path("shared");
-    bundle.bind(&shared, "/shared", &["rbind", "rw"]);
-    let order = shared.join("order");
-    let outside = |name: &str| {
-        let script = format!("grep -q '\"id\": \"{}\"' && echo {name} >> {}", bundle.id, order.display());
-        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"] }])
-    };
-    let inside = |name: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} >> /shared/order")] }]);
-    bundle.config["hooks"] = json!({
-        "prestart": outside("prestart"),
-        "createRuntime": outside("createRuntime"),
-        "createContainer": outside("createContainer"),
-        "startContainer": inside("startContainer"),
-        "poststop": outside("poststop"),
-    });
-    bundle.output();
-    let expected = "prestart\ncreateRuntime\ncreateContainer\nstartContainer\ncommand\npoststop\n";
-    assert_eq!(std::fs::read_to_string(&order).unwrap(), expected);
-}
-
-#[test]
 fn what_is_changed_in_the_bundle_after_create_has_no_effect() {
     let mut bundle = Bundle::shell("exec sleep 1000");
     let order = bundle.path("order");
@@ -273,21 +249,6 @@ fn annotations_may_be_as_large_as_the_spec() {
     assert!(state["annotations"]["large"] == large, "of another length");
     ok(bundle.tell(&["delete", "--force", &bundle.id]));
     bundle.assert_nothing_left();
-}
-
-#[test]
-fn a_hook_that_fails_or_hangs_ends_the_start() {
-    for (stage, script) in
-        [("createRuntime", "exit 3"), ("createContainer", "exit 3"), ("createRuntime", "exec sleep 1000")]
-    {
-        let mut bundle = Bundle::shell("echo should not run");
-        let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 1 }]);
-        bundle.config["hooks"] = json!({ stage: hook });
-        let ran = bundle.run();
-        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{stage} {script}: {ran:?}");
-        assert!(ran.stderr.contains(stage), "{ran:?}");
-        bundle.assert_nothing_left();
-    }
 }
 
 #[test]

@@ -17,8 +17,10 @@ mod probe;
 
 mod cgroup;
 mod crash;
+mod execution;
 mod filesystem;
 mod golden;
+mod hooks;
 mod hostile_spec;
 mod inside;
 mod launch;

@@ -1,34 +1,90 @@
-//! The command: found as the user who will run it, executed at the very end.
+//! The command: found as the user who will run it, with that user's capabilities, and executed at the very end.
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::sys::signal::SigSet;
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use rustix::io::Errno;
 
 use super::process::check_directory;
-use super::{Child, ChildError};
-use crate::plan::{ChildStep, Executable};
+use super::{Child, ChildError, call, kind_of_last};
+use crate::execute::executing::word_of;
+use crate::execute::{failure, say};
+use crate::hooks::{self, Stage, Surroundings};
+use crate::launch::Failed;
+use crate::launch::messages::{ChildMessage, Ready};
+use crate::plan::{Executable, Execution};
+use crate::state::Status;
 use crate::sys;
+use crate::sys::exec::{Confinement, Image, LastCall};
+use crate::sys::exit::exit_now;
+use crate::sys::shared_word::SharedWord;
 
 impl Child<'_> {
-    /// Before the filter is on, so that a missing command can be reported whatever the filter forbids.
-    pub(super) fn find_command(&mut self, executable: &Executable) -> Result<(), ChildError> {
+    /// What comes after all steps. What can fail without the command is done before the monitor hears that all is
+    /// ready; what may be forbidden by the filter, before the filter.
+    pub(super) fn become_command(&mut self, last: &Execution) -> Result<Infallible, Failed> {
+        let host = |step: &str| {
+            let step = step.to_owned();
+            move |error: ChildError| failure(step, kind_of_last(&error), &error)
+        };
+        let done = self.container.plan.child.len();
+        let image = self.find(&last.executable).map_err(host(&last.find()))?;
+        let confinement = confinement(last).map_err(host("seccomp"))?;
+        self.pass(done + 1)?;
+        self.ready().map_err(host(Execution::READY))?;
+        self.pass(done + 2)?;
+        if last.has_hooks {
+            self.start_hooks(&image, last).map_err(host("hooks startContainer"))?;
+        }
+        let word = self.announce(&image).map_err(host("execute"))?;
+        // From here on the only way to say something is the word.
+        let (call, error) = match confinement.apply() {
+            Ok(()) => (LastCall::Execute, image.execute()),
+            Err(refused) => refused,
+        };
+        word.store(word_of(call, &error));
+        exit_now(1)
+    }
+
+    fn find(&self, executable: &Executable) -> Result<Image, ChildError> {
         let command = executable.arguments.first().map(String::as_str).unwrap_or_default();
         let found = find(command, executable.search_path())?;
-        self.command =
-            Some(CString::new(found).map_err(|_| not_found(command, "its path holds a NUL".into()))?);
+        let found = CString::new(found).map_err(|_| not_found(command, "its path holds a NUL".into()))?;
+        let mut environment = strings(&executable.environment)?;
+        if let Some(home) = &self.home {
+            environment.extend(strings(&[format!("HOME={home}")])?);
+        }
+        Ok(Image::new(found, strings(&executable.arguments)?, environment))
+    }
+
+    fn ready(&mut self) -> Result<(), ChildError> {
+        let missing = ChildError::Missing { what: "the mount namespace's descriptor" };
+        let mount_namespace = self.mount_namespace.take().ok_or(missing)?;
+        let root = call("duplicate the root", self.root.as_fd().try_clone_to_owned())?;
+        let terminal = self.terminal.take().map(|pty| pty.master);
+        let ready = Ready { mount_namespace, root, terminal };
+        say(&self.socket, &ChildMessage::Ready(ready)).map_err(|_| ChildError::MonitorGone)?;
+        if let Some(listening) = self.held.start.take() {
+            // From here on whoever says `start` hears how it went.
+            let accepted = rustix::net::accept_with(&listening, rustix::net::SocketFlags::CLOEXEC);
+            self.socket = call("wait for start", accepted)?;
+        }
         Ok(())
     }
 
-    /// Does not return if it succeeds.
-    pub(super) fn execute(&mut self) -> Result<(), ChildError> {
-        let (Some(command), Some(executable)) = (self.command.take(), self.executable()) else {
-            return Err(ChildError::NoRoot);
-        };
+    /// Each is bound as the command will be.
+    fn start_hooks(&self, image: &Image, last: &Execution) -> Result<(), ChildError> {
+        let environment = image.environment().to_vec();
+        let surroundings = Surroundings { environment, umask: None, confinement: confinement(last)? };
+        let state = self.oci_state(Status::Created);
+        Ok(hooks::run(&self.container.spec, Stage::StartContainer, state, surroundings)?)
+    }
+
+    /// The last word before the filter: it tells a start from an end.
+    fn announce(&self, image: &Image) -> Result<SharedWord, ChildError> {
         // `start` may have come long after the directory was entered.
         check_directory().map_err(|source| ChildError::WorkingDirectory {
             path: Path::new(".").to_owned(),
@@ -36,30 +92,26 @@ impl Child<'_> {
             source,
         })?;
         let keep = 3 + self.container.options.preserve_fds;
-        super::call("close_range", sys::descriptors::close_on_exec_from(3))?;
+        call("close_range", sys::descriptors::close_on_exec_from(3))?;
         sys::descriptors::keep_over_exec_to(keep - 1);
-        sys::signals::reset_dispositions();
-        super::call("sigprocmask", SigSet::empty().thread_set_mask())?;
-        let Err(source) = exec(&command, executable);
-        let command = executable.arguments.first().cloned().unwrap_or_default();
-        // The file was there a moment ago: what is missing is its interpreter.
-        Err(ChildError::CommandNotExecutable { command, source })
-    }
-
-    fn executable(&self) -> Option<&Executable> {
-        self.container.plan.child.iter().find_map(|step| match step {
-            ChildStep::FindCommand(executable) => Some(executable),
-            _ => None,
-        })
+        call("reset the signals", sys::signals::reset())?;
+        let (word, memory) = call("make a word of shared memory", SharedWord::create())?;
+        let executing = ChildMessage::Executing { command: image.name(), word: memory };
+        say(&self.socket, &executing).map_err(|_| ChildError::MonitorGone)?;
+        Ok(word)
     }
 }
 
-fn exec(command: &CString, executable: &Executable) -> Result<Infallible, io::Error> {
-    let strings = |texts: &[String]| {
-        texts.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>()
-    };
-    let (arguments, environment) = (strings(&executable.arguments)?, strings(&executable.environment)?);
-    Ok(nix::unistd::execve(command, &arguments, &environment)?)
+fn confinement(last: &Execution) -> Result<Confinement, ChildError> {
+    let filter = last.filter.as_ref().map(|filter| filter.prepare()).transpose()?;
+    let capabilities = last.capabilities.as_ref().map(|sets| sets.at_once());
+    Ok(Confinement { filter, capabilities })
+}
+
+/// The plan refuses texts with a NUL; what comes from the image is refused here.
+pub(super) fn strings(texts: &[String]) -> Result<Vec<CString>, ChildError> {
+    let converted = texts.iter().map(|text| CString::new(text.as_str()));
+    call("pass on an argument or a variable", converted.collect::<Result<_, _>>())
 }
 
 /// As execvp(3): a name with a slash is a path, others are looked for in the directories of `search_path`;

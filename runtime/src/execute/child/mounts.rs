@@ -14,15 +14,17 @@ use crate::sys;
 
 impl Child<'_> {
     pub(super) fn mount(&mut self, mount: &Mount) -> Result<(), ChildError> {
-        let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
+        let root = &self.root;
         let tree = match &mount.kind {
             MountKind::Cgroup => return self.mount_cgroups(mount),
-            // There is one for each bind: the monitor would have failed otherwise.
-            MountKind::Bind => self.held.binds.remove(&mount.index).ok_or(ChildError::NoRoot)?,
+            MountKind::Bind => {
+                let missing = ChildError::Missing { what: "the copy of what a bind shows" };
+                self.held.binds.remove(&mount.index).ok_or(missing)?
+            }
             MountKind::FileSystem { name, data, .. }
                 if name == "proc" && data.is_empty() && self.proc.is_some() =>
             {
-                let proc = self.proc.take().ok_or(ChildError::NoRoot)?;
+                let proc = self.proc.take().ok_or(ChildError::Missing { what: "the procfs" })?;
                 if mount.attributes.set != PROC_ATTRIBUTES {
                     call(
                         "set the attributes of /proc",
@@ -43,7 +45,7 @@ impl Child<'_> {
 
     /// v2: the container's own group. v1: a directory for each hierarchy in which it has one.
     fn mount_cgroups(&mut self, mount: &Mount) -> Result<(), ChildError> {
-        let root = self.root.as_ref().ok_or(ChildError::NoRoot)?;
+        let root = &self.root;
         let groups = std::mem::take(&mut self.held.cgroups);
         if let [(only, tree)] = groups.as_slice()
             && only.name.is_empty()

@@ -1,41 +1,23 @@
 //! The second half of PID 1's steps: what concerns the process rather than its surroundings.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Signal, fchdir, getcwd, set_parent_process_death_signal, setsid, umask};
-use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::{Child, ChildError, call, make_directory};
 use crate::capabilities;
-use crate::plan::{ChildStep, Identity};
+use crate::limits::SMALL_FILE_BYTES;
+use crate::plan::Identity;
 use crate::state::{State, Status};
 
 impl Child<'_> {
-    pub(super) fn perform_for_process(&mut self, step: &ChildStep) -> Result<(), ChildError> {
-        match step {
-            ChildStep::NewSession => self.new_session(),
-            ChildStep::WorkingDirectory { path } => self.change_directory(path),
-            ChildStep::Label { profile } => self.set_label(profile),
-            ChildStep::DropBounding(sets) => Ok(capabilities::drop_bounding(sets)?),
-            ChildStep::Become(identity) => become_user(identity),
-            ChildStep::DieWithMonitor => self.die_with_monitor(),
-            ChildStep::FindCommand(executable) => self.find_command(executable),
-            ChildStep::Ready => self.ready(),
-            ChildStep::Capabilities(sets) => Ok(capabilities::apply_sets(sets)?),
-            ChildStep::NoNewPrivileges => call("prctl PR_SET_NO_NEW_PRIVS", set_no_new_privs(true)),
-            ChildStep::Seccomp { .. } => self.install_filter(),
-            ChildStep::Execute => self.execute(),
-            // `perform` handles all others and calls this for what is left.
-            _ => Ok(()),
-        }
-    }
-
     /// A session of its own: a signal to the caller's process group does not reach the container.
-    fn new_session(&mut self) -> Result<(), ChildError> {
+    pub(super) fn new_session(&mut self) -> Result<(), ChildError> {
         call("setsid", setsid())?;
         match &self.terminal {
             Some(pty) => Ok(pty.become_controlling()?),
@@ -45,15 +27,15 @@ impl Child<'_> {
 
     /// The directory is found inside the root, and the kernel is asked where that is: a descriptor of the
     /// host's that was left open has no path in the container (CVE-2024-21626).
-    fn change_directory(&self, path: &Path) -> Result<(), ChildError> {
+    pub(super) fn change_directory(&self, path: &Path) -> Result<(), ChildError> {
         let failed =
             |why, source: io::Error| ChildError::WorkingDirectory { path: path.to_owned(), why, source };
-        let directory = make_directory(self.root()?, path)?;
+        let directory = make_directory(&self.root, path)?;
         fchdir(&directory).map_err(|errno| failed("chdir", errno.into()))?;
         check_directory().map_err(|source| failed("it lies outside the container", source))
     }
 
-    fn set_label(&self, profile: &str) -> Result<(), ChildError> {
+    pub(super) fn set_label(&self, profile: &str) -> Result<(), ChildError> {
         let text = apparmor::enter_on_exec(profile)?;
         let Some(attribute) = &self.label else {
             return Err(ChildError::NoAppArmor { profile: profile.to_owned() });
@@ -74,18 +56,15 @@ impl Child<'_> {
         call("prctl PR_SET_PDEATHSIG", set_parent_process_death_signal(Some(Signal::KILL)))
     }
 
-    fn install_filter(&self) -> Result<(), ChildError> {
-        let Some(filter) = &self.container.plan.filter else { return Ok(()) };
-        let process = self.container.spec.process.as_ref();
-        if !process.is_some_and(|process| process.no_new_privileges) {
-            // Leaving uid 0 emptied the effective set; the permitted one was kept for this.
-            raise_effective()?;
-        }
-        Ok(filter.install()?)
+    /// The sixth field of the user's line in `/etc/passwd`, as login(1) takes it; `/` without one.
+    pub(super) fn find_home(&mut self, uid: u32) -> Result<(), ChildError> {
+        let home = read_passwd().and_then(|text| home_of(&text, uid));
+        self.home = Some(home.unwrap_or_else(|| "/".into()));
+        Ok(())
     }
 
     /// For hooks in the container, whose own process number is what they know it by.
-    pub(super) fn oci_state(&self) -> String {
+    pub(super) fn oci_state(&self, status: Status) -> String {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let container = self.container;
         State {
@@ -97,7 +76,7 @@ impl Child<'_> {
             created: 0,
             annotations: container.spec.annotations.clone(),
         }
-        .to_oci(Status::Created)
+        .to_oci(status)
     }
 }
 
@@ -120,7 +99,7 @@ pub(super) fn check_directory() -> io::Result<()> {
     if path.as_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::NOENT.into()) }
 }
 
-fn become_user(identity: &Identity) -> Result<(), ChildError> {
+pub(super) fn become_user(identity: &Identity) -> Result<(), ChildError> {
     umask(Mode::from_raw_mode(identity.umask & 0o7777));
     give_streams(identity.uid)?;
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
@@ -156,8 +135,36 @@ fn give_streams(uid: u32) -> Result<(), ChildError> {
     Ok(())
 }
 
-fn raise_effective() -> Result<(), ChildError> {
-    let permitted = caps::read(None, caps::CapSet::Permitted);
-    let raised = permitted.and_then(|all| caps::set(None, caps::CapSet::Effective, &all));
-    raised.map_err(|error| ChildError::Call { call: "raise capabilities", source: io::Error::other(error) })
+/// The container's `/etc/passwd`, if it is a file. Its root is this process's own by now.
+fn read_passwd() -> Option<String> {
+    // Neither a pipe nor a terminal of the image's is waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open("/etc/passwd", flags, Mode::empty()).ok()?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let mut text = Vec::new();
+    std::fs::File::from(file).take(SMALL_FILE_BYTES).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn home_of(passwd: &str, uid: u32) -> Option<String> {
+    let home = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        (fields.next()?.parse() == Ok(uid)).then(|| fields.nth(2)).flatten()
+    })?;
+    (!home.is_empty() && !home.contains('\0')).then(|| home.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_is_the_sixth_field_of_the_users_first_line() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nshort:x:7\n\nme:x:7:7::/home/me\nagain:x:7:7::/no:\nnone:x:8:8:::\n";
+        for (uid, home) in [(0, Some("/root")), (7, Some("/home/me")), (8, None), (9, None)] {
+            assert_eq!(home_of(passwd, uid).as_deref(), home, "{uid}");
+        }
+    }
 }
