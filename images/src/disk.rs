@@ -37,6 +37,12 @@ pub(crate) fn check(path: &Path, needed_bytes: u64, limits: &Limits) -> Result<(
     }
 }
 
+/// Bytes that are to stay free in a directory's file system; none if it does not say what it has.
+pub(crate) fn reserve_bytes(path: &Path, limits: &Limits) -> u64 {
+    let space = File::open(path).and_then(|directory| Space::of(&directory, limits));
+    space.map_or(0, |space| space.reserve_bytes)
+}
+
 /// Bytes that are free for root in a directory's file system; `None` if it does not say.
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let statistics = rustix::fs::statvfs(path).ok()?;

@@ -10,48 +10,51 @@
 //!   (`layout`), so a reader needs no lock to trust what it sees.
 //! * Each blob is fetched and each layer made by one process at a time (`claim`); the others wait
 //!   and find it done.
-//! * Whoever makes or looks up something holds the store's lock shared; garbage is collected under
-//!   the exclusive lock, and spares what is leased.
+//! * Whoever uses or makes something holds a lease on it, which garbage collection spares (`lease`,
+//!   `collect`). The store's lock is held for moments only.
 //! * Nothing is fsync'ed on the way (`durable`).
 //!
 //! Why not one database: every file here can be checked against its own name, and a crash can at
 //! worst lose what was not yet named.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::digest::{Digest, DigestError};
-use crate::erofs::WriteImageError;
-use crate::image::Image;
-use crate::layer::ReadIndexError;
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::image::{Configuration, Image};
 use crate::limits::Limits;
 use crate::mount::{ImageMount, MountError, mount_image};
 use crate::source::Source;
-use crate::tree::{MergeError, ReadFileError, Tree};
+use crate::tree::Tree;
 
 mod accounts;
 mod catalog;
 mod claim;
 mod collect;
 mod durable;
-mod fetch;
+mod error;
+mod find;
 mod ingest;
 mod layers;
 mod layout;
 mod lease;
 mod lock;
+mod options;
 mod pull;
-mod repair;
 mod transfer;
+mod waiting;
 
 pub use collect::{Collected, GcPolicy};
+pub use error::{PullError, PullErrorKind, StoreError};
 pub use ingest::IngestError;
 pub use lease::Lease;
-pub use pull::{Cancel, PullError, PullErrorKind, PullEvent, PullOptions};
+pub use options::{Cancel, PullEvent, PullOptions};
 
 use catalog::store_name;
+use claim::Claim;
 use durable::Boot;
 use layout::Layout;
 
@@ -65,152 +68,38 @@ pub struct Store {
 struct Inner {
     layout: Layout,
     boot: Boot,
-}
-
-/// Why the store itself failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file system refused something.
-    #[error("{action} {path:?} in the image store")]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A newer program's store.
-    #[error(
-        "open the image store {root:?}: it has version {found:?} and this program knows {known}; use the newer \
-         program, or another data directory"
-    )]
-    Version {
-        /// The store.
-        root: PathBuf,
-        /// What its stamp says.
-        found: String,
-        /// What this program makes.
-        known: u32,
-    },
-    /// Garbage cannot be collected now.
-    #[error("collect garbage in {root:?}: another process is using the image store; try again")]
-    Busy {
-        /// The store.
-        root: PathBuf,
-    },
-    /// The image was collected after it was found.
-    #[error("use image {name:?}: it has been removed meanwhile; pull it again")]
-    Gone {
-        /// Its name.
-        name: String,
-    },
-    /// No thread to work on.
-    #[error("start a thread for the image store")]
-    Thread {
-        /// Why not.
-        source: io::Error,
-    },
-    /// A layer's index cannot be read.
-    #[error("read {path:?} in the image store")]
-    Index {
-        /// The index.
-        path: PathBuf,
-        /// Why not.
-        source: ReadIndexError,
-    },
-    /// The layers do not fit together.
-    #[error(transparent)]
-    Merge {
-        /// Why.
-        source: MergeError,
-    },
-    /// The metadata image cannot be written.
-    #[error("make the file system of image {id}")]
-    Tree {
-        /// The image.
-        id: Digest,
-        /// Why not.
-        source: WriteImageError,
-    },
-    /// A lease file names no image.
-    #[error("read lease {path:?}")]
-    Lease {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: DigestError,
-    },
-    /// The image cannot be mounted.
-    #[error("mount image {name:?}")]
-    Mount {
-        /// Its name.
-        name: String,
-        /// What failed.
-        source: MountError,
-    },
-    /// A file of the image cannot be read.
-    #[error(transparent)]
-    ReadFile {
-        /// Why not.
-        source: ReadFileError,
-    },
-}
-
-impl StoreError {
-    /// What it means for a pull.
-    fn pull_kind(&self) -> PullErrorKind {
-        match self {
-            StoreError::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                PullErrorKind::DiskFull
-            }
-            StoreError::Tree { source: WriteImageError::Write(source), .. }
-                if source.kind() == io::ErrorKind::StorageFull =>
-            {
-                PullErrorKind::DiskFull
-            }
-            StoreError::Merge { .. } => PullErrorKind::Refused,
-            _ => PullErrorKind::Host,
-        }
-    }
+    limits: Limits,
+    discarded: Option<u32>,
 }
 
 impl Store {
     /// Opens the store in `<data>/images`, which is made if absent, and clears away what a process
-    /// that was killed has left.
+    /// that was killed has left. What an older version has made is removed first:
+    /// [`Store::discarded_version`] says so.
     ///
     /// # Errors
     ///
-    /// A newer version's store, or a directory that cannot be made.
+    /// A newer version's store, one that an older program is using, or a directory that cannot be made.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
-        let inner = Inner { layout: Layout::open(root)?, boot: Boot::current()? };
+        Store::open_within(root, &Limits::default())
+    }
+
+    /// The same with other limits for what is read of images.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn open_within(root: &Path, limits: &Limits) -> Result<Store, StoreError> {
+        let (layout, discarded) = Layout::open(root)?;
+        let inner = Inner { layout, boot: Boot::current()?, limits: limits.clone(), discarded };
         let store = Store { inner: Arc::new(inner) };
         store.recover()?;
         Ok(store)
     }
 
-    /// The image of that name, if it is there whole. Of a local source: always `None`, since the
-    /// file may have changed; pulling it again reads no layer that is there.
-    ///
-    /// After a power cut this may take as long as unpacking the image again.
-    ///
-    /// # Errors
-    ///
-    /// I/O errors of the store.
-    pub fn find(&self, source: &Source) -> Result<Option<Image>, StoreError> {
-        let Source::Registry(reference) = source else { return Ok(None) };
-        let _using = lock::shared(&self.layout().lock())?;
-        let named = match (self.read_name(&store_name(source))?, reference.digest()) {
-            (None, Some(digest)) => self.read_names()?.into_iter().map(|(record, _)| record).find(|record| {
-                [&record.manifest, &record.resolved].contains(&digest) && record.is_of(reference)
-            }),
-            (named, _) => named,
-        };
-        let Some(record) = named else { return Ok(None) };
-        match self.image_of(&record)? {
-            Some(image) => Ok(Some(image)),
-            None => self.repair(&record),
-        }
+    /// The version of the store that was discarded when this one was opened.
+    pub fn discarded_version(&self) -> Option<u32> {
+        self.inner.discarded
     }
 
     /// All images that are whole, by name.
@@ -238,22 +127,8 @@ impl Store {
         Ok(was_there)
     }
 
-    /// Keeps the image in the store until the lease is dropped or this process ends, and notes
-    /// that its name is used.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Gone`] if it was collected since it was found; I/O errors of the store.
-    pub fn lease(&self, image: &Image) -> Result<Lease, StoreError> {
-        let _using = lock::shared(&self.layout().lock())?;
-        if self.sound_image(&image.id)?.is_none() {
-            return Err(StoreError::Gone { name: image.name.clone() });
-        }
-        self.touch_name(&image.name)?;
-        Lease::take(self.layout(), image)
-    }
-
-    /// Mounts a leased image, read-only, at an existing directory.
+    /// Mounts a leased image, read-only, at an existing directory. One whose files turn out to be
+    /// damaged is made again first.
     ///
     /// # Errors
     ///
@@ -261,8 +136,27 @@ impl Store {
     pub fn mount(&self, lease: &Lease, at: &Path) -> Result<ImageMount, StoreError> {
         let image = lease.image();
         let devices: Vec<PathBuf> = image.layers.iter().map(|layer| self.layer_data(layer)).collect();
-        mount_image(&self.image_tree(&image.id), &devices, at)
-            .map_err(|source| StoreError::Mount { name: image.name.clone(), source })
+        let mounted = match mount_image(&self.image_tree(&image.id), &devices, at) {
+            Err(error) if is_of_files(&error) => {
+                self.rebuild_image(image)?;
+                self.settle_in_background();
+                mount_image(&self.image_tree(&image.id), &devices, at)
+            }
+            mounted => mounted,
+        };
+        mounted.map_err(|source| StoreError::Mount { name: image.name.clone(), source })
+    }
+
+    fn rebuild_image(&self, image: &Image) -> Result<(), StoreError> {
+        let configuration = Configuration { config: image.config.clone(), diff_ids: image.layers.clone() };
+        Boot::distrust(&self.layout().image(&image.id))?;
+        for layer in image.layers.iter().filter(|layer| !self.layer_data(layer).exists()) {
+            Boot::distrust(&self.layout().layer(layer))?;
+        }
+        let claim = Claim::take(self.layout(), &image.id)?;
+        let built = self.build_image(claim, &image.id, &configuration, &self.inner.limits);
+        // A layer that is damaged itself comes first: the next `find` or `pull` makes it.
+        built.or_else(|error| self.distrust_index(error))
     }
 
     /// Reads a regular file of an image, e.g. `/etc/passwd`, resolving links inside the image;
@@ -272,14 +166,14 @@ impl Store {
     ///
     /// I/O errors of the store, and a file longer than the limit for account files.
     pub fn read_file(&self, image: &Image, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let limits = Limits::default();
+        let limits = &self.inner.limits;
         if let Some(record) = self.image_record(&image.id)?
             && let Some(content) = self.read_account(&image.id, &record, path)?
         {
             return Ok(content);
         }
-        let (tree, _) = self.merge_layers(&image.layers, &limits)?;
-        self.read_from_tree(&tree, &image.layers, path, &limits)
+        let (tree, _) = self.merge_layers(&image.layers, limits)?;
+        self.read_from_tree(&tree, &image.layers, path, limits)
     }
 
     fn read_from_tree(
@@ -302,4 +196,13 @@ impl Store {
     fn boot(&self) -> &Boot {
         &self.inner.boot
     }
+}
+
+/// Whether the kernel complains of what the files hold, and not of the mount.
+fn is_of_files(error: &MountError) -> bool {
+    let (MountError::Refused { source, .. } | MountError::Prepare { source, .. }) = error else {
+        return false;
+    };
+    const DAMAGED: [Errno; 5] = [Errno::INVAL, Errno::UCLEAN, Errno::BADMSG, Errno::IO, Errno::NOENT];
+    DAMAGED.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
 }

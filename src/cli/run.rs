@@ -271,12 +271,17 @@ struct WorkerParts {
 
 fn worker(config: Config, queue: Queue, parts: WorkerParts, operator: &Operator) -> Result<Worker, Refusal> {
     let unfit = |error: &dyn std::error::Error| Refusal::because(HOST_UNFIT, error);
-    let store = Store::open(&config.directories.images()).map_err(|error| unfit(&error))?;
-    let caches = Caches::open(&config.directories.caches()).map_err(|error| unfit(&error))?;
     let mut pull = PullOptions::new(config.file.registry_access());
     // What the operator wants to have free is kept free by a pull as well, and no more.
     pull.limits.free_disk_bytes = config.file.free_bytes();
     pull.limits.free_disk_percent = 0;
+    let root = config.directories.images();
+    let store = Store::open_within(&root, &pull.limits).map_err(|error| unfit(&error))?;
+    if let Some(version) = store.discarded_version() {
+        let text = format!("the images in {root:?} were of version {version}: they are pulled again");
+        operator.note(&text);
+    }
+    let caches = Caches::open(&config.directories.caches()).map_err(|error| unfit(&error))?;
     Ok(Worker {
         network: parts.network,
         store,

@@ -57,9 +57,8 @@ pub enum RootError {
 /// # Errors
 ///
 /// [`RootError`]; what was mounted is noted in the run.
-pub fn make(run: &mut Run, image: &Image) -> Result<RootFileSystem, RootError> {
-    let store = run.worker.store.clone();
-    let lease = store.lease(image)?;
+pub fn make(run: &mut Run, lease: Lease) -> Result<RootFileSystem, RootError> {
+    let (store, image) = (run.worker.store.clone(), lease.image());
     let user = find_user(&store, image)?;
     let [lower, upper, merged] = directories(run.directory.data())?;
     let mount = store.mount(&lease, &lower)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use images::image::Image;
 use images::source::Source;
-use images::store::{Cancel, PullError, PullErrorKind, PullEvent, PullOptions, StoreError};
+use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
 use runtime::id::ContainerId;
 use tokio::task::{JoinError, JoinHandle};
 
@@ -99,11 +99,10 @@ impl Validated {
             return Err(cache_failure(&error));
         }
         self.bind_caches(&wanted);
-        let image = brought?;
-        self.announce(&image);
-        let root = root_file_system::make(&mut self.run, &image).map_err(TaskError::from)?;
-        self.run.image = Some(image);
-        Ok(root)
+        let lease = brought?;
+        self.announce(lease.image());
+        self.run.image = Some(lease.image().clone());
+        root_file_system::make(&mut self.run, lease).map_err(TaskError::from)
     }
 
     fn bind_caches(&mut self, wanted: &[(CacheName, MountPoint)]) {
@@ -172,14 +171,9 @@ async fn bring_image(
     source: &Source,
     spool: &Spool,
     interrupts: &Interrupts,
-) -> Result<Image, TaskError> {
+) -> Result<Lease, TaskError> {
     if interrupts.current().is_some() {
         return Err(TaskError::interrupted());
-    }
-    match worker.store.find(source) {
-        Ok(Some(image)) => return Ok(image),
-        Ok(None) => {}
-        Err(error) => return Err(store_failure(&error)),
     }
     let observe = |event: PullEvent| {
         (worker.pull_observer)(&event);
@@ -191,15 +185,20 @@ async fn bring_image(
     let mut interrupts = interrupts.clone();
     // Each pull has a switch of its own: other runs of this worker go on.
     let options = PullOptions { cancel: Cancel::default(), ..worker.pull.clone() };
-    let pulling = worker.store.pull(source, &options, &observe);
-    tokio::pin!(pulling);
+    let bringing = async {
+        match worker.store.find(source, &options).await? {
+            Some(lease) => Ok(lease),
+            None => worker.store.pull(source, &options, &observe).await,
+        }
+    };
+    tokio::pin!(bringing);
     let result = tokio::select! {
         biased;
-        result = &mut pulling => result,
+        result = &mut bringing => result,
         _ = interrupts.interrupted() => {
             // The pull cleans up after itself before it ends.
             options.cancel.cancel();
-            pulling.await
+            bringing.await
         }
     };
     result.map_err(|error| pull_failure(&error))
@@ -244,9 +243,4 @@ fn pull_failure(error: &PullError) -> TaskError {
     };
     let why = log::escaped(&chain(error)).to_string();
     TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: failed to {why}"))
-}
-
-fn store_failure(error: &StoreError) -> TaskError {
-    TaskError::new(end_by(error, End::HostUnfit), "Pulling docker image has failed.")
-        .and(format!("Error: failed to {}", chain(error)))
 }

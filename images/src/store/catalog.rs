@@ -155,14 +155,15 @@ impl Store {
         Ok((tree, size_bytes))
     }
 
-    /// Makes the image of a configuration whose layers are all there, unless it is there too.
+    /// Makes the image of a configuration whose layers are all there, unless it is there too. The
+    /// claim is the one on the configuration.
     pub(super) fn build_image(
         &self,
+        claim: Claim,
         id: &Digest,
         configuration: &Configuration,
         limits: &Limits,
     ) -> Result<(), StoreError> {
-        let claim = Claim::take(self.layout(), id)?;
         if self.sound_image(id)?.is_some() {
             return claim.release();
         }
@@ -194,8 +195,9 @@ impl Store {
         written.map_err(|source| StoreError::File { action: "write", path, source })?;
         self.boot().mark(work)?;
         let image = self.layout().image(id);
-        layout::discard(self.layout(), &image)?;
-        layout::commit(work, &image)
+        let old = layout::set_aside(self.layout(), &image)?;
+        layout::commit(work, &image)?;
+        old.map_or(Ok(()), |old| layout::remove_set_aside(&old))
     }
 }
 

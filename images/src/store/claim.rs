@@ -88,8 +88,12 @@ impl Claim {
         layout::commit(&self.partial, &self.blob)
     }
 
-    /// Gives the claim up and removes what was being built; the partial file stays for the next one.
+    /// Gives the claim up and removes what was being built; what the partial file holds stays for
+    /// the next one.
     pub(crate) fn leave(self) -> Result<(), StoreError> {
+        if self.partial_bytes()? == 0 {
+            return self.release();
+        }
         layout::remove_tree(&self.work)
     }
 
@@ -110,7 +114,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Layout, Digest) {
         let parent = tempfile::tempdir().unwrap();
-        let layout = Layout::open(&parent.path().join("images")).unwrap();
+        let (layout, _) = Layout::open(&parent.path().join("images")).unwrap();
         (parent, layout, Digest::of(b"x"))
     }
 

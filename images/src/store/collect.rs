@@ -1,4 +1,7 @@
-//! Garbage: what no name and no lease needs, and under pressure the least recently used names.
+//! Garbage: what no name and no lease needs, and under pressure what was used longest ago.
+//!
+//! Nobody has to stop for it. What is used or being made is held by a lease, and the store's lock is
+//! taken for as long as it takes to read the names and to rename what goes; removing comes after.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -7,17 +10,21 @@ use std::path::{Path, PathBuf};
 use crate::archive::SCRATCH_PREFIX;
 use crate::digest::Digest;
 use crate::disk;
+use crate::manifest::Descriptor;
 
+use super::catalog::NameRecord;
 use super::claim::Claim;
 use super::layout::{self, FRESH, GONE};
-use super::{Store, StoreError, lease, lock};
+use super::lock::{self, Lock};
+use super::{Store, StoreError, lease};
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GcPolicy {
     /// Only what nothing refers to.
     Unreferenced,
-    /// Also the least recently used names, until the file system has so many bytes free.
+    /// Until the file system has so many bytes free: then blobs that nobody fetches any more, blobs
+    /// of layers that are there, least recently used first, and after them names in the same order.
     FreeBytes(u64),
     /// Every name whose image is not leased.
     All,
@@ -32,7 +39,7 @@ pub struct Collected {
     pub images: usize,
     /// Layers that no image had any more.
     pub layers: usize,
-    /// Blobs that no name had any more.
+    /// Blobs that no name had any more, or that were in the way.
     pub blobs: usize,
 }
 
@@ -40,37 +47,44 @@ pub struct Collected {
 const PARTIAL_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 impl Store {
-    /// Removes garbage. Images under a lease stay, whoever holds it.
+    /// Removes garbage. What is leased stays, whoever holds it; so does what is being pulled. May take
+    /// as long as removing gigabytes does.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Busy`] while any process pulls or looks something up; I/O errors.
+    /// I/O errors of the store.
     pub fn gc(&self, policy: GcPolicy) -> Result<Collected, StoreError> {
-        let layout = self.layout();
-        let Some(_alone) = lock::try_exclusive(&layout.lock())? else {
-            return Err(StoreError::Busy { root: layout.root().to_owned() });
+        let mut collected = Collected::default();
+        self.remove_unreferenced(&mut collected)?;
+        let has_enough = || match policy {
+            GcPolicy::Unreferenced => true,
+            GcPolicy::FreeBytes(bytes) => {
+                disk::free_bytes(self.layout().root()).is_none_or(|free| free >= bytes)
+            }
+            GcPolicy::All => false,
         };
-        let leased: HashSet<Digest> = lease::leased(layout)?.into_iter().collect();
-        let mut collected = self.remove_unreferenced(&leased)?;
+        if has_enough() {
+            return Ok(collected);
+        }
+        for partial in self.partials()? {
+            self.remove_partial(&partial)?;
+        }
         let mut names = self.read_names()?;
         names.sort_by_key(|(_, used)| *used);
+        for (record, _) in &names {
+            if has_enough() {
+                return Ok(collected);
+            }
+            collected.blobs += self.remove_blobs_of(record)?;
+        }
         for (record, _) in names {
-            let enough = match policy {
-                GcPolicy::Unreferenced => true,
-                GcPolicy::FreeBytes(bytes) => {
-                    disk::free_bytes(layout.root()).is_none_or(|free| free >= bytes)
-                }
-                GcPolicy::All => false,
-            };
-            if enough {
+            if has_enough() {
                 break;
             }
-            if leased.contains(&record.image) {
-                continue;
+            if self.remove_name(&record)? {
+                collected.names.push(record.name);
+                self.remove_unreferenced(&mut collected)?;
             }
-            layout::remove_file(&layout.name(&record.name))?;
-            collected.names.push(record.name);
-            collected.add(&self.remove_unreferenced(&leased)?);
         }
         Ok(collected)
     }
@@ -82,7 +96,7 @@ impl Store {
         lease::remove_dead(layout)?;
         for path in layout::entries(&layout.works())?.into_iter().chain(self.partials()?) {
             if path.extension().is_some_and(|extension| extension == GONE) {
-                layout::remove_discarded(&path)?;
+                layout::remove_set_aside(&path)?;
                 continue;
             }
             let Some(stem) = path.file_stem().and_then(OsStr::to_str) else { continue };
@@ -90,10 +104,9 @@ impl Store {
                 layout::remove_file(&path)?;
                 continue;
             }
-            let digest = Digest::from_hex(stem);
-            let Ok(digest) = digest else { continue };
+            let Ok(digest) = Digest::from_hex(stem) else { continue };
             let Some(claim) = Claim::try_take(layout, &digest)? else { continue };
-            if claim.partial_bytes()? == 0 || is_older(claim.path(), PARTIAL_KEPT) {
+            if is_older(claim.path(), PARTIAL_KEPT) {
                 claim.release()?;
             } else {
                 claim.leave()?;
@@ -108,69 +121,101 @@ impl Store {
         Ok(blobs)
     }
 
-    /// Takes back layers that a failed pull has made, if nobody else uses the store just now; else
-    /// they stay until the next `gc`.
-    pub(super) fn take_back(&self, made: &[MadeLayer]) -> Result<(), StoreError> {
-        let layout = self.layout();
-        if made.is_empty() {
-            return Ok(());
-        }
-        let Some(_alone) = lock::try_exclusive(&layout.lock())? else { return Ok(()) };
-        let needed = self.needed(&lease::leased(layout)?.into_iter().collect())?;
-        for layer in made {
-            let directory = layout.layer(&layer.diff_id);
-            if !needed.layers.contains(&directory) {
-                layout::discard(layout, &directory)?;
-            }
-            if layer.fetched && !needed.blobs.contains(&layer.blob) {
-                layout::remove_file(&layout.blob(&layer.blob))?;
-            }
-        }
-        Ok(())
+    /// Removes what an interrupted pull has fetched, unless another one is going on with it.
+    fn remove_partial(&self, partial: &Path) -> Result<(), StoreError> {
+        let digest = partial.file_stem().and_then(OsStr::to_str).map(Digest::from_hex);
+        let Some(Ok(digest)) = digest else { return Ok(()) };
+        Claim::try_take(self.layout(), &digest)?.map_or(Ok(()), Claim::release)
     }
 
-    /// The caller holds the store exclusively: nobody is making anything.
-    fn remove_unreferenced(&self, leased: &HashSet<Digest>) -> Result<Collected, StoreError> {
+    /// Takes back what a pull that was refused has made and fetched of an image's layers, as far as
+    /// nobody else needs it.
+    pub(super) fn take_back(&self, made: &[MadeLayer], blobs: &[Descriptor]) -> Result<(), StoreError> {
         let layout = self.layout();
-        let mut collected = Collected::default();
-        let needed = self.needed(leased)?;
-        for path in layout::entries(&layout.images())? {
-            if digest_of(&path).is_none_or(|id| !needed.images.contains(&id)) {
-                layout::discard(layout, &path)?;
-                collected.images += 1;
-            }
+        for blob in blobs {
+            self.remove_partial(&layout.partial(&blob.digest))?;
         }
-        for path in layout::entries(&layout.layers())? {
-            if !needed.layers.contains(&path) {
-                layout::discard(layout, &path)?;
-                collected.layers += 1;
+        self.remove_all(|needed| {
+            let mut gone = Vec::new();
+            for layer in made {
+                let (directory, blob) = (layout.layer(&layer.diff_id), layout.blob(&layer.blob));
+                gone.extend(layer.fetched.then_some(blob).into_iter().chain([directory]));
             }
-        }
-        for path in layout::entries(&layout.blobs())? {
-            if !is_partial(&path) && digest_of(&path).is_none_or(|digest| !needed.blobs.contains(&digest)) {
-                layout::remove_file(&path)?;
-                collected.blobs += 1;
-            }
-        }
-        for path in layout::entries(&layout.names())? {
-            if path.extension().is_some_and(|extension| extension == FRESH) {
-                layout::remove_file(&path)?;
-            }
-        }
-        Ok(collected)
+            gone.retain(|path| !needed.contains(path));
+            Ok(gone)
+        })
+        .map(drop)
     }
 
-    /// What names and leases lead to.
-    fn needed(&self, leased: &HashSet<Digest>) -> Result<Needed, StoreError> {
-        let mut needed = Needed { images: leased.clone(), ..Needed::default() };
+    fn remove_unreferenced(&self, collected: &mut Collected) -> Result<(), StoreError> {
+        let layout = self.layout();
+        let add = |directory: PathBuf, needed: &HashSet<PathBuf>, gone: &mut Vec<PathBuf>| {
+            let before = gone.len();
+            let entries = layout::entries(&directory)?.into_iter();
+            gone.extend(entries.filter(|path| !is_partial(path) && !needed.contains(path)));
+            Ok::<usize, StoreError>(gone.len() - before)
+        };
+        self.remove_all(|needed| {
+            let mut gone = Vec::new();
+            collected.images += add(layout.images(), needed, &mut gone)?;
+            collected.layers += add(layout.layers(), needed, &mut gone)?;
+            collected.blobs += add(layout.blobs(), needed, &mut gone)?;
+            let is_fresh = |path: &PathBuf| path.extension().is_some_and(|extension| extension == FRESH);
+            gone.extend(layout::entries(&layout.names())?.into_iter().filter(is_fresh));
+            Ok(gone)
+        })
+        .map(drop)
+    }
+
+    /// The layers' blobs of a name: its image runs without them, and is pulled again if it has to be
+    /// repaired.
+    fn remove_blobs_of(&self, record: &NameRecord) -> Result<usize, StoreError> {
+        let layout = self.layout();
+        let blobs: Vec<PathBuf> = record.blobs.iter().map(|blob| layout.blob(&blob.digest)).collect();
+        let alone = lock::exclusive(&layout.lock())?;
+        let held = lease::held(layout)?;
+        let gone: Vec<PathBuf> = blobs.into_iter().filter(|path| !held.contains(path)).collect();
+        self.set_aside_and_remove(&gone, alone)
+    }
+
+    /// Forgets a name whose image nobody uses.
+    fn remove_name(&self, record: &NameRecord) -> Result<bool, StoreError> {
+        let layout = self.layout();
+        let _alone = lock::exclusive(&layout.lock())?;
+        // It may lead to another image by now, which a pull has just brought.
+        let is_same = self.read_name(&record.name)?.is_some_and(|now| now.image == record.image);
+        if !is_same || lease::held(layout)?.contains(&layout.image(&record.image)) {
+            return Ok(false);
+        }
+        layout::remove_file(&layout.name(&record.name)).map(|()| true)
+    }
+
+    /// Removes what `choose` takes of the store, knowing what names and leases need.
+    fn remove_all(
+        &self,
+        choose: impl FnOnce(&HashSet<PathBuf>) -> Result<Vec<PathBuf>, StoreError>,
+    ) -> Result<usize, StoreError> {
+        let alone = lock::exclusive(&self.layout().lock())?;
+        let gone = choose(&self.needed()?)?;
+        self.set_aside_and_remove(&gone, alone)
+    }
+
+    /// Renames under the lock, removes after it.
+    fn set_aside_and_remove(&self, objects: &[PathBuf], alone: Lock) -> Result<usize, StoreError> {
+        let mut aside = Vec::new();
+        for object in objects {
+            aside.extend(layout::set_aside(self.layout(), object)?);
+        }
+        drop(alone);
+        aside.iter().try_for_each(|path| layout::remove_set_aside(path))?;
+        Ok(aside.len())
+    }
+
+    /// The paths that names and leases lead to.
+    fn needed(&self) -> Result<HashSet<PathBuf>, StoreError> {
+        let mut needed = lease::held(self.layout())?;
         for (record, _) in self.read_names()? {
-            needed.blobs.extend(record.blobs.into_iter().map(|blob| blob.digest));
-            needed.blobs.extend([record.manifest, record.image.clone()]);
-            needed.images.insert(record.image);
-        }
-        for id in &needed.images {
-            let layers = self.image_record(id)?.into_iter().flat_map(|image| image.layers);
-            needed.layers.extend(layers.map(|layer| self.layout().layer(&layer)));
+            needed.extend(self.objects_of(&record)?);
         }
         Ok(needed)
     }
@@ -185,28 +230,8 @@ pub(super) struct MadeLayer {
     pub fetched: bool,
 }
 
-#[derive(Default)]
-struct Needed {
-    images: HashSet<Digest>,
-    /// Directories.
-    layers: HashSet<PathBuf>,
-    blobs: HashSet<Digest>,
-}
-
-impl Collected {
-    fn add(&mut self, more: &Collected) {
-        self.images += more.images;
-        self.layers += more.layers;
-        self.blobs += more.blobs;
-    }
-}
-
 fn is_partial(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "partial")
-}
-
-fn digest_of(path: &Path) -> Option<Digest> {
-    path.file_name().and_then(OsStr::to_str).and_then(|hex| Digest::from_hex(hex).ok())
 }
 
 fn is_older(path: &Path, age: std::time::Duration) -> bool {

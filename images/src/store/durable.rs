@@ -6,8 +6,11 @@
 //! may be damaged, and is made again from its verified blobs before it is used.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::StoreError;
 use super::layout::{self, Layout};
@@ -50,20 +53,32 @@ impl Boot {
     pub(crate) fn soundness(&self, object: &Path) -> Result<Soundness, StoreError> {
         Ok(match layout::read_small(&object.join(MARK))? {
             Some(mark) if mark == self.id => Soundness::Sound,
-            _ if object.join(DURABLE).exists() => Soundness::Sound,
+            _ if Boot::is_durable(object) => Soundness::Sound,
             None if !object.exists() => Soundness::Absent,
             _ => Soundness::Doubtful,
         })
     }
 
+    /// Whether an object is on disk for certain.
+    pub(crate) fn is_durable(object: &Path) -> bool {
+        object.join(DURABLE).exists()
+    }
+
+    /// Takes an object's marks: it is doubtful from now on, and made again before it is used.
+    pub(crate) fn distrust(object: &Path) -> Result<(), StoreError> {
+        [DURABLE, MARK].iter().try_for_each(|name| layout::remove_file(&object.join(name)))
+    }
+
     /// Brings everything to disk and marks what this boot has committed so far. Takes a while.
     pub(crate) fn settle(&self, layout: &Layout) -> Result<(), StoreError> {
         let mut fresh = Vec::new();
-        for directory in [layout.layers(), layout.images()] {
+        // Images first: so no image is marked whose layers came too late to be.
+        for directory in [layout.images(), layout.layers()] {
             for object in layout::entries(&directory)? {
                 let is_ours = layout::read_small(&object.join(MARK))?.is_some_and(|mark| mark == self.id);
-                if is_ours && !object.join(DURABLE).exists() {
-                    fresh.push(object);
+                if is_ours && !Boot::is_durable(&object) {
+                    // Opened before the sync: its name may lead to another one afterwards.
+                    fresh.extend(File::open(&object).ok());
                 }
             }
         }
@@ -75,10 +90,14 @@ impl Boot {
         let file = File::open(root).map_err(failed)?;
         rustix::fs::syncfs(&file).map_err(|errno| failed(errno.into()))?;
         for object in fresh {
-            match layout::create_file(&object.join(DURABLE)) {
-                // An object that was collected meanwhile is not made again by its mark.
-                Err(StoreError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                marked => drop(marked?),
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+            match openat(&object, DURABLE, flags, Mode::RUSR | Mode::WUSR) {
+                // One that was removed meanwhile takes no mark.
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => {
+                    let path = root.join(DURABLE);
+                    return Err(StoreError::File { action: "create", path, source: errno.into() });
+                }
             }
         }
         Ok(())
@@ -94,7 +113,7 @@ mod tests {
     #[test]
     fn only_marks_of_this_boot_and_durable_ones_are_trusted() {
         let parent = tempfile::tempdir().unwrap();
-        let layout = Layout::open(&parent.path().join("images")).unwrap();
+        let (layout, _) = Layout::open(&parent.path().join("images")).unwrap();
         let boot = Boot::current().unwrap();
         let object = layout.layers().join("x");
         assert_eq!(boot.soundness(&object).unwrap(), Soundness::Absent);
@@ -110,5 +129,8 @@ mod tests {
             fs::write(object.join(MARK), mark).unwrap();
             assert_eq!(next.soundness(&object).unwrap(), Soundness::Doubtful);
         }
+        boot.mark(&object).unwrap();
+        Boot::distrust(&object).unwrap();
+        assert_eq!(boot.soundness(&object).unwrap(), Soundness::Doubtful);
     }
 }

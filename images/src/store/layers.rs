@@ -5,13 +5,13 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use crate::digest::Digest;
-use crate::layer::LayerIndex;
+use crate::layer::{LayerIndex, ReadIndexError};
 use crate::manifest::Descriptor;
 
 use super::claim::Claim;
 use super::durable::Soundness;
 use super::ingest::{self, Control, Expected, IngestError, Streams};
-use super::{Store, StoreError, layout};
+use super::{Store, StoreError, layout, lock};
 
 const DATA: &str = "data";
 const INDEX: &str = "index";
@@ -48,13 +48,14 @@ impl Store {
     /// Reads a layer's index.
     pub(super) fn layer_index(&self, diff_id: &Digest) -> Result<LayerIndex, StoreError> {
         let path = self.layout().layer(diff_id).join(INDEX);
-        let file = layout::open_file(&path)?;
-        LayerIndex::read_from(&mut BufReader::new(file)).map_err(|source| StoreError::Index { path, source })
+        let read = File::open(&path).map_err(ReadIndexError::Read);
+        let read = read.and_then(|file| LayerIndex::read_from(&mut BufReader::new(file)));
+        read.map_err(|source| StoreError::Index { path, source })
     }
 
     /// Makes a layer under the claim on its blob, verifies both digests, and commits layer and
-    /// blob. On error the claim is released and nothing of the layer remains, nor a stored blob that
-    /// turns out to be damaged.
+    /// blob. On error the claim is given up and nothing of the layer remains but what has been
+    /// fetched, nor a stored blob that turns out to be damaged.
     pub(super) fn build_layer(
         &self,
         claim: Claim,
@@ -69,7 +70,7 @@ impl Store {
             Err(error) => {
                 // While the claim is held: afterwards the blob may be another's, and whole.
                 let error = if is_stored { self.blamed_on_blob(expected.blob, error)? } else { error };
-                claim.release()?;
+                claim.leave()?;
                 Err(error)
             }
         }
@@ -118,17 +119,18 @@ impl Store {
         Ok(kept)
     }
 
-    /// Another blob may give the same layer: then whoever commits first is as good as the second.
+    /// Another blob may give the same layer: then whoever commits first is as good as the second. The
+    /// lock keeps one from taking the other's away again, who looked when there was none.
     fn commit_layer(&self, claim: &Claim, diff_id: &Digest) -> Result<(), StoreError> {
         let layer = self.layout().layer(diff_id);
+        let one_at_a_time = lock::exclusive_directory(&self.layout().layers())?;
         if self.has_layer(diff_id)? {
             return Ok(());
         }
-        layout::discard(self.layout(), &layer)?;
-        match layout::commit(claim.work(), &layer) {
-            Err(_lost_the_race) if self.has_layer(diff_id)? => Ok(()),
-            committed => committed,
-        }
+        let doubtful = layout::set_aside(self.layout(), &layer)?;
+        layout::commit(claim.work(), &layer)?;
+        drop(one_at_a_time);
+        doubtful.map_or(Ok(()), |doubtful| layout::remove_set_aside(&doubtful))
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! version                 the number of this layout
-//! lock                    flock: shared while something is made or read, exclusive for `gc`
+//! lock                    flock: shared while a name is read or written and a lease taken, exclusive for `gc`
 //! blobs/HEX               verified blobs as they came: layers (compressed), configurations, manifests
 //! blobs/HEX.partial       a blob on its way; its flock is the claim on the work (see `claim`)
 //! work/HEX/               the layer or image that the holder of claim HEX is making
 //! layers/HEX.vN/          a layer by diff id, made by unpacker version N: `data`, `index`, `mark`, `durable`
-//! images/HEX/             an image by configuration digest: `image.json`, `tree.erofs`, …
+//! images/HEX.vN/          an image by configuration digest, of such layers: `image.json`, `tree.erofs`, …
 //! names/HASH.json         a name (HASH is its SHA-256), its image, and when it was last used
-//! leases/ID               flock'd by the process that uses the image named inside
+//! leases/ID               flock'd by the process that uses or makes the objects listed inside
 //! ```
 //!
 //! HEX is the digits of a checked [`Digest`], so no outside text is ever part of a path. Everything
@@ -23,11 +23,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::Digest;
 
-use super::StoreError;
+use super::{StoreError, lease, lock};
 
 /// The number in `version`. It goes up when an older program would misread what is there.
-const VERSION: u32 = 1;
-/// Part of a layer's directory name: layers that an older unpacker made are not used again.
+const VERSION: u32 = 2;
+/// Part of the names of layers and images. It goes up with every change of what is made of the same
+/// blobs (data file, index, tree), which fit together only as one version made them; what another version
+/// made is not used again.
 const UNPACKER: u32 = 1;
 
 /// Extension of a small file that is not complete yet.
@@ -44,20 +46,39 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Makes what is absent and checks the version.
-    pub(crate) fn open(root: &Path) -> Result<Layout, StoreError> {
+    /// Makes what is absent, and checks the version: a newer one is refused, and an older one's content
+    /// discarded. Says which version that was.
+    pub(crate) fn open(root: &Path) -> Result<(Layout, Option<u32>), StoreError> {
         let layout = Layout { root: root.to_owned() };
         make_directory(root)?;
         let stamp = layout.root.join("version");
-        match read_small(&stamp)? {
-            // Empty: a power cut came between the rename and the content.
-            Some(text) if !text.trim_ascii().is_empty() => check_version(root, &text)?,
-            _ => write_stamp(root, &stamp)?,
+        // Empty: a power cut came between the rename and the content.
+        let found = read_small(&stamp)?.filter(|text| !text.trim_ascii().is_empty());
+        let older = found.as_deref().map_or(Ok(None), |text| older_version(root, text))?;
+        if older.is_some() {
+            layout.discard_all()?;
+        }
+        if older.is_some() || found.is_none() {
+            write_stamp(root, &stamp)?;
         }
         for directory in DIRECTORIES {
             make_directory(&layout.root.join(directory))?;
         }
-        Ok(layout)
+        Ok((layout, older))
+    }
+
+    /// Removes everything that an older version has made, unless a process still works with it.
+    fn discard_all(&self) -> Result<(), StoreError> {
+        let busy = || StoreError::Busy { root: self.root.clone() };
+        let _alone = lock::try_exclusive(&self.lock())?.ok_or_else(busy)?;
+        let leases = self.leases();
+        if leases.exists() {
+            lease::remove_dead(self)?;
+            if !entries(&leases)?.is_empty() {
+                return Err(busy());
+            }
+        }
+        DIRECTORIES.iter().try_for_each(|directory| remove_tree(&self.root.join(directory)))
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -101,7 +122,7 @@ impl Layout {
     }
 
     pub(crate) fn image(&self, id: &Digest) -> PathBuf {
-        self.images().join(id.hex())
+        self.images().join(format!("{}.v{UNPACKER}", id.hex()))
     }
 
     pub(crate) fn names(&self) -> PathBuf {
@@ -127,11 +148,16 @@ fn write_stamp(root: &Path, stamp: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn check_version(root: &Path, text: &[u8]) -> Result<(), StoreError> {
+/// The version of an older store.
+fn older_version(root: &Path, text: &[u8]) -> Result<Option<u32>, StoreError> {
     let found = String::from_utf8_lossy(text).trim().to_owned();
     match found.parse::<u32>() {
-        Ok(VERSION) => Ok(()),
-        _ => Err(StoreError::Version { root: root.to_owned(), found, known: VERSION }),
+        Ok(VERSION) => Ok(None),
+        Ok(older) if older < VERSION => Ok(Some(older)),
+        _ => {
+            let found = found.chars().take(20).collect();
+            Err(StoreError::Version { root: root.to_owned(), found, known: VERSION })
+        }
     }
 }
 
@@ -203,21 +229,22 @@ fn gone_is_fine(removed: io::Result<()>, path: &Path) -> Result<(), StoreError> 
     }
 }
 
-/// Takes a layer or image away: out of sight first, at once, so that nobody ever sees a part of it.
-/// What a crash leaves of the rest goes when the store is next opened.
-pub(crate) fn discard(layout: &Layout, object: &Path) -> Result<(), StoreError> {
+/// Takes an object away: out of sight at once, so that nobody ever sees a part of it. What is left
+/// to be done is [`remove_set_aside`], which may take long; after a crash the next start does it.
+pub(crate) fn set_aside(layout: &Layout, object: &Path) -> Result<Option<PathBuf>, StoreError> {
     let gone = layout.works().join(format!("{}.{GONE}", unique()));
     match fs::rename(object, &gone) {
-        Ok(()) => remove_discarded(&gone),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(()) => Ok(Some(gone)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StoreError::File { action: "remove", path: object.to_owned(), source }),
     }
 }
 
-/// Removes what [`discard`] took away, unless another process is just doing so.
-pub(crate) fn remove_discarded(gone: &Path) -> Result<(), StoreError> {
+/// Removes what [`set_aside`] took away, unless another process is just doing so.
+pub(crate) fn remove_set_aside(gone: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(gone) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(gone),
         removed => gone_is_fine(removed, gone),
     }
 }
@@ -245,7 +272,7 @@ mod tests {
         let root = parent.path().join("images");
         Layout::open(&root).unwrap();
         Layout::open(&root).unwrap();
-        for found in ["2\n", "x"] {
+        for found in ["3\n", "x"] {
             fs::write(root.join("version"), found).unwrap();
             let error = Layout::open(&root).unwrap_err();
             assert!(matches!(error, StoreError::Version { .. }), "{error}");
@@ -259,9 +286,27 @@ mod tests {
         for left in ["", "\n"] {
             make_directory(&root).unwrap();
             fs::write(root.join("version"), left).unwrap();
-            Layout::open(&root).unwrap();
-            assert_eq!(fs::read(root.join("version")).unwrap(), b"1\n", "{left:?}");
+            assert_eq!(Layout::open(&root).unwrap().1, None);
+            assert_eq!(fs::read(root.join("version")).unwrap(), b"2\n", "{left:?}");
         }
+    }
+
+    #[test]
+    fn an_older_store_is_discarded_once_nobody_uses_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("images");
+        let (layout, _) = Layout::open(&root).unwrap();
+        let old = layout.layers().join("old.v0");
+        fs::create_dir(&old).unwrap();
+        fs::write(root.join("version"), "1\n").unwrap();
+        let used = lock::open(&layout.leases().join("1-0")).unwrap();
+        assert!(lock::try_lock(&used).unwrap());
+        let error = Layout::open(&root).unwrap_err();
+        assert!(matches!(error, StoreError::Busy { .. }) && old.exists(), "{error}");
+        drop(used);
+        assert_eq!(Layout::open(&root).unwrap().1, Some(1));
+        assert!(!old.exists());
+        assert_eq!(Layout::open(&root).unwrap().1, None);
     }
 
     #[test]

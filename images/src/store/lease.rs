@@ -1,36 +1,59 @@
-//! Leases: what keeps an image in the store while it is used.
+//! Leases: what keeps objects in the store while they are used, or while they are being made.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::digest::Digest;
 use crate::image::Image;
 
 use super::layout::{self, Layout};
 use super::{StoreError, lock};
 
 /// Holds an image in the store while it is used, against `gc` of any process.
-///
-/// It is a locked file that names the image. The lock goes with the process, so a crash ends the
-/// lease; `gc` removes the file then.
 #[derive(Debug)]
 pub struct Lease {
     image: Image,
-    path: PathBuf,
-    _file: File,
+    /// Several names of one image may share it.
+    _hold: Arc<Hold>,
 }
 
 impl Lease {
+    pub(super) fn new(image: Image, hold: Arc<Hold>) -> Lease {
+        Lease { image, _hold: hold }
+    }
+
     /// The image that is held.
     pub fn image(&self) -> &Image {
         &self.image
     }
+}
 
+/// Holds objects of the store, present or to come: a locked file that lists their paths.
+///
+/// They are listed as they lie there, so that a program of another version, which has other paths
+/// for the same image, spares them too. The lock goes with the process, so a crash ends the hold;
+/// the file is removed then by whoever comes next.
+#[derive(Debug)]
+pub(super) struct Hold {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Hold {
     /// Makes and locks the file. The caller holds the store's lock, so that no `gc` falls between.
-    pub(super) fn take(layout: &Layout, image: &Image) -> Result<Lease, StoreError> {
+    pub(super) fn take(layout: &Layout, objects: &[PathBuf]) -> Result<Hold, StoreError> {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
+        let mut list = Vec::new();
+        for object in objects {
+            let object = object.strip_prefix(layout.root()).unwrap_or(object);
+            list.extend_from_slice(object.as_os_str().as_bytes());
+            list.push(b'\n');
+        }
         loop {
             let number = TAKEN.fetch_add(1, Ordering::Relaxed);
             let path = layout.leases().join(format!("{}-{number}", std::process::id()));
@@ -47,30 +70,30 @@ impl Lease {
                 continue;
             }
             file.set_len(0).map_err(failed("truncate"))?;
-            file.write_all(image.id.to_string().as_bytes()).map_err(failed("write"))?;
-            return Ok(Lease { image: image.clone(), path, _file: file });
+            file.write_all(&list).map_err(failed("write"))?;
+            return Ok(Hold { path, _file: file });
         }
     }
 }
 
-impl Drop for Lease {
+impl Drop for Hold {
     fn drop(&mut self) {
-        // Best effort: closing the descriptor ends the lease, `gc` removes a file that stays.
+        // Best effort: closing the descriptor ends the hold, `gc` removes a file that stays.
         drop(layout::remove_file(&self.path));
     }
 }
 
-/// The images under live leases. Dead leases are removed. The caller holds the store exclusively.
-pub(super) fn leased(layout: &Layout) -> Result<Vec<Digest>, StoreError> {
+/// The paths under live holds. Dead ones are removed. The caller holds the store exclusively.
+pub(super) fn held(layout: &Layout) -> Result<HashSet<PathBuf>, StoreError> {
     remove_dead(layout)?;
-    let mut images = Vec::new();
+    let mut held = HashSet::new();
     for path in layout::entries(&layout.leases())? {
         // It may have been given back just now.
-        let Some(text) = layout::read_small(&path)? else { continue };
-        let image = Digest::parse(&String::from_utf8_lossy(&text));
-        images.push(image.map_err(|source| StoreError::Lease { path, source })?);
+        let Some(list) = layout::read_small(&path)? else { continue };
+        let lines = list.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        held.extend(lines.map(|line| layout.root().join(Path::new(OsStr::from_bytes(line)))));
     }
-    Ok(images)
+    Ok(held)
 }
 
 /// Removes the leases of processes that were killed.
@@ -93,34 +116,25 @@ pub(super) fn remove_dead(layout: &Layout) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::image::ImageConfig;
-
     use super::*;
 
     #[test]
     fn dead_leases_go_live_ones_stay_and_a_name_that_is_taken_is_no_obstacle() {
         let parent = tempfile::tempdir().unwrap();
-        let layout = Layout::open(&parent.path().join("images")).unwrap();
-        let id = Digest::of(b"x");
-        let image = Image {
-            name: "x".into(),
-            id: id.clone(),
-            digest: id.clone(),
-            config: ImageConfig::default(),
-            layers: Vec::new(),
-            size_bytes: 0,
-        };
+        let (layout, _) = Layout::open(&parent.path().join("images")).unwrap();
+        let object = |name: &str| layout.layers().join(name);
         // Of a process with our number in another pid namespace, and of a dead one.
         let taken = layout.leases().join(format!("{}-0", std::process::id()));
         let foreign = lock::open(&taken).unwrap();
         assert!(lock::try_lock(&foreign).unwrap());
-        std::fs::write(&taken, id.to_string()).unwrap();
-        std::fs::write(layout.leases().join("1-0"), id.to_string()).unwrap();
+        std::fs::write(&taken, "layers/foreign\n").unwrap();
+        std::fs::write(layout.leases().join("1-0"), "layers/dead\n").unwrap();
 
-        let lease = Lease::take(&layout, &image).unwrap();
-        assert_eq!(leased(&layout).unwrap(), [id.clone(), id.clone()]);
-        drop(lease);
-        assert_eq!(leased(&layout).unwrap(), [id]);
+        let hold = Hold::take(&layout, &[object("ours"), object("too")]).unwrap();
+        let expected = ["foreign", "ours", "too"].map(object);
+        assert_eq!(held(&layout).unwrap(), expected.into());
+        drop(hold);
+        assert_eq!(held(&layout).unwrap(), [object("foreign")].into());
         drop(foreign);
         assert_eq!(layout::entries(&layout.leases()).unwrap().len(), 1);
         remove_dead(&layout).unwrap();

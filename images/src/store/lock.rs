@@ -27,12 +27,22 @@ impl Drop for Lock {
 
 /// Waits for a lock that others may share.
 pub(crate) fn shared(path: &Path) -> Result<Lock, StoreError> {
-    let file = open(path)?;
-    lock(&file, FlockOperation::LockShared).map_err(|source| StoreError::File {
-        action: "lock",
-        path: path.to_owned(),
-        source,
-    })?;
+    wait(path, open(path)?, FlockOperation::LockShared)
+}
+
+/// Waits for the only lock.
+pub(crate) fn exclusive(path: &Path) -> Result<Lock, StoreError> {
+    wait(path, open(path)?, FlockOperation::LockExclusive)
+}
+
+/// Waits for the only lock on a directory.
+pub(crate) fn exclusive_directory(path: &Path) -> Result<Lock, StoreError> {
+    wait(path, super::layout::open_file(path)?, FlockOperation::LockExclusive)
+}
+
+fn wait(path: &Path, file: File, operation: FlockOperation) -> Result<Lock, StoreError> {
+    let locked = lock(&file, operation);
+    locked.map_err(|source| StoreError::File { action: "lock", path: path.to_owned(), source })?;
     Ok(Lock { file })
 }
 

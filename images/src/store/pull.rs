@@ -1,264 +1,349 @@
-//! Pulling: events, options and errors.
+//! A pull: from a source's offer of an image to the image in the store.
+//!
+//! ```text
+//!  offer ──► layers that are missing ──┬─► claim ─► download ═══► ingest ─► commit ─┬─► merge ─► name
+//!                                      ├─► …        (task)  channel (threads)       │
+//!                                      └─► as many at once as cores and limits allow┘
+//! ```
+//!
+//! Until the name is written nobody can see that anything happened. What has been fetched so far
+//! stays for the next try, unless it is refused: then the pull takes back what it made.
 
-use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
-use tokio::sync::Notify;
+use crate::archive::{Archive, Archived};
+use crate::disk;
+use crate::image::Image;
+use crate::manifest::Offer;
+use crate::reference::Reference;
+use crate::registry::Registry;
+use crate::source::Source;
 
-use crate::archive::ArchiveError;
-use crate::digest::Digest;
-use crate::disk::DiskFull;
-use crate::layer::IndexLayerError;
-use crate::limits::Limits;
-use crate::manifest::Platform;
-use crate::registry::{Access, RegistryError};
+use super::catalog::{NameRecord, store_name};
+use super::collect::GcPolicy;
+use super::lease::{Hold, Lease};
+use super::options::{Cancel, PullEvent, PullOptions};
+use super::transfer::{LayerSource, Transfer};
+use super::waiting::{blocking, in_thread, unless_cancelled};
+use super::{PullError, PullErrorKind, Store, StoreError, layout, lock};
 
-use super::StoreError;
-use super::ingest::IngestError;
+pub(super) type Events<'a> = &'a (dyn Fn(PullEvent) + Send + Sync);
 
-/// What a pull may do.
-#[derive(Clone, Debug)]
-pub struct PullOptions {
-    /// Bounds on what comes in.
-    pub limits: Limits,
-    /// Hosts and credentials.
-    pub access: Access,
-    /// Which image of several is taken.
-    pub platform: Platform,
-    /// Ends the pull from elsewhere.
-    pub cancel: Cancel,
-}
+impl Store {
+    /// Brings an image into the store under its name; layers that are there are not fetched again.
+    /// Where the disk is too full for it, garbage and what was used longest ago make room.
+    ///
+    /// Dropping the future abandons the pull; [`PullOptions::cancel`] also waits for the clean-up.
+    ///
+    /// # Errors
+    ///
+    /// [`PullError`]. After [`PullErrorKind::Refused`] the store is as before; after others it also
+    /// holds what has been fetched so far, for the next try.
+    pub async fn pull(
+        &self,
+        source: &Source,
+        options: &PullOptions,
+        events: &(dyn Fn(PullEvent) + Send + Sync),
+    ) -> Result<Lease, PullError> {
+        let images = self.pull_with_room(source, Which::One, options, events).await?;
+        let gone = || PullError::Store(StoreError::Gone { name: source.to_string() });
+        images.into_iter().next().ok_or_else(gone)
+    }
 
-impl PullOptions {
-    /// The default limits and this host's platform.
-    pub fn new(access: Access) -> PullOptions {
-        PullOptions {
-            limits: Limits::default(),
-            access,
-            platform: Platform::of_host(),
-            cancel: Cancel::default(),
+    /// Brings every image of an archive into the store under the names inside the archive; an
+    /// image without one gets the source for a name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::pull`].
+    pub async fn load(
+        &self,
+        source: &Source,
+        options: &PullOptions,
+        events: &(dyn Fn(PullEvent) + Send + Sync),
+    ) -> Result<Vec<Lease>, PullError> {
+        self.pull_with_room(source, Which::AllNamed, options, events).await
+    }
+
+    /// Tries once more if the disk was full and something could be removed.
+    async fn pull_with_room(
+        &self,
+        source: &Source,
+        which: Which,
+        options: &PullOptions,
+        events: Events<'_>,
+    ) -> Result<Vec<Lease>, PullError> {
+        let started = Instant::now();
+        match self.pull_in_time(source, which, options, events).await {
+            Err(error) if error.kind() == PullErrorKind::DiskFull => {
+                if !self.make_room(source, options, &error).await? {
+                    return Err(error);
+                }
+                let mut rest = options.clone();
+                rest.limits.pull = rest.limits.pull.saturating_sub(started.elapsed());
+                self.pull_in_time(source, which, &rest, events).await
+            }
+            done => done,
         }
     }
-}
 
-/// Tells a pull, its tasks and its threads to end. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel {
-    shared: Arc<CancelState>,
-}
-
-#[derive(Debug, Default)]
-struct CancelState {
-    flag: AtomicBool,
-    changed: Notify,
-}
-
-impl Cancel {
-    /// Ends whoever shares it; more than once is once.
-    pub fn cancel(&self) {
-        self.shared.flag.store(true, Ordering::Release);
-        self.shared.changed.notify_waiters();
+    async fn pull_in_time(
+        &self,
+        source: &Source,
+        which: Which,
+        options: &PullOptions,
+        events: Events<'_>,
+    ) -> Result<Vec<Lease>, PullError> {
+        // Its own: it also ends the rest of a pull of which a part has failed.
+        let cancel = CancelOnDrop(Cancel::default());
+        let name = store_name(source);
+        let request = Request { source, which, name: &name, options, cancel: &cancel.0, events };
+        let pulling = self.pull_once(&request);
+        tokio::pin!(pulling);
+        let stopped = tokio::select! {
+            done = &mut pulling => return done,
+            () = options.cancel.cancelled() => PullError::Cancelled { name: name.clone() },
+            () = tokio::time::sleep(options.limits.pull) => {
+                PullError::TimeLimit { name: name.clone(), limit: options.limits.pull }
+            }
+        };
+        cancel.0.cancel();
+        // What it has started ends soon and cleans up. It may also have been done just now.
+        pulling.await.map_err(|_cancelled| stopped)
     }
 
-    /// Whether it has been cancelled.
-    pub fn is_cancelled(&self) -> bool {
-        self.shared.flag.load(Ordering::Acquire)
+    /// Whether there is more room than before.
+    async fn make_room(
+        &self,
+        source: &Source,
+        options: &PullOptions,
+        error: &PullError,
+    ) -> Result<bool, PullError> {
+        let root = self.layout().root().to_owned();
+        let needed = match error {
+            // Inflated it is about twice that.
+            PullError::DiskFull(full) => full.needed_bytes.saturating_mul(3),
+            _ => ROOM_BYTES,
+        };
+        let wanted = disk::reserve_bytes(&root, &options.limits).saturating_add(needed);
+        let before = disk::free_bytes(&root);
+        let store = self.clone();
+        let collected = in_thread(move || store.gc(GcPolicy::FreeBytes(wanted)), drop);
+        unless_cancelled(&options.cancel, &store_name(source), collected).await??;
+        Ok(disk::free_bytes(&root) > before)
     }
 
-    /// Waits until it is cancelled.
-    pub async fn cancelled(&self) {
-        let changed = self.shared.changed.notified();
-        tokio::pin!(changed);
-        // Registered before the flag is read, so that no call falls between the two.
-        changed.as_mut().enable();
-        if !self.is_cancelled() {
-            changed.await;
+    async fn pull_once(&self, request: &Request<'_>) -> Result<Vec<Lease>, PullError> {
+        let offers = unless_cancelled(request.cancel, request.name, self.offers(request)).await??;
+        let mut images = Vec::new();
+        for offered in offers {
+            images.extend(self.pull_offered(offered, request).await?);
         }
+        self.settle_in_background();
+        Ok(images)
     }
 
-    /// The flag, for code that knows nothing of pulls.
-    pub(crate) fn flag(&self) -> &AtomicBool {
-        &self.shared.flag
-    }
-}
-
-/// How a pull goes on. Layers that are in the store already raise no event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PullEvent {
-    /// A layer is on its way.
-    LayerStarted {
-        /// The first 12 digits of its blob's digest, as Docker shows it.
-        id: String,
-        /// Bytes to fetch.
-        total_bytes: u64,
-    },
-    /// More of it has arrived; at most ten a second for each layer.
-    LayerProgress {
-        /// As in `LayerStarted`.
-        id: String,
-        /// Bytes so far.
-        bytes: u64,
-        /// Bytes to fetch.
-        total_bytes: u64,
-    },
-    /// It is verified and in the store.
-    LayerDone {
-        /// As in `LayerStarted`.
-        id: String,
-        /// How long that took.
-        took: Duration,
-    },
-    /// A line for the log, e.g. `Digest: sha256:…`.
-    Status(String),
-}
-
-/// What a caller can do about a failed pull.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PullErrorKind {
-    /// The name names nothing that could be pulled.
-    BadName,
-    /// There is no such image.
-    NotFound,
-    /// The registry wants (other) credentials.
-    Unauthorized,
-    /// What came is not what it claims to be, or not allowed.
-    Refused,
-    /// The registry cannot be reached, or does not answer properly; later may be better.
-    Unreachable,
-    /// No space in the store.
-    DiskFull,
-    /// Cancelled by the caller.
-    Cancelled,
-    /// This host is at fault.
-    Host,
-}
-
-/// Why an image could not be pulled.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// The registry does not give it, or gives something else.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The archive does not hold it, or holds something else.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// A layer is not what it should be, or cannot be stored.
-    #[error("take in layer {layer}")]
-    Layer {
-        /// The digest of its blob.
-        layer: Digest,
-        /// What went wrong.
-        source: IngestError,
-    },
-    /// Too little space for the layers that are missing.
-    #[error(transparent)]
-    DiskFull(#[from] DiskFull),
-    /// The store itself failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// It took too long as a whole.
-    #[error("pull {name}: not done after {limit:?}")]
-    TimeLimit {
-        /// The image.
-        name: String,
-        /// The limit.
-        limit: Duration,
-    },
-    /// The caller cancelled it.
-    #[error("pull {name}: cancelled")]
-    Cancelled {
-        /// The image.
-        name: String,
-    },
-}
-
-impl PullError {
-    /// What a caller can do about it.
-    pub fn kind(&self) -> PullErrorKind {
-        match self {
-            PullError::Registry(error) => registry_kind(error),
-            PullError::Archive(error) => archive_kind(error),
-            PullError::Layer { source, .. } => layer_kind(source),
-            PullError::DiskFull(_) => PullErrorKind::DiskFull,
-            PullError::Store(error) => error.pull_kind(),
-            PullError::TimeLimit { .. } => PullErrorKind::Unreachable,
-            PullError::Cancelled { .. } => PullErrorKind::Cancelled,
-        }
-    }
-}
-
-fn registry_kind(error: &RegistryError) -> PullErrorKind {
-    match error {
-        RegistryError::NotFound { .. } => PullErrorKind::NotFound,
-        RegistryError::Unauthorized { .. }
-        | RegistryError::Challenge { .. }
-        | RegistryError::ForeignRealm { .. }
-        | RegistryError::NoToken { .. } => PullErrorKind::Unauthorized,
-        RegistryError::Resolve { .. }
-        | RegistryError::Connect { .. }
-        | RegistryError::Tls { .. }
-        | RegistryError::Timeout { .. }
-        | RegistryError::TooSlow { .. }
-        | RegistryError::Http { .. }
-        | RegistryError::Status { .. }
-        | RegistryError::Abandoned { .. } => PullErrorKind::Unreachable,
-        RegistryError::Authorities { .. } => PullErrorKind::Host,
-        RegistryError::Url { .. }
-        | RegistryError::Downgrade { .. }
-        | RegistryError::PlainHttp { .. }
-        | RegistryError::Redirects { .. }
-        | RegistryError::Address { .. }
-        | RegistryError::Headers { .. }
-        | RegistryError::TooLong { .. }
-        | RegistryError::Size { .. }
-        | RegistryError::Range { .. }
-        | RegistryError::StatedDigest { .. }
-        | RegistryError::Digest { .. }
-        | RegistryError::Manifest { .. }
-        | RegistryError::Config { .. } => PullErrorKind::Refused,
-    }
-}
-
-fn archive_kind(error: &ArchiveError) -> PullErrorKind {
-    match error {
-        ArchiveError::Open { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            PullErrorKind::DiskFull
-        }
-        ArchiveError::Open { .. } | ArchiveError::NoSuchImage { .. } => PullErrorKind::NotFound,
-        ArchiveError::Several { .. } => PullErrorKind::BadName,
-        ArchiveError::DiskFull(_) => PullErrorKind::DiskFull,
-        ArchiveError::Read { .. } => PullErrorKind::Host,
-        ArchiveError::Format { .. }
-        | ArchiveError::Parse { .. }
-        | ArchiveError::Missing { .. }
-        | ArchiveError::Twice { .. }
-        | ArchiveError::TooLarge { .. }
-        | ArchiveError::Digest { .. }
-        | ArchiveError::Manifest { .. }
-        | ArchiveError::Config { .. } => PullErrorKind::Refused,
-    }
-}
-
-fn layer_kind(error: &IngestError) -> PullErrorKind {
-    match error {
-        IngestError::DiskFull(_) => PullErrorKind::DiskFull,
-        IngestError::Keep(source) | IngestError::Index(IndexLayerError::Write { source, .. })
-            if source.kind() == io::ErrorKind::StorageFull =>
+    /// Fetches and names one image.
+    async fn pull_offered(&self, offered: Offered, request: &Request<'_>) -> Result<Vec<Lease>, PullError> {
+        let hold = unless_cancelled(request.cancel, request.name, self.hold(&offered.offer)).await??;
+        let transfer = Transfer::new(self, offered.source, request);
+        let pulled = self.fetch_and_build(&transfer, &offered.offer, request).await;
+        if let Err(error) = &pulled
+            && error.kind() == PullErrorKind::Refused
         {
-            PullErrorKind::DiskFull
+            // Not before: while it is held nobody takes it away, ourselves included.
+            drop(hold);
+            let (store, made, layers) = (self.clone(), transfer.made(), offered.offer.layers);
+            blocking(move || store.take_back(&made, &layers)).await?;
+            return pulled.map(|()| Vec::new());
         }
-        IngestError::Keep(_) | IngestError::Input(_) | IngestError::Index(IndexLayerError::Write { .. }) => {
-            PullErrorKind::Host
+        pulled?;
+        let (store, offer) = (self.clone(), offered.offer);
+        let names = if offered.names.is_empty() { vec![request.name.to_owned()] } else { offered.names };
+        let resolved = offer.resolved.clone();
+        let named = blocking(move || store.name_image(&offer, &names, hold)).await?;
+        for (lease, before) in &named {
+            tell(request, &resolved.to_string(), lease.image(), before);
         }
-        IngestError::Cancelled => PullErrorKind::Cancelled,
-        IngestError::TooShort { .. }
-        | IngestError::TooLong { .. }
-        | IngestError::Digest { .. }
-        | IngestError::DiffId { .. }
-        | IngestError::Inflate(_)
-        | IngestError::TooLarge { .. }
-        | IngestError::Index(_) => PullErrorKind::Refused,
+        Ok(named.into_iter().map(|(lease, _)| lease).collect())
+    }
+
+    /// Fetches the layers that are missing, and merges all. A layer whose index turns out to be
+    /// damaged, or of another version, is made anew.
+    async fn fetch_and_build(
+        &self,
+        transfer: &Arc<Transfer>,
+        offer: &Offer,
+        request: &Request<'_>,
+    ) -> Result<(), PullError> {
+        let mut left = offer.layers.len();
+        loop {
+            transfer.fetch(offer, request.events).await?;
+            let id = offer.config_blob.digest.clone();
+            let claim = transfer.claim(&id).await?;
+            let (store, configuration) = (self.clone(), offer.configuration.clone());
+            let limits = request.options.limits.clone();
+            let built = blocking(move || match store.build_image(claim, &id, &configuration, &limits) {
+                Ok(()) => Ok::<_, StoreError>(true),
+                Err(error) if left > 0 => store.distrust_index(error).map(|()| false),
+                Err(error) => Err(error),
+            });
+            if built.await? {
+                return Ok(());
+            }
+            left -= 1;
+        }
+    }
+
+    /// Holds everything that the image will consist of, so that no `gc` takes away what is there or
+    /// being made.
+    async fn hold(&self, offer: &Offer) -> Result<Hold, StoreError> {
+        let layout = self.layout();
+        let mut objects: Vec<PathBuf> =
+            offer.configuration.diff_ids.iter().map(|layer| layout.layer(layer)).collect();
+        objects.push(layout.image(&offer.config_blob.digest));
+        let documents = [&offer.config_blob.digest, &offer.digest].into_iter();
+        let blobs = documents.chain(offer.layers.iter().map(|blob| &blob.digest));
+        objects.extend(blobs.map(|blob| layout.blob(blob)));
+        let store = self.clone();
+        in_thread(
+            move || {
+                let _using = lock::shared(&store.layout().lock())?;
+                Hold::take(store.layout(), &objects)
+            },
+            drop,
+        )
+        .await
+    }
+
+    /// What the source has, resolved once.
+    async fn offers(&self, request: &Request<'_>) -> Result<Vec<Offered>, PullError> {
+        let (options, which) = (request.options.clone(), request.which);
+        if let Source::Registry(reference) = request.source {
+            let registry = Registry::new(reference, &options.access, &options.limits)?;
+            let offer = registry.offer(&options.platform).await?;
+            let source = LayerSource::Registry(Arc::new(registry));
+            return Ok(vec![Offered { source, offer, names: Vec::new() }]);
+        }
+        let (source, scratch) = (request.source.clone(), self.layout().works());
+        let opened = blocking(move || {
+            let archive = Archive::open(&source, &scratch, &options.limits)?;
+            let found = match which {
+                Which::One => vec![archive.image(&options.platform, &options.limits)?],
+                Which::AllNamed => archive.images(&options.platform, &options.limits)?,
+            };
+            Ok::<_, PullError>((Arc::new(archive), found))
+        });
+        let (archive, found) = opened.await?;
+        let offer = |archived: Archived| {
+            let names = match which {
+                Which::One => Vec::new(),
+                Which::AllNamed => archived.names.iter().map(Reference::to_string).collect(),
+            };
+            let offer = archived.offer.clone();
+            let source = LayerSource::Archive(Arc::clone(&archive), Arc::new(archived));
+            Offered { source, offer, names }
+        };
+        Ok(found.into_iter().map(offer).collect())
+    }
+
+    /// Keeps the documents, and writes the names last. Says of each whether it led to the image before.
+    fn name_image(
+        &self,
+        offer: &Offer,
+        names: &[String],
+        hold: Hold,
+    ) -> Result<Vec<(Lease, Before)>, StoreError> {
+        let _using = lock::shared(&self.layout().lock())?;
+        let id = &offer.config_blob.digest;
+        for (digest, content) in [(id, &offer.config), (&offer.digest, &offer.manifest)] {
+            layout::replace(&self.layout().blob(digest), content)?;
+        }
+        let hold = Arc::new(hold);
+        let name = |name: &String| {
+            let (image, before) = self.name_one(name.clone(), offer)?;
+            Ok((Lease::new(image, Arc::clone(&hold)), before))
+        };
+        names.iter().map(name).collect()
+    }
+
+    fn name_one(&self, name: String, offer: &Offer) -> Result<(Image, Before), StoreError> {
+        let before = self.read_name(&name)?;
+        let record = NameRecord {
+            name,
+            image: offer.config_blob.digest.clone(),
+            manifest: offer.digest.clone(),
+            resolved: offer.resolved.clone(),
+            blobs: offer.layers.clone(),
+        };
+        let gone = || StoreError::Gone { name: record.name.clone() };
+        let image = self.image_of(&record)?.ok_or_else(gone)?;
+        self.write_name(&record)?;
+        let same = before.is_some_and(|before| before.resolved == record.resolved);
+        Ok((image, if same { Before::Same } else { Before::Other }))
+    }
+}
+
+/// What is made free for a pull that ran out of space on the way.
+const ROOM_BYTES: u64 = 1 << 30;
+
+/// What one call asks for.
+pub(super) struct Request<'a> {
+    pub source: &'a Source,
+    pub which: Which,
+    /// The source's key in the store.
+    pub name: &'a str,
+    pub options: &'a PullOptions,
+    pub cancel: &'a Cancel,
+    pub events: Events<'a>,
+}
+
+/// Which images of a source.
+#[derive(Clone, Copy)]
+pub(super) enum Which {
+    /// The one that the source names, under the source's name.
+    One,
+    /// All, under their own names.
+    AllNamed,
+}
+
+/// One image that a source has.
+struct Offered {
+    source: LayerSource,
+    offer: Offer,
+    /// Its own names, where those count.
+    names: Vec<String>,
+}
+
+/// Whether a name led to the same manifest before.
+#[derive(PartialEq, Eq)]
+enum Before {
+    Same,
+    Other,
+}
+
+/// The closing lines of a pull, as Docker writes them.
+fn tell(request: &Request<'_>, resolved: &str, image: &Image, before: &Before) {
+    let events = request.events;
+    let Source::Registry(reference) = request.source else {
+        events(PullEvent::Status(format!("Loaded image: {}", image.name)));
+        return;
+    };
+    let name = reference.familiar();
+    events(PullEvent::Status(format!("Digest: {resolved}")));
+    events(PullEvent::Status(match before {
+        Before::Same => format!("Status: Image is up to date for {name}"),
+        Before::Other => format!("Status: Downloaded newer image for {name}"),
+    }));
+}
+
+/// Ends the tasks and threads of a pull whose future is dropped.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::{Buf, Bytes};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use crate::archive::{Archive, Archived};
 use crate::digest::Digest;
@@ -19,11 +19,12 @@ use crate::registry::{Received, Registry, RegistryError};
 
 use super::claim::Claim;
 use super::collect::MadeLayer;
-use super::fetch::{Events, in_thread, joined, unless_cancelled};
 use super::ingest::{Control, Expected, IngestError};
 use super::layers::{BlobInput, BuildError};
-use super::pull::{Cancel, PullError, PullEvent, PullOptions};
-use super::{Store, StoreError};
+use super::options::{Cancel, PullEvent, PullOptions};
+use super::pull::{Events, Request};
+use super::waiting::{blocking, in_thread, joined, unless_cancelled};
+use super::{PullError, Store, StoreError};
 
 /// Chunks that may wait between the network and the first stage; hyper's have up to 256 KiB.
 const CHUNKS_WAITING: usize = 8;
@@ -32,17 +33,19 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// Where layers come from.
 #[derive(Clone)]
-pub(super) enum Origin {
+pub(super) enum LayerSource {
     Registry(Arc<Registry>),
     Archive(Arc<Archive>, Arc<Archived>),
 }
 
 /// What the layers of one image share while they are fetched.
-pub(super) struct Pull {
+pub(super) struct Transfer {
     store: Store,
-    origin: Origin,
+    source: LayerSource,
     options: PullOptions,
     cancel: Cancel,
+    /// The image's, for messages.
+    name: String,
     /// One for each layer that is being fetched or waited for.
     slots: Semaphore,
     made: Mutex<Vec<MadeLayer>>,
@@ -66,16 +69,17 @@ impl Layer {
     }
 }
 
-impl Pull {
-    pub(super) fn new(store: &Store, origin: Origin, options: &PullOptions, cancel: &Cancel) -> Arc<Pull> {
+impl Transfer {
+    pub(super) fn new(store: &Store, source: LayerSource, request: &Request<'_>) -> Arc<Transfer> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         // Not fewer than two: while one layer waits for the network, another inflates.
-        let slots = options.limits.parallel_blobs.min(cores.max(2)).max(1);
-        Arc::new(Pull {
+        let slots = request.options.limits.parallel_blobs.min(cores.max(2)).max(1);
+        Arc::new(Transfer {
             store: store.clone(),
-            origin,
-            options: options.clone(),
-            cancel: cancel.clone(),
+            source,
+            options: request.options.clone(),
+            cancel: request.cancel.clone(),
+            name: request.name.to_owned(),
             slots: Semaphore::new(slots),
             made: Mutex::default(),
         })
@@ -86,20 +90,14 @@ impl Pull {
     }
 
     /// Fetches the layers that are missing. On the first error the others are ended and waited for.
-    pub(super) async fn take(
-        self: &Arc<Self>,
-        offer: &Offer,
-        name: &str,
-        events: Events<'_>,
-    ) -> Result<(), PullError> {
-        let missing = self.missing(offer)?;
-        let bytes = missing.iter().map(|layer| layer.blob.size).sum();
-        disk::check(self.store.layout().root(), bytes, &self.options.limits)?;
+    pub(super) async fn fetch(self: &Arc<Self>, offer: &Offer, events: Events<'_>) -> Result<(), PullError> {
+        let (transfer, wanted) = (Arc::clone(self), offer.clone());
+        let missing = blocking(move || transfer.missing(&wanted)).await?;
         let (sender, mut told) = mpsc::channel(EVENTS_WAITING);
         let mut tasks = JoinSet::new();
         for layer in missing {
-            let (pull, sender, name) = (Arc::clone(self), sender.clone(), name.to_owned());
-            tasks.spawn(async move { pull.layer(&layer, &name, &sender).await });
+            let (transfer, sender) = (Arc::clone(self), sender.clone());
+            tasks.spawn(async move { transfer.layer(&layer, &sender).await });
         }
         drop(sender);
         let mut first_error = None;
@@ -118,7 +116,8 @@ impl Pull {
         first_error.map_or(Ok(()), Err)
     }
 
-    fn missing(&self, offer: &Offer) -> Result<Vec<Layer>, StoreError> {
+    /// The layers that are not there, if there is room for them.
+    fn missing(&self, offer: &Offer) -> Result<Vec<Layer>, PullError> {
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
         for (diff_id, blob) in offer.configuration.diff_ids.iter().zip(&offer.layers) {
@@ -126,6 +125,8 @@ impl Pull {
                 missing.push(Layer { blob: blob.clone(), diff_id: diff_id.clone() });
             }
         }
+        let bytes = missing.iter().map(|layer| layer.blob.size).sum();
+        disk::check(self.store.layout().root(), bytes, &self.options.limits)?;
         Ok(missing)
     }
 
@@ -133,31 +134,28 @@ impl Pull {
     async fn layer(
         self: &Arc<Self>,
         layer: &Layer,
-        name: &str,
         events: &mpsc::Sender<PullEvent>,
     ) -> Result<(), PullError> {
-        let cancelled = || PullError::Cancelled { name: name.to_owned() };
+        let cancelled = || PullError::Cancelled { name: self.name.clone() };
         // The slot first, then the claim: whoever holds a claim is at work, so waiting for one ends.
-        let _slot = unless_cancelled(&self.cancel, name, self.slots.acquire())
+        let _slot = unless_cancelled(&self.cancel, &self.name, self.slots.acquire())
             .await?
             .map_err(|_closed| cancelled())?;
-        let claim = unless_cancelled(&self.cancel, name, self.claim(&layer.blob.digest)).await??;
+        let claim = self.claim(&layer.blob.digest).await?;
         if self.store.has_layer(&layer.diff_id)? {
-            return Ok(claim.release()?);
+            return blocking(move || claim.release().map_err(PullError::from)).await;
         }
         let claim = match self.from_store(claim, layer).await? {
             None => return Ok(()),
             Some(claim) => claim,
         };
-        let resumed_at = resume_point(&claim, layer, &self.origin)?;
+        let resumed_at = resume_point(&claim, layer, &self.source)?;
         let began = Instant::now();
         let (id, total_bytes) = (layer.blob.digest.short().to_owned(), layer.blob.size);
         self.tell(events, PullEvent::LayerStarted { id: id.clone(), total_bytes }).await;
         match self.transfer(claim, layer, resumed_at, events).await {
             // What a killed process left may not have reached the disk as it was: once more without it.
-            Err(PullError::Layer { source, .. })
-                if resumed_at > 0 && !matches!(source, IngestError::Cancelled) =>
-            {
+            Err(PullError::Layer { source, .. }) if resumed_at > 0 && source.is_of_content() => {
                 let claim = self.claim(&layer.blob.digest).await?;
                 claim.truncate()?;
                 self.transfer(claim, layer, 0, events).await?;
@@ -194,11 +192,11 @@ impl Pull {
     ) -> Result<(), PullError> {
         let progress = Arc::new(AtomicU64::new(0));
         let moved = async {
-            match &self.origin {
-                Origin::Registry(registry) => {
+            match &self.source {
+                LayerSource::Registry(registry) => {
                     self.download(registry, claim, layer, (from, Arc::clone(&progress))).await
                 }
-                Origin::Archive(archive, archived) => {
+                LayerSource::Archive(archive, archived) => {
                     let input = archive.blob(archived, &layer.blob)?;
                     let built = self.build(claim, layer, Some(input), Arc::clone(&progress)).await;
                     built.map_err(|error| layer.failed(error))
@@ -256,33 +254,34 @@ impl Pull {
         input: Option<Box<dyn Read + Send>>,
         progress: Arc<AtomicU64>,
     ) -> Result<(), BuildError> {
-        let (pull, layer) = (Arc::clone(self), layer.clone());
-        let built = spawn_blocking(move || {
+        let (transfer, layer) = (Arc::clone(self), layer.clone());
+        let built = blocking(move || {
             let expected = Expected { blob: &layer.blob, diff_id: &layer.diff_id };
             let control = Control {
-                limits: &pull.options.limits,
-                store: pull.store.layout().root(),
-                cancelled: pull.cancel.flag(),
+                limits: &transfer.options.limits,
+                store: transfer.store.layout().root(),
+                cancelled: transfer.cancel.flag(),
                 progress: &progress,
             };
             let fetched = input.is_some();
             let input = input.map_or(BlobInput::Stored, BlobInput::Stream);
-            pull.store.build_layer(claim, &expected, input, &control)?;
+            transfer.store.build_layer(claim, &expected, input, &control)?;
             let made = MadeLayer { diff_id: layer.diff_id, blob: layer.blob.digest, fetched };
-            pull.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
+            transfer.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
             Ok(())
         });
-        joined(built.await)
+        built.await
     }
 
     /// Takes the claim on a blob, and waits for it only if someone has it.
-    async fn claim(&self, digest: &Digest) -> Result<Claim, StoreError> {
+    pub(super) async fn claim(&self, digest: &Digest) -> Result<Claim, PullError> {
         let (layout, digest) = (self.store.layout().clone(), digest.clone());
         if let Some(claim) = Claim::try_take(&layout, &digest)? {
             return Ok(claim);
         }
-        // What comes too late is released: a claim that is only dropped leaves its file behind.
-        in_thread(move || Claim::take(&layout, &digest), |late: Claim| drop(late.release())).await
+        // What comes too late is given up: a claim that is only dropped leaves an empty file behind.
+        let taking = in_thread(move || Claim::take(&layout, &digest), |late: Claim| drop(late.leave()));
+        Ok(unless_cancelled(&self.cancel, &self.name, taking).await??)
     }
 
     /// If nobody listens any more, the pull is being dropped.
@@ -293,9 +292,9 @@ impl Pull {
 
 /// Where to go on with a blob that an interrupted pull has begun. Reading a file again costs
 /// nothing, so that starts anew; so does what is longer than the blob can be.
-fn resume_point(claim: &Claim, layer: &Layer, origin: &Origin) -> Result<u64, StoreError> {
+fn resume_point(claim: &Claim, layer: &Layer, source: &LayerSource) -> Result<u64, StoreError> {
     let bytes = claim.partial_bytes()?;
-    if matches!(origin, Origin::Registry(_)) && bytes <= layer.blob.size {
+    if matches!(source, LayerSource::Registry(_)) && bytes <= layer.blob.size {
         return Ok(bytes);
     }
     claim.truncate()?;

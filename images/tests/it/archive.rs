@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::layer_tar::{Entry, file, gnu_long, hardlink, pax_record, symlink as link, tar};
 use crate::sample::{Compression, Sample, TestStore, skopeo_copy, small_tars};
-use crate::store::{block_on, options, pull, source};
+use crate::store::{block_on, find, options, pull, source};
 
 /// What `docker save` would write of a sample, with these names in its manifest.
 fn saved(sample: &Sample, tars: &[Vec<u8>], config: &str, layers: &[&str]) -> Vec<Entry> {
@@ -210,10 +210,10 @@ fn load_keeps_the_names_inside_the_archive_and_a_name_chooses_one() {
     assert_eq!(one.id.to_string(), samples[0].id());
 
     let loaded = block_on(test.store.load(&source(&archive), &options(), &|_| {})).unwrap();
-    let names: Vec<_> = loaded.iter().map(|image| image.name.as_str()).collect();
+    let names: Vec<_> = loaded.iter().map(|lease| lease.image().name.as_str()).collect();
     assert_eq!(names, ["docker.io/library/one:1", "localhost:5000/uno:1", archive.as_str()]);
     for (name, id) in [("one:1", samples[0].id()), ("localhost:5000/uno:1", samples[0].id())] {
-        assert_eq!(test.store.find(&source(name)).unwrap().unwrap().id.to_string(), id, "{name}");
+        assert_eq!(find(&test.store, name).unwrap().id.to_string(), id, "{name}");
     }
 }
 
@@ -225,11 +225,11 @@ fn load_understands_the_names_that_skopeo_gives_archives() {
     let docker = format!("docker-archive:{}", directory.path().join("d.tar").display());
     skopeo_copy(&["--additional-tag", "other:2"], &oci, &format!("{docker}:some/name:1"));
     let loaded = block_on(TestStore::new().store.load(&source(&docker), &options(), &|_| {})).unwrap();
-    let names: Vec<_> = loaded.iter().map(|image| image.name.as_str()).collect();
+    let names: Vec<_> = loaded.iter().map(|lease| lease.image().name.as_str()).collect();
     assert_eq!(names, ["docker.io/some/name:1", "docker.io/library/other:2"]);
     let archive = format!("oci-archive:{}", directory.path().join("o.tar").display());
     skopeo_copy(&[], &oci, &format!("{archive}:registry.example/a:7"));
     let loaded = block_on(TestStore::new().store.load(&source(&archive), &options(), &|_| {})).unwrap();
-    assert_eq!(loaded[0].name, "registry.example/a:7");
+    assert_eq!(loaded[0].image().name, "registry.example/a:7");
     assert!(matches!(source(&archive), Source::OciArchive { .. }));
 }

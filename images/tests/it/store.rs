@@ -1,15 +1,18 @@
 //! The store from outside: pulled images are found, mounted, read, leased and collected.
 use std::fs;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use images::image::Image;
 use images::registry::Access;
 use images::source::Source;
-use images::store::{GcPolicy, PullError, PullEvent, PullOptions, Store};
+use images::store::{Collected, GcPolicy, Lease, PullError, PullEvent, PullOptions, Store};
+
+use rustix::mount::{MountFlags, mount};
 
 use crate::namespace::in_own_mount_namespace;
 use crate::registry_server::RegistryServer;
-use crate::sample::{Compression, Sample, TestStore, skopeo_copy};
+use crate::sample::{Compression, Sample, TestStore, noise_tar, skopeo_copy};
+use crate::scripted::{ScriptedServer, honest};
 
 mod damage;
 mod power_cut;
@@ -31,14 +34,26 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub fn pull(store: &Store, text: &str) -> Result<Image, PullError> {
+    pull_leased(store, text).map(|lease| lease.image().clone())
+}
+
+pub fn pull_leased(store: &Store, text: &str) -> Result<Lease, PullError> {
     block_on(store.pull(&source(text), &options(), &|_| {}))
+}
+
+pub fn find(store: &Store, text: &str) -> Option<Image> {
+    find_leased(store, text).map(|lease| lease.image().clone())
+}
+
+pub fn find_leased(store: &Store, text: &str) -> Option<Lease> {
+    block_on(store.find(&source(text), &options())).unwrap()
 }
 
 fn pull_with_events(store: &Store, text: &str) -> (Image, Vec<PullEvent>) {
     let events = Mutex::new(Vec::new());
     let image =
         block_on(store.pull(&source(text), &options(), &|event| events.lock().unwrap().push(event))).unwrap();
-    (image, events.into_inner().unwrap())
+    (image.image().clone(), events.into_inner().unwrap())
 }
 
 #[test]
@@ -69,27 +84,32 @@ fn every_transport_gives_the_same_image() {
         }
         for text in sources {
             let test = TestStore::new();
-            let image = pull(&test.store, &text).unwrap();
+            let lease = pull_leased(&test.store, &text).unwrap();
+            let image = lease.image();
             assert_eq!(image.id.to_string(), sample.id(), "{text}");
             assert_eq!(image.config.cmd, ["/bin/sh"], "{text}");
             assert_eq!(image.layers.len(), 2, "{text}");
-            check_content(&test.store, &image);
+            check_content(&test.store, &lease);
         }
     }
 }
 
 /// By the index and by the mounted image.
-fn check_content(store: &Store, image: &Image) {
+fn check_content(store: &Store, lease: &Lease) {
+    let image = lease.image();
     let passwd = store.read_file(image, "link").unwrap();
     assert_eq!(passwd.as_deref(), Some(&b"root:x:0:0::/root:/bin/sh\n"[..]));
     assert_eq!(store.read_file(image, "/etc/passwd").unwrap(), passwd);
     for absent in ["gone", "etc/group", "/etc/group", "etc"] {
         assert_eq!(store.read_file(image, absent).unwrap(), None, "{absent}");
     }
-    let lease = store.lease(image).unwrap();
+    check_mounted(store, lease);
+}
+
+fn check_mounted(store: &Store, lease: &Lease) {
     let at = tempfile::tempdir().unwrap();
     in_own_mount_namespace(|| {
-        store.mount(&lease, at.path()).unwrap();
+        store.mount(lease, at.path()).unwrap();
         assert_eq!(fs::read(at.path().join("new")).unwrap(), vec![b'n'; 100_000]);
         assert!(!at.path().join("gone").exists());
     });
@@ -103,7 +123,7 @@ fn a_pull_tells_what_docker_worker_logs() {
     skopeo_copy(&[], &sample.write_layout(directory.path()), &registry.skopeo("x:1"));
     let test = TestStore::new();
     let name = registry.name("x:1");
-    assert_eq!(test.store.find(&source(&name)).unwrap(), None);
+    assert_eq!(find(&test.store, &name), None);
 
     let (image, events) = pull_with_events(&test.store, &name);
     let started = events.iter().filter(|event| matches!(event, PullEvent::LayerStarted { .. })).count();
@@ -115,15 +135,15 @@ fn a_pull_tells_what_docker_worker_logs() {
         status(format!("Status: Downloaded newer image for {name}")),
     ];
     assert_eq!(events[events.len() - 2..], lines);
-    assert_eq!(test.store.find(&source(&name)).unwrap(), Some(image.clone()));
+    assert_eq!(find(&test.store, &name), Some(image.clone()));
     assert_eq!(test.store.list().unwrap(), std::slice::from_ref(&image));
 
     let (again, events) = pull_with_events(&test.store, &name);
     assert_eq!(again, image);
     assert_eq!(events.last(), Some(&status(format!("Status: Image is up to date for {name}"))));
     assert_eq!(events.len(), 2, "{events:?}");
-    let by_digest = source(&format!("{}@{}", registry.name("x"), image.digest));
-    assert_eq!(test.store.find(&by_digest).unwrap().map(|image| image.id), Some(image.id));
+    let by_digest = format!("{}@{}", registry.name("x"), image.digest);
+    assert_eq!(find(&test.store, &by_digest).map(|image| image.id), Some(image.id));
 }
 
 #[test]
@@ -132,20 +152,93 @@ fn garbage_is_what_no_name_and_no_lease_needs() {
     let test = TestStore::new();
     let empty = test.files();
     let name = Sample::small(Compression::Gzip).write_layout(directory.path());
-    let image = pull(&test.store, &name).unwrap();
+    let lease = pull_leased(&test.store, &name).unwrap();
     let full = test.files();
 
-    assert_eq!(test.store.gc(GcPolicy::Unreferenced).unwrap().layers, 0);
+    assert_eq!(test.store.gc(GcPolicy::Unreferenced).unwrap(), Collected::default());
+    assert_eq!(test.store.gc(GcPolicy::All).unwrap(), Collected::default());
     assert_eq!(test.files(), full);
-    let lease = test.store.lease(&image).unwrap();
-    assert_eq!(test.store.gc(GcPolicy::All).unwrap().names, Vec::<String>::new());
     assert!(test.store.remove(&source(&name)).unwrap());
     assert!(!test.store.remove(&source(&name)).unwrap());
-    let collected = test.store.gc(GcPolicy::All).unwrap();
-    assert_eq!((collected.images, collected.layers, collected.blobs), (0, 0, 4));
-    check_content(&test.store, &image);
+    assert_eq!(test.store.gc(GcPolicy::All).unwrap(), Collected::default());
+    check_content(&test.store, &lease);
     drop(lease);
     let collected = test.store.gc(GcPolicy::Unreferenced).unwrap();
-    assert_eq!((collected.images, collected.layers), (1, 2));
+    assert_eq!((collected.images, collected.layers, collected.blobs), (1, 2, 4));
     assert_eq!(test.files(), empty);
+}
+
+#[test]
+fn under_pressure_blobs_go_first_and_then_what_was_used_longest_ago() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let test = TestStore::new();
+    let names = [1, 2].map(|number: usize| {
+        let sample = Sample::of(&[noise_tar(&number.to_string(), 10_000)], Compression::Gzip);
+        sample.write_layout(&directory.path().join(number.to_string()))
+    });
+    let _used = pull_leased(&test.store, &names[0]).unwrap();
+    pull(&test.store, &names[1]).unwrap();
+    let partial = test.root().join("blobs").join(format!("{}.partial", "0".repeat(64)));
+    fs::write(&partial, "begun").unwrap();
+    assert_eq!(test.store.gc(GcPolicy::FreeBytes(0)).unwrap(), Collected::default());
+    assert!(partial.exists());
+    let collected = test.store.gc(GcPolicy::FreeBytes(u64::MAX)).unwrap();
+    let expected = Collected { names: vec![names[1].clone()], images: 1, layers: 1, blobs: 3 };
+    assert_eq!(collected, expected);
+    assert!(!partial.exists());
+    assert_eq!(test.store.list().unwrap().len(), 1);
+}
+
+#[test]
+fn a_full_disk_is_emptied_of_what_nobody_uses() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let layout = |number: usize| {
+        let sample = Sample::of(&[noise_tar(&number.to_string(), 4_000_000)], Compression::Plain);
+        sample.write_layout(&directory.path().join(number.to_string()))
+    };
+    let (old, new) = (layout(1), layout(2));
+    let at = tempfile::tempdir().unwrap();
+    in_own_mount_namespace(|| {
+        // Room for one of them: blob and data take as much again each.
+        let size = std::ffi::CString::new("size=14m").unwrap();
+        let none = MountFlags::empty();
+        mount("tmpfs", at.path(), "tmpfs", none, Some(size.as_c_str())).unwrap();
+        let store = Store::open(&at.path().join("images")).unwrap();
+        pull(&store, &old).unwrap();
+        let lease = pull_leased(&store, &new).unwrap();
+        assert_eq!(lease.image().name, new);
+        assert_eq!(store.list().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn garbage_of_another_version_is_spared_while_it_is_leased() {
+    let test = TestStore::new();
+    let theirs = ["images/x.v999", "layers/y.v999"].map(|path| test.root().join(path));
+    theirs.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let path = test.root().join("leases/1-0");
+    fs::write(&path, "images/x.v999\nlayers/y.v999\n").unwrap();
+    let lease = fs::File::open(&path).unwrap();
+    rustix::fs::flock(&lease, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(test.store.gc(GcPolicy::All).unwrap(), Collected::default());
+    drop(lease);
+    let collected = test.store.gc(GcPolicy::All).unwrap();
+    assert_eq!((collected.images, collected.layers), (1, 1));
+}
+
+#[test]
+fn garbage_is_collected_while_others_pull() {
+    let sample = Sample::of(&[noise_tar("a", 100_000), noise_tar("b", 100_000)], Compression::Gzip);
+    let (served, test) = (sample.clone(), TestStore::new());
+    let (store, collected) = (test.store.clone(), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&collected);
+    let server = ScriptedServer::start(move |request| {
+        // In the midst of the pull, once the other layer may be there.
+        seen.lock().unwrap().push(store.gc(GcPolicy::All).unwrap());
+        honest(&served, request)
+    });
+    let lease = pull_leased(&test.store, &server.name()).unwrap();
+    assert_eq!(lease.image().id.to_string(), sample.id());
+    let collected = collected.lock().unwrap();
+    assert_eq!((collected.len(), collected.iter().all(|one| *one == Collected::default())), (4, true));
 }

@@ -10,7 +10,7 @@ use images::store::{PullEvent, Store};
 
 use crate::sample::{Compression, Sample, TestStore, noise_tar};
 use crate::scripted::{Body, Reply, Request, ScriptedServer, honest, is_layer};
-use crate::store::{block_on, options, source};
+use crate::store::{block_on, options, pull, source};
 
 /// Names the store, for a child.
 const STORE: &str = "IMAGES_TEST_STORE";
@@ -27,7 +27,7 @@ fn pulled_as_child() -> bool {
         _ => {}
     };
     let image = block_on(store.pull(&source(&name), &options(), &tell)).unwrap();
-    println!("pulled {}", image.id);
+    println!("pulled {}", image.image().id);
     true
 }
 
@@ -105,7 +105,7 @@ fn a_pull_that_was_killed_is_gone_on_with() {
     let before = layer_requests(&server, &sample).len();
     let store = Store::open(&test.root()).unwrap();
     assert_eq!(fs::read_dir(test.root().join("work")).unwrap().count(), 0);
-    let image = block_on(store.pull(&source(&server.name()), &options(), &|_| {})).unwrap();
+    let image = pull(&store, &server.name()).unwrap();
     assert_eq!(image.id.to_string(), sample.id());
     assert!(store.read_file(&image, "d").unwrap().unwrap() == noise_content("d"));
     let resumed = layer_requests(&server, &sample).split_off(before);
@@ -123,7 +123,7 @@ fn a_damaged_partial_blob_is_fetched_anew() {
     let partial = test.root().join("blobs").join(format!("{}.partial", digest.hex()));
     for damage in [vec![0; 100], sample.layers[1].iter().map(|byte| !byte).collect(), vec![0; 1_000_000]] {
         fs::write(&partial, damage).unwrap();
-        let image = block_on(test.store.pull(&source(&server.name()), &options(), &|_| {})).unwrap();
+        let image = pull(&test.store, &server.name()).unwrap();
         assert_eq!(image.id.to_string(), sample.id());
         no_leftovers(&test);
         test.store.gc(images::store::GcPolicy::All).unwrap();

@@ -1,0 +1,265 @@
+//! Why the store, or a pull into it, failed.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::archive::ArchiveError;
+use crate::digest::Digest;
+use crate::disk::DiskFull;
+use crate::erofs::WriteImageError;
+use crate::layer::{IndexLayerError, ReadIndexError};
+use crate::mount::MountError;
+use crate::registry::RegistryError;
+use crate::tree::{MergeError, ReadFileError};
+
+use super::ingest::IngestError;
+
+/// Why the store itself failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused something.
+    #[error("{action} {path:?} in the image store")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A newer program's store.
+    #[error(
+        "open the image store {root:?}: it has version {found:?} and this program knows {known}; use the newer \
+         program, or another data directory"
+    )]
+    Version {
+        /// The store.
+        root: PathBuf,
+        /// What its stamp says.
+        found: String,
+        /// What this program makes.
+        known: u32,
+    },
+    /// An older version's store that an older program is using, so that it cannot be made anew.
+    #[error("open the image store {root:?}: an older program is using it; wait until its tasks are done")]
+    Busy {
+        /// The store.
+        root: PathBuf,
+    },
+    /// Someone has removed files of the store by hand.
+    #[error("use image {name:?}: it has been removed meanwhile; pull it again")]
+    Gone {
+        /// Its name.
+        name: String,
+    },
+    /// No thread to work on.
+    #[error("start a thread for the image store")]
+    Thread {
+        /// Why not.
+        source: io::Error,
+    },
+    /// A layer's index cannot be read.
+    #[error("read {path:?} in the image store")]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// Why not.
+        source: ReadIndexError,
+    },
+    /// The layers do not fit together.
+    #[error(transparent)]
+    Merge {
+        /// Why.
+        source: MergeError,
+    },
+    /// The metadata image cannot be written.
+    #[error("make the file system of image {id}")]
+    Tree {
+        /// The image.
+        id: Digest,
+        /// Why not.
+        source: WriteImageError,
+    },
+    /// The image cannot be mounted.
+    #[error("mount image {name:?}")]
+    Mount {
+        /// Its name.
+        name: String,
+        /// What failed.
+        source: MountError,
+    },
+    /// A file of the image cannot be read.
+    #[error(transparent)]
+    ReadFile {
+        /// Why not.
+        source: ReadFileError,
+    },
+}
+
+impl StoreError {
+    /// What it means for a pull.
+    pub(super) fn pull_kind(&self) -> PullErrorKind {
+        match self {
+            StoreError::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                PullErrorKind::DiskFull
+            }
+            StoreError::Tree { source: WriteImageError::Write(source), .. }
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                PullErrorKind::DiskFull
+            }
+            StoreError::Merge { .. } => PullErrorKind::Refused,
+            _ => PullErrorKind::Host,
+        }
+    }
+}
+
+/// What a caller can do about a failed pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullErrorKind {
+    /// The name names nothing that could be pulled.
+    BadName,
+    /// There is no such image.
+    NotFound,
+    /// The registry wants (other) credentials.
+    Unauthorized,
+    /// What came is not what it claims to be, or not allowed.
+    Refused,
+    /// The registry cannot be reached, or does not answer properly; later may be better.
+    Unreachable,
+    /// No space in the store.
+    DiskFull,
+    /// Cancelled by the caller.
+    Cancelled,
+    /// This host is at fault.
+    Host,
+}
+
+/// Why an image could not be pulled.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The registry does not give it, or gives something else.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The archive does not hold it, or holds something else.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A layer is not what it should be, or cannot be stored.
+    #[error("take in layer {layer}")]
+    Layer {
+        /// The digest of its blob.
+        layer: Digest,
+        /// What went wrong.
+        source: IngestError,
+    },
+    /// Too little space for the layers that are missing.
+    #[error(transparent)]
+    DiskFull(#[from] DiskFull),
+    /// The store itself failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It took too long as a whole.
+    #[error("pull {name}: not done after {limit:?}")]
+    TimeLimit {
+        /// The image.
+        name: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The caller cancelled it.
+    #[error("pull {name}: cancelled")]
+    Cancelled {
+        /// The image.
+        name: String,
+    },
+}
+
+impl PullError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> PullErrorKind {
+        match self {
+            PullError::Registry(error) => registry_kind(error),
+            PullError::Archive(error) => archive_kind(error),
+            PullError::Layer { source, .. } => layer_kind(source),
+            PullError::DiskFull(_) => PullErrorKind::DiskFull,
+            PullError::Store(error) => error.pull_kind(),
+            PullError::TimeLimit { .. } => PullErrorKind::Unreachable,
+            PullError::Cancelled { .. } => PullErrorKind::Cancelled,
+        }
+    }
+}
+
+fn registry_kind(error: &RegistryError) -> PullErrorKind {
+    match error {
+        RegistryError::NotFound { .. } => PullErrorKind::NotFound,
+        RegistryError::Unauthorized { .. }
+        | RegistryError::Challenge { .. }
+        | RegistryError::ForeignRealm { .. }
+        | RegistryError::NoToken { .. } => PullErrorKind::Unauthorized,
+        RegistryError::Resolve { .. }
+        | RegistryError::Connect { .. }
+        | RegistryError::Tls { .. }
+        | RegistryError::Timeout { .. }
+        | RegistryError::TooSlow { .. }
+        | RegistryError::Http { .. }
+        | RegistryError::Status { .. }
+        | RegistryError::Abandoned { .. } => PullErrorKind::Unreachable,
+        RegistryError::Authorities { .. } => PullErrorKind::Host,
+        RegistryError::Url { .. }
+        | RegistryError::Downgrade { .. }
+        | RegistryError::PlainHttp { .. }
+        | RegistryError::Redirects { .. }
+        | RegistryError::Address { .. }
+        | RegistryError::Headers { .. }
+        | RegistryError::TooLong { .. }
+        | RegistryError::Size { .. }
+        | RegistryError::Range { .. }
+        | RegistryError::StatedDigest { .. }
+        | RegistryError::Digest { .. }
+        | RegistryError::Manifest { .. }
+        | RegistryError::Config { .. } => PullErrorKind::Refused,
+    }
+}
+
+fn archive_kind(error: &ArchiveError) -> PullErrorKind {
+    match error {
+        ArchiveError::Open { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            PullErrorKind::DiskFull
+        }
+        ArchiveError::Open { .. } | ArchiveError::NoSuchImage { .. } => PullErrorKind::NotFound,
+        ArchiveError::Several { .. } => PullErrorKind::BadName,
+        ArchiveError::DiskFull(_) => PullErrorKind::DiskFull,
+        ArchiveError::Read { .. } => PullErrorKind::Host,
+        ArchiveError::Format { .. }
+        | ArchiveError::Parse { .. }
+        | ArchiveError::Missing { .. }
+        | ArchiveError::Twice { .. }
+        | ArchiveError::TooLarge { .. }
+        | ArchiveError::Digest { .. }
+        | ArchiveError::Manifest { .. }
+        | ArchiveError::Config { .. } => PullErrorKind::Refused,
+    }
+}
+
+fn layer_kind(error: &IngestError) -> PullErrorKind {
+    match error {
+        IngestError::DiskFull(_) => PullErrorKind::DiskFull,
+        IngestError::Keep(source) | IngestError::Index(IndexLayerError::Write { source, .. })
+            if source.kind() == io::ErrorKind::StorageFull =>
+        {
+            PullErrorKind::DiskFull
+        }
+        IngestError::Keep(_) | IngestError::Input(_) | IngestError::Index(IndexLayerError::Write { .. }) => {
+            PullErrorKind::Host
+        }
+        IngestError::Cancelled => PullErrorKind::Cancelled,
+        IngestError::TooShort { .. }
+        | IngestError::TooLong { .. }
+        | IngestError::Digest { .. }
+        | IngestError::DiffId { .. }
+        | IngestError::Inflate(_)
+        | IngestError::TooLarge { .. }
+        | IngestError::Index(_) => PullErrorKind::Refused,
+    }
+}
