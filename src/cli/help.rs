@@ -55,8 +55,8 @@ Examples:
   docker-worker run --artifacts out task.yml > log
   generate-task | docker-worker run --artifacts out -
 
-Standard output carries exactly the task's log, standard error everything else. Ctrl-C cancels the task and stores its
-log; a second Ctrl-C leaves at once.
+Standard output carries exactly the task's log, standard error everything else.
+Ctrl-C cancels the task and stores its log; a second Ctrl-C leaves at once.
 
 Exit status:
   the command's own  it ran to its end

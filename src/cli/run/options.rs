@@ -26,10 +26,10 @@ const NOT_YET: &str = "is not there yet in this version of docker-worker";
 #[derive(Debug, Args)]
 pub struct RunArguments {
     /// A task definition or a bare payload, JSON or YAML; "-" reads it from standard input.
-    #[arg(value_name = "TASK", help_heading = "What runs")]
+    #[arg(value_name = "TASK")]
     pub task: Option<PathBuf>,
     /// The command, over the payload's.
-    #[arg(last = true, value_name = "COMMAND", help_heading = "What runs")]
+    #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
     /// The image, over the payload's: a name, or docker-archive:FILE, oci-archive:FILE, oci:DIR,
     /// dir:DIR.
