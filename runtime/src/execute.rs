@@ -21,6 +21,7 @@ use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use crate::journal::Keeper;
 use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Exited, Failed, FailureKind, Report};
 use crate::plan::ContainerPlan;
@@ -78,7 +79,7 @@ pub struct Run {
 pub fn run(mut container: Container, outlet: Outlet, mut signals: Signals) -> Run {
     let report = outlet.report.as_ref().map(|fd| fd.try_clone());
     let mut warnings = Vec::new();
-    let outcome = Host::begin(&mut container)
+    let outcome = Host::begin(&mut container, Keeper::Monitor)
         .map_err(|error| failure("journal", FailureKind::Host, &error))
         .and_then(|mut host| {
             let ended =
@@ -113,7 +114,7 @@ pub struct Creation {
 
 /// Starts a container up to the point where its command would start, and leaves it to `start`.
 pub fn create(mut container: Container, mut signals: Signals) -> Creation {
-    let mut host = match Host::begin(&mut container) {
+    let mut host = match Host::begin(&mut container, Keeper::Caller) {
         Ok(host) => host,
         Err(error) => {
             let failed = failure("journal", FailureKind::Host, &error);
@@ -124,7 +125,7 @@ pub fn create(mut container: Container, mut signals: Signals) -> Creation {
     };
     let created =
         host.start(host::Gate::Closed).and_then(|()| monitor::watch_until_ready(&mut host, &signals));
-    let failed = match created {
+    let failed = match created.and_then(|pid| host.note_set_up().map(|()| pid)) {
         Ok(pid) => return Creation { outcome: Ok(pid), warnings: Vec::new() },
         Err(failed) => failed,
     };

@@ -84,9 +84,22 @@ pub enum JournalError {
     },
 }
 
+/// Who sees to the undoing of what a journal records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keeper {
+    /// The process that writes it, to the container's end: what a dead one leaves is anybody's to undo.
+    Monitor,
+    /// Whoever says `delete`, once the container is set up.
+    #[default]
+    Caller,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Header {
     boot: String,
+    #[serde(default)]
+    keeper: Keeper,
 }
 
 /// A line after the header.
@@ -119,6 +132,7 @@ struct Instead<'a> {
 #[derive(Debug, Default)]
 struct Content {
     earlier_boot: bool,
+    keeper: Keeper,
     steps: Vec<Recorded>,
     note: Option<Value>,
 }
@@ -141,15 +155,16 @@ impl Journal {
     /// # Errors
     ///
     /// The file exists or cannot be written, or the boot id cannot be read.
-    pub fn create(directory: BorrowedFd<'_>, place: &Path) -> Result<Journal, JournalError> {
+    pub fn create(directory: BorrowedFd<'_>, place: &Path, keeper: Keeper) -> Result<Journal, JournalError> {
         let boot = current_boot()?;
         let path = place.join(NAME);
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(directory, NAME, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| {
             JournalError::File { call: "create", path: path.clone(), source: errno.into() }
         })?;
-        let mut journal = Journal { path, file: file.into(), length: 0, content: Content::default() };
-        journal.append(&Header { boot })?;
+        let mut journal =
+            Journal { path, file: file.into(), length: 0, content: Content { keeper, ..Content::default() } };
+        journal.append(&Header { boot, keeper })?;
         Ok(journal)
     }
 
@@ -218,6 +233,11 @@ impl Journal {
         self.content.earlier_boot
     }
 
+    /// Who sees to its undoing.
+    pub fn keeper(&self) -> Keeper {
+        self.content.keeper
+    }
+
     /// What was recorded, oldest first.
     pub fn steps(&self) -> &[Recorded] {
         &self.content.steps
@@ -253,7 +273,8 @@ fn parse(text: &str, path: &Path) -> Result<Content, JournalError> {
     let Some(first) = lines.next() else { return Ok(Content::default()) };
     let header: Header = serde_json::from_str(first)
         .map_err(|source| JournalError::Header { path: path.to_owned(), source })?;
-    let mut content = Content { earlier_boot: header.boot != current_boot()?, ..Content::default() };
+    let earlier_boot = header.boot != current_boot()?;
+    let mut content = Content { earlier_boot, keeper: header.keeper, ..Content::default() };
     for line in lines {
         match serde_json::from_str(line) {
             Ok(Line::Undo(step)) => content.steps.push(Recorded::Step(step)),
@@ -329,7 +350,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let directory = File::open(scratch.path()).unwrap();
         assert!(Journal::open(directory.as_fd(), scratch.path()).unwrap().is_none());
-        let mut journal = Journal::create(directory.as_fd(), scratch.path()).unwrap();
+        let mut journal = Journal::create(directory.as_fd(), scratch.path(), Keeper::Caller).unwrap();
         journal.note(&1).unwrap();
         journal.record(&step(1)).unwrap();
         journal.record(&step(2)).unwrap();
@@ -345,7 +366,7 @@ mod tests {
     fn nothing_is_written_that_could_not_be_read_again() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = File::open(scratch.path()).unwrap();
-        let mut journal = Journal::create(directory.as_fd(), scratch.path()).unwrap();
+        let mut journal = Journal::create(directory.as_fd(), scratch.path(), Keeper::Caller).unwrap();
         let large = "x".repeat(usize::try_from(SMALL_FILE_BYTES).unwrap());
         assert!(matches!(journal.note(&large), Err(JournalError::TooLarge { .. })));
         assert!(Journal::open(directory.as_fd(), scratch.path()).unwrap().unwrap().noted().is_none());

@@ -4,7 +4,8 @@
 //! <root>/<id>/            locked (flock) by whoever changes the container: the monitor of `run` for as long as it
 //!                         lives. Who locks it while it is empty has the claim on the id
 //!     config.json         the bundle's, as it was when the container was made: what is changed there later has no effect
-//!     journal             how the host's changes are undone; once PID 1 exists, a note says which it is
+//!     journal             how the host's changes are undone; once PID 1 exists, a note says which it is, and once more
+//!                         when it is set up
 //!     start.sock          only between `create` and `start`: PID 1 listens on it
 //! ```
 //!
@@ -24,7 +25,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerIdError};
-use crate::journal::{self, Journal, JournalError};
+use crate::journal::{self, Journal, JournalError, Keeper};
 use crate::limits::SMALL_FILE_BYTES;
 use crate::spec::{self, LoadError, Spec};
 
@@ -59,6 +60,8 @@ pub struct State {
     pub bundle: PathBuf,
     /// Seconds since 1970.
     pub created: u64,
+    /// Its set-up is complete: the state is written down again then.
+    pub is_set_up: bool,
     /// `annotations` of the Spec. They may be large, so they are not written down again: they are in the Spec that
     /// is kept ([`ContainerDirectory::spec`]).
     #[serde(skip)]
@@ -259,8 +262,8 @@ impl ContainerDirectory {
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn begin_journal(&self) -> Result<Journal, StateError> {
-        Ok(Journal::create(self.descriptor()?, &self.path)?)
+    pub fn begin_journal(&self, keeper: Keeper) -> Result<Journal, StateError> {
+        Ok(Journal::create(self.descriptor()?, &self.path, keeper)?)
     }
 
     /// The container's journal. `None`: nothing was changed yet.
@@ -329,6 +332,7 @@ impl ContainerDirectory {
         let init = if journal.is_of_an_earlier_boot() { None } else { living(&state) };
         let status = match &init {
             None => Status::Stopped,
+            Some(_) if !state.is_set_up => Status::Creating,
             Some(_) if self.start_socket()?.exists() => Status::Created,
             Some(_) => Status::Running,
         };
@@ -397,6 +401,7 @@ impl State {
             pidfd_inode: fstat(pidfd)?.st_ino,
             bundle: bundle.to_owned(),
             created: since_1970.map_or(0, |duration| duration.as_secs()),
+            is_set_up: false,
             annotations: spec.annotations.clone(),
         })
     }
@@ -512,7 +517,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let id = ContainerId::new("a").unwrap();
         std::fs::create_dir(root.path().join("a")).unwrap();
-        ContainerDirectory::create(root.path(), &id).unwrap().begin_journal().unwrap();
+        ContainerDirectory::create(root.path(), &id).unwrap().begin_journal(Keeper::Caller).unwrap();
         assert!(matches!(ContainerDirectory::create(root.path(), &id), Err(StateError::Exists { .. })));
     }
 

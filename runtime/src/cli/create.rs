@@ -45,6 +45,7 @@ pub(super) fn run(global: &Global, arguments: lexopt::Parser) -> Result<u8, Prob
     if request.detach {
         return detach(global, request, root);
     }
+    super::delete::sweep(global);
     // Before the host is touched: from here on a signal ends no half-made container but the whole of it.
     let signals = match block_signals() {
         Ok(signals) => signals,

@@ -10,9 +10,10 @@ use super::{Global, Problem, start};
 use crate::execute::monitor_socket::readable_within;
 use crate::execute::sentence;
 use crate::id::ContainerId;
+use crate::journal::Keeper;
 use crate::launch::kill_init;
 use crate::limits::{KILLED, MONITOR};
-use crate::state::{ContainerDirectory, StateError, Status};
+use crate::state::{self, ContainerDirectory, StateError, Status};
 use crate::undo;
 
 /// How long to wait before trying a lock again: it tells nobody that it is free.
@@ -55,6 +56,41 @@ pub(super) fn delete(global: &Global, mut arguments: lexopt::Parser) -> Result<u
     }
     locked.map_err(|error| because(&error))?;
     destroy(global, directory).map(|()| 0)
+}
+
+/// Removes what killed monitors and killed `create`s have left: nobody will say `delete` for it. What resists is
+/// told, and keeps nobody from their work.
+pub(super) fn sweep(global: &Global) {
+    // A state root that cannot be read is told by whoever needs it next.
+    for id in state::list(&global.root).unwrap_or_default() {
+        let swept = match find_dead(global, &id) {
+            Ok(None) => Ok(()),
+            Ok(Some(dead)) => destroy(global, dead),
+            Err(error) => Err(Problem::because(&format!("look at container {id}"), &error)),
+        };
+        if let Err(Problem::Failed(sentence)) = swept {
+            global.log.warning(&sentence);
+        }
+    }
+}
+
+/// A container that nobody is at work on, and nobody will be.
+fn find_dead(global: &Global, id: &ContainerId) -> Result<Option<ContainerDirectory>, StateError> {
+    let opened = ContainerDirectory::open(&global.root, id).and_then(|it| it.lock().map(|()| it));
+    let directory = match opened {
+        Ok(directory) => directory,
+        // Somebody is at work on it, or has removed it.
+        Err(StateError::Busy { .. } | StateError::Missing { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // Without a journal it is not ours, or another one is just beginning.
+    let Some(journal) = directory.journal()? else { return Ok(None) };
+    let is_set_up = directory.look()?.state.is_some_and(|state| state.is_set_up);
+    let is_dead = match journal.keeper() {
+        Keeper::Monitor => true,
+        Keeper::Caller => !is_set_up,
+    };
+    Ok(is_dead.then_some(directory))
 }
 
 /// Ends what is left of a locked container, undoes it, and runs its `poststop` hooks: what they say is a warning.

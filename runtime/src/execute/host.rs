@@ -13,7 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{Container, failure, say, sentence};
 use crate::cgroup::{self, CgroupError, CgroupMount, OpenGroup, Usage};
 use crate::hooks::{self, HookSequence, Stage, Surroundings};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Keeper};
 use crate::launch::messages::ChildMessage;
 use crate::launch::{Failed, FailureKind};
 use crate::plan::Step;
@@ -106,8 +106,8 @@ pub(super) enum StepError {
 
 impl<'a> Host<'a> {
     /// Opens the journal: from here on every change of the host is written down before it is made.
-    pub fn begin(container: &'a mut Container) -> Result<Host<'a>, StateError> {
-        let journal = container.directory.begin_journal()?;
+    pub fn begin(container: &'a mut Container, keeper: Keeper) -> Result<Host<'a>, StateError> {
+        let journal = container.directory.begin_journal(keeper)?;
         container.directory.keep_config(&container.config)?;
         let (groups, held) = (Vec::new(), Held::default());
         Ok(Host { container, journal, groups, held, child: None, state: None, gate: Gate::Open })
@@ -249,6 +249,13 @@ impl<'a> Host<'a> {
         self.journal.note(&state)?;
         self.state = Some(state);
         Ok(())
+    }
+
+    /// Writes down that the container is set up.
+    pub fn note_set_up(&mut self) -> Result<(), Failed> {
+        let Some(state) = &mut self.state else { return Ok(()) };
+        state.is_set_up = true;
+        self.journal.note(state).map_err(|error| failure("journal", FailureKind::Host, &error))
     }
 
     fn map_users(&self, users: &[IdMapping], groups: &[IdMapping]) -> Result<(), StepError> {

@@ -294,6 +294,9 @@ impl<'h, 'c> Watch<'h, 'c> {
     }
 
     fn started(&mut self) {
+        if let Err(failed) = self.host.note_set_up() {
+            return self.fail(failed);
+        }
         if let Some(report) = &self.outlet.report
             && let Err(errno) = messages::send_report(report.as_fd(), &Report::Started)
         {

@@ -7,7 +7,7 @@ use runtime::id::ContainerId;
 use runtime::plan::{Step, Undo, plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, waitpid};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn bundle() -> Bundle {
     let mut bundle = Bundle::shell("exec sleep 1000");
@@ -85,6 +85,36 @@ fn ended_in_time(child: &mut Child) -> bool {
     child.kill().unwrap();
     child.wait().unwrap();
     ended
+}
+
+#[test]
+fn run_removes_what_killed_monitors_have_left_and_keeps_what_waits_for_delete() {
+    let dead = Bundle::shell("exec sleep 1000");
+    let sibling = |command| {
+        let mut sibling = Bundle::shell(command);
+        sibling.share_state_with(&dead);
+        sibling
+    };
+    let (waiting, next) = (sibling("true"), sibling("exit 7"));
+    for (command, stop_after) in [("run", 3), ("run", 30), ("create", 30)] {
+        let arguments = [command, "--stop-after", &stop_after.to_string(), &dead.id];
+        let mut child = dead.command(&arguments).spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+        if stop_after == 30 {
+            let state: Value = serde_json::from_str(&dead.tell(&["state", &dead.id]).stdout).unwrap();
+            assert_eq!(state["status"], "creating", "{command}");
+        }
+        assert_eq!(waiting.tell(&["create", &waiting.id]).status, 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(waiting.tell(&["start", &waiting.id]).status, 0);
+        let ran = next.run();
+        assert_eq!((ran.status, ran.stderr.as_str()), (7, ""), "{command} {stop_after}");
+        assert_eq!(dead.tell(&["list", "-q"]).stdout, format!("{}\n", waiting.id), "{command} {stop_after}");
+        assert_eq!(waiting.tell(&["delete", "--force", &waiting.id]).status, 0);
+        assert_eq!(dead.leftovers(), Vec::<String>::new(), "{command} {stop_after}");
+    }
 }
 
 #[test]

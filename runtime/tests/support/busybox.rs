@@ -12,6 +12,7 @@ const BUSYBOX: &str = "/bin/busybox";
 /// A directory of its own for each test: bundle, state root and room for the host's side of binds.
 pub struct Bundle {
     directory: tempfile::TempDir,
+    state: PathBuf,
     pub id: String,
     pub config: Value,
 }
@@ -34,7 +35,8 @@ impl Bundle {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let directory = tempfile::Builder::new().prefix("dwr-test-").tempdir().unwrap();
         let id = format!("dwr-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let bundle = Bundle { directory, id, config: config(arguments) };
+        let state = directory.path().join("state");
+        let bundle = Bundle { directory, state, id, config: config(arguments) };
         let bin = bundle.rootfs().join("bin");
         std::fs::create_dir_all(&bin).unwrap();
         std::fs::copy(BUSYBOX, bin.join("busybox")).expect("busybox-static is installed");
@@ -42,13 +44,19 @@ impl Bundle {
         for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
             symlink("busybox", bin.join(applet)).unwrap();
         }
-        std::fs::create_dir(bundle.path("state")).unwrap();
+        std::fs::create_dir(&bundle.state).unwrap();
         bundle
     }
 
     /// Something in the test's directory, which holds the bundle itself.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Lets the containers of both bundles be listed together.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn share_state_with(&mut self, other: &Bundle) {
+        self.state.clone_from(&other.state);
     }
 
     pub fn rootfs(&self) -> PathBuf {
@@ -70,7 +78,7 @@ impl Bundle {
     pub fn command(&self, arguments: &[&str]) -> Command {
         std::fs::write(self.path("config.json"), self.config.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_docker-worker-runtime"));
-        command.arg("--root").arg(self.path("state")).args(arguments).current_dir(self.directory.path());
+        command.arg("--root").arg(&self.state).args(arguments).current_dir(self.directory.path());
         command.stdin(Stdio::null());
         command
     }
@@ -117,7 +125,7 @@ impl Bundle {
     /// Mounts, control groups, states and processes of this container: there must be none.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
-        let state = std::fs::read_dir(self.path("state")).unwrap();
+        let state = std::fs::read_dir(&self.state).unwrap();
         left.extend(state.map(|entry| entry.unwrap().path().display().to_string()));
         let place = self.directory.path().to_str().unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -144,7 +152,7 @@ impl Bundle {
 impl Drop for Bundle {
     /// A test that fails half-way leaves its container to nobody.
     fn drop(&mut self) {
-        if std::thread::panicking() && self.path("state").join(&self.id).exists() {
+        if std::thread::panicking() && self.state.join(&self.id).exists() {
             self.tell(&["delete", "--force", &self.id]);
         }
     }

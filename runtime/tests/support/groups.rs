@@ -1,7 +1,7 @@
 //! Control groups of the running kernel: the same claims for v1 (on the host) and v2 (in the guest).
 use crate::probe::{Probe, line};
 use runtime::cgroup::{self, CgroupError, Hierarchies, OpenGroup, Usage, Version};
-use runtime::journal::Journal;
+use runtime::journal::{Journal, Keeper};
 use runtime::undo::undo_all;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -42,7 +42,7 @@ impl Container {
         let resources = runtime::spec::read(resources).unwrap();
         let plan = cgroup::plan(&hierarchies(), &parent.join("container"), &resources).unwrap();
         let place = std::fs::File::open(probe.directory()).unwrap();
-        let mut journal = Journal::create(place.as_fd(), probe.directory()).unwrap();
+        let mut journal = Journal::create(place.as_fd(), probe.directory(), Keeper::Caller).unwrap();
         let result = plan.groups.iter().map(|group| {
             let mut open = cgroup::create(group, &mut journal)?;
             group.settings.iter().try_for_each(|setting| open.apply(setting))?;

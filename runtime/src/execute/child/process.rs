@@ -74,6 +74,7 @@ impl Child<'_> {
             pidfd_inode: 0,
             bundle: container.bundle.clone(),
             created: 0,
+            is_set_up: false,
             annotations: container.spec.annotations.clone(),
         }
         .to_oci(status)
