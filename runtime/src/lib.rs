@@ -18,6 +18,7 @@ pub mod id;
 pub mod journal;
 pub mod launch;
 pub mod limits;
+pub mod mount_attr;
 pub mod plan;
 pub mod rlimits;
 pub mod rootfs;

@@ -9,7 +9,7 @@
 //! ```text
 //! control groups → namespaces → private mounts → own procfs → host name, sysctls, loopback
 //!   → root attached → mounts → devices → pty → pivot_root: the host's tree is gone
-//!   → masks, read-only paths, read-only root → session, cwd, rlimits, label
+//!   → masks, read-only paths → session, cwd, read-only mounts and root, rlimits, label
 //!   → bounding set, groups, user, capabilities → command found → ready → seccomp → execve
 //! ```
 
@@ -21,10 +21,10 @@ mod process;
 mod step;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use devices::{Device, Node};
-pub use mounts::{Mount, MountKind};
+pub use mounts::{Mount, MountKind, is_served_by_lxcfs};
 pub use process::{Executable, Execution, Identity, Size, Terminal};
 pub use step::{ChildStep, Step, Undo};
 
@@ -34,7 +34,7 @@ use crate::host::HostFacts;
 use crate::id::ContainerId;
 use crate::seccomp::{self, Filter};
 use crate::spec::{Finding, Findings, Namespace, Spec, join};
-use mount_options::{Attributes, Propagation, attr};
+use mount_options::{Depth, Propagation};
 use namespaces::Choices;
 
 /// All steps of one container.
@@ -85,8 +85,11 @@ pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<Containe
     let root_path = process::root_path(spec, &mut findings);
 
     let mut child = opening_steps(spec, &choices);
-    child.extend(mounts.mounts.iter().cloned().map(ChildStep::Mount));
-    if !mounts.dev_is_a_bind() {
+    child.extend(mounts.iter().cloned().map(ChildStep::Mount));
+    // If something of the host lies at /dev, it is not ours to fill.
+    let is_bound_dev =
+        |mount: &Mount| mount.target == Path::new("/dev") && matches!(mount.kind, MountKind::Bind { .. });
+    if !mounts.iter().any(is_bound_dev) {
         child.extend(devices::steps(spec, &mut findings));
     }
     let process = process::check(spec, &mut findings);
@@ -94,14 +97,14 @@ pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<Containe
     child.extend(closing_steps(spec, &mut findings));
     hooks::check(spec, |pointer, message| findings.add(pointer, message));
     let mut host = host_steps(&choices, &mounts, root_path, spec);
-    if mounts.shows_cgroups() {
+    if mounts.iter().any(|mount| mount.kind == MountKind::Cgroup) {
         host.insert(0, Step::CloneCgroups { mounts: cgroups.mounts() });
     }
     host.splice(0..0, cgroup_steps(cgroups));
     match (process, findings.into_list()) {
         (Some(process), findings) if findings.is_empty() => {
             let administers = process::administers(process, filter.as_ref());
-            child.extend(process::steps(process, administers));
+            child.extend(process::steps(process, administers, read_only_last(spec, &mounts)));
             Ok(ContainerPlan { host, child, last: process::execution(spec, process, administers, filter) })
         }
         (_, findings) => Err(PlanError { findings }),
@@ -145,15 +148,17 @@ fn cgroup_steps(plan: CgroupPlan) -> Vec<Step> {
 }
 
 /// What the monitor does, with the undo of each step in [`Step::undo`].
-fn host_steps(choices: &Choices, mounts: &mounts::Mounts, root: PathBuf, spec: &Spec) -> Vec<Step> {
+fn host_steps(choices: &Choices, mounts: &[Mount], root: PathBuf, spec: &Spec) -> Vec<Step> {
     let mut steps = Vec::new();
-    steps.extend(choices.joined().map(|(kind, path)| Step::OpenNamespace { kind, path: path.clone() }));
-    steps.push(Step::CloneRoot { path: root });
-    steps.extend(mounts.sources.iter().map(|source| Step::CloneBind {
-        mount: source.mount,
-        source: source.path.clone(),
-        depth: source.depth,
+    steps.extend(choices.joined().map(|(kind, path)| {
+        let changed = namespaces::is_changed(spec, kind);
+        Step::OpenNamespace { kind, path: path.clone(), changed }
     }));
+    let propagation = spec.linux.rootfs_propagation.as_deref().and_then(Propagation::parse);
+    steps.push(Step::CloneRoot { path: root, propagation });
+    let in_user_namespace = choices.is_new(Namespace::User);
+    let is_shared = matches!(propagation, Some((Propagation::Shared, _))) && !in_user_namespace;
+    steps.extend(mounts.iter().filter_map(|mount| bind_step(mount, in_user_namespace, is_shared)));
     steps.push(Step::Fork { namespaces: choices.for_fork() });
     if choices.is_new(Namespace::User) {
         let (users, groups) = (spec.linux.uid_mappings.clone(), spec.linux.gid_mappings.clone());
@@ -163,6 +168,30 @@ fn host_steps(choices: &Choices, mounts: &mounts::Mounts, root: PathBuf, spec: &
         steps.push(Step::RuntimeHooks);
     }
     steps
+}
+
+/// A bind whose source only the monitor can copy: a process in a user namespace of its own may not get there,
+/// and mount events come from the host's namespace. Others are copied by PID 1 when their turn comes, so that
+/// they show what was mounted before.
+///
+/// A shared one sends its events to the host only if the whole root is shared too, as in runc; and never from
+/// a user namespace.
+fn bind_step(mount: &Mount, in_user_namespace: bool, is_shared: bool) -> Option<Step> {
+    let MountKind::Bind { source, depth } = &mount.kind else { return None };
+    let events = match mount.propagation {
+        Some((Propagation::Shared, _)) if is_shared => Propagation::Shared,
+        Some((Propagation::Shared | Propagation::Slave, _)) => Propagation::Slave,
+        Some((Propagation::Private | Propagation::Unbindable, _)) | None => Propagation::Private,
+    };
+    let by_monitor = in_user_namespace || events != Propagation::Private;
+    by_monitor.then(|| Step::CloneBind { mount: mount.index, source: source.clone(), depth: *depth, events })
+}
+
+/// What becomes read-only when everything in it is made.
+fn read_only_last(spec: &Spec, mounts: &[Mount]) -> Vec<PathBuf> {
+    let last = mounts.iter().filter(|mount| mount.read_only_last).map(|mount| mount.target.clone());
+    let root = spec.root.as_ref().filter(|root| root.readonly).map(|_| PathBuf::from("/"));
+    last.chain(root).collect()
 }
 
 /// From the new process to its attached root.
@@ -213,15 +242,19 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
     }
     steps.extend(read_only.iter().cloned().map(|path| ChildStep::ReadOnlyPath { path }));
     steps.extend(masked.iter().cloned().map(|path| ChildStep::Mask { path }));
-    if spec.root.as_ref().is_some_and(|root| root.readonly) {
-        let attributes = Attributes { set: attr::RDONLY, clear: 0 };
-        steps.push(ChildStep::RootAttributes { attributes });
-    }
     if let Some(text) = &spec.linux.rootfs_propagation {
         match Propagation::parse(text) {
-            Some((propagation, depth)) => steps.push(ChildStep::RootPropagation { propagation, depth }),
+            // It forbids copies, of which masks are made: so it comes behind them.
+            Some((propagation @ Propagation::Unbindable, depth)) => {
+                steps.push(ChildStep::RootPropagation { propagation, depth });
+            }
+            // pivot_root(2) wants a root that is not. Each mount in it has its own propagation.
+            Some((propagation @ Propagation::Shared, _)) => {
+                steps.push(ChildStep::RootPropagation { propagation, depth: Depth::One });
+            }
+            Some((Propagation::Private | Propagation::Slave, _)) => {} // It came so: `Step::CloneRoot`.
             None => {
-                findings.add("/linux/rootfsPropagation", format!("{text:?} is not a kind of propagation"))
+                findings.add("/linux/rootfsPropagation", format!("{text:?} is not a kind of propagation"));
             }
         }
     }

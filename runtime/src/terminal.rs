@@ -82,8 +82,8 @@ pub fn open(root: &Root, wanted: plan::Terminal, uid: u32) -> Result<Pty, Termin
         fchown(&peer, Some(Uid::from_raw(uid)), None).map_err(kernel("chown"))?;
     }
     let console = root.find_or_make(Path::new("/dev/console"), Shape::File, Links::Refused)?;
-    let copy = crate::rootfs::mount::clone_descriptor(peer.as_fd(), plan::mount_options::Depth::One)
-        .map_err(|source| TerminalError::Kernel { call: "clone the node of", source })?;
+    let copy = crate::rootfs::mount::clone(peer.as_fd(), Path::new(""), plan::mount_options::Depth::One)
+        .map_err(kernel("clone the node of"))?;
     attach_at(copy.as_fd(), console.as_fd()).map_err(kernel("bind on /dev/console"))?;
     Ok(Pty { master, peer })
 }

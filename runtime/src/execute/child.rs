@@ -118,6 +118,8 @@ struct Child<'a> {
     mount_namespace: Option<OwnedFd>,
     label: Option<OwnedFd>,
     devices: Option<DeviceDirectory>,
+    /// Mounts that become read-only when everything in them is made.
+    read_only_last: Vec<(PathBuf, OwnedFd)>,
     masks: Masks,
     terminal: Option<Pty>,
     /// Of the user, if the environment has none.
@@ -139,6 +141,7 @@ pub(super) fn main(container: &Container, mut held: Held, socket: OwnedFd) -> ! 
                 mount_namespace: None,
                 label: None,
                 devices: None,
+                read_only_last: Vec::new(),
                 masks: Masks::default(),
                 terminal: None,
                 home: None,
@@ -218,13 +221,8 @@ impl Child<'_> {
             ChildStep::PivotRoot => Ok(pivot::pivot(&self.root)?),
             ChildStep::Mask { path } => Ok(self.masks.mask(&self.root, path)?),
             ChildStep::ReadOnlyPath { path } => Ok(make_read_only(&self.root, path)?),
-            ChildStep::RootAttributes { attributes } => {
-                let change = sys::mount::MountAttr { set: attributes.set, ..Default::default() };
-                let root = self.root.as_fd();
-                call(
-                    "set the attributes of the root",
-                    sys::mount::mount_setattr(root, sys::mount::Reach::One, &change),
-                )
+            ChildStep::ReadOnlyLast { targets } => {
+                targets.iter().try_for_each(|target| self.make_read_only(target))
             }
             ChildStep::RootPropagation { propagation, depth } => call(
                 "set the propagation of the root",

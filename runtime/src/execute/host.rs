@@ -17,9 +17,9 @@ use crate::journal::{Journal, JournalError, Keeper};
 use crate::launch::messages::ChildMessage;
 use crate::launch::{Failed, FailureKind};
 use crate::plan::Step;
-use crate::plan::mount_options::Depth;
+use crate::plan::mount_options::{Depth, Propagation};
 use crate::rootfs::Root;
-use crate::rootfs::mount::{MountError, clone_descriptor, clone_path};
+use crate::rootfs::mount::{self, MountError, clone_path, hold_events, set_root_events};
 use crate::spec::{IdMapping, Namespace};
 use crate::state::{State, StateError, Status};
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
@@ -89,6 +89,12 @@ pub(super) enum StepError {
     RootDescriptor(#[source] io::Error),
     #[error("open the {kind} namespace {}", path.display())]
     Namespace { kind: Namespace, path: PathBuf, source: io::Error },
+    #[error(
+        "open the {kind} namespace {}: it is this host's own, which the host name or sysctls of the Spec would \
+         change; give another namespace, or leave them out",
+        path.display()
+    )]
+    HostNamespace { kind: Namespace, path: PathBuf },
     #[error("fork into new namespaces: {call}")]
     Fork { call: &'static str, source: io::Error },
     #[error("write {}", path.display())]
@@ -134,9 +140,15 @@ impl<'a> Host<'a> {
             Step::AttachDeviceRules { policy } => {
                 Ok(self.groups.iter().try_for_each(|group| group.attach_devices(policy))?)
             }
-            Step::OpenNamespace { kind, path } => self.open_namespace(*kind, path),
-            Step::CloneRoot { path } => self.clone_root(path),
-            Step::CloneBind { mount, source, depth } => self.clone_bind(*mount, source, *depth),
+            Step::OpenNamespace { kind, path, changed } => self.open_namespace(*kind, path, *changed),
+            Step::CloneRoot { path, propagation } => self.clone_root(path, *propagation),
+            Step::CloneBind { mount, source, depth, events } => {
+                // A relative source is relative to the bundle (config.md, "Mounts").
+                let tree = clone_path(&self.container.bundle.join(source), *depth)?;
+                hold_events(tree.as_fd(), *events, *depth).map_err(MountError::events(source))?;
+                self.held.binds.insert(*mount, tree);
+                Ok(())
+            }
             Step::CloneCgroups { mounts } => self.clone_cgroups(mounts),
             Step::Fork { namespaces } => self.fork(namespaces),
             Step::MapUsers { users, groups } => self.map_users(users, groups),
@@ -154,28 +166,35 @@ impl<'a> Host<'a> {
         Ok(())
     }
 
-    fn open_namespace(&mut self, kind: Namespace, path: &Path) -> Result<(), StepError> {
+    fn open_namespace(&mut self, kind: Namespace, path: &Path, changed: bool) -> Result<(), StepError> {
         let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| StepError::Namespace { kind, path: path.to_owned(), source: errno.into() })?;
+        if changed {
+            let own =
+                rustix::fs::stat(own_namespace(kind)).map_err(|errno| StepError::Process(errno.into()))?;
+            let found = rustix::fs::fstat(&opened).map_err(|errno| StepError::Process(errno.into()))?;
+            if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) {
+                return Err(StepError::HostNamespace { kind, path: path.to_owned() });
+            }
+        }
         self.held.namespaces.push((kind, opened));
         Ok(())
     }
 
-    fn clone_root(&mut self, path: &Path) -> Result<(), StepError> {
+    fn clone_root(
+        &mut self,
+        path: &Path,
+        propagation: Option<(Propagation, Depth)>,
+    ) -> Result<(), StepError> {
         let tree = match &self.container.root {
             Some(root) => {
-                clone_descriptor(root.as_fd(), Depth::Recursive).map_err(StepError::RootDescriptor)?
+                let tree = mount::clone(root.as_fd(), Path::new(""), Depth::Recursive);
+                tree.map_err(|errno| StepError::RootDescriptor(errno.into()))?
             }
             None => clone_path(&self.container.bundle.join(path), Depth::Recursive)?,
         };
+        set_root_events(tree.as_fd(), propagation).map_err(MountError::events(path))?;
         self.held.root = Some(Root::new(tree));
-        Ok(())
-    }
-
-    fn clone_bind(&mut self, mount: usize, source: &Path, depth: Depth) -> Result<(), StepError> {
-        // A relative source is relative to the bundle (config.md, "Mounts").
-        let tree = clone_path(&self.container.bundle.join(source), depth)?;
-        self.held.binds.insert(mount, tree);
         Ok(())
     }
 
@@ -184,7 +203,7 @@ impl<'a> Host<'a> {
             return Err(StepError::Missing { what: "a control group" });
         }
         for (mount, group) in mounts.iter().zip(&self.groups) {
-            let tree = clone_descriptor(group.directory(), Depth::One)
+            let tree = mount::clone_private(group.directory())
                 .map_err(|source| MountError::Source { path: group.group.directory(), source })?;
             self.held.cgroups.push((mount.clone(), tree));
         }
@@ -316,6 +335,19 @@ impl<'a> Host<'a> {
         options.stop.go_on_after(plan.host.len() + plan.child.len() + 2);
         options.stop.pass();
         Finished { usage, undone: undo::undo_each(&self.journal, || options.stop.pass()) }
+    }
+}
+
+/// This process's own namespace of a kind that a Spec may change.
+fn own_namespace(kind: Namespace) -> &'static str {
+    match kind {
+        Namespace::User => "/proc/self/ns/user",
+        Namespace::Mount => "/proc/self/ns/mnt",
+        Namespace::Pid => "/proc/self/ns/pid",
+        Namespace::Network => "/proc/self/ns/net",
+        Namespace::Ipc => "/proc/self/ns/ipc",
+        Namespace::Uts => "/proc/self/ns/uts",
+        Namespace::Cgroup => "/proc/self/ns/cgroup",
     }
 }
 

@@ -21,7 +21,7 @@ use nix::fcntl::AtFlags;
 use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::plan::mount_options::attr;
+use crate::mount_attr as attr;
 use crate::sys::mount::{MountAttr, Reach, mount_setattr};
 
 const OWN: &str = "/proc/self/exe";

@@ -61,6 +61,9 @@ impl fmt::Display for Device {
 const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// The multiplexer of ptys.
+const PTMX: Node = Node::Character { major: 5, minor: 2 };
+
 /// Links that every container has.
 const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
@@ -75,6 +78,8 @@ pub(super) fn steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
     let mut devices = Vec::new();
     for (index, device) in spec.linux.devices.iter().enumerate() {
         match convert(device) {
+            // The container's own, to which the link leads (config-linux.md, "Default Devices").
+            Ok(Device { name, node: PTMX, .. }) if name == Path::new("ptmx") => {}
             Ok(device) => devices.push(device),
             Err(message) => findings.add(format!("/linux/devices/{index}"), message),
         }

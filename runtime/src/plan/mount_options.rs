@@ -4,27 +4,9 @@
 
 use std::fmt;
 
-/// `MOUNT_ATTR_*` of linux/mount.h.
-pub mod attr {
-    /// No writing.
-    pub const RDONLY: u64 = 0x1;
-    /// Set-uid and set-gid bits and file capabilities have no effect.
-    pub const NOSUID: u64 = 0x2;
-    /// Device nodes cannot be opened.
-    pub const NODEV: u64 = 0x4;
-    /// Nothing can be executed.
-    pub const NOEXEC: u64 = 0x8;
-    /// Mask of the access time modes, among which 0 is relatime.
-    pub const ATIME: u64 = 0x70;
-    /// Access times are never updated.
-    pub const NOATIME: u64 = 0x10;
-    /// Access times are always updated.
-    pub const STRICTATIME: u64 = 0x20;
-    /// Access times of directories are never updated.
-    pub const NODIRATIME: u64 = 0x80;
-    /// Symbolic links are not followed.
-    pub const NOSYMFOLLOW: u64 = 0x0020_0000;
-}
+use crate::limits::DATA_BYTES;
+use crate::mount_attr as attr;
+use crate::spec::Id;
 
 /// Attributes to set and to clear.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +23,8 @@ impl Attributes {
         self == Attributes::default()
     }
 
-    fn apply(&mut self, change: Attributes) {
+    /// As if the options of `change` came behind those of `self`.
+    pub fn apply(&mut self, change: Attributes) {
         // The last of two contradicting options wins, as in mount(8).
         self.set = (self.set & !change.clear) | change.set;
         // The access time modes stay in `clear`: the kernel changes them only as a whole.
@@ -129,7 +112,18 @@ pub struct Options {
     /// If asked for; private otherwise.
     pub propagation: Option<(Propagation, Depth)>,
     /// For the file system: `size=64m`, `newinstance`.
-    pub data: Vec<(String, Option<String>)>,
+    pub data: Vec<Data>,
+}
+
+/// An option that only a file system can know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    /// Its index in the list.
+    pub index: usize,
+    /// Its name.
+    pub key: String,
+    /// What stands behind the `=`.
+    pub value: Option<String>,
 }
 
 /// An option that cannot be honoured, and why.
@@ -150,7 +144,7 @@ pub fn parse<S: AsRef<str>>(options: &[S]) -> Result<Options, Vec<Refused>> {
     let mut parsed = Options::default();
     let mut refused = Vec::new();
     for (index, option) in options.iter().enumerate() {
-        if let Err(message) = parsed.add(option.as_ref()) {
+        if let Err(message) = parsed.add(index, option.as_ref()) {
             refused.push(Refused { index, message });
         }
     }
@@ -158,7 +152,7 @@ pub fn parse<S: AsRef<str>>(options: &[S]) -> Result<Options, Vec<Refused>> {
 }
 
 impl Options {
-    fn add(&mut self, option: &str) -> Result<(), String> {
+    fn add(&mut self, index: usize, option: &str) -> Result<(), String> {
         if let Some(change) = attribute(option) {
             self.attributes.apply(change);
         } else if let Some(change) = option.strip_prefix('r').and_then(attribute) {
@@ -169,24 +163,37 @@ impl Options {
             match option {
                 "bind" => self.bind = Some(Depth::One),
                 "rbind" => self.bind = Some(Depth::Recursive),
-                "defaults" | "async" | "loud" | "nomand" | "norelatime" | "noiversion" | "nolazytime" => {}
-                "silent" | "mand" | "iversion" | "lazytime" | "sync" | "dirsync" => {
-                    self.data.push((option.to_owned(), None));
-                }
+                // The kernel's own choice, what it only reports, and a number that only its NFS server sees.
+                "defaults" | "async" | "silent" | "loud" | "nomand" | "iversion" | "noiversion"
+                | "nolazytime" => {}
                 "tmpcopyup" | "idmap" | "ridmap" | "remount" | "" => {
                     return Err(format!("option {option:?} is not there yet: leave it out"));
                 }
-                other => self.data.push(split(other)),
+                other => self.data.push(Data::parse(index, other)?),
             }
         }
         Ok(())
     }
 }
 
-fn split(option: &str) -> (String, Option<String>) {
-    match option.split_once('=') {
-        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-        None => (option.to_owned(), None),
+impl Data {
+    fn parse(index: usize, option: &str) -> Result<Data, String> {
+        let (key, value) = match option.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (option, None),
+        };
+        if key.len().max(value.map_or(0, str::len)) > DATA_BYTES {
+            return Err(format!(
+                "option {key:?} is longer than the {DATA_BYTES} bytes that fsconfig(2) takes"
+            ));
+        }
+        // As everywhere: 2³² - 1 is nobody, and larger than 2³¹ a negative number to many.
+        let is_id = matches!(key, "uid" | "gid");
+        let number = value.and_then(|value| value.parse::<u64>().ok());
+        if is_id && number.is_some_and(|number| number > u64::from(Id::MAX)) {
+            return Err(format!("option {option:?} names no user or group: they go up to {}", Id::MAX));
+        }
+        Ok(Data { index, key: key.to_owned(), value: value.map(str::to_owned) })
     }
 }
 
@@ -210,6 +217,8 @@ fn attribute(option: &str) -> Option<Attributes> {
         "noatime" => access_time(attr::NOATIME),
         "strictatime" => access_time(attr::STRICTATIME),
         "relatime" | "atime" | "nostrictatime" => access_time(0),
+        // Relative access times are the kernel's choice, and what is left without them.
+        "norelatime" => Some(Attributes::default()),
         _ => None,
     }
 }
@@ -244,13 +253,16 @@ mod tests {
     #[test]
     fn what_is_not_understood_here_is_data_for_the_file_system() {
         let parsed = parse(&["size=64m", "newinstance", "ptmxmode=0666"]).unwrap();
-        let names: Vec<_> = parsed.data.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+        let names: Vec<_> =
+            parsed.data.iter().map(|data| (data.key.as_str(), data.value.as_deref())).collect();
         assert_eq!(names, [("size", Some("64m")), ("newinstance", None), ("ptmxmode", Some("0666"))]);
     }
 
     #[test]
     fn options_that_cannot_be_honoured_are_all_named() {
-        let refused = parse(&["ro", "tmpcopyup", "remount"]).unwrap_err();
-        assert_eq!(refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), [1, 2]);
+        let long = format!("lowerdir={}", "x".repeat(256));
+        let options = ["ro", "idmap", "remount", "uid=4294967295", "gid=2147483648", "uid=5", &long];
+        let refused = parse(&options).unwrap_err();
+        assert_eq!(refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), [1, 2, 3, 4, 6]);
     }
 }

@@ -5,13 +5,14 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Findings;
 use super::mount_options::{self, Attributes, Depth, Options, Propagation};
-use crate::limits::MOUNTS;
+use crate::limits::{DATA_BYTES, MOUNTS};
+use crate::mount_attr as attr;
 use crate::spec::{MountEntry, Spec};
 
 /// One mount inside the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its index in the Spec, by which a bind finds the copy that the monitor made.
+    /// Its index in the Spec, by which a bind finds the copy that the monitor made, if that had to.
     pub index: usize,
     /// Where, in the container: absolute, without `.` and `..`.
     pub target: PathBuf,
@@ -21,15 +22,22 @@ pub struct Mount {
     pub attributes: Attributes,
     /// Attributes of this mount and those below it.
     pub recursive: Attributes,
-    /// Where its mount events go, and those of mounts below it.
+    /// Where its mount events go, and those of mounts below it; nowhere if there is none.
     pub propagation: Option<(Propagation, Depth)>,
+    /// `ro` is set when all mounts and nodes are made, because some are to be made in this one.
+    pub read_only_last: bool,
 }
 
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountKind {
-    /// A file or directory of the host, as the monitor cloned it.
-    Bind,
+    /// A file or directory of the host.
+    Bind {
+        /// Where it is, relative to the bundle.
+        source: PathBuf,
+        /// With or without the mounts below.
+        depth: Depth,
+    },
     /// The container's own control groups.
     Cgroup,
     /// A new instance of a file system.
@@ -46,7 +54,10 @@ pub enum MountKind {
 impl fmt::Display for Mount {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            MountKind::Bind => write!(out, "bind")?,
+            MountKind::Bind { source, depth: Depth::One } => write!(out, "bind {} on", source.display())?,
+            MountKind::Bind { source, depth: Depth::Recursive } => {
+                write!(out, "rbind {} on", source.display())?
+            }
             MountKind::Cgroup => write!(out, "cgroup")?,
             MountKind::FileSystem { name, .. } => write!(out, "{name}")?,
         }
@@ -71,51 +82,50 @@ impl fmt::Display for Mount {
     }
 }
 
-/// A bind's source, for the monitor.
-pub(super) struct Source {
-    pub mount: usize,
-    pub path: PathBuf,
-    pub depth: Depth,
+/// Files of procfs that lxcfs serves, and that may be covered: runc has the same.
+const SERVED_BY_LXCFS: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+];
+
+/// Whether `target` is a file of procfs that a regular file may cover.
+pub fn is_served_by_lxcfs(target: &Path) -> bool {
+    SERVED_BY_LXCFS.iter().any(|served| target == Path::new(served))
 }
 
-/// The Spec's mounts in order, and the sources of its binds.
-#[derive(Default)]
-pub(super) struct Mounts {
-    pub mounts: Vec<Mount>,
-    pub sources: Vec<Source>,
-}
-
-/// A mount of the Spec, with its place in the list.
-#[derive(Clone, Copy)]
-struct Listed<'a> {
-    index: usize,
-    mount: &'a MountEntry,
-}
-
-impl Mounts {
-    /// Whether something of the host lies at the container's `/dev`: then it is not ours to fill.
-    pub fn dev_is_a_bind(&self) -> bool {
-        self.mounts.iter().any(|mount| mount.target == Path::new("/dev") && mount.kind == MountKind::Bind)
-    }
-
-    pub fn shows_cgroups(&self) -> bool {
-        self.mounts.iter().any(|mount| mount.kind == MountKind::Cgroup)
+impl Mount {
+    /// Whether it can be made read-only only when all mounts are made: there are mount points or nodes to be
+    /// made in it.
+    fn is_filled_later(&self, later: &[Mount]) -> bool {
+        let below = |other: &Mount| other.target.starts_with(&self.target) && other.target != self.target;
+        self.target == Path::new("/dev") || later.iter().any(below)
     }
 }
 
-pub(super) fn mounts(spec: &Spec, findings: &mut Findings) -> Mounts {
-    let mut mounts = Mounts::default();
-    let listed = &spec.mounts;
-    if listed.len() > MOUNTS {
-        findings.add("/mounts", format!("{} mounts: at most {MOUNTS} are made", listed.len()));
+/// The Spec's mounts in order.
+pub(super) fn mounts(spec: &Spec, findings: &mut Findings) -> Vec<Mount> {
+    let mut mounts = Vec::new();
+    if spec.mounts.len() > MOUNTS {
+        findings.add("/mounts", format!("{} mounts: at most {MOUNTS} are made", spec.mounts.len()));
         return mounts;
     }
-    for (index, mount) in listed.iter().enumerate() {
+    let inherited = inherited(spec);
+    for (index, entry) in spec.mounts.iter().enumerate() {
         let pointer = format!("/mounts/{index}");
-        let Some(target) = target(&pointer, mount, findings) else { continue };
-        let listed = Listed { index, mount };
-        match mount_options::parse(&mount.options) {
-            Ok(options) => mounts.add(listed, target, options, findings),
+        let Some(target) = target(&pointer, entry, findings) else { continue };
+        match mount_options::parse(&entry.options) {
+            Ok(options) => {
+                let kind = kind(&pointer, (entry, &target), &options, findings);
+                mounts.extend(kind.map(|kind| mount(index, (target, kind), options, inherited)));
+            }
             Err(refused) => {
                 for refused in refused {
                     findings.add(format!("{pointer}/options/{}", refused.index), refused.message);
@@ -123,56 +133,107 @@ pub(super) fn mounts(spec: &Spec, findings: &mut Findings) -> Mounts {
             }
         }
     }
+    for index in 0..mounts.len() {
+        let (made, later) = mounts.split_at_mut(index + 1);
+        if let Some(mount) = made.last_mut().filter(|mount| mount.attributes.set & attr::RDONLY != 0) {
+            mount.read_only_last = mount.is_filled_later(later);
+        }
+    }
     mounts
 }
 
-impl Mounts {
-    fn add(&mut self, listed: Listed<'_>, target: PathBuf, options: Options, findings: &mut Findings) {
-        let Listed { index, mount } = listed;
-        let kind = match (options.bind, mount.kind.as_deref()) {
-            (Some(depth), _) => self.add_bind(listed, &target, depth, findings),
-            (None, Some("bind")) => self.add_bind(listed, &target, Depth::One, findings),
-            (None, Some("cgroup" | "cgroup2")) => MountKind::Cgroup,
-            (None, Some(name)) => MountKind::FileSystem {
-                name: name.to_owned(),
-                source: mount.source.as_ref().and_then(|source| source.to_str()).map(str::to_owned),
-                data: options.data,
-            },
-            (None, None) => {
-                let message = "it has neither a type nor the option bind: give one of them";
-                findings.add(format!("/mounts/{index}"), message);
-                return;
-            }
-        };
-        let (attributes, recursive, propagation) =
-            (options.attributes, options.recursive, options.propagation);
-        self.mounts.push(Mount { index, target, kind, attributes, recursive, propagation });
-    }
+/// Where a bind's mount events go if its options say nothing: nowhere, unless the whole root's are let through.
+fn inherited(spec: &Spec) -> Option<(Propagation, Depth)> {
+    let root = spec.linux.rootfs_propagation.as_deref().and_then(Propagation::parse)?;
+    let passed_on = matches!(root, (Propagation::Slave | Propagation::Shared, Depth::Recursive));
+    passed_on.then_some(root)
+}
 
-    fn add_bind(
-        &mut self,
-        listed: Listed<'_>,
-        target: &Path,
-        depth: Depth,
-        findings: &mut Findings,
-    ) -> MountKind {
-        let Listed { index, mount } = listed;
-        // A file of somebody's choice inside procfs or sysfs would lie to the container's programs
-        // and, worse, to a runtime that enters it later (CVE-2019-19921).
-        let inside = |kernel: &str| target.starts_with(kernel) && target != Path::new(kernel);
-        if inside("/proc") || inside("/sys") {
-            findings.add(
-                format!("/mounts/{index}/destination"),
-                "a bind inside /proc or /sys would fake the kernel's own files: leave it out",
-            );
+fn mount(
+    index: usize,
+    (target, kind): (PathBuf, MountKind),
+    options: Options,
+    inherited: Option<(Propagation, Depth)>,
+) -> Mount {
+    let Options { mut attributes, mut recursive, mut propagation, .. } = options;
+    match kind {
+        MountKind::Bind { .. } => propagation = propagation.or(inherited),
+        // It is several mounts on v1, each with all the attributes.
+        MountKind::Cgroup => attributes.apply(std::mem::take(&mut recursive)),
+        MountKind::FileSystem { .. } => {}
+    }
+    Mount { index, target, kind, attributes, recursive, propagation, read_only_last: false }
+}
+
+fn kind(
+    pointer: &str,
+    (entry, target): (&MountEntry, &Path),
+    options: &Options,
+    findings: &mut Findings,
+) -> Option<MountKind> {
+    let kind = match (options.bind, entry.kind.as_deref()) {
+        (Some(depth), _) => bind(pointer, (entry, target), depth, findings)?,
+        (None, Some("bind")) => bind(pointer, (entry, target), Depth::One, findings)?,
+        (None, Some("cgroup" | "cgroup2")) => MountKind::Cgroup,
+        (None, Some(name)) => file_system(pointer, (entry, name), options, findings),
+        (None, None) => {
+            findings.add(pointer, "it has neither a type nor the option bind: give one of them");
+            return None;
         }
-        match &mount.source {
-            Some(path) => {
-                self.sources.push(Source { mount: index, path: path.clone(), depth });
-            }
-            None => findings.add(format!("/mounts/{index}/source"), "a bind needs a source"),
+    };
+    let is_proc = matches!(&kind, MountKind::FileSystem { name, .. } if name == "proc");
+    if target == Path::new("/proc") && !is_proc && !matches!(kind, MountKind::Bind { .. }) {
+        // Masks and labels would be asked of whatever it is (CVE-2019-16884).
+        findings.add(format!("{pointer}/type"), "on /proc nothing can be mounted but proc");
+    }
+    let (what, is_file_system) = match kind {
+        MountKind::Bind { .. } => ("a bind", false),
+        MountKind::Cgroup => ("the view of control groups", false),
+        MountKind::FileSystem { .. } => ("", true),
+    };
+    for data in options.data.iter().filter(|_| !is_file_system) {
+        let message = format!("option {:?} means nothing to {what}: correct it or leave it out", data.key);
+        findings.add(format!("{pointer}/options/{}", data.index), message);
+    }
+    Some(kind)
+}
+
+fn file_system(
+    pointer: &str,
+    (entry, name): (&MountEntry, &str),
+    options: &Options,
+    findings: &mut Findings,
+) -> MountKind {
+    let source = entry.source.as_ref().and_then(|source| source.to_str()).map(str::to_owned);
+    if source.as_ref().is_some_and(|source| source.len() > DATA_BYTES) {
+        let message = format!("it is longer than the {DATA_BYTES} bytes that fsconfig(2) takes");
+        findings.add(format!("{pointer}/source"), message);
+    }
+    let data = options.data.iter().map(|data| (data.key.clone(), data.value.clone())).collect();
+    MountKind::FileSystem { name: name.to_owned(), source, data }
+}
+
+fn bind(
+    pointer: &str,
+    (entry, target): (&MountEntry, &Path),
+    depth: Depth,
+    findings: &mut Findings,
+) -> Option<MountKind> {
+    // A file of somebody's choice inside procfs or sysfs would lie to the container's programs
+    // and, worse, to a runtime that enters it later (CVE-2019-19921).
+    let inside = |kernel: &str| target.starts_with(kernel) && target != Path::new(kernel);
+    if (inside("/proc") || inside("/sys")) && !is_served_by_lxcfs(target) {
+        findings.add(
+            format!("{pointer}/destination"),
+            "a bind inside /proc or /sys would fake the kernel's own files: leave it out",
+        );
+    }
+    match &entry.source {
+        Some(source) => Some(MountKind::Bind { source: source.clone(), depth }),
+        None => {
+            findings.add(format!("{pointer}/source"), "a bind needs a source");
+            None
         }
-        MountKind::Bind
     }
 }
 

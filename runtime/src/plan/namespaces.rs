@@ -145,6 +145,12 @@ fn check_names(spec: &Spec, choices: &Choices, findings: &mut Findings) {
     }
 }
 
+/// Whether the Spec sets something in the container's namespace of this kind.
+pub(super) fn is_changed(spec: &Spec, kind: Namespace) -> bool {
+    let is_named = kind == Namespace::Uts && (spec.hostname.is_some() || spec.domainname.is_some());
+    is_named || spec.linux.sysctl.keys().any(|name| sysctl_owner(name) == Some(kind))
+}
+
 /// Which namespace holds a kernel parameter: sysctl(8) names under `kernel`, `fs/mqueue` and `net`.
 fn sysctl_owner(name: &str) -> Option<Namespace> {
     const IPC: [&str; 10] = [

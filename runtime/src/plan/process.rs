@@ -152,8 +152,9 @@ pub(super) fn terminal(process: &Process) -> Option<Terminal> {
 }
 
 /// The steps from the pivot to the command, in the order in which privileges are dropped: each comes as late as what it
-/// forbids allows, and as early as its failure can be told to `create`.
-pub(super) fn steps(process: &Process, administers: Administers) -> Vec<ChildStep> {
+/// forbids allows, and as early as its failure can be told to `create`. `read_only` comes behind the working directory,
+/// which may have to be made.
+pub(super) fn steps(process: &Process, administers: Administers, read_only: Vec<PathBuf>) -> Vec<ChildStep> {
     let sets = process.capabilities.clone();
     let identity = identity(process);
     let mut steps = vec![
@@ -161,6 +162,9 @@ pub(super) fn steps(process: &Process, administers: Administers) -> Vec<ChildSte
         // Before the user changes: the directory may be one that only root can create.
         ChildStep::WorkingDirectory { path: process.cwd.clone() },
     ];
+    if !read_only.is_empty() {
+        steps.push(ChildStep::ReadOnlyLast { targets: read_only });
+    }
     steps.extend(process.rlimits.iter().cloned().map(ChildStep::Rlimit));
     if let Some(profile) = process.apparmor_profile.clone() {
         steps.push(ChildStep::Label { profile });

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::devices::Device;
-use super::mount_options::{Attributes, Depth, Propagation};
+use super::mount_options::{Depth, Propagation};
 use super::mounts::Mount;
 use super::process::{Identity, Terminal};
 use crate::capabilities::CapabilitySets;
@@ -42,11 +42,15 @@ pub enum Step {
         kind: Namespace,
         /// Its path.
         path: PathBuf,
+        /// Later steps change what is in it, so it must not be the host's.
+        changed: bool,
     },
     /// Makes the container's own copy of its root's mounts.
     CloneRoot {
         /// `root.path` of the Spec, relative to the bundle; `--root-fd` goes before it.
         path: PathBuf,
+        /// Where its mount events go; nowhere if there is none.
+        propagation: Option<(Propagation, Depth)>,
     },
     /// Makes the container's own copy of what a bind shows.
     CloneBind {
@@ -56,6 +60,8 @@ pub enum Step {
         source: PathBuf,
         /// With or without the mounts below.
         depth: Depth,
+        /// Which mount events the copy takes part in: private, slave, or all of them.
+        events: Propagation,
     },
     /// Makes copies of the control group directories for the container's view of them.
     CloneCgroups {
@@ -182,12 +188,12 @@ pub enum ChildStep {
         /// Its path in the container.
         path: PathBuf,
     },
-    /// Sets attributes of the root mount.
-    RootAttributes {
-        /// `ro`, if `root.readonly`.
-        attributes: Attributes,
+    /// Makes mounts read-only in which something was to be made before.
+    ReadOnlyLast {
+        /// Where they are; `/` is the root.
+        targets: Vec<PathBuf>,
     },
-    /// Sets where the root's mount events go.
+    /// Sets where the mount events of the finished root go.
     RootPropagation {
         /// How.
         propagation: Propagation,
@@ -232,13 +238,17 @@ impl fmt::Display for Step {
             Step::CreateCgroup { group } => write!(out, "cgroup.create {}", group.directory().display()),
             Step::SetCgroup { setting, .. } => write!(out, "cgroup.set {setting}"),
             Step::AttachDeviceRules { .. } => write!(out, "cgroup.devices"),
-            Step::OpenNamespace { kind, path } => write!(out, "namespace.open {kind} {}", path.display()),
-            Step::CloneRoot { path } => write!(out, "root.clone {}", path.display()),
-            Step::CloneBind { source, depth: Depth::One, .. } => {
-                write!(out, "bind.clone {}", source.display())
+            Step::OpenNamespace { kind, path, changed } => {
+                let to_change = if *changed { " to change it" } else { "" };
+                write!(out, "namespace.open {kind} {}{to_change}", path.display())
             }
-            Step::CloneBind { source, .. } => {
-                write!(out, "bind.clone {} with mounts below", source.display())
+            Step::CloneRoot { path, propagation } => {
+                let events =
+                    propagation.map(|(propagation, depth)| format!(" {}", propagation.spelled(depth)));
+                write!(out, "root.clone {}{}", path.display(), events.unwrap_or_default())
+            }
+            Step::CloneBind { source, depth, events, .. } => {
+                write!(out, "bind.clone {} {}", source.display(), events.spelled(*depth))
             }
             Step::CloneCgroups { .. } => write!(out, "cgroup.clone"),
             Step::Fork { namespaces } => {
@@ -285,7 +295,10 @@ impl fmt::Display for ChildStep {
             ChildStep::PivotRoot => write!(out, "root.pivot"),
             ChildStep::Mask { path } => write!(out, "mask {}", path.display()),
             ChildStep::ReadOnlyPath { path } => write!(out, "read-only {}", path.display()),
-            ChildStep::RootAttributes { attributes } => write!(out, "root.attributes {attributes}"),
+            ChildStep::ReadOnlyLast { targets } => {
+                write!(out, "read-only")?;
+                targets.iter().try_for_each(|target| write!(out, " {}", target.display()))
+            }
             ChildStep::RootPropagation { propagation, depth } => {
                 write!(out, "root.propagation {}", propagation.spelled(*depth))
             }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, makedev, mknodat, statat, symlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -24,6 +24,12 @@ pub enum DeviceError {
     #[error("use {}: it is not the device that it should be, remove it from the image", path.display())]
     Taken {
         /// In the container.
+        path: PathBuf,
+    },
+    /// In a user namespace, where nodes cannot be made, and the host has another of that name.
+    #[error("bind the host's {}: it is not the device that is asked for; correct its number", path.display())]
+    HostsOther {
+        /// On the host.
         path: PathBuf,
     },
     /// The kernel refused.
@@ -74,7 +80,7 @@ impl DeviceDirectory {
         let path = Path::new("/dev").join(&device.name);
         let failed = |call| DeviceError::kernel(call, &path);
         if method == Method::Bind && device.node != Node::Fifo {
-            return bind(root, &path);
+            return bind(root, &path, device.node);
         }
         let (parent, name) = self.parent(root, &device.name)?;
         let parent = parent.as_ref().unwrap_or(&self.0);
@@ -86,8 +92,12 @@ impl DeviceDirectory {
                 if FileType::from_raw_mode(found.st_mode) != kind || found.st_rdev != number {
                     return Err(DeviceError::Taken { path: path.clone() });
                 }
-                let mode = Mode::from_raw_mode(device.mode);
-                chmodat(parent, name, mode, AtFlags::empty()).map_err(failed("chmod"))?;
+                // Made anew rather than changed: chmod(2) would follow a link that was put there meanwhile.
+                if found.st_mode & 0o7777 != device.mode {
+                    unlinkat(parent, name, AtFlags::empty()).map_err(failed("unlink"))?;
+                    mknodat(parent, name, kind, Mode::from_raw_mode(device.mode), number)
+                        .map_err(failed("mknod"))?;
+                }
             }
             Err(errno) => return Err(failed("mknod")(errno)),
         }
@@ -136,8 +146,14 @@ impl DeviceError {
     }
 }
 
-fn bind(root: &Root, path: &Path) -> Result<(), DeviceError> {
+/// The host's mode and owner come with the node; that it is the one meant is looked at.
+fn bind(root: &Root, path: &Path, node: Node) -> Result<(), DeviceError> {
     let tree = clone_path(path, Depth::One)?;
+    let found = fstat(&tree).map_err(DeviceError::kernel("stat the host's", path))?;
+    let (kind, number) = kind_and_number(node);
+    if FileType::from_raw_mode(found.st_mode) != kind || found.st_rdev != number {
+        return Err(DeviceError::HostsOther { path: path.to_owned() });
+    }
     let at = root.find_or_make(path, Shape::File, Links::Refused)?;
     attach_at(tree.as_fd(), at.as_fd()).map_err(DeviceError::kernel("attach a bind on", path))
 }

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::device::{DeviceError, open_checked};
-use super::mount::{MountError, attach_at, new_file_system};
+use super::mount::{MountError, attach_at, clone, new_file_system};
 use super::{Links, Root, RootError, Shape, shape_of};
-use crate::plan::mount_options::attr;
+use crate::mount_attr as attr;
+use crate::plan::mount_options::Depth;
 use crate::sys::mount::{MountAttr, Reach, mount_setattr};
 
 /// A path could not be protected.
@@ -74,7 +74,7 @@ impl Masks {
 
     fn mask_directory(&mut self, path: &Path, target: BorrowedFd<'_>) -> Result<(), MaskError> {
         if let Some(empty) = &self.empty {
-            let copy = clone(empty.as_fd(), OpenTreeFlags::empty())
+            let copy = clone(empty.as_fd(), Path::new(""), Depth::One)
                 .map_err(MaskError::kernel("clone the mask of", path))?;
             return attach_at(copy.as_fd(), target).map_err(MaskError::kernel("mask", path));
         }
@@ -92,7 +92,7 @@ impl Masks {
             Some(null) => null,
             missing => missing.insert(open_checked(root, Path::new("/dev/null"), OFlags::PATH, (1, 3))?),
         };
-        let copy = clone(null.as_fd(), OpenTreeFlags::empty())
+        let copy = clone(null.as_fd(), Path::new(""), Depth::One)
             .map_err(MaskError::kernel("clone /dev/null for", path))?;
         attach_at(copy.as_fd(), target).map_err(MaskError::kernel("mask", path))
     }
@@ -106,7 +106,7 @@ impl Masks {
 pub fn make_read_only(root: &Root, path: &Path) -> Result<(), MaskError> {
     let Some(target) = find(root, path)? else { return Ok(()) };
     let copy =
-        clone(target.as_fd(), OpenTreeFlags::AT_RECURSIVE).map_err(MaskError::kernel("clone", path))?;
+        clone(target.as_fd(), Path::new(""), Depth::Recursive).map_err(MaskError::kernel("clone", path))?;
     let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
     mount_setattr(copy.as_fd(), Reach::Tree, &read_only).map_err(|source| MaskError::Kernel {
         call: "make read-only",
@@ -122,10 +122,4 @@ fn find(root: &Root, path: &Path) -> Result<Option<OwnedFd>, RootError> {
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(RootError::new("find", path, errno)),
     }
-}
-
-fn clone(attached: BorrowedFd<'_>, more: OpenTreeFlags) -> Result<OwnedFd, Errno> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(attached, c"", flags | more)
 }

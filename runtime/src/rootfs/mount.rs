@@ -4,16 +4,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, fstatfs};
+use rustix::fs::{CWD, FileType, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::{Root, RootError, Shape, links_to, shape_of};
-use crate::plan::mount_options::{Depth, Propagation, attr};
-use crate::plan::{Mount, MountKind};
+use super::{Links, Root, RootError, links_to, shape_of};
+use crate::mount_attr as attr;
+use crate::plan::mount_options::{Depth, Propagation};
+use crate::plan::{Mount, MountKind, is_served_by_lxcfs};
 use crate::sys::mount::{MountAttr, Reach, mount_setattr};
 
 /// A mount could not be made.
@@ -59,12 +60,26 @@ pub enum MountError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A link or bind of the image's leads into procfs or sysfs.
+    /// It would stand in for a part of procfs or sysfs.
     #[error("mount on {}: that is inside procfs or sysfs, whose files are not to be faked", target.display())]
     InsideKernel {
         /// The mount point in the container.
         target: PathBuf,
     },
+    /// Something else than a whole procfs would be what the container takes for it.
+    #[error("mount on {}: what is to be mounted there is no procfs", target.display())]
+    NotProc {
+        /// The mount point in the container.
+        target: PathBuf,
+    },
+}
+
+impl MountError {
+    /// The source's mount events cannot be let through or kept out.
+    pub(crate) fn events(path: &Path) -> impl FnOnce(io::Error) -> MountError + use<> {
+        let target = path.to_owned();
+        move |source| MountError::Attach { call: "set the propagation of the copy", target, source }
+    }
 }
 
 fn sentence(said: &str) -> String {
@@ -117,41 +132,96 @@ fn log(context: &OwnedFd) -> String {
     line.trim_start_matches("e ").trim_end().to_owned()
 }
 
-/// Makes a copy, attached nowhere, of what is mounted at `path` of the host. The copy is private: no mount
-/// event goes in or out.
+/// The options of a new tmpfs on a directory whose mode nothing else gives: the directory's, as in runc.
+pub fn with_mode_of_mount_point(
+    root: &Root,
+    target: &Path,
+    name: &str,
+    data: &[(String, Option<String>)],
+) -> Vec<(String, Option<String>)> {
+    let mut data = data.to_vec();
+    if name == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+        // A mount point that is missing is made with the usual mode; whatever else is wrong with it comes out then.
+        let found = root.find(target, links_to(target)).and_then(|found| fstat(&found));
+        data.extend(found.map(|found| ("mode".to_owned(), Some(format!("{:o}", found.st_mode & 0o7777)))));
+    }
+    data
+}
+
+/// Makes a copy, attached nowhere, of what is mounted at `path`.
 ///
 /// # Errors
 ///
 /// The kernel's answer.
 pub fn clone_path(path: &Path, depth: Depth) -> Result<OwnedFd, MountError> {
-    clone(CWD, path, depth).map_err(|source| MountError::Source { path: path.to_owned(), source })
+    clone(CWD, path, depth)
+        .map_err(|errno| MountError::Source { path: path.to_owned(), source: errno.into() })
 }
 
-/// The same of the directory that `directory` holds, which must be attached in this mount namespace.
+/// The same at `path` of the container.
 ///
 /// # Errors
 ///
 /// The kernel's answer.
-pub fn clone_descriptor(directory: BorrowedFd<'_>, depth: Depth) -> io::Result<OwnedFd> {
-    clone(directory, Path::new(""), depth)
+pub fn clone_inside(root: &Root, path: &Path, depth: Depth) -> Result<OwnedFd, MountError> {
+    let found = root.find(&Path::new("/").join(path), Links::Inside);
+    found
+        .and_then(|found| clone(found.as_fd(), Path::new(""), depth))
+        .map_err(|errno| MountError::Source { path: path.to_owned(), source: errno.into() })
 }
 
-fn clone(at: BorrowedFd<'_>, path: &Path, depth: Depth) -> io::Result<OwnedFd> {
+/// Makes a copy of what is mounted at `path` seen from `at`, or at `at` itself if that is empty. It takes part in
+/// the mount events of what it is a copy of.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn clone(at: BorrowedFd<'_>, path: &Path, depth: Depth) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if path.as_os_str().is_empty() {
         flags |= OpenTreeFlags::AT_EMPTY_PATH;
     }
-    let reach = match depth {
-        Depth::One => Reach::One,
-        Depth::Recursive => {
-            flags |= OpenTreeFlags::AT_RECURSIVE;
-            Reach::Tree
-        }
-    };
-    let tree = open_tree(at, path, flags)?;
-    let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-    mount_setattr(tree.as_fd(), reach, &private)?;
+    if depth == Depth::Recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(at, path, flags)
+}
+
+/// The same, cut off from all mount events.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn clone_private(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let tree = clone(directory, Path::new(""), Depth::One)?;
+    propagate(tree.as_fd(), Propagation::Private, Depth::One)?;
     Ok(tree)
+}
+
+/// Lets the copy of a bind's source take part in these mount events of the host: of the others it is cut off.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn hold_events(tree: BorrowedFd<'_>, events: Propagation, depth: Depth) -> io::Result<()> {
+    match events {
+        Propagation::Shared => Ok(()),
+        Propagation::Private | Propagation::Slave | Propagation::Unbindable => propagate(tree, events, depth),
+    }
+}
+
+/// The same for the copy of a root: what the container mounts in it never goes to the host.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn set_root_events(root: BorrowedFd<'_>, wanted: Option<(Propagation, Depth)>) -> io::Result<()> {
+    match wanted {
+        Some((Propagation::Slave, _)) => propagate(root, Propagation::Slave, Depth::Recursive),
+        Some((Propagation::Private | Propagation::Shared | Propagation::Unbindable, _)) | None => {
+            propagate(root, Propagation::Private, Depth::Recursive)
+        }
+    }
 }
 
 /// Attaches `tree` at the place and with the attributes that `mount` names.
@@ -162,19 +232,15 @@ fn clone(at: BorrowedFd<'_>, path: &Path, depth: Depth) -> io::Result<OwnedFd> {
 pub fn attach(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<(), MountError> {
     let target = &mount.target;
     let failed = |call| move |source| MountError::Attach { call, target: target.clone(), source };
-    let of_target = |source| MountError::Target { target: target.clone(), source };
     let own = MountAttr { set: mount.attributes.set, clear: mount.attributes.clear, ..MountAttr::default() };
     change(tree.as_fd(), Reach::One, own).map_err(failed("set the attributes of the mount"))?;
     let below = MountAttr { set: mount.recursive.set, clear: mount.recursive.clear, ..MountAttr::default() };
     change(tree.as_fd(), Reach::Tree, below).map_err(failed("set the attributes of the mounts"))?;
-    let shape = match mount.kind {
-        MountKind::Bind => shape_of(tree.as_fd()).map_err(|errno| failed("stat the source")(errno.into()))?,
-        MountKind::Cgroup | MountKind::FileSystem { .. } => Shape::Directory,
-    };
-    let at = root.find_or_make(target, shape, links_to(target)).map_err(of_target)?;
-    if mount.kind == MountKind::Bind && is_kernel_file_system(&at, target) {
-        return Err(MountError::InsideKernel { target: target.clone() });
-    }
+    let shape = shape_of(tree.as_fd()).map_err(|errno| failed("stat what is to be mounted")(errno.into()))?;
+    let at = root
+        .find_or_make(target, shape, links_to(target))
+        .map_err(|source| MountError::Target { target: target.clone(), source })?;
+    refuse_fakes(mount, tree, &at)?;
     attach_at(tree.as_fd(), at.as_fd()).map_err(|errno| failed("attach the mount")(errno.into()))?;
     match mount.propagation {
         Some((propagation, reach)) => {
@@ -219,8 +285,13 @@ pub fn propagate(mount: BorrowedFd<'_>, propagation: Propagation, depth: Depth) 
 ///
 /// The kernel's answer.
 pub fn set_exactly(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
-    const ALL: u64 =
-        attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::ATIME | attr::NODIRATIME;
+    const ALL: u64 = attr::RDONLY
+        | attr::NOSUID
+        | attr::NODEV
+        | attr::NOEXEC
+        | attr::ATIME
+        | attr::NODIRATIME
+        | attr::NOSYMFOLLOW;
     mount_setattr(mount, Reach::One, &MountAttr { set, clear: ALL, ..MountAttr::default() })
 }
 
@@ -228,9 +299,34 @@ fn change(mount: BorrowedFd<'_>, reach: Reach, attr: MountAttr) -> io::Result<()
     if attr == MountAttr::default() { Ok(()) } else { mount_setattr(mount, reach, &attr) }
 }
 
-/// Whether `found` lies in a procfs or sysfs, other than as the whole of `/proc` or `/sys`.
-fn is_kernel_file_system(found: &OwnedFd, target: &Path) -> bool {
-    // PROC_SUPER_MAGIC and SYSFS_MAGIC of linux/magic.h.
-    let kernel = fstatfs(found).is_ok_and(|file_system| matches!(file_system.f_type, 0x9fa0 | 0x6265_6572));
-    kernel && target != Path::new("/proc") && target != Path::new("/sys")
+/// Looks at where a mount really goes, by whatever name it was asked for: /proc gets a whole procfs and nothing
+/// else (CVE-2019-16884, CVE-2019-19921), and what is in it is covered by nothing but lxcfs's files; a bind covers
+/// no part of sysfs.
+fn refuse_fakes(mount: &Mount, tree: &OwnedFd, at: &OwnedFd) -> Result<(), MountError> {
+    let target = &mount.target;
+    let is_bind = matches!(mount.kind, MountKind::Bind { .. });
+    if target == Path::new("/proc") {
+        let is_root = fstat(tree).is_ok_and(|found| found.st_ino == PROC_ROOT_INODE);
+        let is_proc = is_root && is_on(tree, PROC_SUPER_MAGIC);
+        return if is_proc { Ok(()) } else { Err(MountError::NotProc { target: target.clone() }) };
+    }
+    let is_fake = if is_on(at, PROC_SUPER_MAGIC) {
+        let is_regular =
+            fstat(tree).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
+        !(is_bind && is_regular && is_served_by_lxcfs(target))
+    } else {
+        is_on(at, SYSFS_MAGIC) && target != Path::new("/sys") && (is_bind || !target.starts_with("/sys"))
+    };
+    if is_fake { Err(MountError::InsideKernel { target: target.clone() }) } else { Ok(()) }
+}
+
+/// linux/magic.h.
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+const SYSFS_MAGIC: i64 = 0x6265_6572;
+
+/// `PROC_ROOT_INO` of linux/proc_ns.h.
+const PROC_ROOT_INODE: u64 = 1;
+
+fn is_on(found: &OwnedFd, magic: i64) -> bool {
+    fstatfs(found).is_ok_and(|file_system| file_system.f_type == magic)
 }

@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use rustix::mount::OpenTreeFlags;
 
 use super::mount::MountAttr;
-use crate::plan::mount_options::attr;
+use crate::mount_attr as attr;
 
 const OWN: &CStr = c"/proc/self/exe";
 

@@ -65,7 +65,7 @@ fn a_mount_that_cannot_be_made_names_itself() {
     );
     check(
         "/mounts",
-        mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["tmpcopyup", "remount"] })),
+        mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["idmap", "remount"] })),
         &["/mounts/0/options/0", "/mounts/0/options/1"],
     );
     check("/mounts", mount(json!({ "destination": "/x", "options": ["bind"] })), &["/mounts/0/source"]);

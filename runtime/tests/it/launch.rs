@@ -101,7 +101,7 @@ fn a_failed_start_says_whose_fault_it_is_and_at_which_step() {
             126,
         ),
         ("plan", FailureKind::Spec, |b| b.config["linux"]["intelRdt"] = json!({ "closID": "x" }), 1),
-        ("bind.clone", FailureKind::Spec, |b| b.bind("/nonexistent".as_ref(), "/x", &["rbind"]), 1),
+        ("mount rbind", FailureKind::Spec, |b| b.bind("/nonexistent".as_ref(), "/x", &["rbind"]), 1),
         ("root.clone", FailureKind::Spec, |b| b.config["root"]["path"] = json!("gone"), 1),
     ];
     for (step, kind, change, status) in cases {

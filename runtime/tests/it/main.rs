@@ -25,6 +25,7 @@ mod hostile_spec;
 mod inside;
 mod launch;
 mod lifecycle;
+mod mounts;
 mod profile;
 mod rlimits;
 mod terminal;

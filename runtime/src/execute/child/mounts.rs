@@ -1,46 +1,78 @@
 //! Attaching the container's mounts: binds that the monitor holds, new file systems, control groups.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::proc::PROC_ATTRIBUTES;
 use super::{Child, ChildError, call};
 use crate::cgroup::CgroupMount;
-use crate::plan::mount_options::attr;
+use crate::mount_attr as attr;
+use crate::plan::mount_options::{Attributes, Depth};
 use crate::plan::{Mount, MountKind};
 use crate::rootfs::mount::{self, attach_at, new_file_system};
 use crate::sys;
 
 impl Child<'_> {
     pub(super) fn mount(&mut self, mount: &Mount) -> Result<(), ChildError> {
+        // Set by the last step instead, for which the mount is held.
+        let kept = if mount.read_only_last { attr::RDONLY } else { 0 };
+        let now = Attributes { set: mount.attributes.set & !kept, ..mount.attributes };
         let root = &self.root;
-        let tree = match &mount.kind {
+        let (tree, attributes) = match &mount.kind {
             MountKind::Cgroup => return self.mount_cgroups(mount),
-            MountKind::Bind => {
-                let missing = ChildError::Missing { what: "the copy of what a bind shows" };
-                self.held.binds.remove(&mount.index).ok_or(missing)?
-            }
+            MountKind::Bind { source, depth } => match self.held.binds.remove(&mount.index) {
+                Some(tree) => (tree, now),
+                None => (self.clone_bind(source, *depth)?, now),
+            },
             MountKind::FileSystem { name, data, .. }
                 if name == "proc" && data.is_empty() && self.proc.is_some() =>
             {
                 let proc = self.proc.take().ok_or(ChildError::Missing { what: "the procfs" })?;
-                if mount.attributes.set != PROC_ATTRIBUTES {
-                    call(
-                        "set the attributes of /proc",
-                        mount::set_exactly(proc.as_fd(), mount.attributes.set),
-                    )?;
+                if now.set != PROC_ATTRIBUTES {
+                    call("set the attributes of /proc", mount::set_exactly(proc.as_fd(), now.set))?;
                 }
-                let plain = Mount { attributes: Default::default(), ..mount.clone() };
-                return Ok(mount::attach(root, &plain, &proc)?);
+                (proc, Attributes::default())
             }
             MountKind::FileSystem { name, source, data } => {
-                let tree = new_file_system(name, source.as_deref(), data, mount.attributes.set)?;
-                let plain = Mount { attributes: Default::default(), ..mount.clone() };
-                return Ok(mount::attach(root, &plain, &tree)?);
+                let data = mount::with_mode_of_mount_point(root, &mount.target, name, data);
+                (new_file_system(name, source.as_deref(), &data, now.set)?, Attributes::default())
             }
         };
-        Ok(mount::attach(root, mount, &tree)?)
+        mount::attach(root, &Mount { attributes, ..mount.clone() }, &tree)?;
+        if mount.read_only_last {
+            self.read_only_last.push((mount.target.clone(), tree));
+        }
+        Ok(())
+    }
+
+    /// A source in the root, as the host sees it, is looked up in the container's: there it shows what has been
+    /// mounted so far.
+    fn clone_bind(&self, source: &Path, depth: Depth) -> Result<OwnedFd, ChildError> {
+        let container = self.container;
+        let path = container.bundle.join(source);
+        let root_path = container.spec.root.as_ref().map(|root| container.bundle.join(&root.path));
+        let inside = root_path.filter(|_| container.root.is_none());
+        match inside.and_then(|root_path| path.strip_prefix(root_path).ok().map(Path::to_owned)) {
+            Some(inside) => Ok(mount::clone_inside(&self.root, &inside, depth)?),
+            None => Ok(mount::clone_path(&path, depth)?),
+        }
+    }
+
+    /// One of the mounts that were held for it, or the root.
+    pub(super) fn make_read_only(&self, target: &Path) -> Result<(), ChildError> {
+        let read_only = sys::mount::MountAttr { set: attr::RDONLY, ..Default::default() };
+        let held =
+            self.read_only_last.iter().filter(|(held, _)| held == target).map(|(_, tree)| tree.as_fd());
+        let root = self.root.as_fd();
+        let root = (target == Path::new("/")).then_some(root);
+        held.chain(root).try_for_each(|mount| {
+            call(
+                "make a mount read-only",
+                sys::mount::mount_setattr(mount, sys::mount::Reach::One, &read_only),
+            )
+        })
     }
 
     /// v2: the container's own group. v1: a directory for each hierarchy in which it has one.

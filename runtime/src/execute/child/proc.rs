@@ -3,8 +3,8 @@
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{Child, ChildError, process};
+use crate::mount_attr as attr;
 use crate::plan::ChildStep;
-use crate::plan::mount_options::attr;
 use crate::rootfs::mount::new_file_system;
 
 /// Of the procfs from the first moment on.
