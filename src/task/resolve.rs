@@ -220,7 +220,7 @@ fn verdict_of_interrupt(interrupt: Interrupt) -> Verdict {
 fn resolve_success(outcome: &Outcome) -> Resolution {
     match (outcome.stopped, outcome.killed) {
         (Hooks::Done, Hooks::Done) => {
-            Resolution { verdict: Verdict::Completed, exit_code: 0, caches: Caches::Keep }
+            Resolution { verdict: Verdict::Completed, exit_code: 0, caches: caches_after(outcome, 0) }
         }
         (Hooks::Failed, _) => unsuccessful(outcome, NO_STATUS),
         // O22: the footer says 0 already, but a task without its log is not trustworthy. 0 in `retry` means nothing.
@@ -230,14 +230,18 @@ fn resolve_success(outcome: &Outcome) -> Resolution {
 
 /// The container ran or was to run, and the task is no success: `onExitStatus` has a say.
 fn unsuccessful(outcome: &Outcome, exit_code: i32) -> Resolution {
-    let listed = |codes: &[i64]| codes.contains(&i64::from(exit_code));
-    let verdict = if listed(&outcome.on_exit_status.retry) {
+    let verdict = if outcome.on_exit_status.retry.contains(&i64::from(exit_code)) {
         Verdict::Exception(Reason::IntermittentTask)
     } else {
         Verdict::Failed
     };
-    let caches = if listed(&outcome.on_exit_status.purge_caches) { Caches::Purge } else { Caches::Keep };
-    Resolution { verdict, exit_code, caches }
+    Resolution { verdict, exit_code, caches: caches_after(outcome, exit_code) }
+}
+
+/// `onExitStatus.purgeCaches` may list any status, 0 too (as d2g does; the original looked at it after failures only).
+fn caches_after(outcome: &Outcome, exit_code: i32) -> Caches {
+    let purge = outcome.on_exit_status.purge_caches.contains(&i64::from(exit_code));
+    if purge { Caches::Purge } else { Caches::Keep }
 }
 
 /// The status with which `docker-worker run` exits.

@@ -144,11 +144,11 @@ fn retry_is_asked_of_failures_of_the_command_only() {
 }
 
 #[test]
-fn caches_are_purged_only_for_a_listed_code_of_an_unsuccessful_command() {
+fn caches_are_purged_for_a_listed_code_of_the_command() {
     let cases = [
         (End::Exited(3), None, Caches::Purge),
         (End::Exited(4), None, Caches::Keep),
-        (End::Exited(0), None, Caches::Keep),
+        (End::Exited(0), None, Caches::Purge),
         (End::Exited(3), Some(Interrupt::MaxRunTime), Caches::Keep),
         (End::SetupFailed, None, Caches::Keep),
     ];

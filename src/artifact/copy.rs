@@ -1,0 +1,203 @@
+//! Reading a task's file to its end, whatever it claims to be: its holes are no work for the disk, a
+//! full disk ends it, and so does an interrupt.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use crate::task::interrupt::Interrupts;
+
+/// Bytes copied between two looks at the disk and at what interrupts.
+const COPY_BYTES: usize = 256 * 1024;
+
+/// Bytes that a long copy leaves free on the disk that it goes to.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// Longer copies are long.
+const LONG_BYTES: u64 = 1 << 20;
+
+/// How long storing goes on: until an interrupt that was not there when it began.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    interrupts: Interrupts,
+    bears: usize,
+}
+
+impl Patience {
+    /// With a file of the task's: what has interrupted the task so far does not count, what comes now does.
+    pub fn with_artifact(interrupts: &Interrupts) -> Patience {
+        Patience { interrupts: interrupts.clone(), bears: interrupts.count() }
+    }
+
+    /// With the log, which an interrupted task leaves as well: the first interrupt does not count in any case.
+    pub fn with_log(interrupts: &Interrupts) -> Patience {
+        Patience { interrupts: interrupts.clone(), bears: interrupts.count().max(1) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.interrupts.count() > self.bears
+    }
+}
+
+/// What a piece of a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// Bytes that the disk holds.
+    Data,
+    /// Zeros that it does not hold.
+    Hole,
+}
+
+/// A copy that is to be made.
+pub(super) struct Copy<'a> {
+    /// From where.
+    pub(super) source: &'a File,
+    /// How many bytes.
+    pub(super) size: u64,
+    /// How long.
+    pub(super) patience: &'a Patience,
+    /// A directory on the disk that it goes to.
+    pub(super) place: BorrowedFd<'a>,
+}
+
+/// What was copied.
+pub(super) struct Copied {
+    /// Bytes, holes included.
+    pub(super) size: u64,
+    /// Their hash, in hexadecimal.
+    pub(super) sha256: String,
+}
+
+impl Copy<'_> {
+    /// Hands the whole file to `put`, piece by piece.
+    pub(super) fn to(&self, mut put: impl FnMut(Piece, &[u8]) -> io::Result<()>) -> io::Result<Copied> {
+        let zeros = vec![0; COPY_BYTES];
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut hash = Sha256::new();
+        let (mut at, mut data) = (0, self.next_data(0)?);
+        while at < self.size {
+            if self.patience.is_over() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let piece = if at < data {
+                let bytes = part(&zeros, data - at);
+                hash.update(bytes);
+                put(Piece::Hole, bytes)?;
+                bytes.len()
+            } else {
+                self.check_room()?;
+                let room = part_mut(&mut buffer, self.size - at);
+                let read = self.source.read_at(room, at)?;
+                let bytes = part(room, read as u64);
+                hash.update(bytes);
+                put(Piece::Data, bytes)?;
+                read
+            };
+            if piece == 0 {
+                // It has become shorter.
+                break;
+            }
+            at += piece as u64;
+            if at >= data {
+                data = self.next_data(at)?;
+            }
+        }
+        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Copied { size: at, sha256 })
+    }
+
+    /// Where the next data begin; the end of the file if only a hole follows.
+    fn next_data(&self, at: u64) -> io::Result<u64> {
+        match rustix::fs::seek(self.source, SeekFrom::Data(at)) {
+            Ok(data) => Ok(data.min(self.size)),
+            Err(Errno::NXIO) => Ok(self.size),
+            // A file system that knows no holes.
+            Err(Errno::INVAL) => Ok(at),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn check_room(&self) -> io::Result<()> {
+        if self.size < LONG_BYTES {
+            return Ok(());
+        }
+        let status = rustix::fs::fstatvfs(self.place)?;
+        let free = status.f_bavail.saturating_mul(status.f_frsize);
+        if free >= RESERVE_BYTES {
+            return Ok(());
+        }
+        let why = format!("the disk is full: {free} bytes are free, {RESERVE_BYTES} are kept");
+        Err(io::Error::new(io::ErrorKind::StorageFull, why))
+    }
+}
+
+/// The first `most` bytes.
+fn part(bytes: &[u8], most: u64) -> &[u8] {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    bytes.get(..most).unwrap_or(bytes)
+}
+
+fn part_mut(bytes: &mut [u8], most: u64) -> &mut [u8] {
+    let most = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.split_at_mut(most).0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::task::interrupt::{Interrupt, channel};
+
+    /// A file of so many bytes with `text` at `at`.
+    fn sparse(size: u64, at: u64, text: &str) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(size).unwrap();
+        file.write_all_at(text.as_bytes(), at).unwrap();
+        file
+    }
+
+    fn copy(source: &File, put: impl FnMut(Piece, &[u8]) -> io::Result<()>) -> Copied {
+        let (_interrupter, interrupts) = channel();
+        let patience = Patience::with_artifact(&interrupts);
+        let size = source.metadata().unwrap().len();
+        Copy { source, size, patience: &patience, place: source.as_fd() }.to(put).unwrap()
+    }
+
+    #[test]
+    fn a_hole_is_copied_as_one_and_hashed_as_zeros() {
+        for (size, at) in [(0, 0), (10, 0), (1 << 24, 0), (1 << 24, 1 << 23), (1 << 24, (1 << 24) - 3)] {
+            let source = sparse(size, at, "abc".get(..size.min(3) as usize).unwrap());
+            let (mut bytes, mut data) = (Vec::new(), 0);
+            let copied = copy(&source, |piece, part| {
+                bytes.extend_from_slice(part);
+                data += if piece == Piece::Data { part.len() } else { 0 };
+                Ok(())
+            });
+            let mut expected = vec![0; size as usize];
+            source.read_exact_at(&mut expected, 0).unwrap();
+            assert!(bytes == expected, "{size} {at}");
+            assert_eq!(copied.size, size);
+            assert_eq!(copied.sha256, copy(&source, |_, _| Ok(())).sha256);
+            assert!(data <= 1 << 16, "{size} {at}: {data} bytes of data");
+        }
+    }
+
+    #[test]
+    fn an_artifact_is_stored_until_a_new_interrupt_and_the_log_until_the_second() {
+        let (interrupter, interrupts) = channel();
+        let artifact = Patience::with_artifact(&interrupts);
+        let log = Patience::with_log(&interrupts);
+        for (artifact_is_over, log_is_over) in [(true, false), (true, true)] {
+            interrupter.interrupt(Interrupt::Cancelled);
+            assert_eq!((artifact.is_over(), log.is_over()), (artifact_is_over, log_is_over));
+        }
+        assert!(!Patience::with_artifact(&interrupts).is_over());
+        assert!(!Patience::with_log(&interrupts).is_over());
+    }
+}

@@ -1,0 +1,151 @@
+//! Keeping a claim as long as its run goes on.
+//!
+//! A claim holds for a while only (20 minutes), so that the queue notices a worker that is gone. Half of what is left
+//! of it is waited for, then it is prolonged. What the queue answers is also the only way in which it tells a worker that
+//! a task was cancelled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::background::Background;
+use super::error::chain;
+use super::interrupt::{Interrupt, Interrupter};
+use super::spool::Spool;
+use crate::queue::{Queue, QueueError, ReasonResolved, RunId};
+use crate::timestamp::Timestamp;
+
+/// The longest wait between two looks at the queue's time, which goes on while this host is suspended.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What has to be left of a claim for another attempt after one that failed.
+const LAST_ATTEMPT: Duration = Duration::from_secs(30);
+
+/// A claim that is to be kept.
+pub struct Claimed {
+    /// Where.
+    pub queue: Arc<Queue>,
+    /// Whose.
+    pub run: RunId,
+    /// Until when it holds.
+    pub taken_until: Timestamp,
+    /// Told when it is lost.
+    pub interrupter: Interrupter,
+    /// Where it says why.
+    pub log: Spool,
+}
+
+/// Keeps a claim until the result is dropped, which has to be before the run is reported.
+pub fn keep(claim: Claimed) -> Background {
+    Background::start(reclaim(claim))
+}
+
+async fn reclaim(mut claim: Claimed) {
+    loop {
+        let now = claim.queue.now();
+        wait_until(&claim.queue, now.plus(claim.taken_until.since(now) / 2)).await;
+        let error = match claim.queue.reclaim_task(&claim.run).await {
+            Ok(taken_until) => {
+                claim.taken_until = taken_until;
+                continue;
+            }
+            Err(error) => error,
+        };
+        let is_final = matches!(error, QueueError::Conflict { .. } | QueueError::NotFound { .. });
+        if is_final || claim.taken_until.since(claim.queue.now()) < LAST_ATTEMPT {
+            claim.log.error(&format!("Could not reclaim task. Failed to {}", chain(&error)));
+            claim.interrupter.interrupt(why(&claim).await);
+            return;
+        }
+    }
+}
+
+async fn wait_until(queue: &Queue, due: Timestamp) {
+    loop {
+        let rest = due.since(queue.now());
+        if rest.is_zero() {
+            return;
+        }
+        tokio::time::sleep(rest.min(LOOK)).await;
+    }
+}
+
+/// What the queue has made of the run.
+async fn why(claim: &Claimed) -> Interrupt {
+    let status = claim.queue.status(&claim.run.task_id).await;
+    let run = status.ok().and_then(|status| status.runs.into_iter().find(|run| run.run_id == claim.run.run_id));
+    match run.and_then(|run| run.reason_resolved) {
+        Some(ReasonResolved::Canceled) => Interrupt::Cancelled,
+        Some(ReasonResolved::DeadlineExceeded) => Interrupt::Deadline,
+        _ => Interrupt::LostClaim,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{EmbeddedQueue, RunState, WorkerIdentity, steady_clock};
+    use crate::task::definition::Submission;
+    use crate::task::interrupt::{Interrupts, channel};
+    use crate::task::task_id::TaskId;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    struct Fixture {
+        queue: Arc<Queue>,
+        run: RunId,
+        keeping: Background,
+        interrupts: Interrupts,
+        _directory: tempfile::TempDir,
+    }
+
+    /// A run that has just been claimed. Its time is that of the test's event loop.
+    async fn claimed() -> Fixture {
+        let queue = Arc::new(Queue::InProcess(EmbeddedQueue::in_memory(steady_clock()).unwrap()));
+        let task_id = TaskId::random().unwrap();
+        let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
+        let definition = submission.into_task(&task_id, queue.now()).unwrap().definition;
+        queue.create_task(&task_id, &definition).await.unwrap();
+        let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+        let claim = queue.claim_work(&definition.task_queue_id, &worker, 1).await.unwrap().remove(0);
+        let (interrupter, interrupts) = channel();
+        let directory = tempfile::tempdir().unwrap();
+        let keeping = keep(Claimed {
+            queue: Arc::clone(&queue),
+            run: claim.run.clone(),
+            taken_until: claim.taken_until,
+            interrupter,
+            log: Spool::create(&directory.path().join("log"), 1 << 20).unwrap(),
+        });
+        Fixture { queue, run: claim.run, keeping, interrupts, _directory: directory }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_of_hours_stays_this_workers_and_is_resolved_as_it_says() {
+        let Fixture { queue, run, keeping, interrupts, _directory } = claimed().await;
+        tokio::time::sleep(5 * HOUR).await;
+        assert_eq!(interrupts.current(), None);
+        drop(keeping);
+        let status = queue.report_completed(&run).await.unwrap();
+        assert_eq!((status.state, status.runs.len()), (RunState::Completed, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_nobody_keeps_is_lost() {
+        let Fixture { queue, run, keeping, _directory, .. } = claimed().await;
+        drop(keeping);
+        tokio::time::sleep(HOUR).await;
+        assert!(matches!(queue.report_completed(&run).await, Err(QueueError::Conflict { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_queue_does_to_a_run_interrupts_it() {
+        let mut fixture = claimed().await;
+        fixture.queue.cancel_task(&fixture.run.task_id).await.unwrap();
+        assert_eq!(fixture.interrupts.interrupted().await, Interrupt::Cancelled);
+
+        let mut fixture = claimed().await;
+        // The deadline of a task without one of its own.
+        tokio::time::sleep(24 * HOUR).await;
+        assert_eq!(fixture.interrupts.interrupted().await, Interrupt::Deadline);
+    }
+}
