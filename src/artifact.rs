@@ -4,19 +4,22 @@
 //! the [`Destination`] that the operator chose, and keeps the list that `resolution.json` shows.
 
 pub mod content;
+mod copy;
 pub mod destination;
+mod draft;
 
 use std::io;
 use std::sync::Arc;
 
 pub use content::{ContentEncoding, LOG_TYPE};
-pub use destination::{Destination, DestinationError, Patience, Source, Stored};
+pub use copy::Patience;
+pub use destination::{Destination, DestinationError, Source, Stored};
 
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
 use crate::queue::{ArtifactContent, ArtifactRequest, ErrorReason, Queue, QueueError, RunId, StorageType};
 use crate::task::artifact_name::ArtifactName;
-use crate::task::interrupt::Interrupts;
+use crate::task::interrupt::{Interrupt, Interrupts};
 use crate::task::resolution::ArtifactRecord;
 use crate::timestamp::Timestamp;
 
@@ -97,6 +100,11 @@ impl Publisher {
         &self.config
     }
 
+    /// What has interrupted the task so far.
+    pub fn interrupt(&self) -> Option<Interrupt> {
+        self.interrupts.current()
+    }
+
     /// Publishes a regular file's bytes, as long as the file is now.
     ///
     /// # Errors
@@ -106,7 +114,10 @@ impl Publisher {
         let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
         self.create(&what.name, what.expires, content).await?;
         let destination = Arc::clone(&self.destination);
-        let patience = Patience::from_now(&self.interrupts);
+        let patience = match &source {
+            Source::Task(_) => Patience::with_artifact(&self.interrupts),
+            Source::Own(_) => Patience::with_log(&self.interrupts),
+        };
         let (name, encoding) = (what.name.clone(), what.content_encoding);
         let storing =
             tokio::task::spawn_blocking(move || destination.store(&name, source, encoding, &patience));
@@ -123,6 +134,7 @@ impl Publisher {
             content_encoding: what.content_encoding.header().map(str::to_owned),
             size: Some(stored.size),
             sha256: stored.sha256,
+            stored_as: stored.stored_as,
             ..empty_record(what.name, what.expires)
         });
         Ok(())
@@ -140,9 +152,14 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let content = ArtifactContent::Link { artifact: existing.clone(), content_type: LOG_TYPE.to_owned() };
         self.create(name, self.expires, content).await?;
-        self.destination.link(name, existing).map_err(PublishError::Store)?;
+        let destination = Arc::clone(&self.destination);
+        let (new, old) = (name.clone(), existing.clone());
+        let linking = tokio::task::spawn_blocking(move || destination.link(&new, &old));
+        let linked = linking.await.map_err(io::Error::other).and_then(|result| result);
+        let stored_as = linked.map_err(PublishError::Store)?;
         self.note(ArtifactRecord {
             storage_type: StorageType::Link,
+            stored_as,
             content_type: Some(LOG_TYPE.to_owned()),
             ..empty_record(name.clone(), self.expires)
         });
@@ -188,7 +205,11 @@ impl Publisher {
         match self.queue.create_artifact(&self.run, name, &request).await {
             Ok(_) => Ok(()),
             // The queue has resolved the run; what it does not take is still stored here (O23).
-            Err(QueueError::Conflict { .. }) if self.interrupts.current().is_some() => Ok(()),
+            Err(QueueError::Conflict { .. })
+                if self.interrupt().is_some_and(Interrupt::may_come_from_the_queue) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -220,6 +241,7 @@ fn empty_record(name: ArtifactName, expires: Timestamp) -> ArtifactRecord {
         content_encoding: None,
         size: None,
         sha256: None,
+        stored_as: None,
         expires,
         reason: None,
     }

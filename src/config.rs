@@ -30,6 +30,9 @@ pub const DEFAULT_RUN: &str = "/run/docker-worker";
 /// Bytes of one task's output that its log keeps.
 pub const DEFAULT_LOG_BYTES: u64 = 4 << 30;
 
+/// Bytes of one artifact.
+pub const DEFAULT_ARTIFACT_BYTES: u64 = 5 << 30;
+
 /// Bytes that have to be free on the data directory's file system before `run` starts a task.
 pub const DEFAULT_FREE_BYTES: u64 = 1_000_000_000;
 
@@ -133,6 +136,9 @@ pub struct FeatureSwitch {
 pub struct ArtifactSettings {
     /// Endings of file names that are stored as they are.
     pub skip_compression_extensions: Option<Vec<String>>,
+    /// Bytes of one artifact.
+    #[serde(deserialize_with = "values::size")]
+    pub max_bytes: Option<u64>,
 }
 
 /// The `cache` section.
@@ -298,6 +304,11 @@ impl ConfigFile {
     /// Bytes that have to be free before a task starts.
     pub fn free_bytes(&self) -> u64 {
         self.capacity_management.diskspace_threshold.unwrap_or(DEFAULT_FREE_BYTES)
+    }
+
+    /// Bytes that one artifact of a task may have; the log is bounded by itself.
+    pub fn artifact_bytes(&self) -> u64 {
+        self.artifacts.max_bytes.unwrap_or(DEFAULT_ARTIFACT_BYTES)
     }
 
     /// Which registries the operator's commands may speak to, and how.

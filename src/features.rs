@@ -22,10 +22,9 @@ use crate::artifact::Publisher;
 use crate::root::ContainerRoot;
 use crate::spec::Bind;
 use crate::task::artifact_name::ArtifactName;
-use crate::task::interrupt::Interrupt;
 use crate::task::payload::Payload;
 use crate::task::payload::features::FeatureSwitches;
-use crate::task::resolve::Hooks;
+use crate::task::resolve::{End, Hooks};
 use crate::task::spool::Spool;
 
 /// One row of the table.
@@ -109,8 +108,8 @@ pub struct Stopped<'a> {
     pub log: &'a Spool,
     /// The way out.
     pub publisher: &'a mut Publisher,
-    /// What ended the task early, if anything did.
-    pub interrupt: Option<Interrupt>,
+    /// How far the run came.
+    pub end: End,
 }
 
 /// What `killed` works on.

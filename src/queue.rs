@@ -8,7 +8,7 @@ mod embedded;
 mod model;
 mod runs;
 
-pub use embedded::{Clock, EmbeddedQueue};
+pub use embedded::{Clock, EmbeddedQueue, steady_clock};
 pub use model::{
     ArtifactContent, ArtifactInfo, ArtifactRequest, Claim, Created, ErrorReason, QueueError, ReasonCreated,
     ReasonResolved, RunId, RunState, RunStatus, StorageType, TaskState, TaskStatus, WorkerIdentity,
@@ -28,6 +28,13 @@ pub enum Queue {
 }
 
 impl Queue {
+    /// The present, by the clock that claims and deadlines go by.
+    pub fn now(&self) -> Timestamp {
+        match self {
+            Queue::InProcess(queue) => queue.now(),
+        }
+    }
+
     /// Makes a task. Doing it again with the same definition changes nothing.
     ///
     /// # Errors

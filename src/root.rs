@@ -141,6 +141,11 @@ impl Found {
         }
     }
 
+    /// How long it is, holes included.
+    pub fn bytes(&self) -> u64 {
+        u64::try_from(self.status.st_size).unwrap_or(u64::MAX)
+    }
+
     /// Opens a regular file for reading: exactly the one that was looked at.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! them early; one pure function ([`resolve`]) says what is reported.
 
 pub mod artifact_name;
+pub mod background;
 pub mod claimed;
 pub mod container;
 pub mod definition;
@@ -27,6 +28,7 @@ pub mod log;
 pub mod output;
 pub mod payload;
 mod reader;
+pub mod reclaim;
 pub mod resolution;
 pub mod resolve;
 pub mod resolving;
@@ -38,13 +40,43 @@ pub mod task_id;
 pub mod timer;
 pub mod validated;
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+
 use claimed::Claimed;
 use resolving::{Resolved, Resolving};
 
-/// Takes a claimed run to its resolution.
+/// Takes a claimed run to its resolution. A panic on the way is this run's internal error and nobody else's.
 pub async fn carry_out(claimed: Claimed) -> Resolved {
-    let (Ok(resolving) | Err(resolving)) = to_its_end(claimed).await;
-    resolving.resolve().await
+    let identity = claimed.identity();
+    let to_its_resolution = async {
+        let (Ok(resolving) | Err(resolving)) = to_its_end(claimed).await;
+        resolving.resolve().await
+    };
+    match catch_panic(to_its_resolution).await {
+        Ok(resolved) => resolved,
+        Err(why) => Resolved::panicked(identity, &why).await,
+    }
+}
+
+/// The result of `future`, or the message of its panic. What it held is dropped by then.
+async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = Box::pin(future);
+    let polled = poll_fn(move |context| {
+        // Nothing of the future is looked at again after a panic.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(message(panic.as_ref()))),
+        }
+    });
+    polled.await
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }
 
 /// All phases up to the end of the last process; an error is a run that came less far.
@@ -53,4 +85,24 @@ async fn to_its_end(claimed: Claimed) -> Result<Box<Resolving>, Box<Resolving>> 
     let ready = validated.image_ready().await?;
     let running = ready.start().await?;
     Ok(running.wait().await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_result_and_drops_what_was_held() {
+        assert_eq!(catch_panic(async { 7 }).await, Ok(7));
+        let held = std::sync::Arc::new(());
+        let its = std::sync::Arc::clone(&held);
+        let panicking = async move {
+            let _its = its;
+            tokio::task::yield_now().await;
+            panic!("at {}", "noon")
+        };
+        let result: Result<(), String> = catch_panic(panicking).await;
+        assert_eq!(result, Err("at noon".to_owned()));
+        assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    }
 }

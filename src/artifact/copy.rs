@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
@@ -84,14 +85,14 @@ impl Copy<'_> {
             if self.patience.is_over() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            let piece = if at < data {
-                let bytes = part(&zeros, data - at);
+            let piece = if at < data.start {
+                let bytes = part(&zeros, data.start - at);
                 hash.update(bytes);
                 put(Piece::Hole, bytes)?;
                 bytes.len()
             } else {
                 self.check_room()?;
-                let room = part_mut(&mut buffer, self.size - at);
+                let room = part_mut(&mut buffer, data.end - at);
                 let read = self.source.read_at(room, at)?;
                 let bytes = part(room, read as u64);
                 hash.update(bytes);
@@ -103,7 +104,7 @@ impl Copy<'_> {
                 break;
             }
             at += piece as u64;
-            if at >= data {
+            if at >= data.end {
                 data = self.next_data(at)?;
             }
         }
@@ -111,13 +112,19 @@ impl Copy<'_> {
         Ok(Copied { size: at, sha256 })
     }
 
-    /// Where the next data begin; the end of the file if only a hole follows.
-    fn next_data(&self, at: u64) -> io::Result<u64> {
-        match rustix::fs::seek(self.source, SeekFrom::Data(at)) {
-            Ok(data) => Ok(data.min(self.size)),
-            Err(Errno::NXIO) => Ok(self.size),
+    /// Where the next data are; at the end of the file if only a hole follows.
+    fn next_data(&self, at: u64) -> io::Result<Range<u64>> {
+        let start = match rustix::fs::seek(self.source, SeekFrom::Data(at)) {
+            Ok(start) => start.min(self.size),
+            Err(Errno::NXIO) => return Ok(self.size..self.size),
             // A file system that knows no holes.
-            Err(Errno::INVAL) => Ok(at),
+            Err(Errno::INVAL) => return Ok(at..self.size),
+            Err(errno) => return Err(errno.into()),
+        };
+        match rustix::fs::seek(self.source, SeekFrom::Hole(start)) {
+            Ok(end) => Ok(start..end.min(self.size)),
+            // It has become shorter.
+            Err(Errno::NXIO) => Ok(start..self.size),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -171,15 +178,21 @@ mod tests {
 
     #[test]
     fn a_hole_is_copied_as_one_and_hashed_as_zeros() {
-        for (size, at) in [(0, 0), (10, 0), (1 << 24, 0), (1 << 24, 1 << 23), (1 << 24, (1 << 24) - 3)] {
-            let source = sparse(size, at, "abc".get(..size.min(3) as usize).unwrap());
+        for (size, at, text) in [
+            (0, 0, ""),
+            (10, 0, "abc"),
+            (1 << 24, 0, "abc"),
+            (1 << 24, 1 << 23, "abc"),
+            (1 << 24, (1 << 24) - 3, "abc"),
+        ] {
+            let source = sparse(size, at, text);
             let (mut bytes, mut data) = (Vec::new(), 0);
             let copied = copy(&source, |piece, part| {
                 bytes.extend_from_slice(part);
                 data += if piece == Piece::Data { part.len() } else { 0 };
                 Ok(())
             });
-            let mut expected = vec![0; size as usize];
+            let mut expected = vec![0; usize::try_from(size).unwrap()];
             source.read_exact_at(&mut expected, 0).unwrap();
             assert!(bytes == expected, "{size} {at}");
             assert_eq!(copied.size, size);

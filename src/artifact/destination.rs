@@ -2,24 +2,22 @@
 //!
 //! Files land decoded under their names, as a client that honours `Content-Encoding` would see
 //! them; a name that ends in `.gz` keeps its gzip bytes. Nothing below the directory is followed
-//! that is a link: an earlier run's task may have had a say in what lies there.
+//! that is a link: an earlier run's task may have had a say in what lies there. A name is had by a
+//! whole file or by none: it is written beside its place (see [`draft`](super::draft)).
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, GzBuilder};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use super::ContentEncoding;
+use super::copy::{Copied, Copy, Patience, Piece};
+use super::draft::{Draft, Place};
 use crate::task::artifact_name::ArtifactName;
-use crate::task::interrupt::Interrupts;
-
-/// Bytes copied between two looks at whether the task was interrupted.
-const COPY_BYTES: usize = 256 * 1024;
 
 /// gzip's number for Unix.
 const GZIP_UNIX: u8 = 3;
@@ -58,6 +56,8 @@ pub struct Stored {
     pub size: u64,
     /// SHA-256 of the uncompressed bytes, in hexadecimal; absent when nothing was kept.
     pub sha256: Option<String>,
+    /// Where it lies below the directory, if not under its name.
+    pub stored_as: Option<String>,
 }
 
 /// Why `--artifacts DIR` cannot be used.
@@ -89,8 +89,7 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// Reading or writing failed; [`io::ErrorKind::Interrupted`] when the task was interrupted by
-    /// more than `before` says.
+    /// Reading or writing failed; [`io::ErrorKind::Interrupted`] when `patience` is over.
     pub fn store(
         &self,
         name: &ArtifactName,
@@ -102,22 +101,28 @@ impl Destination {
         // What is appended meanwhile does not count: the length is what it is now.
         let size = file.metadata()?.len();
         let Destination::Directory(top) = self else {
-            return Ok(Stored { size, sha256: None });
+            return Ok(Stored { size, sha256: None, stored_as: None });
         };
-        let mut copy = Copy { source: file.take(size), patience };
-        if encoding == ContentEncoding::Gzip && name.as_str().ends_with(".gz") {
+        let place = Place::of(top, name)?;
+        let copy = Copy { source: &file, size, patience, place: place.directory() };
+        let copied = if encoding == ContentEncoding::Gzip && name.as_str().ends_with(".gz") {
+            let draft = Draft::create(&place)?;
             // The header of zlib's default, which the original wrote: no time, Unix.
             let header = GzBuilder::new().operating_system(GZIP_UNIX);
-            let mut out = header.write(create(top, name)?, Compression::default());
-            let stored = copy.to(&mut out)?;
+            let mut out = header.write(draft.file(), Compression::default());
+            let copied = copy.to(|_, bytes| out.write_all(bytes))?;
             out.finish()?;
-            return Ok(stored);
-        }
-        match source {
-            // A second name costs nothing, however long the log is; only its hash is left to make.
-            Source::Own(path) if adopt(top, name, &path)? => copy.to(&mut io::sink()),
-            Source::Own(_) | Source::Task(_) => copy.to(&mut create(top, name)?),
-        }
+            draft.keep()?;
+            copied
+        } else {
+            match source {
+                // A second name costs nothing, however long the log is; only its hash is left to make.
+                Source::Own(path) if Draft::adopt(&place, fs::CWD, &path)? => copy.to(|_, _| Ok(()))?,
+                Source::Own(_) | Source::Task(_) => store_as_it_is(&place, &copy)?,
+            }
+        };
+        let Copied { size, sha256 } = copied;
+        Ok(Stored { size, sha256: Some(sha256), stored_as: place.other_name(name) })
     }
 
     /// Makes a name stand for what another name has: a hard link.
@@ -125,20 +130,18 @@ impl Destination {
     /// # Errors
     ///
     /// When the other one is missing or the file system has no hard links.
-    pub fn link(&self, name: &ArtifactName, existing: &ArtifactName) -> io::Result<()> {
-        let Destination::Directory(top) = self else { return Ok(()) };
-        let (from, old) = parent(top, existing)?;
-        let (to, new) = parent(top, name)?;
-        remove(&to, new)?;
-        match fs::linkat(&from, old, &to, new, AtFlags::empty()) {
+    pub fn link(&self, name: &ArtifactName, existing: &ArtifactName) -> io::Result<Option<String>> {
+        let Destination::Directory(top) = self else { return Ok(None) };
+        let (place, existing) = (Place::of(top, name)?, Place::of(top, existing)?);
+        if !Draft::adopt(&place, existing.directory(), existing.last())? {
             // A file system without hard links: a copy looks the same.
-            Err(Errno::PERM | Errno::OPNOTSUPP) => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut source = File::from(fs::openat(&from, old, flags, Mode::empty())?);
-                io::copy(&mut source, &mut create(top, name)?).map(drop)
-            }
-            result => Ok(result?),
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let source = fs::openat(existing.directory(), existing.last(), flags, Mode::empty())?;
+            let draft = Draft::create(&place)?;
+            io::copy(&mut File::from(source), &mut draft.file())?;
+            draft.keep()?;
         }
+        Ok(place.other_name(name))
     }
 
     /// Writes a file of the worker's own, such as `resolution.json`.
@@ -148,113 +151,38 @@ impl Destination {
     /// When it cannot be created or written: then there is no such file, rather than half of one.
     pub fn write(&self, name: &ArtifactName, contents: &[u8]) -> io::Result<()> {
         let Destination::Directory(top) = self else { return Ok(()) };
-        let written = create(top, name)?.write_all(contents);
-        if written.is_err() {
-            let (directory, last) = parent(top, name)?;
-            remove(&directory, last)?;
+        let place = Place::of(top, name)?;
+        let draft = Draft::create(&place)?;
+        draft.file().write_all(contents)?;
+        draft.keep()
+    }
+
+    /// Removes a file that an earlier run has left, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When it resists.
+    pub fn remove(&self, name: &ArtifactName) -> io::Result<()> {
+        let Destination::Directory(top) = self else { return Ok(()) };
+        let place = Place::of(top, name)?;
+        match fs::unlinkat(place.directory(), place.last(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
-        written
     }
 }
 
-/// How long storing goes on: until an interrupt that was not there when it began.
-#[derive(Clone, Debug)]
-pub struct Patience {
-    interrupts: Interrupts,
-    known: bool,
-}
-
-impl Patience {
-    /// What has interrupted the task so far does not count; what comes now does.
-    pub fn from_now(interrupts: &Interrupts) -> Patience {
-        Patience { interrupts: interrupts.clone(), known: interrupts.current().is_some() }
-    }
-
-    fn is_over(&self) -> bool {
-        !self.known && self.interrupts.current().is_some()
-    }
-}
-
-struct Copy<'a, R> {
-    source: R,
-    patience: &'a Patience,
-}
-
-impl<R: Read> Copy<'_, R> {
-    fn to(&mut self, out: &mut impl Write) -> io::Result<Stored> {
-        let mut buffer = vec![0_u8; COPY_BYTES];
-        let mut hash = Sha256::new();
-        let mut size = 0;
-        loop {
-            if self.patience.is_over() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let bytes = match self.source.read(&mut buffer)? {
-                0 => break,
-                filled => buffer.get(..filled).unwrap_or_default(),
-            };
-            hash.update(bytes);
-            out.write_all(bytes)?;
-            size += bytes.len() as u64;
-        }
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Stored { size, sha256: Some(sha256) })
-    }
-}
-
-/// Creates the file for a name, in the place of what is there.
-fn create(top: &OwnedFd, name: &ArtifactName) -> io::Result<File> {
-    let (directory, last) = parent(top, name)?;
-    remove(&directory, last)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = fs::openat(&directory, last, flags, Mode::from_raw_mode(0o600))?;
-    // The operator's file, to be read as any other of theirs: the worker's umask is not for it.
-    fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
-    Ok(File::from(file))
-}
-
-/// Gives a file of the worker's the name as well; `false` where the file system cannot do that.
-fn adopt(top: &OwnedFd, name: &ArtifactName, path: &Path) -> io::Result<bool> {
-    let (directory, last) = parent(top, name)?;
-    remove(&directory, last)?;
-    match fs::linkat(fs::CWD, path, &directory, last, AtFlags::empty()) {
-        Ok(()) => {}
-        Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => return Ok(false),
-        Err(errno) => return Err(errno.into()),
-    }
-    fs::chmodat(&directory, last, Mode::from_raw_mode(0o644), AtFlags::empty())?;
-    Ok(true)
-}
-
-/// Removes what has the name, a link itself and not what it points to.
-fn remove(directory: &OwnedFd, last: &str) -> io::Result<()> {
-    match fs::unlinkat(directory, last, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// The directory in which a name's last component lies; made as far as it is missing.
-fn parent<'a>(top: &OwnedFd, name: &'a ArtifactName) -> io::Result<(OwnedFd, &'a str)> {
-    let (above, last) = name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()));
-    let mut directory = top.as_fd().try_clone_to_owned()?;
-    for component in above.split('/').filter(|component| !component.is_empty()) {
-        directory = open_or_make(&directory, component)?;
-    }
-    Ok((directory, last))
-}
-
-fn open_or_make(directory: &OwnedFd, component: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match fs::mkdirat(directory, component, Mode::from_raw_mode(0o700)) {
-        Ok(()) => {
-            let made = fs::openat(directory, component, flags, Mode::empty())?;
-            fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-            Ok(made)
-        }
-        Err(Errno::EXIST) => Ok(fs::openat(directory, component, flags, Mode::empty())?),
-        Err(errno) => Err(errno.into()),
-    }
+fn store_as_it_is(place: &Place, copy: &Copy<'_>) -> io::Result<Copied> {
+    let draft = Draft::create(place)?;
+    let mut file = draft.file();
+    let copied = copy.to(|piece, bytes| match piece {
+        Piece::Data => file.write_all(bytes),
+        Piece::Hole => file.seek_relative(bytes.len().cast_signed() as i64),
+    })?;
+    // What ends in a hole is as long as it was.
+    draft.file().set_len(copied.size)?;
+    draft.keep()?;
+    Ok(copied)
 }
 
 #[cfg(test)]
@@ -264,23 +192,23 @@ mod tests {
     use super::*;
     use crate::task::interrupt::{Interrupt, channel};
 
-    struct Place {
+    struct Fixture {
         directory: tempfile::TempDir,
         destination: Destination,
     }
 
-    fn place() -> Place {
+    fn place() -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let destination = Destination::directory(&directory.path().join("out")).unwrap();
-        Place { directory, destination }
+        Fixture { directory, destination }
     }
 
-    impl Place {
+    impl Fixture {
         fn store(&self, name: &str, text: &str, encoding: ContentEncoding) -> io::Result<Stored> {
             let path = self.directory.path().join("source");
             std::fs::write(&path, text).unwrap();
             let (_interrupter, interrupts) = channel();
-            let patience = Patience::from_now(&interrupts);
+            let patience = Patience::with_artifact(&interrupts);
             let source = Source::Task(File::open(path).unwrap());
             self.destination.store(&named(name), source, encoding, &patience)
         }
@@ -300,7 +228,7 @@ mod tests {
         let stored = place.store("public/a.txt", "abc", ContentEncoding::Gzip).unwrap();
         assert_eq!(place.read("public/a.txt"), b"abc");
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(stored, Stored { size: 3, sha256: Some(sha256.to_owned()) });
+        assert_eq!(stored, Stored { size: 3, sha256: Some(sha256.to_owned()), stored_as: None });
         let stored = place.store("public/a.gz", "abc", ContentEncoding::Gzip).unwrap();
         assert_eq!(stored.size, 3);
         let bytes = place.read("public/a.gz");
@@ -318,7 +246,7 @@ mod tests {
         let copied = place.store("copied", "log", ContentEncoding::Gzip).unwrap();
         let path = place.directory.path().join("source");
         let (_interrupter, interrupts) = channel();
-        let patience = Patience::from_now(&interrupts);
+        let patience = Patience::with_artifact(&interrupts);
         let own = Source::Own(path.clone());
         let adopted = place.destination.store(&named("own"), own, ContentEncoding::Gzip, &patience).unwrap();
         assert_eq!(adopted, copied);
@@ -354,11 +282,53 @@ mod tests {
     }
 
     #[test]
-    fn storing_ends_with_a_new_interrupt_and_not_with_an_old_one() {
+    fn names_that_no_directory_can_hold_together_lie_beside_one_another() {
+        let place = place();
+        let as_it_is = ContentEncoding::Identity;
+        for (name, path) in [
+            ("public/a", None),
+            ("public/a/b", Some("public/a%2Fb")),
+            ("public/a/b/c", Some("public/a%2Fb%2Fc")),
+            ("public/d/e", None),
+            ("public/d", Some("public/d%2F")),
+        ] {
+            let stored = place.store(name, name, as_it_is).unwrap();
+            assert_eq!(stored.stored_as.as_deref(), path, "{name}");
+            assert_eq!(place.read(path.unwrap_or(name)), name.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_not_stored_to_its_end_is_not_there_and_what_was_there_stays() {
+        let place = place();
+        place.store("a", "old", ContentEncoding::Identity).unwrap();
+        let path = place.directory.path().join("source");
+        std::fs::write(&path, "new").unwrap();
         let (interrupter, interrupts) = channel();
-        let before = Patience::from_now(&interrupts);
+        let patience = Patience::with_artifact(&interrupts);
         interrupter.interrupt(Interrupt::Cancelled);
-        assert!(before.is_over());
-        assert!(!Patience::from_now(&interrupts).is_over());
+        for name in ["a", "b", "c.gz"] {
+            let source = Source::Task(File::open(&path).unwrap());
+            let result = place.destination.store(&named(name), source, ContentEncoding::Gzip, &patience);
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Interrupted);
+        }
+        let left = std::fs::read_dir(place.directory.path().join("out")).unwrap();
+        assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(place.read("a"), b"old");
+    }
+
+    #[test]
+    fn a_sparse_file_stays_sparse() {
+        let place = place();
+        let path = place.directory.path().join("source");
+        File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        let (_interrupter, interrupts) = channel();
+        let source = Source::Task(File::open(&path).unwrap());
+        let patience = Patience::with_artifact(&interrupts);
+        let stored =
+            place.destination.store(&named("hole"), source, ContentEncoding::Gzip, &patience).unwrap();
+        let status = std::fs::metadata(place.directory.path().join("out/hole")).unwrap();
+        assert_eq!((stored.size, status.len()), (1 << 30, 1 << 30));
+        assert!(status.blocks() < 1024, "{} blocks", status.blocks());
     }
 }

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::host::{self, Facts};
 use crate::net::Network;
-use crate::queue::{Claim, EmbeddedQueue, Queue, WorkerIdentity};
+use crate::queue::{Claim, EmbeddedQueue, Queue, WorkerIdentity, steady_clock};
 use crate::task::artifact_name::ArtifactName;
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
@@ -210,6 +210,7 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let worker = Arc::new(worker(config, queue, parts, operator)?);
     let destination = Arc::new(destination);
     let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
+        .await
         .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let following = stdout::follow(follower).map_err(|error| {
         Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
@@ -254,7 +255,7 @@ async fn claim(
         worker_group: config.file.worker_group().to_owned(),
         worker_id: config.file.worker_id.clone().unwrap_or_else(|| host_name.to_owned()),
     };
-    let queue = Queue::InProcess(EmbeddedQueue::in_memory(Box::new(Timestamp::now)).map_err(failed)?);
+    let queue = Queue::InProcess(EmbeddedQueue::in_memory(steady_clock()).map_err(failed)?);
     queue.create_task(task_id, definition).await.map_err(|error| Refusal::because(MALFORMED, &error))?;
     let claims = queue.claim_work(&definition.task_queue_id, &identity, 1).await.map_err(failed)?;
     match claims.into_iter().next() {

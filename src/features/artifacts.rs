@@ -1,9 +1,9 @@
 //! `artifacts`: the files, directories and volumes that the payload names.
 //!
 //! Read when no process of the task is left, so nothing changes under the reader. What is missing or
-//! of the wrong type becomes an artifact that says so and does not fail the task; what cannot be
-//! stored does. After a timeout or at a worker's shutdown only volumes are published, after a
-//! cancellation nothing is.
+//! of the wrong type or too large becomes an artifact that says so and does not fail the task; what
+//! cannot be stored does. Where the command did not come to an end of its own (a timeout, a worker's
+//! shutdown, a disk that is full) only volumes are published, after a cancellation nothing is.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +22,8 @@ use crate::spec::{Bind, BindSource};
 use crate::task::artifact_name::ArtifactName;
 use crate::task::interrupt::Interrupt;
 use crate::task::log::escaped;
-use crate::task::payload::{ArtifactEntry, ArtifactSource};
+use crate::task::payload::{ArtifactEntry, ArtifactSource, reserved_names};
+use crate::task::resolve::End;
 use crate::timestamp::Timestamp;
 
 /// How far directories are looked through.
@@ -35,11 +36,14 @@ struct Artifacts {
     entries: BTreeMap<ArtifactName, ArtifactEntry>,
     /// The host's directory behind each volume.
     volumes: BTreeMap<ArtifactName, PathBuf>,
+    /// Names that only the worker publishes, and what for.
+    reserved: Vec<(ArtifactName, &'static str)>,
 }
 
 fn start(wishes: &Wishes<'_>) -> Box<dyn Feature> {
     let entries = wishes.payload.map(|payload| payload.artifacts.clone()).unwrap_or_default();
-    Box::new(Artifacts { entries, volumes: BTreeMap::new() })
+    let reserved = reserved_names(wishes.log, wishes.switches);
+    Box::new(Artifacts { entries, volumes: BTreeMap::new(), reserved })
 }
 
 impl Feature for Artifacts {
@@ -74,13 +78,15 @@ impl Artifacts {
     async fn publish(&self, stopped: &mut Stopped<'_>) -> Result<(), HookError> {
         let mut failed = false;
         for (name, entry) in &self.entries {
-            if !is_wanted(&entry.source, stopped.interrupt) {
+            // Looked at each time: an interrupt may have come meanwhile.
+            if !is_wanted(&entry.source, stopped.end, stopped.publisher.interrupt()) {
                 continue;
             }
             let item = Item {
                 name,
                 declared: entry.source.kind(),
                 path: entry.source.path(),
+                reserved: &self.reserved,
                 expires: entry.expires.unwrap_or(stopped.publisher.task_expires()),
             };
             let found = match self.volumes.get(name) {
@@ -99,13 +105,13 @@ impl Artifacts {
 }
 
 /// O19: what is published depends on how the task ended.
-fn is_wanted(source: &ArtifactSource, interrupt: Option<Interrupt>) -> bool {
-    match interrupt {
-        None => true,
-        Some(Interrupt::MaxRunTime | Interrupt::Shutdown) => {
+fn is_wanted(source: &ArtifactSource, end: End, interrupt: Option<Interrupt>) -> bool {
+    match (interrupt, end) {
+        (None, End::Exited(_)) => true,
+        (None | Some(Interrupt::MaxRunTime | Interrupt::Shutdown), _) => {
             matches!(source, ArtifactSource::Volume(_))
         }
-        Some(Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim) => false,
+        (Some(Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim), _) => false,
     }
 }
 
@@ -133,6 +139,7 @@ struct Item<'a> {
     name: &'a ArtifactName,
     declared: &'static str,
     path: &'a str,
+    reserved: &'a [(ArtifactName, &'static str)],
     expires: Timestamp,
 }
 
@@ -164,6 +171,17 @@ impl Item<'_> {
             content_encoding: content_encoding(path, stopped.publisher.config()),
             expires: self.expires,
         };
+        let most = stopped.publisher.config().artifact_bytes();
+        if found.bytes() > most {
+            let text = format!(
+                "Error uploading \"{name}\". It is {} bytes long, and an artifact may be {most} (artifacts.maxBytes).",
+                found.bytes()
+            );
+            stopped.log.error(&text);
+            return self
+                .error(name, Missing { reason: ErrorReason::TooLargeFileOnWorker, message: &text }, stopped)
+                .await;
+        }
         let file = match found.open_file() {
             Ok(file) => file,
             Err(error) => return Err(self.not_stored(name, &error.to_string(), stopped)),
@@ -200,7 +218,12 @@ impl Item<'_> {
             stopped.log.error(&text);
         }
         let mut result = Ok(());
+        let interrupt = stopped.publisher.interrupt();
         for below in files {
+            // The rest is not tried when one was interrupted.
+            if stopped.publisher.interrupt() != interrupt {
+                return Err(NotStored);
+            }
             if self.member(&top, &below, stopped).await.is_err() {
                 result = Err(NotStored);
             }
@@ -221,6 +244,13 @@ impl Item<'_> {
                 return Ok(());
             }
         };
+        if let Some((_, owner)) = self.reserved.iter().find(|(reserved, _)| *reserved == name) {
+            let text = format!(
+                "Error uploading \"{name}\". That is the name of this task's {owner}; the file is left out, rename it."
+            );
+            stopped.log.error(&text);
+            return Ok(());
+        }
         match top.find_below(below) {
             Ok(found) => self.file(&name, below, &found, stopped).await,
             Err(error) => Err(self.not_stored(&name, &error.to_string(), stopped)),
@@ -235,7 +265,8 @@ impl Item<'_> {
             absence(error).unwrap_or("not there")
         );
         stopped.log.info(&text);
-        self.error(ErrorReason::FileMissingOnWorker, &text, stopped).await
+        self.error(self.name, Missing { reason: ErrorReason::FileMissingOnWorker, message: &text }, stopped)
+            .await
     }
 
     async fn mismatch(&self, actual: Kind, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
@@ -246,25 +277,30 @@ impl Item<'_> {
             actual.word()
         );
         stopped.log.error(&text);
-        self.error(ErrorReason::InvalidResourceOnWorker, &text, stopped).await
+        self.error(
+            self.name,
+            Missing { reason: ErrorReason::InvalidResourceOnWorker, message: &text },
+            stopped,
+        )
+        .await
     }
 
     async fn too_large(&self, error: &WalkError, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
         let text = format!("Error uploading \"{}\". Failed to {error}", self.name);
         stopped.log.error(&text);
-        self.error(ErrorReason::TooLargeFileOnWorker, &text, stopped).await
+        self.error(self.name, Missing { reason: ErrorReason::TooLargeFileOnWorker, message: &text }, stopped)
+            .await
     }
 
     /// Publishes why there is no artifact, which does not fail the task.
     async fn error(
         &self,
-        reason: ErrorReason,
-        message: &str,
+        name: &ArtifactName,
+        missing: Missing<'_>,
         stopped: &mut Stopped<'_>,
     ) -> Result<(), NotStored> {
-        let published =
-            stopped.publisher.publish_error(self.name, Missing { reason, message }, self.expires).await;
-        published.map_err(|error| self.not_stored(self.name, &format!("Failed to {error}"), stopped))
+        let published = stopped.publisher.publish_error(name, missing, self.expires).await;
+        published.map_err(|error| self.not_stored(name, &format!("Failed to {error}"), stopped))
     }
 
     fn not_stored(&self, name: &ArtifactName, why: &str, stopped: &mut Stopped<'_>) -> NotStored {

@@ -25,6 +25,15 @@ use crate::timestamp::Timestamp;
 /// Tells the present.
 pub type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// A clock that starts at the present and shows how long this process has gone on since. A queue that lives no longer
+/// than its worker measures claims by it: while the host is suspended the worker cannot reclaim, and no step of the wall
+/// clock takes a run away from it.
+#[must_use]
+pub fn steady_clock() -> Clock {
+    let (begin, since) = (Timestamp::now(), tokio::time::Instant::now());
+    Box::new(move || begin.plus(since.elapsed()))
+}
+
 /// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 24 * 60 * 60 + 15 * 60);
 
@@ -50,6 +59,11 @@ impl EmbeddedQueue {
         let database = Connection::open_in_memory().map_err(rows::failed("open it"))?;
         rows::create_tables(&database)?;
         Ok(EmbeddedQueue { database: Mutex::new(database), clock })
+    }
+
+    /// See [`super::Queue::now`].
+    pub(super) fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// See [`super::Queue::create_task`].
@@ -220,7 +234,7 @@ impl EmbeddedQueue {
         // A panic under the lock leaves no half transaction: dropping one rolls it back.
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = database.transaction().map_err(rows::failed("begin"))?;
-        let result = work(&transaction, (self.clock)())?;
+        let result = work(&transaction, self.now())?;
         transaction.commit().map_err(rows::failed("commit"))?;
         Ok(result)
     }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use images::source::Source;
+use runtime::id::ContainerId;
 
 use super::error::{TaskError, chain};
 use super::interrupt::{Interrupter, Interrupts};
 use super::log::{self, Header};
 use super::payload::features::FeatureSwitches;
 use super::payload::{Payload, TaskContext};
+use super::reclaim;
 use super::resolve::End;
-use super::resolving::Resolving;
+use super::resolving::{Identity, Resolving};
 use super::run::{Began, Remains, Run, Worker};
 use super::spool::{Follower, Spool};
 use super::validated::Validated;
@@ -39,6 +41,9 @@ pub enum BeginError {
     /// No place for the container's things.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
+    /// The thread that was to make them panicked.
+    #[error("make the directories of a run")]
+    Panicked(#[from] tokio::task::JoinError),
     /// No place for the log, or no random id.
     #[error("begin the task's log in {}", path.display())]
     Log {
@@ -50,12 +55,13 @@ pub enum BeginError {
 }
 
 impl Claimed {
-    /// Begins a run: makes its directories and its log. The follower reads the log from its start.
+    /// Begins a run: makes its directories and its log, and keeps its claim from now on. The follower reads the log
+    /// from its start.
     ///
     /// # Errors
     ///
     /// [`BeginError`] when this host has no room for it.
-    pub fn begin(
+    pub async fn begin(
         worker: &Arc<Worker>,
         claim: Claim,
         destination: &Arc<Destination>,
@@ -64,19 +70,16 @@ impl Claimed {
         let began = Began::now();
         let (interrupter, interrupts) = channel;
         let (payload, findings) = read_payload(worker, &claim);
-        let directories = &worker.config.directories;
-        let no_log = |source| BeginError::Log { path: directories.runs(), source };
-        let id = random_id().map_err(no_log)?;
-        let directory = RunDirectory::create(directories, &id)?;
-        let opened = Spool::create(&directory.log(), worker.config.file.log_bytes())
-            .and_then(|log| log.follow().map(|follower| (log, follower)));
-        let (log, follower) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                directory.remove()?;
-                return Err(no_log(error));
-            }
-        };
+        let worker_of_run = Arc::clone(worker);
+        let opened = tokio::task::spawn_blocking(move || open(&worker_of_run)).await??;
+        let Opened { id, directory, log, follower } = opened;
+        let reclaiming = reclaim::keep(reclaim::Held {
+            queue: Arc::clone(&worker.queue),
+            run: claim.run.clone(),
+            taken_until: claim.taken_until,
+            interrupter: interrupter.clone(),
+            log: log.clone(),
+        });
         let publisher = Publisher::new(PublisherParts {
             queue: Arc::clone(&worker.queue),
             run: claim.run.clone(),
@@ -93,6 +96,7 @@ impl Claimed {
         let run = Run {
             worker: Arc::clone(worker),
             claim,
+            reclaiming: Some(reclaiming),
             id,
             directory,
             log,
@@ -110,6 +114,15 @@ impl Claimed {
             began,
         };
         Ok((Claimed { run, findings }, follower))
+    }
+
+    /// Who it is, for the case that nothing else is left of it.
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            queue: Arc::clone(&self.run.worker.queue),
+            run: self.run.claim.run.clone(),
+            began: self.run.began,
+        }
     }
 
     /// Checks the payload and what the task may do, and lets features prepare.
@@ -191,13 +204,20 @@ impl Claimed {
     /// The hooks `link` and `created`.
     async fn prepare(&mut self) -> Result<Prepared, TaskError> {
         let mut prepared = Prepared::default();
+        let mut interrupts = self.run.interrupts.clone();
         let Run { features, directory, publisher, .. } = &mut self.run;
         let link = Link {
             data: directory.data(),
             binds: &mut prepared.binds,
             environment: &mut prepared.environment,
         };
-        for stage in [features.link(link).await, features.created(publisher).await] {
+        let hooks = async { [features.link(link).await, features.created(publisher).await] };
+        let stages = tokio::select! {
+            biased;
+            _ = interrupts.interrupted() => return Err(TaskError::interrupted()),
+            stages = hooks => stages,
+        };
+        for stage in stages {
             if !stage.is_clean() {
                 let text = format!(
                     "Task was aborted because states could not be created successfully. {}",
@@ -222,6 +242,31 @@ pub(super) struct Checked {
 pub(super) struct Prepared {
     pub(super) binds: Vec<crate::spec::Bind>,
     pub(super) environment: Vec<(String, String)>,
+}
+
+/// What a run begins with.
+struct Opened {
+    id: ContainerId,
+    directory: RunDirectory,
+    log: Spool,
+    follower: Follower,
+}
+
+/// Makes the directories and the log of a run. Blocks.
+fn open(worker: &Worker) -> Result<Opened, BeginError> {
+    let directories = &worker.config.directories;
+    let no_log = |source| BeginError::Log { path: directories.runs(), source };
+    let id = random_id().map_err(no_log)?;
+    let directory = RunDirectory::create(directories, &id)?;
+    let opened = Spool::create(&directory.log(), worker.config.file.log_bytes())
+        .and_then(|log| log.follow().map(|follower| (log, follower)));
+    match opened {
+        Ok((log, follower)) => Ok(Opened { id, directory, log, follower }),
+        Err(error) => {
+            directory.remove()?;
+            Err(no_log(error))
+        }
+    }
 }
 
 fn read_payload(worker: &Worker, claim: &Claim) -> (Option<Payload>, Vec<Finding>) {

@@ -62,6 +62,9 @@ pub enum ContainerError {
     /// The group above the container's does not take its limit.
     #[error("limit the memory of all tasks together: is the control group /docker-worker somebody else's?")]
     MemoryForAll(#[source] io::Error),
+    /// PID 1 ended before the command could start.
+    #[error("start the command: the container's first process ended before, with status {}{}", .0.status, by_want_of_memory(.0))]
+    Died(Exited),
     /// The runtime made a container without the pty that its Spec asks for.
     #[error("get the container's terminal from its monitor: is the executable of the same build?")]
     NoTerminal,
@@ -118,9 +121,14 @@ impl Container {
                     let terminal = terminal.ok_or(ContainerError::NoTerminal)?;
                     created = Some(Created { init, mount_namespace, root, terminal });
                 }
-                Report::Started => return created.take().ok_or(ContainerError::NoTerminal),
+                // Without the report before, PID 1 has not come as far as that: what ended it follows.
+                Report::Started => {
+                    if let Some(created) = created.take() {
+                        return Ok(created);
+                    }
+                }
                 Report::Failed(failed) => return Err(ContainerError::Failed(failed)),
-                Report::Exited(_) => return Err(ReceiveError::Ended.into()),
+                Report::Exited(exited) => return Err(ContainerError::Died(exited)),
             }
         }
     }
@@ -179,6 +187,10 @@ impl Container {
             }
         }
     }
+}
+
+fn by_want_of_memory(exited: &Exited) -> &'static str {
+    if exited.oom_killed { ": the kernel killed it because limits.memory is too small" } else { "" }
 }
 
 impl Created {

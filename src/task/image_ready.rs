@@ -18,7 +18,7 @@ use super::resolving::Resolving;
 use super::root_file_system::RootFileSystem;
 use super::run::Run;
 use super::running::Running;
-use super::timer::Deadline;
+use super::timer::limit_run_time;
 use crate::net::{TaskNetwork, names};
 use crate::spec::process::ProcessError;
 use crate::spec::{self, Bind, BindSource, ContainerRequest, NetworkChoice};
@@ -53,11 +53,12 @@ impl ImageReady {
     /// The run goes straight to its resolution.
     pub async fn start(mut self) -> Result<Running, Box<Resolving>> {
         // The clock of maxRunTime runs from before the container is made; the pull does not count.
+        let limit = self.payload.max_run_time;
         let prepared = self
             .write_bundle()
-            .and_then(|()| Deadline::after(self.payload.max_run_time).map_err(BundleError::Clock));
-        let deadline = match prepared {
-            Ok(deadline) => deadline,
+            .and_then(|()| limit_run_time(limit, self.run.interrupter.clone()).map_err(BundleError::Clock));
+        let run_time = match prepared {
+            Ok(run_time) => run_time,
             Err(error) => {
                 let end = self.run.fail(bundle_failure(&error));
                 return Err(Resolving::without_container(self.run, end));
@@ -67,7 +68,7 @@ impl ImageReady {
         match self.launch().await {
             Ok((container, created)) => {
                 let ImageReady { run, root, .. } = self;
-                Ok(Running::new(run, root.lease, (container, created), deadline))
+                Ok(Running::new(run, root.lease, (container, created), run_time))
             }
             Err(failure) => {
                 let end = self.run.fail(failure);
@@ -187,10 +188,11 @@ impl ImageReady {
 
 fn bundle_failure(error: &BundleError) -> TaskError {
     let end = match error {
-        BundleError::Process(_) => End::CommandNotFound,
-        BundleError::Write { .. } | BundleError::Json(_) | BundleError::Clock(_) => {
-            end_by(error, End::WorkerFault)
-        }
+        BundleError::Process(ProcessError::NoCommand | ProcessError::EmptyWord) => End::CommandNotFound,
+        BundleError::Process(ProcessError::Rlimit { .. })
+        | BundleError::Write { .. }
+        | BundleError::Json(_)
+        | BundleError::Clock(_) => end_by(error, End::WorkerFault),
     };
     start_error(end, &chain(error))
 }
@@ -214,6 +216,7 @@ fn container_failure(error: &ContainerError) -> TaskError {
             FailureKind::Spec => End::StartFailed,
             FailureKind::Host => End::HostUnfit,
         },
+        ContainerError::Died(_) => End::StartFailed,
         ContainerError::Launch(_) | ContainerError::MemoryForAll(_) => End::HostUnfit,
         ContainerError::Lost(_) | ContainerError::Watch(_) | ContainerError::NoTerminal => End::WorkerFault,
     };

@@ -1,7 +1,8 @@
 //! What can end a task before its command does, and the one channel that says so.
 //!
 //! Every phase that waits for the outside world waits for the interrupt too. The first one wins: a
-//! task whose time is over is not turned into a cancelled one by a Ctrl-C that comes later.
+//! task whose time is over is not turned into a cancelled one by a Ctrl-C that comes later. Later ones
+//! are counted: what goes on all the same, such as storing the log, ends with them.
 
 use tokio::sync::watch;
 
@@ -20,29 +21,42 @@ pub enum Interrupt {
     LostClaim,
 }
 
+impl Interrupt {
+    /// The queue may have resolved the run, so that it takes nothing more from this worker.
+    pub fn may_come_from_the_queue(self) -> bool {
+        match self {
+            Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim => true,
+            Interrupt::MaxRunTime | Interrupt::Shutdown => false,
+        }
+    }
+}
+
 /// The end that interrupts: given to signal handlers, timers and the reclaimer.
 #[derive(Clone, Debug)]
-pub struct Interrupter(watch::Sender<Option<Interrupt>>);
+pub struct Interrupter(watch::Sender<Arrivals>);
 
 /// The end that is interrupted: every phase of a task holds one.
 #[derive(Clone, Debug)]
-pub struct Interrupts(watch::Receiver<Option<Interrupt>>);
+pub struct Interrupts(watch::Receiver<Arrivals>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Arrivals {
+    first: Option<Interrupt>,
+    count: usize,
+}
 
 /// Makes the two ends of one task's channel.
 pub fn channel() -> (Interrupter, Interrupts) {
-    let (sender, receiver) = watch::channel(None);
+    let (sender, receiver) = watch::channel(Arrivals::default());
     (Interrupter(sender), Interrupts(receiver))
 }
 
 impl Interrupter {
-    /// Interrupts the task, unless something did so before.
+    /// Interrupts the task; why, unless something did so before.
     pub fn interrupt(&self, reason: Interrupt) {
-        self.0.send_if_modified(|current| {
-            let first = current.is_none();
-            if first {
-                *current = Some(reason);
-            }
-            first
+        self.0.send_modify(|arrivals| {
+            arrivals.first.get_or_insert(reason);
+            arrivals.count += 1;
         });
     }
 }
@@ -50,13 +64,18 @@ impl Interrupter {
 impl Interrupts {
     /// What has interrupted the task so far.
     pub fn current(&self) -> Option<Interrupt> {
-        *self.0.borrow()
+        self.0.borrow().first
+    }
+
+    /// How many interrupts there were so far.
+    pub fn count(&self) -> usize {
+        self.0.borrow().count
     }
 
     /// Waits for the interrupt. Never returns when nobody is left who could interrupt.
     pub async fn interrupted(&mut self) -> Interrupt {
-        let found = match self.0.wait_for(Option::is_some).await {
-            Ok(reason) => *reason,
+        let found = match self.0.wait_for(|arrivals| arrivals.first.is_some()).await {
+            Ok(arrivals) => arrivals.first,
             Err(_) => None,
         };
         match found {
@@ -71,13 +90,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_interrupt_wins() {
+    async fn the_first_interrupt_wins_and_the_others_are_counted() {
         let (interrupter, mut interrupts) = channel();
-        assert_eq!(interrupts.current(), None);
+        assert_eq!((interrupts.current(), interrupts.count()), (None, 0));
         interrupter.interrupt(Interrupt::MaxRunTime);
         interrupter.interrupt(Interrupt::Cancelled);
         drop(interrupter);
         assert_eq!(interrupts.interrupted().await, Interrupt::MaxRunTime);
-        assert_eq!(interrupts.current(), Some(Interrupt::MaxRunTime));
+        assert_eq!((interrupts.current(), interrupts.count()), (Some(Interrupt::MaxRunTime), 2));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read};
+use tokio::task::JoinHandle;
 
 use super::spool::Spool;
 
@@ -18,12 +19,65 @@ const READ_BYTES: usize = 4 * 1024;
 /// How long the first collected byte waits for company: short for a reader, long for a pty.
 const COLLECT_TIME: Duration = Duration::from_millis(10);
 
-/// Copies the pty's output to the log until the last process that has it open is gone. Blocks: it runs on a thread of its own.
-///
-/// # Errors
-///
-/// What reading the pty says, other than its end.
-pub fn pump(master: &OwnedFd, spool: &Spool) -> io::Result<()> {
+/// Copies the pty's output to the log, on a thread of its own.
+#[derive(Debug)]
+pub struct Pump(State);
+
+#[derive(Debug)]
+enum State {
+    Pumping(JoinHandle<io::Result<()>>),
+    /// Why, if not because the last process was gone.
+    Ended(Option<io::Error>),
+}
+
+impl Pump {
+    /// Starts it.
+    pub fn start(terminal: &OwnedFd, spool: &Spool) -> Pump {
+        Pump(match terminal.try_clone() {
+            Ok(master) => {
+                let spool = spool.clone();
+                State::Pumping(tokio::task::spawn_blocking(move || pump(&master, &spool)))
+            }
+            Err(error) => State::Ended(Some(error)),
+        })
+    }
+
+    /// Waits until reading fails, while processes may still print. Never returns otherwise.
+    pub async fn failed(&mut self) -> io::Error {
+        self.ended().await;
+        let error = match &mut self.0 {
+            State::Ended(error) => error.take(),
+            State::Pumping(_) => None,
+        };
+        match error {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until everything is in the log, at most so long: somebody outside the container may have its terminal
+    /// open, and what they print is not the task's.
+    ///
+    /// # Errors
+    ///
+    /// Why something is missing in the log.
+    pub async fn finish(mut self, patience: Duration) -> io::Result<()> {
+        match (tokio::time::timeout(patience, self.ended()).await, self.0) {
+            (Ok(()), State::Ended(Some(error))) => Err(error),
+            (Ok(()) | Err(_), _) => Ok(()),
+        }
+    }
+
+    async fn ended(&mut self) {
+        if let State::Pumping(pumping) = &mut self.0 {
+            let result = pumping.await.map_err(io::Error::other).and_then(|pumped| pumped);
+            self.0 = State::Ended(result.err());
+        }
+    }
+}
+
+/// Copies until the last process that has the pty open is gone. Blocks.
+fn pump(master: &OwnedFd, spool: &Spool) -> io::Result<()> {
     let mut collected = Collected::new();
     loop {
         if !readable(master, collected.patience())? {

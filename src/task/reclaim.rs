@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(30);
 const LAST_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// A claim that is to be kept.
-pub struct Claimed {
+pub struct Held {
     /// Where.
     pub queue: Arc<Queue>,
     /// Whose.
@@ -35,11 +35,11 @@ pub struct Claimed {
 }
 
 /// Keeps a claim until the result is dropped, which has to be before the run is reported.
-pub fn keep(claim: Claimed) -> Background {
+pub fn keep(claim: Held) -> Background {
     Background::start(reclaim(claim))
 }
 
-async fn reclaim(mut claim: Claimed) {
+async fn reclaim(mut claim: Held) {
     loop {
         let now = claim.queue.now();
         wait_until(&claim.queue, now.plus(claim.taken_until.since(now) / 2)).await;
@@ -70,9 +70,10 @@ async fn wait_until(queue: &Queue, due: Timestamp) {
 }
 
 /// What the queue has made of the run.
-async fn why(claim: &Claimed) -> Interrupt {
+async fn why(claim: &Held) -> Interrupt {
     let status = claim.queue.status(&claim.run.task_id).await;
-    let run = status.ok().and_then(|status| status.runs.into_iter().find(|run| run.run_id == claim.run.run_id));
+    let run =
+        status.ok().and_then(|status| status.runs.into_iter().find(|run| run.run_id == claim.run.run_id));
     match run.and_then(|run| run.reason_resolved) {
         Some(ReasonResolved::Canceled) => Interrupt::Cancelled,
         Some(ReasonResolved::DeadlineExceeded) => Interrupt::Deadline,
@@ -109,7 +110,7 @@ mod tests {
         let claim = queue.claim_work(&definition.task_queue_id, &worker, 1).await.unwrap().remove(0);
         let (interrupter, interrupts) = channel();
         let directory = tempfile::tempdir().unwrap();
-        let keeping = keep(Claimed {
+        let keeping = keep(Held {
             queue: Arc::clone(&queue),
             run: claim.run.clone(),
             taken_until: claim.taken_until,

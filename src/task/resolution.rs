@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::artifact_name::ArtifactName;
 use super::resolve::{Reason, Resolution, Verdict};
 use super::task_id::TaskId;
-use crate::queue::{ErrorReason, StorageType};
+use crate::queue::{ErrorReason, RunId, StorageType};
 use crate::timestamp::Timestamp;
 
 /// The document.
@@ -34,6 +34,26 @@ pub struct ResolutionDocument {
     pub artifacts: Vec<ArtifactRecord>,
     /// What the container used, as far as there was one.
     pub resources: Option<Resources>,
+}
+
+impl ResolutionDocument {
+    /// What there is to say now about a run that has left nothing.
+    #[must_use]
+    pub fn without_container(run: RunId, resolution: &Resolution, started: Timestamp) -> ResolutionDocument {
+        let (state, reason) = resolution.words();
+        ResolutionDocument {
+            task_id: run.task_id,
+            run_id: run.run_id,
+            state,
+            reason,
+            exit_code: resolution.exit_code,
+            started,
+            resolved: Timestamp::now(),
+            image: None,
+            artifacts: Vec::new(),
+            resources: None,
+        }
+    }
 }
 
 /// A verdict without its reason.
@@ -77,6 +97,9 @@ pub struct ArtifactRecord {
     /// Lower-case hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Where it lies below the directory for artifacts, if not under its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_as: Option<String>,
     /// When it may be deleted.
     pub expires: Timestamp,
     /// Why there is no content: errors only.
@@ -122,6 +145,7 @@ mod tests {
             content_encoding: Some("gzip".to_owned()),
             size: Some(2),
             sha256: Some("87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7".to_owned()),
+            stored_as: None,
             expires: at("2027-11-24T00:00:00Z"),
             reason: None,
         };

@@ -3,6 +3,7 @@
 //! Every run comes through here exactly once, however far it came: artifacts, footer, logs, then
 //! everything that the run held is given back.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime::launch::Exited;
@@ -12,16 +13,18 @@ use super::error::chain;
 use super::interrupt::Interrupt;
 use super::log;
 use super::resolution::{ImageUsed, ResolutionDocument, Resources};
-use super::resolve::{self, End, Hooks, OnExitStatus, Outcome, Reporter, Resolution, Verdict, exit_status};
-use super::run::{Remains, Run};
+use super::resolve::{
+    self, End, Hooks, NO_STATUS, OnExitStatus, Outcome, Reason, Reporter, Resolution, Verdict, exit_status,
+};
+use super::run::{Began, Remains, Run};
 use super::running::Held;
 use crate::cache::{CacheLease, Fate};
 use crate::event::Event;
 use crate::features::{Killed, Stopped};
 use crate::net::tables::TablesError;
-use crate::queue::QueueError;
+use crate::queue::{Queue, QueueError, RunId};
 use crate::root::ContainerRoot;
-use crate::run_directory::RunDirectoryError;
+use crate::run_directory::{RunDirectory, RunDirectoryError};
 use crate::timestamp::Timestamp;
 
 /// A run that only has to be resolved.
@@ -68,6 +71,31 @@ pub struct Resolved {
     pub problems: Vec<String>,
 }
 
+/// What is known of a run whatever becomes of it.
+pub(super) struct Identity {
+    pub(super) queue: Arc<Queue>,
+    pub(super) run: RunId,
+    pub(super) began: Began,
+}
+
+impl Resolved {
+    /// The end of a run in which the worker panicked. What it held is a dead run's from then on.
+    pub(super) async fn panicked(identity: Identity, why: &str) -> Resolved {
+        let Identity { queue, run, began } = identity;
+        let verdict = Verdict::Exception(Reason::InternalError);
+        let resolution = Resolution { verdict, exit_code: NO_STATUS, caches: resolve::Caches::Keep };
+        let mut problems = Vec::new();
+        let explanation =
+            format!("The worker panicked ({why}); \"docker-worker cleanup\" undoes what the task held.");
+        if let Err(error) = queue.report_exception(&run, Reason::InternalError).await {
+            problems.push(format!("Failed to report the task: failed to {}", chain(&error)));
+        }
+        let exit_status = exit_status(&Outcome::new(End::WorkerFault), &resolution);
+        let document = ResolutionDocument::without_container(run, &resolution, began.at);
+        Resolved { resolution, exit_status, explanation: Some(explanation), document, problems }
+    }
+}
+
 impl Resolving {
     pub(super) fn without_container(run: Run, end: End) -> Box<Resolving> {
         Box::new(Resolving { run, end, container: Container::None })
@@ -88,34 +116,39 @@ impl Resolving {
 
     /// Publishes what the run leaves behind, closes its log, reports it, and gives everything back.
     pub async fn resolve(mut self: Box<Self>) -> Resolved {
-        self.explain_end();
+        let known = self.run.interrupts.current();
+        self.explain_end(known);
         if !matches!(self.container, Container::None) {
             self.run.log.info(log::TASK_FINISHED);
         }
         let stopped = self.stop().await;
+        // The last one that counts: from here on the run is what it is.
+        let interrupt = self.run.interrupts.current();
+        if known.is_none() {
+            self.explain_interrupt(interrupt);
+        }
         let releasing = self.release_network();
-        let mut outcome = self.outcome(stopped);
+        let mut outcome = self.outcome(stopped, interrupt);
         let exit_code = resolve::resolve(&outcome).exit_code;
         let footer = log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
         let mut problems = Vec::new();
         outcome.killed = self.close_log().await;
-        let resolution = resolve::resolve(&outcome);
+        let mut resolution = resolve::resolve(&outcome);
+        if let Err(problem) = self.report(&resolution).await {
+            // Nobody may take for completed what the queue knows nothing of.
+            resolution.verdict = Verdict::Exception(Reason::InternalError);
+            self.run.failures.push(problem);
+        }
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
-        self.report(&resolution, &mut problems).await;
-        let released = released(releasing).await;
-        let document = self.give_back(&resolution, released, &mut problems);
+        let document = self.give_back(&resolution, releasing, &mut problems).await;
         Resolved { resolution, exit_status, explanation, document, problems }
     }
 
     /// The lines about an end that was not the command's own.
-    fn explain_end(&self) {
-        if let Some(interrupt) = self.run.interrupts.current() {
-            let text = self.interrupt_text(interrupt);
-            self.run.worker.events.emit(&Event::Interrupted { reason: word(interrupt) });
-            self.run.log.error(&text);
-        }
+    fn explain_end(&self, interrupt: Option<Interrupt>) {
+        self.explain_interrupt(interrupt);
         if let Some(exited) = self.exited() {
             self.run.worker.events.emit(&Event::ContainerExited {
                 status: exited.status,
@@ -143,6 +176,14 @@ impl Resolving {
                 Some(format!("the command ended with {status}, for which the payload asks for another try"))
             }
             _ => Some(reasons.join(" ")),
+        }
+    }
+
+    fn explain_interrupt(&self, interrupt: Option<Interrupt>) {
+        if let Some(interrupt) = interrupt {
+            let text = self.interrupt_text(interrupt);
+            self.run.worker.events.emit(&Event::Interrupted { reason: word(interrupt) });
+            self.run.log.error(&text);
         }
     }
 
@@ -186,12 +227,7 @@ impl Resolving {
         let stage = self
             .run
             .features
-            .stopped(Stopped {
-                root,
-                log: &self.run.log,
-                publisher: &mut self.run.publisher,
-                interrupt: self.run.interrupts.current(),
-            })
+            .stopped(Stopped { root, log: &self.run.log, publisher: &mut self.run.publisher, end: self.end })
             .await;
         if !stage.is_clean() {
             let text = stage.text();
@@ -201,18 +237,12 @@ impl Resolving {
         stage.verdict()
     }
 
-    fn outcome(&self, stopped: Hooks) -> Outcome {
+    fn outcome(&self, stopped: Hooks, interrupt: Option<Interrupt>) -> Outcome {
         let on_exit_status = match &self.run.payload {
             Some(payload) => payload.on_exit_status.clone(),
             None => OnExitStatus::default(),
         };
-        Outcome {
-            end: self.end,
-            interrupt: self.run.interrupts.current(),
-            stopped,
-            killed: Hooks::Done,
-            on_exit_status,
-        }
+        Outcome { end: self.end, interrupt, stopped, killed: Hooks::Done, on_exit_status }
     }
 
     /// Begins to give the network back, beside the reports: nobody of the task is there to use it.
@@ -243,69 +273,100 @@ impl Resolving {
         }
     }
 
-    async fn report(&self, resolution: &Resolution, problems: &mut Vec<String>) {
+    async fn report(&mut self, resolution: &Resolution) -> Result<(), String> {
+        // A claim of a run that is resolved cannot be prolonged, which would look like a cancellation.
+        self.run.reclaiming = None;
         let (queue, run) = (&self.run.worker.queue, &self.run.claim.run);
         let reported = match resolution.verdict {
             Verdict::Completed => queue.report_completed(run).await,
             Verdict::Failed => queue.report_failed(run).await,
-            Verdict::Exception(reason) if reason.reporter() == Reporter::Queue => return,
+            Verdict::Exception(reason) if reason.reporter() == Reporter::Queue => return Ok(()),
             Verdict::Exception(reason) => queue.report_exception(run, reason).await,
         };
+        let interrupt = self.run.interrupts.current();
         match reported {
-            // The queue has resolved the run meanwhile, and says so.
-            Ok(_) | Err(QueueError::Conflict { .. }) => {}
-            Err(error) => problems.push(format!("Failed to report the task: failed to {}", chain(&error))),
+            Ok(_) => Ok(()),
+            // The queue has resolved the run meanwhile, and has said so.
+            Err(QueueError::Conflict { .. }) if interrupt.is_some_and(Interrupt::may_come_from_the_queue) => {
+                Ok(())
+            }
+            Err(error) => Err(format!("Failed to report the task: failed to {}", chain(&error))),
         }
     }
 
     /// Undoes everything that the run did to the host, and writes down what became of it.
-    fn give_back(
+    async fn give_back(
         self: Box<Self>,
         resolution: &Resolution,
-        released: Result<(), RunDirectoryError>,
+        releasing: Option<JoinHandle<Result<(), TablesError>>>,
         problems: &mut Vec<String>,
     ) -> ResolutionDocument {
+        let resolved = Timestamp::now();
+        let released = released(releasing).await;
         let Resolving { run, container, .. } = *self;
-        let exited = match container {
-            // With what is held the container's mounts go, and the image may be collected.
-            Container::Over(over) => over.exited,
-            Container::None | Container::NotStarted => None,
+        let (held, exited) = match container {
+            Container::Over(over) => (Some(over.held), over.exited),
+            Container::None | Container::NotStarted => (None, None),
         };
-        match run.remains {
-            Remains::None => release_caches(run.caches, resolution, problems),
-            // They stay marked as the container's.
-            Remains::Container => drop(run.caches),
+        let document = ResolutionDocument {
+            resolved,
+            image: run.image.map(|image| ImageUsed { name: image.name, digest: image.digest.to_string() }),
+            artifacts: run.publisher.into_records(),
+            resources: exited.map(resources),
+            ..ResolutionDocument::without_container(run.claim.run, resolution, run.began.at)
+        };
+        let holdings = Holdings {
+            held,
+            caches: run.caches,
+            fate: fate(resolution),
+            mounts: run.mounts,
+            directory: run.directory,
+            remains: run.remains,
+        };
+        match tokio::task::spawn_blocking(move || holdings.give_back(released)).await {
+            Ok(more) => problems.extend(more),
+            Err(error) => problems.push(format!("Failed to give back what the task held: {error}")),
         }
-        for mount in run.mounts.iter().rev() {
+        document
+    }
+}
+
+/// What a run holds of the host.
+struct Holdings {
+    held: Option<Held>,
+    caches: Vec<CacheLease>,
+    fate: Fate,
+    mounts: Vec<PathBuf>,
+    directory: RunDirectory,
+    remains: Remains,
+}
+
+impl Holdings {
+    /// Gives it back, and says what resists. Blocks, for as long as it takes to remove what the task has written.
+    fn give_back(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
+        let mut problems = Vec::new();
+        // With what is held the container's mounts go, and the image may be collected.
+        drop(self.held);
+        for mount in self.mounts.iter().rev() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             if let Err(error) = rustix::mount::unmount(mount, flags) {
                 problems.push(format!("Failed to unmount {}: {error}", mount.display()));
             }
         }
-        // The directory names what has to be undone, so it stays as long as there is anything.
-        let removed = match run.remains {
-            Remains::None => released.and_then(|()| run.directory.remove()),
-            Remains::Container => Ok(()),
-        };
+        if self.remains == Remains::Container {
+            // The directory names what has to be undone, and the caches stay marked as the container's.
+            return problems;
+        }
+        release_caches(self.caches, self.fate, &mut problems);
+        // It names what has to be undone, so it stays as long as there is anything.
+        let removed = released.and_then(|()| self.directory.remove());
         if let Err(error) = crate::cleanup::remove_parent_group() {
             problems.push(format!("Failed to {}", chain(&error)));
         }
         if let Err(error) = removed {
             problems.push(format!("Failed to {}; \"docker-worker cleanup\" will try again.", chain(&error)));
         }
-        let (state, reason) = resolution.words();
-        ResolutionDocument {
-            task_id: run.claim.run.task_id.clone(),
-            run_id: run.claim.run.run_id,
-            state,
-            reason,
-            exit_code: resolution.exit_code,
-            started: run.began.at,
-            resolved: Timestamp::now(),
-            image: run.image.map(|image| ImageUsed { name: image.name, digest: image.digest.to_string() }),
-            artifacts: run.publisher.into_records(),
-            resources: exited.map(resources),
-        }
+        problems
     }
 }
 
@@ -317,11 +378,14 @@ async fn released(releasing: Option<JoinHandle<Result<(), TablesError>>>) -> Res
     }
 }
 
-fn release_caches(leases: Vec<CacheLease>, resolution: &Resolution, problems: &mut Vec<String>) {
-    let fate = match resolution.caches {
+fn fate(resolution: &Resolution) -> Fate {
+    match resolution.caches {
         resolve::Caches::Keep => Fate::Keep,
         resolve::Caches::Purge => Fate::Purge,
-    };
+    }
+}
+
+fn release_caches(leases: Vec<CacheLease>, fate: Fate, problems: &mut Vec<String>) {
     for lease in leases {
         let name = log::escaped(lease.name()).to_string();
         if let Err(error) = lease.release(fate) {

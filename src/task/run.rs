@@ -8,6 +8,7 @@ use images::image::Image;
 use images::store::{PullEvent, PullOptions, Store};
 use runtime::id::ContainerId;
 
+use super::background::Background;
 use super::container::EndError;
 use super::error::{TaskError, chain};
 use super::interrupt::{Interrupter, Interrupts};
@@ -79,6 +80,8 @@ pub struct Run {
     pub worker: Arc<Worker>,
     /// What is to be done.
     pub claim: Claim,
+    /// Keeps the claim; ended before the run is reported.
+    pub reclaiming: Option<Background>,
     /// The container's name.
     pub id: ContainerId,
     /// Where the container's things lie.

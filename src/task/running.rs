@@ -1,21 +1,20 @@
 //! From a running command to the end of its last process.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use images::store::Lease;
 use runtime::launch::Exited;
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::background::Background;
 use super::container::{Container, ContainerError, Created, EndError};
 use super::error::{TaskError, chain};
-use super::interrupt::Interrupt;
-use super::output::pump;
+use super::output::Pump;
 use super::resolve::End;
 use super::resolving::{Finished, Resolving};
 use super::run::{Remains, Run};
-use super::timer::Deadline;
 use crate::event::Event;
 
 /// How long the kernel and the monitor may take to end a container that is killed.
@@ -36,7 +35,7 @@ pub struct Running {
     lease: Lease,
     container: Container,
     created: Created,
-    deadline: Deadline,
+    run_time: Background,
 }
 
 /// Why a container comes to its end.
@@ -61,10 +60,10 @@ impl Running {
         run: Run,
         lease: Lease,
         container: (Container, Created),
-        deadline: Deadline,
+        run_time: Background,
     ) -> Running {
         let (container, created) = container;
-        Running { run, lease, container, created, deadline }
+        Running { run, lease, container, created, run_time }
     }
 
     /// Waits for the end: the command's own, or an interrupt's.
@@ -73,12 +72,14 @@ impl Running {
             container_id: self.run.id.as_str(),
             after_ms: millis(self.run.began.elapsed()),
         });
-        let pumping = self.start_pump();
-        let ending = self.ending().await;
+        let mut pump = Pump::start(&self.created.terminal, &self.run.log);
+        let ending = self.ending(&mut pump).await;
         let end = self.finish(ending).await;
-        drain(pumping).await;
+        drop(self.run_time);
+        let pumped = pump.finish(DRAIN_TIME).await;
         // After what the task printed: the lines about its end are the last ones.
-        let exited = end.map_err(|error| self.run.fail(error));
+        let exited = end.and_then(|exited| pumped.map(|()| exited).map_err(output_failure));
+        let exited = exited.map_err(|error| self.run.fail(error));
         if self.run.remains == Remains::None
             && let Err(error) = self.container.reap().await
         {
@@ -88,40 +89,27 @@ impl Running {
         Resolving::of_container(run, Finished { held: Held { created, _lease: lease }, exited })
     }
 
-    /// Copies the pty to the log on a thread of its own, until the last process is gone.
-    fn start_pump(&self) -> Option<JoinHandle<std::io::Result<()>>> {
-        match self.created.terminal.try_clone() {
-            Ok(master) => {
-                let spool = self.run.log.clone();
-                Some(tokio::task::spawn_blocking(move || pump(&master, &spool)))
-            }
-            Err(error) => {
-                self.run.log.error(&format!("Failed to read the task's output: {error}"));
-                None
-            }
-        }
-    }
-
-    async fn ending(&mut self) -> Ending {
-        let stage = self.run.features.started(&mut self.run.publisher).await;
-        if !stage.is_clean() {
+    async fn ending(&mut self, pump: &mut Pump) -> Ending {
+        let mut interrupts = self.run.interrupts.clone();
+        let started = tokio::select! {
+            biased;
+            _ = interrupts.interrupted() => return Ending::Interrupted,
+            stage = self.run.features.started(&mut self.run.publisher) => stage,
+        };
+        if !started.is_clean() {
             let text = format!(
                 "Task was aborted because states could not be started successfully. {}",
-                stage.text()
+                started.text()
             );
             return Ending::Aborted(TaskError::new(End::StartedHookFailed, text));
         }
-        let mut interrupts = self.run.interrupts.clone();
         let data = self.run.directory.data().to_owned();
         tokio::select! {
             biased;
             exited = self.container.exited() => Ending::Itself(exited),
             _ = interrupts.interrupted() => Ending::Interrupted,
-            // A timer that cannot be waited for counts as passed: no task runs without its limit.
-            _ = self.deadline.passed() => {
-                self.run.interrupter.interrupt(Interrupt::MaxRunTime);
-                Ending::Interrupted
-            }
+            // Nobody reads what the task prints any more: it would wait for ever.
+            error = pump.failed() => Ending::Aborted(output_failure(error)),
             free = disk_is_full(&data) => Ending::Aborted(TaskError::new(
                 End::ResourceShort,
                 format!(
@@ -187,11 +175,8 @@ pub(crate) fn free_bytes(directory: &Path) -> Option<u64> {
     Some(status.f_bavail.saturating_mul(status.f_frsize))
 }
 
-async fn drain(pumping: Option<JoinHandle<std::io::Result<()>>>) {
-    let Some(pumping) = pumping else { return };
-    if tokio::time::timeout(DRAIN_TIME, pumping).await.is_err() {
-        // Somebody outside the container has its terminal open; what they print is not the task's.
-    }
+fn output_failure(error: io::Error) -> TaskError {
+    TaskError::new(End::WorkerFault, format!("Failed to read the task's output: {error}"))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,5 +1,5 @@
-//! A timer on the boot-time clock: a task's limit goes on while the host is suspended, and does not
-//! move when somebody sets the wall clock.
+//! The clock of `maxRunTime`, on boot time: it goes on while the host is suspended, and does not move
+//! when somebody sets the wall clock.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,21 +10,34 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
+use super::background::Background;
+use super::interrupt::{Interrupt, Interrupter};
 use crate::readiness::readable;
+
+/// Interrupts a run after `limit`, whatever it does then, until the result is dropped.
+///
+/// # Errors
+///
+/// When the kernel has no timer.
+pub fn limit_run_time(limit: Duration, interrupter: Interrupter) -> io::Result<Background> {
+    let deadline = Deadline::after(limit)?;
+    Ok(Background::start(async move {
+        match deadline.passed().await {
+            // A timer that cannot be waited for counts as passed: no task runs without its limit.
+            Ok(()) | Err(_) => interrupter.interrupt(Interrupt::MaxRunTime),
+        }
+    }))
+}
 
 /// A point in the future.
 #[derive(Debug)]
-pub struct Deadline {
+struct Deadline {
     timer: AsyncFd<OwnedFd>,
 }
 
 impl Deadline {
-    /// `duration` from now, which is more than nothing. Inside a tokio runtime only.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel has no timer.
-    pub fn after(duration: Duration) -> io::Result<Deadline> {
+    /// `duration` from now, which is more than nothing.
+    fn after(duration: Duration) -> io::Result<Deadline> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
         let once = Itimerspec {
@@ -38,12 +51,7 @@ impl Deadline {
         Ok(Deadline { timer: readable(timer)? })
     }
 
-    /// Waits for it.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be waited for.
-    pub async fn passed(&self) -> io::Result<()> {
+    async fn passed(&self) -> io::Result<()> {
         self.timer.readable().await.map(drop)
     }
 }

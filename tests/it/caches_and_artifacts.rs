@@ -211,3 +211,36 @@ fn a_volume_of_the_image_below_a_caches_mount_point_is_not_mounted_over_the_cach
         assert_eq!(run.output(), expected, "{case}");
     }
 }
+
+#[test]
+fn names_that_a_directory_cannot_hold_together_are_all_kept() {
+    let host = Host::new();
+    let file = json!({ "type": "file", "path": "/etc/passwd" });
+    let run = host.publish("true", json!({ "public/a": file, "public/a/b": file })).expect(0, "both");
+    assert_eq!(artifact(&run, "public/a/b")["storedAs"], "public/a%2Fb");
+    assert_eq!(run.artifact("public/a"), run.artifact("public/a%2Fb"));
+}
+
+#[test]
+fn a_task_cannot_publish_a_log_of_its_own_making() {
+    let host = Host::new();
+    let script = "mkdir /logs; echo forged | tee /logs/live.log /logs/live_backing.log > /logs/own.log";
+    let run = host.publish(script, json!({ "public/logs": { "type": "directory", "path": "/logs" } }));
+    let run = run.expect(0, "the rest is published");
+    for name in ["public/logs/live.log", "public/logs/live_backing.log"] {
+        assert_eq!(run.artifact(name), run.log.as_bytes(), "{name}");
+        assert!(run.log.contains(&format!("\"{name}\". That is the name of this task's")), "{run:?}");
+    }
+    assert_eq!(run.artifact("public/logs/own.log"), b"forged\n");
+}
+
+#[test]
+fn caches_are_purged_after_a_success_too_where_the_payload_says_so() {
+    let host = Host::new();
+    let mut payload = shell_payload(&host.image, "test ! -e /cache/mark && touch /cache/mark");
+    payload["cache"] = json!({ "c": "/cache" });
+    payload["onExitStatus"] = json!({ "purgeCaches": [0] });
+    for case in ["first", "second"] {
+        host.worker.task(&payload).expect(0, case);
+    }
+}

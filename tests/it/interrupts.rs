@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Run, Worker, busybox_image, file, finish, read_until, shell_payload};
+use crate::support::{Run, Worker, busybox_image, compiled, file, finish, read_until, shell_payload};
 
 /// Processes that do all they can to stay: they leave session and parent, ignore signals, stop themselves.
 const STUBBORN: &str = "
@@ -138,4 +138,43 @@ fn a_second_ctrl_c_leaves_at_once_and_a_clean_up_undoes_the_rest() {
     let cleaned = worker.call(&["cleanup"]);
     assert!(cleaned.status.success(), "{cleaned:?}");
     worker.assert_nothing_left("after a clean-up");
+}
+
+#[test]
+fn max_run_time_holds_while_the_container_starts() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    // A runtime that says nothing until its worker lets go of it.
+    let runtime =
+        compiled("mute", "#include <unistd.h>\nint main(void) { char end; return read(4, &end, 1); }");
+    let options = ["--image", &image, "--max-run-time", "1"];
+    let (mut command, artifacts) = worker.run_command(&options, &["true"]);
+    let child = command.env("DOCKER_WORKER_RUNTIME", &runtime).spawn().unwrap();
+    let run = Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(124, "maxRunTime");
+    assert!(run.log.contains("Task timeout after 1 seconds. Force killing container."), "{run:?}");
+    worker.assert_nothing_left("after a start that took too long");
+}
+
+#[test]
+fn an_interrupt_while_artifacts_are_stored_is_explained_and_leaves_no_half_file() {
+    let worker = Worker::new();
+    let mut payload = shell_payload(&worker.image(&busybox_image()).source, "truncate -s 64G /big");
+    payload["artifacts"] = json!({ "public/big": { "type": "file", "path": "/big" } });
+    let (task, config) = (worker.fresh("task"), worker.fresh("config"));
+    std::fs::write(&task, payload.to_string()).unwrap();
+    std::fs::write(&config, "artifacts: {maxBytes: 100G}\n").unwrap();
+    let options = ["--config", config.to_str().unwrap(), task.to_str().unwrap()];
+    let (mut child, artifacts) = worker.start_run(&options, &[]);
+    let log = read_until(&mut child, "=== Task Finished ===");
+    let begun = Instant::now();
+    while !std::fs::read_dir(artifacts.join("public")).is_ok_and(|mut entries| entries.next().is_some()) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is stored");
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let run = Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(122, "shutdown");
+    assert!(log.join().unwrap().contains("Task has been aborted prematurely. Reason: worker-shutdown"));
+    assert_eq!(run.resolution["reason"], "worker-shutdown", "{run:?}");
+    let left = std::fs::read_dir(run.artifacts.join("public")).unwrap();
+    assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["logs"]);
 }

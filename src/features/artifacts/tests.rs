@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::artifact::{Destination, Publisher, PublisherParts};
-use crate::config::ConfigFile;
+use crate::config::{ArtifactSettings, ConfigFile};
 use crate::event::Events;
 use crate::features::{Active, Link, Stopped, Wishes};
 use crate::queue::{EmbeddedQueue, Queue, StorageType, WorkerIdentity};
@@ -42,6 +42,12 @@ fn root(top: &Path) -> ContainerRoot {
     std::fs::write(root.join("out/1.txt"), "one").unwrap();
     std::fs::write(root.join("out/sub/2.gz"), "two").unwrap();
     std::fs::hard_link(root.join("out/1.txt"), root.join("out/again.txt")).unwrap();
+    std::fs::create_dir(root.join("large")).unwrap();
+    std::fs::File::create(root.join("large/file")).unwrap().set_len(1001).unwrap();
+    std::fs::create_dir(root.join("logs")).unwrap();
+    for name in ["live.log", "live_backing.log", "terminal_bulk.log.gz", "own.log"] {
+        std::fs::write(root.join("logs").join(name), "forged").unwrap();
+    }
     symlink("/file.txt", root.join("link")).unwrap();
     symlink("../../canary", root.join("out/escape")).unwrap();
     symlink("../canary", root.join("outside")).unwrap();
@@ -54,7 +60,7 @@ fn root(top: &Path) -> ContainerRoot {
 }
 
 /// Runs the feature over `artifacts` of a payload, as if the task had ended so.
-async fn publish(artifacts: Value, interrupt: Option<Interrupt>) -> Result {
+async fn publish(artifacts: Value, end: End, interrupt: Option<Interrupt>) -> Result {
     let payload = json!({"image": "i", "maxRunTime": 1, "artifacts": artifacts});
     let queue = Arc::new(Queue::InProcess(EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap()));
     let task_id = TaskId::random().unwrap();
@@ -71,14 +77,19 @@ async fn publish(artifacts: Value, interrupt: Option<Interrupt>) -> Result {
     };
     let payload = Payload::parse(&definition.payload, &context).0.unwrap();
 
+    let artifacts = ArtifactSettings { max_bytes: Some(1000), ..ArtifactSettings::default() };
+    let config = ConfigFile { artifacts, ..ConfigFile::default() };
     let (scratch, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (_interrupter, interrupts) = channel();
+    let (interrupter, interrupts) = channel();
+    if let Some(interrupt) = interrupt {
+        interrupter.interrupt(interrupt);
+    }
     let mut publisher = Publisher::new(PublisherParts {
         queue,
         run: claim.run,
         expires: definition.expires,
         destination: Arc::new(Destination::directory(out.path()).unwrap()),
-        config: Arc::new(ConfigFile::default()),
+        config: Arc::new(config),
         events: Events::none(),
         interrupts,
     });
@@ -92,7 +103,7 @@ async fn publish(artifacts: Value, interrupt: Option<Interrupt>) -> Result {
     }
     let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
     let stopped =
-        Stopped { root: Arc::new(root(scratch.path())), log: &spool, publisher: &mut publisher, interrupt };
+        Stopped { root: Arc::new(root(scratch.path())), log: &spool, publisher: &mut publisher, end };
     let verdict = active.stopped(stopped).await.verdict();
     let log = std::fs::read_to_string(spool.path()).unwrap();
     Result { verdict, records: publisher.into_records(), log, out }
@@ -106,6 +117,7 @@ async fn files_and_directories_are_published_and_links_inside_are_followed_only_
             "public/link": {"type": "file", "path": "/link"},
             "public/out/": {"type": "directory", "path": "/out"}
         }),
+        End::Exited(0),
         None,
     )
     .await;
@@ -137,6 +149,7 @@ async fn what_is_missing_or_of_another_type_says_so_and_does_not_fail_the_task()
             "public/e-fifo": {"type": "file", "path": "/fifo"},
             "public/f-outside": {"type": "file", "path": "/outside"}
         }),
+        End::Exited(3),
         None,
     )
     .await;
@@ -160,19 +173,52 @@ async fn what_is_missing_or_of_another_type_says_so_and_does_not_fail_the_task()
 
 #[tokio::test]
 async fn how_the_task_ended_decides_what_is_published() {
-    for (interrupt, expected) in [
-        (None, &["public/file", "public/volume/from the task"][..]),
-        (Some(Interrupt::MaxRunTime), &["public/volume/from the task"]),
-        (Some(Interrupt::Shutdown), &["public/volume/from the task"]),
-        (Some(Interrupt::Cancelled), &[]),
-        (Some(Interrupt::LostClaim), &[]),
+    const VOLUME: &[&str] = &["public/volume/from the task"];
+    let killed = End::Exited(137);
+    for (end, interrupt, expected) in [
+        (End::Exited(0), None, &["public/file", "public/volume/from the task"][..]),
+        (End::Exited(1), None, &["public/file", "public/volume/from the task"]),
+        (End::ResourceShort, None, VOLUME),
+        (End::StartedHookFailed, None, VOLUME),
+        (End::WorkerFault, None, VOLUME),
+        (killed, Some(Interrupt::MaxRunTime), VOLUME),
+        (killed, Some(Interrupt::Shutdown), VOLUME),
+        (killed, Some(Interrupt::Cancelled), &[]),
+        (killed, Some(Interrupt::LostClaim), &[]),
     ] {
         let artifacts = json!({
             "public/file": {"type": "file", "path": "file.txt"},
             "public/volume": {"type": "volume", "path": "/volume"}
         });
-        let result = publish(artifacts, interrupt).await;
+        let result = publish(artifacts, end, interrupt).await;
         let names: Vec<&str> = result.rows().iter().map(|row| row.0).collect();
-        assert_eq!(names, expected, "{interrupt:?}: {}", result.log);
+        assert_eq!(names, expected, "{end:?} {interrupt:?}: {}", result.log);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_has_a_logs_name_is_left_out_and_the_log_says_so() {
+    let artifacts = json!({ "public/logs": {"type": "directory", "path": "/logs"} });
+    let result = publish(artifacts, End::Exited(0), None).await;
+    let names: Vec<&str> = result.rows().iter().map(|row| row.0).collect();
+    assert_eq!(names, ["public/logs/own.log", "public/logs/terminal_bulk.log.gz"], "bulkLog is off");
+    assert_eq!(result.verdict, Hooks::Done);
+    for (name, owner) in [("live.log", "live log"), ("live_backing.log", "finished log")] {
+        let said = format!("\"public/logs/{name}\". That is the name of this task's {owner}");
+        assert!(result.log.contains(&said), "{}", result.log);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large_is_an_error_artifact_whatever_it_takes_on_the_disk() {
+    let artifacts = json!({
+        "public/file": {"type": "file", "path": "/large/file"},
+        "public/out": {"type": "directory", "path": "/large"}
+    });
+    let result = publish(artifacts, End::Exited(0), None).await;
+    let too_large = |name| (name, StorageType::Error, Some(ErrorReason::TooLargeFileOnWorker));
+    assert_eq!(result.rows(), [too_large("public/file"), too_large("public/out/file")], "{}", result.log);
+    assert_eq!(result.verdict, Hooks::Done);
+    let said = "1001 bytes long, and an artifact may be 1000 (artifacts.maxBytes)";
+    assert!(result.log.contains(said), "{}", result.log);
 }

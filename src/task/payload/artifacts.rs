@@ -175,6 +175,20 @@ fn read_expires(
     Some(expires)
 }
 
+/// The names that the worker itself publishes for a task, each with what it is.
+#[must_use]
+pub fn reserved_names(log: &ArtifactName, features: &FeatureSwitches) -> Vec<(ArtifactName, &'static str)> {
+    let mut reserved = Vec::new();
+    if features.is_on("localLiveLog") {
+        reserved.push((log.clone(), "live log"));
+        reserved.extend(log.backing().map(|backing| (backing, "finished log")));
+    }
+    if features.is_on("bulkLog") {
+        reserved.extend(ArtifactName::new(BULK_LOG).map(|name| (name, "bulk log")));
+    }
+    reserved
+}
+
 /// Refuses artifacts whose names the worker itself needs for the logs.
 pub(super) fn refuse_reserved(
     artifacts: &BTreeMap<ArtifactName, ArtifactEntry>,
@@ -183,17 +197,9 @@ pub(super) fn refuse_reserved(
     place: &Place<'_>,
     findings: &mut Findings,
 ) {
-    let mut reserved = Vec::new();
-    if features.is_on("localLiveLog") {
-        reserved.push((log.as_str().to_owned(), "live log"));
-        reserved.extend(log.backing().map(|backing| (backing.as_str().to_owned(), "finished log")));
-    }
-    if features.is_on("bulkLog") {
-        reserved.push((BULK_LOG.to_owned(), "bulk log"));
-    }
-    for (name, owner) in reserved {
-        if artifacts.keys().any(|artifact| artifact.as_str() == name) {
-            let pointer = super::super::finding::pointer_to(&place.pointer, &name);
+    for (name, owner) in reserved_names(log, features) {
+        if artifacts.contains_key(&name) {
+            let pointer = super::super::finding::pointer_to(&place.pointer, name.as_str());
             findings.error(pointer, format!("\"{name}\" is the name of this task's {owner}"));
             findings.hint("choose another name, or name the log otherwise with \"log\"");
         }
