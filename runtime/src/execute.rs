@@ -48,6 +48,8 @@ pub struct Container {
     pub plan: ContainerPlan,
     /// Its root, if the caller holds it; `root.path` otherwise.
     pub root: Option<OwnedFd>,
+    /// The network namespace that the Spec names by [`crate::launch::NETWORK_PATH`], if the caller holds it.
+    pub network: Option<OwnedFd>,
     /// What the command line adds to the Spec.
     pub options: Options,
 }
@@ -56,7 +58,7 @@ pub struct Container {
 #[derive(Debug, Default)]
 pub struct Options {
     /// Descriptors 3 … 2 + n are passed on to the command.
-    pub preserve_fds: u32,
+    pub preserve_fds: u16,
     /// Keep the caller's session keyring.
     pub keep_keyring: bool,
     /// Where the pty's master goes, as conmon and containerd want it.
@@ -106,14 +108,14 @@ pub fn run(mut container: Container, outlet: Outlet, mut signals: Signals) -> Ru
 /// A container that waits for `start`, or why there is none.
 #[derive(Debug)]
 pub struct Creation {
-    /// PID 1's number. If it failed, the host is as before.
-    pub outcome: Result<i32, Failed>,
+    /// If it failed, the host is as before.
+    pub outcome: Result<(), Failed>,
     /// What failed after a failure and changes nothing: `poststop` hooks.
     pub warnings: Vec<String>,
 }
 
 /// Starts a container up to the point where its command would start, and leaves it to `start`.
-pub fn create(mut container: Container, mut signals: Signals) -> Creation {
+pub fn create(mut container: Container, outlet: Outlet, signals: &mut Signals) -> Creation {
     let mut host = match Host::begin(&mut container, Keeper::Caller) {
         Ok(host) => host,
         Err(error) => {
@@ -124,9 +126,9 @@ pub fn create(mut container: Container, mut signals: Signals) -> Creation {
         }
     };
     let created =
-        host.start(host::Gate::Closed).and_then(|()| monitor::watch_until_ready(&mut host, &signals));
-    let failed = match created.and_then(|pid| host.note_set_up().map(|()| pid)) {
-        Ok(pid) => return Creation { outcome: Ok(pid), warnings: Vec::new() },
+        host.start(host::Gate::Closed).and_then(|()| monitor::watch_until_ready(&mut host, outlet, signals));
+    let failed = match created.and_then(|()| host.note_set_up()) {
+        Ok(()) => return Creation { outcome: Ok(()), warnings: Vec::new() },
         Err(failed) => failed,
     };
     let undone = host.finish().undone;

@@ -1,8 +1,8 @@
 //! How another process of ours (the worker, possibly threaded) starts a container and hears of it.
 //!
 //! [`launch`] starts `docker-worker-runtime run` with exactly these descriptors beside its standard
-//! streams: the report socket, the lifeline and, if given, the root and a network namespace. The process that runs stays as the
-//! container's *monitor*.
+//! streams: the report socket, the lifeline and, if given, the root, a network namespace and what is passed on to the
+//! command. The process that runs stays as the container's *monitor*.
 //!
 //! ```text
 //!  worker                         monitor (one thread)                        PID 1 of the container
@@ -35,7 +35,7 @@ pub(crate) mod messages;
 pub(crate) mod self_exec;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,20 +46,21 @@ use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::sys::descriptors::FIRST;
 use crate::sys::spawn::{self, Command, Session};
 use crate::sys::wait;
 
 pub use crate::sys::wait::Ended;
 
-/// The monitor's descriptor numbers, as [`launch`] maps them and `run` is told.
-const REPORT: i32 = 3;
-const LIFELINE: i32 = 4;
-const ROOT: i32 = 5;
-const NETWORK: i32 = 6;
+/// The monitor's descriptor numbers, as [`launch`] maps them and `run` is told. They stand above the command's.
+const REPORT: i32 = 100;
+const LIFELINE: i32 = 101;
+const ROOT: i32 = 102;
+const NETWORK: i32 = 103;
 
 /// The path that a Spec gives its network namespace, for the one that comes with [`Launch::network`]:
 /// the monitor's own descriptor of it.
-pub const NETWORK_PATH: &str = "/proc/self/fd/6";
+pub const NETWORK_PATH: &str = "/proc/self/fd/103";
 
 /// One container to be started.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ pub struct Launch {
     pub network: Option<OwnedFd>,
     /// Where the runtime writes its errors (`--log`), beside reporting them.
     pub log: Option<PathBuf>,
+    /// What the command gets beside its standard streams: numbers 3, 4, … in this order. At most 97.
+    pub descriptors: Vec<OwnedFd>,
 }
 
 /// Why no monitor could be started.
@@ -219,7 +222,8 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
     .map_err(made("report socket"))?;
     let (their_lifeline, lifeline) = pipe_with(PipeFlags::CLOEXEC).map_err(made("lifeline"))?;
 
-    let spawned = |source| LaunchError::Spawn { executable: launch.executable.clone(), source };
+    let executable = launch.executable.clone();
+    let spawned = |source| LaunchError::Spawn { executable: executable.clone(), source };
     let mut command = command_line(&launch).map_err(spawned)?;
     // Where this is refused the runtime protects itself, at the cost of a second exec.
     if let Ok(bind) = self_exec::read_only_bind(&launch.executable) {
@@ -227,17 +231,16 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
     }
     // Ctrl-C at the caller's terminal is the caller's to act on: here it would end the container first.
     command.session(Session::Own).map_fd(their_report, REPORT).map_fd(their_lifeline, LIFELINE);
-    if let Some(root) = &launch.root {
-        command.map_fd(root.try_clone().map_err(spawned)?, ROOT);
-    }
-    if let Some(network) = &launch.network {
-        command.map_fd(network.try_clone().map_err(spawned)?, NETWORK);
+    command.map_optional(launch.root, ROOT).map_optional(launch.network, NETWORK);
+    for (descriptor, number) in launch.descriptors.into_iter().zip(FIRST..) {
+        command.map_fd(descriptor, number);
     }
     let pidfd = spawn::spawn(&command).map_err(spawned)?;
     Ok(Monitor { report, lifeline: Some(lifeline), pidfd })
 }
 
 fn command_line(launch: &Launch) -> io::Result<Command> {
+    let count = RawFd::try_from(launch.descriptors.len()).unwrap_or(RawFd::MAX - FIRST);
     let mut command = Command::new(&launch.executable)?;
     command.arg("--root")?.arg(&launch.state_root)?;
     if let Some(log) = &launch.log {
@@ -249,6 +252,13 @@ fn command_line(launch: &Launch) -> io::Result<Command> {
     if launch.root.is_some() {
         command.arg("--root-fd")?.arg(ROOT.to_string())?;
     }
+    if launch.network.is_some() {
+        command.arg("--network-fd")?.arg(NETWORK.to_string())?;
+    }
+    if FIRST + count > REPORT {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
+    command.arg("--preserve-fds")?.arg(count.to_string())?;
     command.arg(launch.id.as_str())?;
     Ok(command)
 }

@@ -159,6 +159,7 @@ impl ImageReady {
             root: Some(root),
             network: namespace,
             log: None,
+            descriptors: Vec::new(),
         };
         let mut container = Container::launch(launch).map_err(|error| container_failure(&error))?;
         let mut interrupts = self.run.interrupts.clone();

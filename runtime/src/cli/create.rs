@@ -12,8 +12,9 @@ use crate::id::ContainerId;
 use crate::launch::messages::send_report;
 use crate::launch::self_exec;
 use crate::launch::{Failed, FailureKind, Report};
+use crate::spec::Spec;
 use crate::state::ContainerDirectory;
-use crate::sys::descriptors;
+use crate::sys::descriptors::{self, TakeError};
 use crate::{plan, spec};
 
 /// What both commands are told.
@@ -26,24 +27,24 @@ struct Request {
     detach: bool,
     // Private, from `launch`.
     root_fd: Option<i32>,
+    network_fd: Option<i32>,
     report_fd: Option<i32>,
     lifeline_fd: Option<i32>,
+}
+
+/// What the caller holds for the container.
+struct Held {
+    root: Option<OwnedFd>,
+    /// Opened again by its path, [`crate::launch::NETWORK_PATH`].
+    network: Option<OwnedFd>,
 }
 
 /// `run`: the container's whole life.
 pub(super) fn run(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
     let request = parse(arguments)?;
-    protect(&request)?;
-    let taken = |number: Option<i32>| number.map(descriptors::take).transpose();
-    let bad = |error| Problem::because("take a descriptor over", &error);
-    let outlet = Outlet {
-        report: taken(request.report_fd).map_err(bad)?,
-        lifeline: taken(request.lifeline_fd).map_err(bad)?,
-        pid_file: request.pid_file.clone(),
-    };
-    let root = taken(request.root_fd).map_err(bad)?;
+    let (held, outlet) = take_over(&request)?;
     if request.detach {
-        return detach(global, request, root);
+        return detach(global, request, (held, outlet));
     }
     super::delete::sweep(global);
     // Before the host is touched: from here on a signal ends no half-made container but the whole of it.
@@ -51,7 +52,7 @@ pub(super) fn run(global: &Global, arguments: lexopt::Parser) -> Result<u8, Prob
         Ok(signals) => signals,
         Err(problem) => return Err(report(&outlet, problem)),
     };
-    match prepare(global, request, root) {
+    match prepare(global, request, held) {
         Ok(container) => {
             let run = execute::run(container, outlet, signals);
             run.warnings.iter().for_each(|warning| global.log.warning(warning));
@@ -68,38 +69,28 @@ pub(super) fn create(global: &Global, arguments: lexopt::Parser) -> Result<u8, P
     if request.detach || request.report_fd.is_some() || request.lifeline_fd.is_some() {
         return Err(Problem::Usage("--detach, --report-fd and --lifeline-fd belong to run".into()));
     }
-    protect(&request)?;
-    let root = request.root_fd.map(descriptors::take).transpose();
-    let root = root.map_err(|error| Problem::because("take a descriptor over", &error))?;
-    create_detached(global, request, root).map(|_| 0)
+    let taken = take_over(&request)?;
+    create_detached(global, request, taken).map(|_| 0)
 }
 
-fn create_detached(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<ContainerId, Problem> {
-    let pid_file = request.pid_file.clone();
-    let signals = block_signals()?;
-    let container = prepare(global, request, root)?;
+fn create_detached(
+    global: &Global,
+    mut request: Request,
+    (held, outlet): (Held, Outlet),
+) -> Result<(ContainerId, Signals), Problem> {
+    request.detach = true;
+    let mut signals = block_signals()?;
+    let container = prepare(global, request, held)?;
     let id = container.directory.id().clone();
-    let wants_terminal = container.spec.process.as_ref().is_some_and(|process| process.terminal);
-    if wants_terminal && container.options.console_socket.is_none() {
-        return forget(container, "a terminal needs --console-socket, because nobody stays to hold it");
-    }
-    let creation = execute::create(container, signals);
+    let creation = execute::create(container, outlet, &mut signals);
     creation.warnings.iter().for_each(|warning| global.log.warning(warning));
-    let pid = creation.outcome.map_err(Problem::NotStarted)?;
-    if let Some(path) = pid_file {
-        std::fs::write(&path, pid.to_string())
-            .map_err(|error| Problem::because(&format!("write {}", path.display()), &error))?;
-    }
-    Ok(id)
+    creation.outcome.map_err(Problem::NotStarted)?;
+    Ok((id, signals))
 }
 
-fn forget(container: Container, why: &str) -> Result<ContainerId, Problem> {
-    container.directory.remove().map_err(|error| Problem::because("remove the container", &error))?;
-    Err(Problem::Failed(format!("failed to create the container: {why}")))
-}
-
-fn detach(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<u8, Problem> {
-    let id = create_detached(global, request, root)?;
+fn detach(global: &Global, request: Request, taken: (Held, Outlet)) -> Result<u8, Problem> {
+    let (id, signals) = create_detached(global, request, taken)?;
+    signals.release().map_err(|error| Problem::because("let signals through", &error))?;
     super::start::start_created(global, &id)
 }
 
@@ -108,16 +99,33 @@ fn block_signals() -> Result<Signals, Problem> {
 }
 
 /// The first thing that is done, while no descriptor of our own is open.
-fn protect(request: &Request) -> Result<(), Problem> {
-    if let Some(missing) = descriptors::first_missing(2 + request.options.preserve_fds) {
-        let count = request.options.preserve_fds;
-        return Err(Problem::Usage(format!("--preserve-fds {count}: descriptor {missing} is not open")));
-    }
-    self_exec::protect().map_err(|error| Problem::Failed(format!("failed to {}", execute::sentence(&error))))
+fn take_over(request: &Request) -> Result<(Held, Outlet), Problem> {
+    self_exec::protect()
+        .map_err(|error| Problem::Failed(format!("failed to {}", execute::sentence(&error))))?;
+    let numbers = [request.root_fd, request.network_fd, request.report_fd, request.lifeline_fd];
+    let [root, network, report, lifeline] = descriptors::take_over(request.options.preserve_fds, numbers)
+        .map_err(|error| match error {
+            TakeError::Kernel(_) => Problem::Failed(format!("failed to {}", execute::sentence(&error))),
+            given => Problem::Usage(given.to_string()),
+        })?;
+    Ok((Held { root, network }, Outlet { report, lifeline, pid_file: request.pid_file.clone() }))
+}
+
+/// Who holds the terminal, if the Spec asks for one.
+fn check_terminal(spec: &Spec, request: &Request) -> Result<(), Problem> {
+    let wants_terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    let why = match (wants_terminal, &request.options.console_socket) {
+        (true, None) if request.detach => {
+            "a terminal needs --console-socket, because nobody stays to hold it"
+        }
+        (false, Some(_)) => "--console-socket takes a terminal: set process.terminal, or leave it out",
+        _ => return Ok(()),
+    };
+    Err(Problem::Failed(format!("failed to create the container: {why}")))
 }
 
 /// Claims the id and plans.
-fn prepare(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<Container, Problem> {
+fn prepare(global: &Global, request: Request, held: Held) -> Result<Container, Problem> {
     let spec_fault = |error: &dyn std::error::Error| {
         Problem::NotStarted(execute::failure("plan", FailureKind::Spec, error))
     };
@@ -127,12 +135,13 @@ fn prepare(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<C
                 .into(),
         ));
     }
-    let Some(id) = request.id else { return Err(Problem::Usage("give the container's id".into())) };
+    let Some(id) = request.id.clone() else { return Err(Problem::Usage("give the container's id".into())) };
     let bundle = absolute(&request.bundle)?;
     let loaded = spec::load(&bundle).map_err(|error| spec_fault(&error))?;
     for warning in &loaded.warnings {
         global.log.warning(&warning.to_string());
     }
+    check_terminal(&loaded.spec, &request)?;
     let facts = HostFacts::gather()
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Host, &error)))?;
     let plan = plan::plan(&id, &loaded.spec, &facts).map_err(|error| spec_fault(&error))?;
@@ -150,7 +159,8 @@ fn prepare(global: &Global, request: Request, root: Option<OwnedFd>) -> Result<C
         spec: loaded.spec,
         config: loaded.text,
         plan,
-        root,
+        root: held.root,
+        network: held.network,
         options: request.options,
     })
 }
@@ -186,12 +196,12 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Request, Problem> {
                 request.options.console_socket = Some(arguments.value()?.into());
             }
             Arg::Long("preserve-fds") => {
-                let number: u16 = arguments.value()?.parse()?;
-                request.options.preserve_fds = number.into();
+                request.options.preserve_fds = arguments.value()?.parse()?;
             }
             Arg::Long("no-new-keyring") => request.options.keep_keyring = true,
             Arg::Long("detach") | Arg::Short('d') => request.detach = true,
             Arg::Long("root-fd") => request.root_fd = Some(arguments.value()?.parse()?),
+            Arg::Long("network-fd") => request.network_fd = Some(arguments.value()?.parse()?),
             Arg::Long("report-fd") => request.report_fd = Some(arguments.value()?.parse()?),
             Arg::Long("lifeline-fd") => request.lifeline_fd = Some(arguments.value()?.parse()?),
             Arg::Long("stop-after") => request.options.stop = StopPoint::after(arguments.value()?.parse()?),

@@ -103,24 +103,25 @@ pub(super) fn watch(host: &mut Host<'_>, outlet: Outlet, signals: &Signals) -> R
     watch.end()
 }
 
-/// For `create`: waits until PID 1 has done all its steps. Returns its number.
+/// For `create`: waits until PID 1 has done all its steps.
 ///
 /// # Errors
 ///
 /// A step failed, or PID 1 ended.
-pub(super) fn watch_until_ready(host: &mut Host<'_>, signals: &Signals) -> Result<i32, Failed> {
-    let mut watch = Watch::new(host, Outlet::default(), signals);
+pub(super) fn watch_until_ready(
+    host: &mut Host<'_>,
+    outlet: Outlet,
+    signals: &Signals,
+) -> Result<(), Failed> {
+    let mut watch = Watch::new(host, outlet, signals);
     while !watch.ended && !matches!(watch.phase, Phase::Ready) {
         watch.turn().map_err(|error| broken(&error))?;
     }
-    match (&watch.failed, &watch.host.child) {
-        (None, Some(child)) if !watch.ended => Ok(child.pid),
-        // It has ended, or is being killed for what failed.
-        _ => match watch.end() {
-            Err(failed) => Err(failed),
-            Ok(gone) => Err(failure("ready", FailureKind::Host, &EndedEarly(gone.reaped.ended))),
-        },
+    if watch.failed.is_none() && !watch.ended {
+        return Ok(());
     }
+    // It has ended, or is being killed for what failed.
+    watch.end().and_then(|gone| Err(broken(&EndedEarly(gone.reaped.ended))))
 }
 
 /// What one wait found: the events of each descriptor, none if it was not waited for.

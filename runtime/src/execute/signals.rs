@@ -28,7 +28,8 @@ const ASK_TO_END: [NixSignal; 4] =
 
 /// The signals, blocked: they are read and do not end this process half-way.
 ///
-/// Made before the host is touched. Dropping it lets the signals through again.
+/// Made before the host is touched. They stay blocked to the end of the process, whose status a late one must not
+/// replace, unless they are let through again.
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
@@ -48,6 +49,15 @@ impl Signals {
         Ok(Signals { descriptor, before })
     }
 
+    /// Lets them through again; those that have come meanwhile take effect.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub fn release(self) -> io::Result<()> {
+        Ok(self.before.thread_set_mask()?)
+    }
+
     /// Reports only those that ask to end from here on: there is nobody any more to pass the others on to.
     pub(super) fn only_those_that_ask_to_end(&mut self) -> io::Result<BorrowedFd<'_>> {
         self.descriptor.set_mask(&ASK_TO_END.into_iter().collect())?;
@@ -64,13 +74,6 @@ impl Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        // It fails for a bad pointer only.
-        self.before.thread_set_mask().unwrap_or(());
     }
 }
 

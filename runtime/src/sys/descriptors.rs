@@ -2,24 +2,90 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Takes over descriptor `number`, which the program's caller opened for us, and makes it
-/// close-on-exec.
+/// The first number that is no standard stream.
+pub const FIRST: RawFd = 3;
+
+/// What the caller has handed over cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// It would be taken by a file of our own, and that would be passed on in its place.
+    #[error("descriptor {number} is not open")]
+    NotOpen {
+        /// Its number.
+        number: RawFd,
+    },
+    /// A standard stream, or one that is to be passed on.
+    #[error("descriptor {number} is the command's: give a number above those that it gets")]
+    Promised {
+        /// Its number.
+        number: RawFd,
+    },
+    /// One descriptor would have two owners.
+    #[error("descriptor {number} is given twice")]
+    Twice {
+        /// Its number.
+        number: RawFd,
+    },
+    /// The kernel refused, or this is not the first call.
+    #[error("take the caller's descriptors over")]
+    Kernel(#[source] io::Error),
+}
+
+/// Takes over the descriptors `numbers`, which the program's caller opened for us, and closes all others but the
+/// standard streams and those from [`FIRST`] on, `passed_on` of them: what the caller has left open is not ours to
+/// hold. It is for the start of the program, when it has opened none of its own, and works once.
 ///
 /// # Errors
 ///
-/// It is a standard stream, or not open.
-pub fn take(number: RawFd) -> io::Result<OwnedFd> {
-    if number < 3 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+/// [`TakeError`]; then nothing is closed or taken.
+pub fn take_over<const N: usize>(
+    passed_on: u16,
+    numbers: [Option<RawFd>; N],
+) -> Result<[Option<OwnedFd>; N], TakeError> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(TakeError::Kernel(io::ErrorKind::AlreadyExists.into()));
     }
+    let private = FIRST + RawFd::from(passed_on);
+    let mut sorted: Vec<RawFd> = numbers.into_iter().flatten().collect();
+    sorted.sort_unstable();
+    if let Some(number) = (FIRST..private).chain(sorted.iter().copied()).find(|number| !is_open(*number)) {
+        return Err(TakeError::NotOpen { number });
+    }
+    if let Some(number) = sorted.first().copied().filter(|number| *number < private) {
+        return Err(TakeError::Promised { number });
+    }
+    if let Some([number, _]) = sorted.array_windows().find(|[one, next]| one == next) {
+        return Err(TakeError::Twice { number: *number });
+    }
+    let mut from = private;
+    for number in sorted {
+        close(from, number - 1).map_err(TakeError::Kernel)?;
+        // SAFETY: plain numbers; the descriptor is open.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        from = number + 1;
+    }
+    close(from, RawFd::MAX).map_err(TakeError::Kernel)?;
+    // SAFETY: each is open, no two are the same, and nobody else owns one: the caller handed them over for us to take,
+    // this function runs once, and what it did not take before is closed.
+    Ok(numbers.map(|number| number.map(|number| unsafe { OwnedFd::from_raw_fd(number) })))
+}
+
+fn is_open(number: RawFd) -> bool {
     // SAFETY: plain numbers; a number that is not open answers EBADF.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
-        return Err(io::Error::last_os_error());
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+}
+
+/// Closes `first` … `last`, if there is one between them.
+fn close(first: RawFd, last: RawFd) -> io::Result<()> {
+    if first > last {
+        return Ok(());
     }
-    // SAFETY: it is open, and by the contract of the command line it is ours from here on: each option
-    // that names a descriptor is taken once, before this program opens any of its own under that number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    // SAFETY: plain numbers. None of these descriptors has an owner in this program: see `take_over`.
+    let answer = unsafe { libc::close_range(first.cast_unsigned(), last.cast_unsigned(), 0) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Marks every descriptor from `first` on close-on-exec, whoever opened it.
@@ -32,19 +98,4 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     let answer =
         unsafe { libc::close_range(first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The first of the descriptors 3 … `last` that is not open. One that the caller promised and did not open
-/// would be taken by a file of our own, and that would be passed on in its place.
-pub fn first_missing(last: u32) -> Option<i32> {
-    // SAFETY: plain numbers; a number that is not open answers EBADF.
-    (3..=last.cast_signed()).find(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } == -1)
-}
-
-/// Lets the descriptors 3 … `last` through the coming execve(2). Those that are not open are skipped.
-pub fn keep_over_exec_to(last: u32) {
-    for number in 3..=last.cast_signed() {
-        // SAFETY: plain numbers; a number that is not open answers EBADF, which is what "skipped" means.
-        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
-    }
 }

@@ -111,6 +111,14 @@ impl Command {
         Ok(self)
     }
 
+    /// [`Command::map_fd`], if there is one.
+    pub fn map_optional(&mut self, fd: Option<OwnedFd>, target: RawFd) -> &mut Command {
+        match fd {
+            Some(fd) => self.map_fd(fd, target),
+            None => self,
+        }
+    }
+
     /// Gives the program `fd` under the number `target`, which is 3 or more.
     pub fn map_fd(&mut self, fd: OwnedFd, target: RawFd) -> &mut Command {
         self.mapped.push((fd, target));

@@ -156,3 +156,30 @@ fn s47_a_monitor_killed_at_any_moment_leaves_nothing_after_delete() {
         assert_eq!(bundle.leftovers(), Vec::<String>::new(), "round {round}");
     }
 }
+
+#[test]
+fn a_signal_at_any_moment_leaves_nothing_without_a_delete() {
+    let bundle = bundle();
+    for round in 0..30_u32 {
+        let command = if round % 2 == 0 { "run" } else { "create" };
+        let socket = std::os::unix::net::UnixListener::bind(bundle.path(&format!("console{round}"))).unwrap();
+        let console = bundle.path(&format!("console{round}"));
+        let mut child = bundle
+            .command(&[command, "--console-socket", console.to_str().unwrap(), &bundle.id])
+            .spawn()
+            .unwrap();
+        let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(round) * 500_000 };
+        rustix::event::poll(&mut [], Some(&moment)).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&child),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        if child.wait().unwrap().success() {
+            // It was created already.
+            assert_eq!(bundle.tell(&["delete", "--force", &bundle.id]).status, 0);
+        }
+        assert_eq!(bundle.leftovers(), Vec::<String>::new(), "round {round}, {command}");
+        drop(socket);
+    }
+}

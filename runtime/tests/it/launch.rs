@@ -18,6 +18,10 @@ fn wait_for(fd: BorrowedFd<'_>) {
 }
 
 fn start(bundle: &Bundle, root: Option<OwnedFd>) -> Monitor {
+    start_with(bundle, root, Vec::new())
+}
+
+fn start_with(bundle: &Bundle, root: Option<OwnedFd>, descriptors: Vec<OwnedFd>) -> Monitor {
     drop(bundle.command(&[])); // Writes config.json.
     std::fs::create_dir_all(bundle.path("state")).unwrap();
     launch(Launch {
@@ -28,6 +32,7 @@ fn start(bundle: &Bundle, root: Option<OwnedFd>) -> Monitor {
         root,
         network: None,
         log: Some(bundle.path("log")),
+        descriptors,
     })
     .unwrap()
 }
@@ -128,6 +133,7 @@ fn a_runtime_that_is_not_installed_is_an_error_and_no_child() {
         root: None,
         network: None,
         log: None,
+        descriptors: Vec::new(),
     });
     assert!(matches!(error, Err(LaunchError::Spawn { .. })), "{error:?}");
 }
@@ -195,19 +201,23 @@ fn killing_the_first_process_ends_the_container() {
 fn s42_a_threaded_caller_leaks_no_descriptor_into_monitor_or_container() {
     // Open without close-on-exec, as a C library might.
     let leaky = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
-    let mut bundle = Bundle::new(&["ls", "/proc/self/fd"]);
+    let mut bundle = Bundle::shell("ls /proc/self/fd; cat <&4");
     bundle.config["process"]["terminal"] = json!(true);
+    let mut given = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut given, b"given").unwrap();
+    std::io::Seek::rewind(&mut given).unwrap();
+    let descriptors = vec![std::fs::File::open("/dev/null").unwrap().into(), given.into()];
     let threads: Vec<_> =
         (0..4).map(|_| std::thread::spawn(|| drop(std::fs::File::open("/dev/null")))).collect();
-    let monitor = start(&bundle, None);
+    let monitor = start_with(&bundle, None, descriptors);
     let Report::Created(created) = next(&monitor).unwrap() else { panic!("not created") };
     assert!(matches!(next(&monitor).unwrap(), Report::Started));
     exited(&monitor);
     let mut printed = Vec::new();
     std::fs::File::from(created.terminal.unwrap()).read_to_end(&mut printed).unwrap_err();
-    // 3 is the directory that ls itself reads.
+    // 3 and 4 are what was given, 5 is the directory that ls itself reads.
     let listed = String::from_utf8(printed).unwrap();
-    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "4", "5", "given"]);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     wait(monitor);
     drop(leaky);

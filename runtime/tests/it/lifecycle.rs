@@ -274,18 +274,53 @@ fn commands_that_are_not_there_yet_are_refused_by_name() {
     assert_eq!(bundle.tell(&["run", "../x"]).status, 2);
 }
 
+/// The runtime, started by a shell that opens `redirections` for it.
+fn with_descriptors(bundle: &Bundle, redirections: &str, arguments: &[&str]) -> Ran {
+    let told = bundle.command(arguments);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.arg("-c").arg(format!("exec \"$@\" {redirections}")).arg("sh").arg(told.get_program());
+    let output = shell.args(told.get_args()).current_dir(bundle.path("")).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { status: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
 #[test]
 fn only_the_descriptors_that_were_promised_are_passed_on() {
     let bundle = Bundle::new(&["ls", "/proc/self/fd"]);
-    let ran = bundle.tell(&["run", "--preserve-fds", "200", &bundle.id]);
-    assert_eq!(ran.status, 2, "{ran:?}");
-    assert!(ran.stderr.contains("is not open"), "{ran:?}");
     // The shell opens 3 and 5; of these only 3 is passed on.
-    let mut shell = std::process::Command::new("/bin/sh");
-    let run = bundle.command(&["run", "--preserve-fds", "1", &bundle.id]);
-    shell.arg("-c").arg("exec \"$@\" 3</dev/null 5</dev/null").arg("sh").arg(run.get_program());
-    let output = shell.args(run.get_args()).current_dir(bundle.path("")).output().unwrap();
-    let listed = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"], "4 is ls's own");
+    let ran =
+        with_descriptors(&bundle, "3</dev/null 5</dev/null", &["run", "--preserve-fds", "1", &bundle.id]);
+    assert_eq!(ran.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"], "4 is ls's own");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_descriptor_is_the_commands_or_the_runtimes_and_given_once() {
+    let bundle = Bundle::shell("echo ran");
+    for (redirections, arguments, said) in [
+        ("", &["--preserve-fds", "200"][..], "3 is not open"),
+        ("3</", &["--root-fd", "3", "--preserve-fds", "1"], "3 is the command's"),
+        ("", &["--root-fd", "0"], "0 is the command's"),
+        ("3</", &["--root-fd", "4"], "4 is not open"),
+        ("3</", &["--report-fd", "3", "--lifeline-fd", "3"], "3 is given twice"),
+    ] {
+        let arguments: Vec<&str> =
+            ["run"].iter().chain(arguments).copied().chain([bundle.id.as_str()]).collect();
+        let ran = with_descriptors(&bundle, redirections, &arguments);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{ran:?}");
+        assert!(ran.stderr.contains(said), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_created_container_holds_nothing_that_its_creator_had_open() {
+    let bundle = Bundle::shell("true");
+    let ran = with_descriptors(&bundle, "9>open >/dev/null 2>&1", &["create", &bundle.id]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let state: Value = serde_json::from_str(&bundle.tell(&["state", &bundle.id]).stdout).unwrap();
+    let held = std::fs::read_dir(format!("/proc/{}/fd", state["pid"])).unwrap();
+    let held: Vec<_> = held.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(held.len() > 3 && !held.contains(&bundle.path("open")), "{held:?}");
+    ok(bundle.tell(&["delete", "--force", &bundle.id]));
     bundle.assert_nothing_left();
 }

@@ -91,9 +91,9 @@ impl Child<'_> {
             why: "it lies outside the container",
             source,
         })?;
-        let keep = 3 + self.container.options.preserve_fds;
-        call("close_range", sys::descriptors::close_on_exec_from(3))?;
-        sys::descriptors::keep_over_exec_to(keep - 1);
+        // Those that are passed on came through an execve(2) already, and go through another.
+        let passed_on = u32::from(self.container.options.preserve_fds);
+        call("close_range", sys::descriptors::close_on_exec_from(3 + passed_on))?;
         call("reset the signals", sys::signals::reset())?;
         let (word, memory) = call("make a word of shared memory", SharedWord::create())?;
         let executing = ChildMessage::Executing { command: image.name(), word: memory };
