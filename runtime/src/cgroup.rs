@@ -46,7 +46,7 @@ pub use hierarchies::{Hierarchies, Hierarchy, ParseError, Version};
 pub use parent::limit_parent_memory;
 pub use plan::{CgroupMount, CgroupPlan, Group, PlanError, plan};
 pub use remove::RemoveError;
-pub(crate) use remove::{kill_members, remove, remove_if_empty};
+pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members, thaw};
 pub use setting::{Setting, SettingError};
 pub use tree::{CgroupError, OpenGroup, create, join_tasks};
 pub use usage::{Usage, usage};

@@ -6,10 +6,12 @@
 //! hierarchy `freezer.state`: frozen, a fork bomb cannot outrun the list.
 use super::tree::{self, DIRECTORY};
 use crate::limits::CGROUP_EMPTY;
+use crate::sys::signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,6 +23,9 @@ const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Processes pinned by a descriptor each at one time.
 const BATCH: usize = 256;
+
+/// How often a group is looked through for processes that were forked while the others got a signal.
+const SIGNAL_ROUNDS: usize = 32;
 
 /// A control group is still there.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +145,12 @@ fn kill(group: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 fn kill_listed(group: BorrowedFd<'_>) -> Result<(), Errno> {
-    for batch in members(group)?.chunks(BATCH) {
+    signal(group, &members(group)?, libc::SIGKILL)
+}
+
+/// Signals those of `numbers` that are processes of the group.
+fn signal(group: BorrowedFd<'_>, numbers: &[i32], signal: i32) -> Result<(), Errno> {
+    for batch in numbers.chunks(BATCH) {
         let mut held = Vec::new();
         for &number in batch {
             match Pid::from_raw(number).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
@@ -152,13 +162,64 @@ fn kill_listed(group: BorrowedFd<'_>) -> Result<(), Errno> {
         // The number may have passed to a stranger before it was pinned; a second look at the list tells.
         let still_listed = members(group)?;
         for (_, pidfd) in held.iter().filter(|(number, _)| still_listed.contains(number)) {
-            match pidfd_send_signal(pidfd, Signal::KILL) {
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(errno) => return Err(errno),
+            match signals::send(pidfd.as_fd(), signal).map_err(|error| Errno::from_io_error(&error)) {
+                Ok(()) | Err(Some(Errno::SRCH)) => {}
+                Err(errno) => return Err(errno.unwrap_or(Errno::IO)),
             }
         }
     }
     Ok(())
+}
+
+/// Sends a signal to everything in the group `inode` at `path` and below that is not yet among those `reached`: they
+/// have it from another hierarchy. That the group is gone is success.
+///
+/// # Errors
+///
+/// [`RemoveError`], as [`remove`]; `EINVAL` for a number that is no signal.
+pub(crate) fn signal_members(
+    path: &Path,
+    inode: u64,
+    number: i32,
+    reached: &mut BTreeSet<i32>,
+) -> Result<(), RemoveError> {
+    let failed = |errno: Errno| RemoveError::Kernel {
+        path: path.to_owned(),
+        call: "signal its processes",
+        source: errno.into(),
+    };
+    let Some(group) = open(path, Some(inode))? else { return Ok(()) };
+    for _ in 0..SIGNAL_ROUNDS {
+        let before = reached.len();
+        signal_new(group.as_fd(), number, reached).map_err(failed)?;
+        if reached.len() == before {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn signal_new(group: BorrowedFd<'_>, number: i32, reached: &mut BTreeSet<i32>) -> Result<(), Errno> {
+    let new: Vec<i32> = members(group)?.into_iter().filter(|pid| !reached.contains(pid)).collect();
+    signal(group, &new, number)?;
+    reached.extend(new);
+    for_each_child(group, &mut |child| signal_new(child, number, reached))
+}
+
+/// Lets a frozen group `inode` at `path` go on: on v1 nothing in it ends before.
+///
+/// # Errors
+///
+/// [`RemoveError`], as [`remove`].
+pub(crate) fn thaw(path: &Path, inode: u64) -> Result<(), RemoveError> {
+    let Some(group) = open(path, Some(inode))? else { return Ok(()) };
+    match tree::write(group.as_fd(), "freezer.state", "THAWED") {
+        // Not in the freezer's hierarchy, or gone.
+        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(errno) => {
+            Err(RemoveError::Kernel { path: path.to_owned(), call: "thaw it", source: errno.into() })
+        }
+    }
 }
 
 /// The processes of a group; none if the group went meanwhile.

@@ -1,4 +1,4 @@
-//! `kill`: a signal to PID 1.
+//! `kill`: a signal to PID 1, or to every process of the container.
 
 use std::os::fd::AsFd;
 
@@ -9,6 +9,7 @@ use super::{Global, Problem};
 use crate::id::ContainerId;
 use crate::state::ContainerDirectory;
 use crate::sys::signals;
+use crate::undo;
 
 pub(super) fn kill(global: &Global, mut arguments: lexopt::Parser) -> Result<u8, Problem> {
     let (mut id, mut signal, mut all) = (None, None, false);
@@ -22,25 +23,33 @@ pub(super) fn kill(global: &Global, mut arguments: lexopt::Parser) -> Result<u8,
     }
     let Some(id) = id else { return Err(Problem::Usage("give the container's id".into())) };
     let signal = signal.unwrap_or(Signal::SIGTERM as i32);
-    if all && signal != Signal::SIGKILL as i32 {
-        return Err(Problem::Failed("`kill --all` with another signal than KILL is not there yet".into()));
-    }
     let because = |error: &dyn std::error::Error| Problem::because(&format!("kill {id}"), error);
     let directory = ContainerDirectory::open(&global.root, &id).map_err(|error| because(&error))?;
-    let known = directory.look().map_err(|error| because(&error))?;
-    let Some(init) = known.init else {
+    let journal = directory.journal().map_err(|error| because(&error))?;
+    if let (true, Some(journal)) = (all, &journal) {
+        // Also where PID 1 has ended, and without a pid namespace of its own left others behind.
+        let sent = match signal {
+            libc::SIGKILL => undo::kill_all(journal),
+            other => undo::signal_all(journal, other),
+        };
+        return sent.map(|()| 0).map_err(|error| because(&error));
+    }
+    let Some(init) = directory.look().map_err(|error| because(&error))?.init else {
         // The words that podman and containerd look for.
         return Err(Problem::Failed(format!("failed to kill {id}: container not running")));
     };
     signals::send(init.as_fd(), signal).map_err(|error| because(&error))?;
+    if let (libc::SIGKILL, Some(journal)) = (signal, &journal) {
+        undo::thaw(journal).map_err(|error| because(&error))?;
+    }
     Ok(0)
 }
 
-/// `TERM`, `SIGTERM`, `term` or `15`.
+/// `TERM`, `SIGTERM`, `term` or `15`; 0 only asks whether there is somebody to be signalled.
 fn parse(text: &str) -> Result<i32, Problem> {
     let unknown = || Problem::Usage(format!("unknown signal {text:?}"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+        return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
     let upper = text.to_uppercase();
     let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };

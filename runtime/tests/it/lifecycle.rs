@@ -2,7 +2,7 @@
 use crate::busybox::{Bundle, Ran};
 use serde_json::{Value, json};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
 
 #[test]
@@ -178,6 +178,43 @@ fn delete_with_force_ends_a_container_in_whatever_state() {
         if let Some(mut child) = child {
             assert_eq!(child.wait().unwrap().code(), Some(137));
         }
+        bundle.assert_nothing_left();
+    }
+}
+
+/// Who is in the container's groups, held.
+fn members(bundle: &Bundle) -> Vec<OwnedFd> {
+    let group = bundle.groups().into_iter().find(|group| group.join("cgroup.procs").exists()).unwrap();
+    let listed = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    let pids = listed.lines().map(|pid| rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap());
+    pids.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()).collect()
+}
+
+#[test]
+fn kill_all_reaches_every_process_also_without_a_pid_namespace() {
+    let command = "setsid sleep 1000 & sleep 1000 & echo ready; exec sleep 1000";
+    for signal in ["KILL", "TERM", "35"] {
+        let mut bundle = Bundle::shell(command);
+        let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+        list.retain(|namespace| namespace["type"] != "pid");
+        // Without a monitor, which would end the others together with the first one.
+        let mut create = bundle.command(&["create", &bundle.id]).stdout(Stdio::piped()).spawn().unwrap();
+        assert!(create.wait().unwrap().success());
+        ok(bundle.tell(&["start", &bundle.id]));
+        create.stdout.unwrap().read_exact(&mut [0; "ready\n".len()]).unwrap();
+        let members = members(&bundle);
+        assert_eq!(members.len(), 3);
+        for harmless in [&["kill", &bundle.id, "0"][..], &["kill", "--all", &bundle.id, "0"]] {
+            ok(bundle.tell(harmless));
+        }
+        ok(bundle.tell(&["kill", "--all", &bundle.id, signal]));
+        for member in &members {
+            let mut fds = [rustix::event::PollFd::new(member, rustix::event::PollFlags::IN)];
+            let ten_seconds = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+            assert_eq!(rustix::event::poll(&mut fds, Some(&ten_seconds)).unwrap(), 1, "{signal}");
+        }
+        ok(bundle.tell(&["kill", "--all", &bundle.id, signal])); // Nobody is left, which is what was wanted.
+        ok(bundle.tell(&["delete", &bundle.id]));
         bundle.assert_nothing_left();
     }
 }
