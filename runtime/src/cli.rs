@@ -31,7 +31,7 @@ commands:
   create [-b DIR] ID       set a container up to the point where its command would start
   start ID                 start the command of a created container
   state ID                 print a container's state as JSON
-  kill ID [SIGNAL]         send a signal (default TERM) to a container's first process
+  kill [-a] ID [SIGNAL]    send a signal (default TERM) to a container's first process; -a: to all
   delete [-f] ID           remove what is left of a stopped container; -f kills it first
   list [-q] [-f json]      list containers
   plan [-b DIR] [ID]       print what would be done, one step a line; needs no privilege
@@ -40,8 +40,9 @@ commands:
 
 options:
   --root DIR               where states are kept (default /run/docker-worker-runtime)
-  --log FILE               append errors to FILE as well
+  --log FILE               append errors to FILE as well, and warnings instead of printing them
   --log-format text|json   how (default text)
+  --debug                  log the steps of run and create before they are taken
   --help, --version
 
 options of run and create:
@@ -50,6 +51,7 @@ options of run and create:
   --console-socket PATH    send the pty to this socket
   --preserve-fds N         pass descriptors 3 to 2+N on to the command
   --no-new-keyring         keep the session keyring
+  --no-subreaper           no effect: there is never one
   -d, --detach             run only: return once the command has started
 
 exit status of run: the command's own; 128 + n if signal n ended it; 127 if there is no such command;
@@ -60,6 +62,7 @@ exit status of run: the command's own; 128 + n if signal n ended it; 127 if ther
 struct Global {
     root: PathBuf,
     log: Log,
+    debug: bool,
     systemd_cgroup: bool,
 }
 
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
     let mut global = Global {
         root: PathBuf::from("/run/docker-worker-runtime"),
         log: Log::default(),
+        debug: false,
         systemd_cgroup: false,
     };
     match dispatch(&mut global) {
@@ -134,8 +138,7 @@ fn dispatch(global: &mut Global) -> Result<u8, Problem> {
             Some(Arg::Long("log")) => global.log.file = Some(arguments.value()?.into()),
             Some(Arg::Long("log-format")) => global.log.format = log_format(&arguments.value()?)?,
             Some(Arg::Long("systemd-cgroup")) => global.systemd_cgroup = true,
-            // Of runc; there is nothing more to say than is said anyway.
-            Some(Arg::Long("debug")) => {}
+            Some(Arg::Long("debug")) => global.debug = true,
             Some(Arg::Long("help") | Arg::Short('h')) => return print(HELP),
             Some(Arg::Long("version") | Arg::Short('v')) => {
                 let version = env!("CARGO_PKG_VERSION");
@@ -147,6 +150,9 @@ fn dispatch(global: &mut Global) -> Result<u8, Problem> {
             None => return Err(Problem::Usage("give a command".into())),
         }
     };
+    if arguments.raw_args()?.as_slice().iter().any(|word| word == "-h" || word == "--help") {
+        return print(HELP);
+    }
     match command.to_string_lossy().as_ref() {
         "run" => create::run(global, arguments),
         "create" => create::create(global, arguments),

@@ -145,6 +145,9 @@ fn prepare(global: &Global, request: Request, held: Held) -> Result<Container, P
     let facts = HostFacts::gather()
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Host, &error)))?;
     let plan = plan::plan(&id, &loaded.spec, &facts).map_err(|error| spec_fault(&error))?;
+    if global.debug {
+        plan.to_string().lines().for_each(|step| global.log.debug(step.trim_start()));
+    }
     // A worker removes its state root when it cleans up after another that was killed: a monitor of that one, which is
     // still on its way to here, must not bring it back.
     let claim = match request.lifeline_fd {
@@ -205,7 +208,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Request, Problem> {
             Arg::Long("report-fd") => request.report_fd = Some(arguments.value()?.parse()?),
             Arg::Long("lifeline-fd") => request.lifeline_fd = Some(arguments.value()?.parse()?),
             Arg::Long("stop-after") => request.options.stop = StopPoint::after(arguments.value()?.parse()?),
-            // Of runc: no subreaper is ever made here, and a chroot instead of pivot_root holds nobody.
+            // Of runc: no subreaper is ever made here, as the help says, and a chroot instead of pivot_root holds nobody.
             Arg::Long("no-subreaper") => {}
             Arg::Long("no-pivot") => {
                 return Err(Problem::Failed(

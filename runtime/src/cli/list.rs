@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use super::log::rfc_3339;
 use super::{Global, Problem, only_id, print};
-use crate::state::{self, ContainerDirectory, StateError, Status};
+use crate::execute::sentence;
+use crate::id::ContainerId;
+use crate::state::{self, ContainerDirectory, Known, StateError, Status};
 
 /// How a list is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,25 +44,29 @@ pub(super) fn list(global: &Global, mut arguments: lexopt::Parser) -> Result<u8,
             other => return Err(other.unexpected().into()),
         }
     }
-    let because = |error: &dyn std::error::Error| Problem::because("list containers", error);
+    let ids = state::list(&global.root).map_err(|error| Problem::because("list containers", &error))?;
     let mut rows = Vec::new();
-    for id in state::list(&global.root).map_err(|error| because(&error))? {
-        let known = match ContainerDirectory::open(&global.root, &id) {
-            Ok(directory) => directory.look().map_err(|error| because(&error))?,
-            Err(StateError::Missing { .. }) => continue, // It ended while we were looking.
-            Err(error) => return Err(because(&error)),
-        };
-        let state = known.state.as_ref();
-        rows.push(Row {
-            oci_version: state::OCI_VERSION,
-            id: id.to_string(),
-            pid: state.filter(|_| known.init.is_some()).map_or(0, |state| state.pid),
-            status: known.status,
-            bundle: state.map(|state| state.bundle.display().to_string()).unwrap_or_default(),
-            created: state.map(|state| rfc_3339(state.created)).unwrap_or_default(),
-        });
+    for id in ids {
+        match ContainerDirectory::open(&global.root, &id).and_then(|directory| directory.look()) {
+            Ok(known) => rows.push(row(&id, &known)),
+            Err(StateError::Missing { .. }) => {} // It ended while we were looking.
+            // As runc: one that cannot be read hides none of the others.
+            Err(error) => global.log.warning(&format!("failed to list {id}: {}", sentence(&error))),
+        }
     }
     print(&render(&rows, form))
+}
+
+fn row(id: &ContainerId, known: &Known) -> Row {
+    let state = known.state.as_ref();
+    Row {
+        oci_version: state::OCI_VERSION,
+        id: id.to_string(),
+        pid: state.filter(|_| known.init.is_some()).map_or(0, |state| state.pid),
+        status: known.status,
+        bundle: state.map(|state| state.bundle.display().to_string()).unwrap_or_default(),
+        created: state.map(|state| rfc_3339(state.created)).unwrap_or_default(),
+    }
 }
 
 fn render(rows: &[Row], form: Form) -> String {

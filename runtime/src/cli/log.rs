@@ -43,8 +43,16 @@ impl Log {
         self.say("warning", sentence);
     }
 
+    /// Says what is about to be done.
+    pub fn debug(&self, sentence: &str) {
+        self.say("debug", sentence);
+    }
+
+    /// Standard error is the container's too: what is no error goes there only if there is no other place.
     fn say(&self, level: &str, sentence: &str) {
-        eprintln!("docker-worker-runtime: {sentence}");
+        if level == "error" || self.file.is_none() {
+            eprintln!("docker-worker-runtime: {level}: {sentence}");
+        }
         let Some(path) = &self.file else { return };
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let line = Line { level, msg: sentence, time: rfc_3339(since_1970) };

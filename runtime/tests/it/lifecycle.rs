@@ -300,6 +300,63 @@ fn errors_go_to_the_log_as_json_too() {
 }
 
 #[test]
+fn warnings_go_to_the_log_and_not_into_the_containers_standard_error() {
+    let mut bundle = Bundle::shell("true");
+    bundle.config["unknown"] = json!("property");
+    let ran = bundle.run();
+    assert!(ran.status == 0 && ran.stderr.contains("warning: /unknown"), "{ran:?}");
+    let log = bundle.path("log");
+    let ran = bundle.tell(&["--log", log.to_str().unwrap(), "--debug", "run", &bundle.id]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("level=warning msg=\"/unknown"), "{logged}");
+    assert!(logged.contains("level=debug msg=\"root.pivot"), "the plan's steps: {logged}");
+    let ran = bundle.tell(&["--log", log.to_str().unwrap(), "delete", &bundle.id]);
+    assert!(
+        ran.stderr.contains("error: failed to delete") && ran.stderr.contains("does not exist"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn every_command_has_help() {
+    let bundle = Bundle::shell("true");
+    for command in ["run", "create", "start", "state", "kill", "delete", "list", "plan", "spec", "features"] {
+        for word in ["-h", "--help"] {
+            let ran = bundle.tell(&[command, word]);
+            assert!(ran.status == 0 && ran.stdout.contains("usage:"), "{command}: {ran:?}");
+        }
+    }
+}
+
+#[test]
+fn what_another_version_wrote_hides_no_container_and_keeps_nothing_from_being_undone() {
+    let mut bundle = Bundle::shell("exec sleep 1000");
+    let other = Bundle::shell("exec sleep 1000");
+    bundle.share_state_with(&other);
+    for bundle in [&bundle, &other] {
+        ok(bundle.tell(&["create", &bundle.id]));
+    }
+    let directory = other.path("state").join(&bundle.id);
+    let journal = directory.join("journal");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, format!("{text}{{\"undo\":\"unload-profile\",\"name\":\"x\"}}\n")).unwrap();
+    for _ in 0..2 {
+        let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
+        assert!(deleted.status == 1 && deleted.stderr.contains("unload-profile"), "{deleted:?}");
+        assert!(bundle.groups().iter().all(|group| !group.exists()) && journal.exists());
+    }
+    // Nor does a journal that cannot be read at all.
+    std::fs::write(&journal, "not a journal\n").unwrap();
+    let listed = other.tell(&["list", "-q"]);
+    assert_eq!((listed.status, listed.stdout), (0, format!("{}\n", other.id)));
+    assert!(listed.stderr.contains(&bundle.id), "{}", listed.stderr);
+    std::fs::remove_dir_all(directory).unwrap();
+    ok(other.tell(&["delete", "--force", &other.id]));
+    other.assert_nothing_left();
+}
+
+#[test]
 fn commands_that_are_not_there_yet_are_refused_by_name() {
     let bundle = Bundle::shell("true");
     for command in ["exec", "ps", "pause", "resume", "update", "events"] {
