@@ -16,7 +16,7 @@ use runtime::journal::{Journal, JournalError};
 use runtime::undo::{UndoError, undo_all};
 
 use crate::cache::{CacheError, Caches};
-use crate::config::Directories;
+use crate::directories::Directories;
 use crate::file_lock::{self, Hold, LockError};
 use crate::net::tables::TablesError;
 use crate::run_directory::{self, RunDirectoryError, Sweep};

@@ -20,7 +20,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use self::operator::{Form, Operator};
-use crate::config::{Config, ConfigError, ConfigFile, DEFAULT_DATA, DEFAULT_RUN, Directories};
+use crate::config::{Config, ConfigError, ConfigFile};
+use crate::directories::{DEFAULT_DATA, DEFAULT_RUN, Directories};
 use crate::task::error::chain;
 
 /// The status of wrong use.

@@ -6,26 +6,20 @@
 mod values;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use images::registry::{Access, HostRules, Scheme};
 use serde::Deserialize;
 
 use self::values::{absolute_path, at_least_one, known_features, memory_limit, size};
-use crate::net::addresses::{AddressRange, DEFAULT_RANGE};
+use crate::directories::Directories;
+use crate::net::NetworkSettings;
 use crate::spec::SocketCall;
 use crate::spec::resources::{DEFAULT_PIDS, DEFAULT_SHM_BYTES};
 use crate::yaml;
 
 /// Largest configuration file in bytes.
 const CONFIG_FILE_BYTES: u64 = 1 << 20;
-
-/// Images, caches and what running tasks write, unless told otherwise.
-pub const DEFAULT_DATA: &str = "/var/lib/docker-worker";
-
-/// Journals and bundles of running containers, unless told otherwise.
-pub const DEFAULT_RUN: &str = "/run/docker-worker";
 
 /// Bytes of one task's output that its log keeps.
 pub const DEFAULT_LOG_BYTES: u64 = 4 << 30;
@@ -41,38 +35,6 @@ const SKIP_COMPRESSION: &[&str] = &[
     ".7z", ".bz2", ".deb", ".dmg", ".flv", ".gif", ".gz", ".jpeg", ".jpg", ".png", ".swf", ".tbz", ".tgz",
     ".webp", ".whl", ".woff", ".woff2", ".xz", ".zip", ".zst", "lz4",
 ];
-
-/// Where the worker keeps its things.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directories {
-    /// Images, caches, what running tasks write. On a real disk.
-    pub data: PathBuf,
-    /// Journals and bundles of running containers.
-    pub run: PathBuf,
-    /// Caches, if they lie elsewhere (`cache.volumeCachePath`).
-    pub volume_caches: Option<PathBuf>,
-}
-
-impl Directories {
-    /// The image store.
-    pub fn images(&self) -> PathBuf {
-        self.data.join("images")
-    }
-
-    /// The caches.
-    pub fn caches(&self) -> PathBuf {
-        match &self.volume_caches {
-            // The operator may have other things there.
-            Some(place) => place.join("docker-worker-caches"),
-            None => self.data.join("caches"),
-        }
-    }
-
-    /// What running containers write.
-    pub fn runs(&self) -> PathBuf {
-        self.data.join("runs")
-    }
-}
 
 /// The configuration in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,23 +141,6 @@ pub struct DockerConfig {
 pub struct RegistrySettings {
     /// In the clear, without TLS.
     pub plain_http: bool,
-}
-
-/// The `network` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct NetworkSettings {
-    /// The range that tasks' addresses are taken from; nothing else on the host may use it.
-    pub addresses: Option<AddressRange>,
-    /// Name servers for tasks, where the host's own are out of their reach.
-    pub dns: Vec<Ipv4Addr>,
-}
-
-impl NetworkSettings {
-    /// The range that tasks' addresses are taken from.
-    pub fn addresses(&self) -> AddressRange {
-        self.addresses.unwrap_or(DEFAULT_RANGE)
-    }
 }
 
 /// The `capacityManagement` section.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::config::Directories;
+use crate::directories::Directories;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::run_directory::{self, RunDirectoryError, random_hex};
 

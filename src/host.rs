@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use controllers::Controllers;
 pub use facts::{Facts, find_runtime};
 
-use crate::config::NetworkSettings;
+use crate::net::NetworkSettings;
 use crate::net::survey;
 use crate::spec::SocketCall;
 use crate::spec::process::{self, RlimitCeilings};

@@ -29,6 +29,7 @@ pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod demo_directory;
+pub mod directories;
 pub mod event;
 pub mod features;
 pub mod file_lock;

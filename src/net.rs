@@ -34,10 +34,13 @@ pub mod netfilter;
 pub mod netlink;
 pub mod nft;
 pub mod ruleset;
+mod settings;
 pub mod sidecar;
 pub mod survey;
 mod sysctl;
 pub mod tables;
+
+pub use settings::NetworkSettings;
 
 use std::fs::File;
 use std::io;
@@ -56,7 +59,7 @@ use self::namespace::Namespace;
 use self::netlink::{Family, Socket};
 use self::survey::Obstacle;
 use self::tables::{Entry, Left, Place, TablesError};
-use crate::config::{Directories, NetworkSettings};
+use crate::directories::Directories;
 
 /// How the host end of a link is to behave: answer for its own address only, believe nothing about
 /// routes, take packets only from where they would be sent to.

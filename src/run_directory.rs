@@ -23,7 +23,7 @@ use runtime::id::ContainerId;
 use rustix::fs::OFlags;
 
 use crate::cleanup::UndoContainerError;
-use crate::config::Directories;
+use crate::directories::Directories;
 use crate::file_lock::Hold;
 use crate::net::tables::TablesError;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};

@@ -18,8 +18,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::scenes::{CONFIG, SCENES, Scene, Task};
 use super::operator::Operator;
 use super::{FAILED, HOST_UNFIT, INTERRUPTED};
-use crate::config::{Config, Directories};
+use crate::config::Config;
 use crate::demo_directory::{DemoDirectory, PLACE};
+use crate::directories::Directories;
 use crate::host::{self, Facts};
 use crate::task::error::chain;
 

@@ -10,8 +10,8 @@ use super::firewall::ANY_LINK;
 use super::link::{Route, routes};
 use super::netlink::{Family, Socket};
 use super::ruleset::{self, DroppingChain};
+use super::settings::NetworkSettings;
 use super::{names, sysctl, tables};
-use crate::config::NetworkSettings;
 
 /// Something that stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]

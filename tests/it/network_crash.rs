@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use docker_worker::config::{Directories, NetworkSettings};
+use docker_worker::directories::Directories;
+use docker_worker::net::NetworkSettings;
 use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, TaskNetwork};
 use docker_worker::run_directory::{RunDirectory, random_id};

@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use docker_worker::config::{Directories, NetworkSettings};
+use docker_worker::directories::Directories;
+use docker_worker::net::NetworkSettings;
 use docker_worker::net::link::GATEWAY;
 use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, TaskNetwork};
