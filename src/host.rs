@@ -65,6 +65,7 @@ pub fn items(facts: &Facts) -> Vec<Item> {
         apparmor(facts),
         resource_capability(facts),
         runtime(facts),
+        file_size(facts),
         disk_space(facts),
         data_file_system(facts),
         firewall(facts),
@@ -288,6 +289,20 @@ fn runtime(facts: &Facts) -> Item {
         vital(facts.runtime.is_some()),
         found,
         "install docker-worker-runtime beside docker-worker, or name it in DOCKER_WORKER_RUNTIME",
+    )
+}
+
+fn file_size(facts: &Facts) -> Item {
+    let limit = facts.ceilings.of(oci_spec::runtime::PosixRlimitType::RlimitFsize);
+    let found = match limit {
+        u64::MAX => "files may be as large as the disk".to_owned(),
+        bytes => format!("files may have {bytes} bytes at most, and layers and logs with more fail"),
+    };
+    item(
+        "file size",
+        useful(limit == u64::MAX),
+        found,
+        "start the worker without that limit: ulimit -f unlimited",
     )
 }
 

@@ -13,10 +13,12 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::readiness::write_all;
 
 /// Bytes that wait for a reader who is slow.
 const QUEUE_BYTES: usize = 1 << 20;
@@ -79,11 +81,13 @@ impl StandardError {
         self.detach_to(out)
     }
 
-    fn detach_to(&self, mut out: File) -> io::Result<()> {
-        self.state().writer = Writer::Waiting;
+    fn detach_to(&self, out: File) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
+        let mut state = self.state();
         let thread = std::thread::Builder::new().name("standard error".to_owned());
-        thread.spawn(move || shared.write_all(&mut out)).map(drop)
+        thread.spawn(move || shared.write_lines(&out))?;
+        state.writer = Writer::Waiting;
+        Ok(())
     }
 
     /// Writes a line; its end is added.
@@ -120,7 +124,7 @@ impl StandardError {
     fn put(&self, mut state: MutexGuard<'_, State>, text: String) {
         if state.writer == Writer::Caller {
             drop(state);
-            if io::stderr().write_all(text.as_bytes()).is_err() {
+            if write_all(io::stderr(), text.as_bytes()).is_err() {
                 // Nobody reads it: no reason to do anything else than with a reader.
             }
             return;
@@ -156,7 +160,7 @@ impl Shared {
     }
 
     /// Writes line after line; ends with the process.
-    fn write_all(&self, out: &mut File) {
+    fn write_lines(&self, out: &File) {
         let mut state = self.state();
         loop {
             let Some(text) = state.queue.pop_front() else {
@@ -168,7 +172,7 @@ impl Shared {
             state.bytes -= text.len();
             state.writer = Writer::Writing;
             drop(state);
-            if out.write_all(text.as_bytes()).is_err() {
+            if write_all(out, text.as_bytes()).is_err() {
                 // The reader has gone; the exit status is all that is left to say.
             }
             state = self.state();

@@ -1,6 +1,6 @@
 //! `docker-worker check`: what this host offers and lacks, with the remedy.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{FAILED, HOST_UNFIT};
 use crate::config::Config;
 use crate::host::{self, Facts, Item, Status};
+use crate::readiness::write_all;
 
 /// Options of `check`.
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub(super) fn main(options: &CheckArguments, config: &Config) -> ExitCode {
     items.extend(host::network_items(&config.file.network));
     let status = items.iter().map(|item| item.status).max().unwrap_or(Status::Works);
     let text = if options.json { as_json(status, &items) } else { as_text(status, &items) };
-    if io::stdout().write_all(text.as_bytes()).is_err() {
+    if write_all(io::stdout(), text.as_bytes()).is_err() {
         return ExitCode::from(FAILED);
     }
     match status {

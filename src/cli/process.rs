@@ -32,6 +32,7 @@ pub fn set_up() -> Result<(), SetUpError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).map_err(|errno| SetUpError::CoreDumps(errno.into()))?;
     raise_open_files();
+    raise_file_size();
     let failed = |error: io::Error| SetUpError::Namespace(error);
     nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| failed(errno.into()))?;
     // What is mounted here stays here, and what the host mounts does not reach running tasks.
@@ -50,5 +51,17 @@ fn raise_open_files() {
     let raised = Rlimit { current: limit.maximum, ..limit };
     if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
         // Raising the soft limit to the hard one is always allowed; without it the old one holds.
+    }
+}
+
+/// Layers and logs are as large as they are. Where the limit cannot be lifted, `check` says so.
+fn raise_file_size() {
+    let limit = rustix::process::getrlimit(Resource::Fsize);
+    let unlimited = Rlimit { current: None, maximum: None };
+    if rustix::process::setrlimit(Resource::Fsize, unlimited).is_err() {
+        let raised = Rlimit { current: limit.maximum, ..limit };
+        if rustix::process::setrlimit(Resource::Fsize, raised).is_err() {
+            // A write beyond the limit is an error that says so.
+        }
     }
 }

@@ -37,7 +37,8 @@ pub struct RlimitCeilings {
 }
 
 impl RlimitCeilings {
-    fn of(&self, kind: PosixRlimitType) -> u64 {
+    /// The largest value of one; `u64::MAX` is no bound.
+    pub fn of(&self, kind: PosixRlimitType) -> u64 {
         self.hard.iter().find(|(known, _)| *known == kind).map_or(u64::MAX, |(_, hard)| *hard)
     }
 }

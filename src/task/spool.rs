@@ -19,11 +19,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::log;
+use crate::readiness::write_all;
 use crate::timestamp::Timestamp;
 
 /// Bytes copied to a reader between two looks at whether somebody interrupts.
@@ -193,7 +192,7 @@ impl Follower {
             while self.copied < now.bytes {
                 let step = (now.bytes - self.copied).min(FOLLOW_STEP_BYTES);
                 let copy = tokio::task::spawn_blocking(move || {
-                    let result = copy_bytes(&self.file, &mut out, step);
+                    let result = copy_bytes(&self.file, &out, step);
                     (self, out, result)
                 });
                 let (follower, file, result) = copy.await.map_err(io::Error::other)?;
@@ -208,38 +207,19 @@ impl Follower {
     }
 }
 
-/// Copies so many bytes, or all that there are. Waits where a write would not, and so would lose bytes: whoever else has
-/// the terminal or the pipe open may have made it so (`O_NONBLOCK`).
-fn copy_bytes(file: &File, out: &mut File, most: u64) -> io::Result<u64> {
+/// Copies so many bytes, or all that there are.
+fn copy_bytes(file: &File, out: &File, most: u64) -> io::Result<u64> {
     let mut rest = file.take(most);
     let mut buffer = vec![0; COPY_BYTES];
     let mut copied = 0;
     loop {
         let read = rest.read(&mut buffer)?;
-        let mut bytes = buffer.get(..read).unwrap_or_default();
+        let bytes = buffer.get(..read).unwrap_or_default();
         if bytes.is_empty() {
             return Ok(copied);
         }
-        while !bytes.is_empty() {
-            match out.write(bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    copied += written as u64;
-                    bytes = bytes.get(written..).unwrap_or_default();
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(out)?,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Waits until there is room for a write, or nobody reads any more.
-fn wait_for_room(out: &File) -> io::Result<()> {
-    match poll(&mut [PollFd::new(out, PollFlags::OUT)], None) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
+        write_all(out, bytes)?;
+        copied += read as u64;
     }
 }
 

@@ -110,6 +110,10 @@ fn a_file_size_limit_is_an_error_and_not_the_workers_death() {
     let bulky = busybox_image().layer(&[file("bulky", vec![b'x'; 1 << 20])]);
     let run = worker.run(&worker.image(&bulky).source, &["true"]).expect(125, "ulimit -f");
     assert!(run.stderr.contains("File too large"), "{run:?}");
+    let report = String::from_utf8(worker.call(&["check"]).stdout).unwrap();
+    assert!(report.contains("degraded  file size         files may have "), "{report}");
+    let soft = Worker::by(&["sh", "-c", "ulimit -S -f 100; exec \"$@\"", "-"]);
+    soft.run(&soft.image(&bulky).source, &["true"]).expect(0, "a limit that may be raised");
 }
 
 #[test]
