@@ -35,6 +35,9 @@ pub const CGROUP_EMPTY: Duration = Duration::from_secs(10);
 /// Bytes of a mount option's name or value, or of a mount's source: fsconfig(2) takes no more.
 pub const DATA_BYTES: usize = 255;
 
+/// Directories below one another that `tmpcopyup` copies: each level holds three descriptors.
+pub const COPY_DEPTH: usize = 64;
+
 /// Mounts in a Spec.
 pub const MOUNTS: usize = 4096;
 

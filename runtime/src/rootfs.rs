@@ -7,6 +7,7 @@
 //! Kernel interfaces: openat2(2) (Linux 5.6), open_tree(2), fsopen(2), fsmount(2), move_mount(2) (5.2),
 //! mount_setattr(2) (5.12).
 
+pub mod copy_up;
 pub mod device;
 pub mod mask;
 pub mod mount;

@@ -111,6 +111,8 @@ pub struct Options {
     pub recursive: Attributes,
     /// If asked for; private otherwise.
     pub propagation: Option<(Propagation, Depth)>,
+    /// Where in the list a tmpfs is told to start with what is at its mount point.
+    pub copy_up: Option<usize>,
     /// For the file system: `size=64m`, `newinstance`.
     pub data: Vec<Data>,
 }
@@ -163,10 +165,11 @@ impl Options {
             match option {
                 "bind" => self.bind = Some(Depth::One),
                 "rbind" => self.bind = Some(Depth::Recursive),
+                "tmpcopyup" => self.copy_up = Some(index),
                 // The kernel's own choice, what it only reports, and a number that only its NFS server sees.
                 "defaults" | "async" | "silent" | "loud" | "nomand" | "iversion" | "noiversion"
                 | "nolazytime" => {}
-                "tmpcopyup" | "idmap" | "ridmap" | "remount" | "" => {
+                "idmap" | "ridmap" | "remount" | "" => {
                     return Err(format!("option {option:?} is not there yet: leave it out"));
                 }
                 other => self.data.push(Data::parse(index, other)?),

@@ -48,6 +48,8 @@ pub enum MountKind {
         source: Option<String>,
         /// Its own options.
         data: Vec<(String, Option<String>)>,
+        /// It starts with what is at its mount point.
+        copy_up: bool,
     },
 }
 
@@ -68,7 +70,8 @@ impl fmt::Display for Mount {
         if let Some((propagation, depth)) = self.propagation {
             write!(out, " {}", propagation.spelled(depth))?;
         }
-        if let MountKind::FileSystem { data, .. } = &self.kind {
+        if let MountKind::FileSystem { data, copy_up, .. } = &self.kind {
+            out.write_str(if *copy_up { " tmpcopyup" } else { "" })?;
             for (key, value) in data {
                 write!(
                     out,
@@ -102,11 +105,12 @@ pub fn is_served_by_lxcfs(target: &Path) -> bool {
 }
 
 impl Mount {
-    /// Whether it can be made read-only only when all mounts are made: there are mount points or nodes to be
-    /// made in it.
+    /// Whether it can be made read-only only when all mounts are made: there are mount points, nodes or copies
+    /// to be made in it.
     fn is_filled_later(&self, later: &[Mount]) -> bool {
         let below = |other: &Mount| other.target.starts_with(&self.target) && other.target != self.target;
-        self.target == Path::new("/dev") || later.iter().any(below)
+        let is_copied_to = matches!(self.kind, MountKind::FileSystem { copy_up: true, .. });
+        self.target == Path::new("/dev") || is_copied_to || later.iter().any(below)
     }
 }
 
@@ -181,7 +185,12 @@ fn kind(
             return None;
         }
     };
-    let is_proc = matches!(&kind, MountKind::FileSystem { name, .. } if name == "proc");
+    let is = |wanted: &str| matches!(&kind, MountKind::FileSystem { name, .. } if name == wanted);
+    if let Some(index) = options.copy_up.filter(|_| !is("tmpfs")) {
+        findings
+            .add(format!("{pointer}/options/{index}"), "option \"tmpcopyup\" is for a tmpfs: leave it out");
+    }
+    let is_proc = is("proc");
     if target == Path::new("/proc") && !is_proc && !matches!(kind, MountKind::Bind { .. }) {
         // Masks and labels would be asked of whatever it is (CVE-2019-16884).
         findings.add(format!("{pointer}/type"), "on /proc nothing can be mounted but proc");
@@ -210,7 +219,7 @@ fn file_system(
         findings.add(format!("{pointer}/source"), message);
     }
     let data = options.data.iter().map(|data| (data.key.clone(), data.value.clone())).collect();
-    MountKind::FileSystem { name: name.to_owned(), source, data }
+    MountKind::FileSystem { name: name.to_owned(), source, data, copy_up: options.copy_up.is_some() }
 }
 
 fn bind(

@@ -11,6 +11,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::copy_up::copy_up;
 use super::{Links, Root, RootError, links_to, shape_of};
 use crate::mount_attr as attr;
 use crate::plan::mount_options::{Depth, Propagation};
@@ -146,6 +147,24 @@ pub fn with_mode_of_mount_point(
         data.extend(found.map(|found| ("mode".to_owned(), Some(format!("{:o}", found.st_mode & 0o7777)))));
     }
     data
+}
+
+/// Copies what is at `target` into the new file system that will cover it; nothing is if it is missing.
+///
+/// # Errors
+///
+/// What is there cannot be read, or has no room.
+pub fn copy_mount_point(root: &Root, target: &Path, tree: &OwnedFd) -> Result<(), MountError> {
+    let failed = |source| MountError::Attach {
+        call: "copy what is there to the tmpfs",
+        target: target.to_owned(),
+        source,
+    };
+    match root.find(target, links_to(target)) {
+        Ok(found) => copy_up(found.as_fd(), tree.as_fd()).map_err(failed),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(failed(errno.into())),
+    }
 }
 
 /// Makes a copy, attached nowhere, of what is mounted at `path`.

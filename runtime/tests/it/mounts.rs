@@ -151,6 +151,42 @@ fn a_tmpfs_takes_the_mode_of_its_mount_point() {
 }
 
 #[test]
+fn a_tmpfs_may_start_with_what_the_image_has_there() {
+    let script = "cd /data && find . | sort | xargs stat -c '%n %F %a %u %Y' && cat a/file && readlink link && \
+                  touch new 2>/dev/null || echo read-only";
+    let mut bundle =
+        bundle(script, vec![tmpfs("/data", &["tmpcopyup", "ro"]), tmpfs("/none", &["tmpcopyup"])]);
+    let data = bundle.rootfs().join("data");
+    std::fs::create_dir_all(data.join("a")).unwrap();
+    std::fs::write(data.join("a/file"), "text\n").unwrap();
+    std::fs::set_permissions(data.join("a/file"), PermissionsExt::from_mode(0o4751)).unwrap();
+    symlink("/etc/shadow", data.join("link")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, data.join("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    for entry in ["", "a", "a/file", "link", "pipe"] {
+        std::os::unix::fs::lchown(data.join(entry), Some(7), Some(7)).unwrap();
+    }
+    std::fs::set_permissions(data.join("a/file"), PermissionsExt::from_mode(0o4751)).unwrap();
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    std::fs::File::open(data.join("a/file")).unwrap().set_modified(epoch).unwrap();
+    let output = bundle.output();
+    let lines: Vec<&str> = output.lines().collect();
+    assert!(lines.contains(&"./a/file regular file 4751 7 0"), "{output}");
+    for start in
+        [". directory 755 7 ", "./a directory 755 7 ", "./link symbolic link 777 7 ", "./pipe fifo 400 7 "]
+    {
+        assert!(lines.iter().any(|line| line.starts_with(start)), "{start}: {output}");
+    }
+    assert!(output.ends_with("text\n/etc/shadow\nread-only\n"), "{output}");
+    // What the container changes stays its own.
+    assert!(!data.join("new").exists());
+
+    bundle.config["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/x", "type": "proc", "options": ["tmpcopyup"],
+    }));
+    assert!(bundle.run().stderr.contains("/options/0"));
+}
+
+#[test]
 fn what_is_too_long_for_the_kernel_is_said_with_its_place() {
     let long = "x".repeat(256);
     let options = format!("uid={long}");

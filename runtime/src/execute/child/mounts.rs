@@ -35,9 +35,13 @@ impl Child<'_> {
                 }
                 (proc, Attributes::default())
             }
-            MountKind::FileSystem { name, source, data } => {
+            MountKind::FileSystem { name, source, data, copy_up } => {
                 let data = mount::with_mode_of_mount_point(root, &mount.target, name, data);
-                (new_file_system(name, source.as_deref(), &data, now.set)?, Attributes::default())
+                let tree = new_file_system(name, source.as_deref(), &data, now.set)?;
+                if *copy_up {
+                    mount::copy_mount_point(root, &mount.target, &tree)?;
+                }
+                (tree, Attributes::default())
             }
         };
         mount::attach(root, &Mount { attributes, ..mount.clone() }, &tree)?;
