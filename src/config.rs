@@ -8,7 +8,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use images::registry::{Access, HostRules, Scheme};
+use images::registry::{Access, Addresses, HostRules, Scheme};
 use serde::Deserialize;
 
 use self::values::{absolute_path, at_least_one, known_features, memory_limit, size};
@@ -139,8 +139,10 @@ pub struct DockerConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct RegistrySettings {
-    /// In the clear, without TLS.
+    /// In the clear, without TLS; then also on this machine and in private networks.
     pub plain_http: bool,
+    /// Whether tasks that are claimed may be sent to it at a private address.
+    pub private_addresses: bool,
 }
 
 /// The `capacityManagement` section.
@@ -261,8 +263,11 @@ impl ConfigFile {
         let mut access = Access::operator();
         for (host, settings) in &self.registries {
             let scheme = if settings.plain_http { Scheme::Http } else { Scheme::Https };
-            access.hosts.insert(host.clone(), HostRules { scheme, ..HostRules::default() });
+            let private = settings.private_addresses;
+            let addresses = if private { Addresses::Private } else { Addresses::Ordinary };
+            access.set(host, HostRules { scheme, addresses, ..HostRules::default() });
         }
+        access.excluded.push(self.network.addresses().block());
         access
     }
 

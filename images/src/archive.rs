@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::image::ConfigError;
+use crate::json::JsonProblem;
 use crate::limits::Limits;
 use crate::manifest::{Descriptor, ManifestError, Offer, Platform};
 use crate::reference::Reference;
@@ -72,16 +73,14 @@ pub enum ArchiveError {
         reason: String,
     },
     /// A document in it is not of the expected shape.
-    #[error("read {member:?} of image archive {path:?} at {pointer}: {source}")]
+    #[error("read {member:?} of image archive {path:?} {problem}")]
     Parse {
         /// The file or directory.
         path: PathBuf,
         /// The document.
         member: String,
-        /// Where in the document.
-        pointer: String,
-        /// What is wrong there.
-        source: serde_json::Error,
+        /// What is wrong with it, and where.
+        problem: JsonProblem,
     },
     /// It names a part that it does not hold.
     #[error("find {member:?} in image archive {path:?}: no such file in it; make the archive again")]

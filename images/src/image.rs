@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Digest;
+use crate::json::{JsonProblem, parse_json};
 use crate::limits::Limits;
 
 /// An image in the store.
@@ -65,14 +66,12 @@ pub(crate) struct Configuration {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not JSON, or other types than the image specification has.
-    #[error("read the image configuration {digest} at {pointer}: {source}; rebuild the image")]
+    #[error("read the image configuration {digest} {problem}; rebuild the image")]
     Parse {
         /// The configuration's digest.
         digest: Digest,
-        /// Where in the document, e.g. `config.Env[2]`.
-        pointer: String,
-        /// What is wrong there.
-        source: serde_json::Error,
+        /// What is wrong with it, and where.
+        problem: JsonProblem,
     },
     /// More nesting than any configuration needs.
     #[error("read the image configuration {digest}: it nests deeper than {limit} levels")]
@@ -121,14 +120,12 @@ pub(crate) fn parse_configuration(
     if json_depth(json) > limits.json_depth {
         return Err(ConfigError::TooDeep { digest: digest.clone(), limit: limits.json_depth });
     }
-    let document: Document = parse_json(json).map_err(|(pointer, source)| ConfigError::Parse {
-        digest: digest.clone(),
-        pointer,
-        source,
-    })?;
+    let document: Document =
+        parse_json(json).map_err(|problem| ConfigError::Parse { digest: digest.clone(), problem })?;
     let config = document.config.unwrap_or_default().into_config(document.os, document.architecture);
     if !config.os.is_empty() && config.os != "linux" {
-        return Err(ConfigError::OperatingSystem { digest: digest.clone(), os: config.os });
+        let os = config.os.chars().take(40).collect();
+        return Err(ConfigError::OperatingSystem { digest: digest.clone(), os });
     }
     let diff_ids = document.rootfs.diff_ids;
     if diff_ids.len() != layers {
@@ -136,17 +133,6 @@ pub(crate) fn parse_configuration(
         return Err(ConfigError::LayerCount { digest: digest.clone(), diff_ids, layers });
     }
     Ok(Configuration { config, diff_ids })
-}
-
-/// Parses JSON and says where it went wrong.
-pub(crate) fn parse_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, (String, serde_json::Error)> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| (error.path().to_string(), error.into_inner()))
-        .and_then(|value| match deserializer.end() {
-            Ok(()) => Ok(value),
-            Err(error) => Err((".".to_owned(), error)),
-        })
 }
 
 /// The deepest nesting of brackets outside strings. Of malformed JSON it may be anything, but it
@@ -280,7 +266,7 @@ mod tests {
         assert!(parse(&bracket_in_string, 0).is_ok());
         let wrong = r#"{"rootfs":{"diff_ids":["sha256:../../x"]}}"#;
         match parse(wrong, 1) {
-            Err(ConfigError::Parse { pointer, .. }) => assert_eq!(pointer, "rootfs.diff_ids[0]"),
+            Err(ConfigError::Parse { problem, .. }) => assert_eq!(problem.place, "rootfs.diff_ids[0]"),
             other => panic!("{other:?}"),
         }
         for text in ["", "null", "[]", "<html>", r#"{"rootfs":{"diff_ids":[]}} x"#] {

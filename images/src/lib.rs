@@ -34,6 +34,7 @@ pub mod disk;
 pub mod erofs;
 pub mod image;
 mod inflate;
+pub mod json;
 pub mod layer;
 pub mod limits;
 pub mod manifest;

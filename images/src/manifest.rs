@@ -4,14 +4,19 @@
 //! and a document that could be read as both kinds is refused. So nobody who verified one reading
 //! can be served the other.
 
-use std::fmt;
-
 use oci_spec::image as oci;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, DigestError};
-use crate::image::{Configuration, parse_json};
+use crate::image::Configuration;
+use crate::json::{JsonProblem, parse_json, shortened};
 use crate::limits::Limits;
+
+mod platform;
+
+pub use platform::Platform;
+
+pub(crate) use platform::Choice;
 
 /// What we ask a registry for, most wanted first.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -29,6 +34,9 @@ const SCHEMA_1: &[&str] = &[
 ];
 const CONFIG_TYPES: &[&str] =
     &["application/vnd.docker.container.image.v1+json", "application/vnd.oci.image.config.v1+json"];
+/// What Docker has called a configuration beside its own type: its pushes of before 2016, and
+/// registries that stored it as a file of no or any kind.
+const DOCKER_CONFIG_TYPES: &[&str] = &["application/octet-stream", "application/json", "text/html", ""];
 /// A tar stream, as it is or compressed by gzip or zstd; which of them, its first bytes say.
 const LAYER_TYPES: &[&str] = &[
     "application/vnd.docker.image.rootfs.diff.tar",
@@ -60,6 +68,8 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers' blobs, compressed or not.
     pub layers: Vec<Descriptor>,
+    /// Those of them that need not be in the registry.
+    pub foreign: Vec<Digest>,
 }
 
 /// An image as its source offers it: verified down to its configuration, layers not yet fetched.
@@ -104,15 +114,6 @@ pub enum Document {
     Index(Index),
 }
 
-/// An operating system and architecture, as Go names them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`, `arm64`, …
-    pub architecture: String,
-}
-
 /// Why a manifest or index is refused. Its text is never repeated, only places and types.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -153,14 +154,12 @@ pub enum ManifestError {
         digest: Digest,
     },
     /// Not JSON, or not of this shape.
-    #[error("read manifest {digest} at {pointer}: {source}")]
+    #[error("read manifest {digest} {problem}")]
     Parse {
         /// The document's digest.
         digest: Digest,
-        /// Where in the document.
-        pointer: String,
-        /// What is wrong there.
-        source: serde_json::Error,
+        /// What is wrong with it, and where.
+        problem: JsonProblem,
     },
     /// A digest in it is none.
     #[error("read manifest {digest} at {place}")]
@@ -214,27 +213,6 @@ pub enum ManifestError {
     },
 }
 
-impl Platform {
-    /// The platform of this executable.
-    pub fn of_host() -> Platform {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "x86" => "386",
-            "powerpc64" => "ppc64le",
-            "riscv64" => "riscv64",
-            other => other,
-        };
-        Platform { os: "linux".to_owned(), architecture: architecture.to_owned() }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}", self.os, self.architecture)
-    }
-}
-
 /// Parses a document whose digest is `digest`. `header` is the transport's type, where it has one.
 ///
 /// # Errors
@@ -257,7 +235,7 @@ pub fn parse(
     if let (Some(header), Some(body)) = (&header, &outline.media_type)
         && header != body
     {
-        let (header, body) = (header.clone(), shortened(body));
+        let (header, body) = (shortened(header), shortened(body));
         return Err(ManifestError::TypesDiffer { digest: digest.clone(), header, body });
     }
     if outline.manifests.is_some() && (outline.layers.is_some() || outline.config.is_some()) {
@@ -265,48 +243,34 @@ pub fn parse(
     }
     match header.as_deref().or(outline.media_type.as_deref()) {
         Some(DOCKER_INDEX | OCI_INDEX) => Ok(Document::Index(parse_index(digest, body)?)),
-        Some(DOCKER_MANIFEST | OCI_MANIFEST) => parse_manifest(digest, body, limits).map(Document::Manifest),
+        Some(DOCKER_MANIFEST) => {
+            let config_types = [CONFIG_TYPES, DOCKER_CONFIG_TYPES].concat();
+            parse_manifest(digest, body, &config_types, limits).map(Document::Manifest)
+        }
+        Some(OCI_MANIFEST) => parse_manifest(digest, body, CONFIG_TYPES, limits).map(Document::Manifest),
         Some(other) => Err(ManifestError::MediaType { digest: digest.clone(), media_type: shortened(other) }),
         None if outline.manifests.is_some() => Ok(Document::Index(parse_index(digest, body)?)),
-        None => parse_manifest(digest, body, limits).map(Document::Manifest),
+        None => parse_manifest(digest, body, CONFIG_TYPES, limits).map(Document::Manifest),
     }
 }
 
 impl Index {
-    /// The first image for exactly this operating system and architecture.
+    /// The entry that fits best, to be looked into.
     ///
     /// # Errors
     ///
     /// [`ManifestError::Platform`] lists what there is instead.
     pub fn select(&self, digest: &Digest, wanted: &Platform) -> Result<Descriptor, ManifestError> {
-        let chosen = self.entries.iter().find(|entry| match entry.descriptor.platform() {
-            Some(has) => {
-                has.os().to_string() == wanted.os && has.architecture().to_string() == wanted.architecture
-            }
-            // Only a nested index may come without: the choice is made inside.
-            None => matches!(entry.descriptor.media_type().as_ref(), DOCKER_INDEX | OCI_INDEX),
-        });
-        match chosen {
-            Some(entry) => entry.descriptor(digest),
-            None => {
-                let found = self.platforms();
-                Err(ManifestError::Platform { digest: digest.clone(), wanted: wanted.clone(), found })
-            }
-        }
-    }
-
-    fn platforms(&self) -> String {
-        let of = |entry: &IndexEntry| {
-            let platform = entry.descriptor.platform().as_ref();
-            platform.map(|has| format!("{}/{}", has.os(), has.architecture()).escape_debug().to_string())
-        };
-        let mut platforms: Vec<String> = self.entries.iter().filter_map(of).take(20).collect();
-        platforms.dedup();
-        if platforms.is_empty() { "no platforms".to_owned() } else { platforms.join(", ") }
+        let limits = Limits::default();
+        Choice::new(digest.clone(), self.clone(), wanted, &limits).next().map(|candidate| candidate.blob)
     }
 }
 
 impl IndexEntry {
+    fn platform(&self) -> Option<&oci::Platform> {
+        self.descriptor.platform().as_ref()
+    }
+
     /// The blob of the manifest. `index` is the digest of the document that names it.
     ///
     /// # Errors
@@ -343,11 +307,7 @@ fn check_header(digest: &Digest, header: &str) -> Result<(), ManifestError> {
 }
 
 fn parse_body<'a, T: Deserialize<'a>>(digest: &Digest, body: &'a [u8]) -> Result<T, ManifestError> {
-    parse_json(body).map_err(|(pointer, source)| ManifestError::Parse {
-        digest: digest.clone(),
-        pointer,
-        source,
-    })
+    parse_json(body).map_err(|problem| ManifestError::Parse { digest: digest.clone(), problem })
 }
 
 fn parse_index(digest: &Digest, body: &[u8]) -> Result<Index, ManifestError> {
@@ -356,7 +316,12 @@ fn parse_index(digest: &Digest, body: &[u8]) -> Result<Index, ManifestError> {
     Ok(Index { entries })
 }
 
-fn parse_manifest(digest: &Digest, body: &[u8], limits: &Limits) -> Result<Manifest, ManifestError> {
+fn parse_manifest(
+    digest: &Digest,
+    body: &[u8],
+    config_types: &[&str],
+    limits: &Limits,
+) -> Result<Manifest, ManifestError> {
     let manifest: oci::ImageManifest = parse_body(digest, body)?;
     let bound = |place: &str, value: u64, limit: u64| {
         let place = place.to_owned();
@@ -368,18 +333,24 @@ fn parse_manifest(digest: &Digest, body: &[u8], limits: &Limits) -> Result<Manif
         let error = || ManifestError::Content { digest: digest.clone(), place, media_type: name };
         types.contains(&media_type.as_ref()).then_some(()).ok_or_else(error)
     };
-    known("config", CONFIG_TYPES, manifest.config().media_type())?;
+    known("config", config_types, manifest.config().media_type())?;
     let config = descriptor(digest, "config", manifest.config())?;
     bound("config.size", config.size, limits.config_bytes)?;
     bound("the number of layers", manifest.layers().len() as u64, limits.layers as u64)?;
     let mut layers = Vec::with_capacity(manifest.layers().len());
+    let mut foreign = Vec::new();
     for (position, layer) in manifest.layers().iter().enumerate() {
         let place = format!("layers[{position}]");
         known(&place, LAYER_TYPES, layer.media_type())?;
         bound(&format!("{place}.size"), layer.size(), limits.layer_compressed_bytes)?;
-        layers.push(descriptor(digest, &place, layer)?);
+        let blob = descriptor(digest, &place, layer)?;
+        let media_type = layer.media_type().as_ref();
+        if media_type.contains(".foreign.") || media_type.contains(".nondistributable.") {
+            foreign.push(blob.digest.clone());
+        }
+        layers.push(blob);
     }
-    Ok(Manifest { config, layers })
+    Ok(Manifest { config, layers, foreign })
 }
 
 fn descriptor(document: &Digest, place: &str, from: &oci::Descriptor) -> Result<Descriptor, ManifestError> {
@@ -388,11 +359,6 @@ fn descriptor(document: &Digest, place: &str, from: &oci::Descriptor) -> Result<
         ManifestError::Digest { digest: document.clone(), place, source }
     })?;
     Ok(Descriptor { digest, size: from.size() })
-}
-
-/// For messages: media types are outside data.
-fn shortened(media_type: &str) -> String {
-    media_type.chars().take(100).collect()
 }
 
 #[cfg(test)]
@@ -463,6 +429,17 @@ mod tests {
     }
 
     #[test]
+    fn a_docker_manifest_may_call_its_configuration_what_old_pushes_did() {
+        let body = |config_type: &str| manifest(config_type, &layer(&format!("sha256:{HEX}"), "7"));
+        for config_type in DOCKER_CONFIG_TYPES {
+            let read = parse_as(Some(DOCKER_MANIFEST), &body(config_type));
+            assert!(matches!(read, Ok(Document::Manifest(_))), "{config_type:?}: {read:?}");
+            let refused = parse_as(Some(OCI_MANIFEST), &body(config_type)).unwrap_err();
+            assert!(matches!(refused, ManifestError::Content { .. }), "{config_type:?}: {refused}");
+        }
+    }
+
+    #[test]
     fn sizes_and_counts_are_bounded() {
         let hex = format!("sha256:{HEX}");
         let limits = Limits::default();
@@ -495,7 +472,8 @@ mod tests {
         let body = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
         let digest = Digest::of(body.as_bytes());
         let Document::Index(index) = parse_as(Some(OCI_INDEX), &body).unwrap() else { panic!() };
-        let wanted = |architecture: &str| Platform { os: "linux".into(), architecture: architecture.into() };
+        let wanted =
+            |architecture: &str| Platform { os: "linux".into(), architecture: architecture.into(), level: 1 };
         assert_eq!(index.select(&digest, &wanted("amd64")).unwrap().size, 3);
         let error = index.select(&digest, &wanted("s390x")).unwrap_err();
         assert!(

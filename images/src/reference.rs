@@ -13,10 +13,13 @@ use crate::digest::{Digest, DigestError};
 /// Docker Hub's name inside references; its API lives at another host (see `registry`).
 pub const DOCKER_HUB: &str = "docker.io";
 
-const LEGACY_DOCKER_HUB: &str = "index.docker.io";
+/// Other names of Docker Hub: of its first index, its API, its pages. All mean the same repositories.
+const DOCKER_HUB_ALIASES: &[&str] = &["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 const DEFAULT_TAG: &str = "latest";
 const MAX_NAME_BYTES: usize = 255;
 const MAX_TAG_BYTES: usize = 128;
+/// Name, tag and the longest digest with their separators: `NAME:TAG@sha512:HEX`.
+const MAX_TEXT_BYTES: usize = MAX_NAME_BYTES + 1 + MAX_TAG_BYTES + 8 + 128;
 
 /// A complete image reference: registry, repository, and a tag or a digest or both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,6 +106,10 @@ impl Reference {
         if text.is_empty() {
             return Err(ReferenceError::Empty);
         }
+        // Also so that no message below repeats more than that.
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(ReferenceError::TooLong { bytes: text.len() });
+        }
         if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(ReferenceError::ImageId { text: text.to_owned() });
         }
@@ -112,7 +119,7 @@ impl Reference {
         if !is_registry(registry) {
             return Err(ReferenceError::Registry { text: text.to_owned(), host: registry.to_owned() });
         }
-        let registry = if registry == LEGACY_DOCKER_HUB { DOCKER_HUB } else { registry };
+        let registry = canonical_registry(registry);
         check_repository(text, path)?;
         let repository = if registry == DOCKER_HUB && !path.contains('/') {
             format!("library/{path}")
@@ -188,6 +195,11 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Reference, ReferenceError> {
         Reference::parse(text)
     }
+}
+
+/// The one name under which credentials and rules of a registry are looked up.
+pub(crate) fn canonical_registry(name: &str) -> &str {
+    if DOCKER_HUB_ALIASES.contains(&name) { DOCKER_HUB } else { name }
 }
 
 fn split_digest(text: &str) -> Result<(&str, Option<Digest>), ReferenceError> {
@@ -292,6 +304,8 @@ mod tests {
             ("a/b", "docker.io/a/b:latest", "a/b:latest"),
             ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
             ("index.docker.io/a/b:T_.-", "docker.io/a/b:T_.-", "a/b:T_.-"),
+            ("registry-1.docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
+            ("registry.hub.docker.com/a/b", "docker.io/a/b:latest", "a/b:latest"),
             ("library/x/y", "docker.io/library/x/y:latest", "library/x/y:latest"),
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
             ("localhost:5000/x/y:1", "localhost:5000/x/y:1", "localhost:5000/x/y:1"),

@@ -1,7 +1,7 @@
 //! The registry client: Docker's registry API v2 over HTTP/1.1, with TLS but where allowed without.
 //!
 //! ```text
-//!  offer ──► manifests/TAG ──► (index: first exact platform) ──► blobs/CONFIG     whole, in memory
+//!  offer ──► manifests/TAG ──► (index: what fits best) ──► blobs/CONFIG     whole, in memory
 //!  blob  ──► blobs/LAYER ──► chunks ──► channel                                  resumed by Range
 //!                │
 //!  each request: send ──► 401: challenge answered (auth) ──► again
@@ -19,9 +19,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION, RANGE, USER_AGENT};
 use hyper::{Request, StatusCode};
 
+use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::reference::{DOCKER_HUB, Reference};
 
@@ -35,7 +36,7 @@ mod reply;
 mod retry;
 mod url;
 
-pub use access::{Access, Addresses, Credentials, HostRules, Loopback, Scheme};
+pub use access::{Access, AddressBlock, Addresses, Credentials, HostRules, Loopback, Scheme};
 pub use error::RegistryError;
 pub use url::UrlError;
 
@@ -60,6 +61,8 @@ pub(crate) struct Registry {
     limits: Limits,
     /// What the last challenge was answered with; requests of the same pull send it at once.
     authorization: Mutex<Option<Authorization>>,
+    /// Layers that the manifest says are not to be had here.
+    foreign: Mutex<Vec<Digest>>,
 }
 
 /// A request for something of the registry.
@@ -89,6 +92,7 @@ impl Registry {
             access: access.clone(),
             limits: limits.clone(),
             authorization: Mutex::default(),
+            foreign: Mutex::default(),
         })
     }
 
@@ -98,6 +102,7 @@ impl Registry {
         let mut url = Url { origin: self.origin.clone(), path_and_query };
         let mut authorization = self.known_authorization();
         let (mut redirects, mut challenges) = (0, 0);
+        let mut answered = None;
         loop {
             let reply = self.exchange(&url, wanted, authorization.as_ref()).await?;
             match reply.status {
@@ -105,16 +110,17 @@ impl Registry {
                     if url.origin == self.origin && challenges < self.limits.challenges =>
                 {
                     challenges += 1;
-                    let values = reply.headers.get_all(WWW_AUTHENTICATE);
-                    let challenge: Vec<String> =
-                        values.iter().filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
-                    let refused = authorization.take();
+                    let challenge = auth::challenges(&reply.headers);
+                    // What has just been refused would be refused again.
+                    if answered.as_ref() == Some(&challenge) {
+                        return Ok(reply);
+                    }
                     reply.discard().await;
                     let answer = auth::answer(self, &url, &challenge).await?;
-                    // The same answer again would be refused again.
-                    if answer.is_none() || answer == refused {
-                        return self.exchange(&url, wanted, refused.as_ref()).await;
+                    if answer.is_none() {
+                        return self.exchange(&url, wanted, None).await;
                     }
+                    answered = Some(challenge);
                     self.remember_authorization(answer.clone());
                     authorization = answer;
                 }
@@ -159,24 +165,27 @@ impl Registry {
             if let Some(authorization) = authorization {
                 request = request.header(AUTHORIZATION, authorization.header());
             }
-            // Every part of the request has been parsed or made here; an odd password fails alone.
             request
                 .body(Empty::<Bytes>::new())
                 .map_err(|_invalid| RegistryError::Challenge { url: url.to_string() })
         };
-        let respond = (Arc::clone(&self.connector), &self.limits);
         if let Some(mut connection) = self.connector.reuse(&url.origin) {
             let response =
                 within(self.limits.first_byte, "get", url, connection.send_request(request()?)).await?;
             // A server may close an idle connection at any moment: then a fresh one is tried at once.
             if let Ok(response) = response {
-                return Reply::new(url.clone(), response, connection, respond);
+                return Reply::new(url.clone(), response, connection, &self.connector);
             }
         }
         let mut connection = self.connector.connect(&url.origin).await?;
         let response =
             within(self.limits.first_byte, "get", url, connection.send_request(request()?)).await?;
-        Reply::new(url.clone(), response.map_err(failed)?, connection, respond)
+        Reply::new(url.clone(), response.map_err(failed)?, connection, &self.connector)
+    }
+
+    /// What is configured for the registry.
+    fn rules(&self) -> Option<&HostRules> {
+        self.access.rules(&self.origin)
     }
 
     fn known_authorization(&self) -> Option<Authorization> {
@@ -198,21 +207,19 @@ fn origin(reference: &Reference, access: &Access) -> Result<Origin, RegistryErro
         url.map_err(|source| RegistryError::Url { kind: "name", url: name.to_owned(), source })
     };
     let secure = parse("https")?.origin;
-    let scheme =
-        match access.hosts.get(reference.registry()).or_else(|| access.rules(&secure.host, secure.port)) {
-            Some(rules) => rules.scheme,
-            None if access.loopback == Loopback::Operator && is_loopback(&secure.host) => Scheme::Http,
-            None => Scheme::Https,
-        };
-    match scheme {
-        Scheme::Https => Ok(secure),
-        Scheme::Http => Ok(parse("http")?.origin),
-    }
-}
-
-/// By its spelling: what a name resolves to is checked when it is dialled.
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let plain = parse("http")?.origin;
+    // `HOST` in the rules is each scheme's own port, and `HOST:PORT` both.
+    let rules =
+        access.rules(&secure).or_else(|| access.rules(&plain).filter(|rules| rules.scheme == Scheme::Http));
+    let scheme = match rules {
+        Some(rules) => rules.scheme,
+        None if access.loopback == Loopback::Operator && secure.is_loopback() => Scheme::Http,
+        None => Scheme::Https,
+    };
+    Ok(match scheme {
+        Scheme::Https => secure,
+        Scheme::Http => plain,
+    })
 }
 
 fn is_redirect(status: StatusCode) -> bool {

@@ -73,6 +73,11 @@ impl fmt::Display for AddressRange {
 }
 
 impl AddressRange {
+    /// The range as a registry client knows it.
+    pub fn block(&self) -> images::registry::AddressBlock {
+        images::registry::AddressBlock { network: self.network.into(), prefix: self.prefix }
+    }
+
     fn mask(&self) -> u32 {
         mask(self.prefix)
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::disk;
 use crate::inflate::Inflate;
+use crate::json::shortened;
 use crate::limits::Limits;
 
 use super::ArchiveError;
@@ -100,7 +101,7 @@ impl Container {
             Parts::Directory(directory) => self.open_beneath(directory, name),
             Parts::Tar { file, members } => {
                 let twice =
-                    |_ambiguous| ArchiveError::Twice { path: self.path.clone(), member: name.to_owned() };
+                    |_ambiguous| ArchiveError::Twice { path: self.path.clone(), member: shortened(name) };
                 let member = members.get(name).map_err(twice)?.ok_or_else(|| self.missing(name))?;
                 let end = member.offset + member.size;
                 let content = Section { file: Arc::clone(file), offset: member.offset, end };
@@ -113,7 +114,7 @@ impl Container {
     pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ArchiveError> {
         let part = self.open(name)?;
         if part.size > limit {
-            let (path, member) = (self.path.clone(), name.to_owned());
+            let (path, member) = (self.path.clone(), shortened(name));
             return Err(ArchiveError::TooLarge { path, member, size: part.size, limit });
         }
         let mut content = Vec::new();
@@ -140,11 +141,11 @@ impl Container {
     }
 
     fn missing(&self, name: &str) -> ArchiveError {
-        ArchiveError::Missing { path: self.path.clone(), member: name.to_owned() }
+        ArchiveError::Missing { path: self.path.clone(), member: shortened(name) }
     }
 
     fn unreadable(&self, name: &str, source: io::Error) -> ArchiveError {
-        ArchiveError::Read { path: self.path.clone(), member: name.to_owned(), source }
+        ArchiveError::Read { path: self.path.clone(), member: shortened(name), source }
     }
 }
 

@@ -11,7 +11,8 @@ use oci_spec::image as oci;
 use serde::Deserialize;
 
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::image::{parse_configuration, parse_json};
+use crate::image::parse_configuration;
+use crate::json::{parse_json, shortened};
 use crate::limits::Limits;
 use crate::manifest::{Descriptor, Offer};
 use crate::reference::Reference;
@@ -38,7 +39,7 @@ pub(super) fn image(
     limits: &Limits,
 ) -> Result<Archived, ArchiveError> {
     let entries = entries(archive, limits)?;
-    let found = || entries.iter().map(|entry| entry.label()).collect::<Vec<_>>().join(", ");
+    let found = || shortened(&entries.iter().map(|entry| entry.label()).collect::<Vec<_>>().join(", "));
     let path = archive.path().to_owned();
     let entry = match (wanted, entries.as_slice()) {
         (Some(wanted), entries) => entries
@@ -80,11 +81,10 @@ fn entries(archive: &Container, limits: &Limits) -> Result<Vec<Entry>, ArchiveEr
         },
         other => other,
     })?;
-    let entries: Vec<Entry> = parse_json(&json).map_err(|(pointer, source)| ArchiveError::Parse {
+    let entries: Vec<Entry> = parse_json(&json).map_err(|problem| ArchiveError::Parse {
         path: archive.path().to_owned(),
         member: MANIFEST.to_owned(),
-        pointer,
-        source,
+        problem,
     })?;
     if entries.is_empty() {
         let (path, reason) = (archive.path().to_owned(), format!("{MANIFEST} lists no image"));

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::digest::Digest;
-use crate::image::{parse_configuration, parse_json};
+use crate::image::parse_configuration;
+use crate::json::{parse_json, shortened};
 use crate::limits::Limits;
 use crate::manifest::{
     self, Descriptor, Document, Index, IndexEntry, Manifest, ManifestError, Offer, Platform,
@@ -39,7 +40,7 @@ pub(super) fn image(
     let found = || {
         let names: Vec<_> =
             index.entries.iter().map(|entry| label(entry).unwrap_or("an image without a tag")).collect();
-        if names.is_empty() { "no image".to_owned() } else { names.join(", ") }
+        if names.is_empty() { "no image".to_owned() } else { shortened(&names.join(", ")) }
     };
     let path = layout.path().to_owned();
     let entry = match (tag, index.entries.as_slice()) {
@@ -75,16 +76,15 @@ fn index(layout: &Container, limits: &Limits) -> Result<(Digest, Index), Archive
         ArchiveError::Missing { .. } => not_a_layout(format!("it holds no {LAYOUT}")),
         other => other,
     })?;
-    let file: LayoutFile = parse_json(&file).map_err(|(pointer, source)| ArchiveError::Parse {
+    let file: LayoutFile = parse_json(&file).map_err(|problem| ArchiveError::Parse {
         path: path(),
         member: LAYOUT.to_owned(),
-        pointer,
-        source,
+        problem,
     })?;
     if !file.image_layout_version.starts_with("1.") {
         return Err(not_a_layout(format!(
-            "its version is {:?}, and 1.x is known",
-            file.image_layout_version
+            "its version is \"{}\", and 1.x is known",
+            shortened(&file.image_layout_version)
         )));
     }
     let body = layout.read(INDEX, limits.manifest_bytes)?;
@@ -129,7 +129,7 @@ pub(super) fn offered(
     manifest: Manifest,
     (place, limits): (fn(&Digest) -> String, &Limits),
 ) -> Result<Archived, ArchiveError> {
-    let Manifest { config: config_blob, layers } = manifest;
+    let Manifest { config: config_blob, layers, .. } = manifest;
     let config = read_verified(container, &place(&config_blob.digest), &config_blob, limits.config_bytes)?;
     let configuration = parse_configuration(&config_blob.digest, &config, layers.len(), limits)
         .map_err(|source| ArchiveError::Config { path: container.path().to_owned(), source })?;

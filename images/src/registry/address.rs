@@ -1,20 +1,66 @@
 //! Addresses that a pull does not dial unless told so: they lead to this machine, to its
 //! neighbours' control planes, or nowhere.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// Metadata services outside the link-local range (Alibaba, Oracle; EC2 over IPv6).
 const METADATA_V4: &[Ipv4Addr] = &[Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// What is special about an address, in a word; `None` for ordinary ones, private ranges included.
+/// Where an address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Anywhere.
+    Public,
+    /// The networks of one house.
+    Private,
+    /// This machine.
+    Here(&'static str),
+    /// Nowhere that a registry is.
+    Special(&'static str),
+}
+
+/// Where an address leads from this machine.
 ///
 /// IPv6 addresses that embed an IPv4 address are special whatever they embed: a registry has no
 /// need of them, and a filter that looks at the other form would be passed by.
-pub(super) fn special(address: IpAddr) -> Option<&'static str> {
-    match address {
+pub(super) fn reach(address: IpAddr) -> Reach {
+    let special = match address {
         IpAddr::V4(address) => special_v4(address),
         IpAddr::V6(address) => special_v6(address),
+    };
+    match special {
+        Some(why) if address.is_loopback() => Reach::Here(why),
+        Some(why) => Reach::Special(why),
+        None if is_own(address) => Reach::Here("an address of this machine"),
+        None if is_private(address) => Reach::Private,
+        None => Reach::Public,
+    }
+}
+
+/// From its own address the kernel speaks to itself. Connecting a datagram socket sends nothing.
+fn is_own(address: IpAddr) -> bool {
+    let unspecified: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let local = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    // Without a route it is not ours.
+    local.is_ok_and(|local| local.ip() == address)
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        // 100.64.0.0/10 is shared by the customers of one provider (RFC 6598).
+        IpAddr::V4(address) => address.is_private() || address.to_bits() >> 22 == 0x191,
+        // fc00::/7, and fec0::/10 that came before it.
+        IpAddr::V6(address) => {
+            let first = address.segments().first().copied().unwrap_or_default();
+            first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0
+        }
     }
 }
 
@@ -77,10 +123,17 @@ mod tests {
             "2002:7f00:1::",
         ];
         for address in refused {
-            assert!(special(address.parse().unwrap()).is_some(), "{address}");
+            let reach = reach(address.parse().unwrap());
+            assert!(matches!(reach, Reach::Here(_) | Reach::Special(_)), "{address}: {reach:?}");
         }
-        for address in ["8.8.8.8", "10.0.0.1", "192.168.1.1", "100.64.0.1", "2001:db8::1", "fd12::1"] {
-            assert_eq!(special(address.parse().unwrap()), None, "{address}");
+        // Documentation's addresses: this host has none of them.
+        for address in ["8.8.8.8", "192.0.2.1", "100.63.0.1", "100.128.0.1", "172.32.0.1", "2001:db8::1"] {
+            assert_eq!(reach(address.parse().unwrap()), Reach::Public, "{address}");
+        }
+        for address in
+            ["10.255.255.254", "192.168.255.254", "172.31.255.254", "100.64.0.1", "fd12::1", "fec0::1"]
+        {
+            assert_eq!(reach(address.parse().unwrap()), Reach::Private, "{address}");
         }
     }
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
+use hyper::header::{HeaderMap, WWW_AUTHENTICATE};
 use serde::Deserialize;
 
 use crate::reference::DOCKER_HUB;
 
-use super::access::{Credentials, HostRules, Scheme};
+use super::access::{Credentials, Scheme};
 use super::error::RegistryError;
 use super::url::Url;
 use super::{Registry, Wanted};
@@ -30,7 +31,7 @@ const TOKEN_HOSTS: &[(&str, &str)] = &[
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The value of an Authorization header. Never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Authorization {
     value: String,
     expires: Option<Instant>,
@@ -59,7 +60,7 @@ impl fmt::Debug for Authorization {
 
 /// What the registry asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Challenge {
+pub(super) enum Challenge {
     Bearer { realm: String, service: Option<String> },
     Basic,
 }
@@ -76,12 +77,10 @@ struct Token {
 pub(super) async fn answer(
     registry: &Registry,
     url: &Url,
-    challenges: &[String],
+    challenges: &[Challenge],
 ) -> Result<Option<Authorization>, RegistryError> {
-    let rules = rules(registry);
-    let credentials = rules.and_then(|rules| rules.credentials.as_ref());
-    let parsed: Vec<Challenge> = challenges.iter().filter_map(|text| parse(text)).collect();
-    let bearer = parsed.iter().find_map(|challenge| match challenge {
+    let credentials = registry.rules().and_then(|rules| rules.credentials.as_ref());
+    let bearer = challenges.iter().find_map(|challenge| match challenge {
         Challenge::Bearer { realm, service } => Some((realm, service.as_deref())),
         Challenge::Basic => None,
     });
@@ -92,7 +91,7 @@ pub(super) async fn answer(
                 realm.map_err(|source| RegistryError::Url { kind: "realm", url: url.to_string(), source })?;
             token(registry, realm, service, credentials).await.map(Some)
         }
-        None if parsed.contains(&Challenge::Basic) => Ok(credentials.map(Authorization::basic)),
+        None if challenges.contains(&Challenge::Basic) => Ok(credentials.map(Authorization::basic)),
         None => Err(RegistryError::Challenge { url: url.to_string() }),
     }
 }
@@ -127,17 +126,12 @@ async fn token(
 }
 
 fn bearer(reply: Token) -> Option<Authorization> {
-    let token = reply.token.or(reply.access_token)?;
+    let token = [reply.token, reply.access_token].into_iter().flatten().find(|token| !token.is_empty())?;
     // What is no token would end the header line.
-    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_token = token.bytes().all(|byte| byte.is_ascii_graphic());
     let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
     let expires = Instant::now().checked_add(lifetime);
     is_token.then(|| Authorization { value: format!("Bearer {token}"), expires })
-}
-
-fn rules(registry: &Registry) -> Option<&HostRules> {
-    let named = registry.access.hosts.get(registry.reference.registry());
-    named.or_else(|| registry.access.rules(&registry.origin.host, registry.origin.port))
 }
 
 fn may_see_credentials(registry: &Registry, realm: &Url) -> bool {
@@ -147,33 +141,71 @@ fn may_see_credentials(registry: &Registry, realm: &Url) -> bool {
     }
     let built_in =
         TOKEN_HOSTS.iter().any(|(name, host)| *name == registry.reference.registry() && *host == theirs.host);
-    let configured = rules(registry).is_some_and(|rules| rules.token_hosts.contains(&theirs.authority()));
+    let configured = registry.rules().is_some_and(|rules| rules.token_hosts.contains(&theirs.authority()));
     theirs.host == ours.host || built_in || configured
 }
 
-/// Parses `Bearer realm="…",service="…",…` or `Basic …`; other schemes are passed over.
-fn parse(text: &str) -> Option<Challenge> {
-    let (scheme, mut rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-    if scheme.eq_ignore_ascii_case("basic") {
-        return Some(Challenge::Basic);
-    }
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let (mut realm, mut service) = (None, None);
-    while let Some((key, after)) = rest.split_once('=') {
-        let (value, next) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"')?,
-            None => after.split_once(',').unwrap_or((after, "")),
+/// What a response asks for, in its order. A header may hold several challenges (RFC 9110 11.6.1);
+/// schemes other than the two are passed over.
+pub(super) fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
+    let values = headers.get_all(WWW_AUTHENTICATE).iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(parse).collect()
+}
+
+/// Parses `Bearer realm="…",service="…", Basic realm="…"`.
+fn parse(text: &str) -> Vec<Challenge> {
+    let mut challenges = Vec::new();
+    let (mut scheme, mut realm, mut service) = (String::new(), None, None);
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let word = rest.split([' ', '\t', ',', '=']).next().unwrap_or_default();
+        let after = rest.get(word.len()..).unwrap_or_default();
+        // A word before an equals sign is a parameter; any other begins the next challenge, as the end does.
+        let Some(value) = after.trim_start().strip_prefix('=') else {
+            challenges.extend(challenge(&scheme, realm.take(), service.take()));
+            if rest.is_empty() {
+                return challenges;
+            }
+            (scheme, rest) = (word.to_ascii_lowercase(), after);
+            continue;
         };
-        match key.trim().to_ascii_lowercase().as_str() {
-            "realm" => realm = Some(value.to_owned()),
-            "service" => service = Some(value.to_owned()),
+        let (value, next) = parameter(value.trim_start());
+        match word.to_ascii_lowercase().as_str() {
+            "realm" => realm = value,
+            "service" => service = value,
             _ => {}
         }
-        rest = next.trim_start().trim_start_matches(',');
+        rest = next;
     }
-    realm.map(|realm| Challenge::Bearer { realm, service })
+}
+
+/// A token or a quoted string, and what follows; `None` for a string without an end.
+fn parameter(text: &str) -> (Option<String>, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let (value, next) = text.split_once(',').unwrap_or((text, ""));
+        return (Some(value.trim_end().to_owned()), next);
+    };
+    let (mut value, mut is_escaped) = (String::new(), false);
+    for (at, character) in quoted.char_indices() {
+        match character {
+            '\\' if !is_escaped => is_escaped = true,
+            '"' if !is_escaped => return (Some(value), quoted.get(at + 1..).unwrap_or_default()),
+            other => {
+                value.push(other);
+                is_escaped = false;
+            }
+        }
+    }
+    (None, "")
+}
+
+fn challenge(scheme: &str, realm: Option<String>, service: Option<String>) -> Option<Challenge> {
+    match scheme {
+        "basic" => Some(Challenge::Basic),
+        "bearer" => realm.map(|realm| Challenge::Bearer { realm, service }),
+        _ => None,
+    }
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -190,20 +222,26 @@ mod tests {
 
     #[test]
     fn challenges_are_parsed_as_registries_write_them() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+        let bearer = |realm: &str, service: Option<&str>| Challenge::Bearer {
+            realm: realm.to_owned(),
+            service: service.map(str::to_owned),
         };
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
+        let both = || vec![Challenge::Basic, bearer("/token", Some("x"))];
         let cases = [
-            (hub, bearer("https://auth.docker.io/token", Some("registry.docker.io"))),
-            (r#"bearer Realm="/token" , scope="a,b=c""#, bearer("/token", None)),
-            ("Bearer realm=/token,service=x", bearer("/token", Some("x"))),
-            (r#"Basic realm="x""#, Some(Challenge::Basic)),
-            ("Basic", Some(Challenge::Basic)),
-            ("Bearer", None),
-            (r#"Bearer realm="unterminated"#, None),
-            ("Negotiate", None),
-            ("", None),
+            (hub, vec![bearer("https://auth.docker.io/token", Some("registry.docker.io"))]),
+            (r#"bearer Realm="/token" , scope="a,b=c""#, vec![bearer("/token", None)]),
+            ("Bearer realm=/token,service=x", vec![bearer("/token", Some("x"))]),
+            (r#"Basic realm="x""#, vec![Challenge::Basic]),
+            ("Basic", vec![Challenge::Basic]),
+            (r#"Basic realm="a, Bearer b", Bearer realm="/token",service=x"#, both()),
+            (r#"Basic, Bearer realm = "/token", service = "x""#, both()),
+            (r#"Negotiate, Digest realm="d", Basic realm="\"", bearer realm="/token",service=x"#, both()),
+            ("Bearer", vec![]),
+            (r#"Bearer realm="unterminated"#, vec![]),
+            ("Negotiate", vec![]),
+            ("", vec![]),
+            (",, =", vec![]),
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text), expected, "{text}");

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,18 +18,22 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::limits::Limits;
 
 use super::access::{Access, Addresses, HostRules, Loopback, Scheme};
-use super::address::special;
+use super::address::{Reach, reach};
 use super::error::RegistryError;
 use super::url::Origin;
 
 /// Bytes of hyper's read buffer: 64 KiB would cost a third of the speed. A header block must fit
 /// into it, and is held to its own limit when it has arrived.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// How long one address may be silent before the next is tried beside it.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 pub(super) type Connection = SendRequest<Empty<Bytes>>;
 
@@ -38,6 +43,8 @@ pub(super) struct Connector {
     access: Access,
     /// The registry that the image's name spells.
     registry: Origin,
+    /// It has been found on this machine.
+    is_here: AtomicBool,
     limits: Limits,
     idle: Mutex<HashMap<Origin, Vec<Connection>>>,
     /// TLS configurations by additional authorities: each host trusts only its own.
@@ -47,7 +54,12 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(access: &Access, registry: Origin, limits: &Limits) -> Connector {
         let (access, limits) = (access.clone(), limits.clone());
-        Connector { access, registry, limits, idle: Mutex::default(), tls: Mutex::default() }
+        let (idle, tls, is_here) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Connector { access, registry, is_here, limits, idle, tls }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// A connection from an earlier request, if one is still open.
@@ -70,7 +82,10 @@ impl Connector {
     pub(super) async fn connect(&self, origin: &Origin) -> Result<Connection, RegistryError> {
         self.check_scheme(origin)?;
         let limit = self.limits.connect;
-        let stream = within(limit, "connect to", origin, self.dial(origin)).await??;
+        let addresses = within(limit, "find the address of", origin, self.resolve(origin)).await??;
+        let dialled = within(limit, "connect to", origin, dial(addresses)).await?;
+        let stream =
+            dialled.map_err(|source| RegistryError::Connect { origin: origin.to_string(), source })?;
         // A failure only delays small writes.
         drop(stream.set_nodelay(true));
         match origin.scheme {
@@ -80,53 +95,66 @@ impl Connector {
                     ServerName::try_from(origin.host.clone()).map_err(|error| tls_error(origin, error))?;
                 let handshake = TlsConnector::from(self.tls(origin)?).connect(name, stream);
                 let stream = within(limit, "connect to", origin, handshake).await?;
-                self.handshake(origin, stream.map_err(|error| tls_error(origin, error))?).await
+                let failed = |source| RegistryError::Tls { origin: origin.to_string(), source };
+                self.handshake(origin, stream.map_err(failed)?).await
             }
         }
     }
 
     fn check_scheme(&self, origin: &Origin) -> Result<(), RegistryError> {
-        let rules = self.rules(origin);
+        let by_rule = self.rules(origin).is_some_and(|rules| rules.scheme == Scheme::Http);
+        // The registry's own scheme was settled from the same rules when its name was read.
         let is_named = *origin == self.registry;
-        match origin.scheme {
-            Scheme::Https => Ok(()),
-            // The registry's own scheme was settled from the same rules when its name was read.
-            Scheme::Http if is_named || rules.is_some_and(|rules| rules.scheme == Scheme::Http) => Ok(()),
-            Scheme::Http => Err(RegistryError::PlainHttp { origin: origin.to_string() }),
+        let stays_here = self.may_stay_here() && origin.is_loopback();
+        if origin.scheme == Scheme::Https || is_named || by_rule || stays_here {
+            return Ok(());
         }
+        Err(RegistryError::PlainHttp { origin: origin.to_string() })
     }
 
-    /// Resolves, and connects to the first address that answers. What is checked is what is dialled.
-    async fn dial(&self, origin: &Origin) -> Result<TcpStream, RegistryError> {
+    /// Whether the operator's registry is on this machine, so that it may lead to others here.
+    fn may_stay_here(&self) -> bool {
+        self.access.loopback == Loopback::Operator && self.is_here.load(Ordering::Relaxed)
+    }
+
+    /// The addresses of a host, none of which is refused. What is checked is what is dialled.
+    async fn resolve(&self, origin: &Origin) -> Result<Vec<SocketAddr>, RegistryError> {
         let resolved = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
         let addresses: Vec<SocketAddr> = resolved
             .map_err(|source| RegistryError::Resolve { origin: origin.to_string(), source })?
             .collect();
-        let mut failure = io::Error::other("the name has no address");
-        for address in addresses {
-            self.check_address(origin, address)?;
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = error,
-            }
-        }
-        Err(RegistryError::Connect { origin: origin.to_string(), source: failure })
+        addresses.iter().try_for_each(|address| self.check_address(origin, address.ip()))?;
+        Ok(addresses)
     }
 
-    fn check_address(&self, origin: &Origin, address: SocketAddr) -> Result<(), RegistryError> {
-        let Some(why) = special(address.ip()) else { return Ok(()) };
-        let by_rule = self.rules(origin).is_some_and(|rules| rules.addresses == Addresses::Any);
-        let by_operator = self.access.loopback == Loopback::Operator
-            && address.ip().is_loopback()
-            && *origin == self.registry;
-        if by_rule || by_operator {
+    fn check_address(&self, origin: &Origin, address: IpAddr) -> Result<(), RegistryError> {
+        let rules = self.rules(origin);
+        let is_plain = rules.is_some_and(|rules| rules.scheme == Scheme::Http);
+        let addresses = rules.map_or(Addresses::Ordinary, |rules| rules.addresses);
+        let is_operator = self.access.loopback == Loopback::Operator;
+        let is_excluded = self.access.excluded.iter().any(|block| block.contains(address));
+        let (why, admitted) = match reach(address) {
+            _ if addresses == Addresses::Any => return Ok(()),
+            _ if is_excluded => ("an address of containers", false),
+            Reach::Public => return Ok(()),
+            Reach::Private => {
+                ("a private address", is_operator || is_plain || addresses == Addresses::Private)
+            }
+            Reach::Here(why) if is_operator && *origin == self.registry => {
+                self.is_here.store(true, Ordering::Relaxed);
+                (why, true)
+            }
+            Reach::Here(why) => (why, is_plain || self.may_stay_here()),
+            Reach::Special(why) => (why, false),
+        };
+        if admitted {
             return Ok(());
         }
-        Err(RegistryError::Address { origin: origin.to_string(), address: address.ip(), why })
+        Err(RegistryError::Address { origin: origin.to_string(), address, why })
     }
 
     fn rules(&self, origin: &Origin) -> Option<&HostRules> {
-        self.access.rules(&origin.host, origin.port)
+        self.access.rules(origin)
     }
 
     async fn handshake<S>(&self, origin: &Origin, stream: S) -> Result<Connection, RegistryError>
@@ -177,6 +205,40 @@ impl Connector {
     }
 }
 
+/// Connects to whichever address answers first. One that is silent holds up the next, of the other
+/// family, for a moment only (RFC 8305).
+async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("the name has no address");
+    let mut rest = alternating(addresses).into_iter();
+    let mut dialling = JoinSet::new();
+    loop {
+        match rest.next() {
+            Some(address) => drop(dialling.spawn(TcpStream::connect(address))),
+            None if dialling.is_empty() => return Err(failure),
+            None => {}
+        }
+        let next = tokio::select! {
+            Some(ended) = dialling.join_next() => ended,
+            () = tokio::time::sleep(NEXT_ADDRESS), if rest.len() > 0 => continue,
+        };
+        match next.map_err(io::Error::other).flatten() {
+            // The others are dropped, and with them their connections.
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+}
+
+/// In the resolver's order, but the families by turns.
+fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (preferred, other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first);
+    let longest = preferred.len().max(other.len());
+    let turns = (0..longest).flat_map(|turn| [preferred.get(turn), other.get(turn)]);
+    turns.flatten().copied().collect()
+}
+
 fn tls_error(origin: &Origin, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RegistryError {
     RegistryError::Tls { origin: origin.to_string(), source: io::Error::other(error) }
 }
@@ -190,4 +252,29 @@ pub(super) async fn within<T>(
 ) -> Result<T, RegistryError> {
     let timed = tokio::time::timeout(limit, future).await;
     timed.map_err(|_elapsed| RegistryError::Timeout { action, url: what.to_string(), limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let six = ["[2001:db8::1]:1", "[2001:db8::2]:1"].map(parse);
+        let four = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"].map(parse);
+        let turns = alternating([&six[..], &four[..]].concat());
+        assert_eq!(turns, [six[0], four[0], six[1], four[1], four[2]]);
+        assert_eq!(alternating(Vec::new()), []);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_address_that_refuses_does_not_keep_the_next_from_answering() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+        let answering = listener.local_addr().unwrap();
+        let stream = dial(vec![closed, answering]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), answering);
+        assert_eq!(dial(vec![closed]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
 }

@@ -27,6 +27,17 @@ pub enum RegistryError {
         /// The registry's words, with a leading ": ", or nothing.
         detail: String,
     },
+    /// A layer that its licence keeps out of registries, e.g. Windows' own.
+    #[error(
+        "get the foreign layer {blob} from {url}: the registry does not have it, and foreign sources are not asked; \
+         rebuild the image without it"
+    )]
+    Foreign {
+        /// The layer's blob.
+        blob: Digest,
+        /// Where it was asked for.
+        url: String,
+    },
     /// The registry wants other credentials, or does not have the repository and will not say so.
     #[error(
         "get {what} from {url}: not authorized; the repository may not exist, or needs credentials in the worker's \
@@ -101,7 +112,9 @@ pub enum RegistryError {
         limit: u32,
     },
     /// The host's name leads to an address that must not be dialled.
-    #[error("connect to {origin}: {address} is {why}, which is refused for this host")]
+    #[error(
+        "connect to {origin}: {address} is {why}, which is refused for this host; the worker's `registries` may allow it"
+    )]
     Address {
         /// The origin.
         origin: String,
@@ -264,6 +277,16 @@ impl RegistryError {
     /// Whether another attempt may go better. Everything else fails at once.
     pub(super) fn is_transient(&self) -> bool {
         match self {
+            // The resolver's "try again" has no number of its own here, only its words.
+            RegistryError::Resolve { source, .. } => source.to_string().contains("Temporary failure"),
+            // Broken off; a certificate that is refused stays so.
+            RegistryError::Tls { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            ),
             RegistryError::Connect { .. }
             | RegistryError::Timeout { .. }
             | RegistryError::TooSlow { .. }

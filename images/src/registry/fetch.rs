@@ -1,5 +1,7 @@
 //! What a pull asks a registry for: the offer of an image, and its layers' blobs.
 
+use std::sync::PoisonError;
+
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
@@ -7,12 +9,22 @@ use tokio::sync::mpsc::Sender;
 
 use crate::digest::Digest;
 use crate::image::parse_configuration;
-use crate::manifest::{self, Descriptor, Document, Manifest, ManifestError, Offer, Platform};
+use crate::manifest::{self, Choice, Descriptor, Document, Manifest, Offer, Platform};
 
 use super::error::RegistryError;
 use super::reply::Reply;
 use super::retry::Attempts;
 use super::{Registry, Wanted};
+
+/// Bytes after which a blob counts as getting on: what fails then fails for the first time.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+/// How a blob is gone on with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resume {
+    ByRange,
+    FromStart,
+}
 
 /// What comes of a blob. A channel that closes without [`Received::End`] was broken off.
 #[derive(Debug)]
@@ -24,28 +36,36 @@ pub(crate) enum Received {
 }
 
 impl Registry {
-    /// Resolves the name to an image for `platform`, and fetches its configuration.
+    /// Resolves the name to an image for `platform`, and fetches its configuration. Of an index the
+    /// entries are tried that may fit, best first; one that does not say what it is for is asked.
     pub(crate) async fn offer(&self, platform: &Platform) -> Result<Offer, RegistryError> {
         let what = format!("image {}", self.reference);
         let named = ManifestId::Version(self.reference.version(), self.reference.digest().cloned());
-        let mut fetched = self.manifest(&what, &named).await?;
-        let resolved = fetched.digest.clone();
-        let mut nested = 0;
-        loop {
-            let Fetched { url, digest, body, document } = fetched;
-            let refused = |source| RegistryError::Manifest { url, source };
-            let index = match document {
-                Document::Manifest(manifest) => {
-                    return self.configured((resolved, digest, body), manifest).await;
-                }
-                Document::Index(index) => index,
-            };
-            if nested == self.limits.index_nesting {
-                return Err(refused(ManifestError::Nesting { digest, limit: nested }));
+        let fetched = self.manifest(&what, &named).await?;
+        let (resolved, url) = (fetched.digest.clone(), fetched.url.clone());
+        let mut choice = match fetched.document {
+            Document::Manifest(manifest) => {
+                return self.configured(resolved, (fetched.digest, fetched.body), manifest).await;
             }
-            nested += 1;
-            let chosen = index.select(&digest, platform).map_err(refused)?;
-            fetched = self.manifest(&what, &ManifestId::Chosen(chosen)).await?;
+            Document::Index(index) => Choice::new(fetched.digest, index, platform, &self.limits),
+        };
+        loop {
+            let refused = |source| RegistryError::Manifest { url: url.clone(), source };
+            let candidate = choice.next().map_err(refused)?;
+            let Fetched { url, digest, body, document } =
+                self.manifest(&what, &ManifestId::Chosen(candidate.blob.clone())).await?;
+            match document {
+                Document::Index(index) => {
+                    let entered = choice.enter(&candidate, digest, index);
+                    entered.map_err(|source| RegistryError::Manifest { url, source })?;
+                }
+                Document::Manifest(manifest) => {
+                    let offer = self.configured(resolved.clone(), (digest, body), manifest).await?;
+                    if candidate.says_platform || platform.admits(&offer.configuration.config) {
+                        return Ok(offer);
+                    }
+                }
+            }
         }
     }
 
@@ -59,9 +79,20 @@ impl Registry {
         out: &Sender<Received>,
     ) -> Result<(), RegistryError> {
         let mut attempts = Attempts::new(&self.limits);
-        let mut sent = from;
-        while let Err(error) = self.rest_of_blob(blob, &mut sent, out).await {
-            attempts.again(error).await?;
+        let (mut sent, mut resume) = (from, Resume::ByRange);
+        loop {
+            let before = sent;
+            match self.rest_of_blob(blob, &mut sent, out, resume).await {
+                Ok(()) => break,
+                // It has ranges, but wrong ones: then from the start, past what is there.
+                Err(RegistryError::Range { .. }) if resume == Resume::ByRange => resume = Resume::FromStart,
+                Err(error) => {
+                    if sent - before >= PROGRESS_BYTES {
+                        attempts = Attempts::new(&self.limits);
+                    }
+                    attempts.again(error).await?;
+                }
+            }
         }
         out.send(Received::End).await.map_err(|_closed| self.abandoned(blob))
     }
@@ -71,19 +102,23 @@ impl Registry {
         blob: &Descriptor,
         sent: &mut u64,
         out: &Sender<Received>,
+        resume: Resume,
     ) -> Result<(), RegistryError> {
         if *sent >= blob.size && blob.size > 0 {
             return Ok(());
         }
         let what = format!("blob {}", blob.digest);
-        let wanted =
-            Wanted { what: &what, path: &format!("blobs/{}", blob.digest), accept: None, from: *sent };
+        let from = if resume == Resume::ByRange { *sent } else { 0 };
+        let wanted = Wanted { what: &what, path: &format!("blobs/{}", blob.digest), accept: None, from };
         let mut reply = self.send(&wanted).await?;
         let mut skip = match reply.status {
             StatusCode::OK => *sent,
-            StatusCode::PARTIAL_CONTENT if starts_at(&reply, *sent) => 0,
+            StatusCode::PARTIAL_CONTENT if from > 0 && starts_at(&reply, from) => 0,
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
                 return Err(RegistryError::Range { url: reply.url.to_string(), offset: *sent });
+            }
+            StatusCode::NOT_FOUND if self.is_foreign(blob) => {
+                return Err(RegistryError::Foreign { blob: blob.digest.clone(), url: reply.url.to_string() });
             }
             _ => return Err(reply.into_error(&what).await),
         };
@@ -115,6 +150,10 @@ impl Registry {
         Ok(())
     }
 
+    fn is_foreign(&self, blob: &Descriptor) -> bool {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).contains(&blob.digest)
+    }
+
     fn abandoned(&self, blob: &Descriptor) -> RegistryError {
         RegistryError::Abandoned { url: format!("{}/…/blobs/{}", self.origin, blob.digest) }
     }
@@ -133,9 +172,11 @@ impl Registry {
 
     async fn configured(
         &self,
-        (resolved, digest, manifest): (Digest, Digest, Vec<u8>),
-        Manifest { config: config_blob, layers }: Manifest,
+        resolved: Digest,
+        (digest, body): (Digest, Vec<u8>),
+        manifest: Manifest,
     ) -> Result<Offer, RegistryError> {
+        let Manifest { config: config_blob, layers, foreign } = manifest;
         let what = format!("blob {}", config_blob.digest);
         let path = format!("blobs/{}", config_blob.digest);
         let wanted = Wanted { what: &what, path: &path, accept: None, from: 0 };
@@ -143,7 +184,8 @@ impl Registry {
         check_digest(&url, &config, &config_blob.digest)?;
         let configuration = parse_configuration(&config_blob.digest, &config, layers.len(), &self.limits)
             .map_err(|source| RegistryError::Config { url, source })?;
-        Ok(Offer { resolved, digest, manifest, config_blob, config, configuration, layers })
+        *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) = foreign;
+        Ok(Offer { resolved, digest, manifest: body, config_blob, config, configuration, layers })
     }
 
     /// A document, whole.

@@ -1,7 +1,7 @@
 //! A response whose body is still to come, read under limits of size, silence and speed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
@@ -33,8 +33,9 @@ impl Reply {
         url: Url,
         response: Response<Incoming>,
         connection: Connection,
-        (connector, limits): (Arc<Connector>, &Limits),
+        connector: &Arc<Connector>,
     ) -> Result<Reply, RegistryError> {
+        let (connector, limits) = (Arc::clone(connector), connector.limits().clone());
         let (parts, body) = response.into_parts();
         let header_bytes: usize =
             parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -48,7 +49,7 @@ impl Reply {
             body,
             connection,
             connector,
-            limits: limits.clone(),
+            limits,
             waited: Duration::ZERO,
             received: 0,
         })
@@ -126,10 +127,10 @@ impl Reply {
     /// The error that this status means. What the registry has to say is escaped and shortened.
     pub(super) async fn into_error(self, what: &str) -> RegistryError {
         let (url, status) = (self.url.to_string(), self.status);
-        let retry_after = self.header(RETRY_AFTER).and_then(|value| value.trim().parse().ok());
-        let limits = (self.limits.error_body_bytes, self.limits.retry_after);
-        let retry_after = retry_after.map(|seconds| Duration::from_secs(seconds).min(limits.1));
-        let detail = match self.bytes(limits.0).await {
+        let asked = self.header(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
+        let retry_after = asked.map(|pause| pause.min(self.limits.retry_after));
+        let limit = self.limits.error_body_bytes;
+        let detail = match self.bytes(limit).await {
             Ok((_, body)) => detail(&body),
             Err(_unreadable) => String::new(),
         };
@@ -142,6 +143,31 @@ impl Reply {
             status => RegistryError::Status { url, status, retry_after, detail },
         }
     }
+}
+
+/// Seconds, or a date (RFC 9110 10.2.3).
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = UNIX_EPOCH + Duration::from_secs(http_date(value)?);
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the form that servers have to send.
+fn http_date(text: &str) -> Option<u64> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let words: Vec<&str> = text.split([' ', ':']).collect();
+    let [_weekday, day, month, year, hour, minute, second, "GMT"] = words.as_slice() else { return None };
+    let number = |word: &str, most: u64| word.parse().ok().filter(|number| *number <= most);
+    let (day, year): (u64, u64) = (number(day, 31)?, number(year, 9999).filter(|year| *year >= 1970)?);
+    let month = MONTHS.find(month).filter(|at| at % 3 == 0 && month.len() == 3)? as u64 / 3;
+    // From 1 March on, which puts the leap day last.
+    let (months, years) = ((month + 10) % 12, if month < 2 { year - 1 } else { year });
+    let days = years * 365 + years / 4 - years / 100 + years / 400 + (months * 153 + 2) / 5 + day;
+    let days = days.checked_sub(719_469)?;
+    Some(days * 86_400 + number(hour, 23)? * 3600 + number(minute, 59)? * 60 + number(second, 60)?)
 }
 
 /// What the registry API's error document says to people.
@@ -158,4 +184,33 @@ fn detail(body: &[u8]) -> String {
     let Some(Problem { message }) = errors.into_iter().next() else { return String::new() };
     let short: String = message.chars().take(200).collect();
     format!(": {}", short.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let cases = [
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:00 GMT", Some(23)),
+            ("Tue, 29 Feb 2000 00:00:00 GMT", Some(951_782_400 - 784_111_777)),
+            ("Wed, 01 Mar 2000 00:00:00 GMT", Some(951_868_800 - 784_111_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sun, 06 Nov 0000 08:49:37 GMT", None),
+            ("Sun, 06 ovD 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37 PST", None),
+            ("Sun, 06 Nov 18446744073709551615 08:49:37 GMT", None),
+            ("-1", None),
+            ("nonsense", None),
+            ("", None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(retry_after(value, now), expected.map(Duration::from_secs), "{value}");
+        }
+    }
 }

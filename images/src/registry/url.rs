@@ -1,8 +1,11 @@
 //! Where a request goes: an origin and a path.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use hyper::Uri;
+
+use crate::json::shortened;
 
 use super::access::Scheme;
 
@@ -40,10 +43,19 @@ pub enum UrlError {
 }
 
 impl Origin {
+    pub(super) fn has_default_port(&self) -> bool {
+        self.port == default_port(self.scheme)
+    }
+
+    /// By its spelling: what a name resolves to is checked when it is dialled.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
     /// The host as names and headers spell it.
     pub(super) fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == default_port(self.scheme) { host } else { format!("{host}:{}", self.port) }
+        if self.has_default_port() { host } else { format!("{host}:{}", self.port) }
     }
 }
 
@@ -53,7 +65,7 @@ impl fmt::Display for Origin {
             Scheme::Https => "https",
             Scheme::Http => "http",
         };
-        write!(out, "{scheme}://{}", self.authority())
+        write!(out, "{scheme}://{}", shortened(&self.authority()))
     }
 }
 
@@ -92,7 +104,9 @@ impl Url {
     /// What a `Location` or a `realm` means here: absolute, or a path of this origin.
     pub(super) fn join(&self, location: &str) -> Result<Url, UrlError> {
         if location.starts_with('/') && !location.starts_with("//") {
-            return Url::parse(&format!("{}{location}", self.origin));
+            // Of a path that can follow an origin: the origin is not spelled again, which would shorten it.
+            let parsed = Url::parse(&format!("http://h{location}"))?;
+            return Ok(Url { origin: self.origin.clone(), ..parsed });
         }
         Url::parse(location)
     }
@@ -101,7 +115,7 @@ impl Url {
 impl fmt::Display for Url {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path_and_query.split('?').next().unwrap_or_default();
-        write!(out, "{}{path}", self.origin)
+        write!(out, "{}{}", self.origin, shortened(path))
     }
 }
 

@@ -192,7 +192,7 @@ impl PullError {
 
 fn registry_kind(error: &RegistryError) -> PullErrorKind {
     match error {
-        RegistryError::NotFound { .. } => PullErrorKind::NotFound,
+        RegistryError::NotFound { .. } | RegistryError::Foreign { .. } => PullErrorKind::NotFound,
         RegistryError::Unauthorized { .. }
         | RegistryError::Challenge { .. }
         | RegistryError::ForeignRealm { .. }

@@ -16,6 +16,7 @@ use std::time::Instant;
 use crate::archive::{Archive, Archived};
 use crate::disk;
 use crate::image::Image;
+use crate::json::shortened;
 use crate::manifest::Offer;
 use crate::reference::Reference;
 use crate::registry::Registry;
@@ -164,6 +165,7 @@ impl Store {
         let names = if offered.names.is_empty() { vec![request.name.to_owned()] } else { offered.names };
         let resolved = offer.resolved.clone();
         let named = blocking(move || store.name_image(&offer, &names, hold)).await?;
+        warn_of_platform(request, &named);
         for (lease, before) in &named {
             tell(request, &resolved.to_string(), lease.image(), before);
         }
@@ -322,6 +324,18 @@ struct Offered {
 enum Before {
     Same,
     Other,
+}
+
+/// An image that says for which other architecture it is runs all the same, as Docker lets it: the
+/// kernel may know how to (binfmt_misc).
+fn warn_of_platform(request: &Request<'_>, named: &[(Lease, Before)]) {
+    let Some((lease, _)) = named.first() else { return };
+    let (config, wanted) = (&lease.image().config, &request.options.platform);
+    if !config.architecture.is_empty() && config.architecture != wanted.architecture {
+        let has = shortened(&format!("linux/{}", config.architecture));
+        let text = format!("WARNING: The image's platform ({has}) does not match this host's ({wanted})");
+        (request.events)(PullEvent::Status(text));
+    }
 }
 
 /// The closing lines of a pull, as Docker writes them.

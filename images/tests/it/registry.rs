@@ -11,9 +11,11 @@ use serde_json::json;
 
 use crate::sample::{Compression, Sample, TestStore, descriptor, noise_tar, small_tars};
 use crate::scripted::{Body, Reply, Request, ScriptedServer, honest, is_layer};
-use crate::store::{block_on, find, options, source};
+use crate::store::{block_on, options, source};
 
+mod choice;
 mod origins;
+mod resume;
 
 /// The limits, but nobody has to wait for them.
 fn quick() -> PullOptions {
@@ -322,92 +324,31 @@ fn a_registry_that_is_down_is_unreachable() {
 }
 
 #[test]
-fn a_truncated_blob_is_resumed_where_it_broke_off() {
-    let sample = Sample::of(&[noise_tar("noise", 3_000_000)], Compression::Gzip);
-    let (served, id) = (sample.clone(), sample.id());
-    let server = ScriptedServer::start(move |request| {
-        let mut reply = honest(&served, request);
-        if let (true, Body::Whole(body)) = (is_layer(&served, request), &reply.body) {
-            // A million bytes at a time, then the connection breaks.
-            let length = body.len();
-            let piece = body[..length.min(1_000_000)].to_vec();
-            reply.body = Body::Announced(piece, length);
-        }
-        reply
+fn a_foreign_layer_that_is_not_there_is_called_so() {
+    let mut sample = Sample::small(Compression::Gzip);
+    sample.manifest["layers"][0]["mediaType"] =
+        json!("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
+    let error = refusal(move |request| match is_layer(&sample, request) {
+        true => Reply::new(404, ""),
+        false => honest(&sample, request),
     });
-    let test = TestStore::new();
-    assert_eq!(pull(&test, &server, &quick()).unwrap().id.to_string(), id);
-    let froms: Vec<usize> =
-        server.requests().iter().filter(|request| is_layer(&sample, request)).map(Request::from).collect();
-    assert_eq!(froms, [0, 1_000_000, 2_000_000, 3_000_000]);
+    assert!(
+        chain(&error).contains("the foreign layer") || chain(&error).contains("blob"),
+        "{}",
+        chain(&error)
+    );
 }
 
 #[test]
-fn a_server_without_ranges_starts_over_and_is_not_believed_with_wrong_ones() {
-    let sample = Sample::of(&[noise_tar("noise", 300_000)], Compression::Gzip);
-    for (name, expected) in [("whole again", None), ("wrong part", Some(PullErrorKind::Refused))] {
-        let (served, asked) = (sample.clone(), AtomicUsize::new(0));
-        let server = ScriptedServer::start(move |request| {
-            if !is_layer(&served, request) {
-                return honest(&served, request);
-            }
-            let blob = served.layers[0].clone();
-            let length = blob.len();
-            match (asked.fetch_add(1, Ordering::SeqCst), expected) {
-                (0, _) => Reply::body(200, Body::Announced(blob[..100_000].to_vec(), length)),
-                (_, None) => Reply::new(200, blob),
-                (_, Some(_)) => Reply::new(206, &blob[..length - 100_000])
-                    .with("Content-Range", format!("bytes 0-{length}/{length}")),
-            }
-        });
-        let pulled = pull(&TestStore::new(), &server, &quick());
-        assert_eq!(pulled.as_ref().err().map(PullError::kind), expected, "{name}");
-    }
-}
-
-#[test]
-fn a_blob_that_always_breaks_off_at_the_same_byte_fails() {
-    let sample = Sample::small(Compression::Gzip);
-    check("cut", PullErrorKind::Unreachable, move |request| match honest(&sample, request) {
-        Reply { body: Body::Whole(body), .. } if is_layer(&sample, request) && request.from() == 0 => {
-            Reply::body(200, Body::Announced(body[..50].to_vec(), body.len()))
-        }
-        _ if is_layer(&sample, request) => Reply::new(503, ""),
-        reply => reply,
-    });
-}
-
-#[test]
-fn the_first_image_of_an_index_for_this_platform_is_taken() {
-    let sample = Sample::small(Compression::Gzip);
-    let manifest = "application/vnd.oci.image.manifest.v1+json";
-    let entry = |architecture: &str, document: &[u8]| {
-        let mut entry = descriptor(manifest, document);
-        entry["platform"] = json!({ "os": "linux", "architecture": architecture });
-        entry
-    };
-    let entries =
-        [entry("s390x", b"other"), entry("amd64", &sample.manifest_bytes()), entry("amd64", b"later")];
-    let index = json!({ "schemaVersion": 2, "manifests": entries }).to_string();
-    let (served, document) = (sample.clone(), index.clone());
-    let server = ScriptedServer::start(move |request| match request.path.ends_with("/manifests/1") {
-        true => {
-            Reply::new(200, document.clone()).with("Content-Type", "application/vnd.oci.image.index.v1+json")
-        }
-        false => honest(&served, request),
-    });
-    let test = TestStore::new();
-    let image = pull(&test, &server, &quick()).unwrap();
-    assert_eq!(image.id.to_string(), sample.id());
-    for digest in [Digest::of(index.as_bytes()), Digest::of(&sample.manifest_bytes())] {
-        let by_digest = format!("{}/x/y@{digest}", server.address);
-        assert_eq!(find(&test.store, &by_digest).as_ref(), Some(&image), "{digest}");
-    }
-    let nothing_for = json!({ "schemaVersion": 2, "manifests": [entry("s390x", b"other")] }).to_string();
-    let error = refusal(move |_| {
-        Reply::new(200, nothing_for.clone()).with("Content-Type", "application/vnd.oci.image.index.v1+json")
-    });
-    assert!(chain(&error).contains("linux/s390x"), "{}", chain(&error));
+fn a_hostile_key_makes_no_long_line() {
+    let mut sample = Sample::small(Compression::Gzip);
+    let key = "k".repeat(3 << 20);
+    sample.config =
+        format!(r#"{{"config":{{"Labels":{{"{key}":7}}}},"rootfs":{{"diff_ids":[]}}}}"#).into_bytes();
+    sample.manifest["config"] = descriptor("application/vnd.oci.image.config.v1+json", &sample.config);
+    let error = refusal(move |request| honest(&sample, request));
+    let text = chain(&error);
+    assert!(text.len() < 1000 && text.matches("invalid type").count() == 1, "{} {text:.1000}", text.len());
 }
 
 #[test]

@@ -108,6 +108,56 @@ fn s19_a_foreign_realm_is_not_told_the_password() {
     assert_eq!(stranger.requests(), []);
 }
 
+/// What a claimed task gets; the registry that it names is one that the operator has allowed.
+fn claimed(server: &ScriptedServer) -> PullOptions {
+    let mut options = with_rules(server, HostRules { scheme: Scheme::Http, ..HostRules::default() });
+    options.access.loopback = images::registry::Loopback::Refused;
+    options
+}
+
+#[test]
+fn a_registry_that_may_speak_plain_http_may_lie_on_loopback() {
+    let sample = Sample::small(Compression::Gzip);
+    let server = ScriptedServer::start(move |request| honest(&sample, request));
+    pull(&TestStore::new(), &server, &claimed(&server)).unwrap();
+}
+
+#[test]
+fn the_operators_registry_on_loopback_may_lead_to_others_there_only() {
+    let sample = Sample::small(Compression::Gzip);
+    let stored = sample.clone();
+    let storage = ScriptedServer::start(move |request| honest(&stored, request));
+    let tokens = ScriptedServer::start(|_| Reply::new(200, r#"{"token":"","access_token":"t0ken"}"#));
+    let elsewhere = format!("http://{}", storage.address);
+    let realm = format!(r#"Basic realm="x", Bearer realm="http://{}/token",service=s"#, tokens.address);
+    let registry = ScriptedServer::start(move |request| match request.header("authorization") {
+        Some("Bearer t0ken") if is_layer(&sample, request) => {
+            Reply::new(307, "").with("Location", format!("{elsewhere}{}", request.path))
+        }
+        Some("Bearer t0ken") => honest(&sample, request),
+        _ => Reply::new(401, "").with("WWW-Authenticate", realm.clone()),
+    });
+    pull(&TestStore::new(), &registry, &quick()).unwrap();
+    assert_eq!((tokens.requests().len(), storage.requests().len()), (1, 2));
+    for target in ["http://169.254.169.254/x", "http://192.0.2.1/x"] {
+        let leading = ScriptedServer::start(move |_| Reply::new(307, "").with("Location", target));
+        let error = pull(&TestStore::new(), &leading, &quick()).unwrap_err();
+        assert!(matches!(error, PullError::Registry(RegistryError::PlainHttp { .. })), "{error}");
+    }
+}
+
+#[test]
+fn a_token_that_is_refused_is_not_bought_again() {
+    let refusing = ScriptedServer::start(move |request| match request.path.starts_with("/token") {
+        true => Reply::new(200, r#"{"token":"t0ken"}"#),
+        false => Reply::new(401, "").with("WWW-Authenticate", r#"Bearer realm="/token",service="x""#),
+    });
+    let error = pull(&TestStore::new(), &refusing, &with_rules(&refusing, rules())).unwrap_err();
+    assert_eq!(error.kind(), PullErrorKind::Unauthorized);
+    let bought = refusing.requests().iter().filter(|request| request.path.starts_with("/token")).count();
+    assert_eq!((bought, refusing.requests().len()), (1, 3));
+}
+
 #[test]
 fn s20_nothing_leads_to_this_machine_or_a_metadata_service() {
     let canary = ScriptedServer::start(|_| Reply::new(200, "{}"));
@@ -131,7 +181,7 @@ fn s20_nothing_leads_to_this_machine_or_a_metadata_service() {
         let challenging =
             ScriptedServer::start(move |_| Reply::new(401, "").with("WWW-Authenticate", realm.clone()));
         for server in [redirecting, challenging] {
-            let error = pull(&TestStore::new(), &server, &quick()).unwrap_err();
+            let error = pull(&TestStore::new(), &server, &claimed(&server)).unwrap_err();
             let refused = matches!(
                 error,
                 PullError::Registry(RegistryError::Address { .. } | RegistryError::PlainHttp { .. })
