@@ -23,8 +23,8 @@ help:
 build:
 	@command -v cc >/dev/null || tests/setup build
 	cargo build --release --package docker-worker --bin docker-worker
-	cargo rustc --release --config 'profile.release.opt-level="s"' --package runtime --bin docker-worker-runtime -- \
-	  -C target-feature=+crt-static
+	cargo rustc --release --config 'profile.release.opt-level="s"' --config 'profile.release.panic="abort"' \
+	  --package runtime --bin docker-worker-runtime -- -C target-feature=+crt-static
 
 demo:
 	@tests/setup build
