@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::host::{self, Facts};
 use crate::net::Network;
-use crate::queue::{Claim, EmbeddedQueue, Queue, WorkerIdentity, steady_clock};
+use crate::queue::{Claim, EmbeddedQueue, Queue, RunId, WorkerIdentity, steady_clock};
 use crate::task::artifact_name::ArtifactName;
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
@@ -38,7 +38,8 @@ use crate::task::interrupt::channel;
 use crate::task::limits;
 use crate::task::log::excerpt;
 use crate::task::payload::{Origin, meant_by};
-use crate::task::resolution::State;
+use crate::task::resolution::{ResolutionDocument, State};
+use crate::task::resolve::{End, Outcome, resolve};
 use crate::task::resolving::Resolved;
 use crate::task::run::{HostPart, Worker};
 use crate::task::task_id::TaskId;
@@ -82,7 +83,7 @@ impl Refusal {
 struct Order {
     task_id: TaskId,
     submitted: Submitted,
-    destination: Destination,
+    destination: Arc<Destination>,
     network: Option<Arc<Network>>,
     /// The log says what this host lacks.
     host: HostPart,
@@ -101,6 +102,21 @@ pub(super) fn main(options: RunArguments, config: Config, operator: &Operator) -
 
 fn run(options: RunArguments, config: Config, operator: &Operator) -> Result<u8, Refusal> {
     options.check().map_err(|error| wrong_use(&error))?;
+    // With the operator's umask: it is their directory.
+    let destination = Arc::new(destination(&options)?);
+    let ended = run_into(&destination, options, config, operator);
+    if ended.as_ref().is_err_and(|refusal| refusal.status == MALFORMED) {
+        write_resolution(refused(), &destination, operator);
+    }
+    ended
+}
+
+fn run_into(
+    destination: &Arc<Destination>,
+    options: RunArguments,
+    config: Config,
+    operator: &Operator,
+) -> Result<u8, Refusal> {
     let (task_id, submitted) = submit(&options)?;
     announce(&submitted, &options, operator);
     let facts = Facts::gather(&config);
@@ -110,8 +126,7 @@ fn run(options: RunArguments, config: Config, operator: &Operator) -> Result<u8,
     if options.host_is_known {
         host.notices.clear();
     }
-    // With the operator's umask: it is their directory.
-    let order = Order { task_id, submitted, destination: destination(&options)?, network, host };
+    let order = Order { task_id, submitted, destination: Arc::clone(destination), network, host };
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
     // Before signals are listened to: until then they end the worker, whatever it waits for.
@@ -183,10 +198,26 @@ fn unreadable(path: &Path, error: &io::Error) -> Refusal {
 }
 
 fn destination(options: &RunArguments) -> Result<Destination, Refusal> {
-    match &options.artifacts {
-        Some(path) => Destination::directory(path).map_err(|error| Refusal::because(WRONG_USE, &error)),
-        None => Ok(Destination::Nowhere),
-    }
+    let Some(path) = &options.artifacts else { return Ok(Destination::Nowhere) };
+    let destination = Destination::directory(path).map_err(|error| Refusal::because(WRONG_USE, &error))?;
+    // An earlier run's would be taken for this one's, should this one not come to writing it.
+    let removed = resolution_name().and_then(|name| destination.remove(&name));
+    removed.map_err(|error| {
+        let place = path.display();
+        Refusal::new(WRONG_USE, format!("failed to remove the old {RESOLUTION} in {place}: {error}"))
+    })?;
+    Ok(destination)
+}
+
+fn resolution_name() -> io::Result<ArtifactName> {
+    ArtifactName::new(RESOLUTION).map_err(io::Error::other)
+}
+
+/// What there is to say of a task that never became a run.
+fn refused() -> io::Result<ResolutionDocument> {
+    let run = RunId { task_id: TaskId::random()?, run_id: 0 };
+    let resolution = resolve(&Outcome::new(End::MalformedPayload));
+    Ok(ResolutionDocument::without_container(run, &resolution, Timestamp::now()))
 }
 
 /// What the operator should know before the task runs.
@@ -208,7 +239,6 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let (queue, claim, config) = claim(&task_id, &submitted, config, &host.name).await?;
     let parts = WorkerParts { payload_pointer: submitted.payload_pointer, network, host };
     let worker = Arc::new(worker(config, queue, parts, operator)?);
-    let destination = Arc::new(destination);
     let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
         .await
         .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
@@ -216,7 +246,10 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
         Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
     })?;
     let resolved = carry_out(claimed).await;
-    write_resolution(&resolved, &destination, operator);
+    if resolved.document.artifacts.iter().any(|artifact| artifact.name.as_str() == RESOLUTION) {
+        operator.note("the artifact resolution.json gives way to the run's own file of that name");
+    }
+    write_resolution(Ok(resolved.document.clone()), &destination, operator);
     if let Err(error) = following.finish(interrupts).await {
         operator.note(&format!("the log on standard output is not whole: {error}"));
     }
@@ -299,18 +332,18 @@ fn worker(config: Config, queue: Queue, parts: WorkerParts, operator: &Operator)
 }
 
 /// Writes `resolution.json`.
-fn write_resolution(resolved: &Resolved, destination: &Destination, operator: &Operator) {
-    let document = &resolved.document;
-    if document.artifacts.iter().any(|artifact| artifact.name.as_str() == RESOLUTION) {
-        operator.note("the artifact resolution.json gives way to the run's own file of that name");
-    }
-    let json = serde_json::to_string_pretty(document).map_err(io::Error::from);
-    let written = json.and_then(|json| {
-        let name = ArtifactName::new(RESOLUTION).map_err(io::Error::other)?;
-        destination.write(&name, format!("{json}\n").as_bytes())
-    });
+fn write_resolution(
+    document: io::Result<ResolutionDocument>,
+    destination: &Destination,
+    operator: &Operator,
+) {
+    let write = || {
+        let json = serde_json::to_string_pretty(&document?)?;
+        destination.write(&resolution_name()?, format!("{json}\n").as_bytes())
+    };
+    let written: io::Result<()> = write();
     if let Err(error) = written {
-        operator.note(&format!("failed to write resolution.json: {error}"));
+        operator.note(&format!("failed to write {RESOLUTION}: {error}"));
     }
 }
 

@@ -453,3 +453,33 @@ fn a_clean_up_says_what_it_did() {
     let stderr = String::from_utf8_lossy(&finished.stderr);
     assert!(stderr.contains("nothing to undo") || stderr.contains("which a demo left"), "{stderr}");
 }
+
+#[test]
+fn a_document_of_the_run_before_is_never_taken_for_this_ones() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let directory = worker.fresh("artifacts");
+    let into = ["--artifacts", directory.to_str().unwrap()];
+    let file = worker.fresh("task");
+    for (case, task, status, reason) in [
+        (
+            "a command's own end",
+            json!({ "image": image, "maxRunTime": 60, "command": ["true"] }),
+            0,
+            json!("completed"),
+        ),
+        ("a document that is no task", json!([]), 120, json!("malformed-payload")),
+        (
+            "a payload that is refused",
+            json!({ "image": image, "maxRunTime": "x" }),
+            120,
+            json!("malformed-payload"),
+        ),
+    ] {
+        fs::write(&file, task.to_string()).unwrap();
+        let run = worker.run_with(&[&into[..], &[file.to_str().unwrap()]].concat(), &[]).expect(status, case);
+        assert_eq!(run.resolution["reason"], reason, "{case}: {run:?}");
+    }
+    let run = worker.run_with(&[&into[..], &["/nowhere/task.json"]].concat(), &[]).expect(2, "no task");
+    assert_eq!(run.resolution, Value::Null, "{run:?}");
+}
