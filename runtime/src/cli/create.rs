@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lexopt::{Arg, ValueExt};
 
 use super::{Global, Problem};
-use crate::execute::{self, Container, Options, Outlet, Signals, StopPoint};
+use crate::execute::{self, Container, Options, Outlet, Signals};
 use crate::host::HostFacts;
 use crate::id::ContainerId;
 use crate::launch::messages::send_report;
@@ -207,7 +207,10 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Request, Problem> {
             Arg::Long("network-fd") => request.network_fd = Some(arguments.value()?.parse()?),
             Arg::Long("report-fd") => request.report_fd = Some(arguments.value()?.parse()?),
             Arg::Long("lifeline-fd") => request.lifeline_fd = Some(arguments.value()?.parse()?),
-            Arg::Long("stop-after") => request.options.stop = StopPoint::after(arguments.value()?.parse()?),
+            #[cfg(feature = "test-stop-points")]
+            Arg::Long("stop-after") => {
+                request.options.stop = execute::StopPoint::after(arguments.value()?.parse()?)
+            }
             // Of runc: no subreaper is ever made here, as the help says, and a chroot instead of pivot_root holds nobody.
             Arg::Long("no-subreaper") => {}
             Arg::Long("no-pivot") => {

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::executing::Executing;
 use super::host::Host;
 use super::signals::{Signals, asks_to_end, pass_on};
+#[cfg(feature = "test-stop-points")]
 use super::stop_point::stop;
 use super::{failure, say};
 use crate::cgroup;
@@ -236,6 +237,7 @@ impl<'h, 'c> Watch<'h, 'c> {
                     Ok(())
                 }
             },
+            #[cfg(feature = "test-stop-points")]
             Err(ChildMessage::Stop) => {
                 stop();
                 self.go_on()

@@ -35,6 +35,7 @@ pub(crate) enum ChildMessage {
     /// The user namespace's maps are written, or the hooks have run: go on.
     Go,
     /// The step that a test wants to stop after is done.
+    #[cfg(feature = "test-stop-points")]
     Stop,
     /// The point of the `createRuntime` hooks is reached.
     AtHooks,
@@ -75,12 +76,17 @@ enum ReportText {
 /// A [`ChildMessage`] without its descriptors.
 #[derive(Serialize, Deserialize)]
 enum ChildText {
-    Ready { terminal: bool },
+    Ready {
+        terminal: bool,
+    },
     Failed(Failed),
     Go,
+    #[cfg(feature = "test-stop-points")]
     Stop,
     AtHooks,
-    Executing { command: String },
+    Executing {
+        command: String,
+    },
 }
 
 /// Sends a report. The descriptors in it are duplicated by the kernel on the way.
@@ -111,6 +117,7 @@ pub(crate) fn send_child(socket: BorrowedFd<'_>, message: &ChildMessage) -> Resu
         }
         ChildMessage::Failed(failed) => ChildText::Failed(bounded(failed)),
         ChildMessage::Go => ChildText::Go,
+        #[cfg(feature = "test-stop-points")]
         ChildMessage::Stop => ChildText::Stop,
         ChildMessage::AtHooks => ChildText::AtHooks,
         ChildMessage::Executing { command, word } => {
@@ -180,6 +187,7 @@ pub(crate) fn decode_child(packet: Packet) -> Result<ChildMessage, ReceiveError>
         }),
         ChildText::Failed(failed) => ChildMessage::Failed(failed),
         ChildText::Go => ChildMessage::Go,
+        #[cfg(feature = "test-stop-points")]
         ChildText::Stop => ChildMessage::Stop,
         ChildText::AtHooks => ChildMessage::AtHooks,
         ChildText::Executing { command } => ChildMessage::Executing { command, word: descriptor(&mut fds)? },
