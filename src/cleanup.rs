@@ -10,8 +10,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use runtime::cgroup::RemoveError;
-use runtime::host::{HostFacts, HostFactsError};
 use runtime::journal::{Journal, JournalError};
 use runtime::undo::{UndoError, undo_all};
 
@@ -19,8 +17,8 @@ use crate::cache::{CacheError, Caches};
 use crate::directories::Directories;
 use crate::file_lock::{self, Hold, LockError};
 use crate::net::tables::TablesError;
+use crate::parent_group::{self, ParentGroupError};
 use crate::run_directory::{self, RunDirectoryError, Sweep};
-use crate::spec::PARENT_GROUP;
 
 /// Why not everything could be undone.
 #[derive(Debug, thiserror::Error)]
@@ -47,36 +45,13 @@ pub enum CleanupError {
 pub fn clean_up(directories: &Directories) -> Result<Sweep, CleanupError> {
     let mut sweep = run_directory::sweep(directories)?;
     crate::net::sweep(&directories.run)?;
-    remove_parent_group()?;
+    parent_group::remove()?;
     // Whatever resisted may still write to its caches.
     let there: BTreeSet<&str> =
         sweep.failed.iter().map(|(id, _)| id).chain(&sweep.alive).map(String::as_str).collect();
     let foreign = Caches::open(&directories.caches())?.sweep(&there)?;
     sweep.foreign.extend(foreign);
     Ok(sweep)
-}
-
-/// Why the control group above the tasks' own is still there.
-#[derive(Debug, thiserror::Error)]
-pub enum ParentGroupError {
-    /// Nobody knows where the hierarchies are.
-    #[error(transparent)]
-    Facts(#[from] HostFactsError),
-    /// The kernel does not let it go.
-    #[error(transparent)]
-    Remove(#[from] RemoveError),
-}
-
-/// Removes the control group above the tasks' own if this was the last task; another worker's keeps it.
-///
-/// # Errors
-///
-/// [`ParentGroupError`].
-pub fn remove_parent_group() -> Result<(), ParentGroupError> {
-    match HostFacts::gather()?.hierarchies {
-        Some(hierarchies) => Ok(hierarchies.remove_if_empty(Path::new(PARENT_GROUP))?),
-        None => Ok(()),
-    }
 }
 
 /// Why a container is not undone.

@@ -37,6 +37,7 @@ pub mod host;
 pub mod known_features;
 pub mod net;
 pub mod own_directory;
+pub mod parent_group;
 pub mod queue;
 pub mod readiness;
 pub mod remove_tree;

@@ -17,7 +17,7 @@
 //! OpenGroup::apply      settings
 //! v1  open_tasks, then the child writes `0` into each and unshares the cgroup namespace
 //! v2  attach_devices, then CLONE_INTO_CGROUP with OpenGroup::directory
-//! usage, then removal by the journal (kill, wait, rmdir)
+//! counters, then removal by the journal (kill, wait, rmdir)
 //! ```
 //!
 //! v1 groups are joined through `tasks` and not `cgroup.procs`: the first write to that file after a
@@ -29,24 +29,22 @@
 //!
 //! Sources: the kernel's `admin-guide/cgroup-v2.rst` and `admin-guide/cgroup-v1/`; OCI runtime
 //! specification, `config-linux.md`, "Control groups".
+mod counters;
 mod cpu;
 mod devices;
 mod hierarchies;
 mod io;
 mod memory;
-mod parent;
 mod plan;
 mod remove;
 mod setting;
 mod tree;
-mod usage;
 
+pub use counters::{Counters, counters};
 pub use devices::{DeviceError, DevicePolicy};
 pub use hierarchies::{Hierarchies, Hierarchy, ParseError, Version};
-pub use parent::limit_parent_memory;
 pub use plan::{CgroupMount, CgroupPlan, Group, PlanError, plan};
 pub use remove::RemoveError;
 pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members, thaw};
 pub use setting::{Setting, SettingError};
 pub use tree::{CgroupError, OpenGroup, create, join_tasks};
-pub use usage::{Usage, usage};

@@ -92,7 +92,7 @@ pub fn run(mut container: Container, outlet: Outlet, mut signals: Signals) -> Ru
             let ended = ended.and_then(|gone| gone.drain(interrupt));
             warnings.extend(host.run_poststop(interrupt));
             finished.undone.map_err(|error| failure("undo", FailureKind::Host, &error))?;
-            ended.map(|reaped| monitor::exited(reaped, finished.usage))
+            ended.map(|reaped| monitor::exited(reaped, finished.counters))
         });
     // If something stays behind, so does the directory: its journal says what.
     let is_undone = !matches!(&outcome, Err(failed) if failed.step == "undo");

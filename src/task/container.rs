@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use runtime::cgroup::limit_parent_memory;
 use runtime::launch::{
     Exited, Failed, Launch, LaunchError, Monitor, ReceiveError, Report, kill_init, launch,
 };
@@ -16,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::JoinError;
 
 use crate::cleanup::{UndoContainerError, undo_containers};
+use crate::parent_group;
 use crate::readiness::readable;
 
 /// How long a monitor that was let go of may take to undo what it did.
@@ -116,7 +116,7 @@ impl Container {
                     cgroups,
                 }) => {
                     memory_for_all
-                        .map_or(Ok(()), |bytes| limit_parent_memory(&cgroups, bytes))
+                        .map_or(Ok(()), |bytes| parent_group::limit_memory(&cgroups, bytes))
                         .map_err(ContainerError::MemoryForAll)?;
                     let terminal = terminal.ok_or(ContainerError::NoTerminal)?;
                     created = Some(Created { init, mount_namespace, root, terminal });

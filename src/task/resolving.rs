@@ -360,7 +360,7 @@ impl Holdings {
         release_caches(self.caches, self.fate, &mut problems);
         // It names what has to be undone, so it stays as long as there is anything.
         let removed = released.and_then(|()| self.directory.remove());
-        if let Err(error) = crate::cleanup::remove_parent_group() {
+        if let Err(error) = crate::parent_group::remove() {
             problems.push(format!("Failed to {}", chain(&error)));
         }
         if let Err(error) = removed {

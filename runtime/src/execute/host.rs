@@ -11,7 +11,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Container, failure, say, sentence};
-use crate::cgroup::{self, CgroupError, CgroupMount, OpenGroup, Usage};
+use crate::cgroup::{self, CgroupError, CgroupMount, Counters, OpenGroup};
 use crate::hooks::{self, HookSequence, Stage, Surroundings};
 use crate::journal::{Journal, JournalError, Keeper};
 use crate::launch::messages::ChildMessage;
@@ -74,7 +74,7 @@ pub(super) struct Child {
 
 /// What became of the host.
 pub(super) struct Finished {
-    pub usage: Usage,
+    pub counters: Counters,
     pub undone: Result<(), UndoError>,
 }
 
@@ -328,13 +328,13 @@ impl<'a> Host<'a> {
     /// Reads what the container used, kills whatever is left of it and undoes every step.
     pub fn finish(&mut self) -> Finished {
         self.abort();
-        let usage = cgroup::usage(&self.groups);
+        let counters = cgroup::counters(&self.groups);
         self.groups.clear();
         let Container { plan, options, .. } = &mut *self.container;
         // PID 1 counted its own: the steps, the command found, all ready. Here it is "everything is killed".
         options.stop.go_on_after(plan.host.len() + plan.child.len() + 2);
         options.stop.pass();
-        Finished { usage, undone: undo::undo_each(&self.journal, || options.stop.pass()) }
+        Finished { counters, undone: undo::undo_each(&self.journal, || options.stop.pass()) }
     }
 }
 

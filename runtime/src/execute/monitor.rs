@@ -393,12 +393,13 @@ fn broken(error: &dyn std::error::Error) -> Failed {
 }
 
 /// How PID 1's end reads to whoever started it.
-pub(super) fn exited(reaped: Reaped, usage: cgroup::Usage) -> Exited {
+pub(super) fn exited(reaped: Reaped, counters: cgroup::Counters) -> Exited {
     let (status, signal) = match reaped.ended {
         Ended::Exited(status) => (status, None),
         Ended::Signaled(signal) => (128 + signal, Some(signal)),
     };
-    let oom_killed = usage.oom_kills.is_some_and(|kills| kills > 0);
-    let usage = Usage { cpu: usage.cpu.unwrap_or(reaped.cpu), memory_peak_bytes: usage.memory_peak_bytes };
+    let oom_killed = counters.oom_kills.is_some_and(|kills| kills > 0);
+    let cpu = counters.cpu.unwrap_or(reaped.cpu);
+    let usage = Usage { cpu, memory_peak_bytes: counters.memory_peak_bytes };
     Exited { status, signal, oom_killed, usage }
 }
