@@ -133,9 +133,10 @@ fn kind_of_node(expected: &str) -> &'static str {
 
 /// What a number has to be, by the name of its type.
 fn kind_of_number(kind: &str) -> &'static str {
-    match kind.as_bytes().first() {
-        Some(b'u') => "a whole number of 0 or more",
-        Some(b'f') => "a number",
+    match kind {
+        "u32" => "a whole number from 0 to 4294967295",
+        _ if kind.starts_with('u') => "a whole number of 0 or more",
+        _ if kind.starts_with('f') => "a number",
         _ => "a whole number",
     }
 }

@@ -37,7 +37,9 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ("limits:\n  log: 1GB\n", &format!("line 2, column 8: {size}")),
         ("limits: {log: -1}\n", "line 1, column 10: must be a number of bytes"),
         ("limits: {pids: 0}\n", "line 1, column 16: must be at least 1"),
-        ("limits: {pids: -1}\n", "line 1, column 16: must be a whole number of 0 or more"),
+        ("limits: {pids: -1}\n", "line 1, column 16: must be a whole number from 0 to 4294967295"),
+        ("network: {dns: [x]}\n", "line 1, column 16: \"x\" is no IPv4 address"),
+        ("network: {addresses: x}\n", "line 1, column 22: \"x\" is no range of addresses"),
         ("cache: {volumeCachePath: caches}\n", "line 1, column 26: must be an absolute path"),
         ("capacityManagement: {diskspaceThreshold: much}\n", &format!("line 1, column 42: {size}")),
     ];
