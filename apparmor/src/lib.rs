@@ -1,5 +1,5 @@
-//! AppArmor as a container runtime needs it: is it there, which profiles are loaded, and what to
-//! write so that the next `execve` enters one.
+//! AppArmor as a container runtime needs it: is it there, and what to write so that the next `execve`
+//! enters a profile.
 //!
 //! Nothing here writes: a runtime does that itself, through a descriptor of its own procfs that it
 //! opened before any file of the container could be in the way. Writing a profile's text and
@@ -14,9 +14,6 @@ use std::path::Path;
 
 /// Where the kernel says whether AppArmor is on: `Y` or `N`; absent in a kernel without it.
 pub const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
-
-/// The list of loaded profiles, one `NAME (MODE)` a line. Needs securityfs and CAP_MAC_ADMIN.
-pub const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
 /// Below `/proc/thread-self`, in order of preference: where [`enter_on_exec`] is written.
 ///
@@ -41,15 +38,6 @@ pub enum ProfileNameError {
     Characters(String),
 }
 
-/// One line of [`PROFILES`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedProfile {
-    /// As it was loaded; may hold spaces.
-    pub name: String,
-    /// `enforce`, `complain`, `kill`, `unconfined`, …
-    pub mode: String,
-}
-
 /// Whether the running kernel enforces AppArmor profiles.
 ///
 /// # Errors
@@ -57,15 +45,6 @@ pub struct LoadedProfile {
 /// Any failure to read the parameter, except that it is not there.
 pub fn is_enabled() -> io::Result<bool> {
     read_enabled(Path::new(ENABLED))
-}
-
-/// The profiles that are loaded now.
-///
-/// # Errors
-///
-/// Any failure to read the list; `NotFound` if securityfs is not mounted.
-pub fn loaded_profiles() -> io::Result<Vec<LoadedProfile>> {
-    Ok(parse_profiles(&fs::read_to_string(PROFILES)?))
 }
 
 /// What one `write` to an exec attribute must carry so that the next `execve` of this thread enters
@@ -95,13 +74,6 @@ fn read_enabled(parameter: &Path) -> io::Result<bool> {
     }
 }
 
-fn parse_profiles(text: &str) -> Vec<LoadedProfile> {
-    text.lines()
-        .filter_map(|line| line.strip_suffix(')')?.rsplit_once(" ("))
-        .map(|(name, mode)| LoadedProfile { name: name.to_owned(), mode: mode.to_owned() })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,13 +99,5 @@ mod tests {
         for (profile, expected) in cases {
             assert_eq!(enter_on_exec(profile), expected.map(str::to_owned), "{profile:?}");
         }
-    }
-
-    #[test]
-    fn profile_names_may_hold_spaces_and_brackets() {
-        let text = "docker-worker-default (enforce)\nmy profile (old) (complain)\ngarbage\n";
-        let expected = [("docker-worker-default", "enforce"), ("my profile (old)", "complain")]
-            .map(|(name, mode)| LoadedProfile { name: name.into(), mode: mode.into() });
-        assert_eq!(parse_profiles(text), expected);
     }
 }

@@ -41,9 +41,9 @@ mod setting;
 mod tree;
 
 pub use counters::{Counters, counters};
-pub use devices::{DeviceError, DevicePolicy};
+pub use devices::{DevicePolicy, DeviceRuleError};
 pub use hierarchies::{Hierarchies, Hierarchy, ParseError, Version};
-pub use plan::{CgroupMount, CgroupPlan, Group, PlanError, plan};
+pub use plan::{CgroupMount, CgroupPlan, CgroupPlanError, Group, plan};
 pub use remove::RemoveError;
 pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members, thaw};
 pub use setting::{Setting, SettingError};

@@ -1,4 +1,4 @@
-//! `MOUNT_ATTR_*` of linux/mount.h: what a mount forbids.
+//! `MOUNT_ATTR_*` of linux/mount.h: what a mount forbids. A plan and a system call speak of the same bits.
 
 /// No writing.
 pub const RDONLY: u64 = 0x1;
@@ -18,3 +18,12 @@ pub const STRICTATIME: u64 = 0x20;
 pub const NODIRATIME: u64 = 0x80;
 /// Symbolic links are not followed.
 pub const NOSYMFOLLOW: u64 = 0x0020_0000;
+
+/// How far a bind or a change reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The mount itself.
+    One,
+    /// It and the mounts below it.
+    Recursive,
+}

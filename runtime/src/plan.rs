@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 pub use devices::{Device, Node};
 pub use mounts::{Mount, MountKind, is_served_by_lxcfs};
 pub use process::{Executable, Execution, Identity, Size, Terminal};
-pub use step::{ChildStep, Step, Undo};
+pub use step::{ChildStep, Step};
 
 use crate::cgroup::{self, CgroupPlan};
 use crate::hooks::{self, Stage};
@@ -126,7 +126,7 @@ fn cgroups(id: &ContainerId, spec: &Spec, facts: &HostFacts, findings: &mut Find
         Err(errors) => {
             for error in errors {
                 let pointer = match error {
-                    cgroup::PlanError::Path { .. } => "/linux/cgroupsPath",
+                    cgroup::CgroupPlanError::Path { .. } => "/linux/cgroupsPath",
                     _ => "/linux/resources",
                 };
                 findings.add(pointer, error.to_string());

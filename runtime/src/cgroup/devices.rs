@@ -11,17 +11,17 @@ use crate::spec::{DeviceRule, DeviceType};
 use std::fmt;
 
 /// Added after the rules of the Spec, as runc does: making any node, and using the harmless ones.
-const ALWAYS: [(Kind, Option<u32>, Option<u32>, Access); 10] = [
-    (Kind::Character, None, None, Access::MAKE),
-    (Kind::Block, None, None, Access::MAKE),
-    (Kind::Character, Some(1), Some(3), Access::ALL), // null
-    (Kind::Character, Some(1), Some(5), Access::ALL), // zero
-    (Kind::Character, Some(1), Some(7), Access::ALL), // full
-    (Kind::Character, Some(1), Some(8), Access::ALL), // random
-    (Kind::Character, Some(1), Some(9), Access::ALL), // urandom
-    (Kind::Character, Some(5), Some(0), Access::ALL), // tty
-    (Kind::Character, Some(5), Some(2), Access::ALL), // ptmx
-    (Kind::Character, Some(136), None, Access::ALL),  // pts/*
+const ALWAYS: [(NodeKind, Option<u32>, Option<u32>, Access); 10] = [
+    (NodeKind::Character, None, None, Access::MAKE),
+    (NodeKind::Block, None, None, Access::MAKE),
+    (NodeKind::Character, Some(1), Some(3), Access::ALL), // null
+    (NodeKind::Character, Some(1), Some(5), Access::ALL), // zero
+    (NodeKind::Character, Some(1), Some(7), Access::ALL), // full
+    (NodeKind::Character, Some(1), Some(8), Access::ALL), // random
+    (NodeKind::Character, Some(1), Some(9), Access::ALL), // urandom
+    (NodeKind::Character, Some(5), Some(0), Access::ALL), // tty
+    (NodeKind::Character, Some(5), Some(2), Access::ALL), // ptmx
+    (NodeKind::Character, Some(136), None, Access::ALL),  // pts/*
 ];
 
 /// What the group allows: everything but the exceptions, or nothing but them.
@@ -33,7 +33,7 @@ pub struct DevicePolicy {
 
 /// Why a rule of the Spec was refused. `index` counts `/linux/resources/devices`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum DeviceError {
+pub enum DeviceRuleError {
     /// Letters other than r, w, m, or none.
     #[error("set /devices/{index}/access: {access:?} is not made of r (read), w (write) and m (mknod)")]
     Access {
@@ -70,7 +70,7 @@ pub enum DeviceError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum NodeKind {
     Character,
     Block,
 }
@@ -88,7 +88,7 @@ impl Access {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Exception {
-    kind: Kind,
+    kind: NodeKind,
     /// `None`: all.
     major: Option<u32>,
     minor: Option<u32>,
@@ -100,8 +100,8 @@ impl DevicePolicy {
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] names the rule.
-    pub fn from_spec(rules: &[DeviceRule]) -> Result<Self, DeviceError> {
+    /// [`DeviceRuleError`] names the rule.
+    pub fn from_spec(rules: &[DeviceRule]) -> Result<Self, DeviceRuleError> {
         let mut policy = Self { allows: false, exceptions: Vec::new() };
         for (index, rule) in rules.iter().enumerate() {
             policy.add(index, rule)?;
@@ -113,14 +113,14 @@ impl DevicePolicy {
         Ok(policy)
     }
 
-    fn add(&mut self, index: usize, rule: &DeviceRule) -> Result<(), DeviceError> {
+    fn add(&mut self, index: usize, rule: &DeviceRule) -> Result<(), DeviceRuleError> {
         let access = access(index, rule.access.as_deref().unwrap_or_default())?;
         let (major, minor) = (number(index, rule.major)?, number(index, rule.minor)?);
-        let kinds: &[Kind] = match rule.kind {
-            None | Some(DeviceType::All) => &[Kind::Character, Kind::Block],
-            Some(DeviceType::Character) => &[Kind::Character],
-            Some(DeviceType::Block) => &[Kind::Block],
-            Some(DeviceType::Fifo) => return Err(DeviceError::Type { index }),
+        let kinds: &[NodeKind] = match rule.kind {
+            None | Some(DeviceType::All) => &[NodeKind::Character, NodeKind::Block],
+            Some(DeviceType::Character) => &[NodeKind::Character],
+            Some(DeviceType::Block) => &[NodeKind::Block],
+            Some(DeviceType::Fifo) => return Err(DeviceRuleError::Type { index }),
         };
         if kinds.len() == 2 && (major, minor, access) == (None, None, Access::ALL) {
             *self = Self { allows: rule.allow, exceptions: Vec::new() };
@@ -132,7 +132,7 @@ impl DevicePolicy {
                 // It takes exceptions back: possible only for those that it covers whole.
                 let cut = |earlier: &&Exception| earlier.overlaps(&exception) && !exception.covers(earlier);
                 if let Some(earlier) = self.exceptions.iter().find(cut) {
-                    return Err(DeviceError::PartOfEarlier { index, earlier: earlier.to_string() });
+                    return Err(DeviceRuleError::PartOfEarlier { index, earlier: earlier.to_string() });
                 }
             }
             self.note(exception, rule.allow);
@@ -187,8 +187,8 @@ impl Exception {
 impl fmt::Display for Exception {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Character => 'c',
-            Kind::Block => 'b',
+            NodeKind::Character => 'c',
+            NodeKind::Block => 'b',
         };
         let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
         write!(out, "{kind} {}:{} ", number(self.major), number(self.minor))?;
@@ -200,7 +200,7 @@ impl fmt::Display for Exception {
     }
 }
 
-fn access(index: usize, letters: &str) -> Result<Access, DeviceError> {
+fn access(index: usize, letters: &str) -> Result<Access, DeviceRuleError> {
     let bits = letters.chars().try_fold(0, |bits, letter| match letter {
         'r' => Some(bits | Access::READ.0),
         'w' => Some(bits | Access::WRITE.0),
@@ -210,15 +210,17 @@ fn access(index: usize, letters: &str) -> Result<Access, DeviceError> {
     match bits {
         Some(0) => Ok(Access::ALL), // Left out: as in runc.
         Some(bits) => Ok(Access(bits)),
-        None => Err(DeviceError::Access { index, access: letters.to_owned() }),
+        None => Err(DeviceRuleError::Access { index, access: letters.to_owned() }),
     }
 }
 
 /// -1 is how some tools write "all".
-fn number(index: usize, number: Option<i64>) -> Result<Option<u32>, DeviceError> {
+fn number(index: usize, number: Option<i64>) -> Result<Option<u32>, DeviceRuleError> {
     match number {
         None | Some(-1) => Ok(None),
-        Some(number) => u32::try_from(number).map(Some).map_err(|_| DeviceError::Number { index, number }),
+        Some(number) => {
+            u32::try_from(number).map(Some).map_err(|_| DeviceRuleError::Number { index, number })
+        }
     }
 }
 
@@ -231,13 +233,13 @@ mod tests {
     /// A request: `c` or `b`, numbers, and letters.
     type Request = (&'static str, u32, u32, &'static str);
 
-    fn policy(rules: &Value) -> Result<DevicePolicy, DeviceError> {
+    fn policy(rules: &Value) -> Result<DevicePolicy, DeviceRuleError> {
         let rules: Vec<DeviceRule> = crate::spec::read(rules).unwrap();
         DevicePolicy::from_spec(&rules)
     }
 
-    fn kind(letter: &str) -> Kind {
-        if letter == "c" { Kind::Character } else { Kind::Block }
+    fn kind(letter: &str) -> NodeKind {
+        if letter == "c" { NodeKind::Character } else { NodeKind::Block }
     }
 
     /// What the kernel's machine does with the program.
@@ -343,15 +345,18 @@ mod tests {
 
     #[test]
     fn what_rules_cannot_express_is_refused() {
-        let part = DeviceError::PartOfEarlier { index: 1, earlier: "b 8:* rwm".into() };
+        let part = DeviceRuleError::PartOfEarlier { index: 1, earlier: "b 8:* rwm".into() };
         let cases = [
             (
                 json!([{ "allow": true, "type": "b", "major": 8 }, { "allow": false, "type": "b", "major": 8, "minor": 1 }]),
                 part,
             ),
-            (json!([{ "allow": true, "access": "x" }]), DeviceError::Access { index: 0, access: "x".into() }),
-            (json!([{ "allow": true, "type": "p" }]), DeviceError::Type { index: 0 }),
-            (json!([{ "allow": true, "major": -2 }]), DeviceError::Number { index: 0, number: -2 }),
+            (
+                json!([{ "allow": true, "access": "x" }]),
+                DeviceRuleError::Access { index: 0, access: "x".into() },
+            ),
+            (json!([{ "allow": true, "type": "p" }]), DeviceRuleError::Type { index: 0 }),
+            (json!([{ "allow": true, "major": -2 }]), DeviceRuleError::Number { index: 0, number: -2 }),
         ];
         for (rules, expected) in cases {
             assert_eq!(policy(&rules), Err(expected), "{rules}");

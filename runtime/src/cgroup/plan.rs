@@ -1,6 +1,6 @@
 //! From a Spec to groups and settings: pure.
 use super::setting::{self, Setting, SettingError};
-use super::{DeviceError, DevicePolicy, Hierarchies, Hierarchy, Version, cpu, io, memory};
+use super::{DevicePolicy, DeviceRuleError, Hierarchies, Hierarchy, Version, cpu, io, memory};
 use crate::spec::Resources;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -32,19 +32,15 @@ pub struct Group {
 /// A mount below a container's `/sys/fs/cgroup`, to be made read-only in its own cgroup namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupMount {
-    /// `cgroup` or `cgroup2`: the type of the file system.
-    pub file_system: &'static str,
     /// Below `/sys/fs/cgroup`; empty for v2, which is mounted on it.
     pub name: String,
-    /// Flags of the file system, `memory` or `cpu` and `cpuacct`.
-    pub options: Vec<String>,
     /// Names beside it that point to it: `cpu` → `cpu,cpuacct`.
     pub links: Vec<String>,
 }
 
 /// Why a container cannot have the groups that its Spec asks for.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PlanError {
+pub enum CgroupPlanError {
     /// `cgroupsPath` leads nowhere, or somewhere else.
     #[error("use the cgroups path {}: it must name a group, without `.` or `..`", .path.display())]
     Path {
@@ -67,7 +63,7 @@ pub enum PlanError {
     Setting(#[from] SettingError),
     /// A device rule.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(#[from] DeviceRuleError),
 }
 
 /// Plans the groups of a container. `path` is the Spec's `cgroupsPath`: an absolute one counts from the
@@ -76,18 +72,18 @@ pub enum PlanError {
 ///
 /// # Errors
 ///
-/// Every [`PlanError`] that there is.
+/// Every [`CgroupPlanError`] that there is.
 pub fn plan(
     hierarchies: &Hierarchies,
     path: &Path,
     resources: &Resources,
-) -> Result<CgroupPlan, Vec<PlanError>> {
+) -> Result<CgroupPlan, Vec<CgroupPlanError>> {
     let mut errors = Vec::new();
-    let mut keep = |error: PlanError| errors.push(error);
+    let mut keep = |error: CgroupPlanError| errors.push(error);
     if !path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
         || path.file_name().is_none()
     {
-        keep(PlanError::Path { path: path.to_owned() });
+        keep(CgroupPlanError::Path { path: path.to_owned() });
     }
     let version = hierarchies.version();
     let settings = settings(version, resources, &mut keep);
@@ -106,7 +102,7 @@ pub fn plan(
     if errors.is_empty() { Ok(plan) } else { Err(errors) }
 }
 
-fn settings(version: Version, resources: &Resources, keep: &mut impl FnMut(PlanError)) -> Vec<Setting> {
+fn settings(version: Version, resources: &Resources, keep: &mut impl FnMut(CgroupPlanError)) -> Vec<Setting> {
     let sections = [
         memory::settings(version, &resources.memory),
         cpu::settings(version, &resources.cpu),
@@ -132,7 +128,7 @@ fn v1(
     mounted: &[Hierarchy],
     path: &Path,
     settings: Vec<Setting>,
-    keep: &mut impl FnMut(PlanError),
+    keep: &mut impl FnMut(CgroupPlanError),
 ) -> Vec<Group> {
     let mut groups: Vec<Group> = mounted
         .iter()
@@ -149,7 +145,7 @@ fn v1(
         match groups.iter_mut().find(|group| group.has(controller)) {
             Some(group) => group.settings.push(setting),
             None => {
-                keep(PlanError::NoController {
+                keep(CgroupPlanError::NoController {
                     setting: setting.to_string(),
                     controller: controller.to_owned(),
                 });
@@ -199,13 +195,9 @@ impl Group {
 
     fn mount(&self) -> CgroupMount {
         match self.version {
-            Version::V2 => {
-                CgroupMount { file_system: "cgroup2", name: String::new(), options: vec![], links: vec![] }
-            }
+            Version::V2 => CgroupMount { name: String::new(), links: vec![] },
             Version::V1 => CgroupMount {
-                file_system: "cgroup",
                 name: self.controllers.join(","),
-                options: self.controllers.clone(),
                 links: if self.controllers.len() > 1 { self.controllers.clone() } else { vec![] },
             },
         }
@@ -243,7 +235,7 @@ mod tests {
         })
     }
 
-    fn planned(host: &Hierarchies, path: &str, resources: Value) -> Result<CgroupPlan, Vec<PlanError>> {
+    fn planned(host: &Hierarchies, path: &str, resources: Value) -> Result<CgroupPlan, Vec<CgroupPlanError>> {
         plan(host, Path::new(path), &crate::spec::read(&resources).unwrap())
     }
 
@@ -290,18 +282,14 @@ mod tests {
         let plan = planned(&v2_host(), "/x", resources).unwrap();
         assert_eq!(plan.groups[0].controllers, ["memory", "pids"]);
         assert!(plan.device_program.is_some());
-        assert_eq!(plan.mounts()[0].file_system, "cgroup2");
+        assert_eq!(plan.mounts()[0].name, "");
     }
 
     #[test]
     fn controllers_that_share_a_hierarchy_share_a_mount() {
         let plan = planned(&v1_host(), "/x", json!({ "cpu": { "quota": 1000 } })).unwrap();
-        let expected = CgroupMount {
-            file_system: "cgroup",
-            name: "cpu,cpuacct".into(),
-            options: vec!["cpu".into(), "cpuacct".into()],
-            links: vec!["cpu".into(), "cpuacct".into()],
-        };
+        let expected =
+            CgroupMount { name: "cpu,cpuacct".into(), links: vec!["cpu".into(), "cpuacct".into()] };
         assert_eq!(plan.mounts()[0], expected);
         assert_eq!(plan.mounts()[1].links, Vec::<String>::new());
     }
@@ -331,7 +319,7 @@ mod tests {
     fn a_path_that_leads_elsewhere_is_refused() {
         for path in ["", "/", "..", "/a/../b", "./a"] {
             let error = planned(&v1_host(), path, json!({})).unwrap_err();
-            assert_eq!(error, [PlanError::Path { path: path.into() }], "{path:?}");
+            assert_eq!(error, [CgroupPlanError::Path { path: path.into() }], "{path:?}");
         }
     }
 
@@ -339,7 +327,7 @@ mod tests {
     fn names_in_the_spec_cannot_leave_the_group() {
         for name in ["../memory.max", "memory", ".x.y", "a/b.c"] {
             let error = planned(&v2_host(), "/x", json!({ "unified": { name: "1" } })).unwrap_err();
-            assert!(matches!(error[..], [PlanError::Setting(SettingError::Name { .. })]), "{name}");
+            assert!(matches!(error[..], [CgroupPlanError::Setting(SettingError::Name { .. })]), "{name}");
         }
         let pages = json!({ "hugepageLimits": [{ "pageSize": "../2MB", "limit": 0 }] });
         assert!(planned(&v2_host(), "/x", pages).is_err());

@@ -21,8 +21,8 @@ use nix::fcntl::AtFlags;
 use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::mount_attr as attr;
-use crate::sys::mount::{MountAttr, Reach, mount_setattr};
+use crate::mount_attr::{self as attr, Depth};
+use crate::sys::mount::{MountAttr, mount_setattr};
 
 const OWN: &str = "/proc/self/exe";
 
@@ -76,7 +76,7 @@ pub(crate) fn read_only_bind(executable: &Path) -> io::Result<OwnedFd> {
         propagation: libc::MS_PRIVATE,
         ..MountAttr::default()
     };
-    mount_setattr(tree.as_fd(), Reach::One, &attributes)?;
+    mount_setattr(tree.as_fd(), Depth::One, &attributes)?;
     Ok(tree)
 }
 

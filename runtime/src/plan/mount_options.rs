@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::limits::DATA_BYTES;
 use crate::mount_attr as attr;
+pub use crate::mount_attr::Depth;
 use crate::spec::Id;
 
 /// Attributes to set and to clear.
@@ -89,15 +90,6 @@ impl Propagation {
             _ => None,
         })
     }
-}
-
-/// How far a bind or a change reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// The mount itself.
-    One,
-    /// It and the mounts below it.
-    Recursive,
 }
 
 /// All options of one mount, sorted.

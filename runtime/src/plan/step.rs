@@ -84,35 +84,6 @@ pub enum Step {
     RuntimeHooks,
 }
 
-/// Who takes a step back if this process dies right after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undo {
-    /// The journal: a line is written before the step.
-    Journal,
-    /// The kernel, when the last reference goes: a descriptor, a namespace, a process.
-    Kernel,
-    /// Nobody: the step leaves nothing behind, or what a hook did is the hook's to undo.
-    Nothing,
-}
-
-impl Step {
-    /// Who takes it back.
-    pub fn undo(&self) -> Undo {
-        match self {
-            Step::CreateCgroup { .. } => Undo::Journal,
-            // Both go with their group.
-            Step::SetCgroup { .. } | Step::AttachDeviceRules { .. } => Undo::Nothing,
-            Step::OpenNamespace { .. }
-            | Step::CloneRoot { .. }
-            | Step::CloneBind { .. }
-            | Step::CloneCgroups { .. }
-            | Step::MapUsers { .. }
-            | Step::Fork { .. } => Undo::Kernel,
-            Step::RuntimeHooks => Undo::Nothing,
-        }
-    }
-}
-
 /// What PID 1 does before it becomes the container's command. All of it goes with its namespaces.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChildStep {

@@ -17,7 +17,7 @@ use super::mount::{MountError, attach_at, clone, new_file_system};
 use super::{Links, Root, RootError, Shape, shape_of};
 use crate::mount_attr as attr;
 use crate::plan::mount_options::Depth;
-use crate::sys::mount::{MountAttr, Reach, mount_setattr};
+use crate::sys::mount::{MountAttr, mount_setattr};
 
 /// A path could not be protected.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub fn make_read_only(root: &Root, path: &Path) -> Result<(), MaskError> {
     let copy =
         clone(target.as_fd(), Path::new(""), Depth::Recursive).map_err(MaskError::kernel("clone", path))?;
     let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
-    mount_setattr(copy.as_fd(), Reach::Tree, &read_only).map_err(|source| MaskError::Kernel {
+    mount_setattr(copy.as_fd(), Depth::Recursive, &read_only).map_err(|source| MaskError::Kernel {
         call: "make read-only",
         path: path.to_owned(),
         source,

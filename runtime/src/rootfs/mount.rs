@@ -16,7 +16,7 @@ use super::{Links, Root, RootError, links_to, shape_of};
 use crate::mount_attr as attr;
 use crate::plan::mount_options::{Depth, Propagation};
 use crate::plan::{Mount, MountKind, is_served_by_lxcfs};
-use crate::sys::mount::{MountAttr, Reach, mount_setattr};
+use crate::sys::mount::{MountAttr, mount_setattr};
 
 /// A mount could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -252,9 +252,9 @@ pub fn attach(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<(), MountErr
     let target = &mount.target;
     let failed = |call| move |source| MountError::Attach { call, target: target.clone(), source };
     let own = MountAttr { set: mount.attributes.set, clear: mount.attributes.clear, ..MountAttr::default() };
-    change(tree.as_fd(), Reach::One, own).map_err(failed("set the attributes of the mount"))?;
+    change(tree.as_fd(), Depth::One, own).map_err(failed("set the attributes of the mount"))?;
     let below = MountAttr { set: mount.recursive.set, clear: mount.recursive.clear, ..MountAttr::default() };
-    change(tree.as_fd(), Reach::Tree, below).map_err(failed("set the attributes of the mounts"))?;
+    change(tree.as_fd(), Depth::Recursive, below).map_err(failed("set the attributes of the mounts"))?;
     let shape = shape_of(tree.as_fd()).map_err(|errno| failed("stat what is to be mounted")(errno.into()))?;
     let at = root
         .find_or_make(target, shape, links_to(target))
@@ -291,11 +291,7 @@ pub fn propagate(mount: BorrowedFd<'_>, propagation: Propagation, depth: Depth) 
         Propagation::Shared => libc::MS_SHARED,
         Propagation::Unbindable => libc::MS_UNBINDABLE,
     };
-    let reach = match depth {
-        Depth::One => Reach::One,
-        Depth::Recursive => Reach::Tree,
-    };
-    mount_setattr(mount, reach, &MountAttr { propagation, ..MountAttr::default() })
+    mount_setattr(mount, depth, &MountAttr { propagation, ..MountAttr::default() })
 }
 
 /// Makes the attributes of `mount` exactly `set`.
@@ -311,10 +307,10 @@ pub fn set_exactly(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
         | attr::ATIME
         | attr::NODIRATIME
         | attr::NOSYMFOLLOW;
-    mount_setattr(mount, Reach::One, &MountAttr { set, clear: ALL, ..MountAttr::default() })
+    mount_setattr(mount, Depth::One, &MountAttr { set, clear: ALL, ..MountAttr::default() })
 }
 
-fn change(mount: BorrowedFd<'_>, reach: Reach, attr: MountAttr) -> io::Result<()> {
+fn change(mount: BorrowedFd<'_>, reach: Depth, attr: MountAttr) -> io::Result<()> {
     if attr == MountAttr::default() { Ok(()) } else { mount_setattr(mount, reach, &attr) }
 }
 

@@ -9,7 +9,8 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::Root;
 use super::mount::attach_at;
-use crate::sys::mount::{MountAttr, Reach, mount_setattr};
+use crate::mount_attr::Depth;
+use crate::sys::mount::{MountAttr, mount_setattr};
 
 /// The root could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,7 @@ pub fn make_private() -> Result<(), PivotError> {
     let failed = |errno: rustix::io::Errno| PivotError::Private(errno.into());
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-    mount_setattr(root.as_fd(), Reach::Tree, &private).map_err(PivotError::Private)
+    mount_setattr(root.as_fd(), Depth::Recursive, &private).map_err(PivotError::Private)
 }
 
 /// Attaches the new root on top of the old one. Lookups of absolute paths start at the process's root,

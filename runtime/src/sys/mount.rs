@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::mount_attr::Depth;
+
 /// `struct mount_attr` of linux/mount.h.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -17,22 +19,13 @@ pub struct MountAttr {
     pub user_namespace: u64,
 }
 
-/// Whether a change reaches the mounts below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// This mount only.
-    One,
-    /// This mount and all below it, at once or not at all.
-    Tree,
-}
-
 /// Changes the mount whose root `mount` is.
 ///
 /// # Errors
 ///
 /// The kernel's answer; `EINVAL` if `mount` is not the root of a mount.
-pub fn mount_setattr(mount: BorrowedFd<'_>, reach: Reach, attr: &MountAttr) -> io::Result<()> {
-    let recursive = if reach == Reach::Tree { libc::AT_RECURSIVE } else { 0 };
+pub fn mount_setattr(mount: BorrowedFd<'_>, depth: Depth, attr: &MountAttr) -> io::Result<()> {
+    let recursive = if depth == Depth::Recursive { libc::AT_RECURSIVE } else { 0 };
     let flags = libc::AT_EMPTY_PATH | recursive;
     // SAFETY: the path is a NUL-terminated constant, `attr` lives past the call, and the size is its own.
     let answer = unsafe {

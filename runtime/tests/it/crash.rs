@@ -4,7 +4,7 @@ use std::process::Child;
 use crate::busybox::Bundle;
 use runtime::host::HostFacts;
 use runtime::id::ContainerId;
-use runtime::plan::{Step, Undo, plan};
+use runtime::plan::plan;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, waitpid};
 use serde_json::{Value, json};
@@ -130,16 +130,6 @@ fn delete_with_force_ends_a_container_that_is_still_being_set_up() {
             assert!(ended_in_time(&mut child), "after step {stop_after}");
         }
         assert_eq!(bundle.leftovers(), Vec::<String>::new(), "after step {stop_after}");
-    }
-}
-
-#[test]
-fn every_step_that_outlives_its_process_is_in_the_journal() {
-    let bundle = bundle();
-    let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
-    let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
-    for step in &plan.host {
-        assert_eq!(step.undo() == Undo::Journal, matches!(step, Step::CreateCgroup { .. }), "{step}");
     }
 }
 

@@ -127,6 +127,26 @@ fn a_bind_shows_what_was_mounted_before_it() {
 }
 
 #[test]
+fn a_bind_from_inside_the_root_follows_no_link_out_of_it() {
+    let mut bundle = Bundle::shell("cat /shown/file");
+    let host = bundle.path("host");
+    std::fs::create_dir_all(&host).unwrap();
+    std::fs::write(host.join("file"), "of the host\n").unwrap();
+    let inside = bundle.rootfs().join(host.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(&inside).unwrap();
+    std::fs::write(inside.join("file"), "of the image\n").unwrap();
+    symlink(&host, bundle.rootfs().join("link")).unwrap();
+    let link = bundle.rootfs().join("link");
+    bundle.bind(&link, "/shown", &["rbind"]);
+    assert_eq!(bundle.output(), "of the image\n");
+    // By its name it is still the host's.
+    let climbing = bundle.rootfs().join("../host");
+    bundle.config["mounts"].as_array_mut().unwrap().pop();
+    bundle.bind(&climbing, "/shown", &["rbind"]);
+    assert_eq!(bundle.output(), "of the host\n");
+}
+
+#[test]
 fn a_mount_is_listed_behind_the_one_that_it_is_on() {
     let mut bundle = bundle(
         "awk '$5 ~ \"^/a\" && seen[$2] { count++ } { seen[$1] = 1 } END { print count }' /proc/self/mountinfo",

@@ -4,7 +4,7 @@
 //! last block comes the answer for everything else.
 //!
 //! Sources: the kernel's `bpf/standardization/instruction-set.rst`, and `bpf_cgroup_dev_ctx` in `linux/bpf.h`.
-use super::{Access, DevicePolicy, Exception, Kind};
+use super::{Access, DevicePolicy, Exception, NodeKind};
 
 impl DevicePolicy {
     /// v2: an eBPF program that returns 1 to allow and 0 to refuse.
@@ -29,8 +29,8 @@ impl Exception {
     /// Ends with `allow` if the request is for this device; goes on behind itself otherwise.
     fn program(&self, allow: bool) -> Vec<u64> {
         let kind = match self.kind {
-            Kind::Block => 1,     // BPF_DEVCG_DEV_BLOCK
-            Kind::Character => 2, // BPF_DEVCG_DEV_CHAR
+            NodeKind::Block => 1,     // BPF_DEVCG_DEV_BLOCK
+            NodeKind::Character => 2, // BPF_DEVCG_DEV_CHAR
         };
         let access = match self.access {
             Access::ALL => None,

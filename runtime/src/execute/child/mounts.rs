@@ -1,7 +1,7 @@
 //! Attaching the container's mounts: binds that the monitor holds, new file systems, control groups.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -58,7 +58,9 @@ impl Child<'_> {
         let path = container.bundle.join(source);
         let root_path = container.spec.root.as_ref().map(|root| container.bundle.join(&root.path));
         let inside = root_path.filter(|_| container.root.is_none());
-        match inside.and_then(|root_path| path.strip_prefix(root_path).ok().map(Path::to_owned)) {
+        let inside = inside.and_then(|root_path| path.strip_prefix(root_path).ok().map(Path::to_owned));
+        let stays = |inside: &Path| inside.components().all(|part| matches!(part, Component::Normal(_)));
+        match inside.filter(|inside| stays(inside)) {
             Some(inside) => Ok(mount::clone_inside(&self.root, &inside, depth)?),
             None => Ok(mount::clone_path(&path, depth)?),
         }
@@ -72,10 +74,7 @@ impl Child<'_> {
         let root = self.root.as_fd();
         let root = (target == Path::new("/")).then_some(root);
         held.chain(root).try_for_each(|mount| {
-            call(
-                "make a mount read-only",
-                sys::mount::mount_setattr(mount, sys::mount::Reach::One, &read_only),
-            )
+            call("make a mount read-only", sys::mount::mount_setattr(mount, Depth::One, &read_only))
         })
     }
 
@@ -98,7 +97,7 @@ impl Child<'_> {
         let change = sys::mount::MountAttr { set: mount.attributes.set, ..Default::default() };
         call(
             "set the attributes of the cgroup mount",
-            sys::mount::mount_setattr(base.as_fd(), sys::mount::Reach::One, &change),
+            sys::mount::mount_setattr(base.as_fd(), Depth::One, &change),
         )
     }
 }
