@@ -13,7 +13,7 @@ mod child;
 pub(crate) mod executing;
 mod host;
 mod monitor;
-pub(crate) mod monitor_socket;
+mod monitor_socket;
 mod signals;
 mod stop_point;
 

@@ -7,13 +7,13 @@ use lexopt::Arg;
 use rustix::event::{Timespec, poll};
 
 use super::{Global, Problem, start};
-use crate::execute::monitor_socket::readable_within;
 use crate::execute::sentence;
 use crate::id::ContainerId;
 use crate::journal::Keeper;
 use crate::launch::kill_init;
 use crate::limits::{KILLED, MONITOR};
 use crate::state::{self, ContainerDirectory, StateError, Status};
+use crate::sys::wait::readable_within;
 use crate::undo;
 
 /// How long to wait before trying a lock again: it tells nobody that it is free.

@@ -1,9 +1,12 @@
-//! Waiting for a child that is held by its pidfd.
+//! Waiting for a process that is held by its pidfd, with or without a deadline.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,24 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Reaped> {
     let ended =
         if info.si_code == libc::CLD_EXITED { Ended::Exited(status) } else { Ended::Signaled(status) };
     Ok(Reaped { ended, cpu: duration(usage.ru_utime) + duration(usage.ru_stime) })
+}
+
+/// Whether anything can be read from `fd` within `timeout`: of a pidfd, whether its process ends.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub(crate) fn readable_within(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 fn duration(time: libc::timeval) -> Duration {
