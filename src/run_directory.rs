@@ -30,7 +30,7 @@ use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 use crate::remove_tree::{RemoveTreeError, remove_tree};
 
 /// How long a sweep waits for the monitors of dead workers, all together.
-const MONITOR_TIME: Duration = Duration::from_secs(5);
+const MONITOR_TIME: Duration = Duration::from_secs(10);
 
 /// The runtime's state directory.
 const RUNTIME: &str = "runtime";

@@ -213,8 +213,8 @@ impl Resolving {
     /// The hooks `stopped`, if the command ran.
     async fn stop(&mut self) -> Hooks {
         let Container::Over(over) = &self.container else { return Hooks::Done };
-        if self.run.remains == Remains::Container {
-            // Its processes may go on writing.
+        if over.exited.is_none() && self.run.remains == Remains::Container {
+            // Its processes may go on writing. A run without its command's end is no success in any case.
             return Hooks::Done;
         }
         let root = match over.held.created.root.try_clone() {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use images::image::Image;
 use images::mount::{MountError, mount_overlay};
-use images::store::{Lease, StoreError};
+use images::store::{Lease, Store, StoreError};
+use tokio::task::JoinError;
 
 use super::error::{TaskError, chain, end_by};
 use super::log::escaped;
@@ -42,6 +43,9 @@ pub enum RootError {
     /// The image's user cannot be resolved.
     #[error(transparent)]
     User(#[from] UserError),
+    /// The thread that was to mount it panicked.
+    #[error("mount the image")]
+    Panicked(#[from] JoinError),
     /// A directory that the container needs cannot be made.
     #[error("make the directory {path:?}: {source}")]
     Directory {
@@ -57,19 +61,36 @@ pub enum RootError {
 /// # Errors
 ///
 /// [`RootError`]; what was mounted is noted in the run.
-pub fn make(run: &mut Run, lease: Lease) -> Result<RootFileSystem, RootError> {
-    let (store, image) = (run.worker.store.clone(), lease.image());
-    let user = find_user(&store, image)?;
-    let [lower, upper, merged] = directories(run.directory.data())?;
+pub async fn make(run: &mut Run, lease: Lease) -> Result<RootFileSystem, RootError> {
+    let (store, data) = (run.worker.store.clone(), run.directory.data().to_owned());
+    let mounting = tokio::task::spawn_blocking(move || {
+        let mut mounts = Vec::new();
+        let made = mount(&store, &data, lease, &mut mounts);
+        (made, mounts)
+    });
+    let (made, mounts) = mounting.await?;
+    run.mounts.extend(mounts);
+    made
+}
+
+fn mount(
+    store: &Store,
+    data: &Path,
+    lease: Lease,
+    mounts: &mut Vec<PathBuf>,
+) -> Result<RootFileSystem, RootError> {
+    let image = lease.image();
+    let user = find_user(store, image)?;
+    let [lower, upper, merged] = directories(data)?;
     let mount = store.mount(&lease, &lower)?;
-    run.mounts.push(lower);
+    mounts.push(lower);
     let root = mount_overlay(&mount, &upper, &merged)?;
-    run.mounts.push(merged);
+    mounts.push(merged);
     make_inside(&root, image)?;
     Ok(RootFileSystem { root, user, lease })
 }
 
-fn find_user(store: &images::store::Store, image: &Image) -> Result<ResolvedUser, RootError> {
+fn find_user(store: &Store, image: &Image) -> Result<ResolvedUser, RootError> {
     let read = |path| store.read_file(image, path).map(Option::unwrap_or_default);
     Ok(resolve_user(&image.config.user, &read("etc/passwd")?, &read("etc/group")?)?)
 }
@@ -102,6 +123,7 @@ impl From<RootError> for TaskError {
         let end = match error {
             RootError::Store(_) | RootError::Mount(_) => End::HostUnfit,
             RootError::User(_) | RootError::Directory { .. } => End::SetupFailed,
+            RootError::Panicked(_) => End::WorkerFault,
         };
         let end = end_by(&error, end);
         let why = escaped(&chain(&error)).to_string();

@@ -102,7 +102,7 @@ impl Validated {
         let lease = brought?;
         self.announce(lease.image());
         self.run.image = Some(lease.image().clone());
-        root_file_system::make(&mut self.run, lease).map_err(TaskError::from)
+        root_file_system::make(&mut self.run, lease).await.map_err(TaskError::from)
     }
 
     fn bind_caches(&mut self, wanted: &[(CacheName, MountPoint)]) {

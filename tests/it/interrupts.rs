@@ -149,8 +149,17 @@ fn max_run_time_holds_while_the_container_starts() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;
     // A runtime that says nothing until its worker lets go of it.
-    let runtime =
-        compiled("mute", "#include <unistd.h>\nint main(void) { char end; return read(4, &end, 1); }");
+    let runtime = compiled(
+        "mute",
+        "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n
+         int main(int argc, char **argv) {
+           for (int at = 1; at + 1 < argc; at++) {
+             char end;
+             if (strcmp(argv[at], \"--lifeline-fd\") == 0) return read(atoi(argv[at + 1]), &end, 1);
+           }
+           return 1;
+         }",
+    );
     let options = ["--image", &image, "--max-run-time", "1"];
     let (mut command, artifacts) = worker.run_command(&options, &["true"]);
     let child = command.env("DOCKER_WORKER_RUNTIME", &runtime).spawn().unwrap();
