@@ -83,9 +83,8 @@ fn close(first: RawFd, last: RawFd) -> io::Result<()> {
     if first > last {
         return Ok(());
     }
-    // SAFETY: plain numbers. None of these descriptors has an owner in this program: see `take_over`.
-    let answer = unsafe { libc::close_range(first.cast_unsigned(), last.cast_unsigned(), 0) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // None of these descriptors has an owner in this program: see `take_over`.
+    close_range(first.cast_unsigned(), last.cast_unsigned(), 0)
 }
 
 /// Marks every descriptor from `first` on close-on-exec, whoever opened it.
@@ -94,8 +93,15 @@ fn close(first: RawFd, last: RawFd) -> io::Result<()> {
 ///
 /// The kernel's answer (Linux 5.11 knows the flag).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: plain numbers; the call does not touch memory.
-    let answer =
-        unsafe { libc::close_range(first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    close_range(first, u32::MAX, CLOSE_RANGE_CLOEXEC)
+}
+
+/// linux/close_range.h.
+const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+
+/// close_range(2), which musl has no function for. Allocates nothing.
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: plain numbers; the call touches no memory. The callers answer for whose descriptors they close.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

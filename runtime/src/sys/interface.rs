@@ -17,7 +17,8 @@ pub fn set_loopback_up() -> io::Result<()> {
     // IFF_UP of net/if.h. Nothing else of a new loopback's flags can be set, so there is nothing to keep.
     request.flags = 1;
     // SAFETY: SIOCSIFFLAGS reads a `struct ifreq`; `request` has its size and layout and outlives the call.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

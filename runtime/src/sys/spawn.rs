@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::umask;
 
 use super::clone3::{Forked, fork};
+use super::descriptors::close_on_exec_from;
 use super::exec::{Confinement, pointers};
 use super::signals;
 
@@ -229,10 +230,7 @@ impl Prepared {
             return Err(io::Error::last_os_error());
         }
         self.umask.map(umask);
-        // SAFETY: plain numbers; marking descriptors close-on-exec does not touch memory.
-        if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        close_on_exec_from(3)?;
         for (source, target) in &self.mapped {
             // SAFETY: plain numbers. Whatever the target was in the parent, this copy of it is not needed.
             if unsafe { libc::dup2(source.as_raw_fd(), *target) } == -1 {
@@ -249,15 +247,19 @@ impl Prepared {
         }
         let (arguments, environment) = (self.arguments.as_ptr(), self.environment.as_ptr());
         match &self.executable {
-            // SAFETY: all pointers point into strings of the `Command` that the caller of `spawn` still
-            // borrows; both arrays end with a null pointer.
-            None => unsafe { libc::execve(self.program, arguments, environment) },
+            None => {
+                // SAFETY: all pointers point into strings of the `Command` that the caller of `spawn` still
+                // borrows; both arrays end with a null pointer.
+                unsafe { libc::execve(self.program, arguments, environment) };
+            }
             Some(executable) => {
                 let (fd, path) = (executable.as_raw_fd(), c"".as_ptr());
-                // SAFETY: as above; the empty path with its flag stands for the descriptor itself.
-                unsafe { libc::execveat(fd, path, arguments.cast(), environment.cast(), libc::AT_EMPTY_PATH) }
+                let (call, itself) = (libc::SYS_execveat, libc::AT_EMPTY_PATH);
+                // SAFETY: as above; the empty path with its flag stands for the descriptor itself. musl has no
+                // function for the call.
+                unsafe { libc::syscall(call, fd, path, arguments, environment, itself) };
             }
-        };
+        }
         io::Error::last_os_error()
     }
 }
