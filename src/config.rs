@@ -8,6 +8,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use images::limits::Limits;
 use images::registry::{Access, Addresses, HostRules, Scheme};
 use serde::Deserialize;
 
@@ -80,6 +81,8 @@ pub struct ConfigFile {
     pub capacity_management: CapacityManagement,
     /// What containers are like.
     pub docker_config: DockerConfig,
+    /// What images may be like.
+    pub images: ImageSettings,
     /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
     pub registries: BTreeMap<String, RegistrySettings>,
 }
@@ -133,6 +136,30 @@ pub struct LimitSettings {
 pub struct DockerConfig {
     /// 32-bit programs may make sockets, of every family.
     pub allow_socketcall: bool,
+}
+
+/// The `images` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ImageSettings {
+    /// Bounds of one image.
+    pub limits: ImageLimits,
+}
+
+/// Bounds of one image instead of [`images::limits::Limits::default`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ImageLimits {
+    /// Layers.
+    pub layers: Option<usize>,
+    /// Bytes of one layer as it is fetched.
+    pub layer_bytes: Option<u64>,
+    /// Names in all layers.
+    pub entries: Option<u64>,
+    /// Bytes of the names and attributes of a layer in memory.
+    pub index_bytes: Option<u64>,
+    /// Bytes of a decompressor's window.
+    pub window_bytes: Option<u64>,
 }
 
 /// How one registry is spoken to.
@@ -269,6 +296,22 @@ impl ConfigFile {
         }
         access.excluded.push(self.network.addresses().block());
         access
+    }
+
+    /// What an image may be like, and what stays free on the disk beside it.
+    pub fn image_limits(&self) -> Limits {
+        let (set, default) = (&self.images.limits, Limits::default());
+        Limits {
+            layers: set.layers.unwrap_or(default.layers),
+            layer_compressed_bytes: set.layer_bytes.unwrap_or(default.layer_compressed_bytes),
+            entries: set.entries.unwrap_or(default.entries),
+            index_bytes: set.index_bytes.unwrap_or(default.index_bytes),
+            window_bytes: set.window_bytes.unwrap_or(default.window_bytes),
+            // What the operator wants to have free is kept free by a pull as well, and no more.
+            free_disk_bytes: self.free_bytes(),
+            free_disk_percent: 0,
+            ..default
+        }
     }
 
     /// What one container may use.

@@ -102,12 +102,12 @@ impl Registry {
         let mut url = Url { origin: self.origin.clone(), path_and_query };
         let mut authorization = self.known_authorization();
         let (mut redirects, mut challenges) = (0, 0);
-        let mut answered = None;
+        let (mut answered, mut strayed) = (None, false);
         loop {
             let reply = self.exchange(&url, wanted, authorization.as_ref()).await?;
             match reply.status {
                 StatusCode::UNAUTHORIZED
-                    if url.origin == self.origin && challenges < self.limits.challenges =>
+                    if url.origin == self.origin && !strayed && challenges < self.limits.challenges =>
                 {
                     challenges += 1;
                     let challenge = auth::challenges(&reply.headers);
@@ -133,8 +133,8 @@ impl Registry {
                     }
                     let next = redirect(&url, &reply)?;
                     // Once away from the origin, its credentials do not come back by a redirect either.
-                    if next.origin != url.origin {
-                        authorization = None;
+                    if next.origin != self.origin {
+                        (authorization, strayed) = (None, true);
                     }
                     reply.discard().await;
                     url = next;

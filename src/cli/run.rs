@@ -306,9 +306,7 @@ struct WorkerParts {
 fn worker(config: Config, queue: Queue, parts: WorkerParts, operator: &Operator) -> Result<Worker, Refusal> {
     let unfit = |error: &dyn std::error::Error| Refusal::because(HOST_UNFIT, error);
     let mut pull = PullOptions::new(config.file.registry_access());
-    // What the operator wants to have free is kept free by a pull as well, and no more.
-    pull.limits.free_disk_bytes = config.file.free_bytes();
-    pull.limits.free_disk_percent = 0;
+    pull.limits = config.file.image_limits();
     let root = config.directories.images();
     let store = Store::open_within(&root, &pull.limits).map_err(|error| unfit(&error))?;
     if let Some(version) = store.discarded_version() {

@@ -133,16 +133,16 @@ impl Connector {
         let addresses = rules.map_or(Addresses::Ordinary, |rules| rules.addresses);
         let is_operator = self.access.loopback == Loopback::Operator;
         let is_excluded = self.access.excluded.iter().any(|block| block.contains(address));
-        let (why, admitted) = match reach(address) {
+        let reach = reach(address);
+        if matches!(reach, Reach::Here(_)) && *origin == self.registry {
+            self.is_here.store(true, Ordering::Relaxed);
+        }
+        let (why, admitted) = match reach {
             _ if addresses == Addresses::Any => return Ok(()),
             _ if is_excluded => ("an address of containers", false),
             Reach::Public => return Ok(()),
             Reach::Private => {
                 ("a private address", is_operator || is_plain || addresses == Addresses::Private)
-            }
-            Reach::Here(why) if is_operator && *origin == self.registry => {
-                self.is_here.store(true, Ordering::Relaxed);
-                (why, true)
             }
             Reach::Here(why) => (why, is_plain || self.may_stay_here()),
             Reach::Special(why) => (why, false),

@@ -52,14 +52,18 @@ impl Layout {
         let layout = Layout { root: root.to_owned() };
         make_directory(root)?;
         let stamp = layout.root.join("version");
-        // Empty: a power cut came between the rename and the content.
-        let found = read_small(&stamp)?.filter(|text| !text.trim_ascii().is_empty());
-        let older = found.as_deref().map_or(Ok(None), |text| older_version(root, text))?;
-        if older.is_some() {
-            layout.discard_all()?;
-        }
-        if older.is_some() || found.is_none() {
-            write_stamp(root, &stamp)?;
+        let mut older = None;
+        if version(root, &stamp)? != Some(VERSION) {
+            // One program at a time: the others find it done.
+            let _alone = lock::exclusive_directory(root)?;
+            let found = version(root, &stamp)?;
+            older = found.filter(|found| *found < VERSION);
+            if older.is_some() {
+                layout.discard_all()?;
+            }
+            if found != Some(VERSION) {
+                write_stamp(root, &stamp)?;
+            }
         }
         for directory in DIRECTORIES {
             make_directory(&layout.root.join(directory))?;
@@ -148,12 +152,16 @@ fn write_stamp(root: &Path, stamp: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The version of an older store.
-fn older_version(root: &Path, text: &[u8]) -> Result<Option<u32>, StoreError> {
-    let found = String::from_utf8_lossy(text).trim().to_owned();
+/// The version of a store, which may be older; `None` for a new one.
+fn version(root: &Path, stamp: &Path) -> Result<Option<u32>, StoreError> {
+    let text = read_small(stamp)?.unwrap_or_default();
+    let found = String::from_utf8_lossy(&text).trim().to_owned();
+    // Empty: a power cut came between the rename and the content.
+    if found.is_empty() {
+        return Ok(None);
+    }
     match found.parse::<u32>() {
-        Ok(VERSION) => Ok(None),
-        Ok(older) if older < VERSION => Ok(Some(older)),
+        Ok(version) if version <= VERSION => Ok(Some(version)),
         _ => {
             let found = found.chars().take(20).collect();
             Err(StoreError::Version { root: root.to_owned(), found, known: VERSION })
@@ -304,7 +312,12 @@ mod tests {
         let error = Layout::open(&root).unwrap_err();
         assert!(matches!(error, StoreError::Busy { .. }) && old.exists(), "{error}");
         drop(used);
-        assert_eq!(Layout::open(&root).unwrap().1, Some(1));
+        // Of several programs that start at once one does it, and all go on.
+        let opened: Vec<Option<u32>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| Layout::open(&root).unwrap().1)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(opened.iter().flatten().count(), 1, "{opened:?}");
         assert!(!old.exists());
         assert_eq!(Layout::open(&root).unwrap().1, None);
     }

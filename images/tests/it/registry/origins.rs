@@ -94,6 +94,30 @@ fn s18_a_redirect_to_another_origin_takes_no_credentials_along() {
 }
 
 #[test]
+fn s18_credentials_do_not_come_back_by_way_of_another_origin() {
+    let registry_address = std::sync::Arc::new(std::sync::OnceLock::new());
+    let back = std::sync::Arc::clone(&registry_address);
+    let stranger = ScriptedServer::start(move |_| {
+        let back: &String = back.get().unwrap();
+        Reply::new(307, "").with("Location", format!("http://{back}/v2/elsewhere"))
+    });
+    let away = format!("http://{}/x", stranger.address);
+    let registry = ScriptedServer::start(move |request| {
+        with_token(request, |request| match request.path.ends_with("/elsewhere") {
+            true => Reply::new(200, "{}"),
+            false => Reply::new(307, "").with("Location", away.clone()),
+        })
+    });
+    registry_address.set(registry.address.to_string()).unwrap();
+    let error = pull(&TestStore::new(), &registry, &with_rules(&registry, rules())).unwrap_err();
+    assert_eq!(error.kind(), PullErrorKind::Unauthorized);
+    let elsewhere: Vec<_> =
+        registry.requests().into_iter().filter(|request| request.path.ends_with("/elsewhere")).collect();
+    assert!(elsewhere.iter().all(|request| request.header("authorization").is_none()), "{elsewhere:?}");
+    assert_eq!(elsewhere.len(), 1);
+}
+
+#[test]
 fn s19_a_foreign_realm_is_not_told_the_password() {
     let stranger = ScriptedServer::start(|_| Reply::new(200, r#"{"token":"t0ken"}"#));
     let realm = format!("http://{}/token", stranger.address);
