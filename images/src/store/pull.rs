@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Until the name is written nobody can see that anything happened. What has been fetched so far
-//! stays for the next try, unless it is refused: then the pull takes back what it made.
+//! stays for the next try, unless it is refused or does not fit on the disk: then the pull takes back
+//! what it made.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,8 +41,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`PullError`]. After [`PullErrorKind::Refused`] the store is as before; after others it also
-    /// holds what has been fetched so far, for the next try.
+    /// [`PullError`]. After [`PullErrorKind::Refused`] and [`PullErrorKind::DiskFull`] the store is as
+    /// before, but for what has made room; after others it also holds what has been fetched so far, for
+    /// the next try.
     pub async fn pull(
         &self,
         source: &Source,
@@ -152,7 +154,7 @@ impl Store {
         let transfer = Transfer::new(self, offered.source, request);
         let pulled = self.fetch_and_build(&transfer, &offered.offer, request).await;
         if let Err(error) = &pulled
-            && error.kind() == PullErrorKind::Refused
+            && matches!(error.kind(), PullErrorKind::Refused | PullErrorKind::DiskFull)
         {
             // Not before: while it is held nobody takes it away, ourselves included.
             drop(hold);

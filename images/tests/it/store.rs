@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use images::image::Image;
 use images::registry::Access;
 use images::source::Source;
-use images::store::{Collected, GcPolicy, Lease, PullError, PullEvent, PullOptions, Store};
+use images::store::{Collected, GcPolicy, Lease, PullError, PullErrorKind, PullEvent, PullOptions, Store};
 
 use rustix::mount::{MountFlags, mount};
 
@@ -192,11 +192,11 @@ fn under_pressure_blobs_go_first_and_then_what_was_used_longest_ago() {
 #[test]
 fn a_full_disk_is_emptied_of_what_nobody_uses() {
     let directory = tempfile::tempdir_in(crate::DISK).unwrap();
-    let layout = |number: usize| {
-        let sample = Sample::of(&[noise_tar(&number.to_string(), 4_000_000)], Compression::Plain);
-        sample.write_layout(&directory.path().join(number.to_string()))
+    let layout = |name: &str, bytes: usize| {
+        let sample = Sample::of(&[noise_tar(name, bytes)], Compression::Plain);
+        sample.write_layout(&directory.path().join(name))
     };
-    let (old, new) = (layout(1), layout(2));
+    let (old, new, large) = (layout("old", 4_000_000), layout("new", 4_000_000), layout("large", 8_000_000));
     let at = tempfile::tempdir().unwrap();
     in_own_mount_namespace(|| {
         // Room for one of them: blob and data take as much again each.
@@ -208,6 +208,10 @@ fn a_full_disk_is_emptied_of_what_nobody_uses() {
         let lease = pull_leased(&store, &new).unwrap();
         assert_eq!(lease.image().name, new);
         assert_eq!(store.list().unwrap().len(), 1);
+        // What does not fit at all is not in the way afterwards.
+        assert_eq!(pull(&store, &large).unwrap_err().kind(), PullErrorKind::DiskFull);
+        let blobs = fs::read_dir(at.path().join("images/blobs")).unwrap();
+        assert_eq!(blobs.count(), 3);
     });
 }
 
