@@ -264,8 +264,8 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
 fn filter(spec: &Spec, findings: &mut Findings) -> Option<Filter> {
     match seccomp::compile(spec.linux.seccomp.as_ref()?) {
         Ok(filter) => Some(filter),
-        Err(error) => {
-            findings.add("/linux/seccomp", error.to_string());
+        Err(errors) => {
+            errors.iter().for_each(|error| findings.add("/linux/seccomp", error.to_string()));
             None
         }
     }

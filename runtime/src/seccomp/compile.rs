@@ -109,14 +109,34 @@ enum Decision {
 ///
 /// # Errors
 ///
-/// [`CompileError`] names what cannot be honoured.
-pub fn compile(profile: &Seccomp) -> Result<Filter, CompileError> {
-    let default = Fallback::of(profile)?;
-    let rules = profile.rules.iter().enumerate().map(|(index, entry)| check(entry, index));
-    let rules = rules.collect::<Result<Vec<_>, _>>()?;
+/// Every [`CompileError`] that there is: each names what cannot be honoured.
+pub fn compile(profile: &Seccomp) -> Result<Filter, Vec<CompileError>> {
+    let mut errors = Vec::new();
+    let default = Fallback::of(profile).map_err(|error| errors.push(error)).ok();
+    let mut rules = Vec::new();
+    for (index, entry) in profile.rules.iter().enumerate() {
+        match check(entry, index) {
+            Ok(rule) => rules.push(rule),
+            Err(error) => errors.push(error),
+        }
+    }
+    let flags = flags(profile).map_err(|error| errors.push(error)).ok();
+    match (default, flags) {
+        (Some(default), Some(flags)) if errors.is_empty() => {
+            let program = program(profile, &rules, &default).map_err(|error| vec![error])?;
+            Ok(Filter { program, flags })
+        }
+        _ => Err(errors),
+    }
+}
 
+fn program(
+    profile: &Seccomp,
+    rules: &[Rules<'_>],
+    default: &Fallback,
+) -> Result<Vec<sock_filter>, CompileError> {
     let compat = if profile.architectures.contains(&Architecture::X86) {
-        by_number(&I386, &rules, &default)?
+        by_number(&I386, rules, default)?
     } else {
         vec![tree::verdict(NO_SUCH_CALL)]
     };
@@ -125,13 +145,13 @@ pub fn compile(profile: &Seccomp) -> Result<Filter, CompileError> {
     program.extend(tree::branch(
         Test::Equal,
         X86_64.audit_arch,
-        by_number(&X86_64, &rules, &default)?,
+        by_number(&X86_64, rules, default)?,
         tree::branch(Test::Equal, I386.audit_arch, compat, other),
     ));
     if program.len() > MAX_INSTRUCTIONS {
         return Err(CompileError::TooLong { instructions: program.len() });
     }
-    Ok(Filter { program, flags: flags(profile)? })
+    Ok(program)
 }
 
 impl Fallback {
@@ -330,8 +350,18 @@ mod tests {
             ),
         ];
         for (raw, expected) in cases {
-            assert_eq!(compile(&profile(raw.clone())), Err(expected), "{raw}");
+            assert_eq!(compile(&profile(raw.clone())), Err(vec![expected]), "{raw}");
         }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let rule = json!({ "names": ["read"], "action": "SCMP_ACT_NOTIFY" });
+        let raw = json!({
+            "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096, "syscalls": [rule, rule],
+            "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        });
+        assert_eq!(compile(&profile(raw)).unwrap_err().len(), 4);
     }
 
     #[test]
@@ -343,7 +373,7 @@ mod tests {
         };
         let many: Vec<_> = (0..1000).map(rule).collect();
         let result = compile(&profile(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": many })));
-        assert!(matches!(result, Err(CompileError::TooLong { .. })), "{result:?}");
+        assert!(matches!(result.unwrap_err()[..], [CompileError::TooLong { .. }]));
     }
 
     fn action() -> impl Strategy<Value = (Action, Option<u32>)> {
