@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::limits::Limits;
 
+/// Between two looks at the free space so much is written at most, by each of those who write.
+const STEP_BYTES: u64 = 64 << 20;
+
 /// The store's file system has too little space left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -41,6 +44,41 @@ pub(crate) fn check(path: &Path, needed_bytes: u64, limits: &Limits) -> Result<(
 pub(crate) fn reserve_bytes(path: &Path, limits: &Limits) -> u64 {
     let space = File::open(path).and_then(|directory| Space::of(&directory, limits));
     space.map_or(0, |space| space.reserve_bytes)
+}
+
+/// Looks at the free space again and again while something grows.
+#[derive(Debug)]
+pub(crate) struct Watch<'a> {
+    directory: &'a Path,
+    limits: &'a Limits,
+    /// Bytes it had when the space was last looked at.
+    seen: u64,
+    /// How many it may have before the space is looked at again.
+    until: u64,
+}
+
+impl<'a> Watch<'a> {
+    /// Of a directory's file system.
+    pub(crate) fn new(directory: &'a Path, limits: &'a Limits) -> Watch<'a> {
+        Watch { directory, limits, seen: 0, until: 0 }
+    }
+
+    /// Before what grows has `bytes`.
+    pub(crate) fn reached(&mut self, bytes: u64) -> Result<(), DiskFull> {
+        if bytes <= self.until {
+            return Ok(());
+        }
+        let space = File::open(self.directory).and_then(|directory| Space::of(&directory, self.limits));
+        let Ok(space) = space else { return Ok(()) }; // Writing will tell.
+        let needed_bytes = bytes.saturating_sub(self.seen);
+        if space.available_bytes < needed_bytes {
+            return Err(space.full(self.directory.to_owned(), needed_bytes));
+        }
+        // Others write as well: near the end it is looked at more often.
+        self.until = bytes.saturating_add((space.available_bytes / 8).min(STEP_BYTES));
+        self.seen = bytes;
+        Ok(())
+    }
 }
 
 /// Bytes that are free for root in a directory's file system; `None` if it does not say.

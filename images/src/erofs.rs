@@ -16,8 +16,8 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
-use crate::layer::{BLOCK_BYTES, EntryName};
-use crate::tree::Tree;
+use crate::layer::{EntryName, LayerIndex, ReadIndexError};
+use crate::tree::{NodeReader, Tree};
 
 mod directory;
 mod format;
@@ -36,6 +36,9 @@ pub enum WriteImageError {
     /// The file system's error.
     #[error("write the image's metadata")]
     Write(#[from] io::Error),
+    /// What is in it could not be read.
+    #[error("write the image's metadata: read an index")]
+    Index(#[from] ReadIndexError),
     /// More than the format can hold: limits on images are far below.
     #[error(
         "write the image's metadata: its {what} exceed what EROFS can hold; the image has to be made smaller"
@@ -52,27 +55,44 @@ pub enum WriteImageError {
     },
 }
 
-/// What was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErofsImage {
-    /// Length of the metadata image in blocks of 4 KiB.
-    pub blocks: u32,
-    /// Inodes in it.
-    pub inodes: u64,
+/// An image before its first byte is written.
+pub struct Plan<'a> {
+    layout: plan::Layout<'a>,
+    nodes: NodeReader<'a>,
 }
 
-/// Writes the image to `out`, from its start; it must be empty. Extra device `n` (from 1) is the data
-/// file of layer `n`, lowest first. An overlay tells file systems apart by `uuid`; zeros stand for none.
-///
-/// # Errors
-///
-/// Those of `out`, and trees beyond the format's numbers.
-pub fn write_image(tree: &Tree, uuid: Uuid, out: &mut File) -> Result<ErofsImage, WriteImageError> {
-    let plan = plan::Plan::new(tree)?;
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    write::write(&plan, uuid, &mut out)?;
-    out.flush()?;
-    let blocks = u32::try_from(plan.end / BLOCK_BYTES);
-    let blocks = blocks.map_err(|_| WriteImageError::TooLarge { what: "metadata bytes" })?;
-    Ok(ErofsImage { blocks, inodes: plan.inodes.len() as u64 })
+impl<'a> Plan<'a> {
+    /// Decides where everything of a tree goes; `layers` are those that it was merged of.
+    ///
+    /// # Errors
+    ///
+    /// Trees beyond the format's numbers, and indexes that cannot be read.
+    pub fn new(tree: &'a Tree, layers: &'a [LayerIndex]) -> Result<Plan<'a>, WriteImageError> {
+        let mut nodes = NodeReader::new(layers);
+        Ok(Plan { layout: plan::Layout::new(tree, &mut nodes)?, nodes })
+    }
+
+    /// Length of the image in bytes: whole blocks of 4 KiB.
+    pub fn bytes(&self) -> u64 {
+        self.layout.end
+    }
+
+    /// Inodes in it.
+    pub fn inodes(&self) -> u64 {
+        self.layout.inodes.len() as u64
+    }
+
+    /// Writes the image to `out`, from its start; it must be empty. Extra device `n` (from 1) is the
+    /// data file of layer `n`, lowest first. An overlay tells file systems apart by `uuid`; zeros
+    /// stand for none.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out` and of the indexes.
+    pub fn write(mut self, uuid: Uuid, out: &mut File) -> Result<(), WriteImageError> {
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
+        write::write(&self.layout, &mut self.nodes, uuid, &mut out)?;
+        out.flush()?;
+        Ok(())
+    }
 }

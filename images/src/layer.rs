@@ -22,10 +22,14 @@
 //! over 512-byte blocks is ours, and the crate lends its header layouts.
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use crate::limits::Limits;
+use serde::{Deserialize, Serialize};
 
+use crate::disk::Watch;
+
+mod budget;
 mod builder;
 mod data;
 mod error;
@@ -37,78 +41,90 @@ mod reader;
 mod sparse;
 mod stored;
 
+pub use budget::Budget;
+pub(crate) use budget::Share;
 pub use error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
 pub(crate) use reader::{MemberKind, TarReader};
-pub use stored::ReadIndexError;
+pub(crate) use stored::Nodes;
+pub use stored::{LayerIndex, ReadIndexError};
 
 /// Bytes of a block, the unit in which files lie in a layer's data file.
 pub const BLOCK_BYTES: u64 = 4096;
 
-/// What a layer changes in the tree below it, without the contents of its files.
-///
-/// Nodes are the things, names are where they are found: a hard link is a second name of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerIndex {
-    /// The first node is the layer's root directory.
-    pub(crate) nodes: Vec<Node>,
-    /// Parents before their children; children of one directory in byte order.
-    pub(crate) names: Vec<Name>,
-    pub(crate) data_blocks: u32,
-    pub(crate) unpacked_bytes: u64,
-    pub(crate) dropped_xattrs: u64,
-}
+/// Components of a path that cost as much as following one link, whose target is on disk.
+pub(crate) const FOLLOW_COST: u64 = 64;
 
-impl LayerIndex {
-    /// Length of the data file in blocks of [`BLOCK_BYTES`]; at least one.
-    pub fn data_blocks(&self) -> u32 {
-        self.data_blocks
-    }
-
-    /// Bytes of all regular files, holes included: what counts against [`Limits::unpacked_bytes`].
-    pub fn unpacked_bytes(&self) -> u64 {
-        self.unpacked_bytes
-    }
-
-    /// How many names the layer has: what counts against [`Limits::entries`].
-    pub fn entries(&self) -> u64 {
-        self.names.len() as u64
-    }
-
-    /// How many extended attributes were left out because no image may set them (`trusted.*` and so on).
-    pub fn dropped_xattrs(&self) -> u64 {
-        self.dropped_xattrs
-    }
-}
-
-/// One thing of a layer. `metadata` is `None` for a directory that only the paths of others imply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
-    pub metadata: Option<Metadata>,
+/// One thing of a layer that an entry describes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Owner, mode, time, attributes.
+    pub metadata: Metadata,
+    /// What it is.
     pub content: Content,
 }
 
 /// What a node is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
-    Directory { below: Below },
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Its entries are names of their own.
+    Directory,
+    /// A regular file.
     File(FileData),
+    /// A symbolic link and its target.
     Symlink(Box<[u8]>),
+    /// A character device.
     CharDevice(Device),
+    /// A block device.
     BlockDevice(Device),
+    /// A named pipe.
     Fifo,
 }
 
+/// The same without what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+}
+
+impl Content {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Content::Directory => Kind::Directory,
+            Content::File(_) => Kind::File,
+            Content::Symlink(_) => Kind::Symlink,
+            Content::CharDevice(_) => Kind::CharDevice,
+            Content::BlockDevice(_) => Kind::BlockDevice,
+            Content::Fifo => Kind::Fifo,
+        }
+    }
+}
+
 /// What a directory of this layer does to the same directory of the layers below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Below {
     /// Their entries stay visible.
+    #[default]
     Kept,
     /// Their entries are gone (opaque mark).
     Hidden,
+    /// The directory itself is gone, its metadata included: this is a new one.
+    Replaced,
 }
 
 /// A device number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// At most 12 bits.
     pub major: u32,
@@ -117,7 +133,7 @@ pub struct Device {
 }
 
 /// Where a file's bytes are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileData {
     /// Length in bytes, holes included.
     pub size: u64,
@@ -126,7 +142,7 @@ pub struct FileData {
 }
 
 /// The blocks of a file in its layer's data file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileBlocks {
     /// One run from this block on, as long as the file is. Means nothing for an empty file.
     Run(u32),
@@ -140,19 +156,21 @@ pub enum FileBlocks {
 }
 
 /// One name in a directory of the layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Name {
-    /// Index of the directory's node.
+    /// Number of the directory: 0 is the root, and every [`Target::New`] has the next one.
     pub parent: u32,
     pub name: Box<[u8]>,
     pub target: Target,
 }
 
 /// What a name stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Target {
-    /// Index of a node of this layer.
-    Node(u32),
+    /// The first name of a node; without one, of a directory that only the paths of others imply.
+    New { kind: Kind, node: Option<u64>, below: Below },
+    /// A hard link to the thing of that number.
+    Same(u32),
     /// A hard link to what a lower layer has at this path.
     Lower(Box<[u8]>),
     /// The lower layers' entry of this name is gone.
@@ -160,7 +178,7 @@ pub(crate) enum Target {
 }
 
 /// Owner, mode, time and extended attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Permission, set-id and sticky bits, without the type.
     pub mode: u16,
@@ -182,7 +200,7 @@ impl Metadata {
 }
 
 /// A point in time; nanoseconds count forward, also before 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Timestamp {
     /// Seconds since 1970.
     pub seconds: i64,
@@ -191,7 +209,7 @@ pub struct Timestamp {
 }
 
 /// One extended attribute.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Xattr {
     /// With its namespace: `security.capability`.
     pub name: Box<[u8]>,
@@ -199,29 +217,41 @@ pub struct Xattr {
     pub value: Box<[u8]>,
 }
 
-/// Reads a layer to its end: contents go to `data`, the rest into the index.
+/// Where the parts of a layer go. Both files are empty, and not opened for appending: they are
+/// written at offsets.
+pub struct Parts<'a> {
+    /// The contents of its files.
+    pub data: &'a File,
+    /// Its index, for [`LayerIndex::open`].
+    pub index: &'a File,
+    /// The directory whose free space is watched, if any.
+    pub disk: Option<&'a Path>,
+}
+
+/// Reads a layer to its end: contents go to the data file, the rest into the index.
 ///
 /// `tar` is the inflated stream; it is read until it says that it ends, also behind the archive's
-/// own end, so that whoever hashes it sees every byte. `data` must be empty and not opened
-/// for appending: it is written at offsets, from its start on. `cancelled` is looked at for every entry and every mebibyte.
+/// own end, so that whoever hashes it sees every byte. `cancelled` is looked at for every entry and
+/// every mebibyte.
 ///
 /// # Errors
 ///
 /// Everything that an image may not contain ends here with the entry's name and the reason; the
-/// data file is then of no use. [`IndexLayerError::Read`] carries the stream's own error.
+/// files are then of no use. [`IndexLayerError::Read`] carries the stream's own error.
 pub fn index_layer(
     tar: &mut dyn Read,
-    data: &File,
-    limits: &Limits,
+    parts: &Parts<'_>,
+    budget: &Budget,
     cancelled: &AtomicBool,
-) -> Result<LayerIndex, IndexLayerError> {
-    let mut reader = reader::TarReader::new(tar, limits, cancelled);
-    let mut data = data::DataWriter::new(data);
-    let mut builder = builder::Builder::new(limits);
+) -> Result<(), IndexLayerError> {
+    let mut reader = reader::TarReader::new(tar, budget.limits(), cancelled);
+    let disk = || parts.disk.map(|directory| Watch::new(directory, budget.limits()));
+    let mut data = data::DataWriter::new(parts.data, disk());
+    let mut builder = builder::Builder::new(budget, stored::IndexWriter::new(parts.index), disk());
     while let Some(member) = reader.next_member()? {
         members::add(member, &mut reader, &mut data, &mut builder)?;
     }
     reader.drain()?;
     let data_blocks = data.finish()?;
-    Ok(builder.finish(data_blocks))
+    builder.finish(data_blocks)
 }

@@ -39,6 +39,7 @@ pub mod layer;
 pub mod limits;
 pub mod manifest;
 pub mod mount;
+mod name_table;
 pub mod reference;
 pub mod registry;
 pub mod source;

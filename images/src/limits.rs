@@ -60,9 +60,10 @@ pub struct Limits {
     pub layer_compressed_bytes: u64,
     /// Bytes of all files of an image, holes included; also of any one layer's tar stream.
     pub unpacked_bytes: u64,
-    /// Names in all layers of an image, directories that only a path implies included.
+    /// Entries of all layers of an image, directories that only a path implies included.
     pub entries: u64,
-    /// Bytes of names, link targets and extended attributes that the index of one layer holds in memory.
+    /// Bytes of memory that an image may take while its layers are indexed and merged: 80 for an entry, and its
+    /// name. Below 4 GiB.
     pub index_bytes: u64,
     /// Window of a zstd stream and dictionary of an xz stream.
     pub window_bytes: u64,
@@ -79,6 +80,10 @@ pub struct Limits {
     pub link_target_bytes: usize,
     /// Links followed while one path is resolved.
     pub links_followed: u32,
+    /// Bytes of a path and of the targets of all links followed in it.
+    pub followed_bytes: usize,
+    /// Components of all paths of a layer, those of links followed in them included.
+    pub components_walked: u64,
     /// Extended attributes of one entry.
     pub xattrs_per_entry: usize,
     /// Bytes of one extended attribute's value. EROFS stores the length in 16 bits.
@@ -86,8 +91,6 @@ pub struct Limits {
 
     /// Bytes of `/etc/passwd` and of `/etc/group`.
     pub account_file_bytes: u64,
-    /// Bytes of one line in those.
-    pub account_line_bytes: usize,
     /// Disk space that stays free while an image is stored.
     pub free_disk_bytes: u64,
     /// The same as a share of the file system, in percent; the larger of the two counts.
@@ -122,7 +125,7 @@ impl Default for Limits {
             layer_compressed_bytes: 20 * GIB,
             unpacked_bytes: 100 * GIB,
             entries: 4_000_000,
-            index_bytes: GIB,
+            index_bytes: 440 * MIB,
             window_bytes: 128 * MIB,
             pax_bytes: MIB,
             long_name_bytes: 64 * KIB,
@@ -130,10 +133,11 @@ impl Default for Limits {
             component_bytes: 255,
             link_target_bytes: 4095,
             links_followed: 40,
+            followed_bytes: 16_384,
+            components_walked: 256_000_000,
             xattrs_per_entry: 64,
             xattr_value_bytes: 65_535,
             account_file_bytes: 4 * MIB,
-            account_line_bytes: 65_536,
             free_disk_bytes: 5 * GIB,
             free_disk_percent: 5,
         }

@@ -15,9 +15,13 @@
 //! | EROFS on files | 6.12 | loop devices |
 //! | overlay layers by descriptor | 6.13 | as `/proc/self/fd/N` |
 //! | EROFS device table and chunks | 5.16 | refused |
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 mod context;
 mod image;
@@ -94,5 +98,32 @@ impl ImageMount {
     /// Its root directory (`O_PATH`).
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Reads a regular file, e.g. `etc/passwd`, following links inside the image; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::FileTooLarge`] for more than `max_bytes`; the kernel's otherwise.
+    pub fn read_file(&self, path: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+        // NONBLOCK: a FIFO of that name must not hold us up.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = match openat2(&self.root, path, flags, Mode::empty(), resolve) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        if metadata.len() > max_bytes {
+            let error = format!("it has {} bytes, more than {max_bytes}", metadata.len());
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+        }
+        let mut content = Vec::new();
+        file.take(max_bytes).read_to_end(&mut content)?;
+        Ok(Some(content))
     }
 }

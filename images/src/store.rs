@@ -17,20 +17,16 @@
 //! Why not one database: every file here can be checked against its own name, and a crash can at
 //! worst lose what was not yet named.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::digest::Digest;
 use crate::image::{Configuration, Image};
 use crate::limits::Limits;
 use crate::mount::{ImageMount, MountError, mount_image};
 use crate::source::Source;
-use crate::tree::Tree;
 
-mod accounts;
 mod catalog;
 mod claim;
 mod collect;
@@ -157,36 +153,6 @@ impl Store {
         let built = self.build_image(claim, &image.id, &configuration, &self.inner.limits);
         // A layer that is damaged itself comes first: the next `find` or `pull` makes it.
         built.or_else(|error| self.distrust_index(error))
-    }
-
-    /// Reads a regular file of an image, e.g. `/etc/passwd`, resolving links inside the image;
-    /// `None` if there is none.
-    ///
-    /// # Errors
-    ///
-    /// I/O errors of the store, and a file longer than the limit for account files.
-    pub fn read_file(&self, image: &Image, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let limits = &self.inner.limits;
-        if let Some(record) = self.image_record(&image.id)?
-            && let Some(content) = self.read_account(&image.id, &record, path)?
-        {
-            return Ok(content);
-        }
-        let (tree, _) = self.merge_layers(&image.layers, limits)?;
-        self.read_from_tree(&tree, &image.layers, path, limits)
-    }
-
-    fn read_from_tree(
-        &self,
-        tree: &Tree,
-        layers: &[Digest],
-        path: &str,
-        limits: &Limits,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let data = layers.iter().map(|layer| layout::open_file(&self.layer_data(layer)));
-        let data = data.collect::<Result<Vec<File>, _>>()?;
-        tree.read_file(path.as_bytes(), &data, limits.account_file_bytes)
-            .map_err(|source| StoreError::ReadFile { source })
     }
 
     fn layout(&self) -> &Layout {

@@ -6,9 +6,6 @@
 /// programs.
 const LARGEST_ID: u32 = i32::MAX.unsigned_abs();
 
-/// Longest line of a passwd or group file that is looked at, in bytes; longer ones are skipped.
-const LONGEST_LINE_BYTES: usize = 64 * 1024;
-
 /// Who the task's command runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedUser {
@@ -115,7 +112,6 @@ fn memberships(login: &str, own_gid: u32, group: &[u8]) -> Result<Vec<u32>, User
 /// an image's configuration, which is JSON, could name.
 fn records(file: &[u8]) -> impl Iterator<Item = Vec<&str>> {
     file.split(|byte| *byte == b'\n')
-        .filter(|line| line.len() <= LONGEST_LINE_BYTES)
         .filter_map(|line| std::str::from_utf8(line).ok())
         .map(|line| line.trim().split(':').collect())
 }
@@ -172,6 +168,14 @@ mod tests {
             assert_eq!(resolve_user(name, PASSWD, GROUP), Ok(expected), "{name:?}");
         }
         assert_eq!(resolve_user("", b"", b""), Ok(user(0, 0, &[], "/")));
+    }
+
+    #[test]
+    fn a_line_may_be_as_long_as_its_file() {
+        let members: Vec<String> = (0..20_000).map(|number| format!("member{number:06}")).collect();
+        let group = format!("big:x:77:{},bob\nafter:x:78:bob\n", members.join(","));
+        let bob = resolve_user("bob", PASSWD, group.as_bytes()).unwrap();
+        assert_eq!(bob.additional_gids, [77, 78]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use images::image::Image;
-use images::mount::{MountError, mount_overlay};
+use images::limits::Limits;
+use images::mount::{ImageMount, MountError, mount_overlay};
 use images::store::{Lease, Store, StoreError};
 use tokio::task::JoinError;
 
@@ -46,6 +47,14 @@ pub enum RootError {
     /// The thread that was to mount it panicked.
     #[error("mount the image")]
     Panicked(#[from] JoinError),
+    /// The image's passwd or group file cannot be read.
+    #[error("read {path} of the image: {source}")]
+    Accounts {
+        /// Which one.
+        path: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A directory that the container needs cannot be made.
     #[error("make the directory {path:?}: {source}")]
     Directory {
@@ -80,18 +89,22 @@ fn mount(
     mounts: &mut Vec<PathBuf>,
 ) -> Result<RootFileSystem, RootError> {
     let image = lease.image();
-    let user = find_user(store, image)?;
     let [lower, upper, merged] = directories(data)?;
     let mount = store.mount(&lease, &lower)?;
     mounts.push(lower);
+    let user = find_user(&mount, image)?;
     let root = mount_overlay(&mount, &upper, &merged)?;
     mounts.push(merged);
     make_inside(&root, image)?;
     Ok(RootFileSystem { root, user, lease })
 }
 
-fn find_user(store: &Store, image: &Image) -> Result<ResolvedUser, RootError> {
-    let read = |path| store.read_file(image, path).map(Option::unwrap_or_default);
+fn find_user(mount: &ImageMount, image: &Image) -> Result<ResolvedUser, RootError> {
+    let limit = Limits::default().account_file_bytes;
+    let read = |path| {
+        let content = mount.read_file(path, limit).map(Option::unwrap_or_default);
+        content.map_err(|source| RootError::Accounts { path, source })
+    };
     Ok(resolve_user(&image.config.user, &read("etc/passwd")?, &read("etc/group")?)?)
 }
 
@@ -122,7 +135,7 @@ impl From<RootError> for TaskError {
     fn from(error: RootError) -> TaskError {
         let end = match error {
             RootError::Store(_) | RootError::Mount(_) => End::HostUnfit,
-            RootError::User(_) | RootError::Directory { .. } => End::SetupFailed,
+            RootError::User(_) | RootError::Accounts { .. } | RootError::Directory { .. } => End::SetupFailed,
             RootError::Panicked(_) => End::WorkerFault,
         };
         let end = end_by(&error, end);

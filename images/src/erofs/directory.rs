@@ -1,7 +1,7 @@
 //! A directory's contents: blocks of entries in byte order, names behind the entries of their block.
 use super::format::{self, DIRENT_BYTES, file_type};
-use crate::layer::BLOCK_BYTES;
-use crate::tree::{Entries, InodeId, InodeKind};
+use crate::layer::{BLOCK_BYTES, Kind};
+use crate::tree::{InodeId, Tree};
 
 /// One entry before inodes have their place.
 #[derive(Debug, Clone, Copy)]
@@ -11,37 +11,36 @@ pub struct Entry<'a> {
 }
 
 /// All entries in byte order, with `.` and `..` where they belong.
-pub fn entries<'a>(names: &'a Entries, itself: InodeId, parent: InodeId) -> Vec<Entry<'a>> {
+fn entries(tree: &Tree, itself: InodeId, parent: InodeId) -> impl Iterator<Item = Entry<'_>> {
     let dots = [Entry { name: b".", id: itself }, Entry { name: b"..", id: parent }];
-    let named = names.iter().map(|(name, id)| Entry { name, id: *id });
-    let mut all: Vec<_> = dots.into_iter().chain(named).collect();
-    all.sort_by_key(|entry| entry.name);
-    all
+    let mut dots = dots.into_iter().peekable();
+    let mut named = tree.entries(itself).map(|(name, id)| Entry { name, id }).peekable();
+    std::iter::from_fn(move || match (dots.peek(), named.peek()) {
+        (Some(dot), Some(entry)) if entry.name < dot.name => named.next(),
+        (Some(_), _) => dots.next(),
+        (None, _) => named.next(),
+    })
 }
 
-/// The entries of each block, as many as fit.
-pub fn blocks<'b, 'a>(entries: &'b [Entry<'a>]) -> Vec<&'b [Entry<'a>]> {
-    let mut blocks = Vec::new();
-    let mut rest = entries;
-    while !rest.is_empty() {
-        let mut used = 0;
-        let count = rest.iter().take_while(|entry| {
-            used += entry_bytes(entry);
-            used <= BLOCK_BYTES
-        });
+/// The entries of each block, as many as fit; one block is in memory at a time.
+pub fn blocks(tree: &Tree, itself: InodeId, parent: InodeId) -> impl Iterator<Item = Vec<Entry<'_>>> {
+    let mut entries = entries(tree, itself, parent).peekable();
+    std::iter::from_fn(move || {
+        let (mut block, mut used) = (Vec::new(), 0);
         // One name always fits: it has 255 bytes at most.
-        let (block, after) = rest.split_at(count.count().max(1));
-        blocks.push(block);
-        rest = after;
-    }
-    blocks
+        while let Some(entry) = entries.next_if(|entry| used + entry_bytes(entry) <= BLOCK_BYTES) {
+            used += entry_bytes(&entry);
+            block.push(entry);
+        }
+        (!block.is_empty()).then_some(block)
+    })
 }
 
 /// Bytes of a directory: whole blocks and what the last one uses.
-pub fn size(entries: &[Entry<'_>]) -> u64 {
-    let blocks = blocks(entries);
-    let last = blocks.last().map_or(0, |block| block.iter().map(entry_bytes).sum());
-    (blocks.len() as u64).saturating_sub(1) * BLOCK_BYTES + last
+pub fn size(tree: &Tree, itself: InodeId, parent: InodeId) -> u64 {
+    blocks(tree, itself, parent).fold(0, |size: u64, block| {
+        size.next_multiple_of(BLOCK_BYTES) + block.iter().map(entry_bytes).sum::<u64>()
+    })
 }
 
 fn entry_bytes(entry: &Entry<'_>) -> u64 {
@@ -68,13 +67,13 @@ pub fn block_bytes(
 }
 
 /// The type that an entry tells of its inode.
-pub fn file_type_of(kind: &InodeKind) -> u8 {
+pub fn file_type_of(kind: Kind) -> u8 {
     match kind {
-        InodeKind::Directory(_) => file_type::DIRECTORY,
-        InodeKind::File { .. } => file_type::REGULAR,
-        InodeKind::Symlink(_) => file_type::SYMLINK,
-        InodeKind::CharDevice(_) => file_type::CHAR_DEVICE,
-        InodeKind::BlockDevice(_) => file_type::BLOCK_DEVICE,
-        InodeKind::Fifo => file_type::FIFO,
+        Kind::Directory => file_type::DIRECTORY,
+        Kind::File => file_type::REGULAR,
+        Kind::Symlink => file_type::SYMLINK,
+        Kind::CharDevice => file_type::CHAR_DEVICE,
+        Kind::BlockDevice => file_type::BLOCK_DEVICE,
+        Kind::Fifo => file_type::FIFO,
     }
 }

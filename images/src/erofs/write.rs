@@ -4,42 +4,71 @@ use std::io::{self, Write};
 use super::WriteImageError;
 use super::directory;
 use super::format::{
-    self, CHUNK_BYTES, DataLayout, INODE_BYTES, InodeRecord, NID_BYTES, Superblock, Uuid, device_number,
+    self, CHUNK_BYTES, DataLayout, INODE_BYTES, InodeRecord, Superblock, Uuid, device_number,
 };
-use super::plan::{ChunkStarts, Plan, Planned, chunks};
-use crate::layer::{BLOCK_BYTES, FileData};
-use crate::tree::{InodeId, InodeKind};
+use super::plan::{ChunkStarts, Layout, Planned, Shape, chunks, shape};
+use super::xattrs;
+use crate::layer::{BLOCK_BYTES, Content, FileData, Node};
+use crate::tree::NodeReader;
 
 /// Writes the whole image.
-pub fn write(plan: &Plan<'_>, uuid: Uuid, out: &mut impl Write) -> Result<(), WriteImageError> {
+pub fn write(
+    plan: &Layout<'_>,
+    nodes: &mut NodeReader<'_>,
+    uuid: Uuid,
+    out: &mut impl Write,
+) -> Result<(), WriteImageError> {
     let mut out = Output { out, at: 0 };
     out.write(&head(plan, uuid)?)?;
     for (number, planned) in plan.inodes.iter().enumerate() {
-        out.pad_to(planned.at)?;
-        out.write(&record(number, planned).bytes())?;
-        out.write(&plan.shared.behind_inode(&planned.inode.metadata.xattrs))?;
-        match (&planned.inode.kind, planned.layout) {
-            (InodeKind::File { layer, data }, DataLayout::Chunks) => {
-                let head = INODE_BYTES + planned.xattr_bytes;
-                out.pad_to(planned.at + head.next_multiple_of(CHUNK_BYTES))?;
-                write_chunks(*layer, data, &mut out)?;
+        let (layer, node) = nodes.read(plan.tree, planned.id)?;
+        let shape = shape(plan.tree, (planned.id, planned.parent), &node);
+        out.pad_to(planned.at())?;
+        out.write(&record(number, planned, &node, shape).bytes())?;
+        out.write(&plan.shared.behind_inode(&node.metadata.xattrs))?;
+        match (&node.content, shape.layout) {
+            (Content::File(data), DataLayout::Chunks) => {
+                let head = INODE_BYTES + shape.xattr_bytes;
+                out.pad_to(planned.at() + head.next_multiple_of(CHUNK_BYTES))?;
+                write_chunks(layer, data, &mut out)?;
             }
-            (_, DataLayout::Inline) => {
-                let contents = contents(plan, planned);
-                let (_, tail) = contents.split_at(whole_bytes(planned).min(contents.len()));
-                out.write(tail)?;
+            (Content::Directory, DataLayout::Inline) => {
+                let last = directory::blocks(plan.tree, planned.id, planned.parent).last();
+                out.write(&directory_block(plan, &last.unwrap_or_default()))?;
             }
+            (Content::Symlink(target), DataLayout::Inline) => out.write(target)?,
             _ => {}
         }
     }
     out.pad_to(plan.shared_at)?;
-    out.write(&plan.shared.bytes())?;
+    for (id, number) in plan.shared.owners() {
+        let (_, node) = nodes.read(plan.tree, *id)?;
+        let xattr = node.metadata.xattrs.get(usize::from(*number));
+        out.write(&xattr.map(xattrs::entry).unwrap_or_default())?;
+    }
     out.pad_to(plan.blocks_at)?;
-    for planned in plan.inodes.iter().filter(|planned| planned.whole_blocks() > 0) {
-        let contents = contents(plan, planned);
-        let (whole, _) = contents.split_at(whole_bytes(planned).min(contents.len()));
-        out.write(whole)?;
-        out.pad_to(out.at.next_multiple_of(BLOCK_BYTES))?;
+    write_whole_blocks(plan, nodes, &mut out)
+}
+
+/// Directories' and links' blocks that do not fit behind their inodes. No first block has number 0.
+fn write_whole_blocks(
+    plan: &Layout<'_>,
+    nodes: &mut NodeReader<'_>,
+    out: &mut Output<'_, impl Write>,
+) -> Result<(), WriteImageError> {
+    for planned in plan.inodes.iter().filter(|planned| planned.first_block > 0) {
+        let (_, node) = nodes.read(plan.tree, planned.id)?;
+        let shape = shape(plan.tree, (planned.id, planned.parent), &node);
+        let count = usize::try_from(shape.whole_blocks()).unwrap_or(usize::MAX);
+        if let Content::Symlink(target) = &node.content {
+            out.write(target)?;
+            out.pad_to(out.at.next_multiple_of(BLOCK_BYTES))?;
+            continue;
+        }
+        for block in directory::blocks(plan.tree, planned.id, planned.parent).take(count) {
+            out.write(&directory_block(plan, &block))?;
+            out.pad_to(out.at.next_multiple_of(BLOCK_BYTES))?;
+        }
     }
     Ok(())
 }
@@ -63,11 +92,11 @@ impl<W: Write> Output<'_, W> {
     }
 }
 
-fn head(plan: &Plan<'_>, uuid: Uuid) -> Result<Vec<u8>, WriteImageError> {
+fn head(plan: &Layout<'_>, uuid: Uuid) -> Result<Vec<u8>, WriteImageError> {
     let too_large = |what| WriteImageError::TooLarge { what };
     let superblock = Superblock {
         uuid,
-        root: u16::try_from(plan.nid(InodeId::ROOT)).map_err(|_| too_large("layers"))?,
+        root: u16::try_from(plan.nid(plan.tree.root())).map_err(|_| too_large("layers"))?,
         inodes: plan.inodes.len() as u64,
         blocks: u32::try_from(plan.end / BLOCK_BYTES).map_err(|_| too_large("metadata bytes"))?,
         shared_xattrs_block: u32::try_from(plan.shared_at / BLOCK_BYTES)
@@ -78,24 +107,24 @@ fn head(plan: &Plan<'_>, uuid: Uuid) -> Result<Vec<u8>, WriteImageError> {
     Ok(format::head(&superblock, plan.tree.layer_blocks(), length))
 }
 
-fn record(number: usize, planned: &Planned<'_>) -> InodeRecord {
-    let metadata = &planned.inode.metadata;
-    let (type_bits, location) = match &planned.inode.kind {
-        InodeKind::Directory(_) => (libc::S_IFDIR, planned.first_block),
-        InodeKind::File { data, .. } if planned.layout == DataLayout::Chunks => {
+fn record(number: usize, planned: &Planned, node: &Node, shape: Shape) -> InodeRecord {
+    let metadata = &node.metadata;
+    let (type_bits, location) = match &node.content {
+        Content::Directory => (libc::S_IFDIR, planned.first_block),
+        Content::File(data) if shape.layout == DataLayout::Chunks => {
             (libc::S_IFREG, format::chunk_form(chunks(data).bits))
         }
-        InodeKind::File { .. } => (libc::S_IFREG, 0),
-        InodeKind::Symlink(_) => (libc::S_IFLNK, planned.first_block),
-        InodeKind::CharDevice(device) => (libc::S_IFCHR, device_number(*device)),
-        InodeKind::BlockDevice(device) => (libc::S_IFBLK, device_number(*device)),
-        InodeKind::Fifo => (libc::S_IFIFO, 0),
+        Content::File(_) => (libc::S_IFREG, 0),
+        Content::Symlink(_) => (libc::S_IFLNK, planned.first_block),
+        Content::CharDevice(device) => (libc::S_IFCHR, device_number(*device)),
+        Content::BlockDevice(device) => (libc::S_IFBLK, device_number(*device)),
+        Content::Fifo => (libc::S_IFIFO, 0),
     };
     InodeRecord {
-        layout: planned.layout,
-        xattr_bytes: planned.xattr_bytes,
+        layout: shape.layout,
+        xattr_bytes: shape.xattr_bytes,
         mode: u16::try_from(type_bits).unwrap_or(0) | metadata.mode,
-        size: planned.size,
+        size: shape.size,
         location,
         number: u32::try_from(number + 1).unwrap_or(u32::MAX),
         uid: metadata.uid,
@@ -125,27 +154,7 @@ fn write_chunks(layer: usize, data: &FileData, out: &mut Output<'_, impl Write>)
     Ok(())
 }
 
-/// Bytes of the contents that lie in blocks of their own.
-fn whole_bytes(planned: &Planned<'_>) -> usize {
-    usize::try_from(planned.whole_blocks() * BLOCK_BYTES).unwrap_or(usize::MAX)
-}
-
-/// Contents of a directory or link, blocks of a directory padded but for the last.
-fn contents(plan: &Plan<'_>, planned: &Planned<'_>) -> Vec<u8> {
-    let names = match &planned.inode.kind {
-        InodeKind::Directory(names) => names,
-        InodeKind::Symlink(target) => return target.to_vec(),
-        _ => return Vec::new(),
-    };
-    let block_bytes = usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX);
-    let entries = directory::entries(names, planned.id, planned.parent);
-    let kind = |id| plan.tree.inode(id).map_or(0, |inode| directory::file_type_of(&inode.kind));
-    let mut contents = Vec::new();
-    for block in directory::blocks(&entries) {
-        contents.resize(contents.len().next_multiple_of(block_bytes), 0);
-        contents.extend(directory::block_bytes(block, |id| plan.nid(id), kind));
-    }
-    debug_assert_eq!(contents.len() as u64, planned.size);
-    debug_assert!(planned.at.is_multiple_of(NID_BYTES));
-    contents
+fn directory_block(plan: &Layout<'_>, block: &[directory::Entry<'_>]) -> Vec<u8> {
+    let kind = |id| plan.tree.kind(id).map_or(0, directory::file_type_of);
+    directory::block_bytes(block, |id| plan.nid(id), kind)
 }

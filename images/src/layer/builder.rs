@@ -2,14 +2,22 @@
 //!
 //! Parents are resolved inside the layer: a symbolic link *of this layer* leads on within the layer's
 //! root, a directory that is missing is made. Links of lower layers are never followed.
-use std::collections::BTreeMap;
+//!
+//! What an entry describes goes to the index at once; here remain names and kinds.
+use std::io;
 
+use super::budget::{Budget, Share};
 use super::error::{EntryName, EntryProblem, IndexLayerError};
-use super::names::check_component;
-use super::{Below, Content, LayerIndex, Metadata, Name, Node, Target};
+use super::names::{check_component, check_length};
+use super::stored::{Head, IndexWriter, ReadIndexError};
+use super::{Below, Content, FOLLOW_COST, Kind, Metadata, Name, Node, Target};
+use crate::disk::Watch;
 use crate::limits::Limits;
+use crate::name_table::NameTable;
 
 const ROOT: u32 = 0;
+/// A directory in which names have a meaning to hard links only: what aufs kept aside.
+const ASIDE: u32 = u32::MAX;
 
 /// Where an entry goes: a name in a directory that exists.
 #[derive(Debug)]
@@ -25,79 +33,98 @@ pub enum LinkTarget {
     Lower(Box<[u8]>),
 }
 
-/// A name of a directory; both may be there, then the whiteout is for lower layers only.
-#[derive(Debug, Default)]
-struct Child {
-    is_whiteout: bool,
-    target: Option<LinkTarget>,
+/// What is remembered of a node; the index has the rest, at `record`.
+#[derive(Debug, Clone, Copy)]
+struct NodeSlot {
+    /// `None` for a directory that only the paths of others imply.
+    record: Option<u64>,
+    is: Is,
 }
 
-type Children = BTreeMap<Box<[u8]>, Child>;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    Thing(Kind),
+    OpaqueDirectory,
+    /// A hard link to a path of a lower layer, which the record holds as a symbolic link would.
+    LowerLink,
+}
+
+impl Is {
+    fn is_directory(self) -> bool {
+        matches!(self, Is::Thing(Kind::Directory) | Is::OpaqueDirectory)
+    }
+}
 
 /// A layer's tree under construction.
 pub struct Builder<'a> {
-    limits: &'a Limits,
-    nodes: Vec<Node>,
-    /// By node; empty for what is no directory.
-    children: Vec<Children>,
-    names_made: u64,
-    index_bytes: u64,
-    unpacked_bytes: u64,
+    budget: &'a Budget,
+    /// What this layer has taken of the budget, until it is finished.
+    share: Share,
+    index: IndexWriter<'a>,
+    disk: Option<Watch<'a>>,
+    nodes: Vec<NodeSlot>,
+    /// Values are nodes, marks are whiteouts; both together mean one for lower layers only.
+    names: NameTable,
+    lower_links: u64,
+    components_walked: u64,
     dropped_xattrs: u64,
 }
 
+impl Drop for Builder<'_> {
+    fn drop(&mut self) {
+        self.budget.give_back(self.share);
+    }
+}
+
 impl<'a> Builder<'a> {
-    pub fn new(limits: &'a Limits) -> Builder<'a> {
-        let root = Node { metadata: None, content: Content::Directory { below: Below::Kept } };
+    pub fn new(budget: &'a Budget, index: IndexWriter<'a>, disk: Option<Watch<'a>>) -> Builder<'a> {
         Builder {
-            limits,
-            nodes: vec![root],
-            children: vec![Children::new()],
-            names_made: 0,
-            index_bytes: 0,
-            unpacked_bytes: 0,
+            budget,
+            share: Share::default(),
+            index,
+            disk,
+            nodes: vec![NodeSlot { record: None, is: Is::Thing(Kind::Directory) }],
+            names: NameTable::default(),
+            lower_links: 0,
+            components_walked: 0,
             dropped_xattrs: 0,
         }
     }
 
-    /// Counts one entry against the limits, before anything of it is kept or written.
-    pub fn admit(&mut self, entry: &[u8], file_bytes: u64, index_bytes: u64) -> Result<(), IndexLayerError> {
-        self.unpacked_bytes = self.unpacked_bytes.saturating_add(file_bytes);
-        self.index_bytes = self.index_bytes.saturating_add(index_bytes);
-        self.names_made += 1;
-        let counts = [
-            ("files' bytes", self.unpacked_bytes, self.limits.unpacked_bytes),
-            ("names and attributes", self.index_bytes, self.limits.index_bytes),
-            ("entries", self.names_made, self.limits.entries),
-        ];
-        match counts.into_iter().find(|(_, count, limit)| count > limit) {
-            Some((what, _, limit)) => {
-                Err(IndexLayerError::TooLarge { entry: EntryName::new(entry), what, limit })
-            }
-            None => Ok(()),
-        }
+    pub fn limits(&self) -> &'a Limits {
+        self.budget.limits()
+    }
+
+    /// Counts a share against the limits, before anything of it is kept or written.
+    pub fn admit(&mut self, entry: &[u8], share: Share) -> Result<(), IndexLayerError> {
+        self.share = self.share.and(share);
+        let taken = self.budget.take(share);
+        taken.map_err(|(what, limit)| IndexLayerError::TooLarge { entry: EntryName::new(entry), what, limit })
     }
 
     pub fn count_dropped_xattrs(&mut self, count: u64) {
         self.dropped_xattrs += count;
     }
 
-    /// Metadata of the layer's root directory.
-    pub fn describe_root(&mut self, metadata: Metadata) {
+    /// The layer's root directory.
+    pub fn describe_root(&mut self, node: &Node) -> Result<(), IndexLayerError> {
+        let record = self.record(node)?;
         if let Some(root) = self.nodes.first_mut() {
-            root.metadata = Some(metadata);
+            root.record = Some(record);
         }
+        Ok(())
     }
 
     /// Resolves the directory that `parents` lead to, and makes what is missing of it.
     pub fn directory(&mut self, entry: &[u8], parents: &[&[u8]]) -> Result<u32, IndexLayerError> {
-        let refuse = |problem| IndexLayerError::entry(entry, problem);
         let mut walk = Walk::new(parents);
-        while let Some(name) = self.advance(&mut walk).map_err(refuse)? {
+        while let Some(name) = self.advance(entry, &mut walk)? {
             // A link's target may bring components that no entry's name could have.
-            check_component(&name, self.limits).map_err(refuse)?;
-            self.admit(entry, 0, name.len() as u64)?;
-            let made = self.make_directory(walk.here(), name.as_slice().into());
+            check_component(&name, self.limits())
+                .map_err(|problem| IndexLayerError::entry(entry, problem))?;
+            self.admit(entry, Share::of_entry(name.len()))?;
+            let made = self.push(NodeSlot { record: None, is: Is::Thing(Kind::Directory) });
+            self.names.set(walk.here(), &name, made);
             walk.enter(made, name);
         }
         Ok(walk.here())
@@ -108,150 +135,258 @@ impl<'a> Builder<'a> {
         Ok(Place { directory: self.directory(entry, parents)?, name: name.into() })
     }
 
+    /// The place of a file that only hard links lead to.
+    pub fn place_aside(name: &[u8]) -> Place {
+        Place { directory: ASIDE, name: name.into() }
+    }
+
+    /// What aufs kept aside under a name.
+    pub fn aside(&self, name: &[u8]) -> Option<LinkTarget> {
+        self.names.value(ASIDE, name).map(LinkTarget::Node)
+    }
+
     /// What a hard link's target is: a thing of this layer, or a path for the lower ones.
-    pub fn link_target(&self, path: &[&[u8]]) -> Result<LinkTarget, EntryProblem> {
-        let Some((name, parents)) = path.split_last() else { return Err(EntryProblem::LinkToDirectory) };
+    pub fn link_target(&mut self, entry: &[u8], path: &[&[u8]]) -> Result<LinkTarget, IndexLayerError> {
+        let to_directory = || IndexLayerError::entry(entry, EntryProblem::LinkToDirectory);
+        let Some((name, parents)) = path.split_last() else { return Err(to_directory()) };
         let mut walk = Walk::new(parents);
-        if let Some(missing) = self.advance(&mut walk)? {
+        if let Some(missing) = self.advance(entry, &mut walk)? {
             return Ok(LinkTarget::Lower(walk.path_with(Some(missing), name)));
         }
-        match self.target(walk.here(), name) {
+        match self.node_at(walk.here(), name) {
             None => Ok(LinkTarget::Lower(walk.path_with(None, name))),
-            Some(LinkTarget::Lower(path)) => Ok(LinkTarget::Lower(path.clone())),
-            Some(LinkTarget::Node(node)) => match self.content(*node) {
-                Some(Content::Directory { .. }) => Err(EntryProblem::LinkToDirectory),
-                _ => Ok(LinkTarget::Node(*node)),
-            },
+            Some((_, slot)) if slot.is.is_directory() => Err(to_directory()),
+            Some((node, _)) => Ok(LinkTarget::Node(node)),
         }
     }
 
     /// A directory keeps what it holds if it was one. In the place of anything else of this layer it
     /// is a new one, in which nothing of the lower layers' directory comes back.
-    pub fn put_directory(&mut self, place: Place, metadata: Metadata) {
-        let before = self.target(place.directory, &place.name);
-        let below = if before.is_some() { Below::Hidden } else { Below::Kept };
-        if let Some(LinkTarget::Node(number)) = before
-            && let number = *number as usize
-            && let Some(node) = self.nodes.get_mut(number)
-            && matches!(node.content, Content::Directory { .. })
-        {
-            node.metadata = Some(metadata);
-            return;
+    pub fn put_directory(&mut self, place: &Place, metadata: Metadata) -> Result<(), IndexLayerError> {
+        let record = Some(self.record(&Node { metadata, content: Content::Directory })?);
+        match self.node_at(place.directory, &place.name) {
+            Some((node, slot)) if slot.is.is_directory() => self.change(node, NodeSlot { record, ..slot }),
+            Some(_) => self.put(place, NodeSlot { record, is: Is::OpaqueDirectory }),
+            None => self.put(place, NodeSlot { record, is: Is::Thing(Kind::Directory) }),
         }
-        self.put_node(place, Node { metadata: Some(metadata), content: Content::Directory { below } });
+        Ok(())
     }
 
     /// Puts a new thing at its place; what had the name before goes.
-    pub fn put_node(&mut self, place: Place, node: Node) {
-        let number = self.push(node);
-        self.put_link(place, LinkTarget::Node(number));
+    pub fn put_node(&mut self, place: &Place, node: &Node) -> Result<(), IndexLayerError> {
+        let record = Some(self.record(node)?);
+        self.put(place, NodeSlot { record, is: Is::Thing(node.content.kind()) });
+        Ok(())
     }
 
     /// Gives an existing thing a second name.
-    pub fn put_link(&mut self, place: Place, target: LinkTarget) {
-        if let Some(children) = self.children.get_mut(place.directory as usize) {
-            children.entry(place.name).or_default().target = Some(target);
+    pub fn put_link(&mut self, place: &Place, target: LinkTarget) -> Result<(), IndexLayerError> {
+        match target {
+            LinkTarget::Node(node) => self.names.set(place.directory, &place.name, node),
+            LinkTarget::Lower(path) => {
+                let metadata = Metadata::of_implied_directory();
+                let record = Some(self.record(&Node { metadata, content: Content::Symlink(path) })?);
+                self.put(place, NodeSlot { record, is: Is::LowerLink });
+            }
         }
+        Ok(())
     }
 
     /// Hides the lower layers' entry of that name.
-    pub fn put_whiteout(&mut self, place: Place) {
-        if let Some(children) = self.children.get_mut(place.directory as usize) {
-            children.entry(place.name).or_default().is_whiteout = true;
-        }
+    pub fn put_whiteout(&mut self, place: &Place) {
+        self.names.mark(place.directory, &place.name);
     }
 
     /// Hides all entries that lower layers have in a directory.
     pub fn hide_below(&mut self, directory: u32) {
-        if let Some(node) = self.nodes.get_mut(directory as usize)
-            && matches!(node.content, Content::Directory { .. })
+        if let Some(slot) = self.nodes.get(directory as usize).copied().filter(|slot| slot.is.is_directory())
         {
-            node.content = Content::Directory { below: Below::Hidden };
+            self.change(directory, NodeSlot { is: Is::OpaqueDirectory, ..slot });
         }
     }
 
-    /// The index, names in tree order.
-    pub fn finish(mut self, data_blocks: u32) -> LayerIndex {
-        let mut names = Vec::new();
-        let mut directories = vec![ROOT];
-        while let Some(parent) = directories.pop() {
-            let children = self.children.get_mut(parent as usize).map(std::mem::take).unwrap_or_default();
-            for (name, child) in children {
-                let target = match child.target {
-                    None => Target::Whiteout,
-                    Some(LinkTarget::Lower(path)) => Target::Lower(path),
-                    Some(LinkTarget::Node(number)) => {
-                        if let Some(node) = self.nodes.get_mut(number as usize)
-                            && matches!(node.content, Content::Directory { .. })
-                        {
-                            directories.push(number);
-                            if child.is_whiteout {
-                                replace_below(node);
-                            }
-                        }
-                        Target::Node(number)
-                    }
+    /// Writes the names in tree order, and the head.
+    pub fn finish(mut self, data_blocks: u32) -> Result<(), IndexLayerError> {
+        let holds = self.directories_that_hold_something();
+        let names = std::mem::take(&mut self.names).sort();
+        let mut numbers = vec![None; self.nodes.len()];
+        let mut count = 0;
+        let mut next = 1; // The root has number 0.
+        let mut directories = vec![(ROOT, 0)];
+        while let Some((directory, parent)) = directories.pop() {
+            for named in names.of(directory) {
+                let gone = named.is_marked && named.value.is_some_and(|node| self.is_idle(node, &holds));
+                let target = match named.value.filter(|_| !gone) {
+                    None if named.is_marked => Target::Whiteout,
+                    None => continue, // Never given a thing, because the entry was refused.
+                    Some(node) => self.target(node, named.is_marked, &mut numbers, &mut next)?,
                 };
-                names.push(Name { parent, name, target });
+                if let (Target::New { kind: Kind::Directory, .. }, Some(node)) = (&target, named.value) {
+                    directories.push((node, next - 1));
+                }
+                count += 1;
+                let name = Name { parent, name: named.name.into(), target };
+                self.index.name(&name).map_err(|source| self.unwritten(source))?;
+                self.watch_disk()?;
             }
         }
-        LayerIndex {
-            nodes: self.nodes,
+        self.write_head(count, data_blocks)
+    }
+
+    fn write_head(&mut self, names: u64, data_blocks: u32) -> Result<(), IndexLayerError> {
+        let root = self.nodes.first().copied();
+        let is_opaque = root.is_some_and(|root| root.is == Is::OpaqueDirectory);
+        let head = Head {
+            entries: self.share.entries,
             names,
-            data_blocks,
-            unpacked_bytes: self.unpacked_bytes,
+            lower_links: self.lower_links,
+            memory_bytes: self.share.memory_bytes,
+            unpacked_bytes: self.share.unpacked_bytes,
             dropped_xattrs: self.dropped_xattrs,
+            data_blocks,
+            root: root.and_then(|root| root.record),
+            root_below: if is_opaque { Below::Hidden } else { Below::Kept },
+            place: Default::default(),
+        };
+        self.index.finish(head).map_err(|source| self.unwritten(source))?;
+        self.share = Share::default(); // The image keeps it.
+        Ok(())
+    }
+
+    /// What a name stands for in the index; a node's first name brings it there.
+    fn target(
+        &mut self,
+        node: u32,
+        is_marked: bool,
+        numbers: &mut [Option<u32>],
+        next: &mut u32,
+    ) -> Result<Target, IndexLayerError> {
+        let Some(slot) = self.nodes.get(node as usize).copied() else { return Ok(Target::Whiteout) };
+        let kind = match slot.is {
+            Is::LowerLink => return self.lower_link(slot),
+            Is::OpaqueDirectory => Kind::Directory,
+            Is::Thing(kind) => kind,
+        };
+        let Some(number) = numbers.get_mut(node as usize) else { return Ok(Target::Whiteout) };
+        if let Some(known) = *number {
+            return Ok(Target::Same(known));
         }
+        *number = Some(*next);
+        *next += 1;
+        let below = match slot.is {
+            _ if is_marked => Below::Replaced,
+            Is::OpaqueDirectory => Below::Hidden,
+            _ => Below::Kept,
+        };
+        Ok(Target::New { kind, node: slot.record, below })
+    }
+
+    fn lower_link(&mut self, slot: NodeSlot) -> Result<Target, IndexLayerError> {
+        self.lower_links += 1;
+        match self.read(slot)?.map(|node| node.content) {
+            Some(Content::Symlink(path)) => Ok(Target::Lower(path)),
+            _ => Ok(Target::Whiteout), // `put_link` has written it.
+        }
+    }
+
+    /// By node: whether anything but marks and implied directories lies in it.
+    fn directories_that_hold_something(&self) -> Vec<bool> {
+        let mut holds = vec![false; self.nodes.len()];
+        // A directory's own name is older than all that lies in it.
+        for named in self.names.youngest_first() {
+            let Some(node) = named.value else { continue };
+            if !self.is_idle(node, &holds)
+                && let Some(directory) = holds.get_mut(named.directory as usize)
+            {
+                *directory = true;
+            }
+        }
+        holds
+    }
+
+    /// Whether a directory was made only to hold whiteouts.
+    fn is_idle(&self, node: u32, holds: &[bool]) -> bool {
+        let slot = self.nodes.get(node as usize);
+        slot.is_some_and(|slot| slot.is == Is::Thing(Kind::Directory) && slot.record.is_none())
+            && !holds.get(node as usize).copied().unwrap_or(true)
     }
 
     /// Walks as far as this layer has directories. `Some` is the name that the last one lacks.
-    fn advance(&self, walk: &mut Walk) -> Result<Option<Vec<u8>>, EntryProblem> {
+    fn advance(&mut self, entry: &[u8], walk: &mut Walk) -> Result<Option<Vec<u8>>, IndexLayerError> {
+        let refuse = |problem| IndexLayerError::entry(entry, problem);
         while let Some(name) = walk.components.pop() {
+            self.components_walked += 1;
+            let limit = self.limits().components_walked;
+            if self.components_walked > limit {
+                let entry = EntryName::new(entry);
+                return Err(IndexLayerError::TooLarge { entry, what: "paths' components", limit });
+            }
             if name == b".." {
                 walk.at.pop();
                 continue;
             }
-            let node = match self.target(walk.here(), &name) {
-                None => return Ok(Some(name)),
-                Some(LinkTarget::Lower(_)) => return Err(EntryProblem::ParentNotDirectory),
-                Some(LinkTarget::Node(node)) => *node,
-            };
-            match self.content(node) {
-                Some(Content::Directory { .. }) => walk.enter(node, name),
-                Some(Content::Symlink(target)) => walk.follow(target, self.limits.links_followed)?,
-                _ => return Err(EntryProblem::ParentNotDirectory),
+            let Some((node, slot)) = self.node_at(walk.here(), &name) else { return Ok(Some(name)) };
+            match slot.is {
+                is if is.is_directory() => walk.enter(node, name),
+                Is::Thing(Kind::Symlink) => match self.read(slot)?.map(|node| node.content) {
+                    Some(Content::Symlink(target)) => {
+                        self.components_walked += FOLLOW_COST;
+                        walk.follow(&target, self.limits()).map_err(refuse)?;
+                    }
+                    _ => return Err(refuse(EntryProblem::ParentNotDirectory)),
+                },
+                _ => return Err(refuse(EntryProblem::ParentNotDirectory)),
             }
         }
         Ok(None)
     }
 
-    fn make_directory(&mut self, parent: u32, name: Box<[u8]>) -> u32 {
-        let number = self.push(Node { metadata: None, content: Content::Directory { below: Below::Kept } });
-        self.put_link(Place { directory: parent, name }, LinkTarget::Node(number));
-        number
+    fn put(&mut self, place: &Place, slot: NodeSlot) {
+        let node = self.push(slot);
+        self.names.set(place.directory, &place.name, node);
     }
 
     /// Numbers fit: [`Limits::entries`] is far below 2^32.
-    fn push(&mut self, node: Node) -> u32 {
-        let number = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        self.nodes.push(node);
-        self.children.push(Children::new());
+    fn push(&mut self, slot: NodeSlot) -> u32 {
+        let number = u32::try_from(self.nodes.len()).unwrap_or(ASIDE);
+        self.nodes.push(slot);
         number
     }
 
-    fn target(&self, directory: u32, name: &[u8]) -> Option<&LinkTarget> {
-        self.children.get(directory as usize)?.get(name)?.target.as_ref()
+    fn change(&mut self, node: u32, slot: NodeSlot) {
+        if let Some(known) = self.nodes.get_mut(node as usize) {
+            *known = slot;
+        }
     }
 
-    fn content(&self, node: u32) -> Option<&Content> {
-        self.nodes.get(node as usize).map(|node| &node.content)
+    fn node_at(&self, directory: u32, name: &[u8]) -> Option<(u32, NodeSlot)> {
+        let node = self.names.value(directory, name)?;
+        self.nodes.get(node as usize).map(|slot| (node, *slot))
     }
-}
 
-/// A directory with a whiteout of its own name is a new one: nothing of the lower one stays, not even its mode.
-fn replace_below(directory: &mut Node) {
-    directory.content = Content::Directory { below: Below::Hidden };
-    directory.metadata.get_or_insert_with(Metadata::of_implied_directory);
+    fn record(&mut self, node: &Node) -> Result<u64, IndexLayerError> {
+        let written = self.index.node(node);
+        let at = written.map_err(|source| self.unwritten(source))?;
+        self.watch_disk()?;
+        Ok(at)
+    }
+
+    fn read(&mut self, slot: NodeSlot) -> Result<Option<Node>, IndexLayerError> {
+        let Some(at) = slot.record else { return Ok(None) };
+        self.index.read(at).map(Some).map_err(|error| match error {
+            ReadIndexError::Read(source) => self.unwritten(source),
+            other => self.unwritten(io::Error::other(other)),
+        })
+    }
+
+    fn watch_disk(&mut self) -> Result<(), IndexLayerError> {
+        let bytes = self.index.bytes();
+        self.disk.as_mut().map_or(Ok(()), |disk| disk.reached(bytes)).map_err(IndexLayerError::DiskFull)
+    }
+
+    fn unwritten(&self, source: io::Error) -> IndexLayerError {
+        IndexLayerError::Write { file: "index", offset: self.index.bytes(), source }
+    }
 }
 
 /// A path that is being resolved within the layer.
@@ -261,12 +396,15 @@ struct Walk {
     /// The directories gone through, below the root.
     at: Vec<(u32, Vec<u8>)>,
     followed: u32,
+    /// Bytes of the path and of all targets followed.
+    length: usize,
 }
 
 impl Walk {
     fn new(components: &[&[u8]]) -> Walk {
+        let length = components.iter().map(|component| component.len() + 1).sum();
         let components = components.iter().rev().map(|component| component.to_vec()).collect();
-        Walk { components, at: Vec::new(), followed: 0 }
+        Walk { components, at: Vec::new(), followed: 0, length }
     }
 
     fn here(&self) -> u32 {
@@ -277,11 +415,14 @@ impl Walk {
         self.at.push((directory, name));
     }
 
-    fn follow(&mut self, target: &[u8], limit: u32) -> Result<(), EntryProblem> {
+    fn follow(&mut self, target: &[u8], limits: &Limits) -> Result<(), EntryProblem> {
         self.followed += 1;
-        if self.followed > limit {
-            return Err(EntryProblem::LinkLoop { limit });
+        if self.followed > limits.links_followed {
+            return Err(EntryProblem::LinkLoop { limit: limits.links_followed });
         }
+        // Links that multiply a path's components would make every entry below them dear.
+        self.length += target.len();
+        check_length("path with its links", self.length, limits.followed_bytes)?;
         if target.starts_with(b"/") {
             self.at.clear();
         }

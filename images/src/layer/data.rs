@@ -9,6 +9,7 @@ use super::error::IndexLayerError;
 use super::reader::TarReader;
 use super::sparse::SparseMap;
 use super::{BLOCK_BYTES, FileBlocks};
+use crate::disk::Watch;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -27,11 +28,14 @@ pub struct DataWriter<'a> {
     start: u64,
     buffer: Box<[u8]>,
     filled: usize,
+    /// Bytes on disk: holes are not counted.
+    written: u64,
+    disk: Option<Watch<'a>>,
 }
 
 impl<'a> DataWriter<'a> {
-    pub fn new(file: &'a File) -> DataWriter<'a> {
-        DataWriter { file, start: 0, buffer: vec![0; BUFFER_BYTES].into(), filled: 0 }
+    pub fn new(file: &'a File, disk: Option<Watch<'a>>) -> DataWriter<'a> {
+        DataWriter { file, start: 0, buffer: vec![0; BUFFER_BYTES].into(), filled: 0, written: 0, disk }
     }
 
     /// Takes the current member's whole body.
@@ -86,7 +90,11 @@ impl<'a> DataWriter<'a> {
     pub fn finish(mut self) -> Result<u32, IndexLayerError> {
         let end = self.position().next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES);
         self.flush()?;
-        self.file.set_len(end).map_err(|source| IndexLayerError::Write { offset: end, source })?;
+        self.file.set_len(end).map_err(|source| IndexLayerError::Write {
+            file: "data",
+            offset: end,
+            source,
+        })?;
         block_at(end)
     }
 
@@ -135,9 +143,14 @@ impl<'a> DataWriter<'a> {
 
     fn flush(&mut self) -> Result<(), IndexLayerError> {
         let (filled, _) = self.buffer.split_at(self.filled);
-        self.file
-            .write_all_at(filled, self.start)
-            .map_err(|source| IndexLayerError::Write { offset: self.start, source })?;
+        self.written += self.filled as u64;
+        let written = self.written;
+        self.disk.as_mut().map_or(Ok(()), |disk| disk.reached(written)).map_err(IndexLayerError::DiskFull)?;
+        self.file.write_all_at(filled, self.start).map_err(|source| IndexLayerError::Write {
+            file: "data",
+            offset: self.start,
+            source,
+        })?;
         self.start += self.filled as u64;
         self.filled = 0;
         Ok(())

@@ -2,6 +2,8 @@
 use std::fmt;
 use std::io;
 
+use crate::disk::DiskFull;
+
 /// Why a layer could not be indexed.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexLayerError {
@@ -23,8 +25,10 @@ pub enum IndexLayerError {
         /// What is wrong there.
         problem: ArchiveProblem,
     },
-    /// The layer asks for more than the limits allow.
-    #[error("index the layer's entry {entry}: the layer's {what} exceed the limit of {limit}")]
+    /// The image asks for more than the limits allow.
+    #[error(
+        "index the layer's entry {entry}: the image's {what} exceed the limit of {limit}; make it smaller"
+    )]
     TooLarge {
         /// The entry that crossed the limit.
         entry: EntryName,
@@ -41,10 +45,12 @@ pub enum IndexLayerError {
         /// The stream's error.
         source: io::Error,
     },
-    /// The data file could not be written.
-    #[error("write the layer's data file at byte {offset}")]
+    /// A file of the layer could not be written.
+    #[error("write the layer's {file} at byte {offset}")]
     Write {
-        /// Byte of the data file.
+        /// `data` or `index`.
+        file: &'static str,
+        /// Byte of the file.
         offset: u64,
         /// The file system's error.
         source: io::Error,
@@ -54,6 +60,9 @@ pub enum IndexLayerError {
         "write the layer's data file: it would be longer than 16 TiB; the image has to be split into more layers"
     )]
     DataTooLong,
+    /// The reserve of free space is reached.
+    #[error(transparent)]
+    DiskFull(DiskFull),
     /// The caller's flag was raised.
     #[error("index the layer: cancelled")]
     Cancelled,
@@ -103,6 +112,9 @@ pub enum EntryProblem {
     /// A hard link to a directory.
     #[error("it is a hard link to a directory")]
     LinkToDirectory,
+    /// A hard link to one of aufs's files that is not in the layer.
+    #[error("it is a hard link to a file that aufs kept, which is not before it in the layer")]
+    NothingAside,
     /// A link without a target.
     #[error("it is a link to nothing")]
     EmptyTarget,

@@ -5,14 +5,15 @@ use super::error::{EntryProblem, IndexLayerError};
 use super::names::{Role, check_length, components, role};
 use super::reader::{Member, MemberKind, TarReader};
 use super::{Content, Device, FileBlocks, FileData, Metadata, Node, Xattr};
+use crate::layer::budget::{SHARED_XATTR_BYTES, Share};
 use crate::limits::Limits;
 
 /// The kernel's limits on device numbers: 12 bits and 20 bits.
 const LARGEST_MAJOR: u32 = (1 << 12) - 1;
 const LARGEST_MINOR: u32 = (1 << 20) - 1;
 
-/// What an entry costs in memory beside its names: node, name, their places in maps.
-const ENTRY_OVERHEAD: usize = 192;
+/// Longer attributes may be shared between inodes, and are then remembered for as long as an image is made.
+const LONGEST_OWN_XATTR: usize = 512;
 
 /// Adds one member to the tree, its contents to the data file.
 pub fn add(
@@ -23,39 +24,41 @@ pub fn add(
 ) -> Result<(), IndexLayerError> {
     let entry = member.name.clone();
     let refuse = |problem| IndexLayerError::entry(&entry, problem);
-    let limits = reader.limits();
+    let limits = builder.limits();
     let components = components(&entry, limits).map_err(refuse)?;
-    let xattrs: usize = member.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
-    let index_bytes = ENTRY_OVERHEAD + entry.len() + member.link.len() + xattrs;
-    let file_bytes = member.sparse.as_ref().map_or(member.body_bytes, |map| map.size);
-    builder.admit(&entry, file_bytes, index_bytes as u64)?;
+    builder.admit(&entry, share(&member, components.last().map_or(0, |name| name.len())))?;
     match role(&components).map_err(refuse)? {
-        Role::Ignored => {}
+        Role::Ignored => Ok(()),
         Role::Root if member.kind == MemberKind::Directory => {
             let metadata = metadata(&member, limits, builder).map_err(refuse)?;
-            builder.describe_root(metadata);
+            builder.describe_root(&Node { metadata, content: Content::Directory })
         }
-        Role::Root => return Err(refuse(EntryProblem::RootNotDirectory)),
+        Role::Root => Err(refuse(EntryProblem::RootNotDirectory)),
         Role::OpaqueMark { directory } => {
             let directory = builder.directory(&entry, directory)?;
             builder.hide_below(directory);
+            Ok(())
         }
         Role::Whiteout { parents, name } => {
             let place = builder.place(&entry, parents, name)?;
-            builder.put_whiteout(place);
+            builder.put_whiteout(&place);
+            Ok(())
+        }
+        // Docker keeps files only; nothing else could be a hard link's target.
+        Role::Aside { .. } if member.kind != MemberKind::File => Ok(()),
+        Role::Aside { name } => {
+            let metadata = metadata(&member, limits, builder).map_err(refuse)?;
+            let content = Content::File(store(&member, reader, data)?);
+            builder.put_node(&Builder::place_aside(name), &Node { metadata, content })
         }
         Role::Entry { parents, name } => {
             let metadata = metadata(&member, limits, builder).map_err(refuse)?;
             let place = builder.place(&entry, parents, name)?;
             let content = match member.kind {
-                MemberKind::Directory => {
-                    builder.put_directory(place, metadata);
-                    return Ok(());
-                }
+                MemberKind::Directory => return builder.put_directory(&place, metadata),
                 MemberKind::HardLink => {
-                    let target = link_target(&member.link, builder, limits).map_err(refuse)?;
-                    builder.put_link(place, target);
-                    return Ok(());
+                    let target = link_target(&member, builder)?;
+                    return builder.put_link(&place, target);
                 }
                 MemberKind::File => Content::File(store(&member, reader, data)?),
                 MemberKind::Symlink => Content::Symlink(symlink(member.link, limits).map_err(refuse)?),
@@ -63,17 +66,33 @@ pub fn add(
                 MemberKind::BlockDevice => Content::BlockDevice(device(member.device).map_err(refuse)?),
                 MemberKind::Fifo => Content::Fifo,
             };
-            builder.put_node(place, Node { metadata: Some(metadata), content });
+            builder.put_node(&place, &Node { metadata, content })
         }
     }
-    Ok(())
 }
 
-fn link_target(link: &[u8], builder: &Builder<'_>, limits: &Limits) -> Result<LinkTarget, EntryProblem> {
-    if link.is_empty() {
-        return Err(EntryProblem::EmptyTarget);
+/// What the entry takes of the image's budget; directories that its path implies count by themselves.
+fn share(member: &Member, name_bytes: usize) -> Share {
+    let long = |xattr: &&Xattr| xattr.value.len() > LONGEST_OWN_XATTR;
+    let shared = member.xattrs.iter().filter(long).count() as u64;
+    let unpacked_bytes = member.sparse.as_ref().map_or(member.body_bytes, |map| map.size);
+    Share::of_entry(name_bytes).and(Share {
+        entries: 0,
+        memory_bytes: shared * SHARED_XATTR_BYTES,
+        unpacked_bytes,
+    })
+}
+
+fn link_target(member: &Member, builder: &mut Builder<'_>) -> Result<LinkTarget, IndexLayerError> {
+    let refuse = |problem| IndexLayerError::entry(&member.name, problem);
+    if member.link.is_empty() {
+        return Err(refuse(EntryProblem::EmptyTarget));
     }
-    builder.link_target(&components(link, limits)?)
+    let path = components(&member.link, builder.limits()).map_err(refuse)?;
+    match role(&path) {
+        Ok(Role::Aside { name }) => builder.aside(name).ok_or_else(|| refuse(EntryProblem::NothingAside)),
+        _ => builder.link_target(&member.name, &path),
+    }
 }
 
 fn symlink(target: Vec<u8>, limits: &Limits) -> Result<Box<[u8]>, EntryProblem> {

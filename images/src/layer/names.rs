@@ -7,6 +7,8 @@ use crate::limits::Limits;
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const WHITEOUT_META_PREFIX: &[u8] = b".wh..wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
+/// Where aufs keeps files that have several names in a layer.
+const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
 
 /// What a path means, once it is taken apart.
 pub enum Role<'a> {
@@ -21,6 +23,10 @@ pub enum Role<'a> {
     },
     OpaqueMark {
         directory: &'a [&'a [u8]],
+    },
+    /// A file that only hard links show.
+    Aside {
+        name: &'a [u8],
     },
     /// Book-keeping of aufs.
     Ignored,
@@ -62,6 +68,9 @@ pub fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(
 /// What a path means.
 pub fn role<'a>(components: &'a [&'a [u8]]) -> Result<Role<'a>, EntryProblem> {
     let Some((name, parents)) = components.split_last() else { return Ok(Role::Root) };
+    if parents == [AUFS_LINKS] {
+        return Ok(Role::Aside { name });
+    }
     if parents.iter().any(|parent| parent.starts_with(WHITEOUT_META_PREFIX)) {
         return Ok(Role::Ignored);
     }

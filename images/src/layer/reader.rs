@@ -112,10 +112,6 @@ impl<'a> TarReader<'a> {
         self.offset
     }
 
-    pub fn limits(&self) -> &'a Limits {
-        self.limits
-    }
-
     /// Skips what is left of the member before and reads the next one's headers.
     pub fn next_member(&mut self) -> Result<Option<Member>, IndexLayerError> {
         let mut extensions = Extensions::default();

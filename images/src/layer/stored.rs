@@ -1,25 +1,34 @@
-//! The index on disk: little-endian records behind a versioned head, read in one go.
+//! The index on disk, which is the only form it has: what is read of it at a time is one record.
 //!
 //! ```text
-//! magic "dw-layer" | version u32 | nodes u32 | names u32 | data blocks u32 | unpacked u64 | dropped u64 | body bytes u64
-//! body: every node, then every name
+//! head      256 bytes: magic, version, counts, digest of these and of all that follows
+//! records   a node each, as they came in the layer
+//! names     in tree order: parents before children, children of one directory in byte order
 //! ```
 //!
-//! What is read is checked as if a stranger had written it: counts and lengths against what is left
-//! of the body, node numbers against the nodes. Another version is refused, and the layer indexed anew.
-use std::io::{self, Read, Write};
+//! Every record is its length and what postcard makes of it. A head that does not fit, or another
+//! digest, refuses the index, and the store has the layer indexed anew.
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
-use super::{Below, Content, Device, FileBlocks, FileData, LayerIndex, Metadata, Name, Node, Target};
-use super::{Timestamp, Xattr};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-const MAGIC: &[u8; 8] = b"dw-layer";
+use super::{Name, Node};
+use crate::digest::{Algorithm, Hasher};
+
+const MAGIC: &[u8; 12] = b"dw-layer-idx";
 /// Goes up whenever the format or the meaning of an index changes.
-const VERSION: u32 = 1;
-const HEAD_BYTES: usize = 48;
-/// The smallest node and name: counts above `body / this` are lies and are not allocated for.
-const SMALLEST_RECORD: usize = 2;
-/// A hole among the chunks.
-const HOLE: u32 = u32::MAX;
+const VERSION: u32 = 2;
+const HEAD_BYTES: usize = 256;
+const LENGTH_BYTES: usize = size_of::<u32>();
+/// No record is longer: 64 attributes of 64 KiB, or the chunks of one sparse file.
+const RECORD_BYTES: usize = 8 << 20;
+/// Written and read at once; an image of many layers is read through as many windows.
+const WINDOW_BYTES: usize = 16 << 10;
+/// For a single record.
+const SMALL_WINDOW_BYTES: usize = 256;
 
 /// Why a stored index could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,322 +36,276 @@ pub enum ReadIndexError {
     /// The file could not be read.
     #[error("read the layer's index")]
     Read(#[from] io::Error),
-    /// Written by another version: index the layer again.
+    /// Written by another version: the layer has to be indexed again.
     #[error("the layer's index has version {found}, this program reads {VERSION}")]
     Version {
         /// The version in the file.
         found: u32,
     },
-    /// Not an index, or damaged: index the layer again.
-    #[error("the layer's index is damaged at byte {offset} of its body")]
-    Damaged {
-        /// Where it stopped making sense.
-        offset: usize,
-    },
+    /// Not an index, or damaged: the layer has to be indexed again.
+    #[error("the layer's index is damaged")]
+    Damaged,
+}
+
+/// What an index says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    pub entries: u64,
+    pub names: u64,
+    pub lower_links: u64,
+    pub memory_bytes: u64,
+    pub unpacked_bytes: u64,
+    pub dropped_xattrs: u64,
+    pub data_blocks: u32,
+    /// The root directory's node, if the layer describes it.
+    pub root: Option<u64>,
+    pub root_below: super::Below,
+    /// What the writer adds.
+    pub place: Place,
+}
+
+/// Where things are in the file, and the digest of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    names_at: u64,
+    end: u64,
+    digest: String,
+}
+
+impl Head {
+    /// With the digest of all that follows the head, and of itself.
+    fn signed(mut self, mut hasher: Hasher) -> io::Result<Head> {
+        self.place.digest.clear();
+        hasher.update(&encode(&self)?);
+        self.place.digest = hasher.finish().hex().to_owned();
+        Ok(self)
+    }
+}
+
+/// What a layer changes in the tree below it, without the contents of its files: an open index.
+#[derive(Debug)]
+pub struct LayerIndex {
+    file: File,
+    pub(crate) head: Head,
 }
 
 impl LayerIndex {
-    /// Writes the index; `out` needs no buffer of its own.
+    /// Opens an index and verifies it; it is read on demand.
     ///
     /// # Errors
     ///
-    /// Those of `out`; [`io::ErrorKind::InvalidInput`] for counts that do not fit, which limits exclude.
-    pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut body = Encoder::default();
-        for node in &self.nodes {
-            body.node(node)?;
-        }
-        for name in &self.names {
-            body.name(name)?;
-        }
-        let mut head = Encoder::default();
-        head.0.extend_from_slice(MAGIC);
-        head.u32(VERSION);
-        head.length(self.nodes.len())?;
-        head.length(self.names.len())?;
-        head.u32(self.data_blocks);
-        head.u64(self.unpacked_bytes);
-        head.u64(self.dropped_xattrs);
-        head.u64(body.0.len() as u64);
-        out.write_all(&head.0)?;
-        out.write_all(&body.0)
-    }
-
-    /// Reads what [`LayerIndex::write_to`] has written.
-    ///
-    /// # Errors
-    ///
-    /// See [`ReadIndexError`]; nothing in the file can make it panic or allocate beyond the file's own size.
-    pub fn read_from(input: &mut impl Read) -> Result<LayerIndex, ReadIndexError> {
-        let mut head = [0; HEAD_BYTES];
-        input.read_exact(&mut head)?;
-        let mut head = Decoder { rest: &head, length: HEAD_BYTES };
-        if head.take(MAGIC.len())? != MAGIC {
-            return Err(head.damaged());
-        }
-        let found = head.u32()?;
+    /// See [`ReadIndexError`].
+    pub fn open(file: File) -> Result<LayerIndex, ReadIndexError> {
+        let mut bytes = [0; HEAD_BYTES];
+        file.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ReadIndexError::Damaged,
+            _ => ReadIndexError::Read(error),
+        })?;
+        let rest = bytes.strip_prefix(MAGIC).ok_or(ReadIndexError::Damaged)?;
+        let (version, rest) = rest.split_first_chunk().ok_or(ReadIndexError::Damaged)?;
+        let found = u32::from_le_bytes(*version);
         if found != VERSION {
             return Err(ReadIndexError::Version { found });
         }
-        let (nodes, names) = (head.u32()?, head.u32()?);
-        let (data_blocks, unpacked_bytes, dropped_xattrs) = (head.u32()?, head.u64()?, head.u64()?);
-        let length = head.u64()?;
-        let mut body = Vec::new();
-        input.take(length).read_to_end(&mut body)?;
-        let mut body = Decoder { length: body.len(), rest: &body };
-        if body.length as u64 != length {
-            return Err(body.damaged());
+        let head: Head = postcard::from_bytes(rest).map_err(|_| ReadIndexError::Damaged)?;
+        let hasher = hash(&file, head.place.end)?.ok_or(ReadIndexError::Damaged)?;
+        if head.clone().signed(hasher)? != head {
+            return Err(ReadIndexError::Damaged);
         }
-        let nodes = body.many(nodes, Decoder::node)?;
-        let names = body.many(names, |body| body.name(nodes.len()))?;
-        Ok(LayerIndex { nodes, names, data_blocks, unpacked_bytes, dropped_xattrs })
+        Ok(LayerIndex { file, head })
+    }
+
+    /// Length of the data file in blocks of [`BLOCK_BYTES`](super::BLOCK_BYTES); at least one.
+    pub fn data_blocks(&self) -> u32 {
+        self.head.data_blocks
+    }
+
+    /// Bytes of all regular files, holes included: what counts against
+    /// [`Limits::unpacked_bytes`](crate::limits::Limits).
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.head.unpacked_bytes
+    }
+
+    /// What counts against [`Limits::entries`](crate::limits::Limits).
+    pub fn entries(&self) -> u64 {
+        self.head.entries
+    }
+
+    /// How many extended attributes were left out because no image may set them (`trusted.*` and so on).
+    pub fn dropped_xattrs(&self) -> u64 {
+        self.head.dropped_xattrs
+    }
+
+    /// All names, in tree order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Result<Name, ReadIndexError>> {
+        let mut records = Records::of(&self.file);
+        let mut at = self.head.place.names_at;
+        (0..self.head.names).map(move |_| {
+            let (name, end) = records.read(at)?;
+            at = end;
+            Ok(name)
+        })
+    }
+
+    /// Reads nodes by where they are; those that lie side by side come cheaply.
+    pub(crate) fn nodes(&self) -> Nodes<'_> {
+        Nodes(Records::of(&self.file))
     }
 }
 
-mod tag {
-    pub const DIRECTORY: u8 = 0;
-    pub const OPAQUE_DIRECTORY: u8 = 1;
-    pub const FILE: u8 = 2;
-    pub const FILE_IN_CHUNKS: u8 = 3;
-    pub const SYMLINK: u8 = 4;
-    pub const CHAR_DEVICE: u8 = 5;
-    pub const BLOCK_DEVICE: u8 = 6;
-    pub const FIFO: u8 = 7;
+/// The nodes of one index.
+#[derive(Debug)]
+pub(crate) struct Nodes<'a>(Records<'a>);
 
-    pub const NODE: u8 = 0;
-    pub const LOWER: u8 = 1;
-    pub const WHITEOUT: u8 = 2;
-
-    pub const WITHOUT: u8 = 0;
-    pub const WITH: u8 = 1;
+impl Nodes<'_> {
+    pub fn read(&mut self, at: u64) -> Result<Node, ReadIndexError> {
+        self.0.read(at).map(|(node, _)| node)
+    }
 }
 
-#[derive(Default)]
-struct Encoder(Vec<u8>);
+/// Records of a file, read through a window.
+#[derive(Debug)]
+struct Records<'a> {
+    file: &'a File,
+    window_bytes: usize,
+    window_at: u64,
+    window: Vec<u8>,
+}
 
-impl Encoder {
-    fn u8(&mut self, value: u8) {
-        self.0.push(value);
+impl<'a> Records<'a> {
+    fn of(file: &'a File) -> Records<'a> {
+        Records { file, window_bytes: WINDOW_BYTES, window_at: 0, window: Vec::new() }
     }
 
-    fn u16(&mut self, value: u16) {
-        self.0.extend_from_slice(&value.to_le_bytes());
+    /// The record at a place, and where the next one is.
+    fn read<T: DeserializeOwned>(&mut self, at: u64) -> Result<(T, u64), ReadIndexError> {
+        let length = self.take(at, LENGTH_BYTES)?.first_chunk().ok_or(ReadIndexError::Damaged)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > RECORD_BYTES {
+            return Err(ReadIndexError::Damaged);
+        }
+        let body = at.saturating_add(LENGTH_BYTES as u64);
+        let record = postcard::from_bytes(self.take(body, length)?).map_err(|_| ReadIndexError::Damaged)?;
+        Ok((record, body.saturating_add(length as u64)))
     }
 
-    fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
+    fn take(&mut self, at: u64, length: usize) -> Result<&[u8], ReadIndexError> {
+        let end = at.saturating_add(length as u64);
+        if at < self.window_at || end > self.window_at + self.window.len() as u64 {
+            self.window.resize(length.max(self.window_bytes), 0);
+            self.window_at = at;
+            let filled = read_at_most(self.file, &mut self.window, at)?;
+            self.window.truncate(filled);
+        }
+        let start = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
+        self.window.get(start..start.saturating_add(length)).ok_or(ReadIndexError::Damaged)
+    }
+}
+
+/// An index that is being written.
+pub(super) struct IndexWriter<'a> {
+    file: &'a File,
+    hasher: Hasher,
+    /// Where the buffer's first byte belongs.
+    start: u64,
+    buffer: Vec<u8>,
+    names_at: Option<u64>,
+}
+
+impl<'a> IndexWriter<'a> {
+    pub fn new(file: &'a File) -> IndexWriter<'a> {
+        let hasher = Hasher::new(Algorithm::Sha256);
+        IndexWriter { file, hasher, start: HEAD_BYTES as u64, buffer: Vec::new(), names_at: None }
     }
 
-    fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_le_bytes());
+    /// Appends a node and tells where it is.
+    pub fn node(&mut self, node: &Node) -> io::Result<u64> {
+        self.append(node)
     }
 
-    fn length(&mut self, length: usize) -> io::Result<()> {
-        self.u32(u32::try_from(length).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?);
+    /// Appends a name; no node comes after the first one.
+    pub fn name(&mut self, name: &Name) -> io::Result<()> {
+        let at = self.append(name)?;
+        self.names_at.get_or_insert(at);
         Ok(())
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.length(bytes.len())?;
-        self.0.extend_from_slice(bytes);
-        Ok(())
+    /// A node that was written before.
+    pub fn read(&mut self, at: u64) -> Result<Node, ReadIndexError> {
+        if at >= self.start {
+            self.flush()?;
+        }
+        let mut records = Records { window_bytes: SMALL_WINDOW_BYTES, ..Records::of(self.file) };
+        records.read(at).map(|(node, _)| node)
     }
 
-    fn node(&mut self, node: &Node) -> io::Result<()> {
-        match &node.content {
-            Content::Directory { below: Below::Kept } => self.u8(tag::DIRECTORY),
-            Content::Directory { below: Below::Hidden } => self.u8(tag::OPAQUE_DIRECTORY),
-            Content::File(file) => self.file(file)?,
-            Content::Symlink(target) => {
-                self.u8(tag::SYMLINK);
-                self.bytes(target)?;
-            }
-            Content::CharDevice(device) => self.device(tag::CHAR_DEVICE, *device),
-            Content::BlockDevice(device) => self.device(tag::BLOCK_DEVICE, *device),
-            Content::Fifo => self.u8(tag::FIFO),
-        }
-        match &node.metadata {
-            None => self.u8(tag::WITHOUT),
-            Some(metadata) => {
-                self.u8(tag::WITH);
-                self.metadata(metadata)?;
-            }
-        }
-        Ok(())
+    /// Writes the rest, and the head last.
+    pub fn finish(&mut self, head: Head) -> io::Result<()> {
+        self.flush()?;
+        let (names_at, end) = (self.names_at.unwrap_or(self.start), self.start);
+        let hasher = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256));
+        let place = Place { names_at, end, ..Place::default() };
+        let head = Head { place, ..head }.signed(hasher)?;
+        let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &encode(&head)?].concat();
+        bytes.resize(bytes.len().max(HEAD_BYTES), 0);
+        self.file.write_all_at(&bytes, 0)
     }
 
-    fn file(&mut self, file: &FileData) -> io::Result<()> {
-        match &file.blocks {
-            FileBlocks::Run(start) => {
-                self.u8(tag::FILE);
-                self.u64(file.size);
-                self.u32(*start);
-            }
-            FileBlocks::Chunks { chunk_bits, starts } => {
-                self.u8(tag::FILE_IN_CHUNKS);
-                self.u64(file.size);
-                self.u8(*chunk_bits);
-                self.length(starts.len())?;
-                for start in starts {
-                    self.u32(start.unwrap_or(HOLE));
-                }
-            }
-        }
-        Ok(())
+    /// Bytes written and to be written.
+    pub fn bytes(&self) -> u64 {
+        self.start + self.buffer.len() as u64
     }
 
-    fn device(&mut self, tag: u8, device: Device) {
-        self.u8(tag);
-        self.u32(device.major);
-        self.u32(device.minor);
+    fn append(&mut self, record: &impl Serialize) -> io::Result<u64> {
+        let at = self.bytes();
+        let record = encode(record)?;
+        let length = u32::try_from(record.len()).map_err(io::Error::other)?;
+        self.buffer.extend_from_slice(&length.to_le_bytes());
+        self.buffer.extend_from_slice(&record);
+        if self.buffer.len() >= WINDOW_BYTES {
+            self.flush()?;
+        }
+        Ok(at)
     }
 
-    fn metadata(&mut self, metadata: &Metadata) -> io::Result<()> {
-        self.u16(metadata.mode);
-        self.u32(metadata.uid);
-        self.u32(metadata.gid);
-        self.u64(metadata.modified.seconds.cast_unsigned());
-        self.u32(metadata.modified.nanoseconds);
-        self.length(metadata.xattrs.len())?;
-        for xattr in &metadata.xattrs {
-            self.bytes(&xattr.name)?;
-            self.bytes(&xattr.value)?;
-        }
-        Ok(())
-    }
-
-    fn name(&mut self, name: &Name) -> io::Result<()> {
-        self.u32(name.parent);
-        self.bytes(&name.name)?;
-        match &name.target {
-            Target::Node(node) => {
-                self.u8(tag::NODE);
-                self.u32(*node);
-            }
-            Target::Lower(path) => {
-                self.u8(tag::LOWER);
-                self.bytes(path)?;
-            }
-            Target::Whiteout => self.u8(tag::WHITEOUT),
-        }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.buffer, self.start)?;
+        self.hasher.update(&self.buffer);
+        self.start += self.buffer.len() as u64;
+        self.buffer.clear();
         Ok(())
     }
 }
 
-struct Decoder<'a> {
-    rest: &'a [u8],
-    length: usize,
+fn encode(record: &impl Serialize) -> io::Result<Vec<u8>> {
+    postcard::to_allocvec(record).map_err(io::Error::other)
 }
 
-impl<'a> Decoder<'a> {
-    fn damaged(&self) -> ReadIndexError {
-        ReadIndexError::Damaged { offset: self.length - self.rest.len() }
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], ReadIndexError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged())?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn array<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], ReadIndexError> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged())?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    fn u8(&mut self) -> Result<u8, ReadIndexError> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    fn u16(&mut self) -> Result<u16, ReadIndexError> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, ReadIndexError> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, ReadIndexError> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn bytes(&mut self) -> Result<Box<[u8]>, ReadIndexError> {
-        let length = self.u32()? as usize;
-        Ok(self.take(length)?.into())
-    }
-
-    fn many<T>(
-        &mut self,
-        count: u32,
-        mut one: impl FnMut(&mut Self) -> Result<T, ReadIndexError>,
-    ) -> Result<Vec<T>, ReadIndexError> {
-        let count = count as usize;
-        if count > self.rest.len() / SMALLEST_RECORD {
-            return Err(self.damaged());
+/// Hashes what follows the head; `None` if the file is not as long as it says.
+fn hash(file: &File, end: u64) -> io::Result<Option<Hasher>> {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut window = vec![0; WINDOW_BYTES];
+    let mut at = HEAD_BYTES as u64;
+    loop {
+        let filled = read_at_most(file, &mut window, at)?;
+        if filled == 0 {
+            return Ok((at == end).then_some(hasher));
         }
-        let mut all = Vec::with_capacity(count);
-        for _ in 0..count {
-            all.push(one(self)?);
-        }
-        Ok(all)
+        hasher.update(window.get(..filled).unwrap_or_default());
+        at += filled as u64;
     }
+}
 
-    fn node(&mut self) -> Result<Node, ReadIndexError> {
-        let content = match self.u8()? {
-            tag::DIRECTORY => Content::Directory { below: Below::Kept },
-            tag::OPAQUE_DIRECTORY => Content::Directory { below: Below::Hidden },
-            tag::FILE => Content::File(FileData { size: self.u64()?, blocks: FileBlocks::Run(self.u32()?) }),
-            tag::FILE_IN_CHUNKS => Content::File(self.chunks()?),
-            tag::SYMLINK => Content::Symlink(self.bytes()?),
-            tag::CHAR_DEVICE => Content::CharDevice(self.device()?),
-            tag::BLOCK_DEVICE => Content::BlockDevice(self.device()?),
-            tag::FIFO => Content::Fifo,
-            _ => return Err(self.damaged()),
-        };
-        let metadata = match self.u8()? {
-            tag::WITHOUT => None,
-            tag::WITH => Some(self.metadata()?),
-            _ => return Err(self.damaged()),
-        };
-        Ok(Node { metadata, content })
-    }
-
-    fn chunks(&mut self) -> Result<FileData, ReadIndexError> {
-        let (size, chunk_bits, count) = (self.u64()?, self.u8()?, self.u32()?);
-        let starts = self.many(count, |body| body.u32().map(|start| (start != HOLE).then_some(start)))?;
-        let is_whole = (12..=43).contains(&chunk_bits) && size.div_ceil(1 << chunk_bits) == u64::from(count);
-        if !is_whole {
-            return Err(self.damaged());
-        }
-        Ok(FileData { size, blocks: FileBlocks::Chunks { chunk_bits, starts: starts.into() } })
-    }
-
-    fn device(&mut self) -> Result<Device, ReadIndexError> {
-        Ok(Device { major: self.u32()?, minor: self.u32()? })
-    }
-
-    fn metadata(&mut self) -> Result<Metadata, ReadIndexError> {
-        let (mode, uid, gid) = (self.u16()?, self.u32()?, self.u32()?);
-        let modified = Timestamp { seconds: self.u64()?.cast_signed(), nanoseconds: self.u32()? };
-        let count = self.u32()?;
-        let xattrs = self.many(count, |body| Ok(Xattr { name: body.bytes()?, value: body.bytes()? }))?;
-        Ok(Metadata { mode, uid, gid, modified, xattrs: xattrs.into() })
-    }
-
-    fn name(&mut self, nodes: usize) -> Result<Name, ReadIndexError> {
-        let (parent, name) = (self.u32()?, self.bytes()?);
-        let target = match self.u8()? {
-            tag::NODE => Target::Node(self.u32()?),
-            tag::LOWER => Target::Lower(self.bytes()?),
-            tag::WHITEOUT => Target::Whiteout,
-            _ => return Err(self.damaged()),
-        };
-        let known = |node: u32| (node as usize) < nodes;
-        match target {
-            Target::Node(node) if !known(node) => Err(self.damaged()),
-            _ if !known(parent) => Err(self.damaged()),
-            target => Ok(Name { parent, name, target }),
+/// Fills the space as far as the file goes.
+fn read_at_most(file: &File, space: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = space.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(filled)
 }

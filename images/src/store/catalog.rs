@@ -12,15 +12,16 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::erofs::{Uuid, write_image};
+use crate::disk;
+use crate::erofs::{Plan, Uuid};
 use crate::image::{Configuration, Image, ImageConfig};
+use crate::layer::LayerIndex;
 use crate::limits::Limits;
 use crate::manifest::Descriptor;
 use crate::reference::Reference;
 use crate::source::Source;
-use crate::tree::{Tree, merge};
+use crate::tree::merge;
 
-use super::accounts::Accounts;
 use super::claim::Claim;
 use super::durable::Soundness;
 use super::{Store, StoreError, layout};
@@ -35,7 +36,6 @@ pub(super) struct ImageRecord {
     pub config: ImageConfig,
     pub layers: Vec<Digest>,
     pub size_bytes: u64,
-    pub accounts: Accounts,
 }
 
 /// `names/HASH.json`.
@@ -147,14 +147,6 @@ impl Store {
         self.layout().image(id).join(TREE)
     }
 
-    /// The merged file system of layers that are there.
-    pub(super) fn merge_layers(&self, layers: &[Digest], limits: &Limits) -> Result<(Tree, u64), StoreError> {
-        let indexes = layers.iter().map(|layer| self.layer_index(layer)).collect::<Result<Vec<_>, _>>()?;
-        let size_bytes = indexes.iter().map(|index| index.unpacked_bytes()).sum();
-        let tree = merge(&indexes, limits).map_err(|source| StoreError::Merge { source })?;
-        Ok((tree, size_bytes))
-    }
-
     /// Makes the image of a configuration whose layers are all there, unless it is there too. The
     /// claim is the one on the configuration.
     pub(super) fn build_image(
@@ -180,15 +172,11 @@ impl Store {
         limits: &Limits,
     ) -> Result<(), StoreError> {
         let work = claim.fresh_work()?;
-        let (tree, size_bytes) = self.merge_layers(&configuration.diff_ids, limits)?;
-        let mut out = layout::create_file(&work.join(TREE))?;
-        write_image(&tree, uuid_of(id), &mut out)
-            .map_err(|source| StoreError::Tree { id: id.clone(), source })?;
+        let size_bytes = self.write_tree(id, &configuration.diff_ids, &work.join(TREE), limits)?;
         let record = ImageRecord {
             config: configuration.config.clone(),
             layers: configuration.diff_ids.clone(),
             size_bytes,
-            accounts: self.copy_accounts(&tree, &configuration.diff_ids, work, limits)?,
         };
         let path = work.join(RECORD);
         let written = layout::create_file(&path)?.write_all(&to_json(&record));
@@ -198,6 +186,25 @@ impl Store {
         let old = layout::set_aside(self.layout(), &image)?;
         layout::commit(work, &image)?;
         old.map_or(Ok(()), |old| layout::remove_set_aside(&old))
+    }
+}
+
+impl Store {
+    /// Writes the file system of layers that are there, and tells how many bytes their files have.
+    fn write_tree(
+        &self,
+        id: &Digest,
+        layers: &[Digest],
+        path: &Path,
+        limits: &Limits,
+    ) -> Result<u64, StoreError> {
+        let layers = layers.iter().map(|layer| self.layer_index(layer)).collect::<Result<Vec<_>, _>>()?;
+        let tree = merge(&layers, limits).map_err(|source| StoreError::Merge { source })?;
+        let failed = |source| StoreError::Tree { id: id.clone(), source };
+        let plan = Plan::new(&tree, &layers).map_err(failed)?;
+        disk::check(self.layout().root(), plan.bytes(), limits)?;
+        plan.write(uuid_of(id), &mut layout::create_file(path)?).map_err(failed)?;
+        Ok(layers.iter().map(LayerIndex::unpacked_bytes).sum())
     }
 }
 

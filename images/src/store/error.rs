@@ -11,7 +11,7 @@ use crate::erofs::WriteImageError;
 use crate::layer::{IndexLayerError, ReadIndexError};
 use crate::mount::MountError;
 use crate::registry::RegistryError;
-use crate::tree::{MergeError, ReadFileError};
+use crate::tree::MergeError;
 
 use super::ingest::IngestError;
 
@@ -89,12 +89,9 @@ pub enum StoreError {
         /// What failed.
         source: MountError,
     },
-    /// A file of the image cannot be read.
+    /// The file system of the image does not fit on the disk.
     #[error(transparent)]
-    ReadFile {
-        /// Why not.
-        source: ReadFileError,
-    },
+    DiskFull(#[from] DiskFull),
 }
 
 impl StoreError {
@@ -109,7 +106,10 @@ impl StoreError {
             {
                 PullErrorKind::DiskFull
             }
-            StoreError::Merge { .. } => PullErrorKind::Refused,
+            StoreError::DiskFull(_) => PullErrorKind::DiskFull,
+            StoreError::Merge { source: MergeError::TooLarge { .. } | MergeError::NoLinkTarget { .. } } => {
+                PullErrorKind::Refused
+            }
             _ => PullErrorKind::Host,
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::digest::Digest;
 use crate::image::{Configuration, Image, parse_configuration};
+use crate::layer::Budget;
 use crate::manifest::Descriptor;
 use crate::reference::Reference;
 use crate::source::Source;
@@ -97,8 +98,9 @@ impl Store {
     fn repair(&self, record: &NameRecord, options: &PullOptions) -> Result<Option<Image>, StoreError> {
         let Some(configuration) = self.verified_configuration(record, options)? else { return Ok(None) };
         for _ in 0..=configuration.diff_ids.len() {
+            let budget = Budget::new(&options.limits);
             for (diff_id, blob) in configuration.diff_ids.iter().zip(&record.blobs) {
-                if !self.has_layer(diff_id)? && !self.rebuild_layer(diff_id, blob, options)? {
+                if !self.has_layer(diff_id)? && !self.rebuild_layer(diff_id, blob, (options, &budget))? {
                     return Ok(None);
                 }
             }
@@ -135,7 +137,7 @@ impl Store {
         &self,
         diff_id: &Digest,
         blob: &Descriptor,
-        options: &PullOptions,
+        (options, budget): (&PullOptions, &Budget),
     ) -> Result<bool, StoreError> {
         let path = self.layout().blob(&blob.digest);
         let claim = Claim::take(self.layout(), &blob.digest)?;
@@ -144,7 +146,7 @@ impl Store {
             return self.has_layer(diff_id);
         }
         let control = Control {
-            limits: &options.limits,
+            budget,
             store: self.layout().root(),
             cancelled: options.cancel.flag(),
             progress: &AtomicU64::new(0),

@@ -22,11 +22,10 @@ use std::thread::{self, ScopedJoinHandle};
 use hyper::body::Bytes;
 
 use crate::digest::{Digest, Hasher};
-use crate::layer::{IndexLayerError, LayerIndex, index_layer};
-use crate::limits::Limits;
+use crate::layer::{Budget, IndexLayerError, Parts, index_layer};
 use crate::manifest::Descriptor;
 
-use crate::disk::{self, DiskFull};
+use crate::disk::DiskFull;
 use crate::inflate::Inflate;
 
 mod channel;
@@ -36,8 +35,6 @@ use channel::ChunkReader;
 /// Bytes of one chunk between stages, and how many may wait: 1 MiB on each of three channels.
 const CHUNK_BYTES: usize = 128 << 10;
 const CHUNKS_WAITING: usize = 8;
-/// After so many bytes of output the free disk space is looked at again.
-const DISK_CHECK_BYTES: u64 = 64 << 20;
 
 /// What a layer has to be.
 pub(crate) struct Expected<'a> {
@@ -57,11 +54,14 @@ pub(crate) struct Streams<'a> {
     pub kept_bytes: u64,
     /// The layer's data file, empty.
     pub data: &'a File,
+    /// Its index, empty.
+    pub index: &'a File,
 }
 
 /// What watches and bounds the work.
 pub(crate) struct Control<'a> {
-    pub limits: &'a Limits,
+    /// The limits, and what other layers of the image have taken of them.
+    pub budget: &'a Budget,
     /// The store's directory, whose free space is watched.
     pub store: &'a Path,
     /// Ends all stages soon.
@@ -139,13 +139,23 @@ impl IngestError {
             | IngestError::DiffId { .. }
             | IngestError::Inflate(_)
             | IngestError::TooLarge { .. } => true,
-            IngestError::Index(error) => {
-                !matches!(error, IndexLayerError::Write { .. } | IndexLayerError::Cancelled)
-            }
+            IngestError::Index(error) => !matches!(
+                error,
+                IndexLayerError::Write { .. } | IndexLayerError::DiskFull(_) | IndexLayerError::Cancelled
+            ),
             IngestError::Input(_)
             | IngestError::Keep(_)
             | IngestError::DiskFull(_)
             | IngestError::Cancelled => false,
+        }
+    }
+}
+
+impl From<IndexLayerError> for IngestError {
+    fn from(error: IndexLayerError) -> IngestError {
+        match error {
+            IndexLayerError::DiskFull(full) => IngestError::DiskFull(full),
+            error => IngestError::Index(error),
         }
     }
 }
@@ -164,7 +174,7 @@ impl From<IngestError> for Stopped {
     }
 }
 
-/// Streams a layer through all stages and gives its index; the caller commits it.
+/// Streams a layer through all stages into its data and index; the caller commits them.
 ///
 /// # Errors
 ///
@@ -174,8 +184,9 @@ pub(crate) fn ingest(
     expected: &Expected<'_>,
     streams: Streams<'_>,
     control: &Control<'_>,
-) -> Result<LayerIndex, IngestError> {
-    let Streams { input, keep, kept_bytes, data } = streams;
+) -> Result<(), IngestError> {
+    let Streams { input, keep, kept_bytes, data, index } = streams;
+    let parts = Parts { data, index, disk: Some(control.store) };
     let (blob_out, inflate_in) = sync_channel(CHUNKS_WAITING);
     let (hash_out, hash_in) = sync_channel(CHUNKS_WAITING);
     let (index_out, index_in) = sync_channel(CHUNKS_WAITING);
@@ -189,7 +200,7 @@ pub(crate) fn ingest(
             inflate_blob(inflate_in, &outputs, control)
         });
         let found = scope.spawn(move || hash_stream(hash_in, expected.diff_id));
-        let index = index_layer(&mut ChunkReader::new(index_in), data, control.limits, control.cancelled);
+        let index = index_layer(&mut ChunkReader::new(index_in), &parts, control.budget, control.cancelled);
         // From here on a stage that still sends to the indexer is told that nobody takes.
         (join(passed), join(inflated), join(found), index)
     });
@@ -201,9 +212,9 @@ pub(crate) fn ingest(
     }
     let indexed = match (inflated, index) {
         (Err(Stopped::Failed(error)), _) => Err(error),
-        (_, index) => index.map_err(IngestError::Index).and_then(|index| {
+        (_, index) => index.map_err(IngestError::from).and_then(|()| {
             let expected = expected.diff_id.clone();
-            if found == expected { Ok(index) } else { Err(IngestError::DiffId { found, expected }) }
+            if found == expected { Ok(()) } else { Err(IngestError::DiffId { found, expected }) }
         }),
     };
     // Whether the image is at fault or the blob was damaged on its way, only the whole blob tells.
@@ -273,10 +284,10 @@ struct Outputs {
 
 /// Second stage: inflates what is compressed and passes it to both others.
 fn inflate_blob(input: Receiver<Bytes>, outputs: &Outputs, control: &Control<'_>) -> Result<(), Stopped> {
-    let limits = control.limits;
+    let limits = control.budget.limits();
     let mut stream =
         Inflate::new(ChunkReader::new(input), limits.window_bytes).map_err(IngestError::Inflate)?;
-    let (mut inflated, mut checked): (u64, u64) = (0, 0);
+    let mut inflated: u64 = 0;
     loop {
         let chunk = read_chunk(&mut stream).map_err(IngestError::Inflate)?;
         if chunk.is_empty() {
@@ -285,10 +296,6 @@ fn inflate_blob(input: Receiver<Bytes>, outputs: &Outputs, control: &Control<'_>
         inflated += chunk.len() as u64;
         if inflated > limits.unpacked_bytes {
             return Err(IngestError::TooLarge { limit: limits.unpacked_bytes }.into());
-        }
-        if inflated - checked >= DISK_CHECK_BYTES {
-            disk::check(control.store, DISK_CHECK_BYTES, limits).map_err(IngestError::DiskFull)?;
-            checked = inflated;
         }
         outputs.hash.send(chunk.clone()).map_err(|_closed| Stopped::Downstream)?;
         outputs.index.send(chunk).map_err(|_closed| Stopped::Downstream)?;

@@ -1,7 +1,7 @@
 //! Layers: made once from a blob, found by diff id.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use crate::digest::Digest;
@@ -40,16 +40,27 @@ impl Store {
         Ok(self.boot().soundness(&layer)? == Soundness::Sound)
     }
 
+    /// The same for what is to be built on: a layer whose index is damaged becomes doubtful.
+    pub(super) fn intact_layer(&self, diff_id: &Digest) -> Result<Option<LayerIndex>, StoreError> {
+        if !self.has_layer(diff_id)? {
+            return Ok(None);
+        }
+        match self.layer_index(diff_id) {
+            Ok(index) => Ok(Some(index)),
+            Err(error) => self.distrust_index(error).map(|()| None),
+        }
+    }
+
     /// Where a layer's file contents lie.
     pub(super) fn layer_data(&self, diff_id: &Digest) -> PathBuf {
         self.layout().layer(diff_id).join(DATA)
     }
 
-    /// Reads a layer's index.
+    /// Opens a layer's index and verifies it.
     pub(super) fn layer_index(&self, diff_id: &Digest) -> Result<LayerIndex, StoreError> {
         let path = self.layout().layer(diff_id).join(INDEX);
         let read = File::open(&path).map_err(ReadIndexError::Read);
-        let read = read.and_then(|file| LayerIndex::read_from(&mut BufReader::new(file)));
+        let read = read.and_then(LayerIndex::open);
         read.map_err(|source| StoreError::Index { path, source })
     }
 
@@ -102,18 +113,17 @@ impl Store {
     ) -> Result<BlobKept, BuildError> {
         let work = claim.fresh_work()?;
         let data = layout::create_file(&work.join(DATA))?;
+        let index = layout::create_file(&work.join(INDEX))?;
         let (streams, kept) = match input {
             BlobInput::Stored => {
                 let blob = layout::open_file(&self.layout().blob(&expected.blob.digest))?;
-                let streams = Streams { input: Box::new(blob), keep: None, kept_bytes: 0, data: &data };
+                let input = Box::new(blob);
+                let streams = Streams { input, keep: None, kept_bytes: 0, data: &data, index: &index };
                 (streams, BlobKept::Already)
             }
-            BlobInput::Stream(rest) => (resumed(claim, rest, &data)?, BlobKept::InPartial),
+            BlobInput::Stream(rest) => (resumed(claim, rest, (&data, &index))?, BlobKept::InPartial),
         };
-        let index = ingest::ingest(expected, streams, control)?;
-        let path = work.join(INDEX);
-        let written = index.write_to(&mut layout::create_file(&path)?);
-        written.map_err(|source| StoreError::File { action: "write", path, source })?;
+        ingest::ingest(expected, streams, control)?;
         self.boot().mark(work)?;
         self.commit_layer(claim, expected.diff_id)?;
         Ok(kept)
@@ -144,7 +154,7 @@ enum BlobKept {
 fn resumed<'a>(
     claim: &'a Claim,
     rest: Box<dyn Read + Send + 'a>,
-    data: &'a File,
+    (data, index): (&'a File, &'a File),
 ) -> Result<Streams<'a>, StoreError> {
     let kept_bytes = claim.partial_bytes()?;
     let beginning = layout::open_file(claim.path())?.take(kept_bytes);
@@ -154,5 +164,5 @@ fn resumed<'a>(
         path: claim.path().to_owned(),
         source,
     })?;
-    Ok(Streams { input: Box::new(beginning.chain(rest)), keep: Some(claim.file()), kept_bytes, data })
+    Ok(Streams { input: Box::new(beginning.chain(rest)), keep: Some(claim.file()), kept_bytes, data, index })
 }

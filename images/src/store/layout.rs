@@ -30,7 +30,7 @@ const VERSION: u32 = 2;
 /// Part of the names of layers and images. It goes up with every change of what is made of the same
 /// blobs (data file, index, tree), which fit together only as one version made them; what another version
 /// made is not used again.
-const UNPACKER: u32 = 1;
+const UNPACKER: u32 = 2;
 
 /// Extension of a small file that is not complete yet.
 pub(crate) const FRESH: &str = "new";

@@ -14,8 +14,10 @@ use tokio::task::JoinSet;
 use crate::archive::{Archive, Archived};
 use crate::digest::Digest;
 use crate::disk;
+use crate::layer::Budget;
 use crate::manifest::{Descriptor, Offer};
 use crate::registry::{Received, Registry, RegistryError};
+use crate::tree::MergeError;
 
 use super::claim::Claim;
 use super::collect::MadeLayer;
@@ -49,6 +51,7 @@ pub(super) struct Transfer {
     /// One for each layer that is being fetched or waited for.
     slots: Semaphore,
     made: Mutex<Vec<MadeLayer>>,
+    budget: Budget,
 }
 
 /// One layer to be fetched.
@@ -82,6 +85,7 @@ impl Transfer {
             name: request.name.to_owned(),
             slots: Semaphore::new(slots),
             made: Mutex::default(),
+            budget: Budget::new(&request.options.limits),
         })
     }
 
@@ -116,13 +120,21 @@ impl Transfer {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// The layers that are not there, if there is room for them.
+    /// The layers that are not there, if there is room for them; the others are counted in the image's budget.
     fn missing(&self, offer: &Offer) -> Result<Vec<Layer>, PullError> {
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
         for (diff_id, blob) in offer.configuration.diff_ids.iter().zip(&offer.layers) {
-            if seen.insert(diff_id) && !self.store.has_layer(diff_id)? {
-                missing.push(Layer { blob: blob.clone(), diff_id: diff_id.clone() });
+            if !seen.insert(diff_id) {
+                continue;
+            }
+            match self.store.intact_layer(diff_id)? {
+                Some(layer) => {
+                    let taken = self.budget.take_layer(&layer);
+                    let too_large = |(what, limit)| MergeError::TooLarge { what, limit };
+                    taken.map_err(|exceeded| StoreError::Merge { source: too_large(exceeded) })?;
+                }
+                None => missing.push(Layer { blob: blob.clone(), diff_id: diff_id.clone() }),
             }
         }
         let bytes = missing.iter().map(|layer| layer.blob.size).sum();
@@ -258,7 +270,7 @@ impl Transfer {
         let built = blocking(move || {
             let expected = Expected { blob: &layer.blob, diff_id: &layer.diff_id };
             let control = Control {
-                limits: &transfer.options.limits,
+                budget: &transfer.budget,
                 store: transfer.store.layout().root(),
                 cancelled: transfer.cancel.flag(),
                 progress: &progress,

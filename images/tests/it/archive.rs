@@ -9,8 +9,8 @@ use images::store::{PullError, PullErrorKind};
 use serde_json::json;
 
 use crate::layer_tar::{Entry, file, gnu_long, hardlink, pax_record, symlink as link, tar};
-use crate::sample::{Compression, Sample, TestStore, skopeo_copy, small_tars};
-use crate::store::{block_on, find, options, pull, source};
+use crate::sample::{Compression, Sample, TestStore, read_file, skopeo_copy, small_tars};
+use crate::store::{block_on, find, options, pull, pull_leased, source};
 
 /// What `docker save` would write of a sample, with these names in its manifest.
 fn saved(sample: &Sample, tars: &[Vec<u8>], config: &str, layers: &[&str]) -> Vec<Entry> {
@@ -108,9 +108,9 @@ fn a_layer_that_the_archive_links_is_taken_once() {
     let path = directory.path().join("archive.tar");
     fs::write(&path, tar(&entries)).unwrap();
     let test = TestStore::new();
-    let image = pull(&test.store, &format!("docker-archive:{}", path.display())).unwrap();
-    assert_eq!((image.layers.len(), image.id.to_string()), (2, sample.id()));
-    assert!(test.store.read_file(&image, "gone").unwrap().is_some());
+    let lease = pull_leased(&test.store, &format!("docker-archive:{}", path.display())).unwrap();
+    assert_eq!((lease.image().layers.len(), lease.image().id.to_string()), (2, sample.id()));
+    assert!(read_file(&test.store, &lease, "gone").is_some());
 }
 
 #[test]

@@ -3,13 +3,15 @@
 //! No entry has a path on the host: the only file that indexing writes is the data file. What an
 //! entry means is seen in the merged tree.
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 
-use images::layer::{EntryProblem, IndexLayerError};
+use images::layer::{BLOCK_BYTES, Content, EntryProblem, FileBlocks, FileData, IndexLayerError, Node};
 use images::limits::Limits;
-use images::tree::{InodeId, InodeKind, MergeError, Tree, merge};
+use images::tree::{MergeError, NodeReader, Tree, merge};
 
 use crate::layer_tar::{
-    Entry, Indexed, block_device, char_device, dir, fifo, file, gnu_long, hardlink, index, symlink, tar,
+    Entry, Indexed, block_device, char_device, dir, fifo, file, gnu_long, hardlink, index, index_with,
+    symlink, tar,
 };
 
 mod stream;
@@ -53,36 +55,60 @@ fn verdict(layers: &[Vec<Entry>]) -> Verdict {
 }
 
 pub fn merged(layers: &[Indexed]) -> Result<Tree, MergeError> {
-    let indexes: Vec<_> = layers.iter().map(|layer| layer.index.clone()).collect();
+    let indexes: Vec<_> = layers.iter().map(Indexed::index).collect();
     merge(&indexes, &Limits::default())
+}
+
+/// What lies at a path without links.
+fn node_at(tree: &Tree, layers: &[Indexed], path: &str) -> Node {
+    let indexes: Vec<_> = layers.iter().map(Indexed::index).collect();
+    let child = |id, name: &str| tree.entries(id).find(|entry| entry.0 == name.as_bytes()).unwrap().1;
+    let id = path.split('/').fold(tree.root(), child);
+    NodeReader::new(&indexes).read(tree, id).unwrap().1
+}
+
+/// A small file's contents in its layer's data.
+fn contents(layer: &Indexed, file: &FileData) -> Vec<u8> {
+    let mut contents = vec![0; file.size as usize];
+    let mut read = |at: usize, length: usize, block: u32| {
+        let part = &mut contents[at..at + length];
+        layer.open().read_exact_at(part, u64::from(block) * BLOCK_BYTES).unwrap();
+    };
+    match &file.blocks {
+        FileBlocks::Run(_) if file.size == 0 => {}
+        FileBlocks::Run(start) => read(0, file.size as usize, *start),
+        FileBlocks::Chunks { starts, .. } => {
+            assert!(starts.len() <= 1, "larger ones are read in mounts");
+            starts.iter().flatten().for_each(|start| read(0, file.size as usize, *start));
+        }
+    }
+    contents
 }
 
 /// Contents of files, `-> target`, `c 1:3`, `b 8:0`, `p`; an empty directory is `/`.
 pub fn listing(tree: &Tree, layers: &[Indexed]) -> BTreeMap<String, String> {
-    let data: Vec<_> = layers.iter().map(Indexed::open).collect();
+    let indexes: Vec<_> = layers.iter().map(Indexed::index).collect();
+    let mut nodes = NodeReader::new(&indexes);
     let mut all = BTreeMap::new();
-    let mut directories = vec![(Vec::new(), InodeId::ROOT)];
+    let mut directories = vec![(Vec::new(), tree.root())];
     while let Some((path, id)) = directories.pop() {
-        let InodeKind::Directory(entries) = &tree.inode(id).unwrap().kind else { unreachable!() };
-        if entries.is_empty() && !path.is_empty() {
+        if tree.entries(id).next().is_none() && !path.is_empty() {
             all.insert(path.escape_ascii().to_string(), "/".into());
         }
-        for (name, id) in entries {
+        for (name, id) in tree.entries(id) {
             let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
             let path = [&path, separator, name].concat();
-            let what = match &tree.inode(*id).unwrap().kind {
-                InodeKind::Directory(_) => {
-                    directories.push((path, *id));
+            let (layer, node) = nodes.read(tree, id).unwrap();
+            let what = match &node.content {
+                Content::Directory => {
+                    directories.push((path, id));
                     continue;
                 }
-                InodeKind::File { .. } => {
-                    let contents = tree.read_file(&path, &data, 1 << 20).unwrap().unwrap();
-                    contents.escape_ascii().to_string()
-                }
-                InodeKind::Symlink(target) => format!("-> {}", target.escape_ascii()),
-                InodeKind::CharDevice(device) => format!("c {}:{}", device.major, device.minor),
-                InodeKind::BlockDevice(device) => format!("b {}:{}", device.major, device.minor),
-                InodeKind::Fifo => "p".into(),
+                Content::File(file) => contents(&layers[layer], file).escape_ascii().to_string(),
+                Content::Symlink(target) => format!("-> {}", target.escape_ascii()),
+                Content::CharDevice(device) => format!("c {}:{}", device.major, device.minor),
+                Content::BlockDevice(device) => format!("b {}:{}", device.major, device.minor),
+                Content::Fifo => "p".into(),
             };
             all.insert(path.escape_ascii().to_string(), what);
         }
@@ -254,6 +280,57 @@ fn s7_a_whiteout_of_nothing_or_of_a_parent_refuses_the_layer() {
 }
 
 #[test]
+fn what_aufs_kept_aside_is_shown_by_its_hard_links_only() {
+    let kept = || file(".wh..wh.plnk/12.34", "kept");
+    let linked =
+        vec![kept(), hardlink("a/hl", ".wh..wh.plnk/12.34"), hardlink("hl", "/.wh..wh.plnk/./12.34")];
+    check("linked", &[linked], &shows(&[("a/hl", "kept"), ("hl", "kept")]));
+    let missing = Verdict::Entry(EntryProblem::NothingAside);
+    check("missing", &[vec![kept(), hardlink("a/hl", ".wh..wh.plnk/12.35")]], &missing);
+    check("of another layer", &[vec![kept()], vec![hardlink("h", ".wh..wh.plnk/12.34")]], &missing);
+}
+
+#[test]
+fn a_whiteout_of_a_directory_and_of_what_is_in_it_leave_nothing_in_any_order() {
+    let lower =
+        vec![dir("a"), dir("a/dir"), file("a/dir/f", "x"), dir("a/dir/sub"), file("a/dir/sub/g", "x")];
+    let marks = ["a/.wh.dir", "a/dir/.wh.f", "a/dir/sub/.wh.g", "a/dir/.wh.sub"];
+    for first in 0..marks.len() {
+        let upper = (0..marks.len()).map(|at| file(marks[(first + at) % marks.len()], "")).collect();
+        check(marks[first], &[lower.clone(), upper], &shows(&[("a", "/")]));
+    }
+    let with_new = vec![file("a/.wh.dir", ""), file("a/dir/.wh.f", ""), file("a/dir/sub/new", "n")];
+    check("but what is new", &[lower.clone(), with_new], &shows(&[("a/dir/sub/new", "n")]));
+    let described = vec![file("a/dir/.wh.f", ""), dir("a/dir"), file("a/.wh.dir", "")];
+    check("or described", &[lower], &shows(&[("a/dir/f", "x"), ("a/dir/sub/g", "x")]));
+    check("or described", &[vec![file("a/dir/f", "x")], described], &shows(&[("a/dir", "/")]));
+}
+
+#[test]
+fn links_that_multiply_a_path_are_refused_before_they_cost_time() {
+    let long = "a/".repeat(2000);
+    let limits = Limits { components_walked: 10_000, ..Limits::default() };
+    let refused = |entries: &[Entry]| match index_with(&tar(entries), &limits).err() {
+        Some(IndexLayerError::TooLarge { what, .. }) => what,
+        Some(IndexLayerError::Entry { problem: EntryProblem::TooLong { what, .. }, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    let back = "../".repeat(1300);
+    let links: Vec<_> =
+        (0..40).map(|number| symlink(format!("l{number}"), format!("{back}l{}", number + 1))).collect();
+    assert_eq!(refused(&[links, vec![file("l0/x", "")]].concat()), "path with its links");
+    let many: Vec<_> = (0..10).map(|number| file(format!("{long}{number}"), "")).collect();
+    assert_eq!(refused(&many), "paths' components");
+}
+
+#[test]
+fn a_hard_link_without_a_target_is_named_with_its_whole_path() {
+    let layers = [index(&tar(&[dir("x"), dir("a"), dir("a/b"), hardlink("a/b/hl", "no/such")])).unwrap()];
+    let error = merged(&layers).err().unwrap().to_string();
+    assert!(error.contains("the hard link \"a/b/hl\" leads to \"no/such\""), "{error}");
+}
+
+#[test]
 fn a_whiteout_hides_lower_layers_only() {
     let lower = vec![file("a", "old"), dir("d"), file("d/old", "x")];
     let cases: &[Case] = &[
@@ -318,11 +395,12 @@ fn s10_attributes_that_steer_the_host_are_left_out_and_counted() {
     let layer =
         index(&tar(&[entry.clone(), Entry { kind: b'5', name: b"d".into(), body: Vec::new(), ..entry }]))
             .unwrap();
-    assert_eq!(layer.index.dropped_xattrs(), 2 * dropped.len() as u64);
-    let tree = merged(&[layer]).unwrap();
-    for path in [b"f", b"d"] {
-        let inode = tree.inode(tree.lookup(path).unwrap().unwrap()).unwrap();
-        let mut names: Vec<_> = inode.metadata.xattrs.iter().map(|xattr| xattr.name.to_vec()).collect();
+    assert_eq!(layer.index().dropped_xattrs(), 2 * dropped.len() as u64);
+    let layers = [layer];
+    let tree = merged(&layers).unwrap();
+    for path in ["f", "d"] {
+        let node = node_at(&tree, &layers, path);
+        let mut names: Vec<_> = node.metadata.xattrs.iter().map(|xattr| xattr.name.to_vec()).collect();
         names.sort();
         let mut expected = kept.map(|name| name.as_bytes().to_vec());
         expected.sort();
@@ -365,14 +443,14 @@ fn pax_records_and_base_256_outrank_the_headers_fields() {
         .pax("size", "4");
     let by_base_256 = file("big", "x").owner(3_000_000, 4_000_000_000);
     let link = symlink("l", "header").pax("linkpath", "record");
-    let layer = index(&tar(&[by_pax, by_base_256, link])).unwrap();
-    let tree = merged(&[layer]).unwrap();
-    let of = |path: &[u8]| tree.inode(tree.lookup_no_follow(path).unwrap().unwrap()).unwrap();
-    let metadata = &of(b"long/name").metadata;
+    let layers = [index(&tar(&[by_pax, by_base_256, link])).unwrap()];
+    let tree = merged(&layers).unwrap();
+    let of = |path| node_at(&tree, &layers, path);
+    let metadata = &of("long/name").metadata;
     assert_eq!((metadata.uid, metadata.gid), (70_000, u32::MAX - 1));
     assert_eq!((metadata.modified.seconds, metadata.modified.nanoseconds), (-2, 750_000_000));
-    assert_eq!((of(b"big").metadata.uid, of(b"big").metadata.gid), (3_000_000, 4_000_000_000));
-    assert_eq!(of(b"l").kind, InodeKind::Symlink(b"record".as_slice().into()));
+    assert_eq!((of("big").metadata.uid, of("big").metadata.gid), (3_000_000, 4_000_000_000));
+    assert_eq!(of("l").content, Content::Symlink(b"record".as_slice().into()));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use images::layer::{IndexLayerError, LayerIndex, index_layer};
+use images::layer::{Budget, IndexLayerError, LayerIndex, Parts, index_layer};
 use images::limits::Limits;
 
 /// One entry of a layer, as raw as its header.
@@ -165,16 +165,20 @@ pub fn tar(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
-/// An indexed layer with its data file, which is gone with the directory.
+/// An indexed layer with its files, which are gone with the directory.
 pub struct Indexed {
-    pub index: LayerIndex,
     pub data: PathBuf,
+    pub index_file: PathBuf,
     _directory: tempfile::TempDir,
 }
 
 impl Indexed {
     pub fn open(&self) -> File {
         File::open(&self.data).unwrap()
+    }
+
+    pub fn index(&self) -> LayerIndex {
+        LayerIndex::open(File::open(&self.index_file).unwrap()).unwrap()
     }
 }
 
@@ -188,9 +192,12 @@ pub fn index_with(tar: &[u8], limits: &Limits) -> Result<Indexed, IndexLayerErro
 
 pub fn index_stream(tar: &mut dyn std::io::Read, limits: &Limits) -> Result<Indexed, IndexLayerError> {
     let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let file = File::options().read(true).write(true).create_new(true).open(&data).unwrap();
-    let index = index_layer(tar, &file, limits, &AtomicBool::new(false))?;
-    assert_eq!(file.metadata().unwrap().len(), u64::from(index.data_blocks()) * 4096);
-    Ok(Indexed { index, data, _directory: directory })
+    let [data, index_file] = ["data", "index"].map(|name| directory.path().join(name));
+    let [file, index] = [&data, &index_file]
+        .map(|path| File::options().read(true).write(true).create_new(true).open(path).unwrap());
+    let parts = Parts { data: &file, index: &index, disk: None };
+    index_layer(tar, &parts, &Budget::new(limits), &AtomicBool::new(false))?;
+    let indexed = Indexed { data, index_file, _directory: directory };
+    assert_eq!(file.metadata().unwrap().len(), u64::from(indexed.index().data_blocks()) * 4096);
+    Ok(indexed)
 }

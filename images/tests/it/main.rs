@@ -10,6 +10,7 @@
 mod archive;
 mod hostile_layers;
 mod layer_tar;
+mod memory;
 mod merge_model;
 mod mount;
 mod namespace;

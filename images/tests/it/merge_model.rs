@@ -140,13 +140,30 @@ fn apply(model: &mut Model, steps: &[Step]) {
             Step::Symlink(path) => (path.as_str(), Thing::Symlink),
             Step::HardLink(path, target) => (path.as_str(), linked(&own, &below, target).unwrap()),
             Step::Whiteout(path) => match path.rsplit_once('/') {
-                Some((parent, _)) => (parent, Thing::Directory),
-                None => continue,
+                Some((parent, _)) if !is_in_gone_directory(path, steps) => (parent, Thing::Directory),
+                _ => continue,
             },
         };
         put(&mut own, path, thing.clone());
         put(model, path, thing);
     }
+}
+
+/// Whether a directory above is whited out itself and holds nothing but whiteouts.
+fn is_in_gone_directory(path: &str, steps: &[Step]) -> bool {
+    let is_whited_out =
+        |parent: &str| steps.iter().any(|step| matches!(step, Step::Whiteout(other) if other == parent));
+    let holds_something = |parent: &str| {
+        steps.iter().any(|step| match step {
+            Step::Whiteout(_) => false,
+            Step::Directory(other)
+            | Step::Opaque(other)
+            | Step::File(other, _)
+            | Step::Symlink(other)
+            | Step::HardLink(other, _) => other == parent || other.starts_with(&format!("{parent}/")),
+        })
+    };
+    parents(path).any(|parent| is_whited_out(parent) && !holds_something(parent))
 }
 
 fn entry(step: &Step) -> Entry {

@@ -72,7 +72,7 @@ fn a_file_of_5_gib_reads_back() {
     let header = Entry::new(b'0', "big").size(SIZE).bytes();
     let mut stream = header.chain(Marked { at: 0, size: SIZE.next_multiple_of(512), marks: &marks });
     let layer = index_stream(&mut stream, &Limits::default()).unwrap();
-    assert_eq!(u64::from(layer.index.data_blocks()), SIZE.div_ceil(4096));
+    assert_eq!(u64::from(layer.index().data_blocks()), SIZE.div_ceil(4096));
     check_marks(layer, SIZE, &marks);
 }
 

@@ -9,6 +9,7 @@ use images::digest::Digest;
 use serde_json::{Value, json};
 
 use crate::layer_tar::{Entry, dir, file, symlink, tar};
+use crate::namespace::in_own_mount_namespace;
 
 /// How a layer of a sample is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +152,16 @@ pub fn skopeo_copy(options: &[&str], from: &str, to: &str) {
     ]);
     let output = command.args(options).args([from, to]).output().expect("skopeo is installed");
     assert!(output.status.success(), "skopeo copy {from} {to}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A file of an image as it is mounted, links followed inside; `None` if there is none.
+pub fn read_file(store: &images::store::Store, lease: &images::store::Lease, path: &str) -> Option<Vec<u8>> {
+    let at = tempfile::tempdir().unwrap();
+    in_own_mount_namespace(|| {
+        let content = store.mount(lease, at.path()).unwrap().read_file(path, 1 << 24).unwrap();
+        rustix::mount::unmount(at.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        content
+    })
 }
 
 /// A store in a directory that goes with it.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use images::erofs::write_image;
+use images::erofs::Plan;
 use images::layer::LayerIndex;
 use images::limits::Limits;
 use images::mount::mount_image;
@@ -36,11 +36,12 @@ pub fn write(layers: Vec<Indexed>) -> Written {
 pub fn write_unchecked(layers: Vec<Indexed>) -> Written {
     let directory = tempfile::tempdir().unwrap();
     let metadata = directory.path().join("metadata");
-    let indexes: Vec<LayerIndex> = layers.iter().map(|layer| layer.index.clone()).collect();
+    let indexes: Vec<LayerIndex> = layers.iter().map(Indexed::index).collect();
     let tree = merge(&indexes, &Limits::default()).unwrap();
-    let mut out = File::create_new(&metadata).unwrap();
-    let image = write_image(&tree, UUID, &mut out).unwrap();
-    assert_eq!(fs::metadata(&metadata).unwrap().len(), u64::from(image.blocks) * 4096);
+    let plan = Plan::new(&tree, &indexes).unwrap();
+    let bytes = plan.bytes();
+    plan.write(UUID, &mut File::create_new(&metadata).unwrap()).unwrap();
+    assert_eq!(fs::metadata(&metadata).unwrap().len(), bytes);
     let devices: Vec<_> = layers.iter().map(|layer| layer.data.clone()).collect();
     Written { directory, metadata, devices, _layers: layers }
 }

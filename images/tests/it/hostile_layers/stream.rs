@@ -1,8 +1,12 @@
 //! Streams that are no archive, or one without end; and the index that damage has touched.
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use images::layer::{ArchiveProblem, IndexLayerError, LayerIndex, index_layer};
+use images::layer::{
+    ArchiveProblem, Budget, IndexLayerError, LayerIndex, Parts, ReadIndexError, index_layer,
+};
 use images::limits::Limits;
 use images::tree::merge;
 
@@ -74,8 +78,7 @@ fn extension_headers_are_refused_before_they_are_read() {
 
 #[test]
 fn s12_limits_end_a_layer_before_they_are_passed() {
-    let limits =
-        Limits { unpacked_bytes: 1 << 20, entries: 100, index_bytes: 128 << 10, ..Limits::default() };
+    let limits = Limits { unpacked_bytes: 1 << 20, entries: 100, index_bytes: 16 << 10, ..Limits::default() };
     let what = |bytes: &[u8]| match index_with(bytes, &limits).err() {
         Some(IndexLayerError::TooLarge { what, .. }) => what,
         other => panic!("{other:?}"),
@@ -88,8 +91,11 @@ fn s12_limits_end_a_layer_before_they_are_passed() {
     let many: Vec<_> = (0..101).map(|number| file(format!("f{number}"), "")).collect();
     assert_eq!(what(&tar(&many)), "entries");
     assert_eq!(what(&tar(&[file("a/".repeat(200) + "f", "")])), "entries");
-    let names: Vec<_> = (0..90).map(|number| symlink(format!("l{number}"), "t".repeat(4000))).collect();
+    let names: Vec<_> = (0..90).map(|number| file(format!("{number}{}", "n".repeat(250)), "")).collect();
     assert_eq!(what(&tar(&names)), "names and attributes");
+    let one = || file("f", "").xattr("user.long", [b'v'; 1000]);
+    let shared: Vec<_> = (0..90).map(|number| one().xattr(&format!("user.{number}"), [b'v'; 1000])).collect();
+    assert_eq!(what(&tar(&shared)), "names and attributes");
 }
 
 /// 10 GiB of zeros as one file, then behind the end of an archive: never held anywhere.
@@ -195,9 +201,10 @@ fn a_raised_flag_ends_a_layer_in_the_middle_of_a_file() {
     }
     let flag = AtomicBool::new(false);
     let header = file("endless", "").size(1 << 36).bytes();
-    let data = tempfile::tempfile().unwrap();
+    let [data, index] = [(); 2].map(|()| tempfile::tempfile().unwrap());
     let mut stream = header.chain(Raising(&flag, 0));
-    let error = index_layer(&mut stream, &data, &Limits::default(), &flag).err().unwrap();
+    let parts = Parts { data: &data, index: &index, disk: None };
+    let error = index_layer(&mut stream, &parts, &Budget::new(&Limits::default()), &flag).unwrap_err();
     assert!(matches!(error, IndexLayerError::Cancelled));
     assert!(data.metadata().unwrap().len() < 8 << 20);
 }
@@ -218,22 +225,26 @@ fn a_stored_index_reads_back_and_a_damaged_one_is_refused() {
         file("s", "xx").pax("GNU.sparse.map", "0,2").pax("GNU.sparse.size", "1000000"),
     ]))
     .unwrap();
-    let mut stored = Vec::new();
-    layer.index.write_to(&mut stored).unwrap();
-    assert_eq!(LayerIndex::read_from(&mut &stored[..]).unwrap(), layer.index);
+    let stored = fs::read(&layer.index_file).unwrap();
+    assert_eq!(layer.index().entries(), 11 + 1, "one directory is implied");
+    let damaged = File::options().read(true).write(true).open(&layer.index_file).unwrap();
+    let open = || LayerIndex::open(File::open(&layer.index_file).unwrap());
     for cut in 0..stored.len() {
-        assert!(LayerIndex::read_from(&mut &stored[..cut]).is_err(), "{cut}");
+        damaged.set_len(cut as u64).unwrap();
+        assert!(matches!(open(), Err(ReadIndexError::Damaged)), "{cut}");
+        damaged.write_all_at(&stored, 0).unwrap();
     }
-    for position in 0..stored.len() {
+    let head = stored[..256].iter().rposition(|byte| *byte != 0).unwrap();
+    for position in (0..=head).chain(256..stored.len()) {
         for bit in [1, 0x80] {
-            let mut damaged = stored.clone();
-            damaged[position] ^= bit;
-            // Some damage cannot be told from another layer: that must merge or be refused, not panic.
-            if let Ok(index) = LayerIndex::read_from(&mut &damaged[..]) {
-                drop(merge(&[index], &Limits::default()));
-            }
+            damaged.write_all_at(&[stored[position] ^ bit], position as u64).unwrap();
+            assert!(open().is_err(), "{position}");
+            damaged.write_all_at(&[stored[position]], position as u64).unwrap();
         }
     }
+    assert!(open().is_ok());
+    damaged.write_all_at(&[stored[12] + 1], 12).unwrap();
+    assert!(matches!(open(), Err(ReadIndexError::Version { .. })));
 }
 
 /// Every byte of every header changed, with a checksum that fits again, and cut at every block.
@@ -252,11 +263,14 @@ fn no_header_makes_the_reader_panic_or_write_beyond_its_limits() {
     let headers: Vec<_> =
         (0..whole.len()).step_by(512).filter(|at| whole[at + 257..].starts_with(b"ustar")).collect();
     assert!(headers.len() >= entries.len());
-    let data = tempfile::tempfile().unwrap();
+    let [data, index] = [(); 2].map(|()| tempfile::tempfile().unwrap());
     let limits = Limits { unpacked_bytes: 1 << 20, ..Limits::default() };
     let run = |bytes: &[u8]| {
         data.set_len(0).unwrap();
-        if let Ok(index) = index_layer(&mut &*bytes, &data, &limits, &AtomicBool::new(false)) {
+        index.set_len(0).unwrap();
+        let parts = Parts { data: &data, index: &index, disk: None };
+        if index_layer(&mut &*bytes, &parts, &Budget::new(&limits), &AtomicBool::new(false)).is_ok() {
+            let index = LayerIndex::open(index.try_clone().unwrap()).unwrap();
             drop(merge(&[index], &limits));
         }
         assert!(data.metadata().unwrap().len() <= 2 << 20);

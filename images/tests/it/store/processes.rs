@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use images::store::{PullEvent, Store};
 
-use crate::sample::{Compression, Sample, TestStore, noise_tar};
+use crate::sample::{Compression, Sample, TestStore, noise_tar, read_file};
 use crate::scripted::{Body, Reply, Request, ScriptedServer, honest, is_layer};
-use crate::store::{block_on, options, pull, source};
+use crate::store::{block_on, options, pull, pull_leased, source};
 
 /// Names the store, for a child.
 const STORE: &str = "IMAGES_TEST_STORE";
@@ -105,9 +105,9 @@ fn a_pull_that_was_killed_is_gone_on_with() {
     let before = layer_requests(&server, &sample).len();
     let store = Store::open(&test.root()).unwrap();
     assert_eq!(fs::read_dir(test.root().join("work")).unwrap().count(), 0);
-    let image = pull(&store, &server.name()).unwrap();
-    assert_eq!(image.id.to_string(), sample.id());
-    assert!(store.read_file(&image, "d").unwrap().unwrap() == noise_content("d"));
+    let lease = pull_leased(&store, &server.name()).unwrap();
+    assert_eq!(lease.image().id.to_string(), sample.id());
+    assert!(read_file(&store, &lease, "d").unwrap() == noise_content("d"));
     let resumed = layer_requests(&server, &sample).split_off(before);
     assert!(resumed.iter().any(|request| request.from() > 800_000), "{resumed:?}");
     no_leftovers(&test);

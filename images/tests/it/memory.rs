@@ -1,0 +1,88 @@
+//! What an image may take of a worker's memory, whatever is in it: each is pulled by a child, whose
+//! peak is compared with what it had before.
+use std::path::Path;
+use std::process::Command;
+
+use images::store::Store;
+
+use crate::layer_tar::{Entry, file, tar};
+use crate::sample::{Compression, Sample, TestStore};
+use crate::store::{block_on, options, source};
+
+const STORE: &str = "IMAGES_TEST_STORE";
+const IMAGE: &str = "IMAGES_TEST_IMAGE";
+
+const MIB: u64 = 1 << 20;
+/// Threads, their channels, decoders and buffers.
+const BASE_BYTES: u64 = 24 * MIB;
+/// So that 500,000 entries stay within 64 MiB. Large images take minutes where nothing is optimised:
+/// these are a fifth of that.
+const ENTRY_BYTES: u64 = 40 * MIB / 500_000;
+
+fn status(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// In a child: pulls, and prints by how much its memory grew at most.
+fn pulled_as_child() -> bool {
+    let (Some(root), Ok(name)) = (std::env::var_os(STORE), std::env::var(IMAGE)) else { return false };
+    let store = Store::open(Path::new(&root)).unwrap();
+    let before = status("VmRSS:");
+    block_on(store.pull(&source(&name), &options(), &|_| {})).unwrap();
+    println!("grew {}", status("VmHWM:") - before);
+    true
+}
+
+fn check(test: &str, layers: &[Vec<Entry>], allowed: u64) {
+    if pulled_as_child() {
+        return;
+    }
+    let store = TestStore::new();
+    let name = {
+        let tars: Vec<_> = layers.iter().map(|entries| tar(entries)).collect();
+        Sample::of(&tars, Compression::Gzip).write_layout(&store.directory.path().join("layout"))
+    };
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("memory::{test}"), "--nocapture"])
+        .env(STORE, store.root())
+        .env(IMAGE, name)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let grew = text.lines().find_map(|line| line.strip_prefix("grew "));
+    let grew: u64 = grew.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+    assert!(grew <= allowed, "{test}: {} MiB, allowed are {} MiB", grew / MIB, allowed / MIB);
+}
+
+/// Nothing in a child: the image is there.
+fn made(entries: impl Fn() -> Vec<Vec<Entry>>) -> Vec<Vec<Entry>> {
+    if std::env::var_os(IMAGE).is_some() { Vec::new() } else { entries() }
+}
+
+#[test]
+fn all_files_in_one_directory() {
+    let files = || vec![(0..100_000).map(|number| file(format!("d/file-{number:06}"), "")).collect()];
+    check("all_files_in_one_directory", &made(files), BASE_BYTES + 100_000 * ENTRY_BYTES);
+}
+
+#[test]
+fn a_directory_for_each_file_in_three_layers() {
+    let layer = |layer: u32| (0..20_000).map(move |number| file(format!("{layer}-{number}/f"), "")).collect();
+    let layers = || (0..3).map(layer).collect();
+    check("a_directory_for_each_file_in_three_layers", &made(layers), BASE_BYTES + 120_000 * ENTRY_BYTES);
+}
+
+#[test]
+fn as_many_long_attributes_as_compress_well() {
+    let entry = |layer: u32, number: u32| {
+        let value =
+            |name: u32| [format!("{layer}.{number}.{name}").into_bytes(), vec![b'v'; 60_000]].concat();
+        (0..16).fold(file(format!("{number}"), ""), |entry, name| {
+            entry.xattr(&format!("user.{name}"), value(name))
+        })
+    };
+    let layers = || (0..3).map(|layer| (0..30).map(|number| entry(layer, number)).collect()).collect();
+    check("as_many_long_attributes_as_compress_well", &made(layers), BASE_BYTES + 90 * 16 * 96);
+}
