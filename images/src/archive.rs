@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use crate::digest::Digest;
 use crate::image::ConfigError;
@@ -173,13 +174,18 @@ pub enum ArchiveError {
 
 impl Archive {
     /// Opens a local source. A compressed tar file is inflated into an unnamed file in `scratch`.
-    pub(crate) fn open(source: &Source, scratch: &Path, limits: &Limits) -> Result<Archive, ArchiveError> {
+    pub(crate) fn open(
+        source: &Source,
+        scratch: &Path,
+        limits: &Limits,
+        cancelled: &AtomicBool,
+    ) -> Result<Archive, ArchiveError> {
         let (container, format) = match source {
             Source::DockerArchive { path, reference } => {
-                (Container::tar(path, scratch, limits)?, Format::Docker(reference.clone()))
+                (Container::tar(path, scratch, limits, cancelled)?, Format::Docker(reference.clone()))
             }
             Source::OciArchive { path, tag } => {
-                (Container::tar(path, scratch, limits)?, Format::Oci(tag.clone()))
+                (Container::tar(path, scratch, limits, cancelled)?, Format::Oci(tag.clone()))
             }
             Source::Oci { dir, tag } => (Container::directory(dir)?, Format::Oci(tag.clone())),
             Source::Dir { path } => (Container::directory(path)?, Format::Dir),

@@ -15,6 +15,7 @@ const LICENCES: &[&str] = &[
     "BSD-2-Clause",
     "BSD-3-Clause",
     "BSL-1.0",
+    "bzip2-1.0.6", // As BSD: of libbz2-rs-sys.
     "CC0-1.0",
     "CDLA-Permissive-2.0",
     "ISC",

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -63,7 +64,12 @@ impl Read for Section {
 
 impl Container {
     /// Opens a tar file, compressed or not.
-    pub(crate) fn tar(path: &Path, scratch: &Path, limits: &Limits) -> Result<Container, ArchiveError> {
+    pub(crate) fn tar(
+        path: &Path,
+        scratch: &Path,
+        limits: &Limits,
+        cancelled: &AtomicBool,
+    ) -> Result<Container, ArchiveError> {
         let failed = |source| ArchiveError::Open { path: path.to_owned(), source };
         // NONBLOCK: opening a FIFO must not hold us up before it is refused; a regular file ignores it.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -74,7 +80,8 @@ impl Container {
             return Err(ArchiveError::Format { path: path.to_owned(), format: "a tar file", reason });
         }
         let mut stream =
-            Inflate::new(BufReader::with_capacity(1 << 17, file), limits.window_bytes).map_err(failed)?;
+            Inflate::new(BufReader::with_capacity(1 << 17, file), limits.window_bytes, cancelled)
+                .map_err(failed)?;
         let file = match stream {
             Inflate::Plain(plain) => plain.into_inner(),
             ref mut compressed => inflate(path, compressed, scratch, limits)?,
@@ -152,7 +159,7 @@ impl Container {
 /// Inflates a whole archive into a file without a name: its members are read in any order.
 fn inflate(
     path: &Path,
-    stream: &mut Inflate<BufReader<File>>,
+    stream: &mut Inflate<'_, BufReader<File>>,
     scratch: &Path,
     limits: &Limits,
 ) -> Result<File, ArchiveError> {

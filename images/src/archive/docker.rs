@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::image::parse_configuration;
+use crate::inflate::is_compressed;
 use crate::json::{parse_json, shortened};
 use crate::limits::Limits;
 use crate::manifest::{Descriptor, Offer};
@@ -121,10 +122,9 @@ fn describe(archive: &Container, member: &str, diff_id: &Digest) -> Result<Descr
     let failed =
         |source| ArchiveError::Read { path: archive.path().to_owned(), member: member.to_owned(), source };
     let mut part = archive.open(member)?;
-    let mut start = [0; 4];
+    let mut start = [0; 6];
     let read = part.content.read(&mut start).map_err(failed)?;
-    let is_compressed = matches!(start, [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]);
-    if !is_compressed {
+    if !is_compressed(start.get(..read).unwrap_or_default()) {
         return Ok(Descriptor { digest: diff_id.clone(), size: part.size });
     }
     let mut hasher = Hasher::new(Algorithm::Sha256);

@@ -106,7 +106,7 @@ pub enum IngestError {
         /// What the configuration says.
         expected: Digest,
     },
-    /// Not a gzip or zstd stream after all, or a damaged one.
+    /// Not what its first bytes promise, damaged, or with a window beyond the limit.
     #[error("inflate the layer; rebuild the image")]
     Inflate(#[source] io::Error),
     /// A bomb.
@@ -285,8 +285,8 @@ struct Outputs {
 /// Second stage: inflates what is compressed and passes it to both others.
 fn inflate_blob(input: Receiver<Bytes>, outputs: &Outputs, control: &Control<'_>) -> Result<(), Stopped> {
     let limits = control.budget.limits();
-    let mut stream =
-        Inflate::new(ChunkReader::new(input), limits.window_bytes).map_err(IngestError::Inflate)?;
+    let mut stream = Inflate::new(ChunkReader::new(input), limits.window_bytes, control.cancelled)
+        .map_err(IngestError::Inflate)?;
     let mut inflated: u64 = 0;
     loop {
         let chunk = read_chunk(&mut stream).map_err(IngestError::Inflate)?;

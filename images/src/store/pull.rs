@@ -232,8 +232,9 @@ impl Store {
             return Ok(vec![Offered { source, offer, names: Vec::new() }]);
         }
         let (source, scratch) = (request.source.clone(), self.layout().works());
+        let cancel = request.cancel.clone();
         let opened = blocking(move || {
-            let archive = Archive::open(&source, &scratch, &options.limits)?;
+            let archive = Archive::open(&source, &scratch, &options.limits, cancel.flag())?;
             let found = match which {
                 Which::One => vec![archive.image(&options.platform, &options.limits)?],
                 Which::AllNamed => archive.images(&options.platform, &options.limits)?,

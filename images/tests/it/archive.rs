@@ -99,6 +99,31 @@ fn s16_what_skopeo_shows_of_an_archive_is_what_runs() {
 }
 
 #[test]
+fn archives_are_read_whatever_compressed_them() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let tars = small_tars();
+    let sample = Sample::of(&tars, Compression::Plain);
+    let docker = directory.path().join("docker.tar");
+    fs::write(&docker, tar(&saved(&sample, &tars, "config.json", &["0/layer.tar", "1/layer.tar"]))).unwrap();
+    let oci = directory.path().join("oci.tar");
+    let layout = sample.write_layout(&directory.path().join("layout"));
+    skopeo_copy(&[], &layout, &format!("oci-archive:{}", oci.display()));
+    for tool in ["gzip", "zstd", "xz", "bzip2", "lz4"] {
+        for (transport, plain) in [("docker-archive", &docker), ("oci-archive", &oci)] {
+            let path = directory.path().join(format!("{transport}.{tool}"));
+            let status = std::process::Command::new(tool)
+                .arg("-c")
+                .stdin(fs::File::open(plain).unwrap())
+                .stdout(fs::File::create(&path).unwrap())
+                .status();
+            assert!(status.unwrap().success(), "{tool}");
+            let image = pull(&TestStore::new().store, &format!("{transport}:{}", path.display()));
+            assert_eq!(image.unwrap().id.to_string(), sample.id(), "{transport}, {tool}");
+        }
+    }
+}
+
+#[test]
 fn a_layer_that_the_archive_links_is_taken_once() {
     let directory = tempfile::tempdir().unwrap();
     let lower = small_tars().remove(0);
