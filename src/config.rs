@@ -156,7 +156,7 @@ pub struct ImageLimits {
     pub layer_bytes: Option<u64>,
     /// Names in all layers.
     pub entries: Option<u64>,
-    /// Bytes of the names and attributes of a layer in memory.
+    /// Bytes of memory for its index while it is made.
     pub index_bytes: Option<u64>,
     /// Bytes of a decompressor's window.
     pub window_bytes: Option<u64>,
