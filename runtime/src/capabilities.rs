@@ -16,6 +16,7 @@ use caps::errors::CapsError;
 use caps::{CapSet, CapsHashSet};
 use rustix::thread::set_capabilities;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io;
 
 /// CAP_CHECKPOINT_RESTORE, the newest capability as of Linux 6.18 (`linux/capability.h`).
@@ -87,18 +88,25 @@ pub enum CapabilityError {
 }
 
 impl Read for CapabilitySet {
-    /// A name that this build does not know is not granted, which is harmless, and said.
+    /// A name that this build does not know is not granted, which is harmless, and said in runc's words.
     fn read(value: &Value, notes: &mut Notes) -> Option<CapabilitySet> {
         let names = Vec::<String>::read(value, notes)?;
         let mut set = CapsHashSet::new();
-        for (index, name) in names.iter().enumerate() {
+        let mut unknown = BTreeSet::new();
+        for name in &names {
             let upper = name.to_uppercase();
             match format!("CAP_{}", upper.trim_start_matches("CAP_")).parse() {
                 Ok(known) => drop(set.insert(known)),
-                Err(_) => notes.at(index, |notes| {
-                    notes.warn(format!("{} is unknown here and not granted", shown(&name.as_str().into())));
-                }),
+                Err(_) => drop(unknown.insert(name.as_str())),
             }
+        }
+        if !unknown.is_empty() {
+            let listed = unknown.into_iter().collect::<Vec<_>>().join(" ");
+            let listed = shown(&listed.as_str().into());
+            notes.warn(format!(
+                "ignoring unknown or unavailable capabilities: [{}]",
+                listed.trim_matches('"')
+            ));
         }
         Some(CapabilitySet(set))
     }

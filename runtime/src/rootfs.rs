@@ -51,8 +51,11 @@ pub enum Links {
 /// A path of the container cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// A link where only the real thing will do.
-    #[error("use {} of the container: it is or lies behind a symbolic link, which is not followed here", path.display())]
+    /// A link where only the real thing will do. The last words are those that tests of runtimes look for.
+    #[error(
+        "use {} of the container: it is or lies behind a symbolic link, but must be mounted on ordinary directory",
+        path.display()
+    )]
     Link {
         /// The path in the container.
         path: PathBuf,

@@ -7,9 +7,9 @@
 //! | a property that is carried out | it is a field |
 //! | a known one that is not | refused by name with what to do instead, unless it asks for nothing: null, empty, false, 0, -1 |
 //! | one of another platform | passed over |
-//! | an unknown one, anywhere | a warning: config.md, "Extensibility", forbids an error |
+//! | an unknown one, anywhere | a line of the log, if there is one: config.md, "Extensibility", forbids an error |
 //! | an unknown value: a member of an enumeration, an option, a path's or namespace's kind | refused by name |
-//! | an unknown capability | a warning: config.md, "Linux Process", forbids an error |
+//! | an unknown capability | a warning, as less is granted than asked for: config.md, "Linux Process", forbids an error |
 //! | an unknown system call in a filter | passed over: a profile is written for many kernels |
 //! | a value missing, of a wrong type, or out of range | refused by name |
 //!
@@ -130,8 +130,11 @@ pub(crate) fn join(findings: &[Finding]) -> String {
 pub struct Loaded {
     /// The Spec.
     pub spec: Spec,
-    /// Unknown properties and capabilities.
+    /// What of the known properties is not carried out: capabilities.
     pub warnings: Vec<Finding>,
+    /// Properties that a later version or somebody's extension may know. Ignoring them is what the specification
+    /// demands, so that they are told to a log only.
+    pub unknown: Vec<Finding>,
     /// The file that it was read from; empty if there was none.
     pub text: Vec<u8>,
 }
@@ -230,7 +233,8 @@ pub fn parse(value: &Value) -> Result<Loaded, Vec<Finding>> {
     }
     match (spec, notes.refused.into_list()) {
         (Some(spec), refused) if refused.is_empty() => {
-            Ok(Loaded { spec, text: Vec::new(), warnings: notes.ignored.into_list() })
+            let (warnings, unknown) = (notes.ignored.into_list(), notes.unknown.into_list());
+            Ok(Loaded { spec, text: Vec::new(), warnings, unknown })
         }
         (_, refused) => Err(refused),
     }

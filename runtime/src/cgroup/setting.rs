@@ -65,11 +65,11 @@ impl fmt::Display for Setting {
     }
 }
 
-/// `pids.max`. Below 0 is no limit, and so is 0, as in runc: it leaves alone what a new group has.
+/// `pids.max`. Below 0 is no limit, and so is 0, as in runc.
 pub(super) fn pids(pids: &Pids) -> Vec<Setting> {
     match pids.limit {
-        None | Some(0) => vec![],
-        Some(limit) if limit < 0 => vec![Setting::new("pids.max", "max")],
+        None => vec![],
+        Some(limit) if limit <= 0 => vec![Setting::new("pids.max", "max")],
         Some(limit) => vec![Setting::new("pids.max", limit)],
     }
 }

@@ -141,6 +141,9 @@ fn prepare(global: &Global, request: Request, held: Held) -> Result<Container, P
     for warning in &loaded.warnings {
         global.log.warning(&warning.to_string());
     }
+    for unknown in &loaded.unknown {
+        global.log.remark(&unknown.to_string());
+    }
     check_terminal(&loaded.spec, &request)?;
     let facts = HostFacts::gather()
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Host, &error)))?;

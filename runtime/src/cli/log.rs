@@ -43,6 +43,11 @@ impl Log {
         self.say("warning", sentence);
     }
 
+    /// Says in the file, if there is one, what calls for nobody's attention.
+    pub fn remark(&self, sentence: &str) {
+        self.write("warning", sentence);
+    }
+
     /// Says what is about to be done.
     pub fn debug(&self, sentence: &str) {
         self.say("debug", sentence);
@@ -53,6 +58,10 @@ impl Log {
         if level == "error" || self.file.is_none() {
             eprintln!("docker-worker-runtime: {level}: {sentence}");
         }
+        self.write(level, sentence);
+    }
+
+    fn write(&self, level: &str, sentence: &str) {
         let Some(path) = &self.file else { return };
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let line = Line { level, msg: sentence, time: rfc_3339(since_1970) };

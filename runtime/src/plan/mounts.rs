@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use super::Findings;
-use super::mount_options::{self, Attributes, Depth, Options, Propagation};
+use super::mount_options::{self, Attributes, Data, Depth, Options, Propagation};
 use crate::limits::{DATA_BYTES, MOUNTS};
 use crate::mount_attr as attr;
 use crate::spec::{MountEntry, Spec};
@@ -84,6 +84,10 @@ impl fmt::Display for Mount {
         Ok(())
     }
 }
+
+/// What callers write into the options of every mount, for the tmpfs among them. mount(2) takes no data for a bind,
+/// and runc passes it on there.
+const IGNORED_BY_BINDS: [&str; 4] = ["mode", "size", "uid", "gid"];
 
 /// Files of procfs that lxcfs serves, and that may be covered: runc has the same.
 const SERVED_BY_LXCFS: [&str; 10] = [
@@ -200,7 +204,10 @@ fn kind(
         MountKind::Cgroup => ("the view of control groups", false),
         MountKind::FileSystem { .. } => ("", true),
     };
-    for data in options.data.iter().filter(|_| !is_file_system) {
+    let is_bind = matches!(kind, MountKind::Bind { .. });
+    let is_dropped =
+        |data: &Data| is_file_system || (is_bind && IGNORED_BY_BINDS.contains(&data.key.as_str()));
+    for data in options.data.iter().filter(|data| !is_dropped(data)) {
         let message = format!("option {:?} means nothing to {what}: correct it or leave it out", data.key);
         findings.add(format!("{pointer}/options/{}", data.index), message);
     }

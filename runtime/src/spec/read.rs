@@ -34,6 +34,7 @@ pub struct Notes {
     pointer: String,
     pub(super) refused: Findings,
     pub(super) ignored: Findings,
+    pub(super) unknown: Findings,
 }
 
 /// What an object's type says of the properties that are no fields of it.
@@ -84,7 +85,9 @@ impl Notes {
                 }),
                 Some(_) => {}
                 None if others.elsewhere.contains(&key.as_str()) => {}
-                None => self.at(segment(key), |notes| notes.warn("unknown property, ignored")),
+                None => self.at(segment(key), |notes| {
+                    notes.unknown.add(notes.place(), "unknown property, ignored");
+                }),
             }
         }
         Some(properties)

@@ -28,12 +28,12 @@ fn pointers(findings: &[Finding]) -> Vec<&str> {
     findings.iter().map(|finding| finding.pointer.as_str()).collect()
 }
 
-/// What is refused, or if nothing is, what is warned of.
+/// What is refused, or if nothing is, what is not known.
 fn check(extra: Value, refused: &[&str], ignored: &[&str]) {
     match parse(&minimal(&extra)) {
         Ok(loaded) => {
             assert_eq!(refused, [""; 0], "{extra}");
-            assert_eq!(pointers(&loaded.warnings), ignored, "{extra}");
+            assert_eq!(pointers(&loaded.unknown), ignored, "{extra}");
         }
         Err(findings) => assert_eq!(pointers(&findings), refused, "{extra}: {findings:?}"),
     }
@@ -153,9 +153,11 @@ fn all_findings_come_at_once_and_in_the_order_of_the_specification() {
 
 #[test]
 fn an_unknown_capability_is_a_warning_and_not_granted() {
-    let sets = json!({"bounding": ["CAP_KILL", "CAP_FLY", "chown"]});
+    let sets = json!({"bounding": ["CAP_KILL", "CAP_FLY", "chown", "CAP_SWIM", "CAP_FLY"]});
     let loaded = parse(&minimal(&json!({"process": {"capabilities": sets}}))).unwrap();
-    assert_eq!(pointers(&loaded.warnings), ["/process/capabilities/bounding/1"]);
+    let warned: Vec<String> = loaded.warnings.iter().map(Finding::to_string).collect();
+    let names = "ignoring unknown or unavailable capabilities: [CAP_FLY CAP_SWIM]";
+    assert_eq!(warned, [format!("/process/capabilities/bounding: {names}")]);
     assert_eq!(loaded.spec.process.unwrap().capabilities.bounding(), "CAP_CHOWN CAP_KILL");
 }
 
@@ -163,9 +165,9 @@ fn an_unknown_capability_is_a_warning_and_not_granted() {
 fn findings_are_bounded_in_number_and_length_and_stay_on_one_line() {
     let many: serde_json::Map<String, Value> = (0..1000).map(|n| (format!("x\n{n}"), json!(0))).collect();
     let loaded = parse(&minimal(&Value::Object(many))).unwrap();
-    assert_eq!(loaded.warnings.len(), FINDINGS + 1);
-    assert_eq!(loaded.warnings.last().unwrap().to_string(), "/: and 968 more");
-    assert!(loaded.warnings.iter().all(|warning| !warning.to_string().contains('\n')));
+    assert_eq!(loaded.unknown.len(), FINDINGS + 1);
+    assert_eq!(loaded.unknown.last().unwrap().to_string(), "/: and 968 more");
+    assert!(loaded.unknown.iter().all(|unknown| !unknown.to_string().contains('\n')));
 
     let long = "é".repeat(100_000);
     let findings = parse(&minimal(&json!({"process": {"terminal": long}, "hooks": long}))).unwrap_err();
@@ -180,7 +182,8 @@ fn findings_are_bounded_in_number_and_length_and_stay_on_one_line() {
 fn what_oci_spec_writes_loads_without_a_finding() {
     use oci_spec::runtime as oci;
     let written = serde_json::to_value(oci::Spec::default()).unwrap();
-    assert!(parse(&written).unwrap().warnings.is_empty());
+    let loaded = parse(&written).unwrap();
+    assert!(loaded.warnings.is_empty() && loaded.unknown.is_empty());
 
     let rich = json!({
         "ociVersion": "1.2.0",
@@ -227,7 +230,7 @@ fn what_oci_spec_writes_loads_without_a_finding() {
     let written = serde_json::to_value(theirs).unwrap();
     for value in [&rich, &written] {
         let loaded = parse(value).unwrap();
-        assert_eq!(loaded.warnings, []);
+        assert_eq!((loaded.warnings, loaded.unknown), (vec![], vec![]));
     }
     assert_eq!(parse(&written).unwrap().spec, parse(&rich).unwrap().spec);
 }

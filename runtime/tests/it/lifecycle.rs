@@ -302,9 +302,12 @@ fn errors_go_to_the_log_as_json_too() {
 #[test]
 fn warnings_go_to_the_log_and_not_into_the_containers_standard_error() {
     let mut bundle = Bundle::shell("true");
+    bundle.config["process"]["capabilities"]["bounding"] = json!(["CAP_FLY"]);
     bundle.config["unknown"] = json!("property");
     let ran = bundle.run();
-    assert!(ran.status == 0 && ran.stderr.contains("warning: /unknown"), "{ran:?}");
+    let words = "warning: /process/capabilities/bounding: ignoring unknown";
+    assert!(ran.status == 0 && ran.stderr.contains(words), "{ran:?}");
+    assert!(!ran.stderr.contains("/unknown"), "ignoring that is the rule: {ran:?}");
     let log = bundle.path("log");
     let ran = bundle.tell(&["--log", log.to_str().unwrap(), "--debug", "run", &bundle.id]);
     assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));

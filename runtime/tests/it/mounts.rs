@@ -17,7 +17,7 @@ fn bundle(script: &str, mounts: Vec<Value>) -> Bundle {
 
 #[test]
 fn an_option_that_means_nothing_to_a_bind_or_to_control_groups_is_refused_by_name() {
-    for option in ["roo", "sync", "dirsync", "size=1m", "lazytime", "mand"] {
+    for option in ["roo", "sync", "dirsync", "huge=always", "lazytime", "mand"] {
         let mut bundle = Bundle::shell("echo ran");
         let source = bundle.path("");
         bundle.bind(&source, "/x", &["bind", option]);
@@ -27,6 +27,9 @@ fn an_option_that_means_nothing_to_a_bind_or_to_control_groups_is_refused_by_nam
         assert!(ran.stderr.contains("/options/1") && ran.stderr.contains(key), "{ran:?}");
     }
     let mut bundle = Bundle::shell("echo ran");
+    let source = bundle.path("");
+    bundle.bind(&source, "/x", &["bind", "ro", "size=1m", "mode=755"]);
+    assert_eq!(bundle.run().stdout, "ran\n", "what is for a tmpfs is passed on with every mount");
     let mounts = bundle.config["mounts"].as_array_mut().unwrap();
     let cgroup = mounts.iter_mut().find(|mount| mount["type"] == "cgroup").unwrap();
     cgroup["options"] = json!(["ro", "nsdelegate", "memory"]);
