@@ -167,6 +167,8 @@ impl Destination {
         let place = Place::of(top, name)?;
         match fs::unlinkat(place.directory(), place.last(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
+            // A read-only file system says so before it looks for the name.
+            Err(Errno::ROFS) if !place.is_taken()? => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }

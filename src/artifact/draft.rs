@@ -60,6 +60,15 @@ impl Place {
         &self.last
     }
 
+    /// Whether something is there, a link to nowhere included.
+    pub(super) fn is_taken(&self) -> io::Result<bool> {
+        match fs::statat(&self.directory, self.last.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Where it is, if not where its name says.
     pub(super) fn other_name(&self, name: &ArtifactName) -> Option<String> {
         (self.path != name.as_str()).then(|| self.path.clone())
