@@ -15,6 +15,7 @@
 //! HEX is the digits of a checked [`Digest`], so no outside text is ever part of a path. Everything
 //! outside `work` and `*.partial` appears by rename of something complete and verified.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -78,11 +79,16 @@ impl Layout {
         let leases = self.leases();
         if leases.exists() {
             lease::remove_dead(self)?;
-            if !entries(&leases)?.is_empty() {
+            if !own_entries(&leases)?.is_empty() {
                 return Err(busy());
             }
         }
-        DIRECTORIES.iter().try_for_each(|directory| remove_tree(&self.root.join(directory)))
+        for directory in
+            DIRECTORIES.iter().map(|directory| self.root.join(directory)).filter(|path| path.exists())
+        {
+            own_entries(&directory)?.iter().try_for_each(|path| remove_any(path))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -270,9 +276,46 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     listed.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
 }
 
+/// What the store has made in one of its directories: objects named by a digest, leases by two numbers.
+/// An operator may have given it a directory with things of their own: those are not its to remove.
+pub(super) fn own_entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_own = |name: &str| {
+        let digest = name.split('.').next().unwrap_or_default();
+        (digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            || name.split_once('-').is_some_and(|(pid, number)| is_number(pid) && is_number(number))
+    };
+    let mut found = entries(directory)?;
+    found.retain(|path| path.file_name().and_then(OsStr::to_str).is_some_and(is_own));
+    Ok(found)
+}
+
+fn remove_any(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() && !path.is_symlink() { remove_tree(path) } else { remove_file(path) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_keep_under_the_names_of_the_store_s_directories_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("images");
+        let theirs: Vec<PathBuf> =
+            DIRECTORIES.iter().map(|directory| root.join(directory).join("holiday.jpg")).collect();
+        for path in &theirs {
+            make_directory(path.parent().unwrap()).unwrap();
+            fs::write(path, "theirs").unwrap();
+        }
+        fs::write(root.join("version"), "1\n").unwrap();
+        let (layout, discarded) = Layout::open(&root).unwrap();
+        assert_eq!(discarded, Some(1));
+        lease::remove_dead(&layout).unwrap();
+        for path in theirs {
+            assert_eq!(fs::read(&path).unwrap(), b"theirs", "{path:?}");
+        }
+    }
 
     #[test]
     fn a_newer_store_is_refused_in_words() {
@@ -304,7 +347,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("images");
         let (layout, _) = Layout::open(&root).unwrap();
-        let old = layout.layers().join("old.v0");
+        let old = layout.layers().join(format!("{}.v0", Digest::of(b"old").hex()));
         fs::create_dir(&old).unwrap();
         fs::write(root.join("version"), "1\n").unwrap();
         let used = lock::open(&layout.leases().join("1-0")).unwrap();

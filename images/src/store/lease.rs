@@ -87,7 +87,7 @@ impl Drop for Hold {
 pub(super) fn held(layout: &Layout) -> Result<HashSet<PathBuf>, StoreError> {
     remove_dead(layout)?;
     let mut held = HashSet::new();
-    for path in layout::entries(&layout.leases())? {
+    for path in layout::own_entries(&layout.leases())? {
         // It may have been given back just now.
         let Some(list) = layout::read_small(&path)? else { continue };
         let lines = list.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -98,7 +98,7 @@ pub(super) fn held(layout: &Layout) -> Result<HashSet<PathBuf>, StoreError> {
 
 /// Removes the leases of processes that were killed.
 pub(super) fn remove_dead(layout: &Layout) -> Result<(), StoreError> {
-    for path in layout::entries(&layout.leases())? {
+    for path in layout::own_entries(&layout.leases())? {
         let failed = |action, source| StoreError::File { action, path: path.clone(), source };
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
