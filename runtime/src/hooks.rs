@@ -364,7 +364,8 @@ impl Running {
 fn start(hook: &Hook, stage: Stage, surroundings: &Surroundings) -> Result<Running, HookError> {
     let path = hook.path.clone();
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok());
-    let timeout = timeout.map_or(limits::HOOK, Duration::from_secs);
+    // 136 years are for ever, and a clock can count them.
+    let timeout = timeout.map_or(limits::HOOK, |seconds| Duration::from_secs(seconds.min(u32::MAX.into())));
     let started = spawn(hook, surroundings);
     let (process, input) =
         started.map_err(|source| HookError::Start { stage, path: path.clone(), source })?;

@@ -67,6 +67,17 @@ fn a_hook_that_fails_or_hangs_ends_the_start() {
 const STAGES: [&str; 5] = ["createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 #[test]
+fn a_hook_may_have_more_time_than_a_clock_can_count() {
+    for stage in STAGES {
+        let mut bundle = Bundle::shell("true");
+        bundle.config["hooks"] = json!({ stage: [{ "path": "/bin/true", "timeout": i64::MAX }] });
+        let ran = bundle.run();
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{stage}: {ran:?}");
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
 fn a_hook_gets_the_state_of_its_moment_however_long_it_is() {
     let (mut bundle, shared) = sharing("sleep 0.2");
     bundle.config["annotations"] = json!({ "long": "x".repeat(300_000) });
