@@ -22,12 +22,28 @@ static FILE *beside(const char *name, const char *mode) {
   return file;
 }
 
+/* Whether it waits for something, or has ended: between its making and its first wait it prepares itself, and nothing of a
+   task can stop it there. */
+static int waits(pid_t process) {
+  char path[64], line[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", process);
+  FILE *file = fopen(path, "r");
+  if (!file) return 1;
+  char *read = fgets(line, sizeof line, file);
+  fclose(file);
+  char *name_end = read ? strrchr(line, ')') : NULL;
+  return !name_end || !strchr("RD", name_end[2]);
+}
+
 static void stop_children(pid_t monitor) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/task/%d/children", monitor, monitor);
   FILE *file = fopen(path, "r");
   int child;
-  while (file && fscanf(file, "%d", &child) == 1) kill(child, SIGSTOP);
+  while (file && fscanf(file, "%d", &child) == 1) {
+    for (int looks = 0; looks < 10000 && !waits(child); looks++) usleep(1000);
+    kill(child, SIGSTOP);
+  }
   if (file) fclose(file);
 }
 

@@ -127,13 +127,20 @@ pub fn create(group: &Group, journal: &mut Journal) -> Result<OpenGroup, CgroupE
     let mut vanished = 0;
     loop {
         match walk(group, journal) {
-            Err(CgroupError::Call { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && vanished < RETRIES =>
-            {
-                vanished += 1;
-            }
+            Err(error) if has_vanished(&error) && vanished < RETRIES => vanished += 1,
             other => return other,
         }
+    }
+}
+
+/// Whether a group above the container's went while it was looked at, with the last container that was in it: its name
+/// is gone then (`ENOENT`), and its open files answer `ENODEV`.
+fn has_vanished(error: &CgroupError) -> bool {
+    match error {
+        CgroupError::Call { source, .. } | CgroupError::Write { source, .. } => {
+            [Errno::NOENT, Errno::NODEV].iter().any(|gone| source.raw_os_error() == Some(gone.raw_os_error()))
+        }
+        _ => false,
     }
 }
 

@@ -20,7 +20,7 @@ use super::scratch::Scratch;
 const MARKER: &str = ".docker-worker";
 
 /// More than any task of the tests takes on a machine that is busy with other tests.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// What `docker-worker run` left.
 pub struct Run {
