@@ -329,7 +329,11 @@ impl ContainerDirectory {
         let path = || journal.path().to_owned();
         let state =
             State::deserialize(note).map_err(|source| StateError::Malformed { path: path(), source })?;
-        let init = if journal.is_of_an_earlier_boot() { None } else { living(&state) };
+        let init = if journal.is_of_an_earlier_boot() {
+            None
+        } else {
+            living(&state).map_err(StateError::kernel("look for the first process of", &self.path))?
+        };
         let status = match &init {
             None => Status::Stopped,
             Some(_) if !state.is_set_up => Status::Creating,
@@ -454,13 +458,23 @@ fn of_process(holder: Option<i32>) -> String {
     holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
-/// The process that the state was written for, unless it has ended.
-fn living(state: &State) -> Option<OwnedFd> {
-    let pidfd = open_pidfd(state.pid).ok()?;
+/// The process that the state was written for, unless it has ended. That it cannot be looked at is no end.
+fn living(state: &State) -> io::Result<Option<OwnedFd>> {
+    let Some(pidfd) = unless_gone(open_pidfd(state.pid))? else { return Ok(None) };
     // Looked at after the pidfd was opened: if it is still the one, the pidfd is of it.
-    let (start_time, is_zombie) = stat(state.pid).ok()?;
-    let same = start_time == state.start_time && fstat(&pidfd).ok()?.st_ino == state.pidfd_inode;
-    (same && !is_zombie).then_some(pidfd)
+    let Some((start_time, is_zombie)) = unless_gone(stat(state.pid))? else { return Ok(None) };
+    let same = start_time == state.start_time && fstat(&pidfd)?.st_ino == state.pidfd_inode;
+    Ok((same && !is_zombie).then_some(pidfd))
+}
+
+/// `None` if the process, or its directory in procfs, is not there.
+fn unless_gone<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
@@ -527,13 +541,13 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         let pidfd = open_pidfd(own).unwrap();
         let state = State::new(&id, (own, pidfd.as_fd()), Path::new("/bundle"), &Spec::default()).unwrap();
-        assert!(living(&state).is_some());
+        assert!(living(&state).unwrap().is_some());
         for stranger in [
             State { start_time: state.start_time + 1, ..state.clone() },
             State { pidfd_inode: state.pidfd_inode + 1, ..state.clone() },
             State { pid: i32::MAX, ..state },
         ] {
-            assert!(living(&stranger).is_none(), "{stranger:?}");
+            assert!(living(&stranger).unwrap().is_none(), "{stranger:?}");
         }
     }
 }
