@@ -32,6 +32,7 @@ use crate::cgroup::{self, CgroupPlan};
 use crate::hooks::{self, Stage};
 use crate::host::HostFacts;
 use crate::id::ContainerId;
+use crate::limits::MOUNTS;
 use crate::seccomp::{self, Filter};
 use crate::spec::{Finding, Findings, Namespace, Spec, join};
 use mount_options::{Depth, Propagation};
@@ -236,6 +237,10 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
     steps.push(ChildStep::PivotRoot);
     let (read_only, masked) = (&spec.linux.readonly_paths, &spec.linux.masked_paths);
     for (pointer, listed) in [("/linux/readonlyPaths", read_only), ("/linux/maskedPaths", masked)] {
+        if listed.len() > MOUNTS {
+            findings.add(pointer, format!("{} paths: at most {MOUNTS} are taken", listed.len()));
+            return Vec::new();
+        }
         for (index, path) in listed.iter().enumerate().filter(|(_, path)| !path.is_absolute()) {
             findings.add(format!("{pointer}/{index}"), format!("{path:?} is not absolute"));
         }

@@ -164,3 +164,11 @@ fn a_variable_is_passed_on_once_and_a_home_is_found() {
         assert_eq!(lines.join("\n") + "\n", expected, "{environment}");
     }
 }
+
+#[test]
+fn a_command_that_may_write_no_file_is_executed_all_the_same() {
+    let mut bundle = Bundle::shell("ulimit -f");
+    bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_FSIZE", "soft": 0, "hard": 0 }]);
+    let ran = bundle.run();
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "0\n"), "{ran:?}");
+}

@@ -33,6 +33,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     check("/root/path", json!(""), &["/root/path"]);
     check("/root/path", json!("nonexistent"), &["nonexistent"]);
     check("/linux/cgroupsPath", json!("/../../x"), &["/linux/cgroupsPath"]);
+    check("/linux/maskedPaths", json!(vec!["/mnt"; 4097]), &["/linux/maskedPaths", "4097 paths"]);
     check("/linux/namespaces", json!([{ "type": "pid" }]), &["/linux/namespaces", "/hostname"]);
     check("/linux/namespaces", json!([{ "type": "galaxy" }]), &["/linux/namespaces/0/type"]);
     let mixed =

@@ -84,7 +84,7 @@ impl Child<'_> {
     }
 
     /// The last word before the filter: it tells a start from an end.
-    fn announce(&self, image: &Image) -> Result<SharedWord, ChildError> {
+    fn announce(&mut self, image: &Image) -> Result<SharedWord, ChildError> {
         // `start` may have come long after the directory was entered.
         check_directory().map_err(|source| ChildError::WorkingDirectory {
             path: Path::new(".").to_owned(),
@@ -95,7 +95,8 @@ impl Child<'_> {
         let passed_on = u32::from(self.container.options.preserve_fds);
         call("close_range", sys::descriptors::close_on_exec_from(3 + passed_on))?;
         call("reset the signals", sys::signals::reset())?;
-        let (word, memory) = call("make a word of shared memory", SharedWord::create())?;
+        let (word, memory) =
+            self.word.take().ok_or(ChildError::Missing { what: "the word of shared memory" })?;
         let executing = ChildMessage::Executing { command: image.name(), word: memory };
         say(&self.socket, &executing).map_err(|_| ChildError::MonitorGone)?;
         Ok(word)
