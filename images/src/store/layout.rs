@@ -22,6 +22,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::OFlags;
+
 use crate::digest::Digest;
 
 use super::{StoreError, lease, lock};
@@ -161,8 +163,9 @@ fn write_stamp(root: &Path, stamp: &Path) -> Result<(), StoreError> {
 /// The version of a store, which may be older; `None` for a new one.
 fn version(root: &Path, stamp: &Path) -> Result<Option<u32>, StoreError> {
     let text = read_small(stamp)?.unwrap_or_default();
-    let found = String::from_utf8_lossy(&text).trim().to_owned();
-    // Empty: a power cut came between the rename and the content.
+    // Empty, or zeros: a power cut came between the rename and the content.
+    let found = String::from_utf8_lossy(&text);
+    let found = found.trim_matches(|left: char| left.is_whitespace() || left == '\0');
     if found.is_empty() {
         return Ok(None);
     }
@@ -214,11 +217,16 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
 pub(crate) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     const MAX_BYTES: u64 = 64 << 20;
     let failed = |source| StoreError::File { action: "read", path: path.to_owned(), source };
-    let file = match File::open(path) {
+    // NONBLOCK: opening a FIFO of that name must not hold us up before it is refused.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(failed(source)),
     };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is no regular file; move it away")));
+    }
     let mut content = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut content).map_err(failed)?;
     Ok(Some(content))
@@ -331,10 +339,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_in_the_place_of_one_is_refused_at_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("images");
+        make_directory(&root).unwrap();
+        let stamp = root.join("version");
+        rustix::fs::mknodat(rustix::fs::CWD, &stamp, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(matches!(Layout::open(&root), Err(StoreError::File { action: "read", .. })));
+    }
+
+    #[test]
     fn a_version_that_a_power_cut_left_empty_is_written_again() {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("images");
-        for left in ["", "\n"] {
+        for left in ["", "\n", "\0\0"] {
             make_directory(&root).unwrap();
             fs::write(root.join("version"), left).unwrap();
             assert_eq!(Layout::open(&root).unwrap().1, None);
