@@ -2,7 +2,7 @@
 //!
 //! A demo keeps a lock (flock) on its directory. One whose lock is free belongs to a demo that was killed, and
 //! `cleanup` removes it with what the demo's last task left. The place is open to every user: what is not a
-//! directory of the worker's own user is never looked into, as its journals say what to remove.
+//! directory of the worker's own user is never looked into.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;

@@ -62,7 +62,7 @@ pub struct Stored {
 
 /// Why `--artifacts DIR` cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("use the directory {} for artifacts: {source}; choose another with --artifacts", path.display())]
+#[error("use the directory {} for artifacts; choose another with --artifacts", path.display())]
 pub struct DestinationError {
     path: PathBuf,
     source: io::Error,
