@@ -9,7 +9,7 @@ use images::store::{PullError, PullErrorKind};
 use serde_json::json;
 
 use crate::layer_tar::{Entry, file, gnu_long, hardlink, pax_record, symlink as link, tar};
-use crate::sample::{Compression, Sample, TestStore, read_file, skopeo_copy, small_tars};
+use crate::sample::{Compression, Sample, TestStore, open_store, read_file, skopeo_copy, small_tars};
 use crate::store::{block_on, find, options, pull, pull_leased, source};
 
 /// What `docker save` would write of a sample, with these names in its manifest.
@@ -187,7 +187,7 @@ fn what_a_killed_process_left_of_an_archive_is_swept_and_in_nobodys_way() {
     fs::write(&left, "half").unwrap();
     let image = pull(&test.store, &format!("docker-archive:{}", path.display())).unwrap();
     assert_eq!(image.id.to_string(), sample.id());
-    images::store::Store::open(&test.root()).unwrap();
+    open_store(&test.root());
     assert!(!left.exists());
 }
 

@@ -3,10 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use images::store::Store;
-
 use crate::layer_tar::{Entry, file, tar};
-use crate::sample::{Compression, Sample, TestStore};
+use crate::sample::{Compression, Sample, TestStore, open_store};
 use crate::store::{block_on, options, source};
 
 const STORE: &str = "IMAGES_TEST_STORE";
@@ -28,7 +26,7 @@ fn status(field: &str) -> u64 {
 /// In a child: pulls, and prints by how much its memory grew at most.
 fn pulled_as_child() -> bool {
     let (Some(root), Ok(name)) = (std::env::var_os(STORE), std::env::var(IMAGE)) else { return false };
-    let store = Store::open(Path::new(&root)).unwrap();
+    let store = open_store(Path::new(&root));
     let before = status("VmRSS:");
     block_on(store.pull(&source(&name), &options(), &|_| {})).unwrap();
     println!("grew {}", status("VmHWM:") - before);

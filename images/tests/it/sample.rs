@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use images::digest::Digest;
+use images::limits::Limits;
 use serde_json::{Value, json};
 
 use crate::layer_tar::{Entry, dir, file, symlink, tar};
@@ -178,10 +179,16 @@ impl Drop for TestStore {
     }
 }
 
+/// A store that keeps no disk free for others: the host that tests run on may be fuller than is good for one.
+pub fn open_store(root: &Path) -> images::store::Store {
+    let limits = Limits { free_disk_bytes: 0, free_disk_percent: 0, ..Limits::default() };
+    images::store::Store::open_within(root, &limits).unwrap()
+}
+
 impl TestStore {
     pub fn new() -> TestStore {
         let directory = tempfile::tempdir_in(crate::DISK).unwrap();
-        let store = images::store::Store::open(&directory.path().join("images")).unwrap();
+        let store = open_store(&directory.path().join("images"));
         TestStore { directory, store }
     }
 

@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::namespace::in_own_mount_namespace;
 use crate::registry_server::RegistryServer;
-use crate::sample::{Compression, Sample, TestStore, noise_tar, read_file, skopeo_copy};
+use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store, read_file, skopeo_copy};
 use crate::scripted::{ScriptedServer, honest};
 
 mod damage;
@@ -201,7 +201,7 @@ fn a_full_disk_is_emptied_of_what_nobody_uses() {
         let size = std::ffi::CString::new("size=14m").unwrap();
         let none = MountFlags::empty();
         mount("tmpfs", at.path(), "tmpfs", none, Some(size.as_c_str())).unwrap();
-        let store = Store::open(&at.path().join("images")).unwrap();
+        let store = open_store(&at.path().join("images"));
         pull(&store, &old).unwrap();
         let lease = pull_leased(&store, &new).unwrap();
         assert_eq!(lease.image().name, new);

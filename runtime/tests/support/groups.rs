@@ -228,8 +228,14 @@ fn of_two_starts_with_one_group_only_one_gets_it_and_it_outlives_the_undoing_of_
         });
         let [winner] = <[_; 1]>::try_from(outcomes.into_iter().flatten().collect::<Vec<_>>())
             .unwrap_or_else(|both| panic!("{} of two", both.len()));
-        assert!(winner.directories().iter().all(|group| group.exists()));
+        let groups = winner.directories();
+        assert!(groups.iter().all(|group| group.exists()));
         assert_eq!(line(&winner.run("open /dev/null")), "ok");
+        winner.undo();
+        // A group above that the loser made and the winner was already in is nobody's to remove but ours.
+        for parent in groups.iter().map(|group| group.parent().unwrap()).filter(|parent| parent.exists()) {
+            std::fs::remove_dir(parent).unwrap();
+        }
     }
 }
 

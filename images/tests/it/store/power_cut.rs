@@ -3,10 +3,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use images::store::Store;
-
 use crate::registry_server::RegistryServer;
-use crate::sample::{Compression, Sample, TestStore, skopeo_copy};
+use crate::sample::{Compression, Sample, TestStore, open_store, skopeo_copy};
 use crate::store::{find_leased, pull, pull_leased};
 
 /// Makes every mark one of an earlier boot.
@@ -81,7 +79,7 @@ fn doubtful_layers_and_images_are_made_again_from_blobs() {
         settled(&test.root());
         forget_marks(&test.root());
         damage(&test.root());
-        let store = Store::open(&test.root()).unwrap();
+        let store = open_store(&test.root());
         let found = find_leased(&store, &name);
         assert_eq!(found.is_some(), can_be_repaired, "{what}");
         let again = found.unwrap_or_else(|| pull_leased(&store, &name).unwrap());

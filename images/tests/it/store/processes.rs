@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use images::store::{PullEvent, Store};
+use images::store::PullEvent;
 
-use crate::sample::{Compression, Sample, TestStore, noise_tar, read_file};
+use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store, read_file};
 use crate::scripted::{Body, Reply, Request, ScriptedServer, honest, is_layer};
 use crate::store::{block_on, options, pull, pull_leased, source};
 
@@ -20,7 +20,7 @@ const IMAGE: &str = "IMAGES_TEST_IMAGE";
 /// In a child: pulls, prints what happens, and is true.
 fn pulled_as_child() -> bool {
     let (Some(root), Ok(name)) = (std::env::var_os(STORE), std::env::var(IMAGE)) else { return false };
-    let store = Store::open(Path::new(&root)).unwrap();
+    let store = open_store(Path::new(&root));
     let tell = |event: PullEvent| match event {
         PullEvent::LayerStarted { .. } => println!("started"),
         PullEvent::LayerProgress { bytes, .. } => println!("progress {bytes}"),
@@ -103,7 +103,7 @@ fn a_pull_that_was_killed_is_gone_on_with() {
     assert!(test.files().iter().any(|path| path.to_string_lossy().ends_with(".partial")));
 
     let before = layer_requests(&server, &sample).len();
-    let store = Store::open(&test.root()).unwrap();
+    let store = open_store(&test.root());
     assert_eq!(fs::read_dir(test.root().join("work")).unwrap().count(), 0);
     let lease = pull_leased(&store, &server.name()).unwrap();
     assert_eq!(lease.image().id.to_string(), sample.id());
