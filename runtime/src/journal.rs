@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::limits::{FOREIGN_LINE_BYTES, SMALL_FILE_BYTES};
+use crate::open;
 
 /// How one change of the host is taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,11 +177,10 @@ impl Journal {
     pub fn open(directory: BorrowedFd<'_>, place: &Path) -> Result<Option<Journal>, JournalError> {
         let path = place.join(NAME);
         let failed = |source| JournalError::File { call: "read", path: path.clone(), source };
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match openat(directory, NAME, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(failed(errno.into())),
+        let file = match open::regular(directory, NAME, OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
         };
         let mut text = Vec::new();
         (&file).take(SMALL_FILE_BYTES + 1).read_to_end(&mut text).map_err(failed)?;

@@ -19,6 +19,7 @@ pub mod journal;
 pub mod launch;
 pub mod limits;
 pub mod mount_attr;
+mod open;
 pub mod plan;
 pub mod rlimits;
 pub mod rootfs;

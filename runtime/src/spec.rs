@@ -27,9 +27,11 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, OFlags};
 use serde_json::Value;
 
 use crate::limits::{CONFIG_BYTES, FINDING_CHARACTERS, FINDINGS};
+use crate::open;
 
 pub use linux::{DeviceEntry, DeviceType, IdMapping, Linux, MountEntry, Namespace, NamespaceEntry, Root};
 pub use process::{ConsoleSize, Hook, Hooks, PosixLimit, Process, User};
@@ -181,7 +183,8 @@ pub enum LoadError {
 /// The file cannot be read, is too large, is not JSON, or asks for what is not there.
 pub fn load(bundle: &Path) -> Result<Loaded, LoadError> {
     let path = bundle.join(CONFIG);
-    let file = File::open(&path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
+    let file = open::regular(CWD, &path, OFlags::RDONLY)
+        .map_err(|source| LoadError::Read { path: path.clone(), source })?;
     load_text(read_text(file, &path)?, &path)
 }
 

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ContainerId, ContainerIdError};
 use crate::journal::{self, Journal, JournalError, Keeper};
 use crate::limits::SMALL_FILE_BYTES;
+use crate::open;
 use crate::spec::{self, LoadError, Spec};
 
 /// The version of the OCI runtime specification that `state` answers by.
@@ -295,10 +296,9 @@ impl ContainerDirectory {
     /// It was not kept, because the container was never set up, or cannot be read.
     pub fn spec(&self) -> Result<Spec, StateError> {
         let path = self.path.join(spec::CONFIG);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(self.descriptor()?, spec::CONFIG, flags, Mode::empty())
-            .map_err(|errno| StateError::kernel("open", &path)(errno.into()))?;
-        Ok(spec::load_text(spec::read_text(file.into(), &path)?, &path)?.spec)
+        let file = open::regular(self.descriptor()?, spec::CONFIG, OFlags::RDONLY | OFlags::NOFOLLOW)
+            .map_err(StateError::kernel("open", &path))?;
+        Ok(spec::load_text(spec::read_text(file, &path)?, &path)?.spec)
     }
 
     /// A path of the socket on which a created container waits for `start`. It leads through our descriptor: what is

@@ -9,12 +9,14 @@ pub mod relay;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, Uid, fchown};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, connect, sendmsg, socket_with,
+};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
@@ -118,7 +120,11 @@ impl Pty {
 /// Nobody listens there.
 pub fn send_to(path: &Path, master: BorrowedFd<'_>) -> Result<(), TerminalError> {
     let failed = |source| TerminalError::ConsoleSocket { path: path.to_owned(), source };
-    let socket = UnixStream::connect(path).map_err(failed)?;
+    // Where too many wait to be accepted already this fails, and does not wait with them.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let connected = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|socket| connect(&socket, &SocketAddrUnix::new(path)?).map(|()| socket));
+    let socket = connected.map_err(|errno| failed(errno.into()))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [master];

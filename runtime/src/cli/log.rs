@@ -1,12 +1,13 @@
 //! Where errors go: standard error, and a file in the form that containerd and podman read.
 
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
+
+use crate::open;
 
 /// `--log` and `--log-format`.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Log {
             Format::Json => serde_json::to_string(&line).unwrap_or_default(),
             Format::Text => format!("time={:?} level={level} msg={sentence:?}", line.time),
         };
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        let file = open::to_write(path, OFlags::APPEND, Mode::RUSR | Mode::WUSR);
         if let Err(error) = file.and_then(|mut file| writeln!(file, "{text}")) {
             eprintln!("docker-worker-runtime: failed to write the log {}: {error}", path.display());
         }

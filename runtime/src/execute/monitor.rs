@@ -1,12 +1,13 @@
 //! The monitor's wait: one poll loop over PID 1's socket, its pidfd, signals, the lifeline, a hook and a terminal. It
 //! is deaf to none of them while another takes its time.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::executing::Executing;
@@ -19,6 +20,7 @@ use crate::cgroup;
 use crate::hooks::{HookSequence, Progress, Stage};
 use crate::launch::messages::{self, ChildMessage, Ready};
 use crate::launch::{Created, Exited, Failed, FailureKind, ReceiveError, Report, Usage, kill_init};
+use crate::open;
 use crate::sys::wait::{self, Ended, Reaped};
 use crate::terminal;
 use crate::terminal::relay::Relay;
@@ -66,6 +68,14 @@ enum Phase {
 #[derive(Debug, thiserror::Error)]
 #[error("start the command: before that the container's first process {}", describe(*.0))]
 struct EndedEarly(Ended);
+
+/// Nobody would know which process to look after.
+#[derive(Debug, thiserror::Error)]
+#[error("write the process number to {}", path.display())]
+struct PidFileError {
+    path: PathBuf,
+    source: io::Error,
+}
 
 fn describe(ended: Ended) -> String {
     match ended {
@@ -275,7 +285,7 @@ impl<'h, 'c> Watch<'h, 'c> {
         let failed = |error: io::Error| failure("ready", FailureKind::Host, &error);
         let Ready { mount_namespace, root, terminal } = ready;
         if let (Some(path), Some(child)) = (&self.outlet.pid_file, &self.host.child) {
-            std::fs::write(path, child.pid.to_string()).map_err(failed)?;
+            write_number(path, child.pid).map_err(|error| failure("ready", FailureKind::Host, &error))?;
         }
         if let Some(report) = &self.outlet.report {
             let Some(child) = &self.host.child else { return Ok(()) };
@@ -385,6 +395,12 @@ impl<'h, 'c> Watch<'h, 'c> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(poll(&mut [PollFd::new(&child.socket, PollFlags::IN)], Some(&now)), Ok(ready) if ready > 0)
     }
+}
+
+fn write_number(path: &Path, pid: i32) -> Result<(), PidFileError> {
+    let file = open::to_write(path, OFlags::TRUNC, Mode::from_raw_mode(0o666));
+    file.and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .map_err(|source| PidFileError { path: path.to_owned(), source })
 }
 
 /// The monitor itself cannot go on.

@@ -3,6 +3,7 @@ use crate::busybox::{Bundle, Ran};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 #[test]
@@ -357,6 +358,53 @@ fn what_another_version_wrote_hides_no_container_and_keeps_nothing_from_being_un
     std::fs::remove_dir_all(directory).unwrap();
     ok(other.tell(&["delete", "--force", &other.id]));
     other.assert_nothing_left();
+}
+
+#[test]
+fn nobody_is_waited_for_at_the_other_end_of_a_fifo() {
+    let bundle = Bundle::shell("echo ran");
+    let fifo = |path: PathBuf| {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        path
+    };
+    let (log, pid_file) = (fifo(bundle.path("log")), fifo(bundle.path("pid")));
+    let ran = bundle.tell(&["--log", log.to_str().unwrap(), "run", &bundle.id]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "ran\n"), "{ran:?}");
+    // Whoever asked for the number gets no container without it.
+    let nowhere = bundle.path("nonesuch/pid");
+    for (path, why) in
+        [(&pid_file, "nobody reads"), (&nowhere, "No such file"), (&bundle.path(""), "a directory")]
+    {
+        for command in ["run", "create"] {
+            let ran = bundle.tell(&[command, "--pid-file", path.to_str().unwrap(), &bundle.id]);
+            let said = format!("failed to write the process number to {}: ", path.display());
+            assert!(ran.status == 1 && ran.stderr.contains(&said) && ran.stderr.contains(why), "{ran:?}");
+            bundle.assert_nothing_left();
+        }
+    }
+    for file in ["journal", "config.json"] {
+        ok(bundle.tell(&["create", &bundle.id]));
+        let path = bundle.path("state").join(&bundle.id).join(file);
+        let text = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        fifo(path.clone());
+        for command in ["state", "start"] {
+            let ran = bundle.tell(&[command, &bundle.id]);
+            assert!(ran.status == 1 && ran.stderr.contains("a FIFO"), "{ran:?}");
+        }
+        ok(bundle.tell(&["list"]));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, text).unwrap();
+        ok(bundle.tell(&["delete", "--force", &bundle.id]));
+        bundle.assert_nothing_left();
+    }
+    let config = bundle.path("config.json");
+    let command = bundle.command(&["run", &bundle.id]);
+    std::fs::remove_file(&config).unwrap();
+    fifo(config);
+    let ran = { command }.output().unwrap();
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("it is a FIFO"), "{ran:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Terminals: with the operator's in front, and with a console socket.
 use crate::busybox::Bundle;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
@@ -54,6 +55,19 @@ fn a_console_socket_gets_the_master() {
         assert!(ran.status == 1 && ran.stderr.contains("--console-socket takes a terminal"), "{ran:?}");
     }
     bundle.config["process"]["terminal"] = json!(true);
+
+    // One whose queue is full is not waited for.
+    let (full, address) = (bundle.path("full"), SocketAddrUnix::new(bundle.path("full")).unwrap());
+    let stream = || socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let (listening, waiting) = (stream(), stream());
+    bind(&listening, &address).unwrap();
+    listen(&listening, 0).unwrap();
+    connect(&waiting, &address).unwrap();
+    for command in ["run", "create"] {
+        let ran = bundle.tell(&[command, "--console-socket", full.to_str().unwrap(), &bundle.id]);
+        assert!(ran.status == 1 && ran.stderr.contains("console socket"), "{ran:?}");
+        bundle.assert_nothing_left();
+    }
 
     let path = bundle.path("console");
     let listener = UnixListener::bind(&path).unwrap();

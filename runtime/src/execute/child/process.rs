@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Signal, fchdir, getcwd, set_parent_process_death_signal, setsid, umask};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -12,6 +12,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use super::{Child, ChildError, call, make_directory};
 use crate::capabilities;
 use crate::limits::SMALL_FILE_BYTES;
+use crate::open;
 use crate::plan::Identity;
 use crate::state::{State, Status};
 
@@ -138,14 +139,9 @@ fn give_streams(uid: u32) -> Result<(), ChildError> {
 
 /// The container's `/etc/passwd`, if it is a file. Its root is this process's own by now.
 fn read_passwd() -> Option<String> {
-    // Neither a pipe nor a terminal of the image's is waited for.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::open("/etc/passwd", flags, Mode::empty()).ok()?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode) != FileType::RegularFile {
-        return None;
-    }
+    let file = open::regular(CWD, "/etc/passwd", OFlags::RDONLY).ok()?;
     let mut text = Vec::new();
-    std::fs::File::from(file).take(SMALL_FILE_BYTES).read_to_end(&mut text).ok()?;
+    file.take(SMALL_FILE_BYTES).read_to_end(&mut text).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
