@@ -5,7 +5,7 @@
 //!      │                      │                          │                                      ▲   │
 //!      └── malformed ─────────┴── no image, no cache ────┴── does not start ────────────────────┘ resolve
 //!                                                                                                   ▼
-//!                                                                                               Resolved
+//!                                                                        Resolved, and Holdings ──give_back──► ∅
 //! ```
 //!
 //! Each phase is a type that can only be made from the one before, and holds what is true from then
@@ -21,6 +21,7 @@ pub mod definition;
 pub mod env;
 pub mod error;
 pub mod finding;
+pub mod holdings;
 pub mod image_ready;
 pub mod interrupt;
 pub mod limits;
@@ -46,18 +47,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
 use claimed::Claimed;
+use holdings::Holdings;
 use resolving::{Resolved, Resolving};
 
-/// Takes a claimed run to its resolution. A panic on the way is this run's internal error and nobody else's.
-pub async fn carry_out(claimed: Claimed) -> Resolved {
+/// Takes a claimed run to its resolution; what it still holds then is to be given back. A panic on the way is this run's
+/// internal error and nobody else's; what the run held is for a clean-up.
+pub async fn carry_out(claimed: Claimed) -> (Resolved, Option<Holdings>) {
     let identity = claimed.identity();
     let to_its_resolution = async {
         let (Ok(resolving) | Err(resolving)) = to_its_end(claimed).await;
         resolving.resolve().await
     };
     match catch_panic(to_its_resolution).await {
-        Ok(resolved) => resolved,
-        Err(why) => Resolved::panicked(identity, &why).await,
+        Ok((resolved, holdings)) => (resolved, Some(holdings)),
+        Err(why) => (Resolved::panicked(identity, &why).await, None),
     }
 }
 

@@ -245,15 +245,25 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let following = stdout::follow(follower).map_err(|error| {
         Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
     })?;
-    let resolved = carry_out(claimed).await;
+    let (resolved, holdings) = carry_out(claimed).await;
     if resolved.document.artifacts.iter().any(|artifact| artifact.name.as_str() == RESOLUTION) {
         operator.note("the artifact resolution.json gives way to the run's own file of that name");
     }
     write_resolution(Ok(resolved.document.clone()), &destination, operator);
+    let explanation = resolved.explanation.as_deref();
+    let image = submitted.definition.payload.get("image");
+    let explanation = explanation.map(|text| one_sentence(text, &resolved, image));
+    announce_resolution(&resolved.document, explanation.as_deref(), operator);
+    if let Some(holdings) = holdings {
+        holdings.give_back().await.iter().for_each(|problem| operator.note(problem));
+    }
     if let Err(error) = following.finish(interrupts).await {
         operator.note(&format!("the log on standard output is not whole: {error}"));
     }
-    report(&resolved, submitted.definition.payload.get("image"), operator);
+    // People hear last what went wrong with a task, also where the log, which says it as well, has gone elsewhere.
+    if let Some(text) = explanation {
+        operator.explain(&text);
+    }
     Ok(resolved.exit_status)
 }
 
@@ -345,25 +355,16 @@ fn write_resolution(
     }
 }
 
-/// Tells the operator what became of the task. People hear last what went wrong with it, also where the log, which says it
-/// as well, has gone elsewhere.
-fn report(resolved: &Resolved, image: Option<&Value>, operator: &Operator) {
-    for problem in &resolved.problems {
-        operator.note(problem);
-    }
-    let document = &resolved.document;
-    let explanation = resolved.explanation.as_deref().map(|text| one_sentence(text, resolved, image));
+/// Tells programs what became of the task.
+fn announce_resolution(document: &ResolutionDocument, message: Option<&str>, operator: &Operator) {
     operator.events().emit(&Event::TaskResolved {
         task_id: document.task_id.as_str(),
         run_id: document.run_id,
         state: document.state,
         reason: (document.state == State::Exception).then_some(document.reason),
         exit_code: document.exit_code,
-        message: explanation.as_deref(),
+        message,
     });
-    if let Some(text) = explanation {
-        operator.explain(&text);
-    }
 }
 
 /// The lines of the log about a run's end as one bounded sentence, with what may help.

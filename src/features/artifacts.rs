@@ -111,7 +111,12 @@ fn is_wanted(source: &ArtifactSource, end: End, interrupt: Option<Interrupt>) ->
         (None | Some(Interrupt::MaxRunTime | Interrupt::Shutdown), _) => {
             matches!(source, ArtifactSource::Volume(_))
         }
-        (Some(Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim), _) => false,
+        (
+            Some(
+                Interrupt::Cancelled | Interrupt::CancelledHere | Interrupt::Deadline | Interrupt::LostClaim,
+            ),
+            _,
+        ) => false,
     }
 }
 

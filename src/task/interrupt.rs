@@ -9,8 +9,10 @@ use tokio::sync::watch;
 /// Why a task ends before its command did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
-    /// Somebody who may do so cancelled it: the queue, or Ctrl-C at `run`.
+    /// Somebody who may do so cancelled it in the queue.
     Cancelled,
+    /// Whoever started `run` cancelled it there: Ctrl-C.
+    CancelledHere,
     /// The task's deadline has passed: the queue has resolved it.
     Deadline,
     /// The command ran longer than the payload's `maxRunTime`.
@@ -26,7 +28,19 @@ impl Interrupt {
     pub fn may_come_from_the_queue(self) -> bool {
         match self {
             Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim => true,
-            Interrupt::MaxRunTime | Interrupt::Shutdown => false,
+            Interrupt::CancelledHere | Interrupt::MaxRunTime | Interrupt::Shutdown => false,
+        }
+    }
+
+    /// Its name in events.
+    pub fn word(self) -> &'static str {
+        match self {
+            Interrupt::Cancelled => "canceled",
+            Interrupt::CancelledHere => "canceled-here",
+            Interrupt::Deadline => "deadline-exceeded",
+            Interrupt::LostClaim => "lost-claim",
+            Interrupt::Shutdown => "worker-shutdown",
+            Interrupt::MaxRunTime => "max-run-time",
         }
     }
 }

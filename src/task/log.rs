@@ -8,6 +8,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::finding::{Finding, Severity};
+use super::interrupt::Interrupt;
 use super::limits;
 use crate::timestamp::Timestamp;
 
@@ -86,16 +87,22 @@ pub fn footer(now: Timestamp, exit_code: i32, duration: Duration) -> String {
     info(now, &format!("{result} task run with exit code: {exit_code} completed in {seconds} seconds"))
 }
 
-/// The error text of a run that went over its `maxRunTime`.
+/// The error text of a run that is ended from outside; `max_run_time` is the payload's.
 #[must_use]
-pub fn timeout(max_run_time: Duration) -> String {
-    format!("Task timeout after {} seconds. Force killing container.", max_run_time.as_secs())
-}
-
-/// The error text of a run that the worker ends, e.g. because of `worker-shutdown`.
-#[must_use]
-pub fn aborted(reason: &str) -> String {
-    format!("Task has been aborted prematurely. Reason: {reason}")
+pub fn interrupted(interrupt: Interrupt, max_run_time: Duration) -> String {
+    let aborted = |reason| format!("Task has been aborted prematurely. Reason: {reason}");
+    match interrupt {
+        Interrupt::MaxRunTime => {
+            format!("Task timeout after {} seconds. Force killing container.", max_run_time.as_secs())
+        }
+        Interrupt::Cancelled => "Task was canceled by another entity. This can happen using a taskcluster client or by cancelling a task within Treeherder.".to_owned(),
+        Interrupt::CancelledHere => {
+            "Task was canceled by the one who runs this worker (Ctrl-C or SIGINT).".to_owned()
+        }
+        Interrupt::Deadline => aborted("deadline-exceeded"),
+        Interrupt::LostClaim => aborted("internal-error"),
+        Interrupt::Shutdown => aborted("worker-shutdown"),
+    }
 }
 
 /// The error text of a payload that is refused: the original's first words, then the errors as a JSON list of strings.
@@ -187,11 +194,27 @@ mod tests {
             "[taskcluster 2020-03-01 12:00:00.000Z] === Task Starting ===\n"
         );
         assert_eq!(error("no"), "\n[taskcluster:error] no\n");
-        assert_eq!(
-            error(&timeout(Duration::from_secs(10))),
-            "\n[taskcluster:error] Task timeout after 10 seconds. Force killing container.\n"
-        );
-        assert_eq!(aborted("worker-shutdown"), "Task has been aborted prematurely. Reason: worker-shutdown");
+    }
+
+    #[test]
+    fn each_interrupt_has_a_sentence_of_its_own() {
+        let cases = [
+            (Interrupt::MaxRunTime, "Task timeout after 10 seconds. Force killing container."),
+            (
+                Interrupt::Cancelled,
+                "Task was canceled by another entity. This can happen using a taskcluster client or by cancelling a task within Treeherder.",
+            ),
+            (
+                Interrupt::CancelledHere,
+                "Task was canceled by the one who runs this worker (Ctrl-C or SIGINT).",
+            ),
+            (Interrupt::Deadline, "Task has been aborted prematurely. Reason: deadline-exceeded"),
+            (Interrupt::LostClaim, "Task has been aborted prematurely. Reason: internal-error"),
+            (Interrupt::Shutdown, "Task has been aborted prematurely. Reason: worker-shutdown"),
+        ];
+        for (interrupt, expected) in cases {
+            assert_eq!(interrupted(interrupt, Duration::from_secs(10)), expected);
+        }
     }
 
     #[test]

@@ -207,7 +207,7 @@ pub fn resolve(outcome: &Outcome) -> Resolution {
 
 fn verdict_of_interrupt(interrupt: Interrupt) -> Verdict {
     match interrupt {
-        Interrupt::Cancelled => Verdict::Exception(Reason::Canceled),
+        Interrupt::Cancelled | Interrupt::CancelledHere => Verdict::Exception(Reason::Canceled),
         Interrupt::Deadline => Verdict::Exception(Reason::DeadlineExceeded),
         Interrupt::LostClaim => Verdict::Exception(Reason::InternalError),
         Interrupt::Shutdown => Verdict::Exception(Reason::WorkerShutdown),
@@ -249,7 +249,7 @@ fn caches_after(outcome: &Outcome, exit_code: i32) -> Caches {
 pub fn exit_status(outcome: &Outcome, resolution: &Resolution) -> u8 {
     const NO_STATUS_OF_THE_COMMAND: u8 = 123;
     match (outcome.interrupt, resolution.verdict) {
-        (Some(Interrupt::Cancelled), _) => return 130,
+        (Some(Interrupt::CancelledHere), _) => return 130,
         (Some(Interrupt::MaxRunTime), _) => return 124,
         (_, Verdict::Exception(Reason::MalformedPayload)) => return 120,
         (None, Verdict::Exception(_)) if outcome.end == End::HostUnfit => return 125,

@@ -1,15 +1,14 @@
 //! From the end of the last process to the resolution.
 //!
-//! Every run comes through here exactly once, however far it came: artifacts, footer, logs, then
-//! everything that the run held is given back.
+//! Every run comes through here exactly once, however far it came: artifacts, footer, logs, report. What it still holds
+//! of the host comes out beside the resolution, for [`holdings`](super::holdings) to give back.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime::launch::Exited;
-use tokio::task::JoinHandle;
 
 use super::error::chain;
+use super::holdings::{Holdings, Releasing};
 use super::interrupt::Interrupt;
 use super::log;
 use super::resolution::{ImageUsed, ResolutionDocument, Resources};
@@ -18,13 +17,11 @@ use super::resolve::{
 };
 use super::run::{Began, Remains, Run};
 use super::running::Held;
-use crate::cache::{CacheLease, Fate};
+use crate::cache::Fate;
 use crate::event::Event;
 use crate::features::{Killed, Stopped};
-use crate::net::tables::TablesError;
 use crate::queue::{Queue, QueueError, RunId};
 use crate::root::ContainerRoot;
-use crate::run_directory::{RunDirectory, RunDirectoryError};
 use crate::timestamp::Timestamp;
 
 /// A run that only has to be resolved.
@@ -67,8 +64,6 @@ pub struct Resolved {
     pub explanation: Option<String>,
     /// The content of `resolution.json`.
     pub document: ResolutionDocument,
-    /// What went wrong on the way out, for the operator.
-    pub problems: Vec<String>,
 }
 
 /// What is known of a run whatever becomes of it.
@@ -84,15 +79,14 @@ impl Resolved {
         let Identity { queue, run, began } = identity;
         let verdict = Verdict::Exception(Reason::InternalError);
         let resolution = Resolution { verdict, exit_code: NO_STATUS, caches: resolve::Caches::Keep };
-        let mut problems = Vec::new();
-        let explanation =
+        let mut explanation =
             format!("The worker panicked ({why}); \"docker-worker cleanup\" undoes what the task held.");
         if let Err(error) = queue.report_exception(&run, Reason::InternalError).await {
-            problems.push(format!("Failed to report the task: failed to {}", chain(&error)));
+            explanation += &format!(" Failed to report the task: failed to {}", chain(&error));
         }
         let exit_status = exit_status(&Outcome::new(End::WorkerFault), &resolution);
         let document = ResolutionDocument::without_container(run, &resolution, began.at);
-        Resolved { resolution, exit_status, explanation: Some(explanation), document, problems }
+        Resolved { resolution, exit_status, explanation: Some(explanation), document }
     }
 }
 
@@ -114,8 +108,9 @@ impl Resolving {
         Box::new(Resolving { run, end, container: Container::Over(Box::new(Over { held, exited })) })
     }
 
-    /// Publishes what the run leaves behind, closes its log, reports it, and gives everything back.
-    pub async fn resolve(mut self: Box<Self>) -> Resolved {
+    /// Publishes what the run leaves behind, closes its log and reports it. To give back what it holds may take as long as
+    /// the disk does, so that comes after whatever has to be told of the run.
+    pub async fn resolve(mut self: Box<Self>) -> (Resolved, Holdings) {
         let known = self.run.interrupts.current();
         self.explain_end(known);
         if !matches!(self.container, Container::None) {
@@ -132,7 +127,6 @@ impl Resolving {
         let exit_code = resolve::resolve(&outcome).exit_code;
         let footer = log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
-        let mut problems = Vec::new();
         outcome.killed = self.close_log().await;
         let mut resolution = resolve::resolve(&outcome);
         if let Err(problem) = self.report(&resolution).await {
@@ -142,8 +136,8 @@ impl Resolving {
         }
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
-        let document = self.give_back(&resolution, releasing, &mut problems).await;
-        Resolved { resolution, exit_status, explanation, document, problems }
+        let (document, holdings) = self.part(&resolution, releasing);
+        (Resolved { resolution, exit_status, explanation, document }, holdings)
     }
 
     /// The lines about an end that was not the command's own.
@@ -182,7 +176,7 @@ impl Resolving {
     fn explain_interrupt(&self, interrupt: Option<Interrupt>) {
         if let Some(interrupt) = interrupt {
             let text = self.interrupt_text(interrupt);
-            self.run.worker.events.emit(&Event::Interrupted { reason: word(interrupt) });
+            self.run.worker.events.emit(&Event::Interrupted { reason: interrupt.word() });
             self.run.log.error(&text);
         }
     }
@@ -195,19 +189,8 @@ impl Resolving {
     }
 
     fn interrupt_text(&self, interrupt: Interrupt) -> String {
-        match interrupt {
-            Interrupt::MaxRunTime => {
-                let limit = self.run.payload.as_ref().map(|payload| payload.max_run_time);
-                log::timeout(limit.unwrap_or_default())
-            }
-            Interrupt::Cancelled => {
-                "Task was canceled by another entity: the one who runs this worker, from the keyboard."
-                    .to_owned()
-            }
-            Interrupt::Deadline => log::aborted("deadline-exceeded"),
-            Interrupt::LostClaim => log::aborted("internal-error"),
-            Interrupt::Shutdown => log::aborted("worker-shutdown"),
-        }
+        let limit = self.run.payload.as_ref().map(|payload| payload.max_run_time);
+        log::interrupted(interrupt, limit.unwrap_or_default())
     }
 
     /// The hooks `stopped`, if the command ran.
@@ -246,7 +229,7 @@ impl Resolving {
     }
 
     /// Begins to give the network back, beside the reports: nobody of the task is there to use it.
-    fn release_network(&mut self) -> Option<JoinHandle<Result<(), TablesError>>> {
+    fn release_network(&mut self) -> Option<Releasing> {
         let network = Arc::clone(self.run.worker.network.as_ref()?);
         if self.run.remains == Remains::Container {
             return None;
@@ -294,22 +277,19 @@ impl Resolving {
         }
     }
 
-    /// Undoes everything that the run did to the host, and writes down what became of it.
-    async fn give_back(
+    /// Parts what is to be told of the run from what it holds.
+    fn part(
         self: Box<Self>,
         resolution: &Resolution,
-        releasing: Option<JoinHandle<Result<(), TablesError>>>,
-        problems: &mut Vec<String>,
-    ) -> ResolutionDocument {
-        let resolved = Timestamp::now();
-        let released = released(releasing).await;
+        releasing: Option<Releasing>,
+    ) -> (ResolutionDocument, Holdings) {
         let Resolving { run, container, .. } = *self;
         let (held, exited) = match container {
             Container::Over(over) => (Some(over.held), over.exited),
             Container::None | Container::NotStarted => (None, None),
         };
         let document = ResolutionDocument {
-            resolved,
+            resolved: Timestamp::now(),
             image: run.image.map(|image| ImageUsed { name: image.name, digest: image.digest.to_string() }),
             artifacts: run.publisher.into_records(),
             resources: exited.map(resources),
@@ -322,59 +302,9 @@ impl Resolving {
             mounts: run.mounts,
             directory: run.directory,
             remains: run.remains,
+            releasing,
         };
-        match tokio::task::spawn_blocking(move || holdings.give_back(released)).await {
-            Ok(more) => problems.extend(more),
-            Err(error) => problems.push(format!("Failed to give back what the task held: {error}")),
-        }
-        document
-    }
-}
-
-/// What a run holds of the host.
-struct Holdings {
-    held: Option<Held>,
-    caches: Vec<CacheLease>,
-    fate: Fate,
-    mounts: Vec<PathBuf>,
-    directory: RunDirectory,
-    remains: Remains,
-}
-
-impl Holdings {
-    /// Gives it back, and says what resists. Blocks, for as long as it takes to remove what the task has written.
-    fn give_back(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
-        let mut problems = Vec::new();
-        // With what is held the container's mounts go, and the image may be collected.
-        drop(self.held);
-        for mount in self.mounts.iter().rev() {
-            let flags = rustix::mount::UnmountFlags::DETACH;
-            if let Err(error) = rustix::mount::unmount(mount, flags) {
-                problems.push(format!("Failed to unmount {}: {error}", mount.display()));
-            }
-        }
-        if self.remains == Remains::Container {
-            // The directory names what has to be undone, and the caches stay marked as the container's.
-            return problems;
-        }
-        release_caches(self.caches, self.fate, &mut problems);
-        // It names what has to be undone, so it stays as long as there is anything.
-        let removed = released.and_then(|()| self.directory.remove());
-        if let Err(error) = crate::parent_group::remove() {
-            problems.push(format!("Failed to {}", chain(&error)));
-        }
-        if let Err(error) = removed {
-            problems.push(format!("Failed to {}; \"docker-worker cleanup\" will try again.", chain(&error)));
-        }
-        problems
-    }
-}
-
-/// Waits until the network is given back. A thread that panicked has said so; its record is still there.
-async fn released(releasing: Option<JoinHandle<Result<(), TablesError>>>) -> Result<(), RunDirectoryError> {
-    match releasing {
-        Some(releasing) => Ok(releasing.await.map_err(TablesError::Panicked)??),
-        None => Ok(()),
+        (document, holdings)
     }
 }
 
@@ -382,15 +312,6 @@ fn fate(resolution: &Resolution) -> Fate {
     match resolution.caches {
         resolve::Caches::Keep => Fate::Keep,
         resolve::Caches::Purge => Fate::Purge,
-    }
-}
-
-fn release_caches(leases: Vec<CacheLease>, fate: Fate, problems: &mut Vec<String>) {
-    for lease in leases {
-        let name = log::escaped(lease.name()).to_string();
-        if let Err(error) = lease.release(fate) {
-            problems.push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error)));
-        }
     }
 }
 
@@ -404,15 +325,5 @@ fn resources(exited: Exited) -> Resources {
         cpu_seconds: exited.usage.cpu.as_secs_f64(),
         memory_peak_bytes: exited.usage.memory_peak_bytes,
         oom_killed: exited.oom_killed,
-    }
-}
-
-fn word(interrupt: Interrupt) -> &'static str {
-    match interrupt {
-        Interrupt::Cancelled => "canceled",
-        Interrupt::Deadline => "deadline-exceeded",
-        Interrupt::LostClaim => "lost-claim",
-        Interrupt::Shutdown => "worker-shutdown",
-        Interrupt::MaxRunTime => "max-run-time",
     }
 }

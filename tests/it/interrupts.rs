@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Run, Worker, busybox_image, compiled, file, finish, read_until, shell_payload};
+use crate::support::{
+    Internet, Run, Worker, busybox_image, compiled, file, finish, read_until, shell_payload,
+};
 
 /// Processes that do all they can to stay: they leave session and parent, ignore signals, stop themselves.
 const STUBBORN: &str = "
@@ -50,10 +52,11 @@ fn a_signal_ends_the_task_and_the_status_says_which() {
     // Whoever started these tests may ignore hang-ups, which the worker would respect.
     let worker = Worker::by(&["env", "--default-signal"]);
     let image = worker.image(&busybox_image()).source;
-    for (signal, status, state, reason) in [
-        (Signal::INT, 130, "exception", "canceled"),
-        (Signal::TERM, 122, "exception", "worker-shutdown"),
-        (Signal::HUP, 122, "exception", "worker-shutdown"),
+    let shutdown = "Task has been aborted prematurely. Reason: worker-shutdown";
+    for (signal, status, state, reason, sentence) in [
+        (Signal::INT, 130, "exception", "canceled", "Task was canceled by the one who runs this worker"),
+        (Signal::TERM, 122, "exception", "worker-shutdown", shutdown),
+        (Signal::HUP, 122, "exception", "worker-shutdown", shutdown),
     ] {
         let case = format!("{signal:?}");
         let (mut child, artifacts) =
@@ -65,9 +68,34 @@ fn a_signal_ends_the_task_and_the_status_says_which() {
         assert!(killed.elapsed() < Duration::from_secs(15), "{case}: {:?}", killed.elapsed());
         assert_eq!(run.resolution["state"], state, "{case}: {run:?}");
         assert_eq!(run.resolution["reason"], reason, "{case}: {run:?}");
-        assert!(log.join().unwrap().contains("=== Task Finished ==="), "{case}");
+        let log = log.join().unwrap();
+        assert!(log.contains("=== Task Finished ===") && log.contains(sentence), "{case}: {log}");
         worker.assert_nothing_left(&case);
     }
+}
+
+#[test]
+fn a_resolution_waits_for_nothing_that_is_only_given_back() {
+    let internet = Internet::new();
+    let worker = Worker::on(&internet);
+    let image = worker.image(&busybox_image()).source;
+    let (mut child, artifacts) =
+        worker.start_run(&["--json", "--image", &image], &["sh", "-c", "echo running; sleep 1000"]);
+    let log = read_until(&mut child, "running");
+    // Here the address of a task's network is noted when it is given back.
+    let addresses = std::fs::File::open(worker.run_directory().join("network/addresses")).unwrap();
+    addresses.lock().unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !artifacts.join("resolution.json").exists() {
+        assert!(Instant::now() < deadline, "no resolution before everything is given back");
+        std::thread::yield_now();
+    }
+    assert_eq!(child.try_wait().unwrap(), None, "the network is not given back yet");
+    drop(addresses);
+    Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(122, "shutdown");
+    log.join().unwrap();
+    worker.assert_nothing_left("after everything is given back");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Signals {
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => Interrupt::Cancelled,
+            _ = interrupt.recv() => Interrupt::CancelledHere,
             _ = terminate.recv() => Interrupt::Shutdown,
             _ = hung_up => Interrupt::Shutdown,
         }
@@ -71,7 +71,7 @@ fn pass_on(runtime: &Runtime, mut signals: Signals, interrupter: &Interrupter, o
     let mut keyboard = 0;
     loop {
         let interrupt = runtime.block_on(signals.next());
-        if interrupt == Interrupt::Cancelled {
+        if interrupt == Interrupt::CancelledHere {
             keyboard += 1;
         }
         if keyboard > 1 {

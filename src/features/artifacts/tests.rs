@@ -184,6 +184,7 @@ async fn how_the_task_ended_decides_what_is_published() {
         (killed, Some(Interrupt::MaxRunTime), VOLUME),
         (killed, Some(Interrupt::Shutdown), VOLUME),
         (killed, Some(Interrupt::Cancelled), &[]),
+        (killed, Some(Interrupt::CancelledHere), &[]),
         (killed, Some(Interrupt::LostClaim), &[]),
     ] {
         let artifacts = json!({

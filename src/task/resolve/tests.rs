@@ -17,8 +17,9 @@ const ENDS: [End; 14] = [
     End::ResourceShort,
     End::HostUnfit,
 ];
-const INTERRUPTS: [Interrupt; 5] = [
+const INTERRUPTS: [Interrupt; 6] = [
     Interrupt::Cancelled,
+    Interrupt::CancelledHere,
     Interrupt::Deadline,
     Interrupt::LostClaim,
     Interrupt::Shutdown,
@@ -82,7 +83,8 @@ fn each_end_has_its_resolution_footer_and_exit_status() {
 #[test]
 fn an_interrupt_outranks_the_exit_code() {
     let cases = [
-        (Interrupt::Cancelled, Exception(Reason::Canceled), 130),
+        (Interrupt::Cancelled, Exception(Reason::Canceled), 122),
+        (Interrupt::CancelledHere, Exception(Reason::Canceled), 130),
         (Interrupt::Deadline, Exception(Reason::DeadlineExceeded), 122),
         (Interrupt::LostClaim, Exception(Reason::InternalError), 122),
         (Interrupt::Shutdown, Exception(Reason::WorkerShutdown), 122),
@@ -185,7 +187,8 @@ fn an_exit_code_in_the_footer_is_the_commands_own_or_minus_one() {
 fn only_what_the_queue_sets_itself_goes_unreported() {
     for outcome in all_outcomes() {
         if let Exception(reason) = resolve(&outcome).verdict {
-            let by_queue = matches!(outcome.interrupt, Some(Interrupt::Cancelled | Interrupt::Deadline));
+            let of_the_queue = [Interrupt::Cancelled, Interrupt::CancelledHere, Interrupt::Deadline];
+            let by_queue = outcome.interrupt.is_some_and(|interrupt| of_the_queue.contains(&interrupt));
             assert_eq!(reason.reporter() == Reporter::Queue, by_queue, "{outcome:?}");
         }
     }

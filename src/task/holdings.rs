@@ -1,0 +1,86 @@
+//! From a resolution to a host without a trace of the run, but for its caches and its image.
+//!
+//! A file that was written just now is removed only after it has reached the disk, where a sync is under way, as after a
+//! pull. So this comes last, when everybody has been told what became of the run.
+
+use std::path::PathBuf;
+
+use tokio::task::JoinHandle;
+
+use super::error::chain;
+use super::log;
+use super::run::Remains;
+use super::running::Held;
+use crate::cache::{CacheLease, Fate};
+use crate::net::tables::TablesError;
+use crate::run_directory::{RunDirectory, RunDirectoryError};
+
+/// A network that is being given back.
+pub(super) type Releasing = JoinHandle<Result<(), TablesError>>;
+
+/// What a run that is resolved still holds of the host. If it is dropped, a clean-up finds it.
+#[must_use = "the run holds it until it is given back"]
+pub struct Holdings {
+    pub(super) held: Option<Held>,
+    pub(super) caches: Vec<CacheLease>,
+    pub(super) fate: Fate,
+    pub(super) mounts: Vec<PathBuf>,
+    pub(super) directory: RunDirectory,
+    pub(super) remains: Remains,
+    pub(super) releasing: Option<Releasing>,
+}
+
+impl Holdings {
+    /// Gives everything back, and says what resists.
+    pub async fn give_back(mut self) -> Vec<String> {
+        let released = released(self.releasing.take()).await;
+        match tokio::task::spawn_blocking(move || self.give_back_now(released)).await {
+            Ok(problems) => problems,
+            Err(error) => vec![format!("Failed to give back what the task held: {error}")],
+        }
+    }
+
+    /// Blocks, for as long as it takes to remove what the task has written.
+    fn give_back_now(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
+        let mut problems = Vec::new();
+        // With what is held the container's mounts go, and the image may be collected.
+        drop(self.held);
+        for mount in self.mounts.iter().rev() {
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            if let Err(error) = rustix::mount::unmount(mount, flags) {
+                problems.push(format!("Failed to unmount {}: {error}", mount.display()));
+            }
+        }
+        if self.remains == Remains::Container {
+            // The directory names what has to be undone, and the caches stay marked as the container's.
+            return problems;
+        }
+        release_caches(self.caches, self.fate, &mut problems);
+        // It names what has to be undone, so it stays as long as there is anything.
+        let removed = released.and_then(|()| self.directory.remove());
+        if let Err(error) = crate::parent_group::remove() {
+            problems.push(format!("Failed to {}", chain(&error)));
+        }
+        if let Err(error) = removed {
+            problems.push(format!("Failed to {}; \"docker-worker cleanup\" will try again.", chain(&error)));
+        }
+        problems
+    }
+}
+
+/// Waits until the network is given back. A thread that panicked has said so; its record is still there.
+async fn released(releasing: Option<Releasing>) -> Result<(), RunDirectoryError> {
+    match releasing {
+        Some(releasing) => Ok(releasing.await.map_err(TablesError::Panicked)??),
+        None => Ok(()),
+    }
+}
+
+fn release_caches(leases: Vec<CacheLease>, fate: Fate, problems: &mut Vec<String>) {
+    for lease in leases {
+        let name = log::escaped(lease.name()).to_string();
+        if let Err(error) = lease.release(fate) {
+            problems.push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error)));
+        }
+    }
+}
