@@ -27,6 +27,7 @@ use crate::launch::{Exited, Failed, FailureKind, Report};
 use crate::plan::ContainerPlan;
 use crate::spec::Spec;
 use crate::state::ContainerDirectory;
+use crate::undo::UndoError;
 
 use host::Host;
 pub use monitor::Outlet;
@@ -81,9 +82,9 @@ pub struct Run {
 pub fn run(mut container: Container, outlet: Outlet, mut signals: Signals) -> Run {
     let report = outlet.report.as_ref().map(|fd| fd.try_clone());
     let mut warnings = Vec::new();
-    let outcome = Host::begin(&mut container, Keeper::Monitor)
-        .map_err(|error| failure("journal", FailureKind::Host, &error))
-        .and_then(|mut host| {
+    let (outcome, undone) = match Host::begin(&mut container, Keeper::Monitor) {
+        Err(error) => (Err(failure("journal", FailureKind::Host, &error)), Ok(())),
+        Ok(mut host) => {
             let ended =
                 host.start(host::Gate::Open).and_then(|()| monitor::watch(&mut host, outlet, &signals));
             let finished = host.finish();
@@ -91,17 +92,11 @@ pub fn run(mut container: Container, outlet: Outlet, mut signals: Signals) -> Ru
             let interrupt = signals.only_those_that_ask_to_end().ok();
             let ended = ended.and_then(|gone| gone.drain(interrupt));
             warnings.extend(host.run_poststop(interrupt));
-            finished.undone.map_err(|error| failure("undo", FailureKind::Host, &error))?;
-            ended.map(|reaped| monitor::exited(reaped, finished.counters))
-        });
-    // If something stays behind, so does the directory: its journal says what.
-    let is_undone = !matches!(&outcome, Err(failed) if failed.step == "undo");
-    let removed = if is_undone { container.directory.remove() } else { Ok(()) };
-    container.options.stop.pass();
-    let outcome = match removed {
-        Ok(()) => outcome,
-        Err(error) => outcome.and(Err(failure("undo", FailureKind::Host, &error))),
+            (ended.map(|reaped| monitor::exited(reaped, finished.counters)), finished.undone)
+        }
     };
+    let outcome = clear(container.directory, outcome, undone);
+    container.options.stop.pass();
     Run { outcome: tell(report, outcome), warnings }
 }
 
@@ -119,26 +114,42 @@ pub fn create(mut container: Container, outlet: Outlet, signals: &mut Signals) -
     let mut host = match Host::begin(&mut container, Keeper::Caller) {
         Ok(host) => host,
         Err(error) => {
-            let failed = failure("journal", FailureKind::Host, &error);
-            let removed = container.directory.remove();
-            let failed = removed.map_or_else(|error| failure("undo", FailureKind::Host, &error), |()| failed);
-            return Creation { outcome: Err(failed), warnings: Vec::new() };
+            let failed = Err(failure("journal", FailureKind::Host, &error));
+            return Creation { outcome: clear(container.directory, failed, Ok(())), warnings: Vec::new() };
         }
     };
     let created =
         host.start(host::Gate::Closed).and_then(|()| monitor::watch_until_ready(&mut host, outlet, signals));
-    let failed = match created.and_then(|()| host.note_set_up()) {
-        Ok(()) => return Creation { outcome: Ok(()), warnings: Vec::new() },
-        Err(failed) => failed,
-    };
+    let created = created.and_then(|()| host.note_set_up());
+    if created.is_ok() {
+        return Creation { outcome: Ok(()), warnings: Vec::new() };
+    }
     let undone = host.finish().undone;
     let warnings = host.run_poststop(signals.only_those_that_ask_to_end().ok());
     drop(host);
-    let removed = match undone {
-        Ok(()) => container.directory.remove().map_err(|error| failure("undo", FailureKind::Host, &error)),
-        Err(error) => Err(failure("undo", FailureKind::Host, &error)),
+    Creation { outcome: clear(container.directory, created, undone), warnings }
+}
+
+/// Removes the directory of a container that is undone. If something stays behind, so does the directory: its journal
+/// says what. What failed first is told first.
+fn clear<T>(
+    directory: ContainerDirectory,
+    outcome: Result<T, Failed>,
+    undone: Result<(), UndoError>,
+) -> Result<T, Failed> {
+    let undo = |error: &dyn Error| failure("undo", FailureKind::Host, error);
+    let left = match undone {
+        Ok(()) => directory.remove().map_err(|error| undo(&error)),
+        Err(error) => Err(undo(&error)),
     };
-    Creation { outcome: Err(removed.err().unwrap_or(failed)), warnings }
+    match (outcome, left) {
+        (outcome, Ok(())) => outcome,
+        (Ok(_), Err(left)) => Err(left),
+        (Err(first), Err(left)) => {
+            let message = format!("{}; and then, undoing it, to {}", first.message, left.message);
+            Err(Failed { message, ..first })
+        }
+    }
 }
 
 fn tell(report: Option<std::io::Result<OwnedFd>>, outcome: Result<Exited, Failed>) -> Result<Exited, Failed> {

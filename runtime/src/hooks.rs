@@ -305,8 +305,8 @@ impl HookSequence {
             Ok(false) | Err(Errno::INTR) => Ok(()),
             Ok(true) => self.interrupt().map_or(Ok(()), Err),
             Err(errno) => {
-                let wait = HookError::Wait { stage: self.stage, source: errno.into() };
-                Err(self.interrupt().filter(|error| matches!(error, HookError::Wait { .. })).unwrap_or(wait))
+                self.interrupt();
+                Err(HookError::Wait { stage: self.stage, source: errno.into() })
             }
         }
     }

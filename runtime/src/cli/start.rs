@@ -44,7 +44,10 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
         Err(problem) if of_hook(&problem) => {
             // OCI runtime specification, runtime.md, "Lifecycle", steps 7 and 9: the container is stopped, undone, and
             // the poststop hooks follow.
-            super::delete::destroy(global, directory)?;
+            // The hook's failure is the one to be answered with: this one follows from it, or comes on top.
+            if let Err(Problem::Failed(sentence)) = super::delete::destroy(global, directory) {
+                global.log.warning(&sentence);
+            }
             Err(problem)
         }
         other => other.map(|()| 0),

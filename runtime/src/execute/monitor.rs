@@ -109,7 +109,7 @@ pub(super) fn watch(host: &mut Host<'_>, outlet: Outlet, signals: &Signals) -> R
     let mut watch = Watch::new(host, outlet, signals);
     // A hook behind the start is not cut short because the command was quick.
     while !(watch.ended && watch.hooks.is_none()) {
-        watch.turn().map_err(|error| broken(&error))?;
+        watch.turn()?;
     }
     watch.end()
 }
@@ -126,7 +126,7 @@ pub(super) fn watch_until_ready(
 ) -> Result<(), Failed> {
     let mut watch = Watch::new(host, outlet, signals);
     while !watch.ended && !matches!(watch.phase, Phase::Ready) {
-        watch.turn().map_err(|error| broken(&error))?;
+        watch.turn()?;
     }
     if watch.failed.is_none() && !watch.ended {
         return Ok(());
@@ -150,8 +150,12 @@ impl<'h, 'c> Watch<'h, 'c> {
         Watch { host, outlet, signals, relay: None, hooks: None, failed: None, phase, ended: false }
     }
 
-    /// Waits once and handles what came.
-    fn turn(&mut self) -> io::Result<()> {
+    /// Waits once and handles what came. What failed before this does is the reason.
+    fn turn(&mut self) -> Result<(), Failed> {
+        self.wait_and_handle().map_err(|error| self.failed.take().unwrap_or_else(|| broken(&error)))
+    }
+
+    fn wait_and_handle(&mut self) -> io::Result<()> {
         let found = self.wait()?;
         if !found.signal.is_empty() {
             self.take_signals()?;
@@ -277,7 +281,11 @@ impl<'h, 'c> Watch<'h, 'c> {
     /// Tells PID 1 to.
     fn go_on(&self) -> Result<(), Failed> {
         let Some(child) = &self.host.child else { return Ok(()) };
-        say(&child.socket, &ChildMessage::Go).map_err(|errno| broken(&io::Error::from(errno)))
+        match say(&child.socket, &ChildMessage::Go) {
+            // It has ended: how, is known when it is reaped.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(broken(&io::Error::from(errno))),
+        }
     }
 
     /// Everything is set up; the caller gets hold of it.
@@ -348,10 +356,8 @@ impl<'h, 'c> Watch<'h, 'c> {
     /// Remembers the first failure and ends the container.
     fn fail(&mut self, failed: Failed) {
         self.failed.get_or_insert(failed);
-        if let Err(error) = self.kill() {
-            // The kernel refuses to signal our own child: nothing is left that could be done about it.
-            self.failed = Some(broken(&error));
-        }
+        // If the kernel refuses to signal our own child, nothing is left that could be done about it.
+        self.kill().unwrap_or(());
     }
 
     fn kill(&self) -> io::Result<()> {

@@ -245,3 +245,29 @@ fn a_signal_ends_a_container_while_a_hook_of_it_hangs() {
         bundle.assert_nothing_left();
     }
 }
+
+#[test]
+fn what_failed_first_is_told_also_where_undoing_fails_after_it() {
+    for (stage, commands) in
+        [("createRuntime", &["run"][..]), ("createRuntime", &["create"]), ("poststart", &["create", "start"])]
+    {
+        let mut bundle = Bundle::shell("exec sleep 1000");
+        let strange = bundle.path("state").join(&bundle.id).join("strange");
+        let script = format!("touch {}; exit 3", strange.display());
+        bundle.config["hooks"] = json!({ stage: [hook(&script)] });
+        let told: Vec<_> = commands.iter().map(|command| bundle.tell(&[command, &bundle.id])).collect();
+        let ran = told.last().unwrap();
+        let (first, then) = (
+            format!("failed to run the {stage} hook"),
+            format!("remove {}", strange.parent().unwrap().display()),
+        );
+        assert!(
+            ran.status == 1 && ran.stderr.contains(&first) && ran.stderr.contains(&then),
+            "{commands:?}: {ran:?}"
+        );
+        std::fs::remove_file(&strange).unwrap();
+        let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
+        assert_eq!(deleted.status, 0, "{deleted:?}");
+        bundle.assert_nothing_left();
+    }
+}
