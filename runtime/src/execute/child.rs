@@ -73,6 +73,8 @@ pub(super) enum ChildError {
     NotHere,
     #[error("use AppArmor profile {profile:?}: is it loaded?")]
     Label { profile: String, source: io::Error },
+    #[error("find out about AppArmor: open or read {path}")]
+    AppArmor { path: &'static str, source: io::Error },
     #[error("use AppArmor profile {profile:?}: this host's kernel runs without AppArmor")]
     NoAppArmor { profile: String },
     #[error("change to the working directory {}: {why}", path.display())]

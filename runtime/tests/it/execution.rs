@@ -172,3 +172,26 @@ fn a_command_that_may_write_no_file_is_executed_all_the_same() {
     let ran = bundle.run();
     assert_eq!((ran.status, ran.stdout.as_str()), (0, "0\n"), "{ran:?}");
 }
+
+#[test]
+fn a_profile_is_refused_for_the_reason_that_there_is() {
+    let mut bundle = Bundle::shell("true");
+    bundle.config["process"]["apparmorProfile"] = "docker-worker-default".into();
+    for (script, said) in [
+        ("mkdir $modules/apparmor", "runs without AppArmor"),
+        (
+            "mkdir -p $modules/apparmor/parameters/enabled",
+            "read /sys/module/apparmor/parameters/enabled: Is a directory",
+        ),
+    ] {
+        let told = bundle.command(&["run", &bundle.id]);
+        let script = format!("modules=/sys/module; mount -t tmpfs none $modules && {script} && exec \"$@\"");
+        let mut unshared = std::process::Command::new("unshare");
+        unshared.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        unshared.arg(told.get_program()).args(told.get_args()).current_dir(bundle.path(""));
+        let ran = unshared.output().unwrap();
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.code() == Some(1) && stderr.contains(said), "{script}: {stderr}");
+        bundle.assert_nothing_left();
+    }
+}

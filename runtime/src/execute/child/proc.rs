@@ -21,7 +21,7 @@ impl Child<'_> {
         self.mount_namespace =
             Some(opened.map_err(|errno| ChildError::Proc { path: namespace, source: errno.into() })?);
         if self.container.plan.child.iter().any(|step| matches!(step, ChildStep::Label { .. })) {
-            self.label = process::open_label(&proc);
+            self.label = process::open_label(&proc)?;
         }
         self.proc = Some(proc);
         Ok(())

@@ -82,17 +82,24 @@ impl Child<'_> {
     }
 }
 
-/// Opens the attribute that names the AppArmor profile of the coming execve(2), if the kernel has it.
-pub(super) fn open_label(proc: &OwnedFd) -> Option<OwnedFd> {
-    if !apparmor::is_enabled().unwrap_or(false) {
-        return None;
+/// Opens the attribute that names the AppArmor profile of the coming execve(2). `None`: the kernel runs without.
+pub(super) fn open_label(proc: &OwnedFd) -> Result<Option<OwnedFd>, ChildError> {
+    let is_enabled = apparmor::is_enabled();
+    if !is_enabled.map_err(|source| ChildError::AppArmor { path: apparmor::ENABLED, source })? {
+        return Ok(None);
     }
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    apparmor::EXEC_ATTRIBUTES.iter().find_map(|attribute| {
-        let path = format!("thread-self/{attribute}");
-        rustix::fs::openat2(proc, path.as_str(), flags, Mode::empty(), inside).ok()
-    })
+    let open = |path: &'static str| {
+        let opened = rustix::fs::openat2(proc, format!("thread-self/{path}"), flags, Mode::empty(), inside);
+        opened.map_err(|errno| (path, errno))
+    };
+    let [own, shared] = apparmor::EXEC_ATTRIBUTES;
+    let opened = match open(own) {
+        Err((_, Errno::NOENT)) => open(shared),
+        answer => answer,
+    };
+    opened.map(Some).map_err(|(path, errno)| ChildError::AppArmor { path, source: errno.into() })
 }
 
 /// getcwd(2) of Linux puts "(unreachable)" before a directory outside the root.
