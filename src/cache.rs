@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use runtime::id::ContainerId;
 use serde::{Deserialize, Serialize};
 
-use crate::file_lock::Hold;
+use crate::file_lock::{self, Hold};
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::run_directory::random_hex;
@@ -127,7 +127,7 @@ impl Caches {
         let mut unusable = Vec::new();
         {
             // Nobody makes an instance meanwhile: before it has its record and its lock it looks like a dead one.
-            let _alone = self.directory.lock(Hold::Exclusive)?;
+            let _alone = self.directory.lock(Hold::Exclusive, &|| true)?;
             for id in entries.own {
                 let Some(held) = self.try_hold(&id)? else { continue };
                 let keep = self.read(&id).is_some_and(|record| {
@@ -144,13 +144,19 @@ impl Caches {
         Ok(entries.foreign)
     }
 
-    /// Takes an instance of the cache `name` for a container: the free one that was used last, or a new one.
+    /// Takes an instance of the cache `name` for a container: the free one that was used last, or a new one. Waits for
+    /// others who take one while that is `wanted`.
     ///
     /// # Errors
     ///
     /// [`CacheError`] when a new one cannot be made or the choice not be noted.
-    pub fn take(&self, name: &str, container: &ContainerId) -> Result<CacheLease, CacheError> {
-        let _alone = self.directory.lock(Hold::Exclusive)?;
+    pub fn take(
+        &self,
+        name: &str,
+        container: &ContainerId,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<CacheLease, CacheError> {
+        let _alone = self.directory.lock(Hold::Exclusive, wanted)?;
         let mut best: Option<(String, Record, File)> = None;
         for id in self.directory.entries(is_id, &[])?.own {
             let Some(record) = self.read(&id).filter(|it| it.name == name && it.used_by.is_none()) else {
@@ -185,7 +191,8 @@ impl Caches {
         let now = Timestamp::now();
         let record = Record { name: name.to_owned(), created: now, last_used: now, used_by: None };
         let lock = File::open(&instance).map_err(failed("open", &instance))?;
-        lock.lock().map_err(failed("lock", &instance))?;
+        // Nobody else has it: a sweep needs the directory alone.
+        lock.try_lock().map_err(|error| failed("lock", &instance)(error.into()))?;
         self.lease(id, record, container, (Origin::Miss, lock))
     }
 
@@ -214,7 +221,10 @@ impl Caches {
             Err(error) => return Err(failed("open", &instance)(error)),
         };
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            // Another sweep may have removed it before.
+            Ok(()) => {
+                Ok(file_lock::is_at(&instance, &file).map_err(failed("look at", &instance))?.then_some(file))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(failed("lock", &instance)(source)),
         }
@@ -294,7 +304,7 @@ mod tests {
     }
 
     fn take(caches: &Caches, name: &str) -> CacheLease {
-        caches.take(name, &ContainerId::new("container").unwrap()).unwrap()
+        caches.take(name, &ContainerId::new("container").unwrap(), &|| true).unwrap()
     }
 
     fn put(lease: &CacheLease, text: &str) {

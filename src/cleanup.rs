@@ -15,7 +15,7 @@ use runtime::undo::{UndoError, undo_all};
 
 use crate::cache::{CacheError, Caches};
 use crate::directories::Directories;
-use crate::file_lock::{self, Hold, LockError};
+use crate::file_lock::{self, Hold, LockError, Patience};
 use crate::net::tables::TablesError;
 use crate::parent_group::{self, ParentGroupError};
 use crate::run_directory::{self, RunDirectoryError, Sweep};
@@ -115,6 +115,7 @@ fn undo_container(directory: &Path, deadline: Instant) -> Result<(), UndoContain
     // Its monitor holds this lock to its end. Beside it, a step that it takes now would be recorded in a journal that
     // has been undone already.
     let patience = deadline.saturating_duration_since(Instant::now());
-    file_lock::lock(&file, Hold::Exclusive, patience).map_err(|lock| UndoContainerError::Monitor { lock })?;
+    file_lock::lock(&file, Hold::Exclusive, Patience::of(patience))
+        .map_err(|lock| UndoContainerError::Monitor { lock })?;
     Journal::open(file.as_fd(), directory)?.map_or(Ok(()), |journal| Ok(undo_all(&journal)?))
 }

@@ -12,11 +12,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use crate::directories::Directories;
+use crate::file_lock;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::run_directory::{self, RunDirectoryError, random_hex};
 
 /// Where demos make their directories: on a disk, where `/tmp` may be none.
 pub const PLACE: &str = "/var/tmp";
+
+/// How many directories a demo makes until one is its own.
+const ATTEMPTS: u32 = 16;
 
 /// What their names begin with.
 const PREFIX: &str = "docker-worker-demo.";
@@ -55,21 +59,15 @@ impl DemoDirectory {
     ///
     /// When it cannot be made or locked.
     pub fn create() -> io::Result<DemoDirectory> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let path = Path::new(PLACE).join(format!("{PREFIX}{}", random_hex(8)?));
             DirBuilder::new().mode(0o700).create(&path)?;
-            // A sweep that came between takes the directory for a dead one's, and removes it under the lock.
-            match open(&path) {
-                Ok(lock) => {
-                    lock.lock()?;
-                    if lock.metadata()?.nlink() > 0 {
-                        return Ok(DemoDirectory { path, _lock: lock });
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            // A sweep that comes between takes the directory for a dead one's, and removes it under the lock.
+            if let Some(lock) = hold(&path)? {
+                return Ok(DemoDirectory { path, _lock: lock });
             }
         }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "each directory was removed as soon as it was made"))
     }
 
     /// Where it is.
@@ -113,18 +111,9 @@ pub fn sweep() -> Result<Vec<PathBuf>, SweepError> {
 /// Whether the directory was a dead demo's and is gone.
 fn sweep_one(path: &Path) -> Result<bool, SweepError> {
     let failed = |source| SweepError::Look { path: path.to_owned(), source };
-    let directory = match open(path) {
-        Ok(directory) => directory,
-        Err(error) if is_not_ours(&error) => return Ok(false),
-        Err(error) => return Err(failed(error)),
-    };
+    let Some(directory) = hold(path).map_err(failed)? else { return Ok(false) };
     if directory.metadata().map_err(failed)?.uid() != rustix::process::geteuid().as_raw() {
         return Ok(false);
-    }
-    match directory.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(false),
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     let mut tasks = run_directory::sweep(&directories(path))?;
     if let Some((_, error)) = tasks.failed.pop() {
@@ -141,12 +130,48 @@ fn directories(demo: &Path) -> Directories {
     Directories { data: demo.join("data"), run: demo.join("run"), volume_caches: None }
 }
 
+/// Locks a directory, unless somebody else holds it, or it is none or gone. What is held is what lies at the path: in
+/// [`PLACE`] only its owner can put another there.
+fn hold(path: &Path) -> io::Result<Option<File>> {
+    let directory = match open(path) {
+        Ok(directory) => directory,
+        Err(error) if is_no_directory(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match directory.try_lock() {
+        Ok(()) => Ok(file_lock::is_at(path, &directory)?.then_some(directory)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 /// A link is no directory either, as it is not followed.
-fn is_not_ours(error: &io::Error) -> bool {
+fn is_no_directory(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_a_directory_that_lies_at_the_path_and_is_nobody_elses() {
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        std::fs::create_dir(at("free")).unwrap();
+        std::fs::create_dir(at("held")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("free"), at("link")).unwrap();
+        let _held = hold(&at("held")).unwrap().unwrap();
+        for (name, expected) in
+            [("free", true), ("held", false), ("file", false), ("link", false), ("gone", false)]
+        {
+            assert_eq!(hold(&at(name)).unwrap().is_some(), expected, "{name}");
+        }
+    }
 }

@@ -7,8 +7,8 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Whether others may have the lock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub enum LockError {
         /// Who.
         holder: Holder,
     },
+    /// Nobody wants it any more.
+    #[error("the wait for it was interrupted")]
+    Unwanted,
+    /// What was locked does not lie at its path any more.
+    #[error("something else was put in its place meanwhile; try again")]
+    Replaced,
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] io::Error),
@@ -46,38 +52,86 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Locks `file`, for as long as it is open. Waits for others at most so long.
+/// Whoever waits for a lock, and goes on to do so.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    most: Duration,
+    wanted: &'a dyn Fn() -> bool,
+}
+
+impl Patience<'_> {
+    /// At most so long.
+    pub fn of(most: Duration) -> Patience<'static> {
+        Patience { most, wanted: &|| true }
+    }
+
+    /// At most so long, and only while it is wanted.
+    pub fn while_wanted(most: Duration, wanted: &dyn Fn() -> bool) -> Patience<'_> {
+        Patience { most, wanted }
+    }
+}
+
+/// Between two attempts: the first wait, which doubles, and the longest.
+const WAITS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
+
+/// Locks `file`, for as long as it is open. Waits for others as long as there is patience: flock(2) itself knows no
+/// bound, and a thread that waited in it could not be called back.
 ///
 /// # Errors
 ///
 /// [`LockError`].
-pub fn lock(file: &File, hold: Hold, patience: Duration) -> Result<(), LockError> {
+pub fn lock(file: &File, hold: Hold, patience: Patience<'_>) -> Result<(), LockError> {
+    let begun = Instant::now();
+    let [mut wait, longest] = WAITS;
+    while !try_lock(file, hold)? {
+        let left = patience.most.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(LockError::Held { holder: holder(file) });
+        }
+        if !(patience.wanted)() {
+            return Err(LockError::Unwanted);
+        }
+        std::thread::park_timeout(wait.min(left));
+        wait = longest.min(wait * 2);
+    }
+    Ok(())
+}
+
+/// [`lock`] for a file that was opened by `path`, which is used again: others may have removed or replaced it before the
+/// lock was there.
+///
+/// # Errors
+///
+/// [`LockError`].
+pub fn lock_at(path: &Path, file: &File, hold: Hold, patience: Patience<'_>) -> Result<(), LockError> {
+    lock(file, hold, patience)?;
+    if is_at(path, file)? { Ok(()) } else { Err(LockError::Replaced) }
+}
+
+/// Whether `path` leads, by no link of its own, to what is open.
+///
+/// # Errors
+///
+/// Either cannot be looked at.
+pub fn is_at(path: &Path, file: &File) -> io::Result<bool> {
+    let there = match path.symlink_metadata() {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let open = file.metadata()?;
+    Ok((there.dev(), there.ino()) == (open.dev(), open.ino()))
+}
+
+fn try_lock(file: &File, hold: Hold) -> io::Result<bool> {
     let tried = match hold {
         Hold::Shared => file.try_lock_shared(),
         Hold::Exclusive => file.try_lock(),
     };
     match tried {
-        Ok(()) => return Ok(()),
-        Err(TryLockError::Error(error)) => return Err(error.into()),
-        Err(TryLockError::WouldBlock) => {}
-    }
-    // flock(2) has no time limit. A thread that waits on after its time is up takes the lock for a moment at most: the
-    // open file is closed by then, and its lock goes with the thread's own descriptor.
-    let (tell, told) = mpsc::sync_channel(1);
-    let waiting = file.try_clone()?;
-    std::thread::Builder::new().name("file lock".to_owned()).spawn(move || {
-        let locked = match hold {
-            Hold::Shared => waiting.lock_shared(),
-            Hold::Exclusive => waiting.lock(),
-        };
-        drop(waiting);
-        if tell.send(locked).is_err() {
-            // Nobody waits any more.
-        }
-    })?;
-    match told.recv_timeout(patience) {
-        Ok(locked) => Ok(locked?),
-        Err(_) => Err(LockError::Held { holder: holder(file) }),
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -105,33 +159,69 @@ fn holder(file: &File) -> Holder {
 mod tests {
     use super::*;
 
+    const NONE: Patience<'static> = Patience { most: Duration::ZERO, wanted: &|| true };
+
+    fn opened<const N: usize>(directory: &Path) -> [File; N] {
+        [(); N].map(|()| File::open(directory).unwrap())
+    }
+
     #[test]
     fn whoever_waits_in_vain_learns_whom_they_waited_for() {
         let directory = tempfile::tempdir().unwrap();
-        let [first, second, third] = [(); 3].map(|()| File::open(directory.path()).unwrap());
-        lock(&first, Hold::Shared, Duration::ZERO).unwrap();
-        lock(&second, Hold::Shared, Duration::ZERO).unwrap();
-        let refused = lock(&third, Hold::Exclusive, Duration::ZERO).unwrap_err();
-        assert_eq!(refused.to_string(), format!("it is held by process {}", std::process::id()));
+        let [first, second, third] = opened(directory.path());
+        lock(&first, Hold::Shared, NONE).unwrap();
+        lock(&second, Hold::Shared, NONE).unwrap();
+        for patience in [NONE, Patience::of(Duration::from_millis(5))] {
+            let refused = lock(&third, Hold::Exclusive, patience).unwrap_err();
+            assert_eq!(refused.to_string(), format!("it is held by process {}", std::process::id()));
+        }
     }
 
     #[test]
     fn a_lock_that_becomes_free_is_had() {
         let directory = tempfile::tempdir().unwrap();
-        let [first, second] = [(); 2].map(|()| File::open(directory.path()).unwrap());
-        lock(&first, Hold::Exclusive, Duration::ZERO).unwrap();
-        let waiting = std::thread::spawn(move || lock(&second, Hold::Exclusive, Duration::from_secs(60)));
+        let [first, second] = opened(directory.path());
+        lock(&first, Hold::Exclusive, NONE).unwrap();
+        let waiting =
+            std::thread::spawn(move || lock(&second, Hold::Exclusive, Patience::of(Duration::from_secs(60))));
         drop(first);
         waiting.join().unwrap().unwrap();
     }
 
     #[test]
-    fn whoever_gave_up_does_not_keep_the_lock_later() {
+    fn whoever_waits_can_be_called_back() {
         let directory = tempfile::tempdir().unwrap();
-        let [first, second, third] = [(); 3].map(|()| File::open(directory.path()).unwrap());
-        lock(&first, Hold::Exclusive, Duration::ZERO).unwrap();
-        lock(&second, Hold::Exclusive, Duration::ZERO).unwrap_err();
-        drop((first, second));
-        lock(&third, Hold::Exclusive, Duration::from_secs(60)).unwrap();
+        let [first, second] = opened(directory.path());
+        lock(&first, Hold::Exclusive, NONE).unwrap();
+        let looks = std::cell::Cell::new(0);
+        let wanted = || looks.replace(looks.get() + 1) < 3;
+        let hour = Patience::while_wanted(Duration::from_secs(3600), &wanted);
+        assert!(matches!(lock(&second, Hold::Exclusive, hour), Err(LockError::Unwanted)));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_leaves_no_thread_and_no_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second, third] = opened(directory.path());
+        lock(&first, Hold::Exclusive, NONE).unwrap();
+        lock(&second, Hold::Exclusive, Patience::of(Duration::from_millis(5))).unwrap_err();
+        drop(first);
+        // Had the second one waited on, it would take the lock now.
+        lock(&third, Hold::Exclusive, NONE).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_at_its_path_any_more_is_not_locked_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("x");
+        std::fs::create_dir(&path).unwrap();
+        let [file] = opened(&path);
+        lock_at(&path, &file, Hold::Exclusive, NONE).unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        assert!(!is_at(&path, &file).unwrap());
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(lock_at(&path, &file, Hold::Exclusive, NONE), Err(LockError::Replaced)));
+        std::os::unix::fs::symlink(&path, parent.path().join("link")).unwrap();
+        assert!(!is_at(&parent.path().join("link"), &File::open(&path).unwrap()).unwrap());
     }
 }

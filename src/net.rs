@@ -60,6 +60,7 @@ use self::netlink::{Family, Socket};
 use self::survey::Obstacle;
 use self::tables::{Entry, Left, Place, TablesError};
 use crate::directories::Directories;
+use crate::file_lock::Patience;
 
 /// How the host end of a link is to behave: answer for its own address only, believe nothing about
 /// routes, take packets only from where they would be sent to.
@@ -196,13 +197,20 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`AttachError`]; [`Network::release`] takes back what was made.
-    pub fn attach(&self, id: &ContainerId, record: &Path) -> Result<TaskNetwork, AttachError> {
+    /// [`AttachError`], also when others take too long or it is not `wanted` any more; [`Network::release`] takes back
+    /// what was made.
+    pub fn attach(
+        &self,
+        id: &ContainerId,
+        record: &Path,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<TaskNetwork, AttachError> {
+        let patience = tables::patience(wanted);
         let wanted = Wanted { network: self, id, record };
         let mut share = self.share();
         let (mut made, obstacles) = match share.presence {
             Some(_) => (wanted.make()?, Vec::new()),
-            None => self.enter(&mut share, &wanted)?,
+            None => self.enter(&mut share, &wanted, patience)?,
         };
         let socket = share.socket().map_err(TablesError::Look)?;
         elements::admit(socket, &self.names, &made.pin).map_err(step("let the task's packets in"))?;
@@ -213,10 +221,16 @@ impl Network {
     }
 
     /// Makes the tables and, while nft is at it, the link of the first task.
-    fn enter(&self, share: &mut Share, wanted: &Wanted<'_>) -> Result<(Made, Vec<Obstacle>), AttachError> {
+    fn enter(
+        &self,
+        share: &mut Share,
+        wanted: &Wanted<'_>,
+        patience: Patience<'_>,
+    ) -> Result<(Made, Vec<Obstacle>), AttachError> {
         self.refuse_strangers()?;
         let socket = share.socket().map_err(TablesError::Look)?;
-        let mut entry = Entry::begin(&self.place, &self.names, self.settings.addresses(), socket)?;
+        let host = tables::HostLock::take(patience)?;
+        let mut entry = Entry::begin(host, &self.place, &self.names, self.settings.addresses(), socket)?;
         let made = wanted.make();
         let obstacles = survey::obstacles(&self.settings);
         entry.finish()?;

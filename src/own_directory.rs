@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::file_lock::{self, Hold, LockError};
+use crate::file_lock::{self, Hold, LockError, Patience};
 
 /// The empty file that says whose a directory is.
 pub const MARKER: &str = ".docker-worker";
@@ -96,7 +96,7 @@ impl OwnDirectory {
         made.map_err(failed("make the directory"))?;
         let own = OwnDirectory { path: path.to_owned() };
         if !own.is_marked().map_err(failed("look at"))? {
-            let _alone = own.lock(Hold::Exclusive)?;
+            let _alone = own.lock(Hold::Exclusive, &|| true)?;
             let empty = std::fs::read_dir(path).map_err(failed("read"))?.next().is_none();
             // Another worker may have marked it meanwhile.
             if !empty && !own.is_marked().map_err(failed("look at"))? {
@@ -112,16 +112,17 @@ impl OwnDirectory {
         std::fs::exists(self.path.join(MARKER))
     }
 
-    /// Keeps others from changing what lies here, as long as the value lives.
+    /// Keeps others from changing what lies here, as long as the value lives. Waits for them while that is `wanted`.
     ///
     /// # Errors
     ///
-    /// [`OwnDirectoryError::Locked`] when somebody else does so for too long.
-    pub fn lock(&self, hold: Hold) -> Result<File, OwnDirectoryError> {
+    /// [`OwnDirectoryError::Locked`] when somebody else does so for too long, or it is not wanted any more.
+    pub fn lock(&self, hold: Hold, wanted: &dyn Fn() -> bool) -> Result<File, OwnDirectoryError> {
         let locked = |lock| OwnDirectoryError::Locked { path: self.path.clone(), lock };
         // By an open file of its own: two threads of this process keep each other out as well.
         let file = File::open(&self.path).map_err(|error| locked(error.into()))?;
-        file_lock::lock(&file, hold, PATIENCE).map_err(locked)?;
+        let patience = Patience::while_wanted(PATIENCE, wanted);
+        file_lock::lock(&file, hold, patience).map_err(locked)?;
         Ok(file)
     }
 

@@ -24,7 +24,7 @@ use rustix::fs::OFlags;
 
 use crate::cleanup::UndoContainerError;
 use crate::directories::Directories;
-use crate::file_lock::Hold;
+use crate::file_lock::{self, Hold};
 use crate::net::tables::TablesError;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 use crate::remove_tree::{RemoveTreeError, remove_tree};
@@ -73,14 +73,18 @@ pub enum RunDirectoryError {
 }
 
 impl RunDirectory {
-    /// Makes the directories of a new container.
+    /// Makes the directories of a new container. Waits for a sweep while that is `wanted`.
     ///
     /// # Errors
     ///
     /// [`RunDirectoryError`], and nothing is left behind but what `cleanup` knows how to remove.
-    pub fn create(directories: &Directories, id: &ContainerId) -> Result<RunDirectory, RunDirectoryError> {
+    pub fn create(
+        directories: &Directories,
+        id: &ContainerId,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<RunDirectory, RunDirectoryError> {
         let places = Places::open(directories)?;
-        let _no_sweep = places.lock(Hold::Shared)?;
+        let _no_sweep = places.lock(Hold::Shared, wanted)?;
         let run = directories.run.join(id.as_str());
         let data = directories.runs().join(id.as_str());
         let run_lock = make_directory(&run)?;
@@ -150,8 +154,8 @@ impl Places {
         })
     }
 
-    fn lock(&self, hold: Hold) -> Result<[File; 2], OwnDirectoryError> {
-        Ok([self.run.lock(hold)?, self.data.lock(hold)?])
+    fn lock(&self, hold: Hold, wanted: &dyn Fn() -> bool) -> Result<[File; 2], OwnDirectoryError> {
+        Ok([self.run.lock(hold, wanted)?, self.data.lock(hold, wanted)?])
     }
 }
 
@@ -160,7 +164,8 @@ fn make_directory(path: &Path) -> Result<File, RunDirectoryError> {
     let make = || {
         DirBuilder::new().mode(0o700).create(path)?;
         let directory = open_directory(path)?;
-        directory.lock()?;
+        // Nobody else has it: sweeps stay away.
+        directory.try_lock()?;
         Ok(directory)
     };
     make().map_err(|source| RunDirectoryError::Io { path: path.to_owned(), source })
@@ -207,7 +212,7 @@ fn find_dead(directories: &Directories, sweep: &mut Sweep) -> Result<Vec<Dead>, 
     let places = Places::open(directories)?;
     // Nobody begins a container meanwhile: between its making and its lock a directory looks like a dead one's. Each
     // of those that are found is held by a lock of its own, so that undoing them keeps nobody else from their work.
-    let _nobody_begins = places.lock(Hold::Exclusive)?;
+    let _nobody_begins = places.lock(Hold::Exclusive, &|| true)?;
     let run = places.run.entries(is_container_id, &[NETWORK])?;
     let data = places.data.entries(is_container_id, &[])?;
     sweep.foreign.extend(run.foreign.into_iter().chain(data.foreign));
@@ -225,7 +230,12 @@ fn find_dead(directories: &Directories, sweep: &mut Sweep) -> Result<Vec<Dead>, 
 /// Locks a directory that may be a dead worker's, if it is there; nothing if a live one holds it.
 fn hold(path: &Path) -> Option<Option<File>> {
     match open_directory(path) {
-        Ok(directory) => directory.try_lock().is_ok().then_some(Some(directory)),
+        Ok(directory) => {
+            directory.try_lock().ok()?;
+            // Another sweep may have removed it before.
+            let is_there = file_lock::is_at(path, &directory).ok()?;
+            Some(is_there.then_some(directory))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
         // What cannot be looked at now (EMFILE, ENOMEM) may be alive.
         Err(_) => None,

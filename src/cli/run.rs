@@ -31,15 +31,15 @@ use crate::net::Network;
 use crate::queue::{Claim, EmbeddedQueue, Queue, RunId, WorkerIdentity, steady_clock};
 use crate::task::artifact_name::ArtifactName;
 use crate::task::carry_out;
-use crate::task::claimed::Claimed;
+use crate::task::claimed::{BeginError, Claimed};
 use crate::task::definition::{Submission, Submitted};
 use crate::task::error::chain;
-use crate::task::interrupt::channel;
+use crate::task::interrupt::{Interrupt, channel};
 use crate::task::limits;
 use crate::task::log::excerpt;
 use crate::task::payload::{Origin, meant_by};
 use crate::task::resolution::{ResolutionDocument, State};
-use crate::task::resolve::{End, Outcome, resolve};
+use crate::task::resolve::{End, Outcome, exit_status, resolve};
 use crate::task::resolving::Resolved;
 use crate::task::run::{HostPart, Worker};
 use crate::task::task_id::TaskId;
@@ -241,7 +241,7 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let worker = Arc::new(worker(config, queue, parts, operator)?);
     let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
         .await
-        .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+        .map_err(|error| not_begun(&error, interrupts.current()))?;
     let following = stdout::follow(follower).map_err(|error| {
         Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
     })?;
@@ -265,6 +265,12 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
         operator.explain(&text);
     }
     Ok(resolved.exit_status)
+}
+
+/// A run that was claimed and cannot begin: an interrupt may be why.
+fn not_begun(error: &BeginError, interrupt: Option<Interrupt>) -> Refusal {
+    let outcome = Outcome { interrupt, ..Outcome::new(End::HostUnfit) };
+    Refusal::because(exit_status(&outcome, &resolve(&outcome)), error)
 }
 
 /// Undoes what an earlier worker that died has left here.

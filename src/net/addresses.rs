@@ -16,8 +16,13 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::file_lock::{self, Hold, Patience};
+
 /// How long an address is not given to another task.
 pub const REST: Duration = Duration::from_secs(60);
+
+/// How long another worker may take to note one.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The range unless the configuration says otherwise: private, and outside of what docker, libvirt,
 /// kubernetes and home routers take by themselves.
@@ -131,7 +136,7 @@ pub fn candidates(range: AddressRange, resting: &Path) -> io::Result<impl Iterat
 /// The file cannot be written.
 pub fn rest(address: Ipv4Addr, resting: &Path) -> io::Result<()> {
     let mut file = open(resting)?;
-    file.lock()?;
+    file_lock::lock(&file, Hold::Exclusive, Patience::of(PATIENCE)).map_err(io::Error::other)?;
     let now = now();
     let (mut kept, read) = read(&file, now)?;
     kept.push((now, address));

@@ -19,12 +19,14 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::firewall::{self, ANY_TABLE, FORWARDING_MARK, Names};
 use super::netlink::{Family, Socket};
 use super::nft::{self, Loading, NftError};
 use super::ruleset::{self, Table};
 use super::{addresses::AddressRange, elements, link, sysctl};
+use crate::file_lock::{self, Hold, LockError, Patience};
 
 /// The parameter that lets the kernel forward packets, and the lock of the host's network.
 pub const FORWARDING: &str = "ipv4/ip_forward";
@@ -41,6 +43,14 @@ pub enum TablesError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// Others are at it.
+    #[error("lock {}: {lock}; end it if it hangs", path.display())]
+    Locked {
+        /// By what the host's network, or the file of resting addresses, is locked.
+        path: PathBuf,
+        /// Who.
+        lock: LockError,
     },
     /// The kernel does not say which tables or links there are.
     #[error("look at the packet filter: does the kernel have nf_tables?")]
@@ -105,19 +115,34 @@ impl Place {
     }
 }
 
+/// How long others may take to load or remove their tables.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For the locks of the host's network, while that is `wanted`.
+pub fn patience(wanted: &dyn Fn() -> bool) -> Patience<'_> {
+    Patience::while_wanted(PATIENCE, wanted)
+}
+
 fn failed<'a>(call: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> TablesError + 'a {
     move |source| TablesError::File { call, path: path.to_owned(), source }
 }
 
 /// Nobody else changes tables or forwarding in this network namespace while this lives.
-struct HostLock(File);
+pub struct HostLock(File);
 
 impl HostLock {
-    fn take() -> Result<HostLock, TablesError> {
+    /// Waits for others who change them.
+    ///
+    /// # Errors
+    ///
+    /// [`TablesError`] when they take too long, or it is not wanted any more.
+    pub fn take(patience: Patience<'_>) -> Result<HostLock, TablesError> {
         let path = sysctl::path(FORWARDING);
         let file = File::open(&path).map_err(failed("open", &path))?;
-        file.lock().map_err(failed("lock", &path))?;
-        Ok(HostLock(file))
+        match file_lock::lock(&file, Hold::Exclusive, patience) {
+            Ok(()) => Ok(HostLock(file)),
+            Err(lock) => Err(TablesError::Locked { path, lock }),
+        }
     }
 }
 
@@ -135,12 +160,12 @@ impl Entry {
     ///
     /// [`TablesError`], and nothing has changed.
     pub fn begin(
+        host: HostLock,
         place: &Place,
         names: &Names,
         range: AddressRange,
         socket: &mut Socket,
     ) -> Result<Entry, TablesError> {
-        let host = HostLock::take()?;
         place.make()?;
         let path = place.lock();
         let presence =
@@ -160,7 +185,7 @@ impl Entry {
             rules += &format!("add table inet {FORWARDING_MARK}\n");
         }
         // From exclusive to shared: the host's lock keeps everybody else out in between.
-        presence.lock_shared().map_err(failed("lock", &path))?;
+        presence.try_lock_shared().map_err(|error| failed("lock", &path)(error.into()))?;
         let loading = if rules.is_empty() { None } else { Some(nft::start(&rules, &host.0)?) };
         Ok(Entry { presence, loading, _host: host })
     }
@@ -210,7 +235,7 @@ pub enum Left {
 ///
 /// [`TablesError`]; the next clean-up tries again.
 pub fn leave(place: &Place, names: &Names, presence: File, socket: &mut Socket) -> Result<Left, TablesError> {
-    let host = HostLock::take()?;
+    let host = HostLock::take(patience(&|| true))?;
     let path = place.lock();
     match presence.try_lock() {
         Ok(()) => remove(&path, names, socket, &host).map(|()| Left::Removed),
@@ -229,7 +254,7 @@ pub fn sweep(place: &Place, names: &Names) -> Result<(), TablesError> {
     if !path.exists() {
         return Ok(());
     }
-    let host = HostLock::take()?;
+    let host = HostLock::take(patience(&|| true))?;
     let presence = match File::options().append(true).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(failed("open", &path))?,

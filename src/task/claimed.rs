@@ -70,8 +70,8 @@ impl Claimed {
         let began = Began::now();
         let (interrupter, interrupts) = channel;
         let (payload, findings) = read_payload(worker, &claim);
-        let worker_of_run = Arc::clone(worker);
-        let opened = tokio::task::spawn_blocking(move || open(&worker_of_run)).await??;
+        let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
+        let opened = tokio::task::spawn_blocking(move || open(&worker_of_run, &interrupts_of_run)).await??;
         let Opened { id, directory, log, follower } = opened;
         let reclaiming = reclaim::keep(reclaim::Held {
             queue: Arc::clone(&worker.queue),
@@ -253,11 +253,11 @@ struct Opened {
 }
 
 /// Makes the directories and the log of a run. Blocks.
-fn open(worker: &Worker) -> Result<Opened, BeginError> {
+fn open(worker: &Worker, interrupts: &Interrupts) -> Result<Opened, BeginError> {
     let directories = &worker.config.directories;
     let no_log = |source| BeginError::Log { path: directories.runs(), source };
     let id = random_id().map_err(no_log)?;
-    let directory = RunDirectory::create(directories, &id)?;
+    let directory = RunDirectory::create(directories, &id, &|| interrupts.current().is_none())?;
     let opened = Spool::create(&directory.log(), worker.config.file.log_bytes())
         .and_then(|log| log.follow().map(|follower| (log, follower)));
     match opened {

@@ -62,7 +62,9 @@ impl Validated {
     fn attach_network(&self) -> Option<JoinHandle<Result<TaskNetwork, AttachError>>> {
         let network = Arc::clone(self.run.worker.network.as_ref()?);
         let (id, record) = (self.run.id.clone(), self.run.directory.network());
-        Some(tokio::task::spawn_blocking(move || network.attach(&id, &record)))
+        let interrupts = self.run.interrupts.clone();
+        let wanted = move || interrupts.current().is_none();
+        Some(tokio::task::spawn_blocking(move || network.attach(&id, &record, &wanted)))
     }
 
     async fn take_network(
@@ -78,6 +80,7 @@ impl Validated {
                 self.run.network = Some(network);
                 Ok(())
             }
+            Ok(Err(_)) if self.run.interrupts.current().is_some() => Err(TaskError::interrupted()),
             Ok(Err(error)) => Err(network_failure(End::HostUnfit, &chain(&error))),
             Err(error) => Err(network_failure(End::WorkerFault, &error.to_string())),
         }
@@ -88,7 +91,8 @@ impl Validated {
         let caches = self.run.worker.caches.clone();
         let names = wanted.iter().map(|(name, _)| name.clone()).collect();
         let id = self.run.id.clone();
-        let taking = tokio::task::spawn_blocking(move || take_caches(&caches, names, &id));
+        let interrupts = self.run.interrupts.clone();
+        let taking = tokio::task::spawn_blocking(move || take_caches(&caches, names, &id, &interrupts));
         let bringing =
             bring_image(&self.run.worker, &self.checked.source, &self.run.log, &self.run.interrupts);
         // Both run to their end: a cache that was taken has to be given back.
@@ -96,6 +100,10 @@ impl Validated {
         let (leases, failure) = flatten(taken)?;
         self.run.caches = leases;
         if let Some(error) = failure {
+            // It is why there is no cache.
+            if self.run.interrupts.current().is_some() {
+                return Err(TaskError::interrupted());
+            }
             return Err(cache_failure(&error));
         }
         self.bind_caches(&wanted);
@@ -133,10 +141,16 @@ impl Validated {
 }
 
 /// Takes an instance of each cache; what was taken before a failure comes with it.
-fn take_caches(caches: &Caches, names: Vec<CacheName>, container: &ContainerId) -> Taken {
+fn take_caches(
+    caches: &Caches,
+    names: Vec<CacheName>,
+    container: &ContainerId,
+    interrupts: &Interrupts,
+) -> Taken {
+    let wanted = || interrupts.current().is_none();
     let mut leases = Vec::new();
     for name in names {
-        match caches.take(name.as_str(), container) {
+        match caches.take(name.as_str(), container, &wanted) {
             Ok(lease) => leases.push(lease),
             Err(error) => return (leases, Some(error)),
         }

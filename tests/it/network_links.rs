@@ -45,7 +45,7 @@ impl Fixture {
     }
 
     fn attach(&self, task: &str) -> TaskNetwork {
-        let attach = || self.network.attach(&random_id().unwrap(), &self.record(task)).unwrap();
+        let attach = || self.network.attach(&random_id().unwrap(), &self.record(task), &|| true).unwrap();
         self.internet.host.within(attach)
     }
 
@@ -155,8 +155,9 @@ fn of_two_workers_with_one_run_directory_each_forgets_its_own_task_and_the_last_
     let other = Network::new(directories, &NetworkSettings::default());
     let first = fixture.attach("first");
     let [one_task, link] = [rules(), first.link().to_owned()];
-    let second =
-        internet.host.within(|| other.attach(&random_id().unwrap(), &fixture.record("second")).unwrap());
+    let second = internet
+        .host
+        .within(|| other.attach(&random_id().unwrap(), &fixture.record("second"), &|| true).unwrap());
     // Its address's element, its frames', its chain, and that chain's interface.
     assert_eq!([elements(&link), elements(second.link())], [4, 4], "{}", rules());
     // The one that made the tables goes, and the other task keeps what it has.
