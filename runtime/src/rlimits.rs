@@ -77,21 +77,28 @@ impl fmt::Display for Value {
     }
 }
 
-/// Sets one limit on this process; it is inherited over fork and `execve`.
+/// Sees to it that this process may set the limit later, when it has given up the privilege that raising it takes. What
+/// is in force meanwhile does not become less: a process that may open no file cannot set up a container.
 ///
 /// # Errors
 ///
 /// [`RlimitError`] names the limit and its values.
-pub fn apply(limit: &PosixLimit) -> Result<(), RlimitError> {
+pub fn allow(limit: &PosixLimit) -> Result<(), RlimitError> {
+    let own = getrlimit(limit.resource);
     let (name, soft, hard) = (name(limit.resource), Value(limit.soft), Value(limit.hard));
-    let wanted = Rlimit { current: known(soft), maximum: known(hard) };
-    setrlimit(limit.resource, wanted).map_err(|errno| match errno {
-        rustix::io::Errno::PERM => {
-            let own = Value(getrlimit(limit.resource).maximum.unwrap_or(INFINITY));
-            RlimitError::AboveOwn { name, soft, hard, own }
-        }
+    let own_hard = Value(own.maximum.unwrap_or(INFINITY));
+    if hard.0 <= own_hard.0 {
+        return Ok(());
+    }
+    setrlimit(limit.resource, Rlimit { maximum: known(hard), ..own }).map_err(|errno| match errno {
+        rustix::io::Errno::PERM => RlimitError::AboveOwn { name, soft, hard, own: own_hard },
         other => RlimitError::Refused { name, soft, hard, source: other.into() },
     })
+}
+
+/// As setrlimit(2) takes it; it is inherited over fork and `execve`.
+pub fn values(limit: &PosixLimit) -> (Resource, Rlimit) {
+    (limit.resource, Rlimit { current: known(Value(limit.soft)), maximum: known(Value(limit.hard)) })
 }
 
 fn known(value: Value) -> Option<u64> {

@@ -40,7 +40,6 @@ use crate::spec::Namespace;
 use crate::state::Status;
 use crate::sys;
 use crate::sys::exit::exit_now;
-use crate::sys::shared_word::SharedWord;
 use crate::terminal::{self, Pty, TerminalError};
 
 /// Why PID 1 did not become the command.
@@ -124,8 +123,6 @@ struct Child<'a> {
     /// Mounts that become read-only when everything in them is made.
     read_only_last: Vec<(PathBuf, OwnedFd)>,
     masks: Masks,
-    /// Where the last calls leave what fails. Made first: a limit on the size of files holds for memory files too.
-    word: Option<(SharedWord, OwnedFd)>,
     terminal: Option<Pty>,
     /// Of the user, if the environment has none.
     home: Option<String>,
@@ -148,7 +145,6 @@ pub(super) fn main(container: &Container, mut held: Held, socket: OwnedFd) -> ! 
                 devices: None,
                 read_only_last: Vec::new(),
                 masks: Masks::default(),
-                word: None,
                 terminal: None,
                 home: None,
                 umask: umask(Mode::empty()),
@@ -173,8 +169,6 @@ impl Child<'_> {
         prepare()
             .and_then(|()| self.die_with_monitor())
             .map_err(|error| failure("fork", FailureKind::Host, &error))?;
-        let word = call("make a word of shared memory", SharedWord::create());
-        self.word = Some(word.map_err(|error| failure("fork", FailureKind::Host, &error))?);
         for (index, step) in container.plan.child.iter().enumerate() {
             self.perform(step).map_err(|error| failure(step, kind_of(step), &error))?;
             self.pass(index + 1)?;
@@ -242,7 +236,7 @@ impl Child<'_> {
                 "set the propagation of the root",
                 mount::propagate(self.root.as_fd(), *propagation, *depth),
             ),
-            ChildStep::Rlimit(limit) => Ok(rlimits::apply(limit)?),
+            ChildStep::Rlimit(limit) => Ok(rlimits::allow(limit)?),
             ChildStep::NewSession => self.new_session(),
             ChildStep::WorkingDirectory { path } => self.change_directory(path),
             ChildStep::Label { profile } => self.set_label(profile),

@@ -20,6 +20,8 @@ pub(crate) struct Executing {
 /// Why the command was not executed.
 #[derive(Debug, thiserror::Error)]
 enum ExecuteError {
+    #[error("set the resource limits")]
+    Rlimits(#[source] io::Error),
     #[error("install the system call filter")]
     Filter(#[source] io::Error),
     #[error("give up the capability that the filter's installation took: does the filter allow capset?")]
@@ -52,6 +54,7 @@ impl Executing {
         };
         let Some((call, source)) = from_word(word) else { return Ok(()) };
         match call {
+            LastCall::Rlimits => host("rlimits", ExecuteError::Rlimits(source)),
             LastCall::Filter => host("seccomp", ExecuteError::Filter(source)),
             LastCall::Capabilities => host("capabilities.set", ExecuteError::Capabilities(source)),
             LastCall::Execute => {
@@ -67,9 +70,10 @@ impl Executing {
 pub(super) fn word_of(call: LastCall, error: &io::Error) -> u32 {
     let errno = error.raw_os_error().and_then(|errno| u16::try_from(errno).ok()).unwrap_or(u16::MAX);
     let call = match call {
-        LastCall::Filter => 1,
-        LastCall::Capabilities => 2,
-        LastCall::Execute => 3,
+        LastCall::Rlimits => 1,
+        LastCall::Filter => 2,
+        LastCall::Capabilities => 3,
+        LastCall::Execute => 4,
     };
     call << 16 | u32::from(errno)
 }
@@ -77,8 +81,9 @@ pub(super) fn word_of(call: LastCall, error: &io::Error) -> u32 {
 fn from_word(word: u32) -> Option<(LastCall, io::Error)> {
     let call = match word >> 16 {
         0 => return None,
-        1 => LastCall::Filter,
-        2 => LastCall::Capabilities,
+        1 => LastCall::Rlimits,
+        2 => LastCall::Filter,
+        3 => LastCall::Capabilities,
         _ => LastCall::Execute,
     };
     Some((call, io::Error::from_raw_os_error(i32::try_from(word & 0xffff).unwrap_or(libc::EIO))))
@@ -90,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_word_says_which_call_failed_and_how() {
-        for call in [LastCall::Filter, LastCall::Capabilities, LastCall::Execute] {
+        for call in [LastCall::Rlimits, LastCall::Filter, LastCall::Capabilities, LastCall::Execute] {
             let word = word_of(call, &io::Error::from_raw_os_error(libc::ENOENT));
             let (left, error) = from_word(word).unwrap();
             assert_eq!((left, error.raw_os_error()), (call, Some(libc::ENOENT)));

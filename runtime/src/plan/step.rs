@@ -178,7 +178,7 @@ pub enum ChildStep {
         /// Its path in the container.
         path: PathBuf,
     },
-    /// Sets a resource limit.
+    /// Sees to it that a resource limit may be set; it is in force from the last moment before execve(2).
     Rlimit(PosixLimit),
     /// Prepares the AppArmor profile for the coming execve(2).
     Label {

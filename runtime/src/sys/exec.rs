@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::io;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySets, set_capabilities};
 
 use super::seccomp::Program;
@@ -11,6 +12,8 @@ use super::seccomp::Program;
 /// What binds a process from the last moment before its execve(2).
 #[derive(Debug, Default)]
 pub struct Confinement {
+    /// Resource limits, which this process may set.
+    pub rlimits: Vec<(Resource, Rlimit)>,
     /// The system call filter.
     pub filter: Option<Program>,
     /// The capabilities that are left, if installing the filter needed more.
@@ -20,6 +23,8 @@ pub struct Confinement {
 /// A call of those that nothing can be said after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastCall {
+    /// A resource limit could not be set.
+    Rlimits,
     /// The filter could not be installed.
     Filter,
     /// The filter, or the kernel, forbids capset(2).
@@ -29,12 +34,15 @@ pub enum LastCall {
 }
 
 impl Confinement {
-    /// Binds this process. Allocates nothing, and makes no call but these two.
+    /// Binds this process. Allocates nothing, and makes no call but these three.
     ///
     /// # Errors
     ///
     /// Which call failed, and with what.
     pub fn apply(&self) -> Result<(), (LastCall, io::Error)> {
+        for (resource, limit) in &self.rlimits {
+            setrlimit(*resource, *limit).map_err(|errno| (LastCall::Rlimits, errno.into()))?;
+        }
         if let Some(filter) = &self.filter {
             filter.install().map_err(|error| (LastCall::Filter, error))?;
         }

@@ -15,7 +15,8 @@ use crate::execute::{failure, say};
 use crate::hooks::{self, Stage, Surroundings};
 use crate::launch::Failed;
 use crate::launch::messages::{ChildMessage, Ready};
-use crate::plan::{Executable, Execution};
+use crate::plan::{ChildStep, Executable, Execution};
+use crate::rlimits;
 use crate::state::Status;
 use crate::sys;
 use crate::sys::exec::{Confinement, Image, LastCall};
@@ -32,7 +33,7 @@ impl Child<'_> {
         };
         let done = self.container.plan.child.len();
         let image = self.find(&last.executable).map_err(host(&last.find()))?;
-        let confinement = confinement(last).map_err(host("seccomp"))?;
+        let confinement = self.confinement(last).map_err(host("seccomp"))?;
         self.pass(done + 1)?;
         self.ready().map_err(host(Execution::READY))?;
         self.pass(done + 2)?;
@@ -78,13 +79,25 @@ impl Child<'_> {
     /// Each is bound as the command will be.
     fn start_hooks(&self, image: &Image, last: &Execution) -> Result<(), ChildError> {
         let environment = image.environment().to_vec();
-        let surroundings = Surroundings { environment, umask: None, confinement: confinement(last)? };
+        let surroundings = Surroundings { environment, umask: None, confinement: self.confinement(last)? };
         let state = self.oci_state(Status::Created);
         Ok(hooks::run(&self.container.spec, Stage::StartContainer, state, surroundings)?)
     }
 
+    /// What binds the command, and hooks that run in its place. A limit on this process's memory or descriptors before
+    /// it would keep it from its own work.
+    fn confinement(&self, last: &Execution) -> Result<Confinement, ChildError> {
+        let rlimits = self.container.plan.child.iter().filter_map(|step| match step {
+            ChildStep::Rlimit(limit) => Some(rlimits::values(limit)),
+            _ => None,
+        });
+        let filter = last.filter.as_ref().map(|filter| filter.prepare()).transpose()?;
+        let capabilities = last.capabilities.as_ref().map(|sets| sets.at_once());
+        Ok(Confinement { rlimits: rlimits.collect(), filter, capabilities })
+    }
+
     /// The last word before the filter: it tells a start from an end.
-    fn announce(&mut self, image: &Image) -> Result<SharedWord, ChildError> {
+    fn announce(&self, image: &Image) -> Result<SharedWord, ChildError> {
         // `start` may have come long after the directory was entered.
         check_directory().map_err(|source| ChildError::WorkingDirectory {
             path: Path::new(".").to_owned(),
@@ -95,18 +108,11 @@ impl Child<'_> {
         let passed_on = u32::from(self.container.options.preserve_fds);
         call("close_range", sys::descriptors::close_on_exec_from(3 + passed_on))?;
         call("reset the signals", sys::signals::reset())?;
-        let (word, memory) =
-            self.word.take().ok_or(ChildError::Missing { what: "the word of shared memory" })?;
+        let (word, memory) = call("make a word of shared memory", SharedWord::create())?;
         let executing = ChildMessage::Executing { command: image.name(), word: memory };
         say(&self.socket, &executing).map_err(|_| ChildError::MonitorGone)?;
         Ok(word)
     }
-}
-
-fn confinement(last: &Execution) -> Result<Confinement, ChildError> {
-    let filter = last.filter.as_ref().map(|filter| filter.prepare()).transpose()?;
-    let capabilities = last.capabilities.as_ref().map(|sets| sets.at_once());
-    Ok(Confinement { filter, capabilities })
 }
 
 /// The plan refuses texts with a NUL; what comes from the image is refused here.
