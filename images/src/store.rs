@@ -128,17 +128,25 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The kernel's refusal.
+    /// The kernel's refusal; [`StoreError::Gone`] where a layer's content is lost: the next `find` or `pull` makes it.
     pub fn mount(&self, lease: &Lease, at: &Path) -> Result<ImageMount, StoreError> {
         let image = lease.image();
+        let tree = self.image_tree(&image.id);
         let devices: Vec<PathBuf> = image.layers.iter().map(|layer| self.layer_data(layer)).collect();
-        let mounted = match mount_image(&self.image_tree(&image.id), &devices, at) {
-            Err(error) if is_of_files(&error) => {
+        // A FIFO in the place of a file would hold up even the kernel.
+        let are_files = || devices.iter().chain([&tree]).all(|path| path.is_file());
+        let mounted = are_files().then(|| mount_image(&tree, &devices, at));
+        let mounted = match mounted {
+            Some(Err(error)) if !is_of_files(&error) => Err(error),
+            Some(Ok(mounted)) => Ok(mounted),
+            _ => {
                 self.rebuild_image(image)?;
                 self.settle_in_background();
-                mount_image(&self.image_tree(&image.id), &devices, at)
+                if !are_files() {
+                    return Err(StoreError::Gone { name: image.name.clone() });
+                }
+                mount_image(&tree, &devices, at)
             }
-            mounted => mounted,
         };
         mounted.map_err(|source| StoreError::Mount { name: image.name.clone(), source })
     }
@@ -146,7 +154,7 @@ impl Store {
     fn rebuild_image(&self, image: &Image) -> Result<(), StoreError> {
         let configuration = Configuration { config: image.config.clone(), diff_ids: image.layers.clone() };
         Boot::distrust(&self.layout().image(&image.id))?;
-        for layer in image.layers.iter().filter(|layer| !self.layer_data(layer).exists()) {
+        for layer in image.layers.iter().filter(|layer| !self.layer_data(layer).is_file()) {
             Boot::distrust(&self.layout().layer(layer))?;
         }
         let claim = Claim::take(self.layout(), &image.id)?;

@@ -28,7 +28,6 @@ use super::{Store, StoreError, layout};
 
 const RECORD: &str = "image.json";
 const TREE: &str = "tree.erofs";
-const NAME_EXTENSION: &str = "json";
 
 /// `images/HEX/image.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,7 +81,7 @@ impl Store {
     pub(super) fn read_names(&self) -> Result<Vec<(NameRecord, SystemTime)>, StoreError> {
         let mut names = Vec::new();
         for path in layout::entries(&self.layout().names())? {
-            if path.extension().is_none_or(|extension| extension != NAME_EXTENSION) {
+            if path.extension().is_none_or(|extension| extension != layout::NAME) {
                 continue;
             }
             let Some(record) = read_record(&path)? else { continue };
@@ -94,7 +93,8 @@ impl Store {
     }
 
     pub(super) fn write_name(&self, record: &NameRecord) -> Result<(), StoreError> {
-        layout::replace(&self.layout().name(&record.name), &to_json(record))
+        let path = self.layout().name(&record.name);
+        layout::replace(&path, &to_json(record, &path)?)
     }
 
     /// Notes that a name is used now. A name that is gone stays so.
@@ -102,8 +102,8 @@ impl Store {
         let path = self.layout().name(name);
         let now = FileTimes::new().set_modified(SystemTime::now());
         match File::options().write(true).open(&path).and_then(|file| file.set_times(now)) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::File { action: "touch", path, source })
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::file("touch", &path)(error))
             }
             _ => Ok(()),
         }
@@ -179,8 +179,8 @@ impl Store {
             size_bytes,
         };
         let path = work.join(RECORD);
-        let written = layout::create_file(&path)?.write_all(&to_json(&record));
-        written.map_err(|source| StoreError::File { action: "write", path, source })?;
+        let written = layout::create_file(&path)?.write_all(&to_json(&record, &path)?);
+        written.map_err(StoreError::file("write", &path))?;
         self.boot().mark(work)?;
         let image = self.layout().image(id);
         let old = layout::set_aside(self.layout(), &image)?;
@@ -223,7 +223,8 @@ fn read_record<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>,
     Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
 }
 
-/// Records hold strings, numbers and lists of them: turning those into JSON cannot fail.
-fn to_json(record: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec_pretty(record).unwrap_or_default()
+/// The record for a file at `path`.
+fn to_json(record: &impl Serialize, path: &Path) -> Result<Vec<u8>, StoreError> {
+    let json = serde_json::to_vec_pretty(record);
+    json.map_err(|error| StoreError::file("write", path)(error.into()))
 }

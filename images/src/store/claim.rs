@@ -29,7 +29,7 @@ impl Claim {
         loop {
             let partial = layout.partial(digest);
             let file = lock::open(&partial)?;
-            let failed = |source| StoreError::File { action: "lock", path: partial.clone(), source };
+            let failed = StoreError::file("lock", &partial);
             lock::lock_exclusive(&file).map_err(failed)?;
             if lock::is_still_at(&file, &partial).map_err(failed)? {
                 return Ok(Claim { file, partial, blob: layout.blob(digest), work: layout.work(digest) });
@@ -41,7 +41,7 @@ impl Claim {
     pub(crate) fn try_take(layout: &Layout, digest: &Digest) -> Result<Option<Claim>, StoreError> {
         let partial = layout.partial(digest);
         let file = lock::open(&partial)?;
-        let failed = |source| StoreError::File { action: "lock", path: partial.clone(), source };
+        let failed = StoreError::file("lock", &partial);
         if !lock::try_lock(&file).map_err(failed)? || !lock::is_still_at(&file, &partial).map_err(failed)? {
             return Ok(None);
         }
@@ -60,13 +60,13 @@ impl Claim {
 
     /// Bytes that an earlier, interrupted claimant has left.
     pub(crate) fn partial_bytes(&self) -> Result<u64, StoreError> {
-        let failed = |source| StoreError::File { action: "look at", path: self.partial.clone(), source };
+        let failed = StoreError::file("look at", &self.partial);
         self.file.metadata().map(|metadata| metadata.len()).map_err(failed)
     }
 
     /// Forgets those bytes.
     pub(crate) fn truncate(&self) -> Result<(), StoreError> {
-        let failed = |source| StoreError::File { action: "truncate", path: self.partial.clone(), source };
+        let failed = StoreError::file("truncate", &self.partial);
         self.file.set_len(0).map_err(failed)
     }
 

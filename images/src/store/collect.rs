@@ -14,7 +14,7 @@ use crate::manifest::Descriptor;
 
 use super::catalog::NameRecord;
 use super::claim::Claim;
-use super::layout::{self, FRESH, GONE};
+use super::layout::{self, FRESH, GONE, PARTIAL};
 use super::lock::{self, Lock};
 use super::{Store, StoreError, lease};
 
@@ -231,7 +231,7 @@ pub(super) struct MadeLayer {
 }
 
 fn is_partial(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "partial")
+    path.extension().is_some_and(|extension| extension == PARTIAL)
 }
 
 fn is_older(path: &Path, age: std::time::Duration) -> bool {

@@ -38,7 +38,9 @@ pub(crate) struct Boot {
 
 impl Boot {
     pub(crate) fn current() -> Result<Boot, StoreError> {
-        let id = layout::read_small(Path::new(BOOT_ID))?.unwrap_or_default();
+        let path = Path::new(BOOT_ID);
+        let absent = || StoreError::file("read", path)(Errno::NOENT.into());
+        let id = layout::read_small(path)?.ok_or_else(absent)?;
         Ok(Boot { id: id.trim_ascii().to_vec() })
     }
 
@@ -46,7 +48,7 @@ impl Boot {
     pub(crate) fn mark(&self, object: &Path) -> Result<(), StoreError> {
         let path = object.join(MARK);
         let written = layout::create_file(&path)?.write_all(&self.id);
-        written.map_err(|source| StoreError::File { action: "write", path, source })
+        written.map_err(StoreError::file("write", &path))
     }
 
     /// Looks at an object's mark. One that is empty or odd did not reach the disk whole.
@@ -86,7 +88,7 @@ impl Boot {
             return Ok(());
         }
         let root = layout.root();
-        let failed = |source| StoreError::File { action: "sync", path: root.to_owned(), source };
+        let failed = StoreError::file("sync", root);
         let file = File::open(root).map_err(failed)?;
         rustix::fs::syncfs(&file).map_err(|errno| failed(errno.into()))?;
         for object in fresh {
@@ -95,8 +97,7 @@ impl Boot {
                 // One that was removed meanwhile takes no mark.
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => {
-                    let path = root.join(DURABLE);
-                    return Err(StoreError::File { action: "create", path, source: errno.into() });
+                    return Err(StoreError::file("create", &root.join(DURABLE))(errno.into()));
                 }
             }
         }
@@ -115,7 +116,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let (layout, _) = Layout::open(&parent.path().join("images")).unwrap();
         let boot = Boot::current().unwrap();
-        let object = layout.layers().join("x");
+        let object = layout.layer(&crate::digest::Digest::of(b"x"));
         assert_eq!(boot.soundness(&object).unwrap(), Soundness::Absent);
         fs::create_dir(&object).unwrap();
         assert_eq!(boot.soundness(&object).unwrap(), Soundness::Doubtful);

@@ -1,8 +1,10 @@
 //! Why the store, or a pull into it, failed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use crate::archive::ArchiveError;
 use crate::digest::Digest;
@@ -30,16 +32,27 @@ pub enum StoreError {
     },
     /// A newer program's store.
     #[error(
-        "open the image store {root:?}: it has version {found:?} and this program knows {known}; use the newer \
+        "open the image store {root:?}: it has version {found} and this program knows {known}; use the newer \
          program, or another data directory"
     )]
     Version {
         /// The store.
         root: PathBuf,
         /// What its stamp says.
-        found: String,
+        found: u32,
         /// What this program makes.
         known: u32,
+    },
+    /// A store whose version nobody can tell.
+    #[error(
+        "open the image store {root:?}: its file \"version\" is damaged, it says {found:?}; move the directory away, \
+         and images are pulled again"
+    )]
+    Stamp {
+        /// The store.
+        root: PathBuf,
+        /// What its stamp says, shortened.
+        found: String,
     },
     /// An older version's store that an older program is using, so that it cannot be made anew.
     #[error("open the image store {root:?}: an older program is using it; wait until its tasks are done")]
@@ -95,6 +108,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The file system refused `action` on `path`. What is of another kind than the store makes there is someone
+    /// else's: it is not removed, and said so.
+    pub(super) fn file<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl Fn(io::Error) -> StoreError + Copy + 'a {
+        move |source| {
+            let advice = match source.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO) => "it is no regular file; move it away",
+                Some(Errno::NOTDIR) => "it is, or lies in, something that is no directory; move that away",
+                Some(Errno::EXIST) => "something else has that name; move it away",
+                _ => return StoreError::File { action, path: path.to_owned(), source },
+            };
+            StoreError::File { action, path: path.to_owned(), source: io::Error::other(advice) }
+        }
+    }
+
     /// What it means for a pull.
     pub(super) fn pull_kind(&self) -> PullErrorKind {
         match self {

@@ -59,7 +59,7 @@ impl Store {
     /// Opens a layer's index and verifies it.
     pub(super) fn layer_index(&self, diff_id: &Digest) -> Result<LayerIndex, StoreError> {
         let path = self.layout().layer(diff_id).join(INDEX);
-        let read = File::open(&path).map_err(ReadIndexError::Read);
+        let read = layout::open_regular(&path).map_err(ReadIndexError::Read);
         let read = read.and_then(LayerIndex::open);
         read.map_err(|source| StoreError::Index { path, source })
     }
@@ -100,7 +100,7 @@ impl Store {
             Ok(Err(found)) => {
                 layout::remove_file(&path).map(|()| BuildError::Ingest(IngestError::Digest { found }))
             }
-            Err(source) => Err(StoreError::File { action: "read", path, source }),
+            Err(error) => Err(StoreError::file("read", &path)(error)),
         }
     }
 
@@ -159,10 +159,6 @@ fn resumed<'a>(
     let kept_bytes = claim.partial_bytes()?;
     let beginning = layout::open_file(claim.path())?.take(kept_bytes);
     let mut keep = claim.file();
-    keep.seek(SeekFrom::Start(kept_bytes)).map_err(|source| StoreError::File {
-        action: "seek in",
-        path: claim.path().to_owned(),
-        source,
-    })?;
+    keep.seek(SeekFrom::Start(kept_bytes)).map_err(StoreError::file("seek in", claim.path()))?;
     Ok(Streams { input: Box::new(beginning.chain(rest)), keep: Some(claim.file()), kept_bytes, data, index })
 }

@@ -15,7 +15,6 @@
 //! HEX is the digits of a checked [`Digest`], so no outside text is ever part of a path. Everything
 //! outside `work` and `*.partial` appears by rename of something complete and verified.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -23,7 +22,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
+use crate::archive::SCRATCH_PREFIX;
 use crate::digest::Digest;
 
 use super::{StoreError, lease, lock};
@@ -35,6 +36,10 @@ const VERSION: u32 = 2;
 /// made is not used again.
 const UNPACKER: u32 = 2;
 
+/// Extension of a blob that is on its way.
+pub(crate) const PARTIAL: &str = "partial";
+/// Extension of a name's record.
+pub(crate) const NAME: &str = "json";
 /// Extension of a small file that is not complete yet.
 pub(crate) const FRESH: &str = "new";
 /// Extension of an object that is being removed.
@@ -81,14 +86,14 @@ impl Layout {
         let leases = self.leases();
         if leases.exists() {
             lease::remove_dead(self)?;
-            if !own_entries(&leases)?.is_empty() {
+            if !entries(&leases)?.is_empty() {
                 return Err(busy());
             }
         }
         for directory in
             DIRECTORIES.iter().map(|directory| self.root.join(directory)).filter(|path| path.exists())
         {
-            own_entries(&directory)?.iter().try_for_each(|path| remove_any(path))?;
+            entries(&directory)?.iter().try_for_each(|path| remove_any(path))?;
         }
         Ok(())
     }
@@ -110,7 +115,7 @@ impl Layout {
     }
 
     pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(format!("{}.partial", digest.hex()))
+        self.blobs().join(format!("{}.{PARTIAL}", digest.hex()))
     }
 
     pub(crate) fn works(&self) -> PathBuf {
@@ -142,7 +147,7 @@ impl Layout {
     }
 
     pub(crate) fn name(&self, name: &str) -> PathBuf {
-        self.names().join(format!("{}.json", Digest::of(name.as_bytes()).hex()))
+        self.names().join(format!("{}.{NAME}", Digest::of(name.as_bytes()).hex()))
     }
 
     pub(crate) fn leases(&self) -> PathBuf {
@@ -153,11 +158,8 @@ impl Layout {
 /// The one file that is on disk before anything else is: without it nobody knows how to read the rest.
 fn write_stamp(root: &Path, stamp: &Path) -> Result<(), StoreError> {
     replace(stamp, format!("{VERSION}\n").as_bytes())?;
-    for path in [stamp, root] {
-        let synced = open_file(path)?.sync_all();
-        synced.map_err(|source| StoreError::File { action: "sync", path: path.to_owned(), source })?;
-    }
-    Ok(())
+    open_file(stamp)?.sync_all().map_err(StoreError::file("sync", stamp))?;
+    open_directory(root)?.sync_all().map_err(StoreError::file("sync", root))
 }
 
 /// The version of a store, which may be older; `None` for a new one.
@@ -171,9 +173,10 @@ fn version(root: &Path, stamp: &Path) -> Result<Option<u32>, StoreError> {
     }
     match found.parse::<u32>() {
         Ok(version) if version <= VERSION => Ok(Some(version)),
-        _ => {
+        Ok(found) => Err(StoreError::Version { root: root.to_owned(), found, known: VERSION }),
+        Err(_) => {
             let found = found.chars().take(20).collect();
-            Err(StoreError::Version { root: root.to_owned(), found, known: VERSION })
+            Err(StoreError::Stamp { root: root.to_owned(), found })
         }
     }
 }
@@ -181,23 +184,41 @@ fn version(root: &Path, stamp: &Path) -> Result<Option<u32>, StoreError> {
 /// Makes a directory for root only, parents included; it may be there already.
 pub(crate) fn make_directory(path: &Path) -> Result<(), StoreError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| StoreError::File { action: "make directory", path: path.to_owned(), source })
+    made.map_err(StoreError::file("make directory", path))
 }
 
 /// Makes an empty file for root only, in place of any other, open for reading and writing.
 pub(crate) fn create_file(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
+    // No link: what lies elsewhere is not emptied.
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let opened = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.map_err(|source| StoreError::File { action: "create", path: path.to_owned(), source })
+    opened.map_err(StoreError::file("create", path))
 }
 
+/// Opens one of our own files for reading.
 pub(crate) fn open_file(path: &Path) -> Result<File, StoreError> {
-    File::open(path).map_err(|source| StoreError::File { action: "open", path: path.to_owned(), source })
+    open_regular(path).map_err(StoreError::file("open", path))
+}
+
+/// The same with the system's error. What is no regular file is refused.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    // NONBLOCK: opening a FIFO of that name must not hold us up before it is refused.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::ISDIR.into()) }
+}
+
+/// Opens one of our own directories.
+pub(crate) fn open_directory(path: &Path) -> Result<File, StoreError> {
+    let flags = OFlags::DIRECTORY.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    opened.map_err(StoreError::file("open", path))
 }
 
 /// Renames a complete file or directory to where it is looked for.
 pub(crate) fn commit(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to).map_err(|source| StoreError::File { action: "commit", path: to.to_owned(), source })
+    fs::rename(from, to).map_err(StoreError::file("commit", to))
 }
 
 /// Puts a small file in place by rename. The name in between is this call's own; `gc` removes one
@@ -205,28 +226,19 @@ pub(crate) fn commit(from: &Path, to: &Path) -> Result<(), StoreError> {
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let fresh = path.with_extension(format!("{}.{FRESH}", unique()));
     let mut file = create_file(&fresh)?;
-    file.write_all(content).map_err(|source| StoreError::File {
-        action: "write",
-        path: fresh.clone(),
-        source,
-    })?;
+    file.write_all(content).map_err(StoreError::file("write", &fresh))?;
     commit(&fresh, path)
 }
 
 /// One of our own small files (at most 64 MiB); `None` if it does not exist.
 pub(crate) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     const MAX_BYTES: u64 = 64 << 20;
-    let failed = |source| StoreError::File { action: "read", path: path.to_owned(), source };
-    // NONBLOCK: opening a FIFO of that name must not hold us up before it is refused.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let failed = StoreError::file("read", path);
+    let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(failed(source)),
+        Err(error) => return Err(failed(error)),
     };
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is no regular file; move it away")));
-    }
     let mut content = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut content).map_err(failed)?;
     Ok(Some(content))
@@ -244,9 +256,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
 
 fn gone_is_fine(removed: io::Result<()>, path: &Path) -> Result<(), StoreError> {
     match removed {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(StoreError::File { action: "remove", path: path.to_owned(), source })
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::file("remove", path)(error)),
         _ => Ok(()),
     }
 }
@@ -258,7 +268,7 @@ pub(crate) fn set_aside(layout: &Layout, object: &Path) -> Result<Option<PathBuf
     match fs::rename(object, &gone) {
         Ok(()) => Ok(Some(gone)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::File { action: "remove", path: object.to_owned(), source }),
+        Err(error) => Err(StoreError::file("remove", object)(error)),
     }
 }
 
@@ -277,25 +287,44 @@ fn unique() -> String {
     format!("{}.{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The paths in a directory of ours, in no order.
-pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let failed = |source| StoreError::File { action: "list", path: directory.to_owned(), source };
-    let listed = fs::read_dir(directory).map_err(failed)?;
-    listed.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+/// What the store has made in one of its directories, in no order. An operator may have given it a directory with
+/// things of their own: those are not its to read or remove.
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = StoreError::file("list", directory);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_str().is_some_and(is_own_name) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
-/// What the store has made in one of its directories: objects named by a digest, leases by two numbers.
-/// An operator may have given it a directory with things of their own: those are not its to remove.
-pub(super) fn own_entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+/// Whether the store, of this version or another, gives such names: see the list at the head of this file.
+fn is_own_name(name: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_own = |name: &str| {
-        let digest = name.split('.').next().unwrap_or_default();
-        (digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            || name.split_once('-').is_some_and(|(pid, number)| is_number(pid) && is_number(number))
+    let are_numbers = |text: &str, between: char| {
+        text.split_once(between).is_some_and(|(one, other)| is_number(one) && is_number(other))
     };
-    let mut found = entries(directory)?;
-    found.retain(|path| path.file_name().and_then(OsStr::to_str).is_some_and(is_own));
-    Ok(found)
+    let is_unique = |name: &str, extension: &str| {
+        let call = name.strip_suffix(extension).and_then(|name| name.strip_suffix('.'));
+        call.is_some_and(|call| are_numbers(call, '.'))
+    };
+    match name.split_once('.') {
+        Some((stem, extension)) if Digest::from_hex(stem).is_ok() => {
+            matches!(extension, PARTIAL | NAME)
+                || extension.strip_prefix('v').is_some_and(is_number)
+                || is_unique(extension, FRESH)
+        }
+        None if Digest::from_hex(name).is_ok() => true,
+        _ => {
+            let scratch = name.strip_prefix(SCRATCH_PREFIX);
+            are_numbers(name, '-')
+                || is_unique(name, GONE)
+                || scratch.is_some_and(|scratch| are_numbers(scratch, '-'))
+        }
+    }
 }
 
 fn remove_any(path: &Path) -> Result<(), StoreError> {
@@ -307,45 +336,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_keep_under_the_names_of_the_store_s_directories_is_left_alone() {
-        let parent = tempfile::tempdir().unwrap();
-        let root = parent.path().join("images");
-        let theirs: Vec<PathBuf> =
-            DIRECTORIES.iter().map(|directory| root.join(directory).join("holiday.jpg")).collect();
-        for path in &theirs {
-            make_directory(path.parent().unwrap()).unwrap();
-            fs::write(path, "theirs").unwrap();
-        }
-        fs::write(root.join("version"), "1\n").unwrap();
-        let (layout, discarded) = Layout::open(&root).unwrap();
-        assert_eq!(discarded, Some(1));
-        lease::remove_dead(&layout).unwrap();
-        for path in theirs {
-            assert_eq!(fs::read(&path).unwrap(), b"theirs", "{path:?}");
-        }
-    }
-
-    #[test]
     fn a_newer_store_is_refused_in_words() {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("images");
         Layout::open(&root).unwrap();
         Layout::open(&root).unwrap();
-        for found in ["3\n", "x"] {
-            fs::write(root.join("version"), found).unwrap();
+        fs::write(root.join("version"), "3\n").unwrap();
+        assert!(matches!(Layout::open(&root), Err(StoreError::Version { found: 3, .. })));
+        for damaged in [&b"x"[..], b"-1", b"2 3", b"\xff\0\n", &[b'9'; 1000]] {
+            fs::write(root.join("version"), damaged).unwrap();
             let error = Layout::open(&root).unwrap_err();
-            assert!(matches!(error, StoreError::Version { .. }), "{error}");
+            assert!(matches!(error, StoreError::Stamp { .. }) && error.to_string().len() < 300, "{error}");
         }
     }
 
     #[test]
-    fn what_is_no_file_in_the_place_of_one_is_refused_at_once() {
-        let parent = tempfile::tempdir().unwrap();
-        let root = parent.path().join("images");
-        make_directory(&root).unwrap();
-        let stamp = root.join("version");
-        rustix::fs::mknodat(rustix::fs::CWD, &stamp, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert!(matches!(Layout::open(&root), Err(StoreError::File { action: "read", .. })));
+    fn only_names_that_the_store_gives_are_its_own() {
+        let hex = Digest::of(b"x").hex().to_owned();
+        for own in ["", ".partial", ".json", ".v2", ".12.0.new"].map(|end| format!("{hex}{end}")) {
+            assert!(is_own_name(&own), "{own}");
+        }
+        let own = ["12.0.gone", "12-0", "archive-12-0"];
+        let theirs =
+            ["", "x", "12", "12.gone", "a.gone", ".gone", "archive-12", "archive-x", "12-x", "2025-11-29"];
+        let like_ours =
+            [".jpg", ".v", ".vx", ".new", ".x.new", ".partial.jpg", "a"].map(|end| format!("{hex}{end}"));
+        assert!(own.iter().all(|name| is_own_name(name)));
+        for theirs in theirs.into_iter().chain(like_ours.iter().map(String::as_str)) {
+            assert!(!is_own_name(theirs), "{theirs}");
+        }
     }
 
     #[test]

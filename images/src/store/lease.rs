@@ -57,10 +57,7 @@ impl Hold {
         loop {
             let number = TAKEN.fetch_add(1, Ordering::Relaxed);
             let path = layout.leases().join(format!("{}-{number}", std::process::id()));
-            let failed = |action| {
-                let path = path.clone();
-                move |source| StoreError::File { action, path, source }
-            };
+            let failed = |action| StoreError::file(action, &path);
             let mut file = lock::open(&path)?;
             // In another pid namespace there may be a process of the same number; and what is not locked yet looks
             // like a dead one's.
@@ -87,7 +84,7 @@ impl Drop for Hold {
 pub(super) fn held(layout: &Layout) -> Result<HashSet<PathBuf>, StoreError> {
     remove_dead(layout)?;
     let mut held = HashSet::new();
-    for path in layout::own_entries(&layout.leases())? {
+    for path in layout::entries(&layout.leases())? {
         // It may have been given back just now.
         let Some(list) = layout::read_small(&path)? else { continue };
         let lines = list.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -98,15 +95,14 @@ pub(super) fn held(layout: &Layout) -> Result<HashSet<PathBuf>, StoreError> {
 
 /// Removes the leases of processes that were killed.
 pub(super) fn remove_dead(layout: &Layout) -> Result<(), StoreError> {
-    for path in layout::own_entries(&layout.leases())? {
-        let failed = |action, source| StoreError::File { action, path: path.clone(), source };
-        let file = match File::open(&path) {
+    for path in layout::entries(&layout.leases())? {
+        let file = match layout::open_regular(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.map_err(|source| failed("open", source))?,
+            opened => opened.map_err(StoreError::file("open", &path))?,
         };
         let is_dead = lock::try_lock(&file)
             .and_then(|locked| Ok(locked && lock::is_still_at(&file, &path)?))
-            .map_err(|source| failed("lock", source))?;
+            .map_err(StoreError::file("lock", &path))?;
         if is_dead {
             layout::remove_file(&path)?;
         }

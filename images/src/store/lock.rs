@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::StoreError;
@@ -37,31 +37,29 @@ pub(crate) fn exclusive(path: &Path) -> Result<Lock, StoreError> {
 
 /// Waits for the only lock on a directory.
 pub(crate) fn exclusive_directory(path: &Path) -> Result<Lock, StoreError> {
-    wait(path, super::layout::open_file(path)?, FlockOperation::LockExclusive)
+    wait(path, super::layout::open_directory(path)?, FlockOperation::LockExclusive)
 }
 
 fn wait(path: &Path, file: File, operation: FlockOperation) -> Result<Lock, StoreError> {
     let locked = lock(&file, operation);
-    locked.map_err(|source| StoreError::File { action: "lock", path: path.to_owned(), source })?;
+    locked.map_err(StoreError::file("lock", path))?;
     Ok(Lock { file })
 }
 
 /// Takes the only lock, or `None` if anyone holds one.
 pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>, StoreError> {
     let file = open(path)?;
-    let taken = try_lock(&file).map_err(|source| StoreError::File {
-        action: "lock",
-        path: path.to_owned(),
-        source,
-    })?;
+    let taken = try_lock(&file).map_err(StoreError::file("lock", path))?;
     Ok(taken.then_some(Lock { file }))
 }
 
 /// Opens, or makes for root only, a file to be locked.
 pub(crate) fn open(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
+    // No link: a lock on what lies elsewhere would be another's.
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    opened.map_err(|source| StoreError::File { action: "open", path: path.to_owned(), source })
+    opened.map_err(StoreError::file("open", path))
 }
 
 /// Waits for the only lock on an open file.

@@ -216,10 +216,11 @@ fn a_full_disk_is_emptied_of_what_nobody_uses() {
 #[test]
 fn garbage_of_another_version_is_spared_while_it_is_leased() {
     let test = TestStore::new();
-    let theirs = ["images/x.v999", "layers/y.v999"].map(|path| test.root().join(path));
+    let names = ["images", "layers"].map(|kind| format!("{kind}/{}.v999", "a".repeat(64)));
+    let theirs = names.each_ref().map(|path| test.root().join(path));
     theirs.iter().for_each(|path| fs::create_dir(path).unwrap());
     let path = test.root().join("leases/1-0");
-    fs::write(&path, "images/x.v999\nlayers/y.v999\n").unwrap();
+    fs::write(&path, names.join("\n")).unwrap();
     let lease = fs::File::open(&path).unwrap();
     rustix::fs::flock(&lease, rustix::fs::FlockOperation::LockExclusive).unwrap();
     assert_eq!(test.store.gc(GcPolicy::All).unwrap(), Collected::default());

@@ -3,8 +3,11 @@ use std::fs;
 use std::path::Path;
 
 use images::digest::Digest;
+use images::store::{GcPolicy, Store, StoreError};
+use rustix::fs::{CWD, FileType, mknodat};
 
-use crate::sample::{Compression, Sample, TestStore, noise_tar};
+use crate::namespace::in_own_mount_namespace;
+use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
 use crate::scripted::{ScriptedServer, honest, is_layer};
 use crate::store::power_cut::{children, forget_marks, settled};
 use crate::store::{check_content, check_mounted, find_leased, pull, pull_leased};
@@ -121,4 +124,75 @@ fn a_damaged_index_or_tree_is_made_again() {
     check("a record that is none", |root| {
         fs::write(children(&root.join("images"))[0].join("image.json"), "{").unwrap()
     });
+}
+
+#[test]
+fn what_others_keep_in_the_store_s_directories_is_left_alone() {
+    let odd = format!("{}.jpg", Digest::of(b"theirs").hex());
+    let names = ["holiday.jpg", "archive-2025", "old.gone/x", "a.new", "a.json", "1.partial", "v2/x", &odd];
+    let directories = ["blobs", "work", "layers", "images", "names", "leases"];
+    let test = TestStore::new();
+    let paths =
+        directories.iter().flat_map(|directory| names.map(|name| test.root().join(directory).join(name)));
+    let theirs: Vec<_> = paths.collect();
+    for path in &theirs {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "theirs").unwrap();
+    }
+    let store = open_store(&test.root());
+    pull(&store, &Sample::small(Compression::Gzip).write_layout(&test.directory.path().join("layout")))
+        .unwrap();
+    store.gc(GcPolicy::All).unwrap();
+    fs::write(test.root().join("version"), "1\n").unwrap();
+    assert_eq!(open_store(&test.root()).discarded_version(), Some(1));
+    for path in theirs {
+        assert_eq!(fs::read(&path).unwrap(), b"theirs", "{path:?}");
+    }
+}
+
+/// What may stand where the store wants a file.
+const OTHERS: [FileType; 3] = [FileType::Directory, FileType::Fifo, FileType::Symlink];
+
+fn put(kind: FileType, path: &Path) {
+    drop(fs::remove_file(path));
+    match kind {
+        FileType::Directory => fs::create_dir(path).unwrap(),
+        FileType::Symlink => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        other => mknodat(CWD, path, other, 0o600.into(), 0).unwrap(),
+    }
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_one_is_refused_at_once_or_made_again() {
+    let sample = Sample::small(Compression::Gzip);
+    let partial = format!("blobs/{}.partial", "a".repeat(64));
+    for (name, kind) in ["version", "lock", &partial].iter().flat_map(|name| OTHERS.map(|kind| (name, kind)))
+    {
+        let test = TestStore::new();
+        put(kind, &test.root().join(name));
+        match Store::open(&test.root()).and_then(|store| store.list()) {
+            Err(error @ StoreError::File { .. }) => {
+                let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+                assert!(text.contains("move it away"), "{text}");
+            }
+            // A lock may be any file.
+            other => assert!(other.is_ok() && kind == FileType::Fifo, "{name} {kind:?}: {other:?}"),
+        }
+    }
+    for (name, kind) in ["data", "index"].iter().flat_map(|name| OTHERS.map(|kind| (name, kind))) {
+        let served = sample.clone();
+        let server = ScriptedServer::start(move |request| honest(&served, request));
+        let test = TestStore::new();
+        let lease = pull_leased(&test.store, &server.name()).unwrap();
+        settled(&test.root());
+        children(&test.root().join("layers")).iter().for_each(|layer| put(kind, &layer.join(name)));
+        doubt_image(&test.root());
+        if *name == "data" {
+            let at = tempfile::tempdir().unwrap();
+            let mounted = in_own_mount_namespace(|| test.store.mount(&lease, at.path()).map(drop));
+            assert!(matches!(mounted, Err(StoreError::Gone { .. })), "{kind:?}: {mounted:?}");
+        }
+        let again = find_leased(&test.store, &server.name()).unwrap();
+        check_content(&test.store, &again);
+    }
 }
