@@ -6,9 +6,11 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use runtime::lock::holder;
+pub use runtime::lock::is_at;
 
 /// Whether others may have the lock at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub enum LockError {
 
 /// The process that has taken a lock, as far as the kernel tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder(Option<u32>);
+pub struct Holder(Option<i32>);
 
 impl fmt::Display for Holder {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +88,7 @@ pub fn lock(file: &File, hold: Hold, patience: Patience<'_>) -> Result<(), LockE
     while !try_lock(file, hold)? {
         let left = patience.most.saturating_sub(begun.elapsed());
         if left.is_zero() {
-            return Err(LockError::Held { holder: holder(file) });
+            return Err(LockError::Held { holder: Holder(holder(file)) });
         }
         if !(patience.wanted)() {
             return Err(LockError::Unwanted);
@@ -108,21 +110,6 @@ pub fn lock_at(path: &Path, file: &File, hold: Hold, patience: Patience<'_>) -> 
     if is_at(path, file)? { Ok(()) } else { Err(LockError::Replaced) }
 }
 
-/// Whether `path` leads, by no link of its own, to what is open.
-///
-/// # Errors
-///
-/// Either cannot be looked at.
-pub fn is_at(path: &Path, file: &File) -> io::Result<bool> {
-    let there = match path.symlink_metadata() {
-        Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let open = file.metadata()?;
-    Ok((there.dev(), there.ino()) == (open.dev(), open.ino()))
-}
-
 fn try_lock(file: &File, hold: Hold) -> io::Result<bool> {
     let tried = match hold {
         Hold::Shared => file.try_lock_shared(),
@@ -133,26 +120,6 @@ fn try_lock(file: &File, hold: Hold) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-/// Who has a lock on this file, by the kernel's own list.
-fn holder(file: &File) -> Holder {
-    let find = || {
-        let status = file.metadata().ok()?;
-        let device = status.dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let name = format!("{major:02x}:{minor:02x}:{}", status.ino());
-        let list = std::fs::read_to_string("/proc/locks").ok()?;
-        // "1: FLOCK  ADVISORY  WRITE 4711 fe:01:12345 0 EOF"; who waits has an arrow after the number.
-        list.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            match fields.as_slice() {
-                [_, "FLOCK", _, _, pid, place, ..] if *place == name => pid.parse().ok(),
-                _ => None,
-            }
-        })
-    };
-    Holder(find())
 }
 
 #[cfg(test)]
@@ -222,6 +189,6 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         assert!(matches!(lock_at(&path, &file, Hold::Exclusive, NONE), Err(LockError::Replaced)));
         std::os::unix::fs::symlink(&path, parent.path().join("link")).unwrap();
-        assert!(!is_at(&parent.path().join("link"), &File::open(&path).unwrap()).unwrap());
+        assert!(!is_at(&parent.path().join("link"), File::open(&path).unwrap()).unwrap());
     }
 }

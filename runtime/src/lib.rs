@@ -18,6 +18,7 @@ pub mod id;
 pub mod journal;
 pub mod launch;
 pub mod limits;
+pub mod lock;
 pub mod mount_attr;
 mod open;
 pub mod plan;
