@@ -193,10 +193,13 @@ impl AsFd for Root {
     }
 }
 
+/// Where the kernel's own file systems are.
+const KERNELS_OWN: [&str; 3] = ["/proc", "/sys", "/dev"];
+
 /// How links are treated on the way to a mount point: the kernel's own directories must be the real ones
 /// (CVE-2019-19921: an image whose `/proc` is a link has the runtime's writes land elsewhere).
 pub fn links_to(target: &Path) -> Links {
-    let kernel = ["/proc", "/sys", "/dev"].iter().any(|directory| target.starts_with(directory));
+    let kernel = KERNELS_OWN.iter().any(|directory| target.starts_with(directory));
     if kernel { Links::Refused } else { Links::Inside }
 }
 

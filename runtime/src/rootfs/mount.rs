@@ -1,10 +1,12 @@
 //! Mounts: new file systems and copies of what is there, attached by descriptor.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, fstat, fstatfs};
+use rustix::fs::{CWD, FileType, fstat, fstatfs, readlink};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -12,7 +14,7 @@ use rustix::mount::{
 };
 
 use super::copy_up::copy_up;
-use super::{Links, Root, RootError, links_to, shape_of};
+use super::{KERNELS_OWN, Links, Root, RootError, links_to, shape_of};
 use crate::mount_attr as attr;
 use crate::plan::mount_options::{Depth, Propagation};
 use crate::plan::{Mount, MountKind, is_served_by_lxcfs};
@@ -66,6 +68,14 @@ pub enum MountError {
     InsideKernel {
         /// The mount point in the container.
         target: PathBuf,
+    },
+    /// A link of the image's leads to where mounts are made by their own names.
+    #[error("mount on {}: a link of the image leads that to {directory}; mount on the directory that is meant", target.display())]
+    Detour {
+        /// The mount point in the container.
+        target: PathBuf,
+        /// Where it would be, or above that.
+        directory: &'static str,
     },
     /// Something else than a whole procfs would be what the container takes for it.
     #[error("mount on {}: what is to be mounted there is no procfs", target.display())]
@@ -259,6 +269,7 @@ pub fn attach(root: &Root, mount: &Mount, tree: &OwnedFd) -> Result<(), MountErr
     let at = root
         .find_or_make(target, shape, links_to(target))
         .map_err(|source| MountError::Target { target: target.clone(), source })?;
+    refuse_detour(target, &at)?;
     refuse_fakes(mount, tree, &at)?;
     attach_at(tree.as_fd(), at.as_fd()).map_err(|errno| failed("attach the mount")(errno.into()))?;
     match mount.propagation {
@@ -312,6 +323,29 @@ pub fn set_exactly(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
 
 fn change(mount: BorrowedFd<'_>, reach: Depth, attr: MountAttr) -> io::Result<()> {
     if attr == MountAttr::default() { Ok(()) } else { mount_setattr(mount, reach, &attr) }
+}
+
+/// An image's link may lead a mount anywhere but onto the root, where nothing would be seen of it, or into the kernel's
+/// directories: on /proc it would stand for a procfs that the Spec does not mount, and below /dev it would get the
+/// nodes that are made there, in the directory of the host that it shows.
+fn refuse_detour(target: &Path, at: &OwnedFd) -> Result<(), MountError> {
+    if links_to(target) == Links::Refused {
+        return Ok(());
+    }
+    // Until the root is pivoted into it lies on this process's own, and the host's procfs tells where in it.
+    let found = readlink(format!("/proc/self/fd/{}", at.as_raw_fd()), Vec::new()).map_err(|errno| {
+        MountError::Attach {
+            call: "tell where a link leads",
+            target: target.to_owned(),
+            source: errno.into(),
+        }
+    })?;
+    let found = Path::new(OsStr::from_bytes(found.as_bytes()));
+    let is_root = (found == Path::new("/")).then_some("/");
+    match is_root.or_else(|| KERNELS_OWN.into_iter().find(|directory| found.starts_with(directory))) {
+        Some(directory) => Err(MountError::Detour { target: target.to_owned(), directory }),
+        None => Ok(()),
+    }
 }
 
 /// Looks at where a mount really goes, by whatever name it was asked for: /proc gets a whole procfs and nothing

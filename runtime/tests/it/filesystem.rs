@@ -58,6 +58,35 @@ fn a_mount_through_a_link_lands_inside_the_root() {
     assert_alive(&host);
 }
 
+/// Onto the root nothing would be seen of it; in the kernel's directories it would stand for what the Spec does not
+/// mount there, or get device nodes into a directory of the host.
+#[test]
+fn no_link_of_the_image_leads_a_mount_onto_the_root_or_into_proc_sys_or_dev() {
+    for link in ["/", "..", "/proc", "../../proc", "/proc/self/fd", "/sys", "/dev", "/dev/net", "again"] {
+        for (without, kind) in [("/none", "bind"), ("/proc", "bind"), ("/sys", "bind"), ("/none", "tmpfs")] {
+            let mut bundle = Bundle::shell("echo ran");
+            let (host, rootfs) = (canary(&bundle), bundle.rootfs());
+            symlink(link, rootfs.join("link")).unwrap();
+            symlink("dev", rootfs.join("again")).unwrap();
+            for pointer in ["/linux/maskedPaths", "/linux/readonlyPaths"] {
+                *bundle.config.pointer_mut(pointer).unwrap() = json!([]);
+            }
+            let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["destination"] != without);
+            bundle.push("/mounts", json!({ "destination": "/link", "type": kind, "source": host }));
+            let ran = bundle.run();
+            assert_eq!(
+                (ran.status, ran.stdout.as_str()),
+                (1, ""),
+                "{link}, {kind} without {without}: {ran:?}"
+            );
+            assert!(ran.stderr.contains("/link"), "{ran:?}");
+            assert_alive(&host);
+            bundle.assert_nothing_left();
+        }
+    }
+}
+
 #[test]
 fn s34_a_null_device_that_is_something_else_is_never_used_as_a_mask() {
     // /dev of our own: the image's is covered.
