@@ -268,6 +268,7 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
 
 fn filter(spec: &Spec, findings: &mut Findings) -> Option<Filter> {
     match seccomp::compile(spec.linux.seccomp.as_ref()?) {
+    steps.extend(spec.linux.personality.as_ref().map(|wanted| ChildStep::Personality(wanted.domain)));
         Ok(filter) => Some(filter),
         Err(errors) => {
             errors.iter().for_each(|error| findings.add("/linux/seccomp", error.to_string()));

@@ -33,7 +33,10 @@ use serde_json::Value;
 use crate::limits::{CONFIG_BYTES, FINDING_CHARACTERS, FINDINGS};
 use crate::open;
 
-pub use linux::{DeviceEntry, DeviceType, IdMapping, Linux, MountEntry, Namespace, NamespaceEntry, Root};
+pub use linux::{
+    DeviceEntry, DeviceType, Domain, IdMapping, Linux, MountEntry, Namespace, NamespaceEntry, Personality,
+    Root,
+};
 pub use process::{ConsoleSize, Hook, Hooks, PosixLimit, Process, User};
 pub use read::{Notes, Read, read};
 pub(crate) use read::{Others, object, shown};

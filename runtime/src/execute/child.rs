@@ -236,6 +236,7 @@ impl Child<'_> {
                 "set the propagation of the root",
                 mount::propagate(self.root.as_fd(), *propagation, *depth),
             ),
+            ChildStep::Personality(domain) => process::set_personality(*domain),
             ChildStep::Rlimit(limit) => Ok(rlimits::allow(limit)?),
             ChildStep::NewSession => self.new_session(),
             ChildStep::WorkingDirectory { path } => self.change_directory(path),

@@ -14,7 +14,7 @@ use crate::capabilities::CapabilitySets;
 use crate::cgroup::{CgroupMount, DevicePolicy, Group, Setting};
 use crate::hooks::Stage;
 use crate::rlimits;
-use crate::spec::{IdMapping, Namespace, PosixLimit};
+use crate::spec::{Domain, IdMapping, Namespace, PosixLimit};
 
 /// What the monitor does, in the host's namespaces. Steps are undone in reverse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +173,8 @@ pub enum ChildStep {
     },
     /// A session of its own, with the pty as its controlling terminal if there is one.
     NewSession,
+    /// Chooses how the kernel takes the command's calls, such as what uname(2) says.
+    Personality(Domain),
     /// Changes to the working directory.
     WorkingDirectory {
         /// Its path in the container.
@@ -273,6 +275,7 @@ impl fmt::Display for ChildStep {
             ChildStep::RootPropagation { propagation, depth } => {
                 write!(out, "root.propagation {}", propagation.spelled(*depth))
             }
+            ChildStep::Personality(domain) => write!(out, "personality {domain}"),
             ChildStep::NewSession => write!(out, "session.new"),
             ChildStep::WorkingDirectory { path } => write!(out, "cwd {}", path.display()),
             ChildStep::Rlimit(limit) => {

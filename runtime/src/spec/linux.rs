@@ -42,6 +42,7 @@ object! {
         devices: Vec<DeviceEntry> = "devices",
         seccomp: Option<Seccomp> = "seccomp",
         rootfs_propagation: Option<String> = "rootfsPropagation",
+        personality: Option<Personality> = "personality",
         masked_paths: Vec<PathBuf> = "maskedPaths",
         readonly_paths: Vec<PathBuf> = "readonlyPaths",
     } refused {
@@ -50,8 +51,24 @@ object! {
         "memoryPolicy": "NUMA policies are not there yet: leave it out",
         "netDevices":
             "moving network devices is not there yet: move them into a namespace and give its path",
-        "personality": "execution domains are not there yet: leave it out",
         "timeOffsets": "time namespaces are not there yet: leave it out",
+    }
+}
+
+object! {
+    /// How the kernel takes the command's calls.
+    Personality {
+        domain: Domain = "domain",
+    } refused {
+        "flags": "no flags of an execution domain are defined: leave them out",
+    }
+}
+
+names! {
+    /// An execution domain.
+    Domain {
+        Linux = "LINUX",
+        Linux32 = "LINUX32",
     }
 }
 

@@ -166,6 +166,15 @@ fn a_variable_is_passed_on_once_and_a_home_is_found() {
 }
 
 #[test]
+fn the_execution_domain_is_that_of_the_spec() {
+    for (domain, machine) in [("LINUX", "x86_64\n"), ("LINUX32", "i686\n")] {
+        let mut bundle = Bundle::shell("uname -m");
+        bundle.config["linux"]["personality"] = json!({ "domain": domain });
+        assert_eq!(bundle.output(), machine, "{domain}");
+    }
+}
+
+#[test]
 fn a_command_that_may_write_no_file_is_executed_all_the_same() {
     let mut bundle = Bundle::shell("ulimit -f");
     bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_FSIZE", "soft": 0, "hard": 0 }]);

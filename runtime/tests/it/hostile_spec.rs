@@ -59,6 +59,8 @@ fn a_mount_that_cannot_be_made_names_itself() {
     check("/mounts", mount(json!({ "destination": "/", "type": "tmpfs" })), &["/mounts/0/destination"]);
     check("/mounts", mount(json!({ "destination": "/x" })), &["/mounts/0"]);
     check("/mounts", mount(json!({ "destination": "/x", "type": "nonesuchfs" })), &["nonesuchfs"]);
+    check("/linux/personality", json!({ "domain": "BSD" }), &["/linux/personality/domain"]);
+    check("/linux/personality", json!({ "domain": "LINUX", "flags": ["X"] }), &["/linux/personality/flags"]);
     check(
         "/mounts",
         mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["size=much"] })),

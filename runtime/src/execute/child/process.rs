@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use nix::sys::personality::{self, Persona};
 use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Signal, fchdir, getcwd, set_parent_process_death_signal, setsid, umask};
@@ -14,6 +15,7 @@ use crate::capabilities;
 use crate::limits::SMALL_FILE_BYTES;
 use crate::open;
 use crate::plan::Identity;
+use crate::spec::Domain;
 use crate::state::{State, Status};
 
 impl Child<'_> {
@@ -118,6 +120,14 @@ pub(super) fn become_user(identity: &Identity) -> Result<(), ChildError> {
     capabilities::keep_over_setuid()?;
     let uid = Uid::from_raw(identity.uid);
     call("setresuid", set_thread_res_uid(uid, uid, uid))
+}
+
+pub(super) fn set_personality(domain: Domain) -> Result<(), ChildError> {
+    let domain = match domain {
+        Domain::Linux => 0,   // PER_LINUX of linux/personality.h
+        Domain::Linux32 => 8, // PER_LINUX32
+    };
+    call("personality", personality::set(Persona::from_bits_retain(domain)).map(drop))
 }
 
 /// So that a user can open `/dev/stdout` again. What cannot be given (a read-only or foreign file) stays.
