@@ -32,6 +32,9 @@ pub const SENTENCE_BYTES: usize = 4 << 10;
 /// How long a control group may take to become empty after everything in it was killed.
 pub const CGROUP_EMPTY: Duration = Duration::from_secs(10);
 
+/// Bytes of a host name or domain name: `__NEW_UTS_LEN` of linux/utsname.h.
+pub const NAME_BYTES: usize = 64;
+
 /// Bytes of a mount option's name or value, or of a mount's source: fsconfig(2) takes no more.
 pub const DATA_BYTES: usize = 255;
 

@@ -241,8 +241,13 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
             findings.add(pointer, format!("{} paths: at most {MOUNTS} are taken", listed.len()));
             return Vec::new();
         }
-        for (index, path) in listed.iter().enumerate().filter(|(_, path)| !path.is_absolute()) {
-            findings.add(format!("{pointer}/{index}"), format!("{path:?} is not absolute"));
+        for (index, path) in listed.iter().enumerate() {
+            if !path.is_absolute() {
+                findings.add(format!("{pointer}/{index}"), format!("{path:?} is not absolute"));
+            } else if mounts::normal(path) == Path::new("/") {
+                let message = "nothing can cover the root, where processes are already: set root.readonly";
+                findings.add(format!("{pointer}/{index}"), message);
+            }
         }
     }
     steps.extend(read_only.iter().cloned().map(|path| ChildStep::ReadOnlyPath { path }));
@@ -263,12 +268,12 @@ fn closing_steps(spec: &Spec, findings: &mut Findings) -> Vec<ChildStep> {
             }
         }
     }
+    steps.extend(spec.linux.personality.as_ref().map(|wanted| ChildStep::Personality(wanted.domain)));
     steps
 }
 
 fn filter(spec: &Spec, findings: &mut Findings) -> Option<Filter> {
     match seccomp::compile(spec.linux.seccomp.as_ref()?) {
-    steps.extend(spec.linux.personality.as_ref().map(|wanted| ChildStep::Personality(wanted.domain)));
         Ok(filter) => Some(filter),
         Err(errors) => {
             errors.iter().for_each(|error| findings.add("/linux/seccomp", error.to_string()));

@@ -39,7 +39,7 @@ pub use linux::{
 };
 pub use process::{ConsoleSize, Hook, Hooks, PosixLimit, Process, User};
 pub use read::{Notes, Read, read};
-pub(crate) use read::{Others, object, shown};
+pub(crate) use read::{Others, object, segment, shown};
 pub use resources::{
     BlockIo, Cpu, DeviceRule, HugePageLimit, InterfacePriority, Memory, NetworkClass, Pids, RdmaLimits,
     Resources, ThrottleDevice, WeightDevice,
@@ -109,12 +109,7 @@ impl Findings {
             self.more += 1;
             return;
         }
-        let (pointer, mut message): (String, String) = (pointer.into(), message.into());
-        if let Some((end, _)) = message.char_indices().nth(FINDING_CHARACTERS) {
-            message.truncate(end);
-            message.push('…');
-        }
-        self.list.push(Finding { pointer, message });
+        self.list.push(Finding { pointer: one_line(&pointer.into()), message: one_line(&message.into()) });
     }
 
     pub(crate) fn into_list(mut self) -> Vec<Finding> {
@@ -123,6 +118,19 @@ impl Findings {
         }
         self.list
     }
+}
+
+/// `text` on one line, and not too long: it may repeat what the Spec says.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for character in text.chars().take(FINDING_CHARACTERS) {
+        match character.is_control() {
+            true => line.extend(character.escape_debug()),
+            false => line.push(character),
+        }
+    }
+    line.push_str(if text.chars().nth(FINDING_CHARACTERS).is_some() { "…" } else { "" });
+    line
 }
 
 /// Prints findings on one line.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::Findings;
-use crate::spec::{IdMapping, Namespace, Spec};
+use crate::limits::NAME_BYTES;
+use crate::spec::{IdMapping, Namespace, Spec, segment};
 
 /// What becomes of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +125,14 @@ fn check_mappings(pointer: &str, mappings: &[IdMapping], findings: &mut Findings
 
 fn check_names(spec: &Spec, choices: &Choices, findings: &mut Findings) {
     for (pointer, name) in [("/hostname", &spec.hostname), ("/domainname", &spec.domainname)] {
-        if name.is_some() && !choices.is_own(Namespace::Uts) {
+        let Some(name) = name else { continue };
+        if !choices.is_own(Namespace::Uts) {
             findings.add(pointer, "this would rename the host: add {\"type\": \"uts\"} to linux.namespaces");
+        }
+        if name.len() > NAME_BYTES || name.contains(char::is_control) {
+            let message =
+                format!("it is longer than {NAME_BYTES} bytes or holds a control character: correct it");
+            findings.add(pointer, message);
         }
     }
     for name in spec.linux.sysctl.keys() {
@@ -140,7 +147,7 @@ fn check_names(spec: &Spec, choices: &Choices, findings: &mut Findings) {
                         .into()
                 }
             };
-            findings.add(format!("/linux/sysctl/{name}"), advice);
+            findings.add(format!("/linux/sysctl/{}", segment(name)), advice);
         }
     }
 }

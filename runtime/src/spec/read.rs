@@ -135,15 +135,9 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
-/// A name of somebody's choice as a part of a JSON pointer (RFC 6901), on one line and not too long.
-fn segment(key: &str) -> String {
-    key.chars()
-        .take(SHOWN)
-        .collect::<String>()
-        .escape_debug()
-        .to_string()
-        .replace('~', "~0")
-        .replace('/', "~1")
+/// A name of somebody's choice as a part of a JSON pointer (RFC 6901), not too long.
+pub(crate) fn segment(key: &str) -> String {
+    key.chars().take(SHOWN).collect::<String>().replace('~', "~0").replace('/', "~1")
 }
 
 impl Read for bool {
@@ -227,7 +221,11 @@ impl<T: Read> Read for BTreeMap<String, T> {
             return notes.refuse(format!("{} stands where an object belongs", shown(value)));
         };
         let read = |(key, value): (&String, &Value)| {
-            Some((key.clone(), notes.at(segment(key), |notes| T::read(value, notes))?))
+            let read = |notes: &mut Notes| match key.contains('\0') {
+                true => notes.refuse("its name holds a NUL, which no system call passes on"),
+                false => T::read(value, notes),
+            };
+            Some((key.clone(), notes.at(segment(key), read)?))
         };
         let read: Vec<Option<(String, T)>> = values.iter().map(read).collect();
         read.into_iter().collect()

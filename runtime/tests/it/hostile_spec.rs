@@ -40,16 +40,27 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         json!([{ "type": "mount" }, { "type": "user" }, { "type": "uts" }, { "type": "ipc", "path": "/x" }]);
     check("/linux/namespaces", mixed, &["joining a ipc namespace", "/linux/uidMappings"]);
     check("/linux/sysctl", json!({ "kernel.core_pattern": "|/x" }), &["kernel.core_pattern"]);
-    check("/linux/sysctl", json!({ "net/../kernel/core_pattern": "x" }), &["core_pattern"]);
+    check("/linux/sysctl", json!({ "net/../kernel": "x" }), &["/linux/sysctl/net~1..~1kernel: "]);
+    check("/linux/sysctl", json!({ "kernel.x\ny": "x" }), &["/linux/sysctl/kernel.x\\ny: "]);
+    check("/linux/sysctl", json!({ "net.ipv4.ip_forward\0x": "1" }), &["/linux/sysctl/", "NUL"]);
+    for name in ["n".repeat(65), "é".repeat(33), "a\nb".into(), "a\0b".into()] {
+        check("/hostname", json!(name), &["/hostname: "]);
+        check("/domainname", json!(name), &["/domainname: "]);
+    }
     check("/linux/rootfsPropagation", json!("sideways"), &["sideways"]);
     check("/linux/devices", json!([{ "path": "/etc/x", "type": "c", "major": 1, "minor": 3 }]), &["/etc/x"]);
     check("/linux/devices", json!([{ "path": "/dev/x", "type": "c", "major": -1, "minor": 3 }]), &["-1"]);
     check("/linux/devices", json!([{ "path": "/dev/x", "type": "c", "major": 4097, "minor": 3 }]), &["4097"]);
     let map = json!([{ "type": "mount" }, { "type": "user" }, { "type": "uts" }]);
     check("/linux/namespaces", map, &["/linux/uidMappings"]);
-    check("/linux/maskedPaths", json!(["relative"]), &["/linux/maskedPaths/0"]);
+    for covered in ["relative", "/", "/..", "/proc/../"] {
+        check("/linux/maskedPaths", json!([covered]), &["/linux/maskedPaths/0"]);
+        check("/linux/readonlyPaths", json!(["/mnt", covered]), &["/linux/readonlyPaths/1"]);
+    }
     let mappings = json!([{ "containerID": 0, "hostID": 4294967295_u64, "size": 1 }]);
     check("/linux/uidMappings", mappings, &["/linux/uidMappings/0"]);
+    check("/linux/personality", json!({ "domain": "BSD" }), &["/linux/personality/domain"]);
+    check("/linux/personality", json!({ "domain": "LINUX", "flags": ["X"] }), &["/linux/personality/flags"]);
     check("/linux/seccomp/listenerPath", json!("/x"), &["/linux/seccomp/listenerPath"]);
 }
 
@@ -59,8 +70,6 @@ fn a_mount_that_cannot_be_made_names_itself() {
     check("/mounts", mount(json!({ "destination": "/", "type": "tmpfs" })), &["/mounts/0/destination"]);
     check("/mounts", mount(json!({ "destination": "/x" })), &["/mounts/0"]);
     check("/mounts", mount(json!({ "destination": "/x", "type": "nonesuchfs" })), &["nonesuchfs"]);
-    check("/linux/personality", json!({ "domain": "BSD" }), &["/linux/personality/domain"]);
-    check("/linux/personality", json!({ "domain": "LINUX", "flags": ["X"] }), &["/linux/personality/flags"]);
     check(
         "/mounts",
         mount(json!({ "destination": "/x", "type": "tmpfs", "options": ["size=much"] })),
