@@ -32,7 +32,7 @@ build:
 	  cargo $(runtime) --target $(musl) && \
 	  install -m 755 $(target)/$(musl)/release/docker-worker-runtime $(release)/docker-worker-runtime; \
 	else \
-	  echo 'no musl target from rustup: the runtime is linked with glibc'; \
+	  echo 'the runtime is linked with glibc: $(if $(GLIBC),GLIBC is set,rustup gives no musl target)'; \
 	  cargo $(runtime) -- -C target-feature=+crt-static; \
 	fi
 
