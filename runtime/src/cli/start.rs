@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::{Global, Problem, only_id};
@@ -33,7 +34,12 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
         .map_err(|errno| because(&std::io::Error::from(errno)))?;
     let path = directory.start_socket().map_err(|error| because(&error))?;
     let connected = SocketAddrUnix::new(&path).and_then(|address| connect(&socket, &address));
-    connected.map_err(|errno| because(&std::io::Error::from(errno)))?;
+    connected.map_err(|errno| match errno {
+        Errno::CONNREFUSED => {
+            Problem::Failed(format!("failed to start {id}: its first process has just ended"))
+        }
+        errno => because(&std::io::Error::from(errno)),
+    })?;
     // From here on it counts as running; nobody can start it twice.
     std::fs::remove_file(&path).map_err(|error| because(&error))?;
     let started = match hear(&socket) {

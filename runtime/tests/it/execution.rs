@@ -116,6 +116,23 @@ fn what_needs_no_command_fails_before_create_answers() {
 }
 
 #[test]
+fn a_filter_that_the_kernel_refuses_fails_before_create_answers() {
+    let mut bundle = Bundle::shell("true");
+    bundle.config["linux"]["seccomp"] = profile("SCMP_ACT_ALLOW", &["keyctl"], "SCMP_ACT_ERRNO");
+    // As a kernel without filters answers: to a thread, and all that it starts.
+    let none: runtime::spec::Seccomp =
+        runtime::spec::read(&profile("SCMP_ACT_ALLOW", &["seccomp"], "SCMP_ACT_ERRNO")).unwrap();
+    let create = || {
+        runtime::seccomp::compile(&none).unwrap().install().unwrap();
+        bundle.tell(&["create", &bundle.id])
+    };
+    let ran = std::thread::scope(|scope| scope.spawn(create).join()).unwrap();
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.stderr.contains("(step: seccomp)"), "{ran:?}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn a_command_is_found_with_the_capabilities_that_it_will_have() {
     for (set, status) in [(json!(["CAP_DAC_OVERRIDE"]), 0), (json!([]), 126)] {
         let mut bundle = Bundle::new(&["/private/true"]);

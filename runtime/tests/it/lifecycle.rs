@@ -221,18 +221,22 @@ fn kill_all_reaches_every_process_also_without_a_pid_namespace() {
 }
 
 #[test]
-fn delete_with_force_ends_a_frozen_container() {
-    let bundle = Bundle::shell("echo ready; exec sleep 1000");
-    let mut running = started(&bundle);
+fn a_frozen_container_is_ended_by_kill_and_by_delete_with_force() {
     let freeze = |group: &std::path::Path| {
         [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")]
             .iter()
             .any(|(file, value)| group.join(file).exists() && std::fs::write(group.join(file), value).is_ok())
     };
-    assert!(bundle.groups().iter().any(|group| freeze(group)));
-    ok(bundle.tell(&["delete", "-f", &bundle.id]));
-    assert_eq!(running.wait().unwrap().code(), Some(137));
-    bundle.assert_nothing_left();
+    for command in [&["delete", "-f"][..], &["kill"], &["kill", "--all"]] {
+        let bundle = Bundle::shell("echo ready; exec sleep 1000");
+        let mut running = started(&bundle);
+        assert!(bundle.groups().iter().any(|group| freeze(group)));
+        let signal = (command[0] == "kill").then_some("KILL");
+        let id = bundle.id.as_str();
+        ok(bundle.tell(&command.iter().copied().chain([id]).chain(signal).collect::<Vec<_>>()));
+        assert_eq!(running.wait().unwrap().code(), Some(137), "{command:?}");
+        bundle.assert_nothing_left();
+    }
 }
 
 #[test]
