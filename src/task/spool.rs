@@ -210,7 +210,8 @@ impl Follower {
 /// Copies so many bytes, or all that there are.
 fn copy_bytes(file: &File, out: &File, most: u64) -> io::Result<u64> {
     let mut rest = file.take(most);
-    let mut buffer = vec![0; COPY_BYTES];
+    // No more than is there: most steps are a line or two, and each page of the buffer is a fault.
+    let mut buffer = vec![0; usize::try_from(most).unwrap_or(COPY_BYTES).min(COPY_BYTES)];
     let mut copied = 0;
     loop {
         let read = rest.read(&mut buffer)?;

@@ -111,11 +111,14 @@ fn copy_root(from: BorrowedFd<'_>, to: &OwnedFd) -> Result<(), (&'static str, Er
 }
 
 fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), (&'static str, Errno)> {
-    let mut names = vec![0; XATTR_BYTES];
-    let length = match fs::flistxattr(from, names.as_mut_slice()) {
-        Err(Errno::NOTSUP) => return Ok(()),
+    // Most roots have none, and then the zeroed buffers are a good part of the work.
+    let length = match fs::flistxattr(from, &mut [0_u8; 0]) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
         result => result.map_err(|error| ("list the attributes of the image's root", error))?,
     };
+    let mut names = vec![0; length];
+    let length = fs::flistxattr(from, names.as_mut_slice())
+        .map_err(|error| ("list the attributes of the image's root", error))?;
     names.truncate(length);
     let mut value = vec![0; XATTR_BYTES];
     for name in names.split_inclusive(|byte| *byte == 0) {
