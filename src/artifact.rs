@@ -14,6 +14,7 @@ use std::sync::Arc;
 pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::Patience;
 pub use destination::{Destination, DestinationError, Source, Stored};
+pub use draft::RESOLUTION;
 
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};

@@ -113,7 +113,7 @@ impl GlobalOptions {
         let directories = Directories {
             data: absolute(data.unwrap_or_else(|| DEFAULT_DATA.into())),
             run: absolute(from_environment("DOCKER_WORKER_RUN").unwrap_or_else(|| DEFAULT_RUN.into())),
-            volume_caches: file.cache.volume_cache_path.clone(),
+            volume_caches: file.cache.volume_cache_path.clone().map(|path| absolute(path.into())),
         };
         Ok(Config { directories, file })
     }

@@ -165,6 +165,9 @@ impl Destination {
     pub fn remove(&self, name: &ArtifactName) -> io::Result<()> {
         let Destination::Directory(top) = self else { return Ok(()) };
         let place = Place::of(top, name)?;
+        if place.other_name(name).is_some() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         match fs::unlinkat(place.directory(), place.last(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             // A read-only file system says so before it looks for the name.
@@ -293,6 +296,8 @@ mod tests {
             ("public/a/b/c", Some("public/a%2Fb%2Fc")),
             ("public/d/e", None),
             ("public/d", Some("public/d%2F")),
+            ("resolution.json/x", Some("resolution.json%2Fx")),
+            ("resolution.json", None),
         ] {
             let stored = place.store(name, name, as_it_is).unwrap();
             assert_eq!(stored.stored_as.as_deref(), path, "{name}");

@@ -15,6 +15,9 @@ use rustix::io::Errno;
 use crate::run_directory::random_hex;
 use crate::task::artifact_name::ArtifactName;
 
+/// The worker's own file beside the artifacts, which says how the run ended.
+pub const RESOLUTION: &str = "resolution.json";
+
 /// Stands for a slash in the name of a file.
 const SLASH: &str = "%2F";
 
@@ -35,7 +38,9 @@ impl Place {
         let mut path = String::new();
         let mut last = None;
         while let Some((component, below)) = rest.split_once('/') {
-            if is(&directory, component, FileType::RegularFile)? {
+            // The worker's own file comes last, and no task may keep it from its place.
+            let is_reserved = path.is_empty() && component == RESOLUTION;
+            if is_reserved || is(&directory, component, FileType::RegularFile)? {
                 last = Some(rest.replace('/', SLASH));
                 break;
             }

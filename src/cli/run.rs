@@ -21,10 +21,11 @@ use self::options::{NetworkMode, RunArguments};
 use super::help::image_called;
 use super::operator::Operator;
 use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
-use crate::artifact::Destination;
+use crate::artifact::{Destination, RESOLUTION};
 use crate::cache::Caches;
 use crate::cleanup::clean_up;
 use crate::config::Config;
+use crate::directories::Directories;
 use crate::event::Event;
 use crate::host::{self, Facts};
 use crate::net::Network;
@@ -53,9 +54,6 @@ const IMAGE_UNAVAILABLE: u8 = 121;
 
 /// The status of a worker that failed.
 const EXCEPTION: u8 = 122;
-
-/// The file beside the artifacts that says how the run ended.
-const RESOLUTION: &str = "resolution.json";
 
 /// Characters of what is said last about a task; its log has all of it.
 const EXPLANATION_CHARS: usize = 1000;
@@ -103,7 +101,7 @@ pub(super) fn main(options: RunArguments, config: Config, operator: &Operator) -
 fn run(options: RunArguments, config: Config, operator: &Operator) -> Result<u8, Refusal> {
     options.check().map_err(|error| wrong_use(&error))?;
     // With the operator's umask: it is their directory.
-    let destination = Arc::new(destination(&options)?);
+    let destination = Arc::new(destination(&options, &config.directories)?);
     let ended = run_into(&destination, options, config, operator);
     if ended.as_ref().is_err_and(|refusal| refusal.status == MALFORMED) {
         write_resolution(refused(), &destination, operator);
@@ -197,8 +195,16 @@ fn unreadable(path: &Path, error: &io::Error) -> Refusal {
     Refusal::new(WRONG_USE, format!("failed to read the task file {}: {error}{hint}", path.display()))
 }
 
-fn destination(options: &RunArguments) -> Result<Destination, Refusal> {
+fn destination(options: &RunArguments, own: &Directories) -> Result<Destination, Refusal> {
     let Some(path) = &options.artifacts else { return Ok(Destination::Nowhere) };
+    if let Some(own) = own.overlapping(path) {
+        let sentence = format!(
+            "artifacts cannot lie in {}: it overlaps with {}, where the worker keeps its own things; choose another directory with --artifacts",
+            path.display(),
+            own.display()
+        );
+        return Err(Refusal::new(WRONG_USE, sentence));
+    }
     let destination = Destination::directory(path).map_err(|error| Refusal::because(WRONG_USE, &error))?;
     // An earlier run's would be taken for this one's, should this one not come to writing it.
     let removed = resolution_name().and_then(|name| destination.remove(&name));

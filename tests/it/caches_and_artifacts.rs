@@ -244,3 +244,29 @@ fn caches_are_purged_after_a_success_too_where_the_payload_says_so() {
         host.worker.task(&payload).expect(0, case);
     }
 }
+
+#[test]
+fn artifacts_that_could_reach_the_workers_own_files_are_refused() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    worker.run(&image, &["true"]).expect(0, "makes the directories");
+    for own in
+        [worker.data(), worker.data().join("caches/new"), worker.run_directory(), worker.scratch().join("")]
+    {
+        let place = own.to_str().unwrap();
+        let run = worker.run_with(&["--artifacts", place, "--image", &image], &["true"]).expect(2, place);
+        assert!(run.stderr.contains("where the worker keeps its own things"), "{run:?}");
+        assert!(!own.join("public").exists(), "{place}");
+    }
+    assert!(!worker.data().join("caches/new").exists());
+}
+
+#[test]
+fn no_artifact_keeps_the_resolution_from_its_place() {
+    let worker = Worker::new();
+    let mut payload = shell_payload(&worker.image(&busybox_image()).source, "mkdir /d; echo '{}' > /d/x");
+    payload["artifacts"] = json!({ "resolution.json": { "type": "directory", "path": "/d" } });
+    let run = worker.task(&payload).expect(0, "a directory of that name");
+    assert_eq!(run.resolution["state"], "completed", "{run:?}");
+    assert_eq!(run.artifact("resolution.json%2Fx"), b"{}\n");
+}
