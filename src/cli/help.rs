@@ -9,6 +9,7 @@ use images::source::Source;
 
 use super::Arguments;
 use crate::suggestion::did_you_mean;
+use crate::task::log::excerpt;
 
 /// Commands of later versions.
 const LATER: &[&str] = &[
@@ -76,12 +77,7 @@ pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {
     if let Some(sentence) = later_command(error) {
         return sentence;
     }
-    let text = match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "name a command: run, demo, check or cleanup".to_owned()
-        }
-        _ => first_paragraph(&error.to_string()),
-    };
+    let text = problem(error);
     let hint = image_hint(error, words).or_else(|| similar(error)).unwrap_or_default();
     let place = command.map_or(String::new(), |name| format!(" {name}"));
     format!("{text}{hint} (docker-worker{place} --help shows what there is)")
@@ -107,11 +103,51 @@ fn later_command(error: &clap::Error) -> Option<String> {
     ))
 }
 
-/// The message without the parser's prefix and what follows it, on one line.
-fn first_paragraph(message: &str) -> String {
-    let paragraph = message.split("\n\n").next().unwrap_or(message);
-    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.trim_start_matches("error: ").to_owned()
+/// What is wrong, without what may have been meant.
+fn problem(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    // An option stands there with the name of its value: `--image <REF>`.
+    let whole = context(ContextKind::InvalidArg).unwrap_or_default();
+    let option = first_word(whole);
+    let word = excerpt(context(ContextKind::InvalidValue).unwrap_or_default());
+    match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "name a command: run, demo, check or cleanup".to_owned()
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = excerpt(context(ContextKind::InvalidSubcommand).unwrap_or_default());
+            format!("there is no command \"{word}\"")
+        }
+        ErrorKind::UnknownArgument if whole.starts_with('-') => {
+            format!("there is no option {}", excerpt(whole))
+        }
+        ErrorKind::UnknownArgument => format!("\"{}\" is a word too many", excerpt(whole)),
+        ErrorKind::InvalidValue if word.is_empty() => format!("{option} needs a value: {whole}"),
+        ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(known)) => {
+                format!("{option} cannot be \"{word}\", only {}", known.join(" or "))
+            }
+            _ => format!("{option} cannot be \"{word}\""),
+        },
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            format!("{option} \"{word}\": {why}")
+        }
+        ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg).map(first_word) {
+            Some(prior) if prior != option => format!("{option} and {prior} exclude each other"),
+            _ => format!("{option} can be given only once"),
+        },
+        ErrorKind::TooManyValues => format!("{option} takes no value, not \"{word}\""),
+        ErrorKind::InvalidUtf8 => "the command line has a word that is not UTF-8".to_owned(),
+        kind => format!("the command line cannot be understood ({kind:?})"),
+    }
+}
+
+fn first_word(text: &str) -> &str {
+    text.split_once(' ').map_or(text, |(word, _)| word)
 }
 
 /// The command that the words are about.
@@ -163,41 +199,46 @@ mod tests {
 
     #[test]
     fn wrong_use_is_one_line_with_a_hint_and_a_place_to_read_on() {
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 18] = [
             (&[], "name a command: run, demo, check or cleanup (docker-worker --help shows what there is)"),
             (
                 &["run", "--imago", "x"],
-                "unexpected argument '--imago' found; did you mean --image? (docker-worker run --help shows what there is)",
+                "there is no option --imago; did you mean --image? (docker-worker run --help shows what there is)",
             ),
             (
                 &["rnu"],
-                "unrecognized subcommand 'rnu'; did you mean \"run\"? (docker-worker --help shows what there is)",
+                "there is no command \"rnu\"; did you mean \"run\"? (docker-worker --help shows what there is)",
             ),
             (&["standalone"], "the command standalone is not there yet in this version of docker-worker"),
             (
                 &["run", "busybox", "echo", "hi"],
-                "unexpected argument 'echo' found; to run a command in an image: docker-worker run --image busybox -- echo hi (",
+                "\"echo\" is a word too many; to run a command in an image: docker-worker run --image busybox -- echo hi (",
             ),
             (
                 &["run", "busybox", "sh", "-c", "x"],
-                "unexpected argument 'sh' found; to run a command in an image: docker-worker run --image busybox -- sh -c x (",
+                "\"sh\" is a word too many; to run a command in an image: docker-worker run --image busybox -- sh -c x (",
             ),
             (
                 &["run", "--network", "nome", "x"],
-                "invalid value 'nome' for '--network <NETWORK>' [possible values: none, default]",
+                "--network cannot be \"nome\", only none or default; did you mean none? (",
             ),
+            (&["run", "--feature", "bulklog", "x"], "--feature \"bulklog\": did you mean \"bulkLog\"?"),
+            (&["run", "--max-run-time", "0", "x"], "--max-run-time \"0\": must be at least 1 second"),
             (
-                &["run", "--feature", "bulklog", "x"],
-                "invalid value 'bulklog' for '--feature <NAME>': did you mean \"bulkLog\"?",
+                &["run", "--image"],
+                "--image needs a value: --image <REF> (docker-worker run --help shows what there is)",
             ),
+            (&["run", "--env=", "x"], "--env \"\": write it as NAME=VALUE, or NAME alone"),
             (
-                &["run", "--max-run-time", "0", "x"],
-                "invalid value '0' for '--max-run-time <TIME>': must be at least 1 second",
+                &["run", "t", "--image", "a", "--image", "b"],
+                "--image can be given only once (docker-worker run",
             ),
-            (
-                &["check", "x"],
-                "unexpected argument 'x' found (docker-worker check --help shows what there is)",
-            ),
+            (&["run", "t", "--quiet", "--json"], "--quiet and --json exclude each other (docker-worker run"),
+            (&["run", "t", "--json=1"], "--json takes no value, not \"1\" (docker-worker run"),
+            (&["--data"], "--data needs a value: --data <DIR> (docker-worker --help"),
+            (&["run", "-x"], "there is no option -x (docker-worker run --help"),
+            (&["check\nthat\u{1b}[31m"], "there is no command \"check\\nthat\\u001b[31m\"; known here: run"),
+            (&["check", "x"], "\"x\" is a word too many (docker-worker check --help shows what there is)"),
         ];
         for (words, expected) in cases {
             let line = explained(words);

@@ -159,6 +159,14 @@ pub struct Escaped<'a> {
     most: usize,
 }
 
+impl Escaped<'_> {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.word.is_empty()
+    }
+}
+
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, character) in self.word.chars().enumerate() {
