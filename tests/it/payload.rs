@@ -178,6 +178,9 @@ fn an_image_that_has_no_name_is_refused_with_the_reason_and_what_may_have_been_m
         ("ubuntu@sha256:abc", "64 lower-case hex digits must follow \"sha256:\""),
         ("/tmp/x.tar", "(did you mean \"docker-archive:/tmp/x.tar\"?)"),
         ("docker-archiv:/tmp/x.tar", "(did you mean \"docker-archive:/tmp/x.tar\"?)"),
+        ("docker-archiv:x.tar", "names no image (did you mean \"docker-archive:x.tar\"?)"),
+        ("", "it is empty"),
+        ("Busybox", "write \"busybox\""),
     ] {
         let run = worker.run(image, &["true"]).expect(120, image);
         let said = run.log.replace("\\\"", "\"");

@@ -203,12 +203,7 @@ fn the_last_line_for_the_operator_says_what_went_wrong() {
             121,
             "docker-worker: failed: Pulling docker image has failed. Error: ",
         ),
-        (
-            &["--image", "docker-archiv:x.tar", "--network", "none"],
-            &["true"],
-            121,
-            "(did you mean docker-archive:x.tar?)",
-        ),
+        (&["--image", "docker-archiv:x.tar"], &["true"], 120, "names no image (did you mean"),
         (&["--image", &image], &["/nowhere"], 127, "docker-worker: failed: Failure to properly start"),
         (
             &["--image", &image, "--max-run-time", "1s"],

@@ -81,14 +81,24 @@ fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Opti
             findings.hint("name an image of a registry: [host[:port]/]name[:tag][@digest]");
             None
         }
+        // Docker Hub's own images have no such names: no need to ask it.
+        Ok(source) if origin == Origin::Operator && !name.contains('/') && meant_by(name).is_some() => {
+            place.refuse(format!("\"{}\" names no image", escaped(&source.to_string())), findings);
+            hint(name, origin, findings);
+            None
+        }
         Ok(source) => Some(ImageField { name: name.to_owned(), source }),
         Err(error) => {
             place.refuse(escaped(&chain(&error)).to_string(), findings);
-            if let Some(meant) = meant_by(name).filter(|_| origin == Origin::Operator) {
-                findings.hint(format!("did you mean \"{}\"?", excerpt(&meant)));
-            }
+            hint(name, origin, findings);
             None
         }
+    }
+}
+
+fn hint(name: &str, origin: Origin, findings: &mut Findings) {
+    if let Some(meant) = meant_by(name).filter(|_| origin == Origin::Operator) {
+        findings.hint(format!("did you mean \"{}\"?", excerpt(&meant)));
     }
 }
 
