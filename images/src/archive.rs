@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::image::ConfigError;
 use crate::json::JsonProblem;
 use crate::limits::Limits;
-use crate::manifest::{Descriptor, ManifestError, Offer, Platform};
+use crate::manifest::{self, Choice, Descriptor, Document, Index, ManifestError, Offer, Platform};
 use crate::reference::Reference;
 use crate::source::Source;
 
@@ -224,6 +224,54 @@ impl Archive {
         let member = image.places.get(&blob.digest).cloned().unwrap_or_else(|| blob.digest.to_string());
         let found = self.container.open(&member)?;
         Ok(Box::new(found.content))
+    }
+}
+
+/// Which part of a layout holds the document, or the blob, of a digest.
+#[derive(Clone, Copy)]
+struct Places {
+    document: fn(&Digest) -> String,
+    blob: fn(&Digest) -> String,
+}
+
+/// The image that a document leads to, which is in memory.
+fn resolved(
+    container: &Container,
+    (digest, body): (Digest, Vec<u8>),
+    places: Places,
+    (platform, limits): (&Platform, &Limits),
+) -> Result<Archived, ArchiveError> {
+    match manifest::parse(&digest, &body, None, limits) {
+        Ok(Document::Manifest(manifest)) => oci::offered(container, (digest, body), manifest, places, limits),
+        Ok(Document::Index(index)) => chosen(container, (digest, index), places, (platform, limits)),
+        Err(source) => Err(ArchiveError::Manifest { path: container.path().to_owned(), source }),
+    }
+}
+
+/// The image of an index for this host, chosen as of a registry's index: the entries are tried that may fit, best
+/// first, and one that does not say what it is for is asked.
+fn chosen(
+    container: &Container,
+    (digest, index): (Digest, Index),
+    places: Places,
+    (platform, limits): (&Platform, &Limits),
+) -> Result<Archived, ArchiveError> {
+    let refused = |source| ArchiveError::Manifest { path: container.path().to_owned(), source };
+    let mut choice = Choice::new(digest, index, platform, limits);
+    loop {
+        let candidate = choice.next().map_err(refused)?;
+        let digest = candidate.blob.digest.clone();
+        let body =
+            read_verified(container, &(places.document)(&digest), &candidate.blob, limits.manifest_bytes)?;
+        match manifest::parse(&digest, &body, None, limits).map_err(refused)? {
+            Document::Index(index) => choice.enter(&candidate, digest, index).map_err(refused)?,
+            Document::Manifest(manifest) => {
+                let archived = oci::offered(container, (digest, body), manifest, places, limits)?;
+                if candidate.says_platform || platform.admits(&archived.offer.configuration.config) {
+                    return Ok(archived);
+                }
+            }
+        }
     }
 }
 

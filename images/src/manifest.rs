@@ -254,21 +254,14 @@ pub fn parse(
     }
 }
 
-impl Index {
-    /// The entry that fits best, to be looked into.
-    ///
-    /// # Errors
-    ///
-    /// [`ManifestError::Platform`] lists what there is instead.
-    pub fn select(&self, digest: &Digest, wanted: &Platform) -> Result<Descriptor, ManifestError> {
-        let limits = Limits::default();
-        Choice::new(digest.clone(), self.clone(), wanted, &limits).next().map(|candidate| candidate.blob)
-    }
-}
-
 impl IndexEntry {
     fn platform(&self) -> Option<&oci::Platform> {
         self.descriptor.platform().as_ref()
+    }
+
+    /// Whether the index says what it is for.
+    pub(crate) fn says_platform(&self) -> bool {
+        self.platform().is_some()
     }
 
     /// The blob of the manifest. `index` is the digest of the document that names it.
@@ -474,8 +467,10 @@ mod tests {
         let Document::Index(index) = parse_as(Some(OCI_INDEX), &body).unwrap() else { panic!() };
         let wanted =
             |architecture: &str| Platform { os: "linux".into(), architecture: architecture.into(), level: 1 };
-        assert_eq!(index.select(&digest, &wanted("amd64")).unwrap().size, 3);
-        let error = index.select(&digest, &wanted("s390x")).unwrap_err();
+        let (limits, ours, other) = (Limits::default(), wanted("amd64"), wanted("s390x"));
+        let choice = |platform| Choice::new(digest.clone(), index.clone(), platform, &limits).next();
+        assert_eq!(choice(&ours).unwrap().blob.size, 3);
+        let error = choice(&other).unwrap_err();
         assert!(
             error.to_string().ends_with("linux/s390x in index")
                 || error.to_string().contains("unknown/unknown, linux/arm64, linux/amd64"),

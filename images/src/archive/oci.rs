@@ -9,12 +9,10 @@ use crate::digest::Digest;
 use crate::image::parse_configuration;
 use crate::json::{parse_json, shortened};
 use crate::limits::Limits;
-use crate::manifest::{
-    self, Descriptor, Document, Index, IndexEntry, Manifest, ManifestError, Offer, Platform,
-};
+use crate::manifest::{self, Descriptor, Document, Index, IndexEntry, Manifest, Offer, Platform};
 use crate::reference::Reference;
 
-use super::{ArchiveError, Archived, Container, read_verified};
+use super::{ArchiveError, Archived, Container, Places, chosen, read_verified, resolved};
 
 const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
@@ -22,6 +20,8 @@ const INDEX: &str = "index.json";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The whole reference, by containerd and Docker.
 const IMAGE_NAME: &str = "io.containerd.image.name";
+
+const PLACES: Places = Places { document: blob_path, blob: blob_path };
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,21 +37,15 @@ pub(super) fn image(
     limits: &Limits,
 ) -> Result<Archived, ArchiveError> {
     let (digest, index) = index(layout, limits)?;
-    let found = || {
-        let names: Vec<_> =
-            index.entries.iter().map(|entry| label(entry).unwrap_or("an image without a tag")).collect();
-        if names.is_empty() { "no image".to_owned() } else { shortened(&names.join(", ")) }
-    };
+    let is_wanted = |entry: &&IndexEntry| tag.is_none_or(|tag| label(entry) == Some(tag));
     let path = layout.path().to_owned();
-    let entry = match (tag, index.entries.as_slice()) {
-        (Some(tag), entries) => entries
-            .iter()
-            .find(|entry| label(entry) == Some(tag))
-            .ok_or_else(|| ArchiveError::NoSuchImage { path, wanted: tag.to_owned(), found: found() })?,
-        (None, [entry]) => entry,
-        (None, _) => return Err(ArchiveError::Several { path, found: found() }),
-    };
-    archived(layout, &digest, entry, (platform, limits))
+    match (tag, grouped(index.entries.iter().filter(is_wanted)).as_slice()) {
+        (_, [image]) => archived(layout, &digest, image, (platform, limits)),
+        (Some(tag), []) => {
+            Err(ArchiveError::NoSuchImage { path, wanted: tag.to_owned(), found: labels(&index.entries) })
+        }
+        (_, images) => Err(ArchiveError::Several { path, found: labels(images.iter().flatten().copied()) }),
+    }
 }
 
 /// All of them.
@@ -61,11 +55,33 @@ pub(super) fn images(
     limits: &Limits,
 ) -> Result<Vec<Archived>, ArchiveError> {
     let (digest, index) = index(layout, limits)?;
-    index.entries.iter().map(|entry| archived(layout, &digest, entry, (platform, limits))).collect()
+    grouped(&index.entries).iter().map(|image| archived(layout, &digest, image, (platform, limits))).collect()
+}
+
+/// The entries by image: those of one name that each say their platform are one image.
+fn grouped<'a>(entries: impl IntoIterator<Item = &'a IndexEntry>) -> Vec<Vec<&'a IndexEntry>> {
+    let name = |entry: &'a IndexEntry| (entry.annotation(IMAGE_NAME), label(entry));
+    let mut images: Vec<Vec<&IndexEntry>> = Vec::new();
+    for entry in entries {
+        let is_same = |image: &&mut Vec<&'a IndexEntry>| {
+            image.iter().all(|known| known.says_platform() && name(known) == name(entry))
+        };
+        match images.iter_mut().find(is_same).filter(|_| entry.says_platform()) {
+            Some(image) => image.push(entry),
+            None => images.push(vec![entry]),
+        }
+    }
+    images
 }
 
 fn label(entry: &IndexEntry) -> Option<&str> {
     entry.annotation(REF_NAME)
+}
+
+fn labels<'a>(entries: impl IntoIterator<Item = &'a IndexEntry>) -> String {
+    let label = |entry| label(entry).unwrap_or("an image without a tag");
+    let labels: Vec<&str> = entries.into_iter().map(label).collect();
+    if labels.is_empty() { "no image".to_owned() } else { shortened(&labels.join(", ")) }
 }
 
 fn index(layout: &Container, limits: &Limits) -> Result<(Digest, Index), ArchiveError> {
@@ -96,40 +112,38 @@ fn index(layout: &Container, limits: &Limits) -> Result<(Digest, Index), Archive
     }
 }
 
+/// One image of the layout, by its entries in the index.
 fn archived(
     layout: &Container,
     index: &Digest,
-    entry: &IndexEntry,
+    entries: &[&IndexEntry],
     (platform, limits): (&Platform, &Limits),
 ) -> Result<Archived, ArchiveError> {
-    let refused = |source| ArchiveError::Manifest { path: layout.path().to_owned(), source };
-    let mut descriptor = entry.descriptor(index).map_err(refused)?;
-    for _ in 0..=limits.index_nesting {
-        let member = blob_path(&descriptor.digest);
-        let body = read_verified(layout, &member, &descriptor, limits.manifest_bytes)?;
-        match manifest::parse(&descriptor.digest, &body, None, limits).map_err(refused)? {
-            Document::Manifest(manifest) => {
-                let names = names(entry);
-                return offered(layout, descriptor.digest, body, manifest, (blob_path, limits))
-                    .map(|archived| Archived { names, ..archived });
-            }
-            Document::Index(nested) => {
-                descriptor = nested.select(&descriptor.digest, platform).map_err(refused)?;
-            }
+    let found = match entries {
+        [entry] => {
+            let refused = |source| ArchiveError::Manifest { path: layout.path().to_owned(), source };
+            let blob = entry.descriptor(index).map_err(refused)?;
+            let body = read_verified(layout, &blob_path(&blob.digest), &blob, limits.manifest_bytes)?;
+            resolved(layout, (blob.digest, body), PLACES, (platform, limits))?
         }
-    }
-    Err(refused(ManifestError::Nesting { digest: descriptor.digest, limit: limits.index_nesting }))
+        entries => {
+            let entries = entries.iter().copied().cloned().collect();
+            chosen(layout, (index.clone(), Index { entries }), PLACES, (platform, limits))?
+        }
+    };
+    Ok(Archived { names: entries.first().map(|entry| names(entry)).unwrap_or_default(), ..found })
 }
 
-/// The image of a manifest that has been read; `place` says which part holds a blob.
+/// The image of a manifest that has been read; `places` says which part holds a blob.
 pub(super) fn offered(
     container: &Container,
-    digest: Digest,
-    body: Vec<u8>,
+    (digest, body): (Digest, Vec<u8>),
     manifest: Manifest,
-    (place, limits): (fn(&Digest) -> String, &Limits),
+    places: Places,
+    limits: &Limits,
 ) -> Result<Archived, ArchiveError> {
     let Manifest { config: config_blob, layers, .. } = manifest;
+    let place = places.blob;
     let config = read_verified(container, &place(&config_blob.digest), &config_blob, limits.config_bytes)?;
     let configuration = parse_configuration(&config_blob.digest, &config, layers.len(), limits)
         .map_err(|source| ArchiveError::Config { path: container.path().to_owned(), source })?;

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use images::archive::ArchiveError;
 use images::source::Source;
-use images::store::{PullError, PullErrorKind};
+use images::store::{PullError, PullErrorKind, PullEvent};
 use serde_json::json;
 
 use crate::layer_tar::{Entry, file, gnu_long, hardlink, pax_record, symlink as link, tar};
-use crate::sample::{Compression, Sample, TestStore, open_store, read_file, skopeo_copy, small_tars};
+use crate::sample::{
+    Compression, Sample, TestStore, descriptor, open_store, read_file, skopeo_copy, small_tars,
+};
 use crate::store::{block_on, find, options, pull, pull_leased, source};
 
 /// What `docker save` would write of a sample, with these names in its manifest.
@@ -183,7 +185,7 @@ fn what_a_killed_process_left_of_an_archive_is_swept_and_in_nobodys_way() {
     let archive = tar(&saved(&sample, &tars, "config.json", &["0/layer.tar", "1/layer.tar"]));
     fs::write(&path, Compression::Gzip.compress(&archive)).unwrap();
     let test = TestStore::new();
-    let left = test.root().join(format!("work/archive-{}", std::process::id()));
+    let left = test.root().join(format!("work/archive-{}-0", std::process::id()));
     fs::write(&left, "half").unwrap();
     let image = pull(&test.store, &format!("docker-archive:{}", path.display())).unwrap();
     assert_eq!(image.id.to_string(), sample.id());
@@ -257,4 +259,98 @@ fn load_understands_the_names_that_skopeo_gives_archives() {
     let loaded = block_on(TestStore::new().store.load(&source(&archive), &options(), &|_| {})).unwrap();
     assert_eq!(loaded[0].image().name, "registry.example/a:7");
     assert!(matches!(source(&archive), Source::OciArchive { .. }));
+}
+
+/// The sample for another architecture.
+fn for_architecture(sample: &Sample, architecture: &str) -> Sample {
+    let mut config: serde_json::Value = serde_json::from_slice(&sample.config).unwrap();
+    config["architecture"] = json!(architecture);
+    Sample::with_config(&config, sample.layers.clone(), Compression::Gzip)
+}
+
+/// Writes a layout of these entries of `index.json`, and the blobs of all samples.
+fn write_index(directory: &Path, samples: &[&Sample], entries: &[serde_json::Value]) {
+    samples.iter().for_each(|sample| drop(sample.write_layout(directory)));
+    let index = json!({ "schemaVersion": 2, "manifests": entries });
+    fs::write(directory.join("index.json"), index.to_string()).unwrap();
+}
+
+#[test]
+fn of_several_platforms_a_layout_gives_the_host_s_or_says_which_there_are() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let (ours, layout) = (Sample::small(Compression::Gzip), format!("oci:{}", directory.path().display()));
+    let (arm, s390) = (for_architecture(&ours, "arm64"), for_architecture(&ours, "s390x"));
+    let entry = |sample: &Sample, says: bool, tag: &str| {
+        let mut entry =
+            descriptor("application/vnd.oci.image.manifest.v1+json", sample.manifest.to_string().as_bytes());
+        let config: serde_json::Value = serde_json::from_slice(&sample.config).unwrap();
+        if says {
+            entry["platform"] = json!({ "os": "linux", "architecture": config["architecture"] });
+        }
+        if !tag.is_empty() {
+            entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
+        }
+        entry
+    };
+    let samples = [&ours, &arm, &s390];
+    for tag in ["", "t"] {
+        let source = if tag.is_empty() { layout.clone() } else { format!("{layout}:{tag}") };
+        write_index(directory.path(), &samples, &[&arm, &ours, &s390].map(|sample| entry(sample, true, tag)));
+        let test = TestStore::new();
+        assert_eq!(pull(&test.store, &source).unwrap().id.to_string(), ours.id());
+        let loaded = block_on(test.store.load(&self::source(&layout), &options(), &|_| {})).unwrap();
+        assert_eq!(loaded.iter().map(|lease| lease.image().id.to_string()).collect::<Vec<_>>(), [ours.id()]);
+        write_index(directory.path(), &samples, &[&arm, &s390].map(|sample| entry(sample, true, tag)));
+        let text = refusal(&source);
+        assert!(text.contains("it has only linux/arm64, linux/s390x"), "{text}");
+        // Two images of one name, and nothing that tells them apart.
+        write_index(directory.path(), &samples, &[&arm, &ours].map(|sample| entry(sample, false, tag)));
+        let error = pull(&TestStore::new().store, &source).unwrap_err();
+        assert!(matches!(error, PullError::Archive(ArchiveError::Several { .. })), "{error}");
+    }
+    // An index in the index whose entries do not say what they are for: they are asked.
+    let nested =
+        json!({ "schemaVersion": 2, "manifests": [entry(&arm, false, ""), entry(&ours, false, "")] });
+    let nested = nested.to_string().into_bytes();
+    let blob = directory.path().join("blobs/sha256").join(images::digest::Digest::of(&nested).hex());
+    fs::write(blob, &nested).unwrap();
+    let entries = [descriptor("application/vnd.oci.image.index.v1+json", &nested)];
+    write_index(directory.path(), &samples, &entries);
+    assert_eq!(pull(&TestStore::new().store, &layout).unwrap().id.to_string(), ours.id());
+}
+
+/// All of what a pull is refused with.
+fn refusal(source: &str) -> String {
+    let error = pull(&TestStore::new().store, source).unwrap_err();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[test]
+fn an_image_for_another_architecture_is_warned_of_wherever_it_comes_from() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let arm = for_architecture(&Sample::small(Compression::Gzip), "arm64");
+    let layout = arm.write_layout(&directory.path().join("oci"));
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let others = [
+        format!("docker-archive:{}:x:1", at("d")),
+        format!("oci-archive:{}", at("o")),
+        format!("dir:{}", at("f")),
+    ];
+    others.iter().for_each(|to| skopeo_copy(&[], &layout, to));
+    for text in others.iter().chain([&layout]) {
+        let warned = std::sync::Mutex::new(0);
+        let observe = |event| {
+            let is_warning =
+                matches!(&event, PullEvent::Status(text) if text.contains("(linux/arm64) does not match"));
+            *warned.lock().unwrap() += usize::from(is_warning);
+        };
+        block_on(TestStore::new().store.pull(&source(text), &options(), &observe)).unwrap();
+        assert_eq!(*warned.lock().unwrap(), 1, "{text}");
+    }
 }
