@@ -50,6 +50,7 @@ pub struct Container {
     /// Its root, if the caller holds it; `root.path` otherwise.
     pub root: Option<OwnedFd>,
     /// The network namespace that the Spec names by [`crate::launch::NETWORK_PATH`], if the caller holds it.
+    #[expect(dead_code, reason = "held open, and opened again by its path")]
     pub network: Option<OwnedFd>,
     /// What the command line adds to the Spec.
     pub options: Options,

@@ -64,50 +64,24 @@ impl fmt::Display for Stage {
 pub enum HookError {
     /// It could not be started, or be given its state.
     #[error("start the {stage} hook {}", path.display())]
-    Start {
-        /// Its stage.
-        stage: Stage,
-        /// Its program.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    Start { stage: Stage, path: PathBuf, source: io::Error },
     /// It ran and says no.
     #[error("run the {stage} hook {}: it ended with {ended:?}", path.display())]
-    Refused {
-        /// Its stage.
-        stage: Stage,
-        /// Its program.
-        path: PathBuf,
-        /// How it ended.
-        ended: Ended,
-    },
+    Refused { stage: Stage, path: PathBuf, ended: Ended },
     /// It took too long and was killed.
     #[error("run the {stage} hook {}: killed after {timeout:?}", path.display())]
     TimedOut {
-        /// Its stage.
         stage: Stage,
-        /// Its program.
         path: PathBuf,
         /// How long it had.
         timeout: Duration,
     },
     /// The runtime was asked to end, and killed it.
     #[error("run the {stage} hook {}: it was interrupted", path.display())]
-    Interrupted {
-        /// Its stage.
-        stage: Stage,
-        /// Its program.
-        path: PathBuf,
-    },
+    Interrupted { stage: Stage, path: PathBuf },
     /// The hooks could not be waited for.
     #[error("wait for the {stage} hooks")]
-    Wait {
-        /// Their stage.
-        stage: Stage,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    Wait { stage: Stage, source: io::Error },
 }
 
 /// The Spec's hooks of one stage, in order.

@@ -46,20 +46,10 @@ pub enum TerminalError {
     Console(#[from] RootError),
     /// The kernel refused.
     #[error("{call} a pty")]
-    Kernel {
-        /// What was tried.
-        call: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    Kernel { call: &'static str, source: io::Error },
     /// Nobody takes the master.
     #[error("send the pty to the console socket {}", path.display())]
-    ConsoleSocket {
-        /// The socket.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    ConsoleSocket { path: PathBuf, source: io::Error },
 }
 
 fn kernel(call: &'static str) -> impl FnOnce(Errno) -> TerminalError {

@@ -9,10 +9,6 @@ use rustix::net::{
 };
 
 /// The socket on which a created container waits.
-///
-/// # Errors
-///
-/// The kernel's answer.
 pub(super) fn listen(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;

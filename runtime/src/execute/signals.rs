@@ -38,10 +38,6 @@ pub struct Signals {
 
 impl Signals {
     /// Blocks the signals that are passed on.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's answer.
     pub fn block() -> io::Result<Signals> {
         let set: SigSet = PASSED_ON.into_iter().collect();
         let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
@@ -50,10 +46,6 @@ impl Signals {
     }
 
     /// Lets them through again; those that have come meanwhile take effect.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's answer.
     pub fn release(self) -> io::Result<()> {
         Ok(self.before.thread_set_mask()?)
     }

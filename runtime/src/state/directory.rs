@@ -32,37 +32,21 @@ pub struct ContainerDirectory {
 pub enum StateError {
     /// The id is taken.
     #[error("create container {id}: there is one of that name; `delete {id}` it first")]
-    Exists {
-        /// The id.
-        id: ContainerId,
-    },
+    Exists { id: ContainerId },
     /// No such container.
     // The first words are those that containerd looks for.
     #[error("find it: container {id} does not exist below {}; `list` shows those that do", root.display())]
-    Missing {
-        /// The id.
-        id: ContainerId,
-        /// The state root.
-        root: PathBuf,
-    },
+    Missing { id: ContainerId, root: PathBuf },
     /// Another process of ours holds the lock.
     #[error("change container {id}: its monitor or another command{} is at work on it", of_process(*holder))]
     Busy {
-        /// The id.
         id: ContainerId,
         /// That process, if it can be seen from here.
         holder: Option<i32>,
     },
     /// The kernel refused.
     #[error("{call} {}", path.display())]
-    Kernel {
-        /// What was tried.
-        call: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    Kernel { call: &'static str, path: PathBuf, source: io::Error },
     /// The journal cannot be written or read.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -71,12 +55,7 @@ pub enum StateError {
     Spec(#[from] LoadError),
     /// The journal's note is not a container's.
     #[error("read the state in {}: it was not written by this program", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What JSON says.
-        source: serde_json::Error,
-    },
+    Malformed { path: PathBuf, source: serde_json::Error },
 }
 
 impl StateError {
@@ -111,10 +90,6 @@ impl ContainerDirectory {
     }
 
     /// [`ContainerDirectory::create`], which makes `root` if it is missing.
-    ///
-    /// # Errors
-    ///
-    /// As there.
     pub fn create_with_root(root: &Path, id: &ContainerId) -> Result<ContainerDirectory, StateError> {
         if !root.exists() {
             let made = DirBuilder::new().mode(0o700).recursive(true).create(root);
@@ -188,10 +163,6 @@ impl ContainerDirectory {
     }
 
     /// Starts the container's journal: from here on every change of the host is written down before it is made.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be written.
     pub fn begin_journal(&self, keeper: Keeper) -> Result<Journal, StateError> {
         Ok(Journal::create(self.descriptor()?, &self.path, keeper)?)
     }
@@ -206,10 +177,6 @@ impl ContainerDirectory {
     }
 
     /// Keeps the text of `config.json` for the commands that come later.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be written.
     pub fn keep_config(&self, text: &[u8]) -> Result<(), StateError> {
         let failed = |error| StateError::kernel("write", &self.path.join(spec::CONFIG))(error);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -232,10 +199,6 @@ impl ContainerDirectory {
 
     /// A path of the socket on which a created container waits for `start`. It leads through our descriptor: what is
     /// at the directory's own path may be the next container's, and a socket's address holds 108 bytes only.
-    ///
-    /// # Errors
-    ///
-    /// The lock was forgotten.
     pub fn start_socket(&self) -> Result<PathBuf, StateError> {
         let number = self.descriptor()?.as_raw_fd();
         Ok(Path::new("/proc/self/fd").join(number.to_string()).join(START_SOCKET))

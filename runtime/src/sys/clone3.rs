@@ -56,10 +56,6 @@ pub enum Forked {
 }
 
 /// Forks into new namespaces and, on cgroup v2, straight into a control group.
-///
-/// # Errors
-///
-/// The kernel's answer.
 pub fn clone3(
     _alone: &SingleThreaded,
     namespaces: Namespaces,

@@ -12,22 +12,13 @@ pub const FIRST: RawFd = 3;
 pub enum TakeError {
     /// It would be taken by a file of our own, and that would be passed on in its place.
     #[error("descriptor {number} is not open")]
-    NotOpen {
-        /// Its number.
-        number: RawFd,
-    },
+    NotOpen { number: RawFd },
     /// A standard stream, or one that is to be passed on.
     #[error("descriptor {number} is the command's: give a number above those that it gets")]
-    Promised {
-        /// Its number.
-        number: RawFd,
-    },
+    Promised { number: RawFd },
     /// One descriptor would have two owners.
     #[error("descriptor {number} is given twice")]
-    Twice {
-        /// Its number.
-        number: RawFd,
-    },
+    Twice { number: RawFd },
     /// The kernel refused, or this is not the first call.
     #[error("take the caller's descriptors over")]
     Kernel(#[source] io::Error),

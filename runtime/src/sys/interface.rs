@@ -6,10 +6,6 @@ use std::os::fd::AsRawFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Sets `lo` of the current network namespace up. It gets 127.0.0.1 and ::1 by itself.
-///
-/// # Errors
-///
-/// The kernel's answer.
 pub fn set_loopback_up() -> io::Result<()> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut request = InterfaceFlags { name: [0; libc::IFNAMSIZ], flags: 0, padding: [0; 22] };

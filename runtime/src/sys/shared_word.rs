@@ -14,10 +14,6 @@ pub struct SharedWord(NonNull<AtomicU32>);
 
 impl SharedWord {
     /// A word that holds 0, and the descriptor by which others [`read`] it.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's answer.
     pub fn create() -> io::Result<(SharedWord, OwnedFd)> {
         // Where the kernel knows the second flag (6.3) it may demand it (vm.memfd_noexec).
         let flags = MemfdFlags::CLOEXEC;

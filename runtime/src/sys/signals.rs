@@ -12,10 +12,6 @@ static DEFAULT: [u64; 4] = [0; 4];
 
 /// Sets every signal back to its default and lets all through, so that a program inherits neither Rust's ignored
 /// SIGPIPE nor what this process blocks, nor what the operator's shell ignored. Allocates nothing.
-///
-/// # Errors
-///
-/// The kernel's answer.
 pub fn reset() -> io::Result<()> {
     // Not by libc's function, which refuses the two or three signals that it keeps for itself.
     let null: *const libc::c_void = std::ptr::null();

@@ -139,10 +139,6 @@ pub fn spawn(command: &Command) -> io::Result<OwnedFd> {
 
 /// [`spawn`], with the program bound by `confinement`. If that forbids to say that a call failed the program ends
 /// with status 127 instead, or by a signal.
-///
-/// # Errors
-///
-/// As there.
 pub fn spawn_confined(command: &Command, confinement: &Confinement) -> io::Result<OwnedFd> {
     let prepared = Prepared::new(command)?;
     let (errors, write_end) = pipe_with(PipeFlags::CLOEXEC)?;

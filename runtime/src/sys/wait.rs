@@ -65,10 +65,6 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Reaped> {
 }
 
 /// Whether anything can be read from `fd` within `timeout`: of a pidfd, whether its process ends.
-///
-/// # Errors
-///
-/// The kernel's answer.
 pub(crate) fn readable_within(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;
     loop {

@@ -79,10 +79,6 @@ impl Relay {
     }
 
     /// Tells the container's side how large the operator's terminal is.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's answer.
     pub fn resize(&self) -> io::Result<()> {
         if self.before.is_some() {
             tcsetwinsize(&self.master, tcgetwinsize(stdin())?)?;
