@@ -191,12 +191,20 @@ fn print(text: &str) -> Result<u8, Problem> {
 }
 
 /// The container's id, given once and nothing else.
-fn only_id(arguments: &mut lexopt::Parser) -> Result<ContainerId, Problem> {
+fn only_id(arguments: lexopt::Parser) -> Result<ContainerId, Problem> {
+    id_among(arguments, |other| Err(other.unexpected().into()))
+}
+
+/// The container's id, which is the first word that is no option; `take` gets all else.
+fn id_among(
+    mut arguments: lexopt::Parser,
+    mut take: impl FnMut(Arg<'_>) -> Result<(), Problem>,
+) -> Result<ContainerId, Problem> {
     let mut id = None;
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Value(text) if id.is_none() => id = Some(ContainerId::new(&text.to_string_lossy())?),
-            other => return Err(other.unexpected().into()),
+            other => take(other)?,
         }
     }
     id.ok_or_else(|| Problem::Usage("give the container's id".into()))

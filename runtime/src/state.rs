@@ -15,6 +15,7 @@
 mod directory;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -71,6 +72,17 @@ pub enum Status {
     Running,
     /// PID 1 has ended.
     Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Stopped => "stopped",
+        })
+    }
 }
 
 /// A container, as far as the host knows it now.

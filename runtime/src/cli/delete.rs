@@ -6,7 +6,7 @@ use std::time::Instant;
 use lexopt::Arg;
 use rustix::event::{Timespec, poll};
 
-use super::{Global, Problem, start};
+use super::{Global, Problem, id_among, start};
 use crate::execute::sentence;
 use crate::id::ContainerId;
 use crate::journal::Keeper;
@@ -26,16 +26,15 @@ enum Force {
     Kill,
 }
 
-pub(super) fn delete(global: &Global, mut arguments: lexopt::Parser) -> Result<u8, Problem> {
-    let (mut id, mut force) = (None, Force::No);
-    while let Some(argument) = arguments.next()? {
+pub(super) fn delete(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
+    let mut force = Force::No;
+    let id = id_among(arguments, |argument| {
         match argument {
             Arg::Long("force") | Arg::Short('f') => force = Force::Kill,
-            Arg::Value(text) if id.is_none() => id = Some(ContainerId::new(&text.to_string_lossy())?),
             other => return Err(other.unexpected().into()),
         }
-    }
-    let Some(id) = id else { return Err(Problem::Usage("give the container's id".into())) };
+        Ok(())
+    })?;
     let because = |error: &dyn std::error::Error| Problem::because(&format!("delete {id}"), error);
     let seized = ContainerDirectory::open(&global.root, &id).and_then(|directory| match force {
         Force::Kill => seize(&directory).map(|()| directory),

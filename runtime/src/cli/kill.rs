@@ -5,23 +5,21 @@ use std::os::fd::AsFd;
 use lexopt::Arg;
 use nix::sys::signal::Signal;
 
-use super::{Global, Problem};
-use crate::id::ContainerId;
+use super::{Global, Problem, id_among};
 use crate::state::ContainerDirectory;
 use crate::sys::signals;
 use crate::undo;
 
-pub(super) fn kill(global: &Global, mut arguments: lexopt::Parser) -> Result<u8, Problem> {
-    let (mut id, mut signal, mut all) = (None, None, false);
-    while let Some(argument) = arguments.next()? {
+pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
+    let (mut signal, mut all) = (None, false);
+    let id = id_among(arguments, |argument| {
         match argument {
             Arg::Long("all") | Arg::Short('a') => all = true,
-            Arg::Value(text) if id.is_none() => id = Some(ContainerId::new(&text.to_string_lossy())?),
             Arg::Value(text) if signal.is_none() => signal = Some(parse(&text.to_string_lossy())?),
             other => return Err(other.unexpected().into()),
         }
-    }
-    let Some(id) = id else { return Err(Problem::Usage("give the container's id".into())) };
+        Ok(())
+    })?;
     let signal = signal.unwrap_or(Signal::SIGTERM as i32);
     let because = |error: &dyn std::error::Error| Problem::because(&format!("kill {id}"), error);
     let directory = ContainerDirectory::open(&global.root, &id).map_err(|error| because(&error))?;

@@ -78,7 +78,6 @@ fn render(rows: &[Row], form: Form) -> String {
             let mut text =
                 format!("{:width$}  {:>7}  {:8}  {:20}  BUNDLE\n", "ID", "PID", "STATUS", "CREATED");
             for Row { id, pid, status, created, bundle, .. } in rows {
-                let status = format!("{status:?}").to_lowercase();
                 text += &format!("{id:width$}  {pid:>7}  {status:8}  {created:20}  {bundle}\n");
             }
             text
@@ -86,8 +85,8 @@ fn render(rows: &[Row], form: Form) -> String {
     }
 }
 
-pub(super) fn state(global: &Global, mut arguments: lexopt::Parser) -> Result<u8, Problem> {
-    let id = only_id(&mut arguments)?;
+pub(super) fn state(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
+    let id = only_id(arguments)?;
     let because = |error: &dyn std::error::Error| Problem::because(&format!("tell the state of {id}"), error);
     let directory = ContainerDirectory::open(&global.root, &id).map_err(|error| because(&error))?;
     let known = directory.look().map_err(|error| because(&error))?;

@@ -15,8 +15,8 @@ use crate::launch::{FailureKind, ReceiveError};
 use crate::spec::Spec;
 use crate::state::{ContainerDirectory, State, Status};
 
-pub(super) fn start(global: &Global, mut arguments: lexopt::Parser) -> Result<u8, Problem> {
-    let id = only_id(&mut arguments)?;
+pub(super) fn start(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
+    let id = only_id(arguments)?;
     start_created(global, &id)
 }
 
@@ -27,7 +27,7 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
     directory.lock().map_err(|error| because(&error))?;
     let known = directory.look().map_err(|error| because(&error))?;
     let (Status::Created, Some(state)) = (known.status, known.state) else {
-        return Err(Problem::Failed(format!("failed to start {id}: it is {:?}, not created", known.status)));
+        return Err(Problem::Failed(format!("failed to start {id}: it is {}, not created", known.status)));
     };
     let spec = directory.spec().map_err(|error| because(&error))?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)

@@ -1,28 +1,24 @@
 //! The monitor's wait: one poll loop over PID 1's socket, its pidfd, signals, the lifeline, a hook and a terminal. It
 //! is deaf to none of them while another takes its time.
 
-use std::io::{self, Write};
+mod progress;
+
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::executing::Executing;
+use super::failure;
 use super::host::Host;
 use super::signals::{Signals, asks_to_end, pass_on};
-#[cfg(feature = "test-stop-points")]
-use super::stop_point::stop;
-use super::{failure, say};
 use crate::cgroup;
 use crate::hooks::{HookSequence, Progress, Stage};
-use crate::launch::messages::{self, ChildMessage, Ready};
-use crate::launch::{Created, Exited, Failed, FailureKind, ReceiveError, Report, Usage, kill_init};
-use crate::open;
+use crate::launch::{Exited, Failed, FailureKind, Usage, kill_init};
 use crate::sys::wait::{self, Ended, Reaped};
-use crate::terminal;
 use crate::terminal::relay::Relay;
 
 /// Who hears of the container, and whose death ends it.
@@ -68,14 +64,6 @@ enum Phase {
 #[derive(Debug, thiserror::Error)]
 #[error("start the command: before that the container's first process {}", describe(*.0))]
 struct EndedEarly(Ended);
-
-/// Nobody would know which process to look after.
-#[derive(Debug, thiserror::Error)]
-#[error("write the process number to {}", path.display())]
-struct PidFileError {
-    path: PathBuf,
-    source: io::Error,
-}
 
 fn describe(ended: Ended) -> String {
     match ended {
@@ -213,119 +201,6 @@ impl<'h, 'c> Watch<'h, 'c> {
         Ok(Found { ended, signal, child, lifeline, relay })
     }
 
-    /// PID 1 still has something to say.
-    fn is_starting(&self) -> bool {
-        !matches!(self.phase, Phase::Command | Phase::Lost)
-    }
-
-    /// One message of PID 1, or the end of its socket.
-    fn take_messages(&mut self) {
-        let Some(child) = &self.host.child else { return };
-        match messages::receive(child.socket.as_fd()).map(|packet| packet.map(messages::decode_child)) {
-            Ok(None) => {}
-            Ok(Some(Ok(message))) => self.take_message(message),
-            Ok(Some(Err(error))) => self.fail(broken(&error)),
-            Err(ReceiveError::Ended) => self.take_end(),
-            Err(error) => self.fail(broken(&error)),
-        }
-    }
-
-    fn take_message(&mut self, message: ChildMessage) {
-        let taken = match Executing::from_message(message) {
-            Ok(executing) => {
-                self.phase = Phase::Executing(executing);
-                Ok(())
-            }
-            Err(ChildMessage::Ready(ready)) => {
-                self.phase = Phase::Ready;
-                self.ready(ready)
-            }
-            Err(ChildMessage::Failed(failed)) => {
-                self.failed.get_or_insert(failed);
-                Ok(())
-            }
-            Err(ChildMessage::AtHooks) => match self.host.hooks(Stage::CreateRuntime) {
-                None => self.go_on(),
-                hooks => {
-                    self.hooks = hooks;
-                    Ok(())
-                }
-            },
-            #[cfg(feature = "test-stop-points")]
-            Err(ChildMessage::Stop) => {
-                stop();
-                self.go_on()
-            }
-            Err(ChildMessage::Go | ChildMessage::Executing { .. }) => Ok(()),
-        };
-        if let Err(failed) = taken {
-            self.fail(failed);
-        }
-    }
-
-    /// Its socket has ended. Without its last word before, this is no start.
-    fn take_end(&mut self) {
-        let Phase::Executing(executing) = std::mem::replace(&mut self.phase, Phase::Lost) else {
-            // Why, if it has not said so, is known when it is reaped.
-            return self.kill().unwrap_or_else(|error| self.fail(broken(&error)));
-        };
-        match executing.outcome() {
-            Ok(()) => {
-                self.phase = Phase::Command;
-                self.started();
-            }
-            Err(failed) => self.fail(failed),
-        }
-    }
-
-    /// Tells PID 1 to.
-    fn go_on(&self) -> Result<(), Failed> {
-        let Some(child) = &self.host.child else { return Ok(()) };
-        match say(&child.socket, &ChildMessage::Go) {
-            // It has ended: how, is known when it is reaped.
-            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-            Err(errno) => Err(broken(&io::Error::from(errno))),
-        }
-    }
-
-    /// Everything is set up; the caller gets hold of it.
-    fn ready(&mut self, ready: Ready) -> Result<(), Failed> {
-        let failed = |error: io::Error| failure("ready", FailureKind::Host, &error);
-        let Ready { mount_namespace, root, terminal } = ready;
-        if let (Some(path), Some(child)) = (&self.outlet.pid_file, &self.host.child) {
-            write_number(path, child.pid).map_err(|error| failure("ready", FailureKind::Host, &error))?;
-        }
-        if let Some(report) = &self.outlet.report {
-            let Some(child) = &self.host.child else { return Ok(()) };
-            let init = child.pidfd.try_clone().map_err(failed)?;
-            let cgroups = self.host.group_directories().map_err(failed)?;
-            let created = Created { init, mount_namespace, root, cgroups, terminal };
-            return messages::send_report(report.as_fd(), &Report::Created(created))
-                .map_err(|errno| failed(errno.into()));
-        }
-        let Some(master) = terminal else { return Ok(()) };
-        match &self.host.container.options.console_socket {
-            Some(path) => terminal::send_to(path, master.as_fd())
-                .map_err(|error| failure("ready", FailureKind::Host, &error)),
-            None => {
-                self.relay = Some(Relay::new(master).map_err(failed)?);
-                Ok(())
-            }
-        }
-    }
-
-    fn started(&mut self) {
-        if let Err(failed) = self.host.note_set_up() {
-            return self.fail(failed);
-        }
-        if let Some(report) = &self.outlet.report
-            && let Err(errno) = messages::send_report(report.as_fd(), &Report::Started)
-        {
-            self.fail(broken(&io::Error::from(errno)));
-        }
-        self.hooks = self.host.hooks(Stage::PostStart);
-    }
-
     /// What the hooks can do now without being waited for.
     fn go_on_with_hooks(&mut self) {
         let Some(hooks) = &mut self.hooks else { return };
@@ -395,18 +270,6 @@ impl<'h, 'c> Watch<'h, 'c> {
             None => Ok(Gone { reaped, relay: self.relay }),
         }
     }
-
-    fn has_message(&self) -> bool {
-        let Some(child) = &self.host.child else { return false };
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut [PollFd::new(&child.socket, PollFlags::IN)], Some(&now)), Ok(ready) if ready > 0)
-    }
-}
-
-fn write_number(path: &Path, pid: i32) -> Result<(), PidFileError> {
-    let file = open::to_write(path, OFlags::TRUNC, Mode::from_raw_mode(0o666));
-    file.and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .map_err(|source| PidFileError { path: path.to_owned(), source })
 }
 
 /// The monitor itself cannot go on.
