@@ -1,4 +1,5 @@
-//! A file of the operator's that is not there before it is whole, and where it goes.
+//! A file of the operator's that is not there before it is whole, and where it goes. Until then it has no name, so that
+//! nothing is left of it where the worker is killed.
 //!
 //! ```text
 //!   public/a          a file
@@ -7,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -105,15 +106,34 @@ fn open_or_make(directory: &OwnedFd, component: &str) -> io::Result<OwnedFd> {
 pub(super) struct Draft<'a> {
     name: DraftName<'a>,
     file: File,
+    kind: Kind,
+}
+
+/// Whether a draft has a name of its own.
+enum Kind {
+    /// None, so that it goes with the worker, however that dies.
+    Unnamed,
+    /// The file system has no files without one.
+    Named,
 }
 
 impl Draft<'_> {
     /// An empty file, beside its place.
     pub(super) fn create(place: &Place) -> io::Result<Draft<'_>> {
         let name = DraftName::new(place)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&place.directory, &name.text, flags, Mode::from_raw_mode(0o600))?;
-        let draft = Draft { name, file: File::from(file) };
+        let mode = Mode::from_raw_mode(0o600);
+        let unnamed = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let (file, kind) = match fs::openat(&place.directory, ".", unnamed, mode) {
+            Ok(file) => (file, Kind::Unnamed),
+            // What a file system says that has no such files; EISDIR is a kernel's that does not know of them.
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::ISDIR) => {
+                let named =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                (fs::openat(&place.directory, &name.text, named, mode)?, Kind::Named)
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        let draft = Draft { name, file: File::from(file), kind };
         // The operator's file, to be read as any other of theirs: the worker's umask is not for it.
         fs::fchmod(&draft.file, Mode::from_raw_mode(0o644))?;
         Ok(draft)
@@ -125,6 +145,15 @@ impl Draft<'_> {
 
     /// Gives it its name, in the place of what has it.
     pub(super) fn keep(self) -> io::Result<()> {
+        match self.kind {
+            Kind::Named => {}
+            // A link cannot take the place of a file, a name can.
+            Kind::Unnamed => {
+                let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                let directory = &self.name.place.directory;
+                fs::linkat(fs::CWD, file, directory, &self.name.text, AtFlags::SYMLINK_FOLLOW)?;
+            }
+        }
         self.name.keep()
     }
 

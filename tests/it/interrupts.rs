@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::{
-    Internet, Run, Worker, busybox_image, compiled, file, finish, read_until, shell_payload,
+    Internet, Run, Worker, await_written, busybox_image, compiled, file, finish, read_until, shell_payload,
 };
 
 /// Processes that do all they can to stay: they leave session and parent, ignore signals, stop themselves.
@@ -213,7 +213,8 @@ fn max_run_time_holds_while_the_container_starts() {
 #[test]
 fn an_interrupt_while_artifacts_are_stored_is_explained_and_leaves_no_half_file() {
     let worker = Worker::new();
-    let mut payload = shell_payload(&worker.image(&busybox_image()).source, "truncate -s 64G /big");
+    let script = "dd if=/dev/zero of=/big bs=1M count=1; truncate -s 64G /big";
+    let mut payload = shell_payload(&worker.image(&busybox_image()).source, script);
     payload["artifacts"] = json!({ "public/big": { "type": "file", "path": "/big" } });
     let (task, config) = (worker.fresh("task"), worker.fresh("config"));
     std::fs::write(&task, payload.to_string()).unwrap();
@@ -221,11 +222,7 @@ fn an_interrupt_while_artifacts_are_stored_is_explained_and_leaves_no_half_file(
     let options = ["--config", config.to_str().unwrap(), task.to_str().unwrap()];
     let (mut child, artifacts) = worker.start_run(&options, &[]);
     let log = read_until(&mut child, "=== Task Finished ===");
-    let begun = Instant::now();
-    while !std::fs::read_dir(artifacts.join("public")).is_ok_and(|mut entries| entries.next().is_some()) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is stored");
-        std::thread::yield_now();
-    }
+    await_written(&mut child, &artifacts.join("public"), 0);
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let run = Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(122, "shutdown");
     assert!(log.join().unwrap().contains("Task has been aborted prematurely. Reason: worker-shutdown"));

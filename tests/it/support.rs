@@ -29,7 +29,7 @@ pub use layer::{
 };
 pub use observe::observe;
 pub use pid_namespace::PidNamespace;
-pub use process::{Finished, finish, read_until, tool};
+pub use process::{Finished, await_written, finish, read_until, tool};
 pub use registry::Registry;
 pub use scratch::Scratch;
 pub use scripted_server::ScriptedServer;

@@ -1,7 +1,9 @@
 //! Child processes with a deadline.
 
 use std::fmt;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +64,21 @@ pub fn read_until(child: &mut Child, text: &str) -> thread::JoinHandle<String> {
         seen.extend([line.as_str(), "\n"]);
     }
     thread::spawn(move || lines.fold(seen, |seen, line| seen + &line + "\n"))
+}
+
+/// Waits until `child` has written more than `bytes` into a file in `directory`, whether or not that has a name.
+pub fn await_written(child: &mut Child, directory: &Path, bytes: u64) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let files = format!("/proc/{}/fd", child.id());
+    let is_written = |file: &Path| {
+        fs::read_link(file).is_ok_and(|path| path.starts_with(directory))
+            && fs::metadata(file).is_ok_and(|file| file.is_file() && file.len() > bytes)
+    };
+    while !fs::read_dir(&files).unwrap().any(|file| is_written(&file.unwrap().path())) {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        assert!(Instant::now() < deadline, "nothing is written in {}", directory.display());
+        thread::yield_now();
+    }
 }
 
 /// Runs a tool of the host that has to succeed; returns its standard output.
