@@ -40,13 +40,15 @@
 //! 7. Arguments that the kernel reads as 32 bits are compared as 32 bits ([`compile`]). Otherwise
 //!    `socket(1 << 32 | AF_ALG)` would pass a rule "family above 40" and still make an AF_ALG socket.
 //! 8. An instruction set that the profile does not list gets ENOSYS, not a killed process.
+mod check;
 mod compile;
 mod names;
 #[cfg(test)]
 mod simulator;
 mod tree;
 
-pub use compile::{CompileError, compile};
+pub use check::CompileError;
+pub use compile::compile;
 
 use crate::sys::seccomp::Program;
 use std::io;
@@ -81,15 +83,6 @@ impl Filter {
         self.program.len()
     }
 
-    /// Binds the filter to this thread and everything that it executes from now on. It leaves `no_new_privs` alone.
-    ///
-    /// # Errors
-    ///
-    /// [`InstallError`] with what the kernel said.
-    pub fn install(&self) -> Result<(), InstallError> {
-        self.prepare()?.install().map_err(|source| self.refused(source))
-    }
-
     /// The filter as the kernel takes it, once it has said that it knows its kind. Two calls must be possible under
     /// it: `execve`, and `capset` where installing needs a capability that does not stay.
     ///
@@ -98,10 +91,8 @@ impl Filter {
     /// The kernel does not know filters, or a flag of this one.
     pub fn prepare(&self) -> Result<Program, InstallError> {
         let program = Program::new(&self.program, self.flags);
-        match program.check() {
-            Ok(()) => Ok(program),
-            Err(source) => Err(self.refused(source)),
-        }
+        program.check().map_err(|source| self.refused(source))?;
+        Ok(program)
     }
 
     /// The error for `source`.

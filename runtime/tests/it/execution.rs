@@ -123,7 +123,7 @@ fn a_filter_that_the_kernel_refuses_fails_before_create_answers() {
     let none: runtime::spec::Seccomp =
         runtime::spec::read(&profile("SCMP_ACT_ALLOW", &["seccomp"], "SCMP_ACT_ERRNO")).unwrap();
     let create = || {
-        runtime::seccomp::compile(&none).unwrap().install().unwrap();
+        runtime::seccomp::compile(&none).unwrap().prepare().unwrap().install().unwrap();
         bundle.tell(&["create", &bundle.id])
     };
     let ran = std::thread::scope(|scope| scope.spawn(create).join()).unwrap();

@@ -30,7 +30,7 @@ fn confine(sets: serde_json::Value, profile: Option<&Seccomp>, user: u32) {
         None => capabilities::apply_sets(&sets).unwrap(),
         Some(profile) => {
             capabilities::apply_sets(&sets.with_administration()).unwrap();
-            compile(profile).unwrap().install().unwrap();
+            compile(profile).unwrap().prepare().unwrap().install().unwrap();
             rustix::thread::set_capabilities(None, sets.at_once()).unwrap();
         }
     }
@@ -141,7 +141,7 @@ fn s46_capabilities_that_the_runtime_lacks_are_an_error() {
         assert!(text.contains("permitted {CAP_KILL CAP_SYS_ADMIN}"), "{text}");
         // Without CAP_SYS_ADMIN and no_new_privs there is no filter either.
         let filter = compile(&profile()).unwrap();
-        let text = filter.install().unwrap_err().to_string();
+        let text = filter.refused(filter.prepare().unwrap().install().unwrap_err()).to_string();
         assert!(text.contains("needs CAP_SYS_ADMIN"), "{text}");
     };
     thread::scope(|scope| scope.spawn(confined).join()).unwrap();
@@ -161,7 +161,7 @@ fn every_action_of_a_profile_reaches_the_kernel() {
         }))
         .unwrap();
         let confined = || {
-            compile(&profile).unwrap().install().unwrap();
+            compile(&profile).unwrap().prepare().unwrap().install().unwrap();
             Command::new(probe.path()).args(["call", "110"]).output().unwrap().status.signal()
         };
         let result = thread::scope(|scope| scope.spawn(confined).join()).unwrap();
