@@ -73,8 +73,8 @@ pub enum RootError {
 }
 
 impl RootError {
-    pub(crate) fn new(call: &'static str, path: &Path, errno: Errno) -> RootError {
-        match errno {
+    pub(crate) fn at(call: &'static str, path: &Path) -> impl FnOnce(Errno) -> RootError {
+        move |errno| match errno {
             Errno::LOOP => RootError::Link { path: path.to_owned() },
             errno => RootError::Kernel { call, path: path.to_owned(), source: errno.into() },
         }
@@ -137,7 +137,7 @@ impl Root {
             match self.find(&wanted, links) {
                 Ok(found) => return Ok(found),
                 Err(Errno::NOENT) => {}
-                Err(errno) => return Err(RootError::new("find", path, errno)),
+                Err(errno) => return Err(RootError::at("find", path)(errno)),
             }
             match self.make(&wanted, shape, links)? {
                 Made::Done => {}
@@ -145,17 +145,17 @@ impl Root {
                 Made::LinkTo(_) => return Err(RootError::Link { path: path.to_owned() }),
             }
         }
-        Err(RootError::new("find", path, Errno::LOOP))
+        Err(RootError::at("find", path)(Errno::LOOP))
     }
 
     /// Makes the last component of `path`, which was not found.
     fn make(&self, path: &Path, shape: Shape, links: Links) -> Result<Made, RootError> {
         let Some(name) = path.file_name() else {
-            return Err(RootError::new("make", path, Errno::NOENT));
+            return Err(RootError::at("make", path)(Errno::NOENT));
         };
         let above = path.parent().unwrap_or(Path::new("/"));
         let parent = if above.parent().is_none() {
-            self.find(above, links).map_err(|errno| RootError::new("find", above, errno))?
+            self.find(above, links).map_err(RootError::at("find", above))?
         } else {
             self.find_or_make(above, Shape::Directory, links)?
         };
@@ -168,7 +168,7 @@ impl Root {
         match made {
             Ok(()) => Ok(Made::Done),
             Err(Errno::EXIST) => Ok(link_target(&parent, name, above).map_or(Made::Done, Made::LinkTo)),
-            Err(errno) => Err(RootError::new("make", path, errno)),
+            Err(errno) => Err(RootError::at("make", path)(errno)),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Device nodes and links in the container's `/dev`.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,9 +16,9 @@ use crate::plan::{Device, Node};
 /// A node or link could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// `/dev` or a directory in it cannot be used.
+    /// It cannot be made, or the directory that it goes into.
     #[error(transparent)]
-    Directory(#[from] RootError),
+    Root(#[from] RootError),
     /// Something else has the name, such as a regular file of the image's.
     #[error("use {}: it is not the device that it should be, remove it from the image", path.display())]
     Taken {
@@ -31,16 +30,6 @@ pub enum DeviceError {
     HostsOther {
         /// On the host.
         path: PathBuf,
-    },
-    /// The kernel refused.
-    #[error("{call} {}", path.display())]
-    Kernel {
-        /// What was tried.
-        call: &'static str,
-        /// In the container.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
     },
     /// In a user namespace: the host's node cannot be bound instead.
     #[error(transparent)]
@@ -78,7 +67,7 @@ impl DeviceDirectory {
     /// The name is taken by something else, or the kernel refused.
     pub fn make(&self, root: &Root, device: &Device, method: Method) -> Result<(), DeviceError> {
         let path = Path::new("/dev").join(&device.name);
-        let failed = |call| DeviceError::kernel(call, &path);
+        let failed = |call| RootError::at(call, &path);
         if method == Method::Bind && device.node != Node::Fifo {
             return bind(root, &path, device.node);
         }
@@ -99,13 +88,13 @@ impl DeviceDirectory {
                         .map_err(failed("mknod"))?;
                 }
             }
-            Err(errno) => return Err(failed("mknod")(errno)),
+            Err(errno) => return Err(failed("mknod")(errno).into()),
         }
         if (device.uid, device.gid) == (0, 0) {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-        chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("chown"))
+        Ok(chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("chown"))?)
     }
 
     /// Makes one link.
@@ -122,7 +111,7 @@ impl DeviceDirectory {
                 let same = found.is_ok_and(|found| found.to_bytes() == target.as_bytes());
                 if same { Ok(()) } else { Err(DeviceError::Taken { path }) }
             }
-            Err(errno) => Err(DeviceError::kernel("symlink", &path)(errno)),
+            Err(errno) => Err(RootError::at("symlink", &path)(errno).into()),
         }
     }
 
@@ -139,23 +128,16 @@ impl DeviceDirectory {
     }
 }
 
-impl DeviceError {
-    fn kernel(call: &'static str, path: &Path) -> impl FnOnce(Errno) -> DeviceError + use<> {
-        let path = path.to_owned();
-        move |errno| DeviceError::Kernel { call, path, source: errno.into() }
-    }
-}
-
 /// The host's mode and owner come with the node; that it is the one meant is looked at.
 fn bind(root: &Root, path: &Path, node: Node) -> Result<(), DeviceError> {
     let tree = clone_path(path, Depth::One)?;
-    let found = fstat(&tree).map_err(DeviceError::kernel("stat the host's", path))?;
+    let found = fstat(&tree).map_err(RootError::at("stat the host's device for", path))?;
     let (kind, number) = kind_and_number(node);
     if FileType::from_raw_mode(found.st_mode) != kind || found.st_rdev != number {
         return Err(DeviceError::HostsOther { path: path.to_owned() });
     }
     let at = root.find_or_make(path, Shape::File, Links::Refused)?;
-    attach_at(tree.as_fd(), at.as_fd()).map_err(DeviceError::kernel("attach a bind on", path))
+    Ok(attach_at(tree.as_fd(), at.as_fd()).map_err(RootError::at("attach a bind on", path))?)
 }
 
 fn kind_and_number(node: Node) -> (FileType, u64) {
@@ -177,9 +159,8 @@ pub fn open_checked(
     flags: OFlags,
     (major, minor): (u32, u32),
 ) -> Result<OwnedFd, DeviceError> {
-    let opened =
-        root.open(path, flags, Links::Refused).map_err(|errno| RootError::new("open", path, errno))?;
-    let found = fstat(&opened).map_err(|errno| RootError::new("stat", path, errno))?;
+    let opened = root.open(path, flags, Links::Refused).map_err(RootError::at("open", path))?;
+    let found = fstat(&opened).map_err(RootError::at("stat", path))?;
     let is_it = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
         && found.st_rdev == makedev(major, minor);
     if is_it { Ok(opened) } else { Err(DeviceError::Taken { path: path.to_owned() }) }

@@ -5,9 +5,8 @@
 //! read-only tmpfs; everything else gets the container's `/dev/null`, checked to be that device
 //! (CVE-2021-30465, CVE-2025-31133).
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -22,7 +21,7 @@ use crate::sys::mount::{MountAttr, mount_setattr};
 /// A path could not be protected.
 #[derive(Debug, thiserror::Error)]
 pub enum MaskError {
-    /// It cannot be looked at.
+    /// It cannot be looked at or covered.
     #[error(transparent)]
     Path(#[from] RootError),
     /// The container's `/dev/null` is not the null device.
@@ -31,23 +30,6 @@ pub enum MaskError {
     /// There is no empty directory to cover it with.
     #[error("make the empty directory that masks others")]
     Empty(#[from] MountError),
-    /// The kernel refused the mount.
-    #[error("{call} {}", path.display())]
-    Kernel {
-        /// What was tried.
-        call: &'static str,
-        /// The path in the container.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-}
-
-impl MaskError {
-    fn kernel(call: &'static str, path: &Path) -> impl FnOnce(Errno) -> MaskError + use<> {
-        let path = path.to_owned();
-        move |errno| MaskError::Kernel { call, path, source: errno.into() }
-    }
 }
 
 /// What masks are made of; made when first needed.
@@ -66,7 +48,7 @@ impl Masks {
     /// It is a link, or the kernel refused.
     pub fn mask(&mut self, root: &Root, path: &Path) -> Result<(), MaskError> {
         let Some(target) = find(root, path)? else { return Ok(()) };
-        match shape_of(target.as_fd()).map_err(|errno| RootError::new("stat", path, errno))? {
+        match shape_of(target.as_fd()).map_err(RootError::at("stat", path))? {
             Shape::Directory => self.mask_directory(path, target.as_fd()),
             Shape::File => self.mask_file(root, path, target.as_fd()),
         }
@@ -75,14 +57,14 @@ impl Masks {
     fn mask_directory(&mut self, path: &Path, target: BorrowedFd<'_>) -> Result<(), MaskError> {
         if let Some(empty) = &self.empty {
             let copy = clone(empty.as_fd(), Path::new(""), Depth::One)
-                .map_err(MaskError::kernel("clone the mask of", path))?;
-            return attach_at(copy.as_fd(), target).map_err(MaskError::kernel("mask", path));
+                .map_err(RootError::at("clone the mask of", path))?;
+            return Ok(attach_at(copy.as_fd(), target).map_err(RootError::at("mask", path))?);
         }
         let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
         let data =
             [("nr_blocks", "1"), ("mode", "0555")].map(|(key, value)| (key.into(), Some(value.into())));
         let empty = new_file_system("tmpfs", None, &data, attributes)?;
-        attach_at(empty.as_fd(), target).map_err(MaskError::kernel("mask", path))?;
+        attach_at(empty.as_fd(), target).map_err(RootError::at("mask", path))?;
         self.empty = Some(empty); // Attached, so that it can be cloned: before Linux 6.15 only then.
         Ok(())
     }
@@ -93,8 +75,8 @@ impl Masks {
             missing => missing.insert(open_checked(root, Path::new("/dev/null"), OFlags::PATH, (1, 3))?),
         };
         let copy = clone(null.as_fd(), Path::new(""), Depth::One)
-            .map_err(MaskError::kernel("clone /dev/null for", path))?;
-        attach_at(copy.as_fd(), target).map_err(MaskError::kernel("mask", path))
+            .map_err(RootError::at("clone /dev/null for", path))?;
+        Ok(attach_at(copy.as_fd(), target).map_err(RootError::at("mask", path))?)
     }
 }
 
@@ -106,20 +88,21 @@ impl Masks {
 pub fn make_read_only(root: &Root, path: &Path) -> Result<(), MaskError> {
     let Some(target) = find(root, path)? else { return Ok(()) };
     let copy =
-        clone(target.as_fd(), Path::new(""), Depth::Recursive).map_err(MaskError::kernel("clone", path))?;
+        clone(target.as_fd(), Path::new(""), Depth::Recursive).map_err(RootError::at("clone", path))?;
     let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
-    mount_setattr(copy.as_fd(), Depth::Recursive, &read_only).map_err(|source| MaskError::Kernel {
+    mount_setattr(copy.as_fd(), Depth::Recursive, &read_only).map_err(|source| RootError::Kernel {
         call: "make read-only",
         path: path.to_owned(),
         source,
     })?;
-    attach_at(copy.as_fd(), target.as_fd()).map_err(MaskError::kernel("cover with its read-only self", path))
+    Ok(attach_at(copy.as_fd(), target.as_fd())
+        .map_err(RootError::at("cover with its read-only self", path))?)
 }
 
 fn find(root: &Root, path: &Path) -> Result<Option<OwnedFd>, RootError> {
     match root.find(path, Links::Refused) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(RootError::new("find", path, errno)),
+        Err(errno) => Err(RootError::at("find", path)(errno)),
     }
 }
