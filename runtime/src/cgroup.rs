@@ -42,7 +42,7 @@ mod tree;
 
 pub use counters::{Counters, counters};
 pub use devices::{DevicePolicy, DeviceRuleError};
-pub use hierarchies::{Hierarchies, Hierarchy, ParseError, Version};
+pub use hierarchies::{Hierarchies, Hierarchy, Version};
 pub use plan::{CgroupMount, CgroupPlan, CgroupPlanError, Group, plan};
 pub use remove::RemoveError;
 pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members, thaw};

@@ -29,7 +29,7 @@ impl HostFacts {
     /// `/proc` is not there.
     pub fn gather() -> Result<HostFacts, HostFactsError> {
         let (mounts, groups) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
-        Ok(HostFacts { hierarchies: Hierarchies::parse(&mounts, &groups).ok() })
+        Ok(HostFacts { hierarchies: Hierarchies::parse(&mounts, &groups) })
     }
 }
 

@@ -33,11 +33,6 @@ pub enum Hierarchies {
     V2(Hierarchy),
 }
 
-/// Why no container can be held.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("find a cgroup file system: none is mounted; mount cgroup2 on /sys/fs/cgroup")]
-pub struct ParseError;
-
 /// A cgroup or cgroup2 line of mountinfo.
 struct Mount {
     root: PathBuf,
@@ -47,12 +42,9 @@ struct Mount {
 }
 
 impl Hierarchies {
-    /// Reads the text of `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
-    ///
-    /// # Errors
-    ///
-    /// [`ParseError`] if neither version is mounted with anything to offer.
-    pub fn parse(mountinfo: &str, cgroup: &str) -> Result<Self, ParseError> {
+    /// Reads the text of `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)). `None` if neither
+    /// version is mounted with anything to offer.
+    pub fn parse(mountinfo: &str, cgroup: &str) -> Option<Self> {
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(mount).collect();
         let mut v1 = Vec::new();
         let mut v2 = None;
@@ -69,11 +61,7 @@ impl Hierarchies {
         }
         let has_controller =
             |hierarchy: &Hierarchy| hierarchy.controllers.iter().any(|name| !name.contains('='));
-        match v2 {
-            _ if v1.iter().any(has_controller) => Ok(Self::V1(v1)),
-            Some(v2) => Ok(Self::V2(v2)),
-            None => Err(ParseError),
-        }
+        if v1.iter().any(has_controller) { Some(Self::V1(v1)) } else { v2.map(Self::V2) }
     }
 
     /// Which interface containers use here.
@@ -134,7 +122,7 @@ fn unescape(text: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn check(mountinfo: &[&str], cgroup: &[&str], expected: Result<Hierarchies, ParseError>) {
+    fn check(mountinfo: &[&str], cgroup: &[&str], expected: Option<Hierarchies>) {
         assert_eq!(Hierarchies::parse(&mountinfo.join("\n"), &cgroup.join("\n")), expected, "{mountinfo:?}");
     }
 
@@ -154,7 +142,7 @@ mod tests {
                 "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate",
             ],
             &["0::/system.slice/worker.service"],
-            Ok(Hierarchies::V2(hierarchy(&[], "/sys/fs/cgroup", "system.slice/worker.service"))),
+            Some(Hierarchies::V2(hierarchy(&[], "/sys/fs/cgroup", "system.slice/worker.service"))),
         );
     }
 
@@ -169,7 +157,7 @@ mod tests {
                 "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
             ],
             &["4:memory:/jobs/a", "3:cpu,cpuacct:/", "2:pids:/", "1:name=systemd:/", "0::/"],
-            Ok(Hierarchies::V1(vec![
+            Some(Hierarchies::V1(vec![
                 hierarchy(&["memory"], "/sys/fs/cgroup/memory", "jobs/a"),
                 hierarchy(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct", ""),
                 hierarchy(&["name=systemd"], "/sys/fs/cgroup/systemd", ""),
@@ -185,7 +173,7 @@ mod tests {
                 "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
             ],
             &["1:name=systemd:/", "0::/"],
-            Ok(Hierarchies::V2(hierarchy(&[], "/sys/fs/cgroup/unified", ""))),
+            Some(Hierarchies::V2(hierarchy(&[], "/sys/fs/cgroup/unified", ""))),
         );
     }
 
@@ -197,16 +185,12 @@ mod tests {
                 "36 31 0:32 /docker/1 /b\\040c rw - cgroup cgroup rw,memory",
             ],
             &["4:memory:/docker/1/sub"],
-            Ok(Hierarchies::V1(vec![hierarchy(&["memory"], "/b c", "sub")])),
+            Some(Hierarchies::V1(vec![hierarchy(&["memory"], "/b c", "sub")])),
         );
     }
 
     #[test]
-    fn a_host_without_control_groups_is_an_error() {
-        check(
-            &["22 27 0:21 / /proc rw,relatime - proc proc rw", "not a line"],
-            &["0::/", "x"],
-            Err(ParseError),
-        );
+    fn a_host_without_control_groups_has_none() {
+        check(&["22 27 0:21 / /proc rw,relatime - proc proc rw", "not a line"], &["0::/", "x"], None);
     }
 }

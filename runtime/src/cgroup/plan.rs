@@ -2,7 +2,6 @@
 use super::setting::{self, Setting, SettingError};
 use super::{DevicePolicy, DeviceRuleError, Hierarchies, Hierarchy, Version, cpu, io, memory};
 use crate::spec::Resources;
-use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// What a container needs of the control groups.
@@ -204,13 +203,6 @@ impl Group {
     }
 }
 
-impl fmt::Display for Group {
-    /// As a plan prints it.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", self.directory().display())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,8 +233,8 @@ mod tests {
 
     fn check(host: &Hierarchies, path: &str, resources: Value, expected: &[&str]) {
         let plan = planned(host, path, resources).unwrap();
-        let directories: Vec<String> = plan.groups.iter().map(ToString::to_string).collect();
-        assert_eq!(directories, expected, "{path}");
+        let directories: Vec<PathBuf> = plan.groups.iter().map(Group::directory).collect();
+        assert_eq!(directories, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{path}");
     }
 
     #[test]

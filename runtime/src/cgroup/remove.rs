@@ -56,6 +56,12 @@ pub enum RemoveError {
     },
 }
 
+impl RemoveError {
+    fn kernel(path: &Path, call: &'static str) -> impl FnOnce(Errno) -> RemoveError {
+        move |errno| RemoveError::Kernel { path: path.to_owned(), call, source: errno.into() }
+    }
+}
+
 /// Kills everything in the group `inode` at `path` and below, then removes it. That it is gone is success, whatever
 /// is at its path now.
 ///
@@ -63,8 +69,7 @@ pub enum RemoveError {
 ///
 /// [`RemoveError`]: the path is no control group, or processes in it do not end within ten seconds.
 pub(crate) fn remove(path: &Path, inode: u64) -> Result<(), RemoveError> {
-    let failed =
-        |call| move |errno: Errno| RemoveError::Kernel { path: path.to_owned(), call, source: errno.into() };
+    let failed = |call| RemoveError::kernel(path, call);
     let deadline = Instant::now() + CGROUP_EMPTY;
     loop {
         // Looked at each time: rmdir(2) goes by the path.
@@ -86,8 +91,7 @@ pub(crate) fn remove(path: &Path, inode: u64) -> Result<(), RemoveError> {
 
 /// The group at `path`, if it is there and has this inode.
 fn open(path: &Path, inode: Option<u64>) -> Result<Option<OwnedFd>, RemoveError> {
-    let failed =
-        |call| move |errno: Errno| RemoveError::Kernel { path: path.to_owned(), call, source: errno.into() };
+    let failed = |call| RemoveError::kernel(path, call);
     let group = match rustix::fs::open(path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(group) => group,
         Err(Errno::NOENT) => return Ok(None),
@@ -111,7 +115,7 @@ pub(crate) fn remove_if_empty(path: &Path, inode: Option<u64>) -> Result<(), Rem
     }
     match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
-        Err(errno) => Err(RemoveError::Kernel { path: path.to_owned(), call: "rmdir", source: errno.into() }),
+        Err(errno) => Err(RemoveError::kernel(path, "rmdir")(errno)),
     }
 }
 
@@ -121,12 +125,8 @@ pub(crate) fn remove_if_empty(path: &Path, inode: Option<u64>) -> Result<(), Rem
 ///
 /// [`RemoveError`], as [`remove`].
 pub(crate) fn kill_members(path: &Path, inode: u64) -> Result<(), RemoveError> {
-    let failed = |errno: Errno| RemoveError::Kernel {
-        path: path.to_owned(),
-        call: "kill its processes",
-        source: errno.into(),
-    };
-    open(path, Some(inode))?.map_or(Ok(()), |group| kill(group.as_fd()).map_err(failed))
+    let Some(group) = open(path, Some(inode))? else { return Ok(()) };
+    kill(group.as_fd()).map_err(RemoveError::kernel(path, "kill its processes"))
 }
 
 /// Sends SIGKILL to everything in a group and below. Processes and groups that are gone already are no
@@ -137,15 +137,12 @@ fn kill(group: BorrowedFd<'_>) -> Result<(), Errno> {
     }
     // Outside the freezer's hierarchy there is no such file, and on v2 before 5.14 another one.
     let frozen = tree::write(group, "freezer.state", "FROZEN").is_ok();
-    let killed = kill_listed(group).and_then(|()| for_each_child(group, &mut kill));
+    let killed = members(group).and_then(|listed| signal(group, &listed, libc::SIGKILL));
+    let killed = killed.and_then(|()| for_each_child(group, &mut kill));
     if frozen {
         tree::write(group, "freezer.state", "THAWED")?; // A frozen process only dies once it is thawed.
     }
     killed
-}
-
-fn kill_listed(group: BorrowedFd<'_>) -> Result<(), Errno> {
-    signal(group, &members(group)?, libc::SIGKILL)
 }
 
 /// Signals those of `numbers` that are processes of the group.
@@ -183,15 +180,11 @@ pub(crate) fn signal_members(
     number: i32,
     reached: &mut BTreeSet<i32>,
 ) -> Result<(), RemoveError> {
-    let failed = |errno: Errno| RemoveError::Kernel {
-        path: path.to_owned(),
-        call: "signal its processes",
-        source: errno.into(),
-    };
     let Some(group) = open(path, Some(inode))? else { return Ok(()) };
     for _ in 0..SIGNAL_ROUNDS {
         let before = reached.len();
-        signal_new(group.as_fd(), number, reached).map_err(failed)?;
+        signal_new(group.as_fd(), number, reached)
+            .map_err(RemoveError::kernel(path, "signal its processes"))?;
         if reached.len() == before {
             break;
         }
@@ -216,9 +209,7 @@ pub(crate) fn thaw(path: &Path, inode: u64) -> Result<(), RemoveError> {
     match tree::write(group.as_fd(), "freezer.state", "THAWED") {
         // Not in the freezer's hierarchy, or gone.
         Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-        Err(errno) => {
-            Err(RemoveError::Kernel { path: path.to_owned(), call: "thaw it", source: errno.into() })
-        }
+        Err(errno) => Err(RemoveError::kernel(path, "thaw it")(errno)),
     }
 }
 
