@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -170,9 +171,10 @@ impl<'a> Host<'a> {
         let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| StepError::Namespace { kind, path: path.to_owned(), source: errno.into() })?;
         if changed {
-            let own =
-                rustix::fs::stat(own_namespace(kind)).map_err(|errno| StepError::Process(errno.into()))?;
-            let found = rustix::fs::fstat(&opened).map_err(|errno| StepError::Process(errno.into()))?;
+            let unknown = |errno: Errno| StepError::Process(errno.into());
+            let (_, name) = in_kernel(kind);
+            let own = rustix::fs::stat(format!("/proc/self/ns/{name}")).map_err(unknown)?;
+            let found = rustix::fs::fstat(&opened).map_err(unknown)?;
             if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) {
                 return Err(StepError::HostNamespace { kind, path: path.to_owned() });
             }
@@ -222,7 +224,7 @@ impl<'a> Host<'a> {
                 Some(super::monitor_socket::listen(&path).map_err(failed("make the start socket"))?);
         }
         let own_pids = self.enter_pid_namespace().map_err(failed("join the pid namespace"))?;
-        let flags = namespaces.iter().fold(Namespaces::default(), |set, kind| set.with(flag(*kind)));
+        let flags = namespaces.iter().fold(Namespaces::default(), |set, kind| set.with(in_kernel(*kind).0));
         let forked = clone3(&alone, flags, self.unified_group()).map_err(failed("clone3"))?;
         match forked {
             Forked::Child => {
@@ -338,19 +340,6 @@ impl<'a> Host<'a> {
     }
 }
 
-/// This process's own namespace of a kind that a Spec may change.
-fn own_namespace(kind: Namespace) -> &'static str {
-    match kind {
-        Namespace::User => "/proc/self/ns/user",
-        Namespace::Mount => "/proc/self/ns/mnt",
-        Namespace::Pid => "/proc/self/ns/pid",
-        Namespace::Network => "/proc/self/ns/net",
-        Namespace::Ipc => "/proc/self/ns/ipc",
-        Namespace::Uts => "/proc/self/ns/uts",
-        Namespace::Cgroup => "/proc/self/ns/cgroup",
-    }
-}
-
 /// What the container is while the hooks of a stage run.
 fn status(stage: Stage) -> Status {
     match stage {
@@ -361,16 +350,16 @@ fn status(stage: Stage) -> Status {
     }
 }
 
-/// `CLONE_NEW*` of linux/sched.h.
-fn flag(kind: Namespace) -> libc::c_int {
+/// `CLONE_NEW*` of linux/sched.h, and the name below `/proc/<pid>/ns`.
+fn in_kernel(kind: Namespace) -> (libc::c_int, &'static str) {
     match kind {
-        Namespace::User => libc::CLONE_NEWUSER,
-        Namespace::Mount => libc::CLONE_NEWNS,
-        Namespace::Pid => libc::CLONE_NEWPID,
-        Namespace::Network => libc::CLONE_NEWNET,
-        Namespace::Ipc => libc::CLONE_NEWIPC,
-        Namespace::Uts => libc::CLONE_NEWUTS,
-        Namespace::Cgroup => libc::CLONE_NEWCGROUP,
+        Namespace::User => (libc::CLONE_NEWUSER, "user"),
+        Namespace::Mount => (libc::CLONE_NEWNS, "mnt"),
+        Namespace::Pid => (libc::CLONE_NEWPID, "pid"),
+        Namespace::Network => (libc::CLONE_NEWNET, "net"),
+        Namespace::Ipc => (libc::CLONE_NEWIPC, "ipc"),
+        Namespace::Uts => (libc::CLONE_NEWUTS, "uts"),
+        Namespace::Cgroup => (libc::CLONE_NEWCGROUP, "cgroup"),
     }
 }
 
