@@ -6,6 +6,7 @@ use images::image::Image;
 use images::source::Source;
 use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
 use runtime::id::ContainerId;
+use rustix::process::{Resource, getrlimit};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::claimed::Checked;
@@ -242,6 +243,13 @@ fn tell(worker: &Worker, event: &PullEvent) {
     }
 }
 
+fn open_files_advice() -> String {
+    let limit = getrlimit(Resource::Nofile).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    format!(
+        "; the worker's limit is {limit}: run fewer tasks at once, or raise it (`ulimit -n`, LimitNOFILE=)"
+    )
+}
+
 fn pull_failure(error: &PullError) -> TaskError {
     let end = match error.kind() {
         PullErrorKind::BadName => End::MalformedPayload,
@@ -249,12 +257,15 @@ fn pull_failure(error: &PullError) -> TaskError {
         | PullErrorKind::Unauthorized
         | PullErrorKind::Refused
         | PullErrorKind::Unreachable => End::ImageUnavailable,
-        PullErrorKind::DiskFull => End::ResourceShort,
+        PullErrorKind::DiskFull | PullErrorKind::OpenFiles => End::ResourceShort,
         PullErrorKind::Cancelled => {
             return TaskError::interrupted();
         }
         PullErrorKind::Host => End::HostUnfit,
     };
-    let why = log::escaped(&chain(error)).to_string();
+    let mut why = log::escaped(&chain(error)).to_string();
+    if error.kind() == PullErrorKind::OpenFiles {
+        why += &open_files_advice();
+    }
     TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: failed to {why}"))
 }

@@ -1,5 +1,6 @@
 //! Why the store, or a pull into it, failed.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -160,6 +161,8 @@ pub enum PullErrorKind {
     Unreachable,
     /// No space in the store.
     DiskFull,
+    /// Too many files are open; later may be better.
+    OpenFiles,
     /// Cancelled by the caller.
     Cancelled,
     /// This host is at fault.
@@ -208,6 +211,9 @@ pub enum PullError {
 impl PullError {
     /// What a caller can do about it.
     pub fn kind(&self) -> PullErrorKind {
+        if is_for_want_of_files(self) {
+            return PullErrorKind::OpenFiles;
+        }
         match self {
             PullError::Registry(error) => registry_kind(error),
             PullError::Archive(error) => archive_kind(error),
@@ -218,6 +224,15 @@ impl PullError {
             PullError::Cancelled { .. } => PullErrorKind::Cancelled,
         }
     }
+}
+
+/// Whether the limit of open files, of this process or the host, is at the bottom of it.
+fn is_for_want_of_files(error: &PullError) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn Error), |error| (*error).source());
+    causes.any(|cause| {
+        let errno = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&Errno::from_raw_os_error(errno)))
+    })
 }
 
 fn registry_kind(error: &RegistryError) -> PullErrorKind {
@@ -291,5 +306,26 @@ fn layer_kind(error: &IngestError) -> PullErrorKind {
         | IngestError::Inflate(_)
         | IngestError::TooLarge { .. }
         | IngestError::Index(_) => PullErrorKind::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_open_files_passes_whatever_it_hits() {
+        let full = || io::Error::from(Errno::MFILE);
+        let path = Path::new("/store/lock");
+        let errors = [
+            PullError::Store(StoreError::file("open", path)(full())),
+            PullError::Archive(ArchiveError::Open { path: path.to_owned(), source: full() }),
+            PullError::Layer { layer: Digest::of(b""), source: IngestError::Keep(full()) },
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), PullErrorKind::OpenFiles, "{error:?}");
+        }
+        let other = PullError::Store(StoreError::file("open", path)(Errno::ACCESS.into()));
+        assert_eq!(other.kind(), PullErrorKind::Host);
     }
 }
