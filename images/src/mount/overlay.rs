@@ -3,6 +3,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self, CWD, Gid, Mode, OFlags, Timestamps, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -111,22 +112,19 @@ fn copy_root(from: BorrowedFd<'_>, to: &OwnedFd) -> Result<(), (&'static str, Er
 }
 
 fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), (&'static str, Errno)> {
-    // Most roots have none, and then the zeroed buffers are a good part of the work.
-    let length = match fs::flistxattr(from, &mut [0_u8; 0]) {
+    // Most roots have none: a buffer that nothing fills is not touched.
+    let mut names = Vec::with_capacity(XATTR_BYTES);
+    match fs::flistxattr(from, spare_capacity(&mut names)) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
         result => result.map_err(|error| ("list the attributes of the image's root", error))?,
     };
-    let mut names = vec![0; length];
-    let length = fs::flistxattr(from, names.as_mut_slice())
-        .map_err(|error| ("list the attributes of the image's root", error))?;
-    names.truncate(length);
-    let mut value = vec![0; XATTR_BYTES];
+    let mut value = Vec::with_capacity(XATTR_BYTES);
     for name in names.split_inclusive(|byte| *byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        let length = fs::fgetxattr(from, name, value.as_mut_slice())
+        value.clear();
+        fs::fgetxattr(from, name, spare_capacity(&mut value))
             .map_err(|error| ("read an attribute of the image's root", error))?;
-        let (value, _) = value.split_at(length);
-        fs::fsetxattr(to, name, value, fs::XattrFlags::empty())
+        fs::fsetxattr(to, name, &value, fs::XattrFlags::empty())
             .map_err(|error| ("set an attribute of the upper directory", error))?;
     }
     Ok(())
