@@ -6,7 +6,6 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use runtime::lock::holder;
@@ -33,9 +32,6 @@ pub enum LockError {
     /// Nobody wants it any more.
     #[error("the wait for it was interrupted")]
     Unwanted,
-    /// What was locked does not lie at its path any more.
-    #[error("something else was put in its place meanwhile; try again")]
-    Replaced,
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] io::Error),
@@ -99,17 +95,6 @@ pub fn lock(file: &File, hold: Hold, patience: Patience<'_>) -> Result<(), LockE
     Ok(())
 }
 
-/// [`lock`] for a file that was opened by `path`, which is used again: others may have removed or replaced it before the
-/// lock was there.
-///
-/// # Errors
-///
-/// [`LockError`].
-pub fn lock_at(path: &Path, file: &File, hold: Hold, patience: Patience<'_>) -> Result<(), LockError> {
-    lock(file, hold, patience)?;
-    if is_at(path, file)? { Ok(()) } else { Err(LockError::Replaced) }
-}
-
 fn try_lock(file: &File, hold: Hold) -> io::Result<bool> {
     let tried = match hold {
         Hold::Shared => file.try_lock_shared(),
@@ -124,6 +109,8 @@ fn try_lock(file: &File, hold: Hold) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const NONE: Patience<'static> = Patience { most: Duration::ZERO, wanted: &|| true };
@@ -178,17 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_at_its_path_any_more_is_not_locked_there() {
+    fn what_was_replaced_or_is_reached_by_a_link_is_not_at_its_path() {
         let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("x");
+        let (path, link) = (parent.path().join("x"), parent.path().join("link"));
         std::fs::create_dir(&path).unwrap();
         let [file] = opened(&path);
-        lock_at(&path, &file, Hold::Exclusive, NONE).unwrap();
+        assert!(is_at(&path, &file).unwrap());
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(!is_at(&link, &file).unwrap());
         std::fs::remove_dir(&path).unwrap();
         assert!(!is_at(&path, &file).unwrap());
         std::fs::create_dir(&path).unwrap();
-        assert!(matches!(lock_at(&path, &file, Hold::Exclusive, NONE), Err(LockError::Replaced)));
-        std::os::unix::fs::symlink(&path, parent.path().join("link")).unwrap();
-        assert!(!is_at(&parent.path().join("link"), File::open(&path).unwrap()).unwrap());
+        assert!(!is_at(&path, &file).unwrap());
     }
 }

@@ -1,7 +1,8 @@
 //! A queue of our own: the rules of [`super::runs`] and [`super::artifacts`] over a SQLite database.
 //!
 //! Each call is one transaction: time passes first (claims run out, deadlines come), then the call is judged. A task is
-//! one row: its definition and its status as JSON, and the columns that a claim looks for.
+//! one row: its definition and its status as JSON, and the columns that a claim looks for. The database is in memory, so
+//! no call waits for a disk, and all are made on the event loop; one in a file would need a thread of its own.
 
 mod rows;
 
