@@ -37,12 +37,15 @@ fn eight_runs_at_once_of_an_absent_image_in_two_data_directories_do_not_disturb_
 
 #[test]
 fn a_signal_at_any_moment_ends_with_its_status_and_leaves_nothing() {
-    let sound = Worker::new();
+    // Whoever started these tests may ignore Ctrl-C, as a script does for what it starts with `&`: until the worker listens,
+    // the signal would be lost.
+    let minding = || Worker::by(&["env", "--default-signal"]);
+    let sound = minding();
     let image = sound.image(&busybox_image()).source;
     let whole = sound.run(&image, &["true"]).expect(0, "never interrupted").took;
     for step in 0..24_u32 {
         // Every fourth pulls as well.
-        let fresh = Worker::new();
+        let fresh = minding();
         let worker = if step % 4 == 0 { &fresh } else { &sound };
         let (signal, status) = [(Signal::TERM, 122), (Signal::INT, 130)][(step % 2) as usize];
         let case = format!("{signal:?} after {step}/16 of {whole:?}");
