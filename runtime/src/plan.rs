@@ -9,8 +9,8 @@
 //! ```text
 //! control groups → namespaces → private mounts → own procfs → host name, sysctls, loopback
 //!   → root attached → mounts → devices → pty → pivot_root: the host's tree is gone
-//!   → masks, read-only paths → session, cwd, read-only mounts and root, rlimits, label
-//!   → bounding set, groups, user, capabilities → command found → ready → seccomp → execve
+//!   → masks, read-only paths → session, cwd, read-only mounts and root, the right to set rlimits, label
+//!   → bounding set, groups, user, capabilities → command found → ready → rlimits → seccomp → execve
 //! ```
 
 mod devices;
