@@ -7,6 +7,7 @@ pub mod content;
 mod copy;
 pub mod destination;
 mod draft;
+mod record;
 
 use std::io;
 use std::sync::Arc;
@@ -15,13 +16,13 @@ pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::Patience;
 pub use destination::{Destination, DestinationError, Source, Stored};
 pub use draft::RESOLUTION;
+pub use record::ArtifactRecord;
 
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
+use crate::interrupt::{Interrupt, Interrupts};
+use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{ArtifactContent, ArtifactRequest, ErrorReason, Queue, QueueError, RunId, StorageType};
-use crate::task::artifact_name::ArtifactName;
-use crate::task::interrupt::{Interrupt, Interrupts};
-use crate::task::resolution::ArtifactRecord;
 use crate::timestamp::Timestamp;
 
 /// What an artifact is to be called and how it is described.

@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::file_lock::{self, Hold};
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
+use crate::random::random_hex;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
-use crate::run_directory::random_hex;
 use crate::timestamp::Timestamp;
 
 /// Largest `cache.json` in bytes.

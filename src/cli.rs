@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use self::operator::{Form, Operator};
 use crate::config::{Config, ConfigError, ConfigFile};
 use crate::directories::{DEFAULT_DATA, DEFAULT_RUN, Directories};
-use crate::task::error::chain;
+use crate::text::chain;
 
 /// The status of wrong use.
 const WRONG_USE: u8 = 2;

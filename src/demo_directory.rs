@@ -13,8 +13,9 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::directories::Directories;
 use crate::file_lock;
+use crate::random::random_hex;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
-use crate::run_directory::{self, RunDirectoryError, random_hex};
+use crate::run_directory::{self, RunDirectoryError};
 
 /// Where demos make their directories: on a disk, where `/tmp` may be none.
 pub const PLACE: &str = "/var/tmp";

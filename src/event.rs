@@ -4,9 +4,8 @@
 
 use serde::Serialize;
 
-use crate::queue::{ErrorReason, StorageType};
+use crate::queue::{ErrorReason, RunState, StorageType};
 use crate::standard_error::StandardError;
-use crate::task::resolution::State;
 use crate::timestamp::Timestamp;
 
 /// Something that happened.
@@ -98,7 +97,7 @@ pub enum Event<'a> {
         /// Which run of it.
         run_id: u32,
         /// `completed`, `failed` or `exception`.
-        state: State,
+        state: RunState,
         /// The reason of an exception.
         reason: Option<&'a str>,
         /// What the log's footer says.

@@ -19,13 +19,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::artifact::Publisher;
+use crate::payload::Payload;
+use crate::payload::features::FeatureSwitches;
+use crate::queue::artifact_name::ArtifactName;
 use crate::root::ContainerRoot;
 use crate::spec::Bind;
-use crate::task::artifact_name::ArtifactName;
-use crate::task::payload::Payload;
-use crate::task::payload::features::FeatureSwitches;
-use crate::task::resolve::{End, Hooks};
-use crate::task::spool::Spool;
+use crate::task_log::spool::Spool;
 
 /// One row of the table.
 pub struct FeatureRow {
@@ -108,8 +107,8 @@ pub struct Stopped<'a> {
     pub log: &'a Spool,
     /// The way out.
     pub publisher: &'a mut Publisher,
-    /// How far the run came.
-    pub end: End,
+    /// The command ended by itself; otherwise it was killed, or never ran.
+    pub command_ended: bool,
 }
 
 /// What `killed` works on.
@@ -123,6 +122,15 @@ pub struct Killed<'a> {
 /// The features of one run.
 pub struct Active {
     features: Vec<(&'static FeatureRow, Box<dyn Feature>)>,
+}
+
+/// How the hooks of one stage ended, all features together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hooks {
+    /// Without error, or there was nothing to do.
+    Done,
+    /// At least one of them failed.
+    Failed,
 }
 
 /// What went wrong in one stage, all features together.

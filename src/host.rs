@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use controllers::Controllers;
-pub use facts::{Facts, find_runtime};
+pub use facts::{Facts, find_runtime, free_bytes};
 
 use crate::net::NetworkSettings;
 use crate::net::survey;
 use crate::spec::SocketCall;
 use crate::spec::process::{self, RlimitCeilings};
 use crate::spec::resources::memory_for_tasks;
-use crate::task::run::HostPart;
 
 /// How well something is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -119,8 +118,27 @@ pub fn require_network(facts: &Facts) -> Result<(), Unfit> {
     })
 }
 
+/// What this host is, as far as runs depend on it.
+#[derive(Debug)]
+pub struct Host {
+    /// The executable `docker-worker-runtime`.
+    pub runtime: PathBuf,
+    /// The host's own name.
+    pub name: String,
+    /// Which rlimits the worker may set.
+    pub ceilings: RlimitCeilings,
+    /// The container limits of this worker's policy, as far as this host can enforce them.
+    pub limits: crate::spec::Limits,
+    /// Memory that all tasks on this host may use together, in bytes; `None` without a memory controller.
+    pub memory_for_all: Option<u64>,
+    /// Lines for each task's log about what this host lacks.
+    pub notices: Vec<String>,
+    /// Processors, for paths that exist once for each.
+    pub processors: usize,
+}
+
 /// What runs have to know of this host.
-pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) -> HostPart {
+pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) -> Host {
     let mut notices = Vec::new();
     notices.push(if facts.has_apparmor {
         "isolation: this version does not use AppArmor yet; the task runs without a profile".to_owned()
@@ -132,7 +150,7 @@ pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) 
     }
     notices.extend(clamped_limits(&facts.ceilings));
     let limits = enforceable(limits, facts, &mut notices);
-    HostPart {
+    Host {
         runtime: facts.runtime.clone().unwrap_or_else(|| PathBuf::from(facts::RUNTIME)),
         name: facts.name.clone(),
         ceilings: facts.ceilings.clone(),

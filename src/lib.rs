@@ -24,21 +24,27 @@
 #![forbid(unsafe_code)]
 
 pub mod artifact;
+pub mod background;
 pub mod cache;
 pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod demo_directory;
 pub mod directories;
+pub mod document;
 pub mod event;
 pub mod features;
 pub mod file_lock;
 pub mod host;
+pub mod interrupt;
 pub mod known_features;
+pub mod limits;
 pub mod net;
 pub mod own_directory;
 pub mod parent_group;
+pub mod payload;
 pub mod queue;
+pub mod random;
 pub mod readiness;
 pub mod remove_tree;
 pub mod root;
@@ -48,6 +54,9 @@ pub mod spec;
 pub mod standard_error;
 mod suggestion;
 pub mod task;
+pub mod task_log;
+pub mod text;
 pub mod timestamp;
+pub mod undo_containers;
 pub mod units;
 pub mod yaml;

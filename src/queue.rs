@@ -3,21 +3,25 @@
 //! One enum, so that the code that runs a task does not know whether a Taskcluster deployment or a database of our own
 //! answers. The rules are the real queue's: what it would refuse with a status of 4xx is refused here as well.
 
+pub mod artifact_name;
 mod artifacts;
+pub mod definition;
 mod embedded;
 mod model;
+mod reason;
 mod runs;
+pub mod task_id;
 
 pub use embedded::{Clock, EmbeddedQueue, steady_clock};
 pub use model::{
     ArtifactContent, ArtifactInfo, ArtifactRequest, Claim, Created, ErrorReason, QueueError, ReasonCreated,
     ReasonResolved, RunId, RunState, RunStatus, StorageType, TaskState, TaskStatus, WorkerIdentity,
 };
+pub use reason::{Reason, Reporter};
 
-use crate::task::artifact_name::ArtifactName;
-use crate::task::definition::TaskDefinition;
-use crate::task::resolve::Reason;
-use crate::task::task_id::TaskId;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::definition::TaskDefinition;
+use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 /// A queue.

@@ -22,12 +22,13 @@ use std::time::{Duration, Instant};
 use runtime::id::ContainerId;
 use rustix::fs::OFlags;
 
-use crate::cleanup::UndoContainerError;
 use crate::directories::Directories;
 use crate::file_lock::{self, Hold};
 use crate::net::tables::TablesError;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
+use crate::random::random_hex;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
+use crate::undo_containers::UndoContainerError;
 
 /// How long a sweep waits for the monitors of dead workers, all together.
 const MONITOR_TIME: Duration = Duration::from_secs(10);
@@ -252,7 +253,7 @@ struct Dead {
 impl Dead {
     fn undo(&self, all: &Path, deadline: Instant) -> Result<(), RunDirectoryError> {
         let [run, data] = &self.paths;
-        crate::cleanup::undo_containers(&run.join(RUNTIME), deadline)?;
+        crate::undo_containers::undo_containers(&run.join(RUNTIME), deadline)?;
         // After its processes, so that nobody speaks from the address any more.
         crate::net::undo(all, &run.join(NETWORK))?;
         remove([data, run])
@@ -274,18 +275,4 @@ fn is_container_id(name: &str) -> bool {
 pub fn random_id() -> io::Result<ContainerId> {
     let id = random_hex(ID_DIGITS / 2)?;
     ContainerId::new(&id).map_err(io::Error::other)
-}
-
-/// `bytes` random bytes of the kernel's as hexadecimal digits.
-///
-/// # Errors
-///
-/// When the kernel has none.
-pub fn random_hex(bytes: usize) -> io::Result<String> {
-    let mut random = vec![0_u8; bytes];
-    let filled = rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
-    if filled != bytes {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

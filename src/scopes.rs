@@ -110,7 +110,7 @@ pub fn refuse_caches(expression: &ScopeExpression, held: &[String]) -> Option<St
 
 fn as_json(expression: &ScopeExpression) -> String {
     let text = serde_json::to_string_pretty(expression).unwrap_or_default();
-    crate::task::log::escape_lines(&text)
+    crate::text::escape_lines(&text)
 }
 
 #[cfg(test)]

@@ -13,22 +13,11 @@
 //! happens, a run passes through [`resolving`] exactly once. One channel ([`interrupt`]) ends any of
 //! them early; one pure function ([`resolve`]) says what is reported.
 
-pub mod artifact_name;
-pub mod background;
 pub mod claimed;
 pub mod container;
-pub mod definition;
-pub mod env;
 pub mod error;
-pub mod finding;
 pub mod holdings;
 pub mod image_ready;
-pub mod interrupt;
-pub mod limits;
-pub mod log;
-pub mod output;
-pub mod payload;
-mod reader;
 pub mod reclaim;
 pub mod resolution;
 pub mod resolve;
@@ -36,8 +25,6 @@ pub mod resolving;
 pub mod root_file_system;
 pub mod run;
 pub mod running;
-pub mod spool;
-pub mod task_id;
 pub mod timer;
 pub mod validated;
 

@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_saphyr::Error;
 use serde_saphyr::budget::BudgetBreach;
 
+use crate::limits;
 use crate::suggestion::did_you_mean;
-use crate::task::limits;
-use crate::task::log::excerpt;
+use crate::text::excerpt;
 
 /// What is wrong with a text, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

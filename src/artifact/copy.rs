@@ -11,7 +11,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::task::interrupt::Interrupts;
+use crate::interrupt::Interrupts;
 
 /// Bytes copied between two looks at the disk and at what interrupts.
 const COPY_BYTES: usize = 256 * 1024;
@@ -159,7 +159,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::task::interrupt::{Interrupt, channel};
+    use crate::interrupt::{Interrupt, channel};
 
     /// A file of so many bytes with `text` at `at`.
     fn sparse(size: u64, at: u64, text: &str) -> File {

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::ContentEncoding;
 use super::copy::{Copied, Copy, Patience, Piece};
 use super::draft::{Draft, Place};
-use crate::task::artifact_name::ArtifactName;
+use crate::queue::artifact_name::ArtifactName;
 
 /// gzip's number for Unix.
 const GZIP_UNIX: u8 = 3;
@@ -195,7 +195,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
-    use crate::task::interrupt::{Interrupt, channel};
+    use crate::interrupt::{Interrupt, channel};
 
     struct Fixture {
         directory: tempfile::TempDir,

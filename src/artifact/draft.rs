@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::run_directory::random_hex;
-use crate::task::artifact_name::ArtifactName;
+use crate::queue::artifact_name::ArtifactName;
+use crate::random::random_hex;
 
 /// The worker's own file beside the artifacts, which says how the run ended.
 pub const RESOLUTION: &str = "resolution.json";

@@ -9,7 +9,7 @@ use super::{FAILED, HOST_UNFIT};
 use crate::cleanup::clean_up;
 use crate::config::Config;
 use crate::demo_directory;
-use crate::task::error::chain;
+use crate::text::chain;
 
 /// Options of `cleanup`.
 #[derive(Debug, Args)]

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::demo_directory::{DemoDirectory, PLACE};
 use crate::directories::Directories;
 use crate::host::{self, Facts};
-use crate::task::error::chain;
+use crate::text::chain;
 
 /// Options of `demo`.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use images::source::Source;
 
 use super::Arguments;
 use crate::suggestion::did_you_mean;
-use crate::task::log::excerpt;
+use crate::text::excerpt;
 
 /// Commands of later versions.
 const LATER: &[&str] = &[

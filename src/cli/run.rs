@@ -27,23 +27,23 @@ use crate::cleanup::clean_up;
 use crate::config::Config;
 use crate::directories::Directories;
 use crate::event::Event;
-use crate::host::{self, Facts};
+use crate::host::{self, Facts, Host};
+use crate::interrupt::{Interrupt, channel};
+use crate::limits;
 use crate::net::Network;
-use crate::queue::{Claim, EmbeddedQueue, Queue, RunId, WorkerIdentity, steady_clock};
-use crate::task::artifact_name::ArtifactName;
+use crate::payload::{Origin, meant_by};
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::definition::{Submission, Submitted};
+use crate::queue::task_id::TaskId;
+use crate::queue::{Claim, EmbeddedQueue, Queue, RunId, RunState, WorkerIdentity, steady_clock};
 use crate::task::carry_out;
 use crate::task::claimed::{BeginError, Claimed};
-use crate::task::definition::{Submission, Submitted};
-use crate::task::error::chain;
-use crate::task::interrupt::{Interrupt, channel};
-use crate::task::limits;
-use crate::task::log::excerpt;
-use crate::task::payload::{Origin, meant_by};
-use crate::task::resolution::{ResolutionDocument, State};
+use crate::task::resolution::ResolutionDocument;
 use crate::task::resolve::{End, Outcome, exit_status, resolve};
 use crate::task::resolving::Resolved;
-use crate::task::run::{HostPart, Worker};
-use crate::task::task_id::TaskId;
+use crate::task::run::Worker;
+use crate::text::chain;
+use crate::text::excerpt;
 use crate::timestamp::Timestamp;
 
 /// The status of a task that cannot be carried out as it is written.
@@ -84,7 +84,7 @@ struct Order {
     destination: Arc<Destination>,
     network: Option<Arc<Network>>,
     /// The log says what this host lacks.
-    host: HostPart,
+    host: Host,
 }
 
 /// The command.
@@ -322,7 +322,7 @@ async fn claim(
 struct WorkerParts {
     payload_pointer: &'static str,
     network: Option<Arc<Network>>,
-    host: HostPart,
+    host: Host,
 }
 
 fn worker(config: Config, queue: Queue, parts: WorkerParts, operator: &Operator) -> Result<Worker, Refusal> {
@@ -373,7 +373,7 @@ fn announce_resolution(document: &ResolutionDocument, message: Option<&str>, ope
         task_id: document.task_id.as_str(),
         run_id: document.run_id,
         state: document.state,
-        reason: (document.state == State::Exception).then_some(document.reason),
+        reason: (document.state == RunState::Exception).then_some(document.reason),
         exit_code: document.exit_code,
         message,
     });

@@ -16,14 +16,13 @@ use rustix::io::Errno;
 use super::{Feature, FeatureRow, Hook, HookError, Link, Stopped, Wishes};
 use crate::artifact::content::{content_encoding, content_type};
 use crate::artifact::{Description, Missing, PublishError, Source};
+use crate::interrupt::Interrupt;
+use crate::payload::{ArtifactEntry, ArtifactSource, reserved_names};
 use crate::queue::ErrorReason;
+use crate::queue::artifact_name::ArtifactName;
 use crate::root::{ContainerRoot, Found, Kind, WalkBounds, WalkError, walk};
 use crate::spec::{Bind, BindSource};
-use crate::task::artifact_name::ArtifactName;
-use crate::task::interrupt::Interrupt;
-use crate::task::log::escaped;
-use crate::task::payload::{ArtifactEntry, ArtifactSource, reserved_names};
-use crate::task::resolve::End;
+use crate::text::escaped;
 use crate::timestamp::Timestamp;
 
 /// How far directories are looked through.
@@ -79,7 +78,7 @@ impl Artifacts {
         let mut failed = false;
         for (name, entry) in &self.entries {
             // Looked at each time: an interrupt may have come meanwhile.
-            if !is_wanted(&entry.source, stopped.end, stopped.publisher.interrupt()) {
+            if !is_wanted(&entry.source, stopped.command_ended, stopped.publisher.interrupt()) {
                 continue;
             }
             let item = Item {
@@ -105,9 +104,9 @@ impl Artifacts {
 }
 
 /// O19: what is published depends on how the task ended.
-fn is_wanted(source: &ArtifactSource, end: End, interrupt: Option<Interrupt>) -> bool {
-    match (interrupt, end) {
-        (None, End::Exited(_)) => true,
+fn is_wanted(source: &ArtifactSource, command_ended: bool, interrupt: Option<Interrupt>) -> bool {
+    match (interrupt, command_ended) {
+        (None, true) => true,
         (None | Some(Interrupt::MaxRunTime | Interrupt::Shutdown), _) => {
             matches!(source, ArtifactSource::Volume(_))
         }

@@ -2,8 +2,8 @@
 
 use super::local_live_log::publish_log;
 use super::{Feature, FeatureRow, Hook, HookError, Killed, Wishes};
-use crate::task::artifact_name::ArtifactName;
-use crate::task::payload::BULK_LOG;
+use crate::payload::BULK_LOG;
+use crate::queue::artifact_name::ArtifactName;
 
 /// Its row of the table.
 pub(super) const ROW: FeatureRow = FeatureRow { name: "bulkLog", handler: "bulkLogHandler", start };

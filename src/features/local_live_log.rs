@@ -5,7 +5,7 @@
 
 use super::{Feature, FeatureRow, Hook, HookError, Killed, Wishes};
 use crate::artifact::{ContentEncoding, Description, LOG_TYPE, Source};
-use crate::task::artifact_name::ArtifactName;
+use crate::queue::artifact_name::ArtifactName;
 
 /// Its row of the table.
 pub(super) const ROW: FeatureRow = FeatureRow { name: "localLiveLog", handler: "localLiveLog", start };

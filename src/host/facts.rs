@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use super::Controllers;
 use crate::config::Config;
 use crate::spec::process::RlimitCeilings;
-use crate::task::running::free_bytes;
 
 /// The runtime's executable.
 pub(super) const RUNTIME: &str = "docker-worker-runtime";
@@ -180,6 +179,12 @@ fn processors(possible: &str) -> usize {
 
 /// More than Linux supports on any machine.
 const MOST_PROCESSORS: usize = 8192;
+
+/// Bytes that the worker may still write on a directory's file system.
+pub fn free_bytes(directory: &Path) -> Option<u64> {
+    let status = rustix::fs::statvfs(directory).ok()?;
+    Some(status.f_bavail.saturating_mul(status.f_frsize))
+}
 
 #[cfg(test)]
 mod tests {

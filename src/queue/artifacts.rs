@@ -1,7 +1,7 @@
 //! Which artifact may take the place of which: pure.
 
 use super::model::{ArtifactContent, ArtifactRequest, QueueError, StorageType};
-use crate::task::artifact_name::ArtifactName;
+use crate::queue::artifact_name::ArtifactName;
 use crate::timestamp::Timestamp;
 
 /// Characters of an error's message.
@@ -64,8 +64,8 @@ pub(super) fn check_replacement(
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::ErrorReason;
     use super::*;
+    use crate::queue::ErrorReason;
 
     const TEXT: &str = "text/plain; charset=utf-8";
 

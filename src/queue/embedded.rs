@@ -17,10 +17,10 @@ use super::model::{
     TaskStatus, WorkerIdentity,
 };
 use super::{artifacts, runs};
-use crate::task::artifact_name::ArtifactName;
-use crate::task::definition::TaskDefinition;
-use crate::task::resolve::{Reason, Reporter};
-use crate::task::task_id::TaskId;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::definition::TaskDefinition;
+use crate::queue::task_id::TaskId;
+use crate::queue::{Reason, Reporter};
 use crate::timestamp::Timestamp;
 
 /// Tells the present.

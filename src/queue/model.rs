@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::task::artifact_name::ArtifactName;
-use crate::task::definition::{Priority, TaskDefinition};
-use crate::task::resolve::Reason;
-use crate::task::task_id::TaskId;
+use crate::queue::Reason;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::definition::{Priority, TaskDefinition};
+use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 /// Why a queue refuses; one variant per answer that a worker gives to it.

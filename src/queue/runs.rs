@@ -14,8 +14,8 @@ use std::time::Duration;
 use super::model::{
     QueueError, ReasonCreated, ReasonResolved, RunId, RunState, RunStatus, TaskStatus, WorkerIdentity,
 };
-use crate::task::definition::TaskDefinition;
-use crate::task::task_id::TaskId;
+use crate::queue::definition::TaskDefinition;
+use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 /// How long a claim holds.

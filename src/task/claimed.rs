@@ -5,25 +5,27 @@ use std::sync::Arc;
 use images::source::Source;
 use runtime::id::ContainerId;
 
-use super::error::{TaskError, chain};
-use super::interrupt::{Interrupter, Interrupts};
-use super::log::{self, Header};
-use super::payload::features::FeatureSwitches;
-use super::payload::{Payload, TaskContext};
-use super::reclaim;
-use super::resolve::End;
-use super::resolving::{Identity, Resolving};
-use super::run::{Began, Remains, Run, Worker};
-use super::spool::{Follower, Spool};
-use super::validated::Validated;
 use crate::artifact::{Destination, Publisher, PublisherParts};
+use crate::document::finding::{Finding, Severity};
 use crate::event::Event;
 use crate::features::{Active, Link, Wishes};
+use crate::interrupt::{Interrupter, Interrupts};
+use crate::payload::features::FeatureSwitches;
+use crate::payload::{Payload, TaskContext};
 use crate::queue::Claim;
+use crate::queue::artifact_name::ArtifactName;
 use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
-use crate::task::artifact_name::ArtifactName;
-use crate::task::finding::{Finding, Severity};
+use crate::task::error::TaskError;
+use crate::task::reclaim;
+use crate::task::resolve::End;
+use crate::task::resolving::{Identity, Resolving};
+use crate::task::run::{Began, Remains, Run, Worker};
+use crate::task::validated::Validated;
+use crate::task_log::spool::{Follower, Spool};
+use crate::task_log::{self, Header};
+use crate::text::chain;
+use crate::text::escaped;
 use crate::timestamp::Timestamp;
 
 /// What the log is called where there is no valid payload to say so.
@@ -161,7 +163,7 @@ impl Claimed {
             hostname: &worker.host.name,
             caches: &caches,
         };
-        spool.text(&log::header(Timestamp::now(), &header));
+        spool.text(&task_log::header(Timestamp::now(), &header));
         for notice in &worker.host.notices {
             spool.info(notice);
         }
@@ -173,12 +175,11 @@ impl Claimed {
             self.run.log.info(&format!("Warning: {warning}"));
         }
         let Some(payload) = self.run.payload.clone() else {
-            let text = log::refused_payload(&self.findings);
+            let text = task_log::refused_payload(&self.findings);
             return Err(TaskError::new(End::MalformedPayload, text));
         };
         let source = Source::parse(&payload.image.name).map_err(|error| {
-            let text =
-                format!("`task.payload.image` names no image: failed to {}", log::escaped(&chain(&error)));
+            let text = format!("`task.payload.image` names no image: failed to {}", escaped(&chain(&error)));
             TaskError::new(End::MalformedPayload, text)
         })?;
         self.check_scopes(&payload)?;

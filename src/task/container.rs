@@ -14,9 +14,9 @@ use runtime::launch::{
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinError;
 
-use crate::cleanup::{UndoContainerError, undo_containers};
 use crate::parent_group;
 use crate::readiness::readable;
+use crate::undo_containers::{UndoContainerError, undo_containers};
 
 /// How long a monitor that was let go of may take to undo what it did.
 const UNDO_TIME: Duration = Duration::from_secs(15);

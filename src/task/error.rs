@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use super::resolve::End;
+use crate::task::resolve::End;
 
 /// A failure of one phase.
 #[derive(Debug)]
@@ -44,20 +44,4 @@ pub fn end_by(error: &(dyn Error + 'static), otherwise: End) -> End {
         })
     });
     if is_full { End::ResourceShort } else { otherwise }
-}
-
-/// An error and what caused it, as one line: `what: why: why`.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let why = error.to_string();
-        // Some errors print their source themselves.
-        if !text.ends_with(&why) {
-            text.push_str(": ");
-            text.push_str(&why);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use tokio::task::JoinHandle;
 
-use super::error::chain;
-use super::log;
-use super::run::Remains;
-use super::running::Held;
 use crate::cache::{CacheLease, Fate};
 use crate::net::tables::TablesError;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
+use crate::task::run::Remains;
+use crate::task::running::Held;
+use crate::text::chain;
+use crate::text::escaped;
 
 /// A network that is being given back.
 pub(super) type Releasing = JoinHandle<Result<(), TablesError>>;
@@ -78,7 +78,7 @@ async fn released(releasing: Option<Releasing>) -> Result<(), RunDirectoryError>
 
 fn release_caches(leases: Vec<CacheLease>, fate: Fate, problems: &mut Vec<String>) {
     for lease in leases {
-        let name = log::escaped(lease.name()).to_string();
+        let name = escaped(lease.name()).to_string();
         if let Err(error) = lease.release(fate) {
             problems.push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error)));
         }

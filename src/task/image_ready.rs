@@ -8,20 +8,22 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use runtime::launch::{FailureKind, Launch};
 
-use super::container::{Container, ContainerError, Created};
-use super::env::{self, Reserved, Sources};
-use super::error::{TaskError, chain, end_by};
-use super::log::{self, escaped};
-use super::payload::Payload;
-use super::resolve::End;
-use super::resolving::Resolving;
-use super::root_file_system::RootFileSystem;
-use super::run::Run;
-use super::running::Running;
-use super::timer::limit_run_time;
 use crate::net::{TaskNetwork, names};
+use crate::payload::Payload;
+use crate::payload::env::{self, Reserved, Sources};
 use crate::spec::process::ProcessError;
 use crate::spec::{self, Bind, BindSource, ContainerRequest, NetworkChoice};
+use crate::task::container::{Container, ContainerError, Created};
+use crate::task::error::{TaskError, end_by};
+use crate::task::resolve::End;
+use crate::task::resolving::Resolving;
+use crate::task::root_file_system::RootFileSystem;
+use crate::task::run::Run;
+use crate::task::running::Running;
+use crate::task::timer::limit_run_time;
+use crate::task_log;
+use crate::text::chain;
+use crate::text::escaped;
 
 /// A run with everything that its container needs.
 pub struct ImageReady {
@@ -64,7 +66,7 @@ impl ImageReady {
                 return Err(Resolving::without_container(self.run, end));
             }
         };
-        self.run.log.info(log::TASK_STARTING);
+        self.run.log.info(task_log::TASK_STARTING);
         match self.launch().await {
             Ok((container, created)) => {
                 let ImageReady { run, root, .. } = self;

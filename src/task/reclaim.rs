@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::background::Background;
-use super::error::chain;
-use super::interrupt::{Interrupt, Interrupter};
-use super::spool::Spool;
+use crate::background::Background;
+use crate::interrupt::{Interrupt, Interrupter};
 use crate::queue::{Queue, QueueError, ReasonResolved, RunId};
+use crate::task_log::spool::Spool;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// The longest wait between two looks at the queue's time, which goes on while this host is suspended.
@@ -84,10 +84,10 @@ async fn why(claim: &Held) -> Interrupt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interrupt::{Interrupts, channel};
+    use crate::queue::definition::Submission;
+    use crate::queue::task_id::TaskId;
     use crate::queue::{EmbeddedQueue, RunState, WorkerIdentity, steady_clock};
-    use crate::task::definition::Submission;
-    use crate::task::interrupt::{Interrupts, channel};
-    use crate::task::task_id::TaskId;
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -4,10 +4,10 @@
 
 use serde::Serialize;
 
-use super::artifact_name::ArtifactName;
-use super::resolve::{Reason, Resolution, Verdict};
-use super::task_id::TaskId;
-use crate::queue::{ErrorReason, RunId, StorageType};
+use crate::artifact::ArtifactRecord;
+use crate::queue::task_id::TaskId;
+use crate::queue::{Reason, RunId, RunState};
+use crate::task::resolve::{Resolution, Verdict};
 use crate::timestamp::Timestamp;
 
 /// The document.
@@ -19,7 +19,7 @@ pub struct ResolutionDocument {
     /// Its run.
     pub run_id: u32,
     /// `completed`, `failed` or `exception`.
-    pub state: State,
+    pub state: RunState,
     /// The queue's word for it: `completed`, `failed`, or the reason of the exception.
     pub reason: &'static str,
     /// The footer's exit code: the command's status, or −1.
@@ -56,18 +56,6 @@ impl ResolutionDocument {
     }
 }
 
-/// A verdict without its reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// See [`Verdict::Completed`].
-    Completed,
-    /// See [`Verdict::Failed`].
-    Failed,
-    /// See [`Verdict::Exception`].
-    Exception,
-}
-
 /// The image that a run used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ImageUsed {
@@ -75,36 +63,6 @@ pub struct ImageUsed {
     pub name: String,
     /// The digest of its manifest.
     pub digest: String,
-}
-
-/// One artifact of a run. Size and hash are those of the uncompressed bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ArtifactRecord {
-    /// Its name.
-    pub name: ArtifactName,
-    /// How the queue stores it.
-    pub storage_type: StorageType,
-    /// Its content type; absent for errors.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_type: Option<String>,
-    /// `gzip`, if the upload is compressed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_encoding: Option<String>,
-    /// Bytes; absent where there are none (links, errors).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
-    /// Lower-case hexadecimal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    /// Where it lies below the directory for artifacts, if not under its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stored_as: Option<String>,
-    /// When it may be deleted.
-    pub expires: Timestamp,
-    /// Why there is no content: errors only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<ErrorReason>,
 }
 
 /// What a container used.
@@ -122,19 +80,21 @@ pub struct Resources {
 impl Resolution {
     /// The state and the reason, as the document and the queue write them.
     #[must_use]
-    pub fn words(&self) -> (State, &'static str) {
+    pub fn words(&self) -> (RunState, &'static str) {
         match self.verdict {
-            Verdict::Completed => (State::Completed, "completed"),
-            Verdict::Failed => (State::Failed, "failed"),
-            Verdict::Exception(reason) => (State::Exception, Reason::as_str(reason)),
+            Verdict::Completed => (RunState::Completed, "completed"),
+            Verdict::Failed => (RunState::Failed, "failed"),
+            Verdict::Exception(reason) => (RunState::Exception, Reason::as_str(reason)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::resolve::Caches;
     use super::*;
+    use crate::queue::artifact_name::ArtifactName;
+    use crate::queue::{ErrorReason, StorageType};
+    use crate::task::resolve::Caches;
 
     fn example() -> ResolutionDocument {
         let at = |text| Timestamp::parse(text).unwrap();
@@ -162,7 +122,7 @@ mod tests {
         ResolutionDocument {
             task_id: TaskId::parse("fN1SbArXTPSVFNUvaOlinQ").unwrap(),
             run_id: 0,
-            state: State::Failed,
+            state: RunState::Failed,
             reason: "failed",
             exit_code: 3,
             started: at("2026-11-24T08:00:00Z"),
@@ -229,10 +189,10 @@ mod tests {
     #[test]
     fn state_and_reason_are_the_queues_words() {
         let cases = [
-            (Verdict::Completed, (State::Completed, "completed")),
-            (Verdict::Failed, (State::Failed, "failed")),
-            (Verdict::Exception(Reason::Canceled), (State::Exception, "canceled")),
-            (Verdict::Exception(Reason::MalformedPayload), (State::Exception, "malformed-payload")),
+            (Verdict::Completed, (RunState::Completed, "completed")),
+            (Verdict::Failed, (RunState::Failed, "failed")),
+            (Verdict::Exception(Reason::Canceled), (RunState::Exception, "canceled")),
+            (Verdict::Exception(Reason::MalformedPayload), (RunState::Exception, "malformed-payload")),
         ];
         for (verdict, expected) in cases {
             let resolution = Resolution { verdict, exit_code: 0, caches: Caches::Keep };

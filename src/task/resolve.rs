@@ -9,9 +9,10 @@
 //! Source: `spec` of the original worker: exit code 0 and every hook without error is *completed*; an exit code that
 //! `onExitStatus.retry` lists is *intermittent-task*; an interrupt outranks whatever code the kill produced.
 
-use serde::Serialize;
-
-use super::interrupt::Interrupt;
+use crate::features::Hooks;
+use crate::interrupt::Interrupt;
+use crate::payload::OnExitStatus;
+use crate::queue::Reason;
 
 /// The exit code of a run that has none of its command's own: in the footer, in resolution.json, in `onExitStatus`.
 pub const NO_STATUS: i32 = -1;
@@ -74,24 +75,6 @@ pub enum End {
     HostUnfit,
 }
 
-/// How the hooks of one stage ended, all features together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hooks {
-    /// Without error, or there was nothing to do.
-    Done,
-    /// At least one of them failed.
-    Failed,
-}
-
-/// `payload.onExitStatus`: exit codes with a special meaning.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OnExitStatus {
-    /// The run is to be tried again. −1 means: no status of the command (O47).
-    pub retry: Vec<i64>,
-    /// The task's caches are to be thrown away.
-    pub purge_caches: Vec<i64>,
-}
-
 /// What is reported about a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolution {
@@ -112,64 +95,6 @@ pub enum Verdict {
     Failed,
     /// Something else prevented it.
     Exception(Reason),
-}
-
-/// Why a run is an exception; in the queue's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// The payload cannot be carried out by any worker of this kind.
-    MalformedPayload,
-    /// The worker had to stop: the queue makes a new run.
-    WorkerShutdown,
-    /// A fault of the worker.
-    InternalError,
-    /// Something that the task needs is temporarily not to be had.
-    ResourceUnavailable,
-    /// The task asked for another try: the queue makes a new run.
-    IntermittentTask,
-    /// Cancelled. Never reported: the queue knows.
-    Canceled,
-    /// The deadline passed. Never reported: the queue knows.
-    DeadlineExceeded,
-}
-
-impl Reason {
-    /// Whether the worker reports it, or the queue has set it and would refuse a report.
-    #[must_use]
-    pub fn reporter(self) -> Reporter {
-        match self {
-            Reason::Canceled | Reason::DeadlineExceeded => Reporter::Queue,
-            Reason::MalformedPayload
-            | Reason::WorkerShutdown
-            | Reason::InternalError
-            | Reason::ResourceUnavailable
-            | Reason::IntermittentTask => Reporter::Worker,
-        }
-    }
-
-    /// The queue's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::MalformedPayload => "malformed-payload",
-            Reason::WorkerShutdown => "worker-shutdown",
-            Reason::InternalError => "internal-error",
-            Reason::ResourceUnavailable => "resource-unavailable",
-            Reason::IntermittentTask => "intermittent-task",
-            Reason::Canceled => "canceled",
-            Reason::DeadlineExceeded => "deadline-exceeded",
-        }
-    }
-}
-
-/// Who resolves the run in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reporter {
-    /// The worker, by a report.
-    Worker,
-    /// The queue itself.
-    Queue,
 }
 
 /// What becomes of the caches that a task held.

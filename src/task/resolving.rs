@@ -7,21 +7,21 @@ use std::sync::Arc;
 
 use runtime::launch::Exited;
 
-use super::error::chain;
-use super::holdings::{Holdings, Releasing};
-use super::interrupt::Interrupt;
-use super::log;
-use super::resolution::{ImageUsed, ResolutionDocument, Resources};
-use super::resolve::{
-    self, End, Hooks, NO_STATUS, OnExitStatus, Outcome, Reason, Reporter, Resolution, Verdict, exit_status,
-};
-use super::run::{Began, Remains, Run};
-use super::running::Held;
 use crate::cache::Fate;
 use crate::event::Event;
+use crate::features::Hooks;
 use crate::features::{Killed, Stopped};
-use crate::queue::{Queue, QueueError, RunId};
+use crate::interrupt::Interrupt;
+use crate::payload::OnExitStatus;
+use crate::queue::{Queue, QueueError, Reason, Reporter, RunId};
 use crate::root::ContainerRoot;
+use crate::task::holdings::{Holdings, Releasing};
+use crate::task::resolution::{ImageUsed, ResolutionDocument, Resources};
+use crate::task::resolve::{self, End, NO_STATUS, Outcome, Resolution, Verdict, exit_status};
+use crate::task::run::{Began, Remains, Run};
+use crate::task::running::Held;
+use crate::task_log;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// A run that only has to be resolved.
@@ -114,7 +114,7 @@ impl Resolving {
         let known = self.run.interrupts.current();
         self.explain_end(known);
         if !matches!(self.container, Container::None) {
-            self.run.log.info(log::TASK_FINISHED);
+            self.run.log.info(task_log::TASK_FINISHED);
         }
         let stopped = self.stop().await;
         // The last one that counts: from here on the run is what it is.
@@ -125,7 +125,7 @@ impl Resolving {
         let releasing = self.release_network();
         let mut outcome = self.outcome(stopped, interrupt);
         let exit_code = resolve::resolve(&outcome).exit_code;
-        let footer = log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
+        let footer = task_log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
         outcome.killed = self.close_log().await;
         let mut resolution = resolve::resolve(&outcome);
@@ -190,7 +190,7 @@ impl Resolving {
 
     fn interrupt_text(&self, interrupt: Interrupt) -> String {
         let limit = self.run.payload.as_ref().map(|payload| payload.max_run_time);
-        log::interrupted(interrupt, limit.unwrap_or_default())
+        task_log::interrupted(interrupt, limit.unwrap_or_default())
     }
 
     /// The hooks `stopped`, if the command ran.
@@ -210,7 +210,12 @@ impl Resolving {
         let stage = self
             .run
             .features
-            .stopped(Stopped { root, log: &self.run.log, publisher: &mut self.run.publisher, end: self.end })
+            .stopped(Stopped {
+                root,
+                log: &self.run.log,
+                publisher: &mut self.run.publisher,
+                command_ended: matches!(self.end, End::Exited(_)),
+            })
             .await;
         if !stage.is_clean() {
             let text = stage.text();

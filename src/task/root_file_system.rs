@@ -13,13 +13,14 @@ use images::mount::{ImageMount, MountError, mount_overlay};
 use images::store::{Lease, Store, StoreError};
 use tokio::task::JoinError;
 
-use super::error::{TaskError, chain, end_by};
-use super::log::escaped;
-use super::resolve::End;
-use super::run::Run;
 use crate::root::ContainerRoot;
 use crate::spec::process::working_directory;
 use crate::spec::user::{ResolvedUser, UserError, resolve_user};
+use crate::task::error::{TaskError, end_by};
+use crate::task::resolve::End;
+use crate::task::run::Run;
+use crate::text::chain;
+use crate::text::escaped;
 
 /// A mounted root and who runs in it.
 #[derive(Debug)]

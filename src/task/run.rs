@@ -8,22 +8,23 @@ use images::image::Image;
 use images::store::{PullEvent, PullOptions, Store};
 use runtime::id::ContainerId;
 
-use super::background::Background;
-use super::container::EndError;
-use super::error::{TaskError, chain};
-use super::interrupt::{Interrupter, Interrupts};
-use super::resolve::End;
-use super::spool::Spool;
 use crate::artifact::Publisher;
+use crate::background::Background;
 use crate::cache::{CacheLease, Caches};
 use crate::config::Config;
 use crate::event::Events;
 use crate::features::Active;
+use crate::host::Host;
+use crate::interrupt::{Interrupter, Interrupts};
 use crate::net::{Network, TaskNetwork};
+use crate::payload::{Origin, Payload};
 use crate::queue::{Claim, Queue};
 use crate::run_directory::RunDirectory;
-use crate::spec::RlimitCeilings;
-use crate::task::payload::{Origin, Payload};
+use crate::task::container::EndError;
+use crate::task::error::TaskError;
+use crate::task::resolve::End;
+use crate::task_log::spool::Spool;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// Hears how a pull goes on.
@@ -50,28 +51,9 @@ pub struct Worker {
     /// Where payloads are in the documents that they came in: findings point there.
     pub payload_pointer: &'static str,
     /// What this host is.
-    pub host: HostPart,
+    pub host: Host,
     /// Shows how pulls go on.
     pub pull_observer: PullObserver,
-}
-
-/// What this host is, as far as runs depend on it.
-#[derive(Debug)]
-pub struct HostPart {
-    /// The executable `docker-worker-runtime`.
-    pub runtime: PathBuf,
-    /// The host's own name.
-    pub name: String,
-    /// Which rlimits the worker may set.
-    pub ceilings: RlimitCeilings,
-    /// The container limits of this worker's policy, as far as this host can enforce them.
-    pub limits: crate::spec::Limits,
-    /// Memory that all tasks on this host may use together, in bytes; `None` without a memory controller.
-    pub memory_for_all: Option<u64>,
-    /// Lines for each task's log about what this host lacks.
-    pub notices: Vec<String>,
-    /// Processors, for paths that exist once for each.
-    pub processors: usize,
 }
 
 /// One run, whatever phase it is in.

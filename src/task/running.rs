@@ -8,14 +8,16 @@ use images::store::Lease;
 use runtime::launch::Exited;
 use tokio::time::MissedTickBehavior;
 
-use super::background::Background;
-use super::container::{Container, ContainerError, Created, EndError};
-use super::error::{TaskError, chain};
-use super::output::Pump;
-use super::resolve::End;
-use super::resolving::{Finished, Resolving};
-use super::run::{Remains, Run};
+use crate::background::Background;
 use crate::event::Event;
+use crate::host::free_bytes;
+use crate::task::container::{Container, ContainerError, Created, EndError};
+use crate::task::error::TaskError;
+use crate::task::resolve::End;
+use crate::task::resolving::{Finished, Resolving};
+use crate::task::run::{Remains, Run};
+use crate::task_log::output::Pump;
+use crate::text::chain;
 
 /// How long the kernel and the monitor may take to end a container that is killed.
 const KILL_TIME: Duration = Duration::from_secs(15);
@@ -167,12 +169,6 @@ async fn disk_is_full(data: &Path) -> u64 {
             _ => {}
         }
     }
-}
-
-/// Bytes that the worker may still write on a directory's file system.
-pub(crate) fn free_bytes(directory: &Path) -> Option<u64> {
-    let status = rustix::fs::statvfs(directory).ok()?;
-    Some(status.f_bavail.saturating_mul(status.f_frsize))
 }
 
 fn output_failure(error: io::Error) -> TaskError {

@@ -10,8 +10,8 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::background::Background;
-use super::interrupt::{Interrupt, Interrupter};
+use crate::background::Background;
+use crate::interrupt::{Interrupt, Interrupter};
 use crate::readiness::readable;
 
 /// Interrupts a run after `limit`, whatever it does then, until the result is dropped.

@@ -9,21 +9,22 @@ use runtime::id::ContainerId;
 use rustix::process::{Resource, getrlimit};
 use tokio::task::{JoinError, JoinHandle};
 
-use super::claimed::Checked;
-use super::error::{TaskError, chain, end_by};
-use super::image_ready::ImageReady;
-use super::interrupt::Interrupts;
-use super::log;
-use super::payload::{CacheName, MountPoint};
-use super::resolve::End;
-use super::resolving::Resolving;
-use super::root_file_system::{self, RootFileSystem};
-use super::run::{Run, Worker};
-use super::spool::Spool;
 use crate::cache::{CacheError, CacheLease, Caches, Origin};
 use crate::event::Event;
+use crate::interrupt::Interrupts;
 use crate::net::{AttachError, TaskNetwork};
+use crate::payload::{CacheName, MountPoint};
 use crate::spec::{Bind, BindSource};
+use crate::task::claimed::Checked;
+use crate::task::error::{TaskError, end_by};
+use crate::task::image_ready::ImageReady;
+use crate::task::resolve::End;
+use crate::task::resolving::Resolving;
+use crate::task::root_file_system::{self, RootFileSystem};
+use crate::task::run::{Run, Worker};
+use crate::task_log::spool::Spool;
+use crate::text::chain;
+use crate::text::escaped;
 
 /// A run whose payload is valid and whose features are prepared.
 pub struct Validated {
@@ -168,7 +169,7 @@ fn flatten(taken: Result<Taken, JoinError>) -> Result<Taken, TaskError> {
 }
 
 fn network_failure(end: End, why: &str) -> TaskError {
-    let why = log::escaped(why);
+    let why = escaped(why);
     TaskError::new(
         end,
         format!("The task's network could not be made, so it does not start. Failed to {why}"),
@@ -227,7 +228,7 @@ fn log_line(event: &PullEvent) -> Option<String> {
         PullEvent::LayerDone { id, took } => {
             Some(format!("{id} - Downloaded in {:.3} seconds\r\n", took.as_secs_f64()))
         }
-        PullEvent::Status(text) => Some(format!("{}\r\n", log::escaped(text))),
+        PullEvent::Status(text) => Some(format!("{}\r\n", escaped(text))),
     }
 }
 
@@ -263,7 +264,7 @@ fn pull_failure(error: &PullError) -> TaskError {
         }
         PullErrorKind::Host => End::HostUnfit,
     };
-    let mut why = log::escaped(&chain(error)).to_string();
+    let mut why = escaped(&chain(error)).to_string();
     if error.kind() == PullErrorKind::OpenFiles {
         why += &open_files_advice();
     }

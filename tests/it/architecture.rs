@@ -66,6 +66,55 @@ fn the_runtime_speaks_no_taskcluster() {
     }
 }
 
+/// The rooms of the worker, from the top floor down. Rooms of one line do not use one another.
+const FLOORS: &[&[&str]] = &[
+    &["cli"],
+    &["task"],
+    &["features"],
+    &["artifact"],
+    &["task_log"],
+    &["payload"],
+    &["event"],
+    &["queue"],
+    &["document"],
+    &["cleanup", "demo_directory"],
+    &["host"],
+    &["run_directory"],
+    &["cache"],
+    &["undo_containers"],
+    &["config"],
+    &["net"],
+    &["parent_group"],
+    &["spec"],
+    &["own_directory"],
+    &["directories", "file_lock", "random", "remove_tree", "root", "scopes", "standard_error", "yaml"],
+    &["known_features", "units", "suggestion", "readiness", "background", "interrupt"],
+    &["text"],
+    &["limits", "timestamp"],
+];
+
+#[test]
+fn rooms_of_the_worker_use_only_what_stands_below_them() {
+    let floor = |room: &str| FLOORS.iter().position(|rooms| rooms.contains(&room));
+    for file in rust_files(&["src"]) {
+        let room = file["src/".len()..].split(['/', '.']).next().unwrap().to_owned();
+        if ["main", "lib"].contains(&room.as_str()) {
+            continue;
+        }
+        let own = floor(&room).unwrap_or_else(|| panic!("{file}: give the room {room} its floor"));
+        let text = fs::read_to_string(Path::new(ROOT).join(&file)).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        if file.ends_with("/tests.rs") {
+            continue;
+        }
+        for path in code.split("crate::").skip(1) {
+            let used = path.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
+            let below = floor(used).is_some_and(|floor| floor > own);
+            assert!(used == room || below, "{file} uses {used}, which does not stand below {room}");
+        }
+    }
+}
+
 #[test]
 fn unsafe_stands_behind_two_doors_only() {
     for file in rust_files(&["src", "runtime", "images", "apparmor", "tests"]) {

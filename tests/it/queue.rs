@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use docker_worker::queue::Reason;
+use docker_worker::queue::artifact_name::ArtifactName;
+use docker_worker::queue::definition::{Priority, Submission, TaskDefinition};
+use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{
     ArtifactContent, ArtifactRequest, Created, EmbeddedQueue, ErrorReason, Queue, QueueError, ReasonResolved,
     RunId, RunState, StorageType, WorkerIdentity,
 };
-use docker_worker::task::artifact_name::ArtifactName;
-use docker_worker::task::definition::{Priority, Submission, TaskDefinition};
-use docker_worker::task::resolve::Reason;
-use docker_worker::task::task_id::TaskId;
 use docker_worker::timestamp::Timestamp;
 
 const TASK_QUEUE: &str = "local/docker-worker";

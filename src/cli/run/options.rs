@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::known_features::{FEATURE_NAMES, KnownFeature, Support, find};
+use crate::payload::{CacheName, MountPoint, meant_by};
+use crate::queue::definition::Submission;
 use crate::suggestion::did_you_mean;
-use crate::task::definition::Submission;
-use crate::task::payload::{CacheName, MountPoint, meant_by};
 use crate::units::parse_seconds;
 
 /// `maxRunTime` of a task that is made of `--image` alone, in seconds.

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::INTERRUPTED;
 use crate::cli::operator::Operator;
-use crate::task::interrupt::{Interrupt, Interrupter};
+use crate::interrupt::{Interrupt, Interrupter};
 
 /// What is listened to.
 struct Signals {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::task::interrupt::Interrupts;
-use crate::task::spool::{Follower, stalled};
+use crate::interrupt::Interrupts;
+use crate::task_log::spool::{Follower, stalled};
 
 /// How long an interrupted run waits for a reader who does not read.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -5,18 +5,18 @@ use std::os::unix::fs::symlink;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::artifact::ArtifactRecord;
 use crate::artifact::{Destination, Publisher, PublisherParts};
 use crate::config::{ArtifactSettings, ConfigFile};
 use crate::event::Events;
+use crate::features::Hooks;
 use crate::features::{Active, Link, Stopped, Wishes};
+use crate::interrupt::channel;
+use crate::payload::{Origin, Payload, TaskContext};
+use crate::queue::definition::Submission;
+use crate::queue::task_id::TaskId;
 use crate::queue::{EmbeddedQueue, Queue, StorageType, WorkerIdentity};
-use crate::task::definition::Submission;
-use crate::task::interrupt::channel;
-use crate::task::payload::{Origin, Payload, TaskContext};
-use crate::task::resolution::ArtifactRecord;
-use crate::task::resolve::Hooks;
-use crate::task::spool::Spool;
-use crate::task::task_id::TaskId;
+use crate::task_log::spool::Spool;
 
 /// What came of it.
 struct Result {
@@ -60,7 +60,7 @@ fn root(top: &Path) -> ContainerRoot {
 }
 
 /// Runs the feature over `artifacts` of a payload, as if the task had ended so.
-async fn publish(artifacts: Value, end: End, interrupt: Option<Interrupt>) -> Result {
+async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interrupt>) -> Result {
     let payload = json!({"image": "i", "maxRunTime": 1, "artifacts": artifacts});
     let queue = Arc::new(Queue::InProcess(EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap()));
     let task_id = TaskId::random().unwrap();
@@ -102,8 +102,12 @@ async fn publish(artifacts: Value, end: End, interrupt: Option<Interrupt>) -> Re
         std::fs::write(bind.source.join("from the task"), "kept").unwrap();
     }
     let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
-    let stopped =
-        Stopped { root: Arc::new(root(scratch.path())), log: &spool, publisher: &mut publisher, end };
+    let stopped = Stopped {
+        root: Arc::new(root(scratch.path())),
+        log: &spool,
+        publisher: &mut publisher,
+        command_ended,
+    };
     let verdict = active.stopped(stopped).await.verdict();
     let log = std::fs::read_to_string(spool.path()).unwrap();
     Result { verdict, records: publisher.into_records(), log, out }
@@ -117,7 +121,7 @@ async fn files_and_directories_are_published_and_links_inside_are_followed_only_
             "public/link": {"type": "file", "path": "/link"},
             "public/out/": {"type": "directory", "path": "/out"}
         }),
-        End::Exited(0),
+        true,
         None,
     )
     .await;
@@ -149,7 +153,7 @@ async fn what_is_missing_or_of_another_type_says_so_and_does_not_fail_the_task()
             "public/e-fifo": {"type": "file", "path": "/fifo"},
             "public/f-outside": {"type": "file", "path": "/outside"}
         }),
-        End::Exited(3),
+        true,
         None,
     )
     .await;
@@ -174,33 +178,29 @@ async fn what_is_missing_or_of_another_type_says_so_and_does_not_fail_the_task()
 #[tokio::test]
 async fn how_the_task_ended_decides_what_is_published() {
     const VOLUME: &[&str] = &["public/volume/from the task"];
-    let killed = End::Exited(137);
-    for (end, interrupt, expected) in [
-        (End::Exited(0), None, &["public/file", "public/volume/from the task"][..]),
-        (End::Exited(1), None, &["public/file", "public/volume/from the task"]),
-        (End::ResourceShort, None, VOLUME),
-        (End::StartedHookFailed, None, VOLUME),
-        (End::WorkerFault, None, VOLUME),
-        (killed, Some(Interrupt::MaxRunTime), VOLUME),
-        (killed, Some(Interrupt::Shutdown), VOLUME),
-        (killed, Some(Interrupt::Cancelled), &[]),
-        (killed, Some(Interrupt::CancelledHere), &[]),
-        (killed, Some(Interrupt::LostClaim), &[]),
+    for (command_ended, interrupt, expected) in [
+        (true, None, &["public/file", "public/volume/from the task"][..]),
+        (false, None, VOLUME),
+        (true, Some(Interrupt::MaxRunTime), VOLUME),
+        (true, Some(Interrupt::Shutdown), VOLUME),
+        (true, Some(Interrupt::Cancelled), &[]),
+        (true, Some(Interrupt::CancelledHere), &[]),
+        (true, Some(Interrupt::LostClaim), &[]),
     ] {
         let artifacts = json!({
             "public/file": {"type": "file", "path": "file.txt"},
             "public/volume": {"type": "volume", "path": "/volume"}
         });
-        let result = publish(artifacts, end, interrupt).await;
+        let result = publish(artifacts, command_ended, interrupt).await;
         let names: Vec<&str> = result.rows().iter().map(|row| row.0).collect();
-        assert_eq!(names, expected, "{end:?} {interrupt:?}: {}", result.log);
+        assert_eq!(names, expected, "{command_ended} {interrupt:?}: {}", result.log);
     }
 }
 
 #[tokio::test]
 async fn a_file_that_has_a_logs_name_is_left_out_and_the_log_says_so() {
     let artifacts = json!({ "public/logs": {"type": "directory", "path": "/logs"} });
-    let result = publish(artifacts, End::Exited(0), None).await;
+    let result = publish(artifacts, true, None).await;
     let names: Vec<&str> = result.rows().iter().map(|row| row.0).collect();
     assert_eq!(names, ["public/logs/own.log", "public/logs/terminal_bulk.log.gz"], "bulkLog is off");
     assert_eq!(result.verdict, Hooks::Done);
@@ -216,7 +216,7 @@ async fn a_file_that_is_too_large_is_an_error_artifact_whatever_it_takes_on_the_
         "public/file": {"type": "file", "path": "/large/file"},
         "public/out": {"type": "directory", "path": "/large"}
     });
-    let result = publish(artifacts, End::Exited(0), None).await;
+    let result = publish(artifacts, true, None).await;
     let too_large = |name| (name, StorageType::Error, Some(ErrorReason::TooLargeFileOnWorker));
     assert_eq!(result.rows(), [too_large("public/file"), too_large("public/out/file")], "{}", result.log);
     assert_eq!(result.verdict, Hooks::Done);

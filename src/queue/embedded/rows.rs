@@ -5,11 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::model::{ArtifactInfo, ArtifactRequest, QueueError, RunId, RunState, TaskStatus};
-use super::super::runs;
-use crate::task::artifact_name::ArtifactName;
-use crate::task::definition::TaskDefinition;
-use crate::task::task_id::TaskId;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::definition::TaskDefinition;
+use crate::queue::model::{ArtifactInfo, ArtifactRequest, QueueError, RunId, RunState, TaskStatus};
+use crate::queue::runs;
+use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 const SCHEMA: &str = "

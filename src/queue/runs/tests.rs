@@ -1,5 +1,5 @@
 use super::*;
-use crate::task::definition::Submission;
+use crate::queue::definition::Submission;
 
 const START: i64 = 1_000_000_000_000;
 

@@ -1,5 +1,6 @@
-use super::Verdict::{Completed, Exception, Failed};
 use super::*;
+use crate::queue::Reporter;
+use crate::task::resolve::Verdict::{Completed, Exception, Failed};
 
 const ENDS: [End; 14] = [
     End::MalformedPayload,

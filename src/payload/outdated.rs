@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use super::super::finding::Findings;
-use super::super::reader::{Object, Place};
-use super::NOT_YET;
+use crate::document::finding::Findings;
+use crate::document::reader::{Object, Place};
+use crate::payload::NOT_YET;
 
 /// Fields without a meaning today, and why.
 const WITHOUT_MEANING: &[(&str, &str)] = &[

@@ -1,13 +1,15 @@
 //! From bytes to a JSON document, whichever of the two languages they are in, within bounds.
 
+pub mod finding;
+pub mod reader;
 mod unambiguous;
 
 use serde_json::Value;
 
 use self::unambiguous::Unambiguous;
-use super::super::limits;
-use super::super::log::excerpt;
-use super::super::reader::kind_of;
+use crate::document::reader::kind_of;
+use crate::limits;
+use crate::text::excerpt;
 use crate::yaml;
 
 /// Why some bytes are not a task.
@@ -213,7 +215,7 @@ mod tests {
     fn s60_a_parser_error_cannot_carry_control_characters() {
         for text in ["{\"a\u{1b}[31m\": x}", "a: \u{7}\u{1b}[31m *b", "? *\u{202e}x\n"] {
             if let Err(error) = read(text.as_bytes()) {
-                assert!(!error.to_string().chars().any(super::super::super::log::is_unprintable), "{error}");
+                assert!(!error.to_string().chars().any(crate::text::is_unprintable), "{error}");
             }
         }
     }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::limits;
-use super::log::escaped;
+use crate::limits;
+use crate::text::escaped;
 
 /// Whether the task can run in spite of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

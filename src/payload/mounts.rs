@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::super::finding::Findings;
-use super::super::limits;
-use super::super::log::{escaped, excerpt, is_unprintable};
-use super::super::reader::Place;
+use crate::document::finding::Findings;
+use crate::document::reader::Place;
+use crate::limits;
+use crate::text::{escaped, excerpt, is_unprintable};
 
 /// The name of a cache: metadata and part of a scope, never part of a path on the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::super::super::log::excerpt;
+use crate::text::excerpt;
 
 /// See the module.
 pub(super) struct Unambiguous(pub(super) Value);

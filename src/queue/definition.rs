@@ -3,7 +3,6 @@
 //! Which of the two it is, the presence of the field `payload` decides. A definition keeps its scopes and its expiry;
 //! a bare payload runs with all scopes, for whoever may start `docker-worker run` is root on this host anyway.
 
-mod document;
 mod fields;
 
 use std::collections::BTreeMap;
@@ -12,10 +11,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use document::DocumentError;
+pub use crate::document::DocumentError;
 
-use super::finding::{Finding, Findings};
-use super::task_id::TaskId;
+use crate::document::finding::{Finding, Findings};
+use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 /// A task as the queue knows it: `schemas/queue/v1/task.json`, all defaults written out.
@@ -147,7 +146,7 @@ impl Submission {
     ///
     /// [`DocumentError`] for what is no object in either language, or goes beyond a bound.
     pub fn parse(bytes: &[u8]) -> Result<Submission, DocumentError> {
-        let document = document::read(bytes)?;
+        let document = crate::document::read(bytes)?;
         let is_task = document.get("payload").is_some();
         Ok(if is_task { Submission::Task(document) } else { Submission::BarePayload(document) })
     }

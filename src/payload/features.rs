@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::super::finding::Findings;
-use super::super::log::excerpt;
-use super::super::reader::Place;
-use super::{NOT_YET, TaskContext};
+use crate::document::finding::Findings;
+use crate::document::reader::Place;
 use crate::known_features::{FEATURE_NAMES, KNOWN_FEATURES, KnownFeature, Support, find};
+use crate::payload::{NOT_YET, TaskContext};
 use crate::suggestion::did_you_mean;
+use crate::text::excerpt;
 
 /// Which features run in a task.
 #[derive(Clone, Debug, PartialEq, Eq)]

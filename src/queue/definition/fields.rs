@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::super::finding::Findings;
-use super::super::log::excerpt;
-use super::super::reader::{Object, Place};
-use super::super::task_id::TaskId;
-use super::{LOCAL_QUEUE, Metadata, Priority, Requires, TaskDefinition, YEAR};
+use crate::document::finding::Findings;
+use crate::document::reader::{Object, Place};
+use crate::queue::definition::{LOCAL_QUEUE, Metadata, Priority, Requires, TaskDefinition, YEAR};
+use crate::queue::task_id::TaskId;
 use crate::suggestion::did_you_mean;
+use crate::text::excerpt;
 use crate::timestamp::Timestamp;
 
 const FIELDS: &[&str] = &[

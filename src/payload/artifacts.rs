@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::super::artifact_name::ArtifactName;
-use super::super::finding::Findings;
-use super::super::limits;
-use super::super::log::excerpt;
-use super::super::reader::{Object, Place};
-use super::mounts::{self, MountPoint, Taken};
-use super::{FeatureSwitches, TaskContext};
+use crate::document::finding::Findings;
+use crate::document::reader::{Object, Place};
+use crate::limits;
+use crate::payload::mounts::{self, MountPoint, Taken};
+use crate::payload::{FeatureSwitches, TaskContext};
+use crate::queue::artifact_name::ArtifactName;
+use crate::text::excerpt;
 use crate::timestamp::Timestamp;
 
 /// The name of the live log where the payload names none.
@@ -199,7 +199,7 @@ pub(super) fn refuse_reserved(
 ) {
     for (name, owner) in reserved_names(log, features) {
         if artifacts.contains_key(&name) {
-            let pointer = super::super::finding::pointer_to(&place.pointer, name.as_str());
+            let pointer = crate::document::finding::pointer_to(&place.pointer, name.as_str());
             findings.error(pointer, format!("\"{name}\" is the name of this task's {owner}"));
             findings.hint("choose another name, or name the log otherwise with \"log\"");
         }

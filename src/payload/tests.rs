@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::finding::Severity;
-use super::super::log::{is_unprintable, refused_payload};
 use super::*;
+use crate::document::finding::Severity;
+use crate::task_log::refused_payload;
+use crate::text::is_unprintable;
 
 const OPERATOR: Origin = Origin::Operator;
 

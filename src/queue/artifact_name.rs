@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::limits;
-use super::log::{escaped, is_unprintable};
+use crate::limits;
+use crate::text::{escaped, is_unprintable};
 
 /// The name of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

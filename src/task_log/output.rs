@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read};
 use tokio::task::JoinHandle;
 
-use super::spool::Spool;
+use crate::task_log::spool::Spool;
 
 /// What is collected before it is written: a pty gives at most 4 KiB at a time.
 const COLLECT_BYTES: usize = 256 * 1024;

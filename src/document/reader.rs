@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use super::finding::{Findings, pointer_to};
-use super::log::excerpt;
+use crate::document::finding::{Findings, pointer_to};
 use crate::suggestion::did_you_mean;
+use crate::text::excerpt;
 use crate::timestamp::Timestamp;
 
 /// An object of the document and its place.

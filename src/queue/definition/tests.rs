@@ -1,7 +1,7 @@
 use serde_json::json;
 
-use super::super::finding::Severity;
 use super::*;
+use crate::document::finding::Severity;
 
 fn now() -> Timestamp {
     Timestamp::parse("2026-11-24T08:00:00Z").unwrap()

@@ -2,13 +2,13 @@
 
 use images::source::Source;
 
-use super::super::error::chain;
-use super::super::finding::Findings;
-use super::super::limits;
-use super::super::log::{escaped, excerpt};
-use super::super::reader::{Object, Place};
-use super::{NOT_YET, Origin};
+use crate::document::finding::Findings;
+use crate::document::reader::{Object, Place};
+use crate::limits;
+use crate::payload::{NOT_YET, Origin};
 use crate::suggestion::nearest;
+use crate::text::chain;
+use crate::text::{escaped, excerpt};
 
 /// What stands before the path of an image that is a file or directory of this host.
 const TRANSPORTS: &[&str] = &["docker-archive", "oci-archive", "oci", "dir"];

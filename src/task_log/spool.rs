@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::log;
 use crate::readiness::write_all;
+use crate::task_log;
 use crate::timestamp::Timestamp;
 
 /// Bytes copied to a reader between two looks at whether somebody interrupts.
@@ -87,12 +87,12 @@ impl Spool {
 
     /// Writes a line of the worker's that informs.
     pub fn info(&self, text: &str) {
-        self.text(&log::info(Timestamp::now(), text));
+        self.text(&task_log::info(Timestamp::now(), text));
     }
 
     /// Writes a line of the worker's that says what went wrong.
     pub fn error(&self, text: &str) {
-        self.text(&log::error(text));
+        self.text(&task_log::error(text));
     }
 
     /// Writes text of the worker's as it is.
@@ -119,7 +119,7 @@ impl Spool {
                 "The log has reached its limit of {} bytes (limits.log); what the task prints from here on is dropped.",
                 state.limit_bytes
             );
-            state.append(log::error(&text).as_bytes());
+            state.append(task_log::error(&text).as_bytes());
             state.rest = Rest::OverLimit;
         }
         state.publish();

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Number, Value};
 
-use super::super::env::is_reserved;
-use super::super::finding::Findings;
-use super::super::limits;
-use super::super::log::excerpt;
-use super::super::reader::Place;
+use crate::document::finding::Findings;
+use crate::document::reader::Place;
+use crate::limits;
+use crate::payload::env::is_reserved;
+use crate::text::excerpt;
 
 /// Reads `payload.command`.
 pub(super) fn read_command(place: Option<Place<'_>>, findings: &mut Findings) -> Vec<String> {

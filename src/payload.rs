@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod command;
+pub mod env;
 pub mod features;
 mod image;
 mod mounts;
@@ -21,11 +22,10 @@ pub use features::FeatureSwitches;
 pub use image::{ImageField, meant_by};
 pub use mounts::{CacheName, CacheNameError, MountPoint, MountPointError};
 
-use super::artifact_name::ArtifactName;
-use super::finding::{Finding, Findings};
-use super::limits;
-use super::reader::{Object, Place};
-use super::resolve::OnExitStatus;
+use crate::document::finding::{Finding, Findings};
+use crate::document::reader::{Object, Place};
+use crate::limits;
+use crate::queue::artifact_name::ArtifactName;
 use crate::timestamp::Timestamp;
 
 /// Follows the name of what a later version will do.
@@ -70,6 +70,15 @@ pub struct Payload {
     pub features: FeatureSwitches,
     /// Exit codes with a special meaning.
     pub on_exit_status: OnExitStatus,
+}
+
+/// `payload.onExitStatus`: exit codes with a special meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnExitStatus {
+    /// The run is to be tried again. −1 means: no status of the command (O47).
+    pub retry: Vec<i64>,
+    /// The task's caches are to be thrown away.
+    pub purge_caches: Vec<i64>,
 }
 
 /// What a check of a payload has to know of the task and the worker.
