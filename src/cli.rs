@@ -82,6 +82,11 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return operator.refuse(WRONG_USE, &format!("failed to {}", chain(&error))),
     };
+    let unused = config.file.unused();
+    if !unused.is_empty() {
+        let keys = unused.join(", ");
+        operator.note(&format!("these keys of the configuration have no effect in this version: {keys}"));
+    }
     match arguments.command {
         Command::Run(options) => run::main(*options, config, &operator),
         Command::Demo(options) => demo::main(&options, &config, &operator),

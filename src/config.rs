@@ -1,8 +1,12 @@
 //! The worker's configuration: a YAML file, the command line over it, defaults below it.
 //!
-//! The keys are those of the original's configuration as far as they do something here; a key that
-//! does nothing is refused by name, so that nobody relies on it.
+//! The keys are those of the original's configuration, and ours beside them. What the original knew and this version
+//! does not use is accepted, and named in one warning; what neither knows is refused, with its line.
 
+mod defaults;
+mod secret;
+mod sections;
+mod unused;
 mod values;
 
 use std::collections::BTreeMap;
@@ -10,9 +14,16 @@ use std::path::{Path, PathBuf};
 
 use images::limits::Limits;
 use images::registry::{Access, Addresses, HostRules, Scheme};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use self::values::{absolute_path, at_least_one, known_features, memory_limit, size};
+pub use self::secret::Secret;
+pub use self::sections::{
+    ArtifactSettings, CacheSettings, CapacityManagement, Credentials, DockerConfig, FeatureSwitch,
+    GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, Profile, RegistrySettings,
+    Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings, WorkerSettings,
+};
+use self::unused::Unused;
+use self::values::{absolute_path, at_least_one, known_features};
 use crate::directories::Directories;
 use crate::net::NetworkSettings;
 use crate::spec::SocketCall;
@@ -22,15 +33,6 @@ use crate::yaml;
 /// Largest configuration file in bytes.
 const CONFIG_FILE_BYTES: u64 = 1 << 20;
 
-/// Bytes of one task's output that its log keeps.
-pub const DEFAULT_LOG_BYTES: u64 = 4 << 30;
-
-/// Bytes of one artifact.
-pub const DEFAULT_ARTIFACT_BYTES: u64 = 5 << 30;
-
-/// Bytes that have to be free on the data directory's file system before `run` starts a task.
-pub const DEFAULT_FREE_BYTES: u64 = 1_000_000_000;
-
 /// Endings of file names whose contents do not get smaller by compressing them.
 const SKIP_COMPRESSION: &[&str] = &[
     ".7z", ".bz2", ".deb", ".dmg", ".flv", ".gif", ".gz", ".jpeg", ".jpg", ".png", ".swf", ".tbz", ".tgz",
@@ -38,7 +40,7 @@ const SKIP_COMPRESSION: &[&str] = &[
 ];
 
 /// The configuration in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where things lie.
     pub directories: Directories,
@@ -47,7 +49,7 @@ pub struct Config {
 }
 
 /// What stands in the file. Every key may be absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct ConfigFile {
     /// Who provides the pool: the first half of its name.
@@ -60,12 +62,54 @@ pub struct ConfigFile {
     pub worker_id: Option<String>,
     /// What kind of machine it is; tasks see it as `TASKCLUSTER_INSTANCE_TYPE`.
     pub worker_node_type: Option<String>,
+    /// The kind of machine in its cloud's words, for the worker's own log.
+    pub instance_type: Option<String>,
+    /// The machine's name in its cloud, for the worker's own log.
+    pub instance_id: Option<String>,
+    /// Where the machine is, for the worker's own log.
+    pub region: Option<String>,
     /// The host's public address.
     pub public_ip: Option<String>,
+    /// The host's address in its own network. Accepted, not used.
+    #[serde(skip_serializing)]
+    pub private_ip: Unused,
+    /// The host's public name, for live logs.
+    pub host: Option<String>,
     /// Where the worker runs, as JSON text; tasks see it as `TASKCLUSTER_WORKER_LOCATION`.
     pub worker_location: Option<String>,
     /// The deployment whose tasks these are; tasks see it as `TASKCLUSTER_ROOT_URL`.
     pub root_url: Option<String>,
+    /// What the worker claims with.
+    pub taskcluster: Credentials,
+    /// Tasks at once.
+    #[serde(deserialize_with = "at_least_one")]
+    pub capacity: Option<u32>,
+    /// When the disk is too full to start.
+    pub capacity_management: CapacityManagement,
+    /// When an idle worker ends.
+    pub shutdown: Shutdown,
+    /// How claims are kept.
+    pub task: TaskSettings,
+    /// How tasks are asked for.
+    pub task_queue: TaskQueueSettings,
+    /// Seconds between two looks at a running task's status, so that a cancellation is noticed; 0: only when it is
+    /// reclaimed.
+    pub task_status_poll_seconds: Option<u64>,
+    /// The longest `maxRunTime` that a payload may have, in seconds.
+    pub max_task_run_time: Option<u64>,
+    /// What the worker itself may use of the machine.
+    pub worker: WorkerSettings,
+    /// Where live logs are served.
+    pub logging: Logging,
+    /// The certificate of live logs and interactive sessions.
+    pub ssl: Ssl,
+    /// Names for hosts that have none.
+    pub stateless_hostname: StatelessHostname,
+    /// What goes when it was not used for long.
+    pub garbage_collection: GarbageCollection,
+    /// A directory on the disk that is measured instead of the data directory's.
+    #[serde(deserialize_with = "absolute_path")]
+    pub docker_volume: Option<PathBuf>,
     /// Switches by feature; only names of [`known_features`](crate::known_features) are there.
     #[serde(deserialize_with = "known_features")]
     pub features: BTreeMap<String, FeatureSwitch>,
@@ -77,108 +121,84 @@ pub struct ConfigFile {
     pub limits: LimitSettings,
     /// What tasks' network is like.
     pub network: NetworkSettings,
-    /// When the disk is too full to start.
-    pub capacity_management: CapacityManagement,
     /// What containers are like.
     pub docker_config: DockerConfig,
     /// What images may be like.
     pub images: ImageSettings,
     /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
     pub registries: BTreeMap<String, RegistrySettings>,
-}
-
-/// Whether tasks may use a feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FeatureSwitch {
-    /// They may.
-    pub enabled: bool,
-}
-
-/// The `artifacts` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct ArtifactSettings {
-    /// Endings of file names that are stored as they are.
-    pub skip_compression_extensions: Option<Vec<String>>,
-    /// Bytes of one artifact.
-    #[serde(deserialize_with = "values::size")]
-    pub max_bytes: Option<u64>,
-}
-
-/// The `cache` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct CacheSettings {
-    /// Where caches lie, in a directory `docker-worker-caches`, instead of `<data>/caches`.
-    #[serde(deserialize_with = "absolute_path")]
-    pub volume_cache_path: Option<PathBuf>,
-}
-
-/// The `limits` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct LimitSettings {
-    /// Bytes of output that a task's log keeps.
-    #[serde(deserialize_with = "size")]
-    pub log: Option<u64>,
-    /// Memory of one task in bytes.
-    #[serde(deserialize_with = "memory_limit")]
-    pub memory: Option<u64>,
-    /// Processes and threads of one task.
-    #[serde(deserialize_with = "at_least_one")]
-    pub pids: Option<u32>,
-}
-
-/// The `dockerConfig` section.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct DockerConfig {
-    /// 32-bit programs may make sockets, of every family.
-    pub allow_socketcall: bool,
-}
-
-/// The `images` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct ImageSettings {
-    /// Bounds of one image.
-    pub limits: ImageLimits,
-}
-
-/// Bounds of one image instead of [`images::limits::Limits::default`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct ImageLimits {
-    /// Layers.
-    pub layers: Option<usize>,
-    /// Bytes of one layer as it is fetched.
-    pub layer_bytes: Option<u64>,
-    /// Names in all layers.
-    pub entries: Option<u64>,
-    /// Bytes of memory for its index while it is made.
-    pub index_bytes: Option<u64>,
-    /// Bytes of a decompressor's window.
-    pub window_bytes: Option<u64>,
-}
-
-/// How one registry is spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct RegistrySettings {
-    /// In the clear, without TLS; then also on this machine and in private networks.
-    pub plain_http: bool,
-    /// Whether tasks that are claimed may be sent to it at a private address.
-    pub private_addresses: bool,
-}
-
-/// The `capacityManagement` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct CapacityManagement {
-    /// Bytes that have to be free before a task starts.
-    #[serde(deserialize_with = "size")]
-    pub diskspace_threshold: Option<u64>,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub aliveness_check_interval: Unused,
+    /// Accepted, not used.
+    #[serde(rename = "balrogVPNProxyImage", skip_serializing)]
+    pub balrog_vpn_proxy_image: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub create_queue: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub device_management: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub dind_image: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub docker_save: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub docker_worker_private_key: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub ed25519_signing_key_location: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub influx: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub interactive: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub metrics: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub metrics_collection: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub monitor_project: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub phone: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub pulse: Unused,
+    /// Accepted, not used.
+    #[serde(rename = "restrictCPU", skip_serializing)]
+    pub restrict_cpu: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub schema: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub signing_key_location: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub taskcluster_log_image: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub taskcluster_proxy: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub taskcluster_proxy_image: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub test_mode: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub testdroid: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub testdroid_proxy_image: Unused,
 }
 
 /// Why a configuration file cannot be used.
@@ -243,46 +263,6 @@ impl ConfigFile {
     /// The features that the operator has switched off.
     pub fn disabled_features(&self) -> Vec<&str> {
         self.features.keys().map(String::as_str).filter(|name| self.is_disabled(name)).collect()
-    }
-
-    /// Where this worker is.
-    pub fn worker_group(&self) -> &str {
-        self.worker_group.as_deref().unwrap_or("local")
-    }
-
-    /// What kind of machine it is.
-    pub fn worker_node_type(&self) -> &str {
-        self.worker_node_type.as_deref().unwrap_or("standalone")
-    }
-
-    /// `provisionerId/workerType`, the pool's name.
-    pub fn worker_pool(&self) -> String {
-        format!("{}/{}", self.provisioner_id(), self.worker_type())
-    }
-
-    /// The first half of the pool's name.
-    pub fn provisioner_id(&self) -> &str {
-        self.provisioner_id.as_deref().unwrap_or("local")
-    }
-
-    /// The second half of the pool's name.
-    pub fn worker_type(&self) -> &str {
-        self.worker_type.as_deref().unwrap_or("docker-worker")
-    }
-
-    /// Bytes of output that a task's log keeps.
-    pub fn log_bytes(&self) -> u64 {
-        self.limits.log.unwrap_or(DEFAULT_LOG_BYTES)
-    }
-
-    /// Bytes that have to be free before a task starts.
-    pub fn free_bytes(&self) -> u64 {
-        self.capacity_management.diskspace_threshold.unwrap_or(DEFAULT_FREE_BYTES)
-    }
-
-    /// Bytes that one artifact of a task may have; the log is bounded by itself.
-    pub fn artifact_bytes(&self) -> u64 {
-        self.artifacts.max_bytes.unwrap_or(DEFAULT_ARTIFACT_BYTES)
     }
 
     /// Which registries the operator's commands may speak to, and how.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn refused(text: &str) -> String {
@@ -9,8 +11,8 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
     let size = "must be a number of bytes, as 1000000, or with a unit, as 512M or 4G";
     let cases = [
         (
-            "capacity: 2\n",
-            "line 1, column 1: \"capacity\" is not a key that exists here (known here: provisionerId, ",
+            "capacitance: 2\n",
+            "line 1, column 1: \"capacitance\" is not a key that exists here (known here: provisionerId, ",
         ),
         (
             "workerId: w\nlimits:\n  memroy: 2G\n",
@@ -18,7 +20,7 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ),
         (
             "features:\n  bulkLog:\n    on: true\n",
-            "line 3, column 5: \"on\" is not a key that exists here (known here: enabled)",
+            "line 3, column 5: \"on\" is not a key that exists here (known here: enabled, image, token)",
         ),
         (
             "features:\n  artifacts: {enabled: true}\n  bulklog: {enabled: false}\n",
@@ -38,6 +40,9 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ("limits: {log: -1}\n", "line 1, column 10: must be a number of bytes"),
         ("limits: {pids: 0}\n", "line 1, column 16: must be at least 1"),
         ("limits: {pids: -1}\n", "line 1, column 16: must be a whole number from 0 to 4294967295"),
+        ("capacity: 0\n", "line 1, column 11: must be at least 1"),
+        ("task: {reclaimDivisor: 1}\n", "line 1, column 24: must be a number above 1"),
+        ("worker: {nice: 20}\n", "line 1, column 16: must be a number from -20 to 19"),
         ("network: {dns: [x]}\n", "line 1, column 16: \"x\" is no IPv4 address"),
         ("network: {addresses: x}\n", "line 1, column 22: \"x\" is no range of addresses"),
         ("cache: {volumeCachePath: caches}\n", "line 1, column 26: must be an absolute path"),
@@ -95,4 +100,109 @@ fn what_is_compressed_already_is_stored_as_it_is() {
     {
         assert_eq!(ConfigFile::default().skips_compression(name), expected, "{name}");
     }
+}
+
+/// The configuration that the original came with, as far as it differs from ours in nothing but its age.
+const ORIGINAL: &str = r#"
+monitorProject: docker-worker
+deviceManagement: {kvm: {enabled: true}, cpu: {enabled: false}}
+features: {bulkLog: {enabled: false}, relengAPIProxy: {enabled: true, image: i, token: t}}
+dockerConfig: {allowPrivileged: false, defaultRegistry: registry.hub.docker.com, maxAttempts: 5, delayFactor: 15000,
+  randomizationFactor: 0.25, allowDisableSeccomp: false}
+ssl: {certificate: /etc/star.crt, key: /etc/star.key}
+host: localhost
+statelessHostname: {enabled: true, secret: sesame, domain: taskcluster-worker.net}
+testMode: false
+workerNodeType: m5.large
+instanceId: i-1
+instanceType: m5.large
+region: none
+publicIp: 203.0.113.1
+privateIp: 192.0.2.1
+workerLocation: '{"cloud":"none"}'
+workerId: w
+workerGroup: g
+workerType: t
+provisionerId: p
+restrictCPU: false
+dindImage: taskcluster/dind-service:v4.0
+alivenessCheckInterval: 30000
+capacity: 2
+capacityManagement: {diskspaceThreshold: 30000000000}
+dockerVolume: /mnt
+garbageCollection: {imageExpiration: 7200000, containerExpiration: 1800000, interval: 60000}
+shutdown: {enabled: true, afterIdleSeconds: 300, nodeTerminationPoll: 5000}
+cache: {volumeCachePath: /mnt/var/cache/docker-worker}
+logging: {secureLiveLogging: true, liveLogChunkInterval: 5000}
+task: {reclaimDivisor: 1.3, dequeueCount: 15}
+taskQueue: {pollInterval: 5000}
+registries: {"registry.example": {username: u, password: sesame}}
+taskcluster: {clientId: c, accessToken: sesame, certificate: {"signature": "sesame"}}
+rootUrl: https://tc.example
+createQueue: true
+pulse: {username: u}
+influx: {}
+schema: {}
+metricsCollection: {hostMetricsInterval: 60000}
+ed25519SigningKeyLocation: /etc/key
+artifacts: {skipCompressionExtensions: [.gz]}
+dockerSave: {expiration: 7 days}
+interactive: {ssl: true, minTime: 180}
+taskclusterProxyImage: a
+taskclusterLogImage: b
+testdroidProxyImage: c
+balrogVPNProxyImage: d
+testdroid: {url: u}
+phone: {enabled: false}
+dockerWorkerPrivateKey: /etc/k
+signingKeyLocation: /etc/s
+"#;
+
+#[test]
+fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
+    let file = ConfigFile::parse(ORIGINAL).unwrap();
+    assert_eq!((file.worker_pool().as_str(), file.capacity()), ("p/t", 2));
+    assert_eq!(file.taskcluster.certificate.as_ref().unwrap().reveal(), r#"{"signature":"sesame"}"#);
+    assert_eq!(file.reclaim_after(Duration::from_secs(13)), Duration::from_secs(10));
+    let unused = file.unused();
+    for used in ["capacity", "host", "ssl.key", "taskQueue.pollInterval", "rootUrl"] {
+        assert!(!unused.iter().any(|key| key == used), "{used}");
+    }
+    for name in [
+        "monitorProject",
+        "restrictCPU",
+        "balrogVPNProxyImage",
+        "dockerConfig.maxAttempts",
+        "features.relengAPIProxy.token",
+        "garbageCollection.interval",
+        "registries.registry.example.password",
+        "shutdown.nodeTerminationPoll",
+    ] {
+        assert!(unused.iter().any(|key| key == name), "{name} is not in {unused:?}");
+    }
+    assert_eq!(ConfigFile::default().unused(), [""; 0]);
+}
+
+#[test]
+fn what_is_in_force_is_spelt_out_without_its_secrets() {
+    let file = ConfigFile::parse(ORIGINAL).unwrap().in_force();
+    let text = serde_json::to_string(&file).unwrap();
+    assert!(!text.contains("sesame") && !format!("{file:?}").contains("sesame"), "{text}");
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["taskcluster"]["accessToken"], "<hidden>");
+    assert_eq!(value["shutdown"]["afterIdleSeconds"], 300);
+    assert_eq!(value["artifacts"]["maxBytes"], 5_368_709_120_u64);
+    assert_eq!(value["monitorProject"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_profile_stands_below_what_the_file_says() {
+    let mut file = ConfigFile::parse("taskQueue: {pollInterval: 7}\n").unwrap();
+    file.apply(Profile::named("test").unwrap());
+    assert_eq!(file.poll_interval(), Duration::from_millis(7));
+    assert_eq!(file.free_bytes(), 1_000_000_000);
+    assert_eq!(file.cache.volume_cache_path.as_deref(), Some(Path::new("/tmp/test-cache")));
+    file.apply(Profile::named("production").unwrap());
+    assert_eq!(file.logging.secure_live_logging, Some(true));
+    assert_eq!(Profile::named("staging"), None);
 }

@@ -51,6 +51,24 @@ pub(super) fn known_features<'de, D: Deserializer<'de>>(
     deserializer.deserialize_map(Features)
 }
 
+/// By what a claim's time is divided: more than 1, or the claim is over before it is prolonged.
+pub(super) fn divisor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if number > 1.0 && number.is_finite() {
+        Ok(Some(number))
+    } else {
+        Err(D::Error::custom("must be a number above 1, as 2: a claim is prolonged after half of its time"))
+    }
+}
+
+/// As nice(2) has it.
+pub(super) fn niceness<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    match i32::deserialize(deserializer)? {
+        number @ -20..=19 => Ok(Some(number)),
+        _ => Err(D::Error::custom("must be a number from -20 to 19")),
+    }
+}
+
 struct Size;
 
 impl Visitor<'_> for Size {

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use super::addresses::{AddressRange, DEFAULT_RANGE};
 
 /// The `network` section.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct NetworkSettings {
     /// The range that tasks' addresses are taken from; nothing else on the host may use it.

@@ -1,0 +1,164 @@
+//! What is in force where the configuration says nothing.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{ConfigFile, Profile};
+
+/// Bytes of one task's output that its log keeps.
+const LOG_BYTES: u64 = 4 << 30;
+
+/// Bytes of one artifact.
+const ARTIFACT_BYTES: u64 = 5 << 30;
+
+/// Bytes that have to be free on the data directory's file system before `run` starts a task.
+const FREE_BYTES: u64 = 1_000_000_000;
+
+/// Bytes that have to be free for each task of a deployment's worker.
+const FREE_BYTES_OF_A_SLOT: u64 = 30_000_000_000;
+
+/// Most tasks that a worker can have at once.
+const CAPACITY: u32 = 1;
+
+/// Seconds until an idle worker ends.
+const IDLE_SECONDS: u64 = 300;
+
+/// By what a claim's time is divided.
+const RECLAIM_DIVISOR: f64 = 2.0;
+
+/// Milliseconds between requests for tasks.
+const POLL_INTERVAL_MS: u64 = 5000;
+
+/// Seconds between looks at a task's status.
+const STATUS_POLL_SECONDS: u64 = 5;
+
+/// Milliseconds until an image goes that nobody uses.
+const IMAGE_EXPIRATION_MS: u64 = 7_200_000;
+
+/// Milliseconds until what a container has left goes.
+const CONTAINER_EXPIRATION_MS: u64 = 1_800_000;
+
+/// The niceness of a deployment's worker.
+const NICE: i32 = 5;
+
+impl Profile {
+    /// The profile of this name.
+    pub fn named(name: &str) -> Option<Profile> {
+        match name {
+            "production" => Some(Profile::Production),
+            "test" => Some(Profile::Test),
+            _ => None,
+        }
+    }
+}
+
+impl ConfigFile {
+    /// Puts the defaults of a profile below what is said already.
+    pub fn apply(&mut self, profile: Profile) {
+        match profile {
+            Profile::Production => {
+                self.logging.secure_live_logging.get_or_insert(true);
+                self.stateless_hostname.enabled.get_or_insert(true);
+            }
+            Profile::Test => {
+                self.task_queue.poll_interval.get_or_insert(1000);
+                self.capacity_management.diskspace_threshold.get_or_insert(1_000_000_000);
+                self.docker_volume.get_or_insert_with(|| PathBuf::from("/tmp"));
+                self.cache.volume_cache_path.get_or_insert_with(|| PathBuf::from("/tmp/test-cache"));
+            }
+        }
+    }
+
+    /// The same with the defaults of a deployment's worker spelt out: what is in force.
+    #[must_use]
+    pub fn in_force(mut self) -> ConfigFile {
+        self.worker_node_type.get_or_insert_with(|| "standalone".to_owned());
+        self.host.get_or_insert_with(|| "localhost".to_owned());
+        self.region.get_or_insert_with(|| "none".to_owned());
+        self.capacity.get_or_insert(CAPACITY);
+        self.capacity_management.diskspace_threshold.get_or_insert(FREE_BYTES_OF_A_SLOT);
+        self.shutdown.enabled.get_or_insert(true);
+        self.shutdown.after_idle_seconds.get_or_insert(IDLE_SECONDS);
+        self.task.reclaim_divisor.get_or_insert(RECLAIM_DIVISOR);
+        self.task_queue.poll_interval.get_or_insert(POLL_INTERVAL_MS);
+        self.task_status_poll_seconds.get_or_insert(STATUS_POLL_SECONDS);
+        self.worker.nice.get_or_insert(NICE);
+        self.logging.secure_live_logging.get_or_insert(false);
+        self.logging.live_log_address.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.logging.live_log_port.get_or_insert(0);
+        self.stateless_hostname.enabled.get_or_insert(false);
+        self.garbage_collection.image_expiration.get_or_insert(IMAGE_EXPIRATION_MS);
+        self.garbage_collection.container_expiration.get_or_insert(CONTAINER_EXPIRATION_MS);
+        self.artifacts.max_bytes.get_or_insert(ARTIFACT_BYTES);
+        self.limits.log.get_or_insert(LOG_BYTES);
+        self
+    }
+
+    /// Where this worker is.
+    pub fn worker_group(&self) -> &str {
+        self.worker_group.as_deref().unwrap_or("local")
+    }
+
+    /// What kind of machine it is.
+    pub fn worker_node_type(&self) -> &str {
+        self.worker_node_type.as_deref().unwrap_or("standalone")
+    }
+
+    /// `provisionerId/workerType`, the pool's name.
+    pub fn worker_pool(&self) -> String {
+        format!("{}/{}", self.provisioner_id(), self.worker_type())
+    }
+
+    /// The first half of the pool's name.
+    pub fn provisioner_id(&self) -> &str {
+        self.provisioner_id.as_deref().unwrap_or("local")
+    }
+
+    /// The second half of the pool's name.
+    pub fn worker_type(&self) -> &str {
+        self.worker_type.as_deref().unwrap_or("docker-worker")
+    }
+
+    /// Bytes of output that a task's log keeps.
+    pub fn log_bytes(&self) -> u64 {
+        self.limits.log.unwrap_or(LOG_BYTES)
+    }
+
+    /// Bytes that have to be free before a task starts.
+    pub fn free_bytes(&self) -> u64 {
+        self.capacity_management.diskspace_threshold.unwrap_or(FREE_BYTES)
+    }
+
+    /// Bytes that one artifact of a task may have; the log is bounded by itself.
+    pub fn artifact_bytes(&self) -> u64 {
+        self.artifacts.max_bytes.unwrap_or(ARTIFACT_BYTES)
+    }
+
+    /// Tasks at once.
+    pub fn capacity(&self) -> u32 {
+        self.capacity.unwrap_or(CAPACITY)
+    }
+
+    /// How long an idle worker stays; `None`: for ever.
+    pub fn idle_time(&self) -> Option<Duration> {
+        let seconds = self.shutdown.after_idle_seconds.unwrap_or(IDLE_SECONDS);
+        (self.shutdown.enabled.unwrap_or(true) && seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// From the end of one request for tasks to the next.
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_millis(self.task_queue.poll_interval.unwrap_or(POLL_INTERVAL_MS))
+    }
+
+    /// Between two looks at a running task's status; `None`: it is not looked at.
+    pub fn status_poll(&self) -> Option<Duration> {
+        let seconds = self.task_status_poll_seconds.unwrap_or(STATUS_POLL_SECONDS);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// How long a claim is left alone that holds for `held`.
+    pub fn reclaim_after(&self, held: Duration) -> Duration {
+        held.div_f64(self.task.reclaim_divisor.unwrap_or(RECLAIM_DIVISOR))
+    }
+}

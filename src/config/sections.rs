@@ -1,0 +1,252 @@
+//! The sections of the configuration file.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::secret::{Secret, json_text};
+use super::unused::Unused;
+use super::values::{absolute_path, at_least_one, divisor, memory_limit, niceness, size};
+
+/// Whether tasks may use a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureSwitch {
+    /// They may.
+    pub enabled: bool,
+    /// Accepted, not used.
+    #[serde(default, skip_serializing)]
+    pub image: Unused,
+    /// Accepted, not used.
+    #[serde(default, skip_serializing)]
+    pub token: Unused,
+}
+
+/// The `artifacts` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ArtifactSettings {
+    /// Endings of file names that are stored as they are.
+    pub skip_compression_extensions: Option<Vec<String>>,
+    /// Bytes of one artifact.
+    #[serde(deserialize_with = "size")]
+    pub max_bytes: Option<u64>,
+}
+
+/// The `cache` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct CacheSettings {
+    /// Where caches lie, in a directory `docker-worker-caches`, instead of `<data>/caches`.
+    #[serde(deserialize_with = "absolute_path")]
+    pub volume_cache_path: Option<PathBuf>,
+}
+
+/// The `limits` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct LimitSettings {
+    /// Bytes of output that a task's log keeps.
+    #[serde(deserialize_with = "size")]
+    pub log: Option<u64>,
+    /// Memory of one task in bytes.
+    #[serde(deserialize_with = "memory_limit")]
+    pub memory: Option<u64>,
+    /// Processes and threads of one task.
+    #[serde(deserialize_with = "at_least_one")]
+    pub pids: Option<u32>,
+}
+
+/// The `dockerConfig` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct DockerConfig {
+    /// 32-bit programs may make sockets, of every family.
+    pub allow_socketcall: bool,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub allow_disable_seccomp: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub allow_privileged: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub default_registry: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub delay_factor: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub max_attempts: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub randomization_factor: Unused,
+}
+
+/// The `images` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ImageSettings {
+    /// Bounds of one image.
+    pub limits: ImageLimits,
+}
+
+/// Bounds of one image instead of [`images::limits::Limits::default`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ImageLimits {
+    /// Layers.
+    pub layers: Option<usize>,
+    /// Bytes of one layer as it is fetched.
+    pub layer_bytes: Option<u64>,
+    /// Names in all layers.
+    pub entries: Option<u64>,
+    /// Bytes of memory for its index while it is made.
+    pub index_bytes: Option<u64>,
+    /// Bytes of a decompressor's window.
+    pub window_bytes: Option<u64>,
+}
+
+/// How one registry is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RegistrySettings {
+    /// In the clear, without TLS; then also on this machine and in private networks.
+    pub plain_http: bool,
+    /// Whether tasks that are claimed may be sent to it at a private address.
+    pub private_addresses: bool,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub username: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub password: Unused,
+}
+
+/// The `capacityManagement` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct CapacityManagement {
+    /// Bytes that have to be free before a task starts.
+    #[serde(deserialize_with = "size")]
+    pub diskspace_threshold: Option<u64>,
+}
+
+/// The `taskcluster` section: credentials of the worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Credentials {
+    /// Who the worker is.
+    pub client_id: Option<String>,
+    /// What proves it.
+    pub access_token: Option<Secret>,
+    /// The certificate of temporary credentials: JSON, as text or spelt out.
+    #[serde(deserialize_with = "json_text")]
+    pub certificate: Option<Secret>,
+}
+
+/// The `shutdown` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Shutdown {
+    /// An idle worker ends.
+    pub enabled: Option<bool>,
+    /// After so many seconds without a task; 0: never.
+    pub after_idle_seconds: Option<u64>,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub node_termination_poll: Unused,
+}
+
+/// The `task` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct TaskSettings {
+    /// A claim is prolonged when this part of its time is over: 2 for half of it. More than 1.
+    #[serde(deserialize_with = "divisor")]
+    pub reclaim_divisor: Option<f64>,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub dequeue_count: Unused,
+}
+
+/// The `taskQueue` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct TaskQueueSettings {
+    /// Milliseconds from the end of one request for tasks to the next.
+    pub poll_interval: Option<u64>,
+}
+
+/// The `worker` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct WorkerSettings {
+    /// The processors that the worker's own work runs on, as `0-1,4`; all without it.
+    pub cpus: Option<String>,
+    /// The niceness of the worker's own work (nice(2)).
+    #[serde(deserialize_with = "niceness")]
+    pub nice: Option<i32>,
+}
+
+/// The `logging` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Logging {
+    /// Live logs are served over TLS, with the certificate of [`Ssl`].
+    pub secure_live_logging: Option<bool>,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub live_log_chunk_interval: Unused,
+    /// The address that live logs are served on.
+    pub live_log_address: Option<IpAddr>,
+    /// Its port; 0: any that is free.
+    pub live_log_port: Option<u16>,
+}
+
+/// The `ssl` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Ssl {
+    /// A file of certificates, PEM.
+    #[serde(deserialize_with = "absolute_path")]
+    pub certificate: Option<PathBuf>,
+    /// The file of their key, PEM.
+    #[serde(deserialize_with = "absolute_path")]
+    pub key: Option<PathBuf>,
+}
+
+/// The `statelessHostname` section: names that a DNS server makes up from the address in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct StatelessHostname {
+    /// Whether they are used.
+    pub enabled: Option<bool>,
+    /// What signs them.
+    pub secret: Option<Secret>,
+    /// The domain that they end in.
+    pub domain: Option<String>,
+}
+
+/// The `garbageCollection` section; times in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct GarbageCollection {
+    /// How long an image stays that nobody uses.
+    pub image_expiration: Option<u64>,
+    /// How long what a container has left may stay.
+    pub container_expiration: Option<u64>,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub interval: Unused,
+}
+
+/// The original's profiles: defaults under the file's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Public names and TLS.
+    Production,
+    /// Short times, little disk.
+    Test,
+}

@@ -1,0 +1,86 @@
+//! Keys that the original knew and that have no effect here: accepted, so that its configuration files work, and named
+//! once, so that nobody relies on them.
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny};
+use serde::{Serialize, Serializer};
+
+use super::ConfigFile;
+
+/// The value of a key that has no effect: only whether it was there is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unused(bool);
+
+impl Unused {
+    /// Whether the file has the key.
+    pub fn is_there(self) -> bool {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Unused {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unused, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|IgnoredAny| Unused(true))
+    }
+}
+
+impl Serialize for Unused {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl ConfigFile {
+    /// The keys of the file that have no effect in this version, by name.
+    pub fn unused(&self) -> Vec<String> {
+        let fixed = [
+            ("alivenessCheckInterval", self.aliveness_check_interval),
+            ("balrogVPNProxyImage", self.balrog_vpn_proxy_image),
+            ("createQueue", self.create_queue),
+            ("deviceManagement", self.device_management),
+            ("dindImage", self.dind_image),
+            ("dockerConfig.allowDisableSeccomp", self.docker_config.allow_disable_seccomp),
+            ("dockerConfig.allowPrivileged", self.docker_config.allow_privileged),
+            ("dockerConfig.defaultRegistry", self.docker_config.default_registry),
+            ("dockerConfig.delayFactor", self.docker_config.delay_factor),
+            ("dockerConfig.maxAttempts", self.docker_config.max_attempts),
+            ("dockerConfig.randomizationFactor", self.docker_config.randomization_factor),
+            ("dockerSave", self.docker_save),
+            ("dockerWorkerPrivateKey", self.docker_worker_private_key),
+            ("ed25519SigningKeyLocation", self.ed25519_signing_key_location),
+            ("garbageCollection.interval", self.garbage_collection.interval),
+            ("influx", self.influx),
+            ("interactive", self.interactive),
+            ("logging.liveLogChunkInterval", self.logging.live_log_chunk_interval),
+            ("metrics", self.metrics),
+            ("metricsCollection", self.metrics_collection),
+            ("monitorProject", self.monitor_project),
+            ("phone", self.phone),
+            ("privateIp", self.private_ip),
+            ("pulse", self.pulse),
+            ("restrictCPU", self.restrict_cpu),
+            ("schema", self.schema),
+            ("shutdown.nodeTerminationPoll", self.shutdown.node_termination_poll),
+            ("signingKeyLocation", self.signing_key_location),
+            ("task.dequeueCount", self.task.dequeue_count),
+            ("taskclusterLogImage", self.taskcluster_log_image),
+            ("taskclusterProxy", self.taskcluster_proxy),
+            ("taskclusterProxyImage", self.taskcluster_proxy_image),
+            ("testMode", self.test_mode),
+            ("testdroid", self.testdroid),
+            ("testdroidProxyImage", self.testdroid_proxy_image),
+        ];
+        let mut unused: Vec<String> =
+            fixed.into_iter().filter(|(_, key)| key.is_there()).map(|(name, _)| name.to_owned()).collect();
+        for (host, registry) in &self.registries {
+            let keys = [("username", registry.username), ("password", registry.password)];
+            let there = keys.into_iter().filter(|(_, key)| key.is_there());
+            unused.extend(there.map(|(key, _)| format!("registries.{host}.{key}")));
+        }
+        for (name, feature) in &self.features {
+            let keys = [("image", feature.image), ("token", feature.token)];
+            let there = keys.into_iter().filter(|(_, key)| key.is_there());
+            unused.extend(there.map(|(key, _)| format!("features.{name}.{key}")));
+        }
+        unused
+    }
+}
