@@ -6,6 +6,7 @@
 pub mod check;
 pub mod cleanup;
 pub mod demo;
+pub mod features;
 mod help;
 mod operator;
 pub mod process;
@@ -66,6 +67,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Shows what this host offers and lacks, with the remedy; status 125 where no task can run.
     Check(check::CheckArguments),
+    /// Shows the features that tasks can have, or what there is to know of one.
+    Features(features::FeaturesArguments),
     /// Undoes whatever a crash left behind; status 1 where something stays.
     Cleanup(cleanup::CleanupArguments),
 }
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run::main(*options, config, &operator),
         Command::Demo(options) => demo::main(&options, &config, &operator),
         Command::Check(options) => check::main(&options, &config),
+        Command::Features(options) => features::main(&options, &config),
         Command::Cleanup(options) => cleanup::main(&options, &config, &operator),
     }
 }
@@ -102,7 +106,11 @@ impl Command {
             Command::Run(options) if options.json => Form::Json,
             Command::Run(options) if options.quiet => Form::FewSentences,
             Command::Check(options) if options.json => Form::Json,
-            Command::Run(_) | Command::Check(_) | Command::Demo(_) | Command::Cleanup(_) => Form::Sentences,
+            Command::Run(_)
+            | Command::Check(_)
+            | Command::Demo(_)
+            | Command::Features(_)
+            | Command::Cleanup(_) => Form::Sentences,
         }
     }
 }

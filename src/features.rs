@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::artifact::Publisher;
+use crate::known_features::KnownFeature;
 use crate::payload::Payload;
 use crate::payload::features::FeatureSwitches;
 use crate::queue::artifact_name::ArtifactName;
@@ -28,10 +29,8 @@ use crate::task_log::spool::Spool;
 
 /// One row of the table.
 pub struct FeatureRow {
-    /// Its key in `payload.features`; default and scope stand with the payload's other rules.
-    pub name: &'static str,
-    /// What the log calls it when a hook of it fails.
-    pub handler: &'static str,
+    /// What all else has to know of it.
+    pub feature: &'static KnownFeature,
     /// Makes it for one run.
     pub start: fn(&Wishes<'_>) -> Box<dyn Feature>,
 }
@@ -142,7 +141,7 @@ pub struct StageErrors {
 impl Active {
     /// Those of the table that are on.
     pub fn start(wishes: &Wishes<'_>) -> Active {
-        let on = FEATURES.iter().filter(|row| wishes.switches.is_on(row.name));
+        let on = FEATURES.iter().filter(|row| wishes.switches.is_on(row.feature.name));
         Active { features: on.map(|row| (row, (row.start)(wishes))).collect() }
     }
 
@@ -200,7 +199,7 @@ impl Active {
 impl StageErrors {
     fn note(&mut self, hook: &'static str, row: &FeatureRow, result: Result<(), HookError>) {
         if let Err(error) = result {
-            self.errors.push((hook, row.handler, error));
+            self.errors.push((hook, row.feature.handler, error));
         }
     }
 
@@ -220,5 +219,21 @@ impl StageErrors {
             format!("Error calling '{hook}' for {handler} : {error}")
         };
         self.errors.iter().map(one).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::known_features::{KNOWN_FEATURES, Support};
+
+    #[test]
+    fn exactly_the_features_that_work_have_a_behaviour() {
+        let mut behave: Vec<_> = FEATURES.iter().map(|row| row.feature.name).collect();
+        let here = KNOWN_FEATURES.iter().filter(|feature| feature.support == Support::Here);
+        let mut works: Vec<_> = here.map(|feature| feature.name).collect();
+        behave.sort_unstable();
+        works.sort_unstable();
+        assert_eq!(behave, works);
     }
 }

@@ -1,4 +1,5 @@
-//! Every feature that docker-worker ever had, as data: the names that payloads and configurations use.
+//! Every feature that docker-worker ever had, one row each: what payloads, configurations and the command line have to
+//! know of it. What the features of this version do stands in `features/`, one file each.
 
 use std::sync::LazyLock;
 
@@ -7,12 +8,20 @@ use std::sync::LazyLock;
 pub struct KnownFeature {
     /// The key in `payload.features`.
     pub name: &'static str,
+    /// What the task log calls it when a hook of it fails.
+    pub handler: &'static str,
     /// Whether it runs when the payload does not mention it.
     pub on_by_default: bool,
     /// The scope that a task needs for it, if any.
     pub scope: Option<&'static str>,
+    /// Names of artifacts that are the worker's alone in a task that has it.
+    pub reserved: &'static [Reserved],
+    /// Keys of the configuration that concern it, beside [`KnownFeature::switch`].
+    pub settings: &'static [&'static str],
     /// What this version makes of it.
     pub support: Support,
+    /// What it does, in one sentence without its end.
+    pub summary: &'static str,
 }
 
 /// What this version makes of a feature.
@@ -26,36 +35,116 @@ pub enum Support {
     Gone(&'static str),
 }
 
-const fn feature(name: &'static str, support: Support) -> KnownFeature {
-    KnownFeature { name, on_by_default: false, scope: None, support }
+/// The name of an artifact that a feature publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// `payload.log`.
+    LiveLog,
+    /// The name that follows from `payload.log`.
+    BackingLog,
+    /// Always the same one, and what it is.
+    Always(&'static str, &'static str),
 }
 
-const fn on(feature: KnownFeature) -> KnownFeature {
-    KnownFeature { on_by_default: true, ..feature }
+impl KnownFeature {
+    /// The key of the configuration that switches it off.
+    #[must_use]
+    pub fn switch(&self) -> String {
+        format!("features.{}.enabled", self.name)
+    }
+}
+
+impl Reserved {
+    /// What stands under that name.
+    #[must_use]
+    pub fn owner(self) -> &'static str {
+        match self {
+            Reserved::LiveLog => "live log",
+            Reserved::BackingLog => "finished log",
+            Reserved::Always(_, owner) => owner,
+        }
+    }
+}
+
+/// The name of the log that `bulkLog` keeps.
+pub const BULK_LOG_ARTIFACT: &str = "public/logs/terminal_bulk.log.gz";
+
+/// The log under the name that the payload gives it.
+pub const LOCAL_LIVE_LOG: KnownFeature = KnownFeature {
+    on_by_default: true,
+    reserved: &[Reserved::LiveLog, Reserved::BackingLog],
+    settings: &["limits.log"],
+    summary: "the log as `public/logs/live.log`, a link to `public/logs/live_backing.log` (the payload's `log` renames both)",
+    ..here("localLiveLog")
+};
+
+/// The log once more, under a name that is always the same.
+pub const BULK_LOG: KnownFeature = KnownFeature {
+    handler: "bulkLogHandler",
+    reserved: &[Reserved::Always(BULK_LOG_ARTIFACT, "bulk log")],
+    settings: &["limits.log"],
+    summary: "the log as `public/logs/terminal_bulk.log.gz`",
+    ..here("bulkLog")
+};
+
+/// What the payload wants to keep.
+pub const ARTIFACTS: KnownFeature = KnownFeature {
+    handler: "artifactHandler",
+    on_by_default: true,
+    settings: &["artifacts.maxBytes", "artifacts.skipCompressionExtensions"],
+    summary: "the payload's artifacts",
+    ..here("artifacts")
+};
+
+/// All of them, from 2014 to 2026.
+pub const KNOWN_FEATURES: &[KnownFeature] = &[
+    LOCAL_LIVE_LOG,
+    BULK_LOG,
+    ARTIFACTS,
+    later("taskclusterProxy", "requests to Taskcluster, signed with the task's scopes"),
+    KnownFeature {
+        handler: "dockerInteractive",
+        ..later("interactive", "a shell in the task, for as long as somebody uses it")
+    },
+    scoped(later("allowPtrace", "tracing of the task's own processes"), "docker-worker:feature:allowPtrace"),
+    later("chainOfTrust", "a signed statement of what ran and what came out"),
+    later("dockerSave", "the container as an image, among the artifacts"),
+    later("dind", "a Docker daemon of the task's own"),
+    scoped(later("balrogVPNProxy", "a way to Balrog"), "docker-worker:feature:balrogVPNProxy"),
+    scoped(
+        later("balrogStageVPNProxy", "a way to Balrog's staging"),
+        "docker-worker:feature:balrogStageVPNProxy",
+    ),
+    later("relengAPIProxy", "requests to Mozilla's release engineering"),
+    later("testdroidProxy", "a phone, borrowed from Testdroid"),
+    gone("azureLiveLog", "the live log is served by the worker since 2016"),
+    gone("generateCertificate", "chainOfTrust took its place in 2016"),
+];
+
+const fn here(name: &'static str) -> KnownFeature {
+    KnownFeature {
+        name,
+        handler: name,
+        on_by_default: false,
+        scope: None,
+        reserved: &[],
+        settings: &[],
+        support: Support::Here,
+        summary: "",
+    }
+}
+
+const fn later(name: &'static str, summary: &'static str) -> KnownFeature {
+    KnownFeature { support: Support::NotYet, summary, ..here(name) }
+}
+
+const fn gone(name: &'static str, reason: &'static str) -> KnownFeature {
+    KnownFeature { support: Support::Gone(reason), summary: reason, ..here(name) }
 }
 
 const fn scoped(feature: KnownFeature, scope: &'static str) -> KnownFeature {
     KnownFeature { scope: Some(scope), ..feature }
 }
-
-/// All of them, from 2014 to 2026.
-pub const KNOWN_FEATURES: &[KnownFeature] = &[
-    on(feature("localLiveLog", Support::Here)),
-    on(feature("artifacts", Support::Here)),
-    feature("bulkLog", Support::Here),
-    feature("taskclusterProxy", Support::NotYet),
-    feature("interactive", Support::NotYet),
-    scoped(feature("allowPtrace", Support::NotYet), "docker-worker:feature:allowPtrace"),
-    feature("chainOfTrust", Support::NotYet),
-    feature("dockerSave", Support::NotYet),
-    feature("dind", Support::NotYet),
-    scoped(feature("balrogVPNProxy", Support::NotYet), "docker-worker:feature:balrogVPNProxy"),
-    scoped(feature("balrogStageVPNProxy", Support::NotYet), "docker-worker:feature:balrogStageVPNProxy"),
-    feature("relengAPIProxy", Support::NotYet),
-    feature("testdroidProxy", Support::NotYet),
-    feature("azureLiveLog", Support::Gone("the live log is served by the worker since 2016")),
-    feature("generateCertificate", Support::Gone("chainOfTrust took its place in 2016")),
-];
 
 /// The names of all of them.
 pub static FEATURE_NAMES: LazyLock<Vec<&'static str>> =
@@ -65,4 +154,19 @@ pub static FEATURE_NAMES: LazyLock<Vec<&'static str>> =
 #[must_use]
 pub fn find(name: &str) -> Option<&'static KnownFeature> {
     KNOWN_FEATURES.iter().find(|feature| feature.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_a_line_for_each_feature_that_works() {
+        let readme = include_str!("../README.md");
+        for feature in KNOWN_FEATURES.iter().filter(|feature| feature.support == Support::Here) {
+            let default = if feature.on_by_default { "on" } else { "off" };
+            let line = format!("| `{}` | {default} | {} |", feature.name, feature.summary);
+            assert!(readme.contains(&line), "{line}");
+        }
+    }
 }

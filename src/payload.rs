@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use artifacts::{ArtifactEntry, ArtifactSource, BULK_LOG, reserved_names};
+pub use artifacts::{ArtifactEntry, ArtifactSource, reserved_names};
 pub use features::FeatureSwitches;
 pub use image::{ImageField, meant_by};
 pub use mounts::{CacheName, CacheNameError, MountPoint, MountPointError};

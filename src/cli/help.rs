@@ -16,7 +16,6 @@ const LATER: &[&str] = &[
     "standalone",
     "start",
     "validate",
-    "features",
     "pull",
     "images",
     "rmi",
@@ -115,7 +114,7 @@ fn problem(error: &clap::Error) -> String {
     let word = excerpt(context(ContextKind::InvalidValue).unwrap_or_default());
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "name a command: run, demo, check or cleanup".to_owned()
+            "name a command: run, demo, check, features or cleanup".to_owned()
         }
         ErrorKind::InvalidSubcommand => {
             let word = excerpt(context(ContextKind::InvalidSubcommand).unwrap_or_default());
@@ -200,7 +199,10 @@ mod tests {
     #[test]
     fn wrong_use_is_one_line_with_a_hint_and_a_place_to_read_on() {
         let cases: [(&[&str], &str); 18] = [
-            (&[], "name a command: run, demo, check or cleanup (docker-worker --help shows what there is)"),
+            (
+                &[],
+                "name a command: run, demo, check, features or cleanup (docker-worker --help shows what there is)",
+            ),
             (
                 &["run", "--imago", "x"],
                 "there is no option --imago; did you mean --image? (docker-worker run --help shows what there is)",

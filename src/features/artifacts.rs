@@ -17,6 +17,7 @@ use super::{Feature, FeatureRow, Hook, HookError, Link, Stopped, Wishes};
 use crate::artifact::content::{content_encoding, content_type};
 use crate::artifact::{Description, Missing, PublishError, Source};
 use crate::interrupt::Interrupt;
+use crate::known_features::ARTIFACTS;
 use crate::payload::{ArtifactEntry, ArtifactSource, reserved_names};
 use crate::queue::ErrorReason;
 use crate::queue::artifact_name::ArtifactName;
@@ -29,7 +30,7 @@ use crate::timestamp::Timestamp;
 const BOUNDS: WalkBounds = WalkBounds { depth: 64, files: 100_000 };
 
 /// Its row of the table.
-pub(super) const ROW: FeatureRow = FeatureRow { name: "artifacts", handler: "artifactHandler", start };
+pub(super) const ROW: FeatureRow = FeatureRow { feature: &ARTIFACTS, start };
 
 struct Artifacts {
     entries: BTreeMap<ArtifactName, ArtifactEntry>,

@@ -2,11 +2,11 @@
 
 use super::local_live_log::publish_log;
 use super::{Feature, FeatureRow, Hook, HookError, Killed, Wishes};
-use crate::payload::BULK_LOG;
+use crate::known_features::{BULK_LOG, BULK_LOG_ARTIFACT};
 use crate::queue::artifact_name::ArtifactName;
 
 /// Its row of the table.
-pub(super) const ROW: FeatureRow = FeatureRow { name: "bulkLog", handler: "bulkLogHandler", start };
+pub(super) const ROW: FeatureRow = FeatureRow { feature: &BULK_LOG, start };
 
 struct BulkLog;
 
@@ -17,7 +17,7 @@ fn start(_wishes: &Wishes<'_>) -> Box<dyn Feature> {
 impl Feature for BulkLog {
     fn killed<'a>(&'a mut self, killed: &'a mut Killed<'_>) -> Hook<'a> {
         Box::pin(async move {
-            let name = ArtifactName::new(BULK_LOG)
+            let name = ArtifactName::new(BULK_LOG_ARTIFACT)
                 .map_err(|error| HookError(format!("The bulk log's name must {error}.")))?;
             publish_log(&name, killed).await
         })

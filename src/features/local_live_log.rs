@@ -5,10 +5,11 @@
 
 use super::{Feature, FeatureRow, Hook, HookError, Killed, Wishes};
 use crate::artifact::{ContentEncoding, Description, LOG_TYPE, Source};
+use crate::known_features::LOCAL_LIVE_LOG;
 use crate::queue::artifact_name::ArtifactName;
 
 /// Its row of the table.
-pub(super) const ROW: FeatureRow = FeatureRow { name: "localLiveLog", handler: "localLiveLog", start };
+pub(super) const ROW: FeatureRow = FeatureRow { feature: &LOCAL_LIVE_LOG, start };
 
 struct LocalLiveLog {
     name: ArtifactName,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::document::finding::Findings;
 use crate::document::reader::{Object, Place};
+use crate::known_features::Reserved;
 use crate::limits;
 use crate::payload::mounts::{self, MountPoint, Taken};
 use crate::payload::{FeatureSwitches, TaskContext};
@@ -13,8 +14,6 @@ use crate::timestamp::Timestamp;
 
 /// The name of the live log where the payload names none.
 const DEFAULT_LOG: &str = "public/logs/live.log";
-/// The name of the log that the feature `bulkLog` keeps.
-pub const BULK_LOG: &str = "public/logs/terminal_bulk.log.gz";
 
 /// One entry of `payload.artifacts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,15 +177,17 @@ fn read_expires(
 /// The names that the worker itself publishes for a task, each with what it is.
 #[must_use]
 pub fn reserved_names(log: &ArtifactName, features: &FeatureSwitches) -> Vec<(ArtifactName, &'static str)> {
-    let mut reserved = Vec::new();
-    if features.is_on("localLiveLog") {
-        reserved.push((log.clone(), "live log"));
-        reserved.extend(log.backing().map(|backing| (backing, "finished log")));
+    let reserved = features.on().flat_map(|feature| feature.reserved);
+    reserved.filter_map(|reserved| Some((name_of(*reserved, log)?, reserved.owner()))).collect()
+}
+
+/// The name itself; none where it cannot be one, so that nothing is published under it either.
+fn name_of(reserved: Reserved, log: &ArtifactName) -> Option<ArtifactName> {
+    match reserved {
+        Reserved::LiveLog => Some(log.clone()),
+        Reserved::BackingLog => log.backing().ok(),
+        Reserved::Always(name, _) => ArtifactName::new(name).ok(),
     }
-    if features.is_on("bulkLog") {
-        reserved.extend(ArtifactName::new(BULK_LOG).map(|name| (name, "bulk log")));
-    }
-    reserved
 }
 
 /// Refuses artifacts whose names the worker itself needs for the logs.

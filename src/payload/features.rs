@@ -26,6 +26,11 @@ impl FeatureSwitches {
     pub fn is_on(&self, name: &str) -> bool {
         self.0.get(name).copied().unwrap_or(false)
     }
+
+    /// Those that run, in the order of the table.
+    pub fn on(&self) -> impl Iterator<Item = &'static KnownFeature> {
+        KNOWN_FEATURES.iter().filter(|feature| self.is_on(feature.name))
+    }
 }
 
 /// Reads `payload.features`. Only values count: naming a feature with `false` asks for nothing (O4).
