@@ -22,7 +22,7 @@ use crate::config::ConfigFile;
 use crate::event::{Event, Events};
 use crate::interrupt::{Interrupt, Interrupts};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{ArtifactContent, ArtifactRequest, ErrorReason, Queue, QueueError, RunId, StorageType};
+use crate::queue::{ArtifactContent, ArtifactRequest, ErrorReason, QueueError, RunQueue, StorageType};
 use crate::timestamp::Timestamp;
 
 /// What an artifact is to be called and how it is described.
@@ -55,8 +55,7 @@ pub enum PublishError {
 /// Publishes the artifacts of one run.
 #[derive(Debug)]
 pub struct Publisher {
-    queue: Arc<Queue>,
-    run: RunId,
+    queue: RunQueue,
     expires: Timestamp,
     destination: Arc<Destination>,
     config: Arc<ConfigFile>,
@@ -69,9 +68,7 @@ pub struct Publisher {
 #[derive(Debug)]
 pub struct PublisherParts {
     /// Where the run is known.
-    pub queue: Arc<Queue>,
-    /// Which run.
-    pub run: RunId,
+    pub queue: RunQueue,
     /// When the task may be forgotten.
     pub expires: Timestamp,
     /// Where bytes go.
@@ -87,9 +84,9 @@ pub struct PublisherParts {
 impl Publisher {
     /// A publisher that has published nothing yet.
     pub fn new(parts: PublisherParts) -> Publisher {
-        let PublisherParts { queue, run, expires, destination, config, events, interrupts } = parts;
+        let PublisherParts { queue, expires, destination, config, events, interrupts } = parts;
         let records = Vec::new();
-        Publisher { queue, run, expires, destination, config, events, interrupts, records }
+        Publisher { queue, expires, destination, config, events, interrupts, records }
     }
 
     /// When the task, and what has no expiry of its own, may be forgotten.
@@ -204,7 +201,7 @@ impl Publisher {
         content: ArtifactContent,
     ) -> Result<(), PublishError> {
         let request = ArtifactRequest { expires, content };
-        match self.queue.create_artifact(&self.run, name, &request).await {
+        match self.queue.create_artifact(name, &request).await {
             Ok(_) => Ok(()),
             // The queue has resolved the run; what it does not take is still stored here (O23).
             Err(QueueError::Conflict { .. })

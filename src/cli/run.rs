@@ -35,7 +35,7 @@ use crate::payload::{Origin, meant_by};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::{Submission, Submitted};
 use crate::queue::task_id::TaskId;
-use crate::queue::{Claim, EmbeddedQueue, Queue, RunId, RunState, WorkerIdentity, steady_clock};
+use crate::queue::{Claim, EmbeddedQueue, RunId, RunState, WorkerIdentity, WorkerQueue, steady_clock};
 use crate::task::carry_out;
 use crate::task::claimed::{BeginError, Claimed};
 use crate::task::resolution::ResolutionDocument;
@@ -242,9 +242,9 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let (interrupter, interrupts) = channel();
     signals::listen(interrupter.clone(), operator.clone())
         .map_err(|error| Refusal::new(HOST_UNFIT, format!("failed to listen for signals: {error}")))?;
-    let (queue, claim, config) = claim(&task_id, &submitted, config, &host.name).await?;
+    let (claim, config) = claim(&task_id, &submitted, config, &host.name).await?;
     let parts = WorkerParts { payload_pointer: submitted.payload_pointer, network, host };
-    let worker = Arc::new(worker(config, queue, parts, operator)?);
+    let worker = Arc::new(worker(config, parts, operator)?);
     let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
         .await
         .map_err(|error| not_begun(&error, interrupts.current()))?;
@@ -300,7 +300,7 @@ async fn claim(
     submitted: &Submitted,
     mut config: Config,
     host_name: &str,
-) -> Result<(Queue, Claim, Config), Refusal> {
+) -> Result<(Claim, Config), Refusal> {
     let failed = |error| Refusal::because(EXCEPTION, &error);
     let definition = &submitted.definition;
     // The worker is of the pool that the task is for.
@@ -310,11 +310,12 @@ async fn claim(
         worker_group: config.file.worker_group().to_owned(),
         worker_id: config.file.worker_id.clone().unwrap_or_else(|| host_name.to_owned()),
     };
-    let queue = Queue::InProcess(EmbeddedQueue::in_memory(steady_clock()).map_err(failed)?);
+    let queue = EmbeddedQueue::in_memory(steady_clock()).map_err(failed)?;
     queue.create_task(task_id, definition).await.map_err(|error| Refusal::because(MALFORMED, &error))?;
+    let queue = WorkerQueue::embedded(queue);
     let claims = queue.claim_work(&definition.task_queue_id, &identity, 1).await.map_err(failed)?;
     match claims.into_iter().next() {
-        Some(claim) => Ok((queue, claim, config)),
+        Some(claim) => Ok((claim, config)),
         None => Err(Refusal::new(EXCEPTION, "failed to claim the task: the queue has none")),
     }
 }
@@ -325,7 +326,7 @@ struct WorkerParts {
     host: Host,
 }
 
-fn worker(config: Config, queue: Queue, parts: WorkerParts, operator: &Operator) -> Result<Worker, Refusal> {
+fn worker(config: Config, parts: WorkerParts, operator: &Operator) -> Result<Worker, Refusal> {
     let unfit = |error: &dyn std::error::Error| Refusal::because(HOST_UNFIT, error);
     let mut pull = PullOptions::new(config.file.registry_access());
     pull.limits = config.file.image_limits();
@@ -341,7 +342,6 @@ fn worker(config: Config, queue: Queue, parts: WorkerParts, operator: &Operator)
         store,
         pull,
         caches,
-        queue: Arc::new(queue),
         events: operator.events(),
         origin: Origin::Operator,
         payload_pointer: parts.payload_pointer,

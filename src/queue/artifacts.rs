@@ -1,6 +1,7 @@
 //! Which artifact may take the place of which: pure.
 
-use super::model::{ArtifactContent, ArtifactRequest, QueueError, StorageType};
+use super::QueueError;
+use super::model::{ArtifactContent, ArtifactRequest, StorageType};
 use crate::queue::artifact_name::ArtifactName;
 use crate::timestamp::Timestamp;
 

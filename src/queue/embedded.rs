@@ -7,20 +7,18 @@
 mod rows;
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
 use super::model::{
-    ArtifactContent, ArtifactInfo, ArtifactRequest, Claim, Created, QueueError, ReasonResolved, RunId,
-    TaskStatus, WorkerIdentity,
+    ArtifactContent, ArtifactInfo, ArtifactRequest, Claim, Created, RunId, TaskStatus, WorkerIdentity,
 };
-use super::{artifacts, runs};
+use super::{QueueError, RunQueue, Verdict, artifacts, runs};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
-use crate::queue::{Reason, Reporter};
 use crate::timestamp::Timestamp;
 
 /// Tells the present.
@@ -38,8 +36,11 @@ pub fn steady_clock() -> Clock {
 /// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 24 * 60 * 60 + 15 * 60);
 
-/// A queue in a database of this process.
-pub struct EmbeddedQueue {
+/// A queue in a database of this process. Clones are the same queue.
+#[derive(Clone)]
+pub struct EmbeddedQueue(Arc<Inner>);
+
+struct Inner {
     database: Mutex<Connection>,
     clock: Clock,
 }
@@ -51,24 +52,29 @@ impl fmt::Debug for EmbeddedQueue {
 }
 
 impl EmbeddedQueue {
-    /// A queue that is gone with this value.
+    /// A queue that is gone with its last clone.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Storage`].
+    /// [`QueueError::Internal`].
     pub fn in_memory(clock: Clock) -> Result<EmbeddedQueue, QueueError> {
         let database = Connection::open_in_memory().map_err(rows::failed("open it"))?;
         rows::create_tables(&database)?;
-        Ok(EmbeddedQueue { database: Mutex::new(database), clock })
+        Ok(EmbeddedQueue(Arc::new(Inner { database: Mutex::new(database), clock })))
     }
 
-    /// See [`super::Queue::now`].
-    pub(super) fn now(&self) -> Timestamp {
-        (self.clock)()
+    /// The present, by the clock that claims and deadlines go by.
+    pub fn now(&self) -> Timestamp {
+        (self.0.clock)()
     }
 
-    /// See [`super::Queue::create_task`].
-    pub(super) fn create_task(
+    /// Makes a task. Doing it again with the same definition changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Conflict`] when the id is in use by another definition, [`QueueError::Invalid`] for times that
+    /// do not fit together.
+    pub async fn create_task(
         &self,
         task_id: &TaskId,
         task: &TaskDefinition,
@@ -88,8 +94,8 @@ impl EmbeddedQueue {
         })
     }
 
-    /// See [`super::Queue::claim_work`].
-    pub(super) fn claim_work(
+    /// See [`super::WorkerQueue::claim_work`].
+    pub(super) async fn claim_work(
         &self,
         task_queue_id: &str,
         worker: &WorkerIdentity,
@@ -106,35 +112,30 @@ impl EmbeddedQueue {
                 rows::store_status(database, &status)?;
                 if let Some((run, taken_until)) = claimed {
                     let task = rows::load_definition(database, &task_id)?;
-                    claims.push(Claim { run, taken_until, task, status });
+                    let queue = RunQueue::embedded(self.clone(), run);
+                    claims.push(Claim { queue, taken_until, task });
                 }
             }
             Ok(claims)
         })
     }
 
-    /// See [`super::Queue::reclaim_task`].
-    pub(super) fn reclaim_task(&self, run: &RunId) -> Result<Timestamp, QueueError> {
+    /// See [`RunQueue::reclaim`].
+    pub(super) async fn reclaim(&self, run: &RunId) -> Result<Timestamp, QueueError> {
         self.change(&run.task_id, |status, now| runs::reclaim(status, run, now)).map(|(until, _)| until)
     }
 
-    /// See [`super::Queue::report_completed`] and [`super::Queue::report_failed`].
-    pub(super) fn report(&self, run: &RunId, reason: ReasonResolved) -> Result<TaskStatus, QueueError> {
-        self.change(&run.task_id, |status, now| runs::report(status, run, reason, now))
-            .map(|((), status)| status)
+    /// See [`RunQueue::report`].
+    pub(super) async fn report(&self, run: &RunId, verdict: Verdict) -> Result<(), QueueError> {
+        self.change(&run.task_id, |status, now| runs::report(status, run, verdict, now)).map(|_| ())
     }
 
-    /// See [`super::Queue::report_exception`].
-    pub(super) fn report_exception(&self, run: &RunId, reason: Reason) -> Result<TaskStatus, QueueError> {
-        if reason.reporter() == Reporter::Queue {
-            let because = "only the queue itself sets this reason".to_owned();
-            return Err(QueueError::Invalid { what: format!("reason {}", reason.as_str()), because });
-        }
-        self.report(run, reason.into())
-    }
-
-    /// See [`super::Queue::cancel_task`].
-    pub(super) fn cancel_task(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
+    /// Cancels a task: its run becomes an exception. A task that is resolved already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn cancel_task(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
         let cancel = |status: &mut TaskStatus, now| {
             runs::cancel(status, now);
             Ok(())
@@ -142,8 +143,8 @@ impl EmbeddedQueue {
         self.change(task_id, cancel).map(|((), status)| status)
     }
 
-    /// See [`super::Queue::create_artifact`].
-    pub(super) fn create_artifact(
+    /// See [`RunQueue::create_artifact`].
+    pub(super) async fn create_artifact(
         &self,
         run: &RunId,
         name: &ArtifactName,
@@ -176,8 +177,8 @@ impl EmbeddedQueue {
         })
     }
 
-    /// See [`super::Queue::finish_artifact`].
-    pub(super) fn finish_artifact(
+    /// See [`RunQueue::finish_artifact`].
+    pub(super) async fn finish_artifact(
         &self,
         run: &RunId,
         name: &ArtifactName,
@@ -200,16 +201,24 @@ impl EmbeddedQueue {
         })
     }
 
-    /// See [`super::Queue::list_artifacts`].
-    pub(super) fn list_artifacts(&self, run: &RunId) -> Result<Vec<ArtifactInfo>, QueueError> {
+    /// The artifacts of a run, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn list_artifacts(&self, run: &RunId) -> Result<Vec<ArtifactInfo>, QueueError> {
         self.transact(|database, now| {
             runs::find(&rows::load_status(database, &run.task_id, now)?, run)?;
             rows::list_artifacts(database, run)
         })
     }
 
-    /// See [`super::Queue::status`].
-    pub(super) fn status(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
+    /// The state of a task and of its runs.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn status(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
         self.change(task_id, |_, _| Ok(())).map(|((), status)| status)
     }
 
@@ -233,7 +242,7 @@ impl EmbeddedQueue {
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError>,
     ) -> Result<T, QueueError> {
         // A panic under the lock leaves no half transaction: dropping one rolls it back.
-        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.0.database.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = database.transaction().map_err(rows::failed("begin"))?;
         let result = work(&transaction, self.now())?;
         transaction.commit().map_err(rows::failed("commit"))?;

@@ -2,46 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::queue::Reason;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::{Priority, TaskDefinition};
+use crate::queue::run_queue::RunQueue;
 use crate::queue::task_id::TaskId;
+use crate::queue::verdict::Verdict;
 use crate::timestamp::Timestamp;
-
-/// Why a queue refuses; one variant per answer that a worker gives to it.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// There is no such task, run or artifact (404).
-    #[error("find {what} in the queue")]
-    NotFound {
-        /// What was asked for.
-        what: String,
-    },
-    /// It contradicts what the queue has (409).
-    #[error("change {what}: {because}")]
-    Conflict {
-        /// What was to be changed.
-        what: String,
-        /// Why it may not.
-        because: String,
-    },
-    /// It can never be right (400).
-    #[error("accept {what}: {because}")]
-    Invalid {
-        /// What was handed in.
-        what: String,
-        /// What is wrong with it.
-        because: String,
-    },
-    /// The database of the embedded queue.
-    #[error("use the queue's database: {call}")]
-    Storage {
-        /// What was being done.
-        call: &'static str,
-        /// Why it failed.
-        source: rusqlite::Error,
-    },
-}
 
 /// Who claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,16 +36,14 @@ impl std::fmt::Display for RunId {
 }
 
 /// A task that is now this worker's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Claim {
-    /// Which run.
-    pub run: RunId,
+    /// Where everything about the run is said, and which run it is.
+    pub queue: RunQueue,
     /// Until when, unless it is reclaimed.
     pub taken_until: Timestamp,
     /// What is to be done.
     pub task: TaskDefinition,
-    /// The task's state, this claim included.
-    pub status: TaskStatus,
 }
 
 /// The state of a task.
@@ -125,11 +89,11 @@ pub enum RunState {
     Pending,
     /// A worker has it.
     Running,
-    /// See [`ReasonResolved::Completed`].
+    /// See [`Verdict::Completed`].
     Completed,
-    /// See [`ReasonResolved::Failed`].
+    /// See [`Verdict::Failed`].
     Failed,
-    /// Everything else.
+    /// See [`Verdict::Exception`].
     Exception,
 }
 
@@ -145,7 +109,7 @@ pub struct RunStatus {
     pub reason_created: ReasonCreated,
     /// Why it is over.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason_resolved: Option<ReasonResolved>,
+    pub reason_resolved: Option<Verdict>,
     /// Who has or had it.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerIdentity>,
@@ -176,68 +140,6 @@ pub enum ReasonCreated {
     Rerun,
     /// The task was cancelled before it had a run.
     Exception,
-}
-
-/// Why a run is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReasonResolved {
-    /// The task did what it should.
-    Completed,
-    /// It did not.
-    Failed,
-    /// Time is up.
-    DeadlineExceeded,
-    /// Somebody cancelled it.
-    Canceled,
-    /// The worker did not reclaim in time.
-    ClaimExpired,
-    /// The worker had to stop.
-    WorkerShutdown,
-    /// No worker of this kind can carry it out.
-    MalformedPayload,
-    /// Something needed is not to be had for now.
-    ResourceUnavailable,
-    /// A fault of the worker.
-    InternalError,
-    /// The task asked for another try.
-    IntermittentTask,
-    /// A later task made it superfluous.
-    Superseded,
-}
-
-impl ReasonResolved {
-    /// The queue's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ReasonResolved::Completed => "completed",
-            ReasonResolved::Failed => "failed",
-            ReasonResolved::DeadlineExceeded => "deadline-exceeded",
-            ReasonResolved::Canceled => "canceled",
-            ReasonResolved::ClaimExpired => "claim-expired",
-            ReasonResolved::WorkerShutdown => "worker-shutdown",
-            ReasonResolved::MalformedPayload => "malformed-payload",
-            ReasonResolved::ResourceUnavailable => "resource-unavailable",
-            ReasonResolved::InternalError => "internal-error",
-            ReasonResolved::IntermittentTask => "intermittent-task",
-            ReasonResolved::Superseded => "superseded",
-        }
-    }
-}
-
-impl From<Reason> for ReasonResolved {
-    fn from(reason: Reason) -> ReasonResolved {
-        match reason {
-            Reason::MalformedPayload => ReasonResolved::MalformedPayload,
-            Reason::WorkerShutdown => ReasonResolved::WorkerShutdown,
-            Reason::InternalError => ReasonResolved::InternalError,
-            Reason::ResourceUnavailable => ReasonResolved::ResourceUnavailable,
-            Reason::IntermittentTask => ReasonResolved::IntermittentTask,
-            Reason::Canceled => ReasonResolved::Canceled,
-            Reason::DeadlineExceeded => ReasonResolved::DeadlineExceeded,
-        }
-    }
 }
 
 /// How the queue stores an artifact.
@@ -349,7 +251,7 @@ pub enum Created {
     Done,
     /// The bytes stay with the caller: the queue is in its own process.
     KeepBytes,
-    /// The bytes stay with the caller; [`Queue::finish_artifact`](super::Queue::finish_artifact) wants this word.
+    /// The bytes stay with the caller; [`RunQueue::finish_artifact`] wants this word.
     Upload {
         /// The word.
         upload_id: String,

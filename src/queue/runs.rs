@@ -11,9 +11,8 @@
 
 use std::time::Duration;
 
-use super::model::{
-    QueueError, ReasonCreated, ReasonResolved, RunId, RunState, RunStatus, TaskStatus, WorkerIdentity,
-};
+use super::model::{ReasonCreated, RunId, RunState, RunStatus, TaskStatus, WorkerIdentity};
+use super::{QueueError, Reason, Verdict};
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
@@ -49,12 +48,12 @@ pub(super) fn schedule(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) 
 pub(super) fn pass_time(status: &mut TaskStatus, now: Timestamp) {
     let until = open_run(status).and_then(|run| Some((run.run_id, run.taken_until?)));
     if let Some((run_id, until)) = until.filter(|(_, until)| *until <= now.min(status.deadline)) {
-        finish(status, run_id, ReasonResolved::ClaimExpired, until);
+        finish(status, run_id, Verdict::Exception(Reason::ClaimExpired), until);
     }
     if status.deadline <= now
         && let Some(run_id) = open_run(status).map(|run| run.run_id)
     {
-        finish(status, run_id, ReasonResolved::DeadlineExceeded, status.deadline);
+        finish(status, run_id, Verdict::Exception(Reason::DeadlineExceeded), status.deadline);
     }
 }
 
@@ -90,24 +89,24 @@ pub(super) fn reclaim(status: &mut TaskStatus, run: &RunId, now: Timestamp) -> R
 pub(super) fn report(
     status: &mut TaskStatus,
     run: &RunId,
-    reason: ReasonResolved,
+    verdict: Verdict,
     now: Timestamp,
 ) -> Result<(), QueueError> {
     let status_of_run = find_mut(status, run)?;
-    if status_of_run.reason_resolved == Some(reason) {
+    if status_of_run.reason_resolved == Some(verdict) {
         return Ok(());
     }
     if status_of_run.state != RunState::Running {
         return Err(not_running(run, status_of_run));
     }
-    finish(status, run.run_id, reason, now);
+    finish(status, run.run_id, verdict, now);
     Ok(())
 }
 
 /// Cancels what is pending or running.
 pub(super) fn cancel(status: &mut TaskStatus, now: Timestamp) {
     if let Some(run_id) = open_run(status).map(|run| run.run_id) {
-        finish(status, run_id, ReasonResolved::Canceled, now);
+        finish(status, run_id, Verdict::Exception(Reason::Canceled), now);
     }
 }
 
@@ -165,22 +164,20 @@ fn add_run(status: &mut TaskStatus, reason_created: ReasonCreated, now: Timestam
 }
 
 /// Resolves a run, and makes the next one where the reason calls for it and retries are left.
-fn finish(status: &mut TaskStatus, run_id: u32, reason: ReasonResolved, now: Timestamp) {
-    let state = match reason {
-        ReasonResolved::Completed => RunState::Completed,
-        ReasonResolved::Failed => RunState::Failed,
-        _ => RunState::Exception,
-    };
+fn finish(status: &mut TaskStatus, run_id: u32, verdict: Verdict, now: Timestamp) {
+    let state = verdict.state();
     if let Some(run) = status.runs.iter_mut().find(|run| run.run_id == run_id) {
         run.state = state;
-        run.reason_resolved = Some(reason);
+        run.reason_resolved = Some(verdict);
         run.resolved = Some(now);
         run.taken_until = None;
     }
     status.state = state;
-    let again = match reason {
-        ReasonResolved::ClaimExpired | ReasonResolved::WorkerShutdown => ReasonCreated::Retry,
-        ReasonResolved::IntermittentTask => ReasonCreated::TaskRetry,
+    let again = match verdict {
+        Verdict::Exception(Reason::ClaimExpired) | Verdict::Exception(Reason::WorkerShutdown) => {
+            ReasonCreated::Retry
+        }
+        Verdict::Exception(Reason::IntermittentTask) => ReasonCreated::TaskRetry,
         _ => return,
     };
     if status.retries_left > 0 {

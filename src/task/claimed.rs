@@ -76,15 +76,13 @@ impl Claimed {
         let opened = tokio::task::spawn_blocking(move || open(&worker_of_run, &interrupts_of_run)).await??;
         let Opened { id, directory, log, follower } = opened;
         let reclaiming = reclaim::keep(reclaim::Held {
-            queue: Arc::clone(&worker.queue),
-            run: claim.run.clone(),
+            queue: claim.queue.clone(),
             taken_until: claim.taken_until,
             interrupter: interrupter.clone(),
             log: log.clone(),
         });
         let publisher = Publisher::new(PublisherParts {
-            queue: Arc::clone(&worker.queue),
-            run: claim.run.clone(),
+            queue: claim.queue.clone(),
             expires: claim.task.expires,
             destination: Arc::clone(destination),
             config: Arc::new(worker.config.file.clone()),
@@ -92,9 +90,8 @@ impl Claimed {
             interrupts: interrupts.clone(),
         });
         let features = start_features(payload.as_ref(), worker);
-        worker
-            .events
-            .emit(&Event::TaskClaimed { task_id: claim.run.task_id.as_str(), run_id: claim.run.run_id });
+        let claimed = claim.queue.run();
+        worker.events.emit(&Event::TaskClaimed { task_id: claimed.task_id.as_str(), run_id: claimed.run_id });
         let run = Run {
             worker: Arc::clone(worker),
             claim,
@@ -120,11 +117,7 @@ impl Claimed {
 
     /// Who it is, for the case that nothing else is left of it.
     pub(super) fn identity(&self) -> Identity {
-        Identity {
-            queue: Arc::clone(&self.run.worker.queue),
-            run: self.run.claim.run.clone(),
-            began: self.run.began,
-        }
+        Identity { queue: self.run.claim.queue.clone(), began: self.run.began }
     }
 
     /// Checks the payload and what the task may do, and lets features prepare.
@@ -153,7 +146,7 @@ impl Claimed {
             .collect();
         let pool = file.worker_pool();
         let header = Header {
-            task_id: claim.run.task_id.as_str(),
+            task_id: claim.queue.run().task_id.as_str(),
             worker_id: file.worker_id.as_deref().unwrap_or(&worker.host.name),
             worker_group: file.worker_group(),
             worker_node_type: file.worker_node_type(),

@@ -120,8 +120,8 @@ impl ImageReady {
             features: &self.environment,
             payload: &self.payload.env,
             reserved: Reserved {
-                task_id: claim.run.task_id.as_str(),
-                run_id: claim.run.run_id,
+                task_id: claim.queue.run().task_id.as_str(),
+                run_id: claim.queue.run().run_id,
                 root_url: file.root_url.as_deref(),
                 worker_type: Some(file.worker_type()),
                 worker_group: Some(file.worker_group()),

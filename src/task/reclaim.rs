@@ -4,12 +4,11 @@
 //! of it is waited for, then it is prolonged. What the queue answers is also the only way in which it tells a worker that
 //! a task was cancelled.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::background::Background;
 use crate::interrupt::{Interrupt, Interrupter};
-use crate::queue::{Queue, QueueError, ReasonResolved, RunId};
+use crate::queue::{QueueError, Reason, RunQueue, Verdict};
 use crate::task_log::spool::Spool;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
@@ -22,10 +21,8 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// A claim that is to be kept.
 pub struct Held {
-    /// Where.
-    pub queue: Arc<Queue>,
-    /// Whose.
-    pub run: RunId,
+    /// Where, and of which run.
+    pub queue: RunQueue,
     /// Until when it holds.
     pub taken_until: Timestamp,
     /// Told when it is lost.
@@ -43,7 +40,7 @@ async fn reclaim(mut claim: Held) {
     loop {
         let now = claim.queue.now();
         wait_until(&claim.queue, now.plus(claim.taken_until.since(now) / 2)).await;
-        let error = match claim.queue.reclaim_task(&claim.run).await {
+        let error = match claim.queue.reclaim().await {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
                 continue;
@@ -59,7 +56,7 @@ async fn reclaim(mut claim: Held) {
     }
 }
 
-async fn wait_until(queue: &Queue, due: Timestamp) {
+async fn wait_until(queue: &RunQueue, due: Timestamp) {
     loop {
         let rest = due.since(queue.now());
         if rest.is_zero() {
@@ -71,12 +68,9 @@ async fn wait_until(queue: &Queue, due: Timestamp) {
 
 /// What the queue has made of the run.
 async fn why(claim: &Held) -> Interrupt {
-    let status = claim.queue.status(&claim.run.task_id).await;
-    let run =
-        status.ok().and_then(|status| status.runs.into_iter().find(|run| run.run_id == claim.run.run_id));
-    match run.and_then(|run| run.reason_resolved) {
-        Some(ReasonResolved::Canceled) => Interrupt::Cancelled,
-        Some(ReasonResolved::DeadlineExceeded) => Interrupt::Deadline,
+    match claim.queue.status().await.ok().and_then(|run| run.reason_resolved) {
+        Some(Verdict::Exception(Reason::Canceled)) => Interrupt::Cancelled,
+        Some(Verdict::Exception(Reason::DeadlineExceeded)) => Interrupt::Deadline,
         _ => Interrupt::LostClaim,
     }
 }
@@ -87,13 +81,14 @@ mod tests {
     use crate::interrupt::{Interrupts, channel};
     use crate::queue::definition::Submission;
     use crate::queue::task_id::TaskId;
-    use crate::queue::{EmbeddedQueue, RunState, WorkerIdentity, steady_clock};
+    use crate::queue::{EmbeddedQueue, RunState, WorkerIdentity, WorkerQueue, steady_clock};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     struct Fixture {
-        queue: Arc<Queue>,
-        run: RunId,
+        /// The author's side.
+        author: EmbeddedQueue,
+        queue: RunQueue,
         keeping: Background,
         interrupts: Interrupts,
         _directory: tempfile::TempDir,
@@ -101,47 +96,48 @@ mod tests {
 
     /// A run that has just been claimed. Its time is that of the test's event loop.
     async fn claimed() -> Fixture {
-        let queue = Arc::new(Queue::InProcess(EmbeddedQueue::in_memory(steady_clock()).unwrap()));
+        let author = EmbeddedQueue::in_memory(steady_clock()).unwrap();
         let task_id = TaskId::random().unwrap();
         let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
-        let definition = submission.into_task(&task_id, queue.now()).unwrap().definition;
-        queue.create_task(&task_id, &definition).await.unwrap();
+        let definition = submission.into_task(&task_id, author.now()).unwrap().definition;
+        author.create_task(&task_id, &definition).await.unwrap();
         let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+        let queue = WorkerQueue::embedded(author.clone());
         let claim = queue.claim_work(&definition.task_queue_id, &worker, 1).await.unwrap().remove(0);
         let (interrupter, interrupts) = channel();
         let directory = tempfile::tempdir().unwrap();
         let keeping = keep(Held {
-            queue: Arc::clone(&queue),
-            run: claim.run.clone(),
+            queue: claim.queue.clone(),
             taken_until: claim.taken_until,
             interrupter,
             log: Spool::create(&directory.path().join("log"), 1 << 20).unwrap(),
         });
-        Fixture { queue, run: claim.run, keeping, interrupts, _directory: directory }
+        Fixture { author, queue: claim.queue, keeping, interrupts, _directory: directory }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_of_hours_stays_this_workers_and_is_resolved_as_it_says() {
-        let Fixture { queue, run, keeping, interrupts, _directory } = claimed().await;
+        let Fixture { author, queue, keeping, interrupts, _directory } = claimed().await;
         tokio::time::sleep(5 * HOUR).await;
         assert_eq!(interrupts.current(), None);
         drop(keeping);
-        let status = queue.report_completed(&run).await.unwrap();
+        queue.report(Verdict::Completed).await.unwrap();
+        let status = author.status(&queue.run().task_id).await.unwrap();
         assert_eq!((status.state, status.runs.len()), (RunState::Completed, 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_claim_that_nobody_keeps_is_lost() {
-        let Fixture { queue, run, keeping, _directory, .. } = claimed().await;
+        let Fixture { queue, keeping, _directory, .. } = claimed().await;
         drop(keeping);
         tokio::time::sleep(HOUR).await;
-        assert!(matches!(queue.report_completed(&run).await, Err(QueueError::Conflict { .. })));
+        assert!(matches!(queue.report(Verdict::Completed).await, Err(QueueError::Conflict { .. })));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_queue_does_to_a_run_interrupts_it() {
         let mut fixture = claimed().await;
-        fixture.queue.cancel_task(&fixture.run.task_id).await.unwrap();
+        fixture.author.cancel_task(&fixture.queue.run().task_id).await.unwrap();
         assert_eq!(fixture.interrupts.interrupted().await, Interrupt::Cancelled);
 
         let mut fixture = claimed().await;

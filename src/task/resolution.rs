@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::artifact::ArtifactRecord;
 use crate::queue::task_id::TaskId;
-use crate::queue::{Reason, RunId, RunState};
-use crate::task::resolve::{Resolution, Verdict};
+use crate::queue::{RunId, RunState};
+use crate::task::resolve::Resolution;
 use crate::timestamp::Timestamp;
 
 /// The document.
@@ -40,12 +40,11 @@ impl ResolutionDocument {
     /// What there is to say now about a run that has left nothing.
     #[must_use]
     pub fn without_container(run: RunId, resolution: &Resolution, started: Timestamp) -> ResolutionDocument {
-        let (state, reason) = resolution.words();
         ResolutionDocument {
             task_id: run.task_id,
             run_id: run.run_id,
-            state,
-            reason,
+            state: resolution.verdict.state(),
+            reason: resolution.verdict.as_str(),
             exit_code: resolution.exit_code,
             started,
             resolved: Timestamp::now(),
@@ -77,24 +76,11 @@ pub struct Resources {
     pub oom_killed: bool,
 }
 
-impl Resolution {
-    /// The state and the reason, as the document and the queue write them.
-    #[must_use]
-    pub fn words(&self) -> (RunState, &'static str) {
-        match self.verdict {
-            Verdict::Completed => (RunState::Completed, "completed"),
-            Verdict::Failed => (RunState::Failed, "failed"),
-            Verdict::Exception(reason) => (RunState::Exception, Reason::as_str(reason)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::queue::artifact_name::ArtifactName;
     use crate::queue::{ErrorReason, StorageType};
-    use crate::task::resolve::Caches;
 
     fn example() -> ResolutionDocument {
         let at = |text| Timestamp::parse(text).unwrap();
@@ -184,19 +170,5 @@ mod tests {
         assert_eq!(value["image"], serde_json::Value::Null);
         assert_eq!(value["resources"], serde_json::Value::Null);
         assert_eq!(value["artifacts"], serde_json::json!([]));
-    }
-
-    #[test]
-    fn state_and_reason_are_the_queues_words() {
-        let cases = [
-            (Verdict::Completed, (RunState::Completed, "completed")),
-            (Verdict::Failed, (RunState::Failed, "failed")),
-            (Verdict::Exception(Reason::Canceled), (RunState::Exception, "canceled")),
-            (Verdict::Exception(Reason::MalformedPayload), (RunState::Exception, "malformed-payload")),
-        ];
-        for (verdict, expected) in cases {
-            let resolution = Resolution { verdict, exit_code: 0, caches: Caches::Keep };
-            assert_eq!(resolution.words(), expected);
-        }
     }
 }

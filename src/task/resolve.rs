@@ -12,7 +12,7 @@
 use crate::features::Hooks;
 use crate::interrupt::Interrupt;
 use crate::payload::OnExitStatus;
-use crate::queue::Reason;
+use crate::queue::{Reason, Verdict};
 
 /// The exit code of a run that has none of its command's own: in the footer, in resolution.json, in `onExitStatus`.
 pub const NO_STATUS: i32 = -1;
@@ -84,17 +84,6 @@ pub struct Resolution {
     pub exit_code: i32,
     /// For the caches that the task held.
     pub caches: Caches,
-}
-
-/// The state in which a run ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// The command did what it should.
-    Completed,
-    /// It did not.
-    Failed,
-    /// Something else prevented it.
-    Exception(Reason),
 }
 
 /// What becomes of the caches that a task held.

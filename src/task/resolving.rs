@@ -13,11 +13,11 @@ use crate::features::Hooks;
 use crate::features::{Killed, Stopped};
 use crate::interrupt::Interrupt;
 use crate::payload::OnExitStatus;
-use crate::queue::{Queue, QueueError, Reason, Reporter, RunId};
+use crate::queue::{QueueError, Reason, Reporter, RunQueue, Verdict};
 use crate::root::ContainerRoot;
 use crate::task::holdings::{Holdings, Releasing};
 use crate::task::resolution::{ImageUsed, ResolutionDocument, Resources};
-use crate::task::resolve::{self, End, NO_STATUS, Outcome, Resolution, Verdict, exit_status};
+use crate::task::resolve::{self, End, NO_STATUS, Outcome, Resolution, exit_status};
 use crate::task::run::{Began, Remains, Run};
 use crate::task::running::Held;
 use crate::task_log;
@@ -68,24 +68,23 @@ pub struct Resolved {
 
 /// What is known of a run whatever becomes of it.
 pub(super) struct Identity {
-    pub(super) queue: Arc<Queue>,
-    pub(super) run: RunId,
+    pub(super) queue: RunQueue,
     pub(super) began: Began,
 }
 
 impl Resolved {
     /// The end of a run in which the worker panicked. What it held is a dead run's from then on.
     pub(super) async fn panicked(identity: Identity, why: &str) -> Resolved {
-        let Identity { queue, run, began } = identity;
+        let Identity { queue, began } = identity;
         let verdict = Verdict::Exception(Reason::InternalError);
         let resolution = Resolution { verdict, exit_code: NO_STATUS, caches: resolve::Caches::Keep };
         let mut explanation =
             format!("The worker panicked ({why}); \"docker-worker cleanup\" undoes what the task held.");
-        if let Err(error) = queue.report_exception(&run, Reason::InternalError).await {
+        if let Err(error) = queue.report(verdict).await {
             explanation += &format!(" Failed to report the task: failed to {}", chain(&error));
         }
         let exit_status = exit_status(&Outcome::new(End::WorkerFault), &resolution);
-        let document = ResolutionDocument::without_container(run, &resolution, began.at);
+        let document = ResolutionDocument::without_container(queue.run().clone(), &resolution, began.at);
         Resolved { resolution, exit_status, explanation: Some(explanation), document }
     }
 }
@@ -264,16 +263,13 @@ impl Resolving {
     async fn report(&mut self, resolution: &Resolution) -> Result<(), String> {
         // A claim of a run that is resolved cannot be prolonged, which would look like a cancellation.
         self.run.reclaiming = None;
-        let (queue, run) = (&self.run.worker.queue, &self.run.claim.run);
-        let reported = match resolution.verdict {
-            Verdict::Completed => queue.report_completed(run).await,
-            Verdict::Failed => queue.report_failed(run).await,
-            Verdict::Exception(reason) if reason.reporter() == Reporter::Queue => return Ok(()),
-            Verdict::Exception(reason) => queue.report_exception(run, reason).await,
-        };
+        if resolution.verdict.reporter() == Reporter::Queue {
+            return Ok(());
+        }
+        let reported = self.run.claim.queue.report(resolution.verdict).await;
         let interrupt = self.run.interrupts.current();
         match reported {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             // The queue has resolved the run meanwhile, and has said so.
             Err(QueueError::Conflict { .. }) if interrupt.is_some_and(Interrupt::may_come_from_the_queue) => {
                 Ok(())
@@ -298,7 +294,7 @@ impl Resolving {
             image: run.image.map(|image| ImageUsed { name: image.name, digest: image.digest.to_string() }),
             artifacts: run.publisher.into_records(),
             resources: exited.map(resources),
-            ..ResolutionDocument::without_container(run.claim.run, resolution, run.began.at)
+            ..ResolutionDocument::without_container(run.claim.queue.run().clone(), resolution, run.began.at)
         };
         let holdings = Holdings {
             held,

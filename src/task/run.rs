@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::net::{Network, TaskNetwork};
 use crate::payload::{Origin, Payload};
-use crate::queue::{Claim, Queue};
+use crate::queue::Claim;
 use crate::run_directory::RunDirectory;
 use crate::task::container::EndError;
 use crate::task::error::TaskError;
@@ -42,8 +42,6 @@ pub struct Worker {
     pub pull: PullOptions,
     /// Where caches lie.
     pub caches: Caches,
-    /// Where tasks come from and are reported to.
-    pub queue: Arc<Queue>,
     /// Who hears of what happens.
     pub events: Events,
     /// Who writes the tasks.

@@ -1,16 +1,15 @@
-//! What every queue must do, asked through the one enum that the worker knows.
+//! What every queue must do, asked through the two handles that the worker knows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use docker_worker::queue::Reason;
 use docker_worker::queue::artifact_name::ArtifactName;
 use docker_worker::queue::definition::{Priority, Submission, TaskDefinition};
 use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{
-    ArtifactContent, ArtifactRequest, Created, EmbeddedQueue, ErrorReason, Queue, QueueError, ReasonResolved,
-    RunId, RunState, StorageType, WorkerIdentity,
+    ArtifactContent, ArtifactRequest, Claim, Created, EmbeddedQueue, ErrorReason, QueueError, Reason, RunId,
+    RunQueue, RunState, StorageType, Verdict, WorkerIdentity, WorkerQueue,
 };
 use docker_worker::timestamp::Timestamp;
 
@@ -19,7 +18,10 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A queue and the hand on its clock.
 struct Fixture {
-    queue: Queue,
+    /// The side of whoever makes tasks.
+    author: EmbeddedQueue,
+    /// The worker's side.
+    queue: WorkerQueue,
     millis: Arc<AtomicI64>,
 }
 
@@ -27,9 +29,10 @@ impl Fixture {
     fn new() -> Fixture {
         let millis = Arc::new(AtomicI64::new(1_800_000_000_000));
         let clock = Arc::clone(&millis);
-        let queue =
+        let author =
             EmbeddedQueue::in_memory(Box::new(move || Timestamp::from_millis(clock.load(Ordering::Relaxed))));
-        Fixture { queue: Queue::InProcess(queue.unwrap()), millis }
+        let author = author.unwrap();
+        Fixture { queue: WorkerQueue::embedded(author.clone()), author, millis }
     }
 
     fn now(&self) -> Timestamp {
@@ -45,22 +48,31 @@ impl Fixture {
         submission.into_task(task_id, self.now()).unwrap().definition
     }
 
+    async fn claim(&self, most: usize) -> Vec<Claim> {
+        self.queue.claim_work(TASK_QUEUE, &worker(), most).await.unwrap()
+    }
+
     /// A task that this worker has claimed.
-    async fn claimed(&self) -> RunId {
+    async fn claimed(&self) -> RunQueue {
         let task_id = TaskId::random().unwrap();
-        self.queue.create_task(&task_id, &self.task(&task_id)).await.unwrap();
-        let claims = self.queue.claim_work(TASK_QUEUE, &worker(), 1).await.unwrap();
-        assert_eq!(claims[0].run, RunId { task_id, run_id: 0 });
-        claims[0].run.clone()
+        self.author.create_task(&task_id, &self.task(&task_id)).await.unwrap();
+        let claim = self.claim(1).await.remove(0);
+        assert_eq!(*claim.queue.run(), RunId { task_id, run_id: 0 });
+        claim.queue
     }
 
-    async fn create(&self, run: &RunId, name: &str, content: ArtifactContent) -> Result<Created, QueueError> {
+    async fn create(
+        &self,
+        run: &RunQueue,
+        name: &str,
+        content: ArtifactContent,
+    ) -> Result<Created, QueueError> {
         let request = ArtifactRequest { expires: self.now().plus(Duration::from_secs(3600)), content };
-        self.queue.create_artifact(run, &artifact(name), &request).await
+        run.create_artifact(&artifact(name), &request).await
     }
 
-    async fn names(&self, run: &RunId) -> Vec<String> {
-        let list = self.queue.list_artifacts(run).await.unwrap();
+    async fn names(&self, run: &RunQueue) -> Vec<String> {
+        let list = self.author.list_artifacts(run.run()).await.unwrap();
         list.iter().map(|artifact| artifact.name.as_str().to_owned()).collect()
     }
 }
@@ -94,23 +106,23 @@ async fn a_task_goes_from_its_definition_to_its_resolution() {
     let fixture = Fixture::new();
     let task_id = TaskId::random().unwrap();
     let task = fixture.task(&task_id);
-    let created = fixture.queue.create_task(&task_id, &task).await.unwrap();
+    let created = fixture.author.create_task(&task_id, &task).await.unwrap();
     assert_eq!((created.state, created.runs.len()), (RunState::Pending, 1));
 
-    let claims = fixture.queue.claim_work(TASK_QUEUE, &worker(), 5).await.unwrap();
+    let claims = fixture.claim(5).await;
     assert_eq!(claims.len(), 1);
     let claim = &claims[0];
     assert_eq!(claim.task, task);
-    assert_eq!(claim.status.runs[0].worker, Some(worker()));
+    assert_eq!(claim.queue.status().await.unwrap().worker, Some(worker()));
     assert!(claim.taken_until > fixture.now());
-    assert!(fixture.queue.claim_work(TASK_QUEUE, &worker(), 5).await.unwrap().is_empty());
+    assert!(fixture.claim(5).await.is_empty());
 
     fixture.pass(Duration::from_secs(600));
-    assert!(fixture.queue.reclaim_task(&claim.run).await.unwrap() > claim.taken_until);
-    let resolved = fixture.queue.report_completed(&claim.run).await.unwrap();
-    assert_eq!(resolved.state, RunState::Completed);
-    assert_eq!(fixture.queue.status(&task_id).await.unwrap(), resolved);
-    assert!(is_conflict(fixture.queue.reclaim_task(&claim.run).await));
+    assert!(claim.queue.reclaim().await.unwrap() > claim.taken_until);
+    claim.queue.report(Verdict::Completed).await.unwrap();
+    assert_eq!(fixture.author.status(&task_id).await.unwrap().state, RunState::Completed);
+    assert_eq!(claim.queue.status().await.unwrap().reason_resolved, Some(Verdict::Completed));
+    assert!(is_conflict(claim.queue.reclaim().await));
 }
 
 #[tokio::test]
@@ -118,10 +130,10 @@ async fn creating_a_task_twice_changes_nothing_unless_the_definition_differs() {
     let fixture = Fixture::new();
     let task_id = TaskId::random().unwrap();
     let task = fixture.task(&task_id);
-    let first = fixture.queue.create_task(&task_id, &task).await.unwrap();
-    assert_eq!(fixture.queue.create_task(&task_id, &task).await.unwrap(), first);
+    let first = fixture.author.create_task(&task_id, &task).await.unwrap();
+    assert_eq!(fixture.author.create_task(&task_id, &task).await.unwrap(), first);
     let other = TaskDefinition { priority: Priority::High, ..task };
-    assert!(is_conflict(fixture.queue.create_task(&task_id, &other).await));
+    assert!(is_conflict(fixture.author.create_task(&task_id, &other).await));
 }
 
 #[tokio::test]
@@ -138,9 +150,9 @@ async fn times_that_do_not_fit_together_are_refused() {
         TaskDefinition { expires: task.deadline, ..task.clone() },
     ];
     for task in cases {
-        assert!(is_invalid(fixture.queue.create_task(&task_id, &task).await), "{task:?}");
+        assert!(is_invalid(fixture.author.create_task(&task_id, &task).await), "{task:?}");
     }
-    assert!(is_not_found(fixture.queue.status(&task_id).await));
+    assert!(is_not_found(fixture.author.status(&task_id).await));
 }
 
 #[tokio::test]
@@ -150,19 +162,19 @@ async fn the_most_urgent_task_is_claimed_first_then_the_oldest() {
     for priority in [Priority::Low, Priority::Highest, Priority::Low, Priority::Lowest] {
         let task_id = TaskId::random().unwrap();
         let task = TaskDefinition { priority, ..fixture.task(&task_id) };
-        fixture.queue.create_task(&task_id, &task).await.unwrap();
+        fixture.author.create_task(&task_id, &task).await.unwrap();
         fixture.pass(Duration::from_millis(1));
         ids.push(task_id);
     }
     let elsewhere = TaskId::random().unwrap();
     let task = TaskDefinition { task_queue_id: "other/queue".to_owned(), ..fixture.task(&elsewhere) };
-    fixture.queue.create_task(&elsewhere, &task).await.unwrap();
+    fixture.author.create_task(&elsewhere, &task).await.unwrap();
 
     let mut order = Vec::new();
     for most in [1, 2, 9] {
-        let claims = fixture.queue.claim_work(TASK_QUEUE, &worker(), most).await.unwrap();
+        let claims = fixture.claim(most).await;
         assert!(claims.len() <= most);
-        order.extend(claims.into_iter().map(|claim| claim.run.task_id));
+        order.extend(claims.into_iter().map(|claim| claim.queue.run().task_id.clone()));
     }
     assert_eq!(order, [&ids[1], &ids[0], &ids[2], &ids[3]].map(Clone::clone));
 }
@@ -171,9 +183,9 @@ async fn the_most_urgent_task_is_claimed_first_then_the_oldest() {
 async fn a_worker_that_stops_hands_its_task_to_the_next() {
     let fixture = Fixture::new();
     let run = fixture.claimed().await;
-    fixture.queue.report_exception(&run, Reason::WorkerShutdown).await.unwrap();
-    let claims = fixture.queue.claim_work(TASK_QUEUE, &worker(), 1).await.unwrap();
-    assert_eq!(claims[0].run, RunId { run_id: 1, ..run });
+    run.report(Verdict::Exception(Reason::WorkerShutdown)).await.unwrap();
+    let claims = fixture.claim(1).await;
+    assert_eq!(*claims[0].queue.run(), RunId { run_id: 1, ..run.run().clone() });
 }
 
 #[tokio::test]
@@ -181,21 +193,21 @@ async fn a_claim_that_is_forgotten_goes_to_the_next_worker() {
     let fixture = Fixture::new();
     let run = fixture.claimed().await;
     fixture.pass(Duration::from_secs(20 * 60));
-    assert!(is_conflict(fixture.queue.report_completed(&run).await));
-    let claims = fixture.queue.claim_work(TASK_QUEUE, &worker(), 1).await.unwrap();
-    assert_eq!(claims[0].run.run_id, 1);
-    let status = fixture.queue.status(&run.task_id).await.unwrap();
-    assert_eq!(status.runs[0].reason_resolved, Some(ReasonResolved::ClaimExpired));
+    assert!(is_conflict(run.report(Verdict::Completed).await));
+    let claims = fixture.claim(1).await;
+    assert_eq!(claims[0].queue.run().run_id, 1);
+    let status = fixture.author.status(&run.run().task_id).await.unwrap();
+    assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::ClaimExpired)));
 }
 
 #[tokio::test]
 async fn a_cancelled_run_is_lost_to_its_worker_but_takes_its_log() {
     let fixture = Fixture::new();
     let run = fixture.claimed().await;
-    let status = fixture.queue.cancel_task(&run.task_id).await.unwrap();
-    assert_eq!(status.runs[0].reason_resolved, Some(ReasonResolved::Canceled));
-    assert!(is_conflict(fixture.queue.reclaim_task(&run).await));
-    assert!(is_conflict(fixture.queue.report_failed(&run).await));
+    let status = fixture.author.cancel_task(&run.run().task_id).await.unwrap();
+    assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::Canceled)));
+    assert!(is_conflict(run.reclaim().await));
+    assert!(is_conflict(run.report(Verdict::Failed).await));
     assert_eq!(fixture.create(&run, "public/logs/live_backing.log", s3()).await.unwrap(), Created::KeepBytes);
     fixture.pass(Duration::from_secs(26 * 60));
     assert!(is_conflict(fixture.create(&run, "late", s3()).await));
@@ -206,9 +218,9 @@ async fn only_the_queue_says_that_a_task_was_cancelled() {
     let fixture = Fixture::new();
     let run = fixture.claimed().await;
     for reason in [Reason::Canceled, Reason::DeadlineExceeded] {
-        assert!(is_invalid(fixture.queue.report_exception(&run, reason).await), "{reason:?}");
+        assert!(is_invalid(run.report(Verdict::Exception(reason)).await), "{reason:?}");
     }
-    assert_eq!(fixture.queue.status(&run.task_id).await.unwrap().state, RunState::Running);
+    assert_eq!(fixture.author.status(&run.run().task_id).await.unwrap().state, RunState::Running);
 }
 
 #[tokio::test]
@@ -228,7 +240,7 @@ async fn artifacts_of_every_kind_are_listed_by_name() {
     ] {
         assert_eq!(fixture.create(&run, name, content).await.unwrap(), expected, "{name}");
     }
-    let list = fixture.queue.list_artifacts(&run).await.unwrap();
+    let list = fixture.author.list_artifacts(run.run()).await.unwrap();
     let found: Vec<_> = list.iter().map(|artifact| (artifact.name.as_str(), artifact.storage_type)).collect();
     let expected = [
         ("a", StorageType::Error),
@@ -256,7 +268,7 @@ async fn a_live_log_becomes_a_link_and_stays_one() {
     }
     assert!(is_conflict(fixture.create(&run, live, reference("http://x/3")).await));
     assert!(is_conflict(fixture.create(&run, live, s3()).await));
-    let list = fixture.queue.list_artifacts(&run).await.unwrap();
+    let list = fixture.author.list_artifacts(run.run()).await.unwrap();
     assert_eq!(list.len(), 1);
     assert_eq!(list[0].storage_type, StorageType::Link);
 }
@@ -265,14 +277,14 @@ async fn a_live_log_becomes_a_link_and_stays_one() {
 async fn an_artifact_cannot_outlive_its_task_or_change_its_type() {
     let fixture = Fixture::new();
     let run = fixture.claimed().await;
-    let expires = fixture.queue.status(&run.task_id).await.unwrap().expires;
+    let expires = fixture.author.status(&run.run().task_id).await.unwrap().expires;
     let late = ArtifactRequest { expires: expires.plus(Duration::from_millis(1)), content: s3() };
-    assert!(is_invalid(fixture.queue.create_artifact(&run, &artifact("a"), &late).await));
+    assert!(is_invalid(run.create_artifact(&artifact("a"), &late).await));
     fixture.create(&run, "a", s3()).await.unwrap();
     let html = ArtifactContent::S3 { content_type: "text/html".to_owned() };
     assert!(is_conflict(fixture.create(&run, "a", html).await));
     let earlier = ArtifactRequest { expires: fixture.now(), content: s3() };
-    assert!(is_conflict(fixture.queue.create_artifact(&run, &artifact("a"), &earlier).await));
+    assert!(is_conflict(run.create_artifact(&artifact("a"), &earlier).await));
 }
 
 #[tokio::test]
@@ -280,16 +292,14 @@ async fn a_resolved_run_takes_no_artifacts_and_a_new_run_has_none() {
     let fixture = Fixture::new();
     let run = fixture.claimed().await;
     fixture.create(&run, "a", s3()).await.unwrap();
-    fixture.queue.report_exception(&run, Reason::IntermittentTask).await.unwrap();
-    fixture.queue.claim_work(TASK_QUEUE, &worker(), 1).await.unwrap();
-    let next = RunId { run_id: 1, ..run.clone() };
+    run.report(Verdict::Exception(Reason::IntermittentTask)).await.unwrap();
+    let next = fixture.claim(1).await.remove(0).queue;
     assert_eq!(fixture.names(&next).await, Vec::<String>::new());
-    fixture.queue.report_failed(&next).await.unwrap();
+    next.report(Verdict::Failed).await.unwrap();
     assert!(is_conflict(fixture.create(&next, "b", s3()).await));
     assert_eq!(fixture.names(&run).await, ["a"]);
-    let absent = RunId { run_id: 2, ..run };
-    assert!(is_not_found(fixture.queue.list_artifacts(&absent).await));
-    assert!(is_not_found(fixture.create(&absent, "b", s3()).await));
+    let absent = RunId { run_id: 2, ..run.run().clone() };
+    assert!(is_not_found(fixture.author.list_artifacts(&absent).await));
 }
 
 #[tokio::test]
@@ -301,26 +311,23 @@ async fn an_object_is_listed_once_it_is_finished() {
     let Created::Upload { upload_id } = &created else { panic!("{created:?}") };
     assert_eq!(fixture.create(&run, "o", object.clone()).await.unwrap(), created);
     assert_eq!(fixture.names(&run).await, Vec::<String>::new());
-    assert!(is_invalid(fixture.queue.finish_artifact(&run, &artifact("o"), "another").await));
+    assert!(is_invalid(run.finish_artifact(&artifact("o"), "another").await));
     for _ in 0..2 {
-        fixture.queue.finish_artifact(&run, &artifact("o"), upload_id).await.unwrap();
+        run.finish_artifact(&artifact("o"), upload_id).await.unwrap();
         assert_eq!(fixture.names(&run).await, ["o"]);
     }
     assert_eq!(fixture.create(&run, "o", object).await.unwrap(), Created::Done);
     assert_eq!(fixture.names(&run).await, ["o"]);
-    assert!(is_not_found(fixture.queue.finish_artifact(&run, &artifact("p"), upload_id).await));
+    assert!(is_not_found(run.finish_artifact(&artifact("p"), upload_id).await));
     fixture.create(&run, "s", s3()).await.unwrap();
-    assert!(is_invalid(fixture.queue.finish_artifact(&run, &artifact("s"), upload_id).await));
+    assert!(is_invalid(run.finish_artifact(&artifact("s"), upload_id).await));
 }
 
 #[tokio::test]
 async fn tasks_that_nobody_made_are_not_found() {
     let fixture = Fixture::new();
     let run = RunId { task_id: TaskId::random().unwrap(), run_id: 0 };
-    assert!(is_not_found(fixture.queue.status(&run.task_id).await));
-    assert!(is_not_found(fixture.queue.cancel_task(&run.task_id).await));
-    assert!(is_not_found(fixture.queue.reclaim_task(&run).await));
-    assert!(is_not_found(fixture.queue.report_completed(&run).await));
-    assert!(is_not_found(fixture.queue.list_artifacts(&run).await));
-    assert!(is_not_found(fixture.create(&run, "a", s3()).await));
+    assert!(is_not_found(fixture.author.status(&run.task_id).await));
+    assert!(is_not_found(fixture.author.cancel_task(&run.task_id).await));
+    assert!(is_not_found(fixture.author.list_artifacts(&run).await));
 }

@@ -15,7 +15,7 @@ use crate::interrupt::channel;
 use crate::payload::{Origin, Payload, TaskContext};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
-use crate::queue::{EmbeddedQueue, Queue, StorageType, WorkerIdentity};
+use crate::queue::{EmbeddedQueue, StorageType, WorkerIdentity, WorkerQueue};
 use crate::task_log::spool::Spool;
 
 /// What came of it.
@@ -62,12 +62,13 @@ fn root(top: &Path) -> ContainerRoot {
 /// Runs the feature over `artifacts` of a payload, as if the task had ended so.
 async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interrupt>) -> Result {
     let payload = json!({"image": "i", "maxRunTime": 1, "artifacts": artifacts});
-    let queue = Arc::new(Queue::InProcess(EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap()));
+    let author = EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap();
     let task_id = TaskId::random().unwrap();
     let submission = Submission::parse(payload.to_string().as_bytes()).unwrap();
     let definition = submission.into_task(&task_id, Timestamp::now()).unwrap().definition;
-    queue.create_task(&task_id, &definition).await.unwrap();
+    author.create_task(&task_id, &definition).await.unwrap();
     let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let queue = WorkerQueue::embedded(author);
     let claim = queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().remove(0);
     let context = TaskContext {
         expires: definition.expires,
@@ -85,8 +86,7 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
         interrupter.interrupt(interrupt);
     }
     let mut publisher = Publisher::new(PublisherParts {
-        queue,
-        run: claim.run,
+        queue: claim.queue,
         expires: definition.expires,
         destination: Arc::new(Destination::directory(out.path()).unwrap()),
         config: Arc::new(config),

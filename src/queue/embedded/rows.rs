@@ -5,9 +5,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::queue::QueueError;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
-use crate::queue::model::{ArtifactInfo, ArtifactRequest, QueueError, RunId, RunState, TaskStatus};
+use crate::queue::model::{ArtifactInfo, ArtifactRequest, RunId, RunState, TaskStatus};
 use crate::queue::runs;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
@@ -50,7 +51,7 @@ pub(super) struct Artifact {
 
 /// Names the call that failed.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(rusqlite::Error) -> QueueError {
-    move |source| QueueError::Storage { call, source }
+    move |source| QueueError::Internal { call, source: source.into() }
 }
 
 /// Makes the tables of an empty database.

@@ -51,15 +51,16 @@ fn a_claim_holds_for_twenty_minutes_and_only_once() {
 
 #[test]
 fn each_report_has_its_state_and_its_new_run() {
-    use ReasonResolved::*;
+    use Reason::*;
+    use Verdict::*;
     let cases = [
         (Completed, RunState::Completed, None),
         (Failed, RunState::Failed, None),
-        (MalformedPayload, RunState::Exception, None),
-        (ResourceUnavailable, RunState::Exception, None),
-        (InternalError, RunState::Exception, None),
-        (WorkerShutdown, RunState::Exception, Some(ReasonCreated::Retry)),
-        (IntermittentTask, RunState::Exception, Some(ReasonCreated::TaskRetry)),
+        (Exception(MalformedPayload), RunState::Exception, None),
+        (Exception(ResourceUnavailable), RunState::Exception, None),
+        (Exception(InternalError), RunState::Exception, None),
+        (Exception(WorkerShutdown), RunState::Exception, Some(ReasonCreated::Retry)),
+        (Exception(IntermittentTask), RunState::Exception, Some(ReasonCreated::TaskRetry)),
     ];
     for (reason, state, again) in cases {
         let (mut status, run) = running(1);
@@ -75,7 +76,7 @@ fn each_report_has_its_state_and_its_new_run() {
 
 #[test]
 fn without_retries_left_there_is_no_new_run() {
-    for reason in [ReasonResolved::WorkerShutdown, ReasonResolved::IntermittentTask] {
+    for reason in [Verdict::Exception(Reason::WorkerShutdown), Verdict::Exception(Reason::IntermittentTask)] {
         let (mut status, run) = running(0);
         report(&mut status, &run, reason, at(1)).unwrap();
         assert_eq!((status.state, status.runs.len()), (RunState::Exception, 1), "{reason:?}");
@@ -85,14 +86,14 @@ fn without_retries_left_there_is_no_new_run() {
 #[test]
 fn a_report_may_be_repeated_but_not_changed() {
     let (mut status, run) = running(1);
-    report(&mut status, &run, ReasonResolved::Completed, at(1)).unwrap();
-    report(&mut status, &run, ReasonResolved::Completed, at(2)).unwrap();
+    report(&mut status, &run, Verdict::Completed, at(1)).unwrap();
+    report(&mut status, &run, Verdict::Completed, at(2)).unwrap();
     assert_eq!(status.runs[0].resolved, Some(at(1)));
-    assert!(is_conflict(report(&mut status, &run, ReasonResolved::Failed, at(3))));
+    assert!(is_conflict(report(&mut status, &run, Verdict::Failed, at(3))));
     // Repeating worker-shutdown must not make a third run.
     let (mut status, run) = running(5);
     for second in 1..4 {
-        report(&mut status, &run, ReasonResolved::WorkerShutdown, at(second)).unwrap();
+        report(&mut status, &run, Verdict::Exception(Reason::WorkerShutdown), at(second)).unwrap();
     }
     assert_eq!(status.runs.len(), 2);
 }
@@ -102,7 +103,7 @@ fn only_a_running_run_is_reclaimed_or_reported() {
     let mut status = pending(5);
     let run = RunId { task_id: status.task_id.clone(), run_id: 0 };
     assert!(is_conflict(reclaim(&mut status, &run, at(1))));
-    assert!(is_conflict(report(&mut status, &run, ReasonResolved::Completed, at(1))));
+    assert!(is_conflict(report(&mut status, &run, Verdict::Completed, at(1))));
     let absent = RunId { run_id: 1, ..run };
     assert!(matches!(reclaim(&mut status, &absent, at(1)), Err(QueueError::NotFound { .. })));
     assert!(matches!(takes_artifacts(&status, &absent, at(1)), Err(QueueError::NotFound { .. })));
@@ -116,7 +117,7 @@ fn a_claim_that_is_not_renewed_expires_into_a_new_run() {
     pass_time(&mut status, at(1200));
     assert_eq!(status.state, RunState::Running);
     pass_time(&mut status, at(2399));
-    assert_eq!(status.runs[0].reason_resolved, Some(ReasonResolved::ClaimExpired));
+    assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::ClaimExpired)));
     assert_eq!(status.runs[0].resolved, Some(at(2399)));
     assert_eq!((status.state, status.runs[1].reason_created), (RunState::Pending, ReasonCreated::Retry));
     assert!(is_conflict(reclaim(&mut status, &run, at(2400))));
@@ -133,24 +134,27 @@ fn the_deadline_resolves_what_is_not_resolved() {
     pass_time(&mut waiting, at(DAY - 1));
     assert_eq!(waiting.state, RunState::Pending);
     pass_time(&mut waiting, at(DAY));
-    assert_eq!(waiting.runs[0].reason_resolved, Some(ReasonResolved::DeadlineExceeded));
+    assert_eq!(waiting.runs[0].reason_resolved, Some(Verdict::Exception(Reason::DeadlineExceeded)));
 
     // A claim that ran out long ago first makes its new run, which then meets the deadline.
     let (mut lost, _) = running(5);
     pass_time(&mut lost, at(DAY + 5));
     assert_eq!(lost.runs[1].resolved, Some(at(DAY)));
     let reasons: Vec<_> = lost.runs.iter().filter_map(|run| run.reason_resolved).collect();
-    assert_eq!(reasons, [ReasonResolved::ClaimExpired, ReasonResolved::DeadlineExceeded]);
+    assert_eq!(
+        reasons,
+        [Verdict::Exception(Reason::ClaimExpired), Verdict::Exception(Reason::DeadlineExceeded)]
+    );
 
     // A claim that holds beyond the deadline does not hold the deadline up.
     let (mut busy, run) = running(5);
     reclaim(&mut busy, &run, at(DAY - 10)).unwrap();
     pass_time(&mut busy, at(DAY));
-    assert_eq!(busy.runs[0].reason_resolved, Some(ReasonResolved::DeadlineExceeded));
+    assert_eq!(busy.runs[0].reason_resolved, Some(Verdict::Exception(Reason::DeadlineExceeded)));
     assert_eq!(busy.runs.len(), 1);
 
     let (mut done, run) = running(5);
-    report(&mut done, &run, ReasonResolved::Completed, at(1)).unwrap();
+    report(&mut done, &run, Verdict::Completed, at(1)).unwrap();
     pass_time(&mut done, at(DAY));
     assert_eq!(done.state, RunState::Completed);
 }
@@ -160,13 +164,13 @@ fn cancelling_resolves_what_waits_or_runs_and_nothing_else() {
     for mut status in [pending(5), running(5).0] {
         cancel(&mut status, at(1));
         assert_eq!((status.state, status.runs.len()), (RunState::Exception, 1));
-        assert_eq!(status.runs[0].reason_resolved, Some(ReasonResolved::Canceled));
+        assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::Canceled)));
         let before = status.clone();
         cancel(&mut status, at(2));
         assert_eq!(status, before);
     }
     let (mut done, run) = running(5);
-    report(&mut done, &run, ReasonResolved::Failed, at(1)).unwrap();
+    report(&mut done, &run, Verdict::Failed, at(1)).unwrap();
     cancel(&mut done, at(2));
     assert_eq!(done.state, RunState::Failed);
 }
@@ -175,10 +179,10 @@ fn cancelling_resolves_what_waits_or_runs_and_nothing_else() {
 fn artifacts_are_taken_while_a_run_runs_and_25_minutes_after_an_exception() {
     let (mut status, run) = running(0);
     assert!(takes_artifacts(&status, &run, at(100)).is_ok());
-    report(&mut status, &run, ReasonResolved::InternalError, at(100)).unwrap();
+    report(&mut status, &run, Verdict::Exception(Reason::InternalError), at(100)).unwrap();
     assert!(takes_artifacts(&status, &run, at(100 + 25 * 60)).is_ok());
     assert!(is_conflict(takes_artifacts(&status, &run, at(101 + 25 * 60))));
-    for reason in [ReasonResolved::Completed, ReasonResolved::Failed] {
+    for reason in [Verdict::Completed, Verdict::Failed] {
         let (mut status, run) = running(0);
         report(&mut status, &run, reason, at(100)).unwrap();
         assert!(is_conflict(takes_artifacts(&status, &run, at(100))), "{reason:?}");
@@ -190,7 +194,7 @@ fn artifacts_are_taken_while_a_run_runs_and_25_minutes_after_an_exception() {
 #[test]
 fn a_status_is_written_as_the_queues_schema_has_it() {
     let (mut status, run) = running(0);
-    report(&mut status, &run, ReasonResolved::MalformedPayload, at(1)).unwrap();
+    report(&mut status, &run, Verdict::Exception(Reason::MalformedPayload), at(1)).unwrap();
     let expected = serde_json::json!({
         "taskId": "fN1SbArXTPSVFNUvaOlinQ",
         "provisionerId": "local",

@@ -1,6 +1,6 @@
 use super::*;
 use crate::queue::Reporter;
-use crate::task::resolve::Verdict::{Completed, Exception, Failed};
+use crate::queue::Verdict::{Completed, Exception, Failed};
 
 const ENDS: [End; 14] = [
     End::MalformedPayload,
@@ -187,26 +187,8 @@ fn an_exit_code_in_the_footer_is_the_commands_own_or_minus_one() {
 #[test]
 fn only_what_the_queue_sets_itself_goes_unreported() {
     for outcome in all_outcomes() {
-        if let Exception(reason) = resolve(&outcome).verdict {
-            let of_the_queue = [Interrupt::Cancelled, Interrupt::CancelledHere, Interrupt::Deadline];
-            let by_queue = outcome.interrupt.is_some_and(|interrupt| of_the_queue.contains(&interrupt));
-            assert_eq!(reason.reporter() == Reporter::Queue, by_queue, "{outcome:?}");
-        }
-    }
-}
-
-#[test]
-fn a_reason_is_written_in_the_queues_words() {
-    let reasons = [
-        Reason::MalformedPayload,
-        Reason::WorkerShutdown,
-        Reason::InternalError,
-        Reason::ResourceUnavailable,
-        Reason::IntermittentTask,
-        Reason::Canceled,
-        Reason::DeadlineExceeded,
-    ];
-    for reason in reasons {
-        assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        let of_the_queue = [Interrupt::Cancelled, Interrupt::CancelledHere, Interrupt::Deadline];
+        let by_queue = outcome.interrupt.is_some_and(|interrupt| of_the_queue.contains(&interrupt));
+        assert_eq!(resolve(&outcome).verdict.reporter() == Reporter::Queue, by_queue, "{outcome:?}");
     }
 }

@@ -1,0 +1,38 @@
+//! Why a queue does not do what it is asked for.
+
+use std::error::Error;
+
+/// One variant for each answer that a worker gives to it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// There is no such task, run or artifact (404).
+    #[error("find {what} in the queue")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// It contradicts what the queue has (409): stop working on it.
+    #[error("change {what}: {because}")]
+    Conflict {
+        /// What was to be changed.
+        what: String,
+        /// Why it may not.
+        because: String,
+    },
+    /// It can never be right (400).
+    #[error("accept {what}: {because}")]
+    Invalid {
+        /// What was handed in.
+        what: String,
+        /// What is wrong with it.
+        because: String,
+    },
+    /// The queue is at fault and may be so again: neither it nor its disk did what it should.
+    #[error("use the queue: {call}")]
+    Internal {
+        /// What was being done.
+        call: &'static str,
+        /// Why it failed.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,106 @@
+//! What is said about one run between its claim and its resolution.
+
+use std::sync::Arc;
+
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::model::{ArtifactRequest, Created, RunId, RunStatus};
+use crate::queue::{EmbeddedQueue, Maker, QueueError, Reporter, Verdict};
+use crate::timestamp::Timestamp;
+
+/// A queue, with the rights of one run. Clones are the same run's.
+#[derive(Clone, Debug)]
+pub struct RunQueue(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    run: RunId,
+    maker: Maker,
+}
+
+impl RunQueue {
+    pub(super) fn embedded(queue: EmbeddedQueue, run: RunId) -> RunQueue {
+        RunQueue(Arc::new(Inner { run, maker: Maker::Embedded(queue) }))
+    }
+
+    /// Which run.
+    #[must_use]
+    pub fn run(&self) -> &RunId {
+        &self.0.run
+    }
+
+    /// The present, by the clock that claims and deadlines go by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match &self.0.maker {
+            Maker::Embedded(queue) => queue.now(),
+        }
+    }
+
+    /// Prolongs the claim; gives the time until which it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Conflict`]: the run is resolved (cancelled, past its deadline, claim expired). Stop working on it.
+    pub async fn reclaim(&self) -> Result<Timestamp, QueueError> {
+        match &self.0.maker {
+            Maker::Embedded(queue) => queue.reclaim(self.run()).await,
+        }
+    }
+
+    /// Resolves the run. After `worker-shutdown` and `intermittent-task` the queue makes another one, as long as there
+    /// are retries left.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Conflict`] when it is resolved otherwise already, [`QueueError::Invalid`] for a reason that only
+    /// the queue sets.
+    pub async fn report(&self, verdict: Verdict) -> Result<(), QueueError> {
+        if verdict.reporter() == Reporter::Queue {
+            let because = "only the queue itself sets this reason".to_owned();
+            return Err(QueueError::Invalid { what: format!("reason {}", verdict.as_str()), because });
+        }
+        match &self.0.maker {
+            Maker::Embedded(queue) => queue.report(self.run(), verdict).await,
+        }
+    }
+
+    /// Makes an artifact, or replaces one as far as the rules allow.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Conflict`] when the run takes no more artifacts, or has one of this name that may not become
+    /// this one; [`QueueError::Invalid`] when it would outlive its task.
+    pub async fn create_artifact(
+        &self,
+        name: &ArtifactName,
+        request: &ArtifactRequest,
+    ) -> Result<Created, QueueError> {
+        match &self.0.maker {
+            Maker::Embedded(queue) => queue.create_artifact(self.run(), name, request).await,
+        }
+    }
+
+    /// Says that an artifact of storage type `object` is uploaded: from now on it is listed.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Invalid`] for the other storage types, which need no such word.
+    pub async fn finish_artifact(&self, name: &ArtifactName, upload_id: &str) -> Result<(), QueueError> {
+        match &self.0.maker {
+            Maker::Embedded(queue) => queue.finish_artifact(self.run(), name, upload_id).await,
+        }
+    }
+
+    /// What the queue has made of the run.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn status(&self) -> Result<RunStatus, QueueError> {
+        let status = match &self.0.maker {
+            Maker::Embedded(queue) => queue.status(&self.run().task_id).await?,
+        };
+        let run = status.runs.into_iter().find(|run| run.run_id == self.run().run_id);
+        run.ok_or_else(|| QueueError::NotFound { what: self.run().to_string() })
+    }
+}
