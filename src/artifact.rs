@@ -1,22 +1,28 @@
 //! Artifacts: what a task leaves behind, as it is published.
 //!
 //! [`Publisher`] is the only way out: it creates the artifact in the queue, delivers its bytes to
-//! the [`Destination`] that the operator chose, and keeps the list that `resolution.json` shows.
+//! the [`Store`], and keeps the list that `resolution.json` shows. It may be asked for several at
+//! once; what the worker itself publishes has its names for itself.
 
 pub mod content;
 mod copy;
 pub mod destination;
 mod draft;
 mod record;
+mod store;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::Patience;
 pub use destination::{Destination, DestinationError, Source, Stored};
 pub use draft::RESOLUTION;
 pub use record::ArtifactRecord;
+pub use store::Store;
 
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
@@ -47,6 +53,12 @@ pub enum PublishError {
     /// The task was interrupted meanwhile.
     #[error("store it: the task was interrupted")]
     Interrupted,
+    /// The worker itself publishes something under this name.
+    #[error("publish it: that is the name of this task's {owner}")]
+    Reserved {
+        /// What.
+        owner: &'static str,
+    },
     /// The queue refused it.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -57,11 +69,14 @@ pub enum PublishError {
 pub struct Publisher {
     queue: RunQueue,
     expires: Timestamp,
-    destination: Arc<Destination>,
+    store: Store,
+    /// Those who store at the same time.
+    storing: Semaphore,
+    reserved: Vec<(ArtifactName, &'static str)>,
     config: Arc<ConfigFile>,
     events: Events,
     interrupts: Interrupts,
-    records: Vec<ArtifactRecord>,
+    records: Mutex<BTreeMap<ArtifactName, ArtifactRecord>>,
 }
 
 /// What a [`Publisher`] is made of.
@@ -72,7 +87,9 @@ pub struct PublisherParts {
     /// When the task may be forgotten.
     pub expires: Timestamp,
     /// Where bytes go.
-    pub destination: Arc<Destination>,
+    pub store: Store,
+    /// The names that only the worker publishes, and what for.
+    pub reserved: Vec<(ArtifactName, &'static str)>,
     /// What is compressed.
     pub config: Arc<ConfigFile>,
     /// Who hears of it.
@@ -84,9 +101,10 @@ pub struct PublisherParts {
 impl Publisher {
     /// A publisher that has published nothing yet.
     pub fn new(parts: PublisherParts) -> Publisher {
-        let PublisherParts { queue, expires, destination, config, events, interrupts } = parts;
-        let records = Vec::new();
-        Publisher { queue, expires, destination, config, events, interrupts, records }
+        let PublisherParts { queue, expires, store, reserved, config, events, interrupts } = parts;
+        let storing = Semaphore::new(store.at_once());
+        let records = Mutex::default();
+        Publisher { queue, expires, store, storing, reserved, config, events, interrupts, records }
     }
 
     /// When the task, and what has no expiry of its own, may be forgotten.
@@ -104,28 +122,33 @@ impl Publisher {
         self.interrupts.current()
     }
 
+    /// How many artifacts are stored at the same time; more that are handed in wait.
+    pub fn at_once(&self) -> usize {
+        self.store.at_once()
+    }
+
     /// Publishes a regular file's bytes, as long as the file is now.
     ///
     /// # Errors
     ///
     /// [`PublishError`].
-    pub async fn publish_file(&mut self, what: Description, source: Source) -> Result<(), PublishError> {
+    pub async fn publish(&self, what: Description, source: Source) -> Result<(), PublishError> {
+        let patience = match &source {
+            Source::Task(_) => {
+                self.refuse_reserved(&what.name)?;
+                Patience::with_artifact(&self.interrupts)
+            }
+            Source::Log(_) => Patience::with_log(&self.interrupts),
+        };
+        let _turn = self.turn(&patience).await?;
         let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
         self.create(&what.name, what.expires, content).await?;
-        let destination = Arc::clone(&self.destination);
-        let patience = match &source {
-            Source::Task(_) => Patience::with_artifact(&self.interrupts),
-            Source::Own(_) => Patience::with_log(&self.interrupts),
-        };
-        let (name, encoding) = (what.name.clone(), what.content_encoding);
-        let storing =
-            tokio::task::spawn_blocking(move || destination.store(&name, source, encoding, &patience));
-        let stored = match storing.await.map_err(io::Error::other).and_then(|result| result) {
-            Ok(stored) => stored,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                return Err(PublishError::Interrupted);
+        let stored = match &self.store {
+            Store::Directory(destination) => {
+                let (destination, name) = (Arc::clone(destination), what.name.clone());
+                let encoding = what.content_encoding;
+                off_the_loop(move || destination.store(&name, source, encoding, &patience)).await?
             }
-            Err(error) => return Err(PublishError::Store(error)),
         };
         self.note(ArtifactRecord {
             storage_type: StorageType::S3,
@@ -145,17 +168,18 @@ impl Publisher {
     ///
     /// [`PublishError`].
     pub async fn publish_link(
-        &mut self,
+        &self,
         name: &ArtifactName,
         existing: &ArtifactName,
     ) -> Result<(), PublishError> {
         let content = ArtifactContent::Link { artifact: existing.clone(), content_type: LOG_TYPE.to_owned() };
         self.create(name, self.expires, content).await?;
-        let destination = Arc::clone(&self.destination);
-        let (new, old) = (name.clone(), existing.clone());
-        let linking = tokio::task::spawn_blocking(move || destination.link(&new, &old));
-        let linked = linking.await.map_err(io::Error::other).and_then(|result| result);
-        let stored_as = linked.map_err(PublishError::Store)?;
+        let stored_as = match &self.store {
+            Store::Directory(destination) => {
+                let (destination, new, old) = (Arc::clone(destination), name.clone(), existing.clone());
+                off_the_loop(move || destination.link(&new, &old)).await?
+            }
+        };
         self.note(ArtifactRecord {
             storage_type: StorageType::Link,
             stored_as,
@@ -165,22 +189,23 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes why there is no artifact of that name.
+    /// Publishes why there is no artifact of that name, which is one of the task's.
     ///
     /// # Errors
     ///
     /// [`PublishError`].
     pub async fn publish_error(
-        &mut self,
+        &self,
         name: &ArtifactName,
         missing: Missing<'_>,
         expires: Timestamp,
     ) -> Result<(), PublishError> {
+        self.refuse_reserved(name)?;
         let Missing { reason, message } = missing;
         let content = ArtifactContent::Error { reason, message: message.to_owned() };
         self.create(name, expires, content).await?;
         self.events.emit(&Event::ArtifactMissing { name: name.as_str(), reason });
-        self.records.push(ArtifactRecord {
+        self.keep(ArtifactRecord {
             storage_type: StorageType::Error,
             reason: Some(reason),
             ..empty_record(name.clone(), expires)
@@ -189,9 +214,27 @@ impl Publisher {
     }
 
     /// What was published, by name.
-    pub fn into_records(mut self) -> Vec<ArtifactRecord> {
-        self.records.sort_by(|left, right| left.name.cmp(&right.name));
-        self.records
+    pub fn into_records(self) -> Vec<ArtifactRecord> {
+        let records = self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
+        records.into_values().collect()
+    }
+
+    /// A task's file must not pass for what the worker says of the task.
+    fn refuse_reserved(&self, name: &ArtifactName) -> Result<(), PublishError> {
+        match self.reserved.iter().find(|(reserved, _)| reserved == name) {
+            Some((_, owner)) => Err(PublishError::Reserved { owner }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until this one may be stored.
+    async fn turn(&self, patience: &Patience) -> Result<SemaphorePermit<'_>, PublishError> {
+        tokio::select! {
+            biased;
+            () = patience.over() => Err(PublishError::Interrupted),
+            // Nobody closes it.
+            permit = self.storing.acquire() => permit.map_err(|_closed| PublishError::Interrupted),
+        }
     }
 
     async fn create(
@@ -213,13 +256,31 @@ impl Publisher {
         }
     }
 
-    fn note(&mut self, record: ArtifactRecord) {
+    fn note(&self, record: ArtifactRecord) {
         self.events.emit(&Event::ArtifactPublished {
             name: record.name.as_str(),
             storage_type: record.storage_type,
             size: record.size,
         });
-        self.records.push(record);
+        self.keep(record);
+    }
+
+    /// One name is one artifact: the last that was made of it counts.
+    fn keep(&self, record: ArtifactRecord) {
+        // A panic under the lock leaves the list as it was.
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.insert(record.name.clone(), record);
+    }
+}
+
+/// Does what waits for the disk where it keeps nobody else waiting.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, PublishError> {
+    match tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten() {
+        Ok(done) => Ok(done),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(PublishError::Interrupted),
+        Err(error) => Err(PublishError::Store(error)),
     }
 }
 

@@ -64,12 +64,12 @@ pub trait Feature {
     }
 
     /// Before the container is made.
-    fn created<'a>(&'a mut self, _publisher: &'a mut Publisher) -> Hook<'a> {
+    fn created<'a>(&'a mut self, _publisher: &'a Publisher) -> Hook<'a> {
         done()
     }
 
     /// The command runs.
-    fn started<'a>(&'a mut self, _publisher: &'a mut Publisher) -> Hook<'a> {
+    fn started<'a>(&'a mut self, _publisher: &'a Publisher) -> Hook<'a> {
         done()
     }
 
@@ -105,7 +105,7 @@ pub struct Stopped<'a> {
     /// Where the log is written.
     pub log: &'a Spool,
     /// The way out.
-    pub publisher: &'a mut Publisher,
+    pub publisher: &'a Publisher,
     /// The command ended by itself; otherwise it was killed, or never ran.
     pub command_ended: bool,
 }
@@ -115,7 +115,7 @@ pub struct Killed<'a> {
     /// The whole log.
     pub log: &'a Path,
     /// The way out.
-    pub publisher: &'a mut Publisher,
+    pub publisher: &'a Publisher,
 }
 
 /// The features of one run.
@@ -160,7 +160,7 @@ impl Active {
     }
 
     /// Runs `created` of all.
-    pub async fn created(&mut self, publisher: &mut Publisher) -> StageErrors {
+    pub async fn created(&mut self, publisher: &Publisher) -> StageErrors {
         let mut stage = StageErrors::default();
         for (row, feature) in &mut self.features {
             stage.note("created", row, feature.created(publisher).await);
@@ -169,7 +169,7 @@ impl Active {
     }
 
     /// Runs `started` of all.
-    pub async fn started(&mut self, publisher: &mut Publisher) -> StageErrors {
+    pub async fn started(&mut self, publisher: &Publisher) -> StageErrors {
         let mut stage = StageErrors::default();
         for (row, feature) in &mut self.features {
             stage.note("started", row, feature.started(publisher).await);

@@ -86,6 +86,13 @@ impl Interrupts {
         self.0.borrow().count
     }
 
+    /// Waits until there were more than so many. Never returns when nobody is left who could interrupt.
+    pub async fn more_than(&mut self, count: usize) {
+        if self.0.wait_for(|arrivals| arrivals.count > count).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits for the interrupt. Never returns when nobody is left who could interrupt.
     pub async fn interrupted(&mut self) -> Interrupt {
         let found = match self.0.wait_for(|arrivals| arrivals.first.is_some()).await {

@@ -43,6 +43,11 @@ impl Patience {
     fn is_over(&self) -> bool {
         self.interrupts.count() > self.bears
     }
+
+    /// Waits until it is. Never returns when nobody is left who could interrupt.
+    pub(super) async fn over(&self) {
+        self.interrupts.clone().more_than(self.bears).await;
+    }
 }
 
 /// What a piece of a file is.
@@ -201,8 +206,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_artifact_is_stored_until_a_new_interrupt_and_the_log_until_the_second() {
+    #[tokio::test]
+    async fn an_artifact_is_stored_until_a_new_interrupt_and_the_log_until_the_second() {
         let (interrupter, interrupts) = channel();
         let artifact = Patience::with_artifact(&interrupts);
         let log = Patience::with_log(&interrupts);
@@ -210,6 +215,8 @@ mod tests {
             interrupter.interrupt(Interrupt::Cancelled);
             assert_eq!((artifact.is_over(), log.is_over()), (artifact_is_over, log_is_over));
         }
+        artifact.over().await;
+        log.over().await;
         assert!(!Patience::with_artifact(&interrupts).is_over());
         assert!(!Patience::with_log(&interrupts).is_over());
     }

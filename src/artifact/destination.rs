@@ -36,15 +36,15 @@ pub enum Destination {
 pub enum Source {
     /// In a file of the task's, opened for reading.
     Task(File),
-    /// In a file of the worker's own that nobody writes any more.
-    Own(PathBuf),
+    /// In the finished log of the task, a file of the worker's own.
+    Log(PathBuf),
 }
 
 impl Source {
     fn open(&self) -> io::Result<File> {
         match self {
             Source::Task(file) => file.try_clone(),
-            Source::Own(path) => File::open(path),
+            Source::Log(path) => File::open(path),
         }
     }
 }
@@ -117,8 +117,8 @@ impl Destination {
         } else {
             match source {
                 // A second name costs nothing, however long the log is; only its hash is left to make.
-                Source::Own(path) if Draft::adopt(&place, fs::CWD, &path)? => copy.to(|_, _| Ok(()))?,
-                Source::Own(_) | Source::Task(_) => store_as_it_is(&place, &copy)?,
+                Source::Log(path) if Draft::adopt(&place, fs::CWD, &path)? => copy.to(|_, _| Ok(()))?,
+                Source::Log(_) | Source::Task(_) => store_as_it_is(&place, &copy)?,
             }
         };
         let Copied { size, sha256 } = copied;
@@ -252,7 +252,7 @@ mod tests {
         let path = place.directory.path().join("source");
         let (_interrupter, interrupts) = channel();
         let patience = Patience::with_artifact(&interrupts);
-        let own = Source::Own(path.clone());
+        let own = Source::Log(path.clone());
         let adopted = place.destination.store(&named("own"), own, ContentEncoding::Gzip, &patience).unwrap();
         assert_eq!(adopted, copied);
         assert_eq!(place.read("own"), b"log");

@@ -21,7 +21,7 @@ use self::options::{NetworkMode, RunArguments};
 use super::help::image_called;
 use super::operator::Operator;
 use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
-use crate::artifact::{Destination, RESOLUTION};
+use crate::artifact::{self, Destination, RESOLUTION};
 use crate::cache::Caches;
 use crate::cleanup::clean_up;
 use crate::config::Config;
@@ -245,7 +245,8 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let (claim, config) = claim(&task_id, &submitted, config, &host.name).await?;
     let parts = WorkerParts { payload_pointer: submitted.payload_pointer, network, host };
     let worker = Arc::new(worker(config, parts, operator)?);
-    let (claimed, follower) = Claimed::begin(&worker, claim, &destination, (interrupter, interrupts.clone()))
+    let store = artifact::Store::Directory(Arc::clone(&destination));
+    let (claimed, follower) = Claimed::begin(&worker, claim, store, (interrupter, interrupts.clone()))
         .await
         .map_err(|error| not_begun(&error, interrupts.current()))?;
     let following = stdout::follow(follower).map_err(|error| {

@@ -6,11 +6,13 @@
 //! shutdown, a disk that is full) only volumes are published, after a cancellation nothing is.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use rustix::io::Errno;
 
 use super::{Feature, FeatureRow, Hook, HookError, Link, Stopped, Wishes};
@@ -18,7 +20,7 @@ use crate::artifact::content::{content_encoding, content_type};
 use crate::artifact::{Description, Missing, PublishError, Source};
 use crate::interrupt::Interrupt;
 use crate::known_features::ARTIFACTS;
-use crate::payload::{ArtifactEntry, ArtifactSource, reserved_names};
+use crate::payload::{ArtifactEntry, ArtifactSource};
 use crate::queue::ErrorReason;
 use crate::queue::artifact_name::ArtifactName;
 use crate::root::{ContainerRoot, Found, Kind, WalkBounds, WalkError, walk};
@@ -36,14 +38,11 @@ struct Artifacts {
     entries: BTreeMap<ArtifactName, ArtifactEntry>,
     /// The host's directory behind each volume.
     volumes: BTreeMap<ArtifactName, PathBuf>,
-    /// Names that only the worker publishes, and what for.
-    reserved: Vec<(ArtifactName, &'static str)>,
 }
 
 fn start(wishes: &Wishes<'_>) -> Box<dyn Feature> {
     let entries = wishes.payload.map(|payload| payload.artifacts.clone()).unwrap_or_default();
-    let reserved = reserved_names(wishes.log, wishes.switches);
-    Box::new(Artifacts { entries, volumes: BTreeMap::new(), reserved })
+    Box::new(Artifacts { entries, volumes: BTreeMap::new() })
 }
 
 impl Feature for Artifacts {
@@ -75,32 +74,44 @@ impl Artifacts {
         Ok(())
     }
 
-    async fn publish(&self, stopped: &mut Stopped<'_>) -> Result<(), HookError> {
-        let mut failed = false;
-        for (name, entry) in &self.entries {
-            // Looked at each time: an interrupt may have come meanwhile.
-            if !is_wanted(&entry.source, stopped.command_ended, stopped.publisher.interrupt()) {
-                continue;
-            }
-            let item = Item {
-                name,
-                declared: entry.source.kind(),
-                path: entry.source.path(),
-                reserved: &self.reserved,
-                expires: entry.expires.unwrap_or(stopped.publisher.task_expires()),
-            };
-            let found = match self.volumes.get(name) {
-                Some(directory) => find_volume(directory),
-                None => stopped.root.find(item.path),
-            };
-            if item.publish(found, stopped).await.is_err() {
-                failed = true;
-            }
+    /// Publishes all entries, several at a time; one that cannot be stored does not keep the others from it.
+    async fn publish(&self, stopped: &Stopped<'_>) -> Result<(), HookError> {
+        let published = stream::iter(&self.entries)
+            .map(|(name, entry)| self.publish_entry(name, entry, stopped))
+            .buffer_unordered(stopped.publisher.at_once())
+            .fold(Ok(()), |all, one| ready(all.and(one)));
+        published
+            .await
+            .map_err(|NotStored| HookError("Encountered error when uploading artifact(s)".to_owned()))
+    }
+
+    async fn publish_entry(
+        &self,
+        name: &ArtifactName,
+        entry: &ArtifactEntry,
+        stopped: &Stopped<'_>,
+    ) -> Result<(), NotStored> {
+        // Looked at each time: an interrupt may have come meanwhile.
+        if !is_wanted(&entry.source, stopped.command_ended, stopped.publisher.interrupt()) {
+            return Ok(());
         }
-        if failed {
-            return Err(HookError("Encountered error when uploading artifact(s)".to_owned()));
-        }
-        Ok(())
+        let item = Item {
+            name,
+            declared: entry.source.kind(),
+            path: entry.source.path(),
+            closer: self.closer(name),
+            expires: entry.expires.unwrap_or(stopped.publisher.task_expires()),
+        };
+        let found = match self.volumes.get(name) {
+            Some(directory) => find_volume(directory),
+            None => stopped.root.find(item.path),
+        };
+        item.publish(found, stopped).await
+    }
+
+    fn closer(&self, name: &ArtifactName) -> Vec<Closer<'_>> {
+        let below = self.entries.iter().filter(|(other, _)| other.is_below(name));
+        below.map(|(name, entry)| Closer { name, source: &entry.source }).collect()
     }
 }
 
@@ -144,12 +155,31 @@ struct Item<'a> {
     name: &'a ArtifactName,
     declared: &'static str,
     path: &'a str,
-    reserved: &'a [(ArtifactName, &'static str)],
+    /// The entries of the payload whose names lie below this one's.
+    closer: Vec<Closer<'a>>,
     expires: Timestamp,
 }
 
+/// An entry whose name lies below that of another: whichever is stored first, the names that it gives are its own.
+struct Closer<'a> {
+    name: &'a ArtifactName,
+    source: &'a ArtifactSource,
+}
+
+impl Closer<'_> {
+    /// Whether it gives this name.
+    fn covers(&self, name: &ArtifactName) -> bool {
+        match self.source {
+            ArtifactSource::File(_) => name == self.name,
+            ArtifactSource::Directory(_) | ArtifactSource::Volume(_) => {
+                name == self.name || name.is_below(self.name)
+            }
+        }
+    }
+}
+
 impl Item<'_> {
-    async fn publish(&self, found: io::Result<Found>, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+    async fn publish(&self, found: io::Result<Found>, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let found = match found {
             Ok(found) => found,
             Err(error) if is_absence(&error) => return self.missing(&error, stopped).await,
@@ -168,7 +198,7 @@ impl Item<'_> {
         name: &ArtifactName,
         path: &str,
         found: &Found,
-        stopped: &mut Stopped<'_>,
+        stopped: &Stopped<'_>,
     ) -> Result<(), NotStored> {
         let description = Description {
             name: name.clone(),
@@ -191,16 +221,14 @@ impl Item<'_> {
             Ok(file) => file,
             Err(error) => return Err(self.not_stored(name, &error.to_string(), stopped)),
         };
-        match stopped.publisher.publish_file(description, Source::Task(file)).await {
+        match stopped.publisher.publish(description, Source::Task(file)).await {
             Ok(()) => Ok(()),
-            // The footer says that the task was interrupted; no line about each artifact.
-            Err(PublishError::Interrupted) => Err(NotStored),
-            Err(error) => Err(self.not_stored(name, &format!("Failed to {error}"), stopped)),
+            Err(error) => self.not_published(name, error, stopped),
         }
     }
 
     /// Stores every regular file below a directory.
-    async fn directory(&self, found: Found, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+    async fn directory(&self, found: Found, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let top = Arc::new(found);
         let walked = {
             let top = Arc::clone(&top);
@@ -222,21 +250,20 @@ impl Item<'_> {
             );
             stopped.log.error(&text);
         }
-        let mut result = Ok(());
         let interrupt = stopped.publisher.interrupt();
-        for below in files {
+        let top = &top;
+        let publish = |below: String| async move {
             // The rest is not tried when one was interrupted.
             if stopped.publisher.interrupt() != interrupt {
                 return Err(NotStored);
             }
-            if self.member(&top, &below, stopped).await.is_err() {
-                result = Err(NotStored);
-            }
-        }
-        result
+            self.member(top, &below, stopped).await
+        };
+        let published = stream::iter(files).map(publish).buffer_unordered(stopped.publisher.at_once());
+        published.fold(Ok(()), |all, one| ready(all.and(one))).await
     }
 
-    async fn member(&self, top: &Found, below: &str, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+    async fn member(&self, top: &Found, below: &str, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let name = match self.name.join(below) {
             Ok(name) => name,
             Err(error) => {
@@ -249,11 +276,8 @@ impl Item<'_> {
                 return Ok(());
             }
         };
-        if let Some((_, owner)) = self.reserved.iter().find(|(reserved, _)| *reserved == name) {
-            let text = format!(
-                "Error uploading \"{name}\". That is the name of this task's {owner}; the file is left out, rename it."
-            );
-            stopped.log.error(&text);
+        if let Some(other) = self.closer.iter().find(|other| other.covers(&name)) {
+            self.leave_out(&name, &format!("the artifact \"{}\" of the payload", other.name), stopped);
             return Ok(());
         }
         match top.find_below(below) {
@@ -262,7 +286,14 @@ impl Item<'_> {
         }
     }
 
-    async fn missing(&self, error: &io::Error, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+    fn leave_out(&self, name: &ArtifactName, owner: &str, stopped: &Stopped<'_>) {
+        let text = format!(
+            "Error uploading \"{name}\". That is the name of {owner}; the file is left out, rename it."
+        );
+        stopped.log.error(&text);
+    }
+
+    async fn missing(&self, error: &io::Error, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let text = format!(
             "Artifact \"{}\" not found at \"{}\": {}",
             self.name,
@@ -274,7 +305,7 @@ impl Item<'_> {
             .await
     }
 
-    async fn mismatch(&self, actual: Kind, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+    async fn mismatch(&self, actual: Kind, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let text = format!(
             "Error uploading \"{}\". Expected artifact to be a \"{}\" but was \"{}\"",
             self.name,
@@ -290,7 +321,7 @@ impl Item<'_> {
         .await
     }
 
-    async fn too_large(&self, error: &WalkError, stopped: &mut Stopped<'_>) -> Result<(), NotStored> {
+    async fn too_large(&self, error: &WalkError, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let text = format!("Error uploading \"{}\". Failed to {error}", self.name);
         stopped.log.error(&text);
         self.error(self.name, Missing { reason: ErrorReason::TooLargeFileOnWorker, message: &text }, stopped)
@@ -302,13 +333,34 @@ impl Item<'_> {
         &self,
         name: &ArtifactName,
         missing: Missing<'_>,
-        stopped: &mut Stopped<'_>,
+        stopped: &Stopped<'_>,
     ) -> Result<(), NotStored> {
-        let published = stopped.publisher.publish_error(name, missing, self.expires).await;
-        published.map_err(|error| self.not_stored(name, &format!("Failed to {error}"), stopped))
+        match stopped.publisher.publish_error(name, missing, self.expires).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.not_published(name, error, stopped),
+        }
     }
 
-    fn not_stored(&self, name: &ArtifactName, why: &str, stopped: &mut Stopped<'_>) -> NotStored {
+    fn not_published(
+        &self,
+        name: &ArtifactName,
+        error: PublishError,
+        stopped: &Stopped<'_>,
+    ) -> Result<(), NotStored> {
+        match error {
+            PublishError::Reserved { owner } => {
+                self.leave_out(name, &format!("this task's {owner}"), stopped);
+                Ok(())
+            }
+            // The footer says that the task was interrupted; no line about each artifact.
+            PublishError::Interrupted => Err(NotStored),
+            PublishError::Store(_) | PublishError::Queue(_) => {
+                Err(self.not_stored(name, &format!("Failed to {error}"), stopped))
+            }
+        }
+    }
+
+    fn not_stored(&self, name: &ArtifactName, why: &str, stopped: &Stopped<'_>) -> NotStored {
         stopped.log.error(&format!("Error uploading \"{name}\" artifact. {why}"));
         NotStored
     }

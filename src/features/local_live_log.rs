@@ -49,7 +49,7 @@ pub(super) async fn publish_log(name: &ArtifactName, killed: &mut Killed<'_>) ->
         expires: killed.publisher.task_expires(),
     };
     let failed = |why: String| HookError(format!("Error uploading \"{name}\" artifact. {why}"));
-    let log = Source::Own(killed.log.to_owned());
-    let published = killed.publisher.publish_file(description, log).await;
+    let log = Source::Log(killed.log.to_owned());
+    let published = killed.publisher.publish(description, log).await;
     published.map_err(|error| failed(format!("Failed to {error}")))
 }

@@ -78,6 +78,12 @@ impl ArtifactName {
         ArtifactName::new(&format!("{}/{below}", self.0))
     }
 
+    /// Whether this one begins with all components of `other` and has more.
+    #[must_use]
+    pub fn is_below(&self, other: &ArtifactName) -> bool {
+        self.0.strip_prefix(other.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The name, components separated by `/`.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use images::source::Source;
 use runtime::id::ContainerId;
 
-use crate::artifact::{Destination, Publisher, PublisherParts};
+use crate::artifact::{Publisher, PublisherParts, Store};
 use crate::document::finding::{Finding, Severity};
 use crate::event::Event;
 use crate::features::{Active, Link, Wishes};
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::payload::features::FeatureSwitches;
-use crate::payload::{Payload, TaskContext};
+use crate::payload::{Payload, TaskContext, reserved_names};
 use crate::queue::Claim;
 use crate::queue::artifact_name::ArtifactName;
 use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
@@ -66,7 +66,7 @@ impl Claimed {
     pub async fn begin(
         worker: &Arc<Worker>,
         claim: Claim,
-        destination: &Arc<Destination>,
+        store: Store,
         channel: (Interrupter, Interrupts),
     ) -> Result<(Claimed, Follower), BeginError> {
         let began = Began::now();
@@ -81,15 +81,16 @@ impl Claimed {
             interrupter: interrupter.clone(),
             log: log.clone(),
         });
+        let (features, reserved) = start_features(payload.as_ref(), worker);
         let publisher = Publisher::new(PublisherParts {
             queue: claim.queue.clone(),
             expires: claim.task.expires,
-            destination: Arc::clone(destination),
+            store,
+            reserved,
             config: Arc::new(worker.config.file.clone()),
             events: worker.events.clone(),
             interrupts: interrupts.clone(),
         });
-        let features = start_features(payload.as_ref(), worker);
         let claimed = claim.queue.run();
         worker.events.emit(&Event::TaskClaimed { task_id: claimed.task_id.as_str(), run_id: claimed.run_id });
         let run = Run {
@@ -274,13 +275,14 @@ fn read_payload(worker: &Worker, claim: &Claim) -> (Option<Payload>, Vec<Finding
     Payload::parse(&claim.task.payload, &context)
 }
 
-fn start_features(payload: Option<&Payload>, worker: &Worker) -> Active {
+/// The features that are on, and the names of what they and the worker publish.
+fn start_features(payload: Option<&Payload>, worker: &Worker) -> (Active, Vec<(ArtifactName, &'static str)>) {
     let disabled = worker.config.file.disabled_features();
     let defaults = FeatureSwitches::of_defaults(&disabled);
     let fallback = ArtifactName::new(FALLBACK_LOG);
     let switches = payload.map_or(&defaults, |payload| &payload.features);
     match payload.map(|payload| &payload.log).or(fallback.as_ref().ok()) {
-        Some(log) => Active::start(&Wishes { payload, switches, log }),
-        None => Active::none(),
+        Some(log) => (Active::start(&Wishes { payload, switches, log }), reserved_names(log, switches)),
+        None => (Active::none(), Vec::new()),
     }
 }

@@ -212,7 +212,7 @@ impl Resolving {
             .stopped(Stopped {
                 root,
                 log: &self.run.log,
-                publisher: &mut self.run.publisher,
+                publisher: &self.run.publisher,
                 command_ended: matches!(self.end, End::Exited(_)),
             })
             .await;
@@ -245,7 +245,7 @@ impl Resolving {
     /// Closes the log and runs the hooks `killed`.
     async fn close_log(&mut self) -> Hooks {
         let broken = self.run.log.end();
-        let killed = Killed { log: self.run.log.path(), publisher: &mut self.run.publisher };
+        let killed = Killed { log: self.run.log.path(), publisher: &self.run.publisher };
         let stage = self.run.features.killed(killed).await;
         if !stage.is_clean() {
             self.run.failures.push(stage.text());

@@ -96,7 +96,7 @@ impl Running {
         let started = tokio::select! {
             biased;
             _ = interrupts.interrupted() => return Ending::Interrupted,
-            stage = self.run.features.started(&mut self.run.publisher) => stage,
+            stage = self.run.features.started(&self.run.publisher) => stage,
         };
         if !started.is_clean() {
             let text = format!(

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::artifact::ArtifactRecord;
-use crate::artifact::{Destination, Publisher, PublisherParts};
+use crate::artifact::{Destination, Publisher, PublisherParts, Store};
 use crate::config::{ArtifactSettings, ConfigFile};
 use crate::event::Events;
 use crate::features::Hooks;
 use crate::features::{Active, Link, Stopped, Wishes};
 use crate::interrupt::channel;
-use crate::payload::{Origin, Payload, TaskContext};
+use crate::payload::{Origin, Payload, TaskContext, reserved_names};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
 use crate::queue::{EmbeddedQueue, StorageType, WorkerIdentity, WorkerQueue};
@@ -48,6 +48,8 @@ fn root(top: &Path) -> ContainerRoot {
     for name in ["live.log", "live_backing.log", "terminal_bulk.log.gz", "own.log"] {
         std::fs::write(root.join("logs").join(name), "forged").unwrap();
     }
+    std::fs::create_dir(root.join("large-logs")).unwrap();
+    std::fs::File::create(root.join("large-logs/live.log")).unwrap().set_len(1001).unwrap();
     symlink("/file.txt", root.join("link")).unwrap();
     symlink("../../canary", root.join("out/escape")).unwrap();
     symlink("../canary", root.join("outside")).unwrap();
@@ -85,10 +87,11 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
     if let Some(interrupt) = interrupt {
         interrupter.interrupt(interrupt);
     }
-    let mut publisher = Publisher::new(PublisherParts {
+    let publisher = Publisher::new(PublisherParts {
         queue: claim.queue,
         expires: definition.expires,
-        destination: Arc::new(Destination::directory(out.path()).unwrap()),
+        store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
+        reserved: reserved_names(&payload.log, &payload.features),
         config: Arc::new(config),
         events: Events::none(),
         interrupts,
@@ -102,12 +105,8 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
         std::fs::write(bind.source.join("from the task"), "kept").unwrap();
     }
     let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
-    let stopped = Stopped {
-        root: Arc::new(root(scratch.path())),
-        log: &spool,
-        publisher: &mut publisher,
-        command_ended,
-    };
+    let stopped =
+        Stopped { root: Arc::new(root(scratch.path())), log: &spool, publisher: &publisher, command_ended };
     let verdict = active.stopped(stopped).await.verdict();
     let log = std::fs::read_to_string(spool.path()).unwrap();
     Result { verdict, records: publisher.into_records(), log, out }
@@ -206,6 +205,31 @@ async fn a_file_that_has_a_logs_name_is_left_out_and_the_log_says_so() {
     assert_eq!(result.verdict, Hooks::Done);
     for (name, owner) in [("live.log", "live log"), ("live_backing.log", "finished log")] {
         let said = format!("\"public/logs/{name}\". That is the name of this task's {owner}");
+        assert!(result.log.contains(&said), "{}", result.log);
+    }
+    let artifacts = json!({ "public/logs": {"type": "directory", "path": "/large-logs"} });
+    let result = publish(artifacts, true, None).await;
+    assert_eq!(result.rows(), [], "nor is there an error under such a name: {}", result.log);
+    assert_eq!(result.verdict, Hooks::Done);
+}
+
+#[tokio::test]
+async fn a_name_is_the_closest_entrys_and_the_log_says_whose_it_is() {
+    let artifacts = json!({
+        "public/out": {"type": "directory", "path": "/out"},
+        "public/out/1.txt": {"type": "file", "path": "/file.txt"},
+        "public/out/sub": {"type": "directory", "path": "/large"}
+    });
+    let result = publish(artifacts, true, None).await;
+    let s3 = |name| (name, StorageType::S3, None);
+    let too_large = |name| (name, StorageType::Error, Some(ErrorReason::TooLargeFileOnWorker));
+    let expected = [s3("public/out/1.txt"), s3("public/out/again.txt"), too_large("public/out/sub/file")];
+    assert_eq!(result.rows(), expected, "{}", result.log);
+    assert_eq!(std::fs::read_to_string(result.out.path().join("public/out/1.txt")).unwrap(), "text");
+    for (name, owner) in [("1.txt", "1.txt"), ("sub/2.gz", "sub")] {
+        let said = format!(
+            "\"public/out/{name}\". That is the name of the artifact \"public/out/{owner}\" of the payload"
+        );
         assert!(result.log.contains(&said), "{}", result.log);
     }
 }
