@@ -4,7 +4,9 @@
 //!   <caches>/                 locked (flock) while an instance is chosen or made
 //!   <caches>/<random id>/     locked by the process whose task uses it
 //!                             cache.json  the cache's name, when it was made and used, who uses it
+//!                             purge       no task may have it any more
 //!                             content/    what the task sees, owned by root, 0755
+//!   <caches>/trash/<random id>/  locked by whoever removes it
 //! ```
 //!
 //! The directory's name is random; the cache's name, which a task chose, is data in `cache.json` and
@@ -17,21 +19,26 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use runtime::id::ContainerId;
-use serde::{Deserialize, Serialize};
 
+use self::record::Record;
+use self::trash::{TRASH, Trash};
 use crate::file_lock::{self, Hold};
-use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
+use crate::own_directory::{Entries, Foreign, OwnDirectory, OwnDirectoryError};
 use crate::random::random_hex;
-use crate::remove_tree::{RemoveTreeError, remove_tree};
+use crate::remove_tree::RemoveTreeError;
 use crate::timestamp::Timestamp;
 
-/// Largest `cache.json` in bytes.
-const RECORD_BYTES: u64 = 64 * 1024;
+mod purge;
+mod record;
+mod trash;
+
+pub use self::purge::{PurgeRequest, Purged};
+pub use self::trash::Discarded;
 
 /// Random bytes in the name of an instance's directory.
 const ID_BYTES: usize = 16;
@@ -40,6 +47,7 @@ const ID_BYTES: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Caches {
     directory: OwnDirectory,
+    trash: Trash,
 }
 
 /// An instance of a cache, held by one task.
@@ -49,7 +57,7 @@ pub struct CacheLease {
     id: String,
     record: Record,
     origin: Origin,
-    _lock: File,
+    lock: File,
 }
 
 /// Whether a task found something in its cache.
@@ -64,21 +72,10 @@ pub enum Origin {
 /// What becomes of an instance that a task has used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The next task of that cache may have it.
+    /// The next task of that cache may have it, unless it is to be purged meanwhile.
     Keep,
-    /// It is removed.
+    /// Nobody may.
     Purge,
-}
-
-/// What is known of an instance; `cache.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
-    name: String,
-    created: Timestamp,
-    last_used: Timestamp,
-    /// The container whose task holds it.
-    used_by: Option<String>,
 }
 
 /// Why a cache could not be had or given back.
@@ -113,35 +110,41 @@ impl Caches {
     ///
     /// [`CacheError::Place`] when the directory cannot be used.
     pub fn open(directory: &Path) -> Result<Caches, CacheError> {
-        Ok(Caches { directory: OwnDirectory::open(directory)? })
+        Ok(Caches { directory: OwnDirectory::open(directory)?, trash: Trash::open(directory)? })
     }
 
-    /// Removes the instances that make no sense or that a worker which is gone has left in use, unless the container
-    /// that used them is still there. What lies beside the instances stays, and is named.
+    /// Removes the instances that make no sense, that are to be purged, or that a worker which is gone has left in use,
+    /// unless the container that used them is still there; and what such a worker did not come to remove. What lies
+    /// beside the instances stays, and is named.
     ///
     /// # Errors
     ///
     /// [`CacheError`] when something cannot be looked at or removed.
-    pub fn sweep(&self, there: &BTreeSet<&str>) -> Result<Option<Foreign>, CacheError> {
-        let entries = self.directory.entries(is_id, &[])?;
-        let mut unusable = Vec::new();
+    pub fn sweep(&self, there: &BTreeSet<&str>) -> Result<Vec<Foreign>, CacheError> {
+        let entries = self.entries()?;
         {
             // Nobody makes an instance meanwhile: before it has its record and its lock it looks like a dead one.
             let _alone = self.directory.lock(Hold::Exclusive, &|| true)?;
             for id in entries.own {
-                let Some(held) = self.try_hold(&id)? else { continue };
-                let keep = self.read(&id).is_some_and(|record| {
-                    record.used_by.is_none_or(|container| there.contains(container.as_str()))
-                });
+                let instance = self.instance(&id);
+                let Some(lock) = hold(&instance)? else { continue };
+                let user = Record::read(&instance).map(|record| record.used_by);
+                let keep = match user {
+                    Some(Some(container)) => there.contains(container.as_str()),
+                    Some(None) => !record::is_marked(&instance),
+                    None => false,
+                };
                 if !keep {
-                    unusable.push((id, held));
+                    // Its lock goes here; it is found below like those of workers that died later.
+                    drop(self.trash.take(&instance, id, lock)?);
                 }
             }
         }
-        for (id, _held) in unusable {
-            remove_tree(&self.instance(&id))?;
+        let (left, foreign) = self.trash.left()?;
+        for discarded in left {
+            discarded.remove()?;
         }
-        Ok(entries.foreign)
+        Ok(entries.foreign.into_iter().chain(foreign).collect())
     }
 
     /// Takes an instance of the cache `name` for a container: the free one that was used last, or a new one. Waits for
@@ -158,15 +161,18 @@ impl Caches {
     ) -> Result<CacheLease, CacheError> {
         let _alone = self.directory.lock(Hold::Exclusive, wanted)?;
         let mut best: Option<(String, Record, File)> = None;
-        for id in self.directory.entries(is_id, &[])?.own {
+        for id in self.entries()?.own {
             let Some(record) = self.read(&id).filter(|it| it.name == name && it.used_by.is_none()) else {
                 continue;
             };
+            if record::is_marked(&self.instance(&id)) {
+                continue;
+            }
             let older = best.as_ref().is_some_and(|(_, best, _)| best.last_used >= record.last_used);
             if older {
                 continue;
             }
-            if let Some(lock) = self.try_hold(&id)? {
+            if let Some(lock) = hold(&self.instance(&id))? {
                 best = Some((id, record, lock));
             }
         }
@@ -204,48 +210,35 @@ impl Caches {
         (origin, lock): (Origin, File),
     ) -> Result<CacheLease, CacheError> {
         let record = Record { used_by: Some(container.to_string()), ..record };
-        self.write(&id, &record)?;
-        Ok(CacheLease { caches: self.clone(), id, record, origin, _lock: lock })
+        record.write(&self.instance(&id))?;
+        Ok(CacheLease { caches: self.clone(), id, record, origin, lock })
     }
 
     fn instance(&self, id: &str) -> PathBuf {
         self.directory.path().join(id)
     }
 
-    /// Locks an instance, unless another process holds it or it is gone meanwhile.
-    fn try_hold(&self, id: &str) -> Result<Option<File>, CacheError> {
-        let instance = self.instance(id);
-        let file = match File::open(&instance) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("open", &instance)(error)),
-        };
-        match file.try_lock() {
-            // Another sweep may have removed it before.
-            Ok(()) => {
-                Ok(file_lock::is_at(&instance, &file).map_err(failed("look at", &instance))?.then_some(file))
-            }
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(failed("lock", &instance)(source)),
-        }
+    fn entries(&self) -> Result<Entries, OwnDirectoryError> {
+        self.directory.entries(is_id, &[TRASH])
     }
 
-    /// What is known of an instance; nothing if its record is missing or makes no sense.
     fn read(&self, id: &str) -> Option<Record> {
-        let file = File::open(self.instance(id).join("cache.json")).ok()?;
-        serde_json::from_reader(file.take(RECORD_BYTES)).ok()
+        Record::read(&self.instance(id))
     }
+}
 
-    /// Writes the record beside its place and moves it there, so that it is whole or absent.
-    fn write(&self, id: &str, record: &Record) -> Result<(), CacheError> {
-        let path = self.instance(id).join("cache.json");
-        let beside = self.instance(id).join("cache.json.new");
-        let write = || {
-            let mut file = File::create(&beside)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            std::fs::rename(&beside, &path)
-        };
-        write().map_err(failed("write", &path))
+/// Locks an instance, unless another process holds it or it is gone meanwhile.
+fn hold(instance: &Path) -> Result<Option<File>, CacheError> {
+    let file = match File::open(instance) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("open", instance)(error)),
+    };
+    match file.try_lock() {
+        // Somebody else may have moved or removed it before.
+        Ok(()) => Ok(file_lock::is_at(instance, &file).map_err(failed("look at", instance))?.then_some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(failed("lock", instance)(source)),
     }
 }
 
@@ -269,134 +262,23 @@ impl CacheLease {
         self.origin
     }
 
-    /// Gives the instance back. Only when no process of the task's is left.
+    /// Gives the instance back. Only when no process of the task's is left. What comes back is to be removed.
     ///
     /// # Errors
     ///
     /// [`CacheError`]; the instance is then removed at the next start.
-    pub fn release(self, fate: Fate) -> Result<(), CacheError> {
-        match fate {
-            Fate::Keep => {
-                let record = Record { used_by: None, last_used: Timestamp::now(), ..self.record.clone() };
-                self.caches.write(&self.id, &record)
-            }
-            // The mark and the lock keep others away until the directory is gone.
-            Fate::Purge => Ok(remove_tree(&self.caches.instance(&self.id))?),
+    pub fn release(self, fate: Fate) -> Result<Option<Discarded>, CacheError> {
+        let CacheLease { caches, id, record, lock, .. } = self;
+        let instance = caches.instance(&id);
+        // Nobody marks it between the look and the word that it is free.
+        let _alone = caches.directory.lock(Hold::Exclusive, &|| true)?;
+        if fate == Fate::Purge || record::is_marked(&instance) {
+            return Ok(Some(caches.trash.take(&instance, record.name, lock)?));
         }
+        let record = Record { used_by: None, last_used: Timestamp::now(), ..record };
+        record.write(&instance).map(|()| None)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caches() -> (tempfile::TempDir, Caches) {
-        let directory = tempfile::tempdir().unwrap();
-        let caches = reopen(&directory, &[]);
-        (directory, caches)
-    }
-
-    /// What a next worker sees, if the containers `there` have resisted.
-    fn reopen(directory: &tempfile::TempDir, there: &[&str]) -> Caches {
-        let caches = Caches::open(&directory.path().join("caches")).unwrap();
-        caches.sweep(&there.iter().copied().collect()).unwrap();
-        caches
-    }
-
-    fn take(caches: &Caches, name: &str) -> CacheLease {
-        caches.take(name, &ContainerId::new("container").unwrap(), &|| true).unwrap()
-    }
-
-    fn put(lease: &CacheLease, text: &str) {
-        std::fs::write(lease.content().join("file"), text).unwrap();
-    }
-
-    fn get(lease: &CacheLease) -> Option<String> {
-        std::fs::read_to_string(lease.content().join("file")).ok()
-    }
-
-    #[test]
-    fn a_cache_persists_over_restarts() {
-        let (directory, caches) = caches();
-        let lease = take(&caches, "level-1");
-        assert_eq!(lease.origin(), Origin::Miss);
-        put(&lease, "kept");
-        lease.release(Fate::Keep).unwrap();
-        let lease = take(&reopen(&directory, &[]), "level-1");
-        assert_eq!((lease.origin(), get(&lease).as_deref()), (Origin::Hit, Some("kept")));
-    }
-
-    #[test]
-    fn two_tasks_never_share_an_instance() {
-        let (directory, caches) = caches();
-        let first = take(&caches, "shared");
-        put(&first, "first");
-        let second = take(&reopen(&directory, &[]), "shared");
-        assert_eq!((second.origin(), get(&second)), (Origin::Miss, None));
-        first.release(Fate::Keep).unwrap();
-        second.release(Fate::Keep).unwrap();
-        let (third, fourth) = (take(&caches, "shared"), take(&caches, "shared"));
-        assert_eq!((third.origin(), fourth.origin()), (Origin::Hit, Origin::Hit));
-        assert_ne!(third.content(), fourth.content());
-    }
-
-    #[test]
-    fn the_one_that_was_used_last_is_taken_first() {
-        let (_directory, caches) = caches();
-        let (first, second) = (take(&caches, "x"), take(&caches, "x"));
-        put(&first, "first");
-        put(&second, "second");
-        second.release(Fate::Keep).unwrap();
-        let mut record = first.record.clone();
-        record.last_used = Timestamp::from_millis(Timestamp::now().as_millis() + 60_000);
-        record.used_by = None;
-        caches.write(&first.id, &record).unwrap();
-        drop(first);
-        assert_eq!(get(&take(&caches, "x")).as_deref(), Some("first"));
-    }
-
-    #[test]
-    fn what_is_purged_or_unknown_or_left_in_use_is_gone_after_a_restart() {
-        let (directory, caches) = caches();
-        take(&caches, "purged").release(Fate::Purge).unwrap();
-        drop(take(&caches, "left in use")); // The worker died.
-        std::fs::create_dir(directory.path().join("caches").join("0".repeat(2 * ID_BYTES))).unwrap();
-        let kept = take(&caches, "held");
-        let caches = reopen(&directory, &[]);
-        let left = caches.directory.entries(is_id, &[]).unwrap().own;
-        assert_eq!(left, BTreeSet::from([kept.id.clone()]));
-        assert_eq!(take(&caches, "left in use").origin(), Origin::Miss);
-    }
-
-    #[test]
-    fn a_cache_stays_as_long_as_the_container_that_may_write_to_it_and_is_nobody_elses() {
-        let (directory, caches) = caches();
-        let content = take(&caches, "x").content(); // The worker died.
-        let caches = reopen(&directory, &["container"]);
-        assert!(content.exists());
-        assert_eq!(take(&caches, "x").origin(), Origin::Miss);
-        reopen(&directory, &[]);
-        assert!(!content.exists());
-    }
-
-    #[test]
-    fn what_the_worker_did_not_make_is_left_alone_and_named() {
-        let (directory, caches) = caches();
-        let place = directory.path().join("caches");
-        for name in ["home", "0123456789abcdef", &"A".repeat(2 * ID_BYTES)] {
-            std::fs::create_dir_all(place.join(name).join("files")).unwrap();
-        }
-        let foreign = caches.sweep(&BTreeSet::new()).unwrap().unwrap().to_string();
-        assert!(foreign.contains("3 that docker-worker did not make"), "{foreign}");
-        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 3 + 1, "and the marker");
-    }
-
-    #[test]
-    fn a_name_is_never_a_path() {
-        let (directory, caches) = caches();
-        let lease = take(&caches, "../../escape");
-        assert!(lease.content().starts_with(directory.path().join("caches")));
-        assert!(!directory.path().join("escape").exists());
-        assert_eq!(lease.name(), "../../escape");
-    }
-}
+mod tests;

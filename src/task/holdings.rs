@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tokio::task::JoinHandle;
 
-use crate::cache::{CacheLease, Fate};
+use crate::cache::{CacheLease, Discarded, Fate};
 use crate::net::tables::TablesError;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
 use crate::task::run::Remains;
@@ -79,7 +79,8 @@ async fn released(releasing: Option<Releasing>) -> Result<(), RunDirectoryError>
 fn release_caches(leases: Vec<CacheLease>, fate: Fate, problems: &mut Vec<String>) {
     for lease in leases {
         let name = escaped(lease.name()).to_string();
-        if let Err(error) = lease.release(fate) {
+        let released = lease.release(fate).and_then(|discarded| discarded.map_or(Ok(()), Discarded::remove));
+        if let Err(error) = released {
             problems.push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error)));
         }
     }

@@ -227,6 +227,22 @@ impl Worker {
         entries.map(|entry| entry.unwrap().path()).find(|path| path.is_dir())
     }
 
+    /// The instances of caches that a task may get, by their directories' names.
+    pub fn caches(&self) -> Vec<String> {
+        self.entries_of("caches").into_iter().filter(|name| name != "trash").collect()
+    }
+
+    /// The instances of caches that only have to be removed.
+    pub fn trash(&self) -> Vec<String> {
+        self.entries_of("caches/trash")
+    }
+
+    fn entries_of(&self, place: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.data().join(place)).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != MARKER).collect()
+    }
+
     /// The containers that the run directory speaks of.
     pub fn containers(&self) -> Vec<String> {
         let entries = fs::read_dir(self.run_directory()).into_iter().flatten();
