@@ -6,6 +6,7 @@
 
 pub mod artifact_name;
 mod artifacts;
+mod claim;
 pub mod definition;
 mod embedded;
 mod error;
@@ -16,11 +17,12 @@ pub mod task_id;
 mod verdict;
 mod worker_queue;
 
+pub use claim::{Claim, ReceivedDefinition, Task};
 pub use embedded::{Clock, EmbeddedQueue, steady_clock};
 pub use error::QueueError;
 pub use model::{
-    ArtifactContent, ArtifactInfo, ArtifactRequest, Claim, Created, ErrorReason, ReasonCreated, RunId,
-    RunState, RunStatus, StorageType, TaskState, TaskStatus, WorkerIdentity,
+    ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, ReasonCreated, RunId, RunState,
+    RunStatus, StorageType, TaskState, TaskStatus, WorkerIdentity,
 };
 pub use run_queue::RunQueue;
 pub use verdict::{Reason, Reporter, Verdict};

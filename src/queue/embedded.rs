@@ -13,9 +13,9 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 
 use super::model::{
-    ArtifactContent, ArtifactInfo, ArtifactRequest, Claim, Created, RunId, TaskStatus, WorkerIdentity,
+    ArtifactContent, ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity,
 };
-use super::{QueueError, RunQueue, Verdict, artifacts, runs};
+use super::{Claim, QueueError, RunQueue, Verdict, artifacts, runs};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
@@ -111,9 +111,9 @@ impl EmbeddedQueue {
                 let claimed = runs::claim(&mut status, worker, now);
                 rows::store_status(database, &status)?;
                 if let Some((run, taken_until)) = claimed {
-                    let task = rows::load_definition(database, &task_id)?;
+                    let definition = rows::load_received(database, &task_id)?;
                     let queue = RunQueue::embedded(self.clone(), run);
-                    claims.push(Claim { queue, taken_until, task });
+                    claims.push(Claim { queue, taken_until, expires: status.expires, definition });
                 }
             }
             Ok(claims)

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::definition::{Priority, TaskDefinition};
-use crate::queue::run_queue::RunQueue;
+use crate::queue::definition::Priority;
 use crate::queue::task_id::TaskId;
 use crate::queue::verdict::Verdict;
 use crate::timestamp::Timestamp;
@@ -33,17 +32,6 @@ impl std::fmt::Display for RunId {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "run {} of task {}", self.run_id, self.task_id)
     }
-}
-
-/// A task that is now this worker's.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    /// Where everything about the run is said, and which run it is.
-    pub queue: RunQueue,
-    /// Until when, unless it is reclaimed.
-    pub taken_until: Timestamp,
-    /// What is to be done.
-    pub task: TaskDefinition,
 }
 
 /// The state of a task.
@@ -251,7 +239,7 @@ pub enum Created {
     Done,
     /// The bytes stay with the caller: the queue is in its own process.
     KeepBytes,
-    /// The bytes stay with the caller; [`RunQueue::finish_artifact`] wants this word.
+    /// The bytes stay with the caller; [`RunQueue::finish_artifact`](crate::queue::RunQueue::finish_artifact) wants this word.
     Upload {
         /// The word.
         upload_id: String,

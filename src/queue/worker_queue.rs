@@ -1,7 +1,7 @@
 //! What a worker asks a queue for before it has a task.
 
-use crate::queue::model::{Claim, WorkerIdentity};
-use crate::queue::{EmbeddedQueue, Maker, QueueError};
+use crate::queue::model::WorkerIdentity;
+use crate::queue::{Claim, EmbeddedQueue, Maker, QueueError};
 
 /// A queue, with the worker's rights.
 #[derive(Clone, Debug)]

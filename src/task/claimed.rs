@@ -6,14 +6,14 @@ use images::source::Source;
 use runtime::id::ContainerId;
 
 use crate::artifact::{Publisher, PublisherParts, Store};
-use crate::document::finding::{Finding, Severity};
+use crate::document::finding::{Finding, Findings, Severity};
 use crate::event::Event;
 use crate::features::{Active, Link, Wishes};
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
-use crate::queue::Claim;
 use crate::queue::artifact_name::ArtifactName;
+use crate::queue::{Claim, ReceivedDefinition, Task};
 use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
 use crate::task::error::TaskError;
@@ -71,7 +71,14 @@ impl Claimed {
     ) -> Result<(Claimed, Follower), BeginError> {
         let began = Began::now();
         let (interrupter, interrupts) = channel;
-        let (payload, findings) = read_payload(worker, &claim);
+        let disabled = worker.config.file.disabled_features();
+        let context = TaskContext {
+            expires: claim.expires,
+            origin: worker.origin,
+            disabled_features: &disabled,
+            pointer: worker.payload_pointer,
+        };
+        let Read { payload, scopes, findings } = read_task(&claim.definition, &context);
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
         let opened = tokio::task::spawn_blocking(move || open(&worker_of_run, &interrupts_of_run)).await??;
         let Opened { id, directory, log, follower } = opened;
@@ -84,7 +91,7 @@ impl Claimed {
         let (features, reserved) = start_features(payload.as_ref(), worker);
         let publisher = Publisher::new(PublisherParts {
             queue: claim.queue.clone(),
-            expires: claim.task.expires,
+            expires: claim.expires,
             store,
             reserved,
             config: Arc::new(worker.config.file.clone()),
@@ -105,6 +112,7 @@ impl Claimed {
             interrupter,
             interrupts,
             payload,
+            scopes,
             image: None,
             caches: Vec::new(),
             network: None,
@@ -185,7 +193,7 @@ impl Claimed {
         let names = payload.cache.keys().map(|name| name.as_str());
         let pool = self.run.worker.config.file.worker_pool();
         let expression = scopes::cache_expression(names, &pool);
-        match scopes::refuse_caches(&expression, &self.run.claim.task.scopes) {
+        match scopes::refuse_caches(&expression, &self.run.scopes) {
             None => Ok(()),
             Some(refusal) => {
                 let text = format!(
@@ -264,15 +272,26 @@ fn open(worker: &Worker, interrupts: &Interrupts) -> Result<Opened, BeginError> 
     }
 }
 
-fn read_payload(worker: &Worker, claim: &Claim) -> (Option<Payload>, Vec<Finding>) {
-    let disabled: Vec<&str> = worker.config.file.disabled_features();
-    let context = TaskContext {
-        expires: claim.task.expires,
-        origin: worker.origin,
-        disabled_features: &disabled,
-        pointer: worker.payload_pointer,
-    };
-    Payload::parse(&claim.task.payload, &context)
+/// What the claim says is to be done.
+struct Read {
+    payload: Option<Payload>,
+    scopes: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+fn read_task(definition: &ReceivedDefinition, context: &TaskContext<'_>) -> Read {
+    match definition.read() {
+        Ok(Task { payload, scopes }) => {
+            let (payload, findings) = Payload::parse(&payload, context);
+            Read { payload, scopes, findings }
+        }
+        Err(error) => {
+            let mut findings = Findings::default();
+            let error = error.to_string();
+            findings.error("", format!("the task's definition cannot be read: {}", escaped(&error)));
+            Read { payload: None, scopes: Vec::new(), findings: findings.into_list() }
+        }
+    }
 }
 
 /// The features that are on, and the names of what they and the worker publish.

@@ -78,6 +78,8 @@ pub struct Run {
     pub interrupts: Interrupts,
     /// The payload, once it is known to be valid.
     pub payload: Option<Payload>,
+    /// What the task may do.
+    pub scopes: Vec<String>,
     /// The image, once it is there.
     pub image: Option<Image>,
     /// The caches that the run holds.

@@ -112,7 +112,7 @@ async fn a_task_goes_from_its_definition_to_its_resolution() {
     let claims = fixture.claim(5).await;
     assert_eq!(claims.len(), 1);
     let claim = &claims[0];
-    assert_eq!(claim.task, task);
+    assert_eq!(serde_json::from_str::<TaskDefinition>(claim.definition.text()).unwrap(), task);
     assert_eq!(claim.queue.status().await.unwrap().worker, Some(worker()));
     assert!(claim.taken_until > fixture.now());
     assert!(fixture.claim(5).await.is_empty());

@@ -5,12 +5,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::queue::QueueError;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::model::{ArtifactInfo, ArtifactRequest, RunId, RunState, TaskStatus};
 use crate::queue::runs;
 use crate::queue::task_id::TaskId;
+use crate::queue::{QueueError, ReceivedDefinition};
 use crate::timestamp::Timestamp;
 
 const SCHEMA: &str = "
@@ -74,12 +74,21 @@ pub(super) fn find_definition(
         .map_err(failed("read a definition"))
 }
 
-/// The definition of a task that must be there.
-pub(super) fn load_definition(
+/// The definition of a task that must be there, as a claim shows it.
+pub(super) fn load_received(
     database: &Transaction<'_>,
     task_id: &TaskId,
-) -> Result<TaskDefinition, QueueError> {
-    find_definition(database, task_id)?.ok_or_else(|| no_such_task(task_id))
+) -> Result<ReceivedDefinition, QueueError> {
+    database
+        .query_row(
+            "SELECT definition FROM tasks WHERE task_id = :task_id",
+            named_params! { ":task_id": task_id.as_str() },
+            |row| json(row, "definition"),
+        )
+        .optional()
+        .map_err(failed("read a definition"))?
+        .map(ReceivedDefinition::new)
+        .ok_or_else(|| no_such_task(task_id))
 }
 
 /// The status of a task that must be there, as it is now.
