@@ -65,7 +65,7 @@ pub enum CompileError {
 pub(super) struct Rules<'a> {
     pub at: String,
     pub names: &'a [String],
-    pub alternatives: Vec<Vec<Condition>>,
+    pub alternatives: Vec<&'a [Condition]>,
     pub verdict: u32,
 }
 
@@ -110,8 +110,8 @@ pub(super) fn check(entry: &SyscallRule, index: usize) -> Result<Rules<'_>, Comp
     let repeated = (0..=5).any(|argument| conditions.iter().filter(|c| c.index == argument).count() > 1);
     let alternatives = match conditions {
         [] => vec![],
-        all if repeated => all.iter().map(|condition| vec![condition.clone()]).collect(),
-        all => vec![all.to_vec()],
+        all if repeated => all.chunks(1).collect(),
+        all => vec![all],
     };
     Ok(Rules { at, names: &entry.names, alternatives, verdict })
 }

@@ -2,10 +2,9 @@
 use super::Filter;
 use super::check::{CompileError, Fallback, MAX_INSTRUCTIONS, NO_SUCH_CALL, Rules, check, flags};
 use super::names::{Abi, I386, X86_64};
-use super::tree::{self, Range, Test};
+use super::tree::{self, Backwards, Decision, Range, Test};
 use crate::spec::{Architecture, Condition, Operator, Seccomp};
-use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter};
-use std::collections::BTreeMap;
+use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter};
 
 /// Numbers from here on belong to the x32 instruction set (`__X32_SYSCALL_BIT`).
 const X32_BIT: u32 = 0x4000_0000;
@@ -23,14 +22,6 @@ const INT_ARGUMENTS: &[(&str, &[usize])] = &[
     ("socket", &[0, 1, 2]),
     ("socketpair", &[0, 1, 2]),
 ];
-
-/// What happens to one call number.
-#[derive(Clone, PartialEq)]
-enum Decision {
-    Always(u32),
-    /// In order; if none matches, the default verdict.
-    Tried(Vec<(SeccompRule, u32)>),
-}
 
 /// Translates a profile. What it means is said at the head of [`crate::seccomp`].
 ///
@@ -62,56 +53,57 @@ fn program(
     rules: &[Rules<'_>],
     default: &Fallback,
 ) -> Result<Vec<sock_filter>, CompileError> {
-    let compat = if profile.architectures.contains(&Architecture::X86) {
-        by_number(&I386, rules, default)?
+    let mut program = Backwards::default();
+    program.verdict(NO_SUCH_CALL);
+    let other = program.len();
+    if profile.architectures.contains(&Architecture::X86) {
+        by_number(&I386, rules, default, &mut program)?;
     } else {
-        vec![tree::verdict(NO_SUCH_CALL)]
-    };
-    let other = vec![tree::verdict(NO_SUCH_CALL)];
-    let mut program = vec![tree::load(tree::ARCH)];
-    program.extend(tree::branch(
-        Test::Equal,
-        X86_64.audit_arch,
-        by_number(&X86_64, rules, default)?,
-        tree::branch(Test::Equal, I386.audit_arch, compat, other),
-    ));
+        program.verdict(NO_SUCH_CALL);
+    }
+    program.branch(Test::Equal, I386.audit_arch, other);
+    let compat = program.len();
+    by_number(&X86_64, rules, default, &mut program)?;
+    program.branch(Test::Equal, X86_64.audit_arch, compat);
+    program.load(tree::ARCH);
     if program.len() > MAX_INSTRUCTIONS {
         return Err(CompileError::TooLong { instructions: program.len() });
     }
-    Ok(program)
+    Ok(program.finish())
 }
 
-/// Loads the number, searches its range, decides.
-fn by_number(abi: &Abi, rules: &[Rules<'_>], default: &Fallback) -> Result<Vec<sock_filter>, CompileError> {
-    let decisions = decisions(abi, rules, default.verdict)?;
-    let mut ranges: Vec<Range> = Vec::new();
-    let mut last = None;
-    let newest = abi.newest();
-    for number in 0..=newest {
-        let decision = decisions.get(&number).cloned().unwrap_or(Decision::Always(default.verdict));
-        if last.as_ref() != Some(&decision) {
-            ranges.push(Range { first: number, code: code(&decision, default.verdict) });
-            last = Some(decision);
-        }
-    }
-    ranges.push(Range { first: newest + 1, code: vec![tree::verdict(default.unknown)] });
-    ranges.push(Range { first: X32_BIT, code: vec![tree::verdict(NO_SUCH_CALL)] });
-
-    let mut program = vec![tree::load(tree::NUMBER)];
-    program.extend(tree::search(ranges));
-    Ok(program)
+/// Loads the number, searches its range, decides. Numbers of equal decision are one range.
+fn by_number(
+    abi: &Abi,
+    rules: &[Rules<'_>],
+    default: &Fallback,
+    program: &mut Backwards,
+) -> Result<(), CompileError> {
+    let mut ranges = decisions(abi, rules, default.verdict)?;
+    let beyond = ranges.last().map_or(0, |newest| newest.first + 1);
+    ranges.dedup_by(|next, range| next.decision == range.decision);
+    ranges.push(Range { first: beyond, decision: Decision::Always(default.unknown) });
+    ranges.push(Range { first: X32_BIT, decision: Decision::Always(NO_SUCH_CALL) });
+    program.search(&ranges, default.verdict);
+    program.load(tree::NUMBER);
+    Ok(())
 }
 
-fn decisions(abi: &Abi, rules: &[Rules<'_>], default: u32) -> Result<BTreeMap<u32, Decision>, CompileError> {
+/// One range for each number up to the newest call's.
+fn decisions(abi: &Abi, rules: &[Rules<'_>], default: u32) -> Result<Vec<Range>, CompileError> {
     let numbers = abi.numbers();
-    let mut decisions: BTreeMap<u32, Decision> = BTreeMap::new();
+    let newest = numbers.values().max().copied().unwrap_or(0);
+    let undecided = |first| Range { first, decision: Decision::Tried(Vec::new()) };
+    let mut ranges: Vec<Range> = (0..=newest).map(undecided).collect();
     for rule in rules.iter().filter(|rule| rule.verdict != default) {
         for name in rule.names {
-            let Some(&number) = numbers.get(name.as_str()) else { continue };
-            let known = decisions.entry(number).or_insert_with(|| Decision::Tried(Vec::new()));
-            match known {
+            let range = numbers.get(name.as_str()).and_then(|&number| ranges.get_mut(number as usize));
+            let Some(Range { decision, .. }) = range else { continue };
+            match decision {
                 Decision::Always(_) => {}
-                Decision::Tried(_) if rule.alternatives.is_empty() => *known = Decision::Always(rule.verdict),
+                Decision::Tried(_) if rule.alternatives.is_empty() => {
+                    *decision = Decision::Always(rule.verdict)
+                }
                 Decision::Tried(earlier) => {
                     for conditions in &rule.alternatives {
                         let translated = translate(abi, name, conditions);
@@ -123,23 +115,7 @@ fn decisions(abi: &Abi, rules: &[Rules<'_>], default: u32) -> Result<BTreeMap<u3
             }
         }
     }
-    Ok(decisions)
-}
-
-fn code(decision: &Decision, default: u32) -> Vec<sock_filter> {
-    match decision {
-        Decision::Always(value) => vec![tree::verdict(*value)],
-        Decision::Tried(rules) => {
-            let mut code = Vec::new();
-            for (rule, value) in rules {
-                // A rule that does not match jumps over the one instruction behind it.
-                code.extend(BpfProgram::from(rule.clone()));
-                code.push(tree::verdict(*value));
-            }
-            code.push(tree::verdict(default));
-            code
-        }
-    }
+    Ok(ranges)
 }
 
 /// `None` for an index above 5, which is all that `seccompiler` checks here: there is a condition.
