@@ -46,6 +46,7 @@ pub mod payload;
 pub mod queue;
 pub mod random;
 pub mod readiness;
+pub mod registry;
 pub mod remove_tree;
 pub mod root;
 pub mod run_directory;

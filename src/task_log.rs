@@ -11,7 +11,9 @@ use crate::interrupt::Interrupt;
 use crate::text::escaped;
 use crate::timestamp::Timestamp;
 
+pub mod follower;
 pub mod output;
+pub mod reader;
 pub mod spool;
 
 /// The line before the command's output.

@@ -36,6 +36,7 @@ use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::{Submission, Submitted};
 use crate::queue::task_id::TaskId;
 use crate::queue::{Claim, EmbeddedQueue, RunId, RunState, WorkerIdentity, WorkerQueue, steady_clock};
+use crate::registry::Registry;
 use crate::task::carry_out;
 use crate::task::claimed::{BeginError, Claimed};
 use crate::task::resolution::ResolutionDocument;
@@ -246,10 +247,10 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let parts = WorkerParts { payload_pointer: submitted.payload_pointer, network, host };
     let worker = Arc::new(worker(config, parts, operator)?);
     let store = artifact::Store::Directory(Arc::clone(&destination));
-    let (claimed, follower) = Claimed::begin(&worker, claim, store, (interrupter, interrupts.clone()))
+    let claimed = Claimed::begin(&worker, claim, store, (interrupter, interrupts.clone()))
         .await
         .map_err(|error| not_begun(&error, interrupts.current()))?;
-    let following = stdout::follow(follower).map_err(|error| {
+    let following = stdout::follow(claimed.log()).map_err(|error| {
         Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
     })?;
     let (resolved, holdings) = carry_out(claimed).await;
@@ -346,6 +347,7 @@ fn worker(config: Config, parts: WorkerParts, operator: &Operator) -> Result<Wor
         events: operator.events(),
         origin: Origin::Operator,
         payload_pointer: parts.payload_pointer,
+        registry: Registry::default(),
         host: parts.host,
         pull_observer: progress::observer(operator),
         config,

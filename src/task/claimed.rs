@@ -13,7 +13,8 @@ use crate::interrupt::{Interrupter, Interrupts};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{Claim, ReceivedDefinition, Task};
+use crate::queue::{Claim, ReceivedDefinition, RunId, Task};
+use crate::registry::{Entry, Handles};
 use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
 use crate::task::error::TaskError;
@@ -22,7 +23,8 @@ use crate::task::resolve::End;
 use crate::task::resolving::{Identity, Resolving};
 use crate::task::run::{Began, Remains, Run, Worker};
 use crate::task::validated::Validated;
-use crate::task_log::spool::{Follower, Spool};
+use crate::task_log::reader::LogReader;
+use crate::task_log::spool::Spool;
 use crate::task_log::{self, Header};
 use crate::text::chain;
 use crate::text::escaped;
@@ -57,8 +59,7 @@ pub enum BeginError {
 }
 
 impl Claimed {
-    /// Begins a run: makes its directories and its log, and keeps its claim from now on. The follower reads the log
-    /// from its start.
+    /// Begins a run: makes its directories and its log, and keeps its claim from now on.
     ///
     /// # Errors
     ///
@@ -68,7 +69,7 @@ impl Claimed {
         claim: Claim,
         store: Store,
         channel: (Interrupter, Interrupts),
-    ) -> Result<(Claimed, Follower), BeginError> {
+    ) -> Result<Claimed, BeginError> {
         let began = Began::now();
         let (interrupter, interrupts) = channel;
         let disabled = worker.config.file.disabled_features();
@@ -81,7 +82,7 @@ impl Claimed {
         let Read { payload, scopes, findings } = read_task(&claim.definition, &context);
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
         let opened = tokio::task::spawn_blocking(move || open(&worker_of_run, &interrupts_of_run)).await??;
-        let Opened { id, directory, log, follower } = opened;
+        let Opened { id, directory, log } = opened;
         let reclaiming = reclaim::keep(reclaim::Held {
             queue: claim.queue.clone(),
             taken_until: claim.taken_until,
@@ -98,10 +99,12 @@ impl Claimed {
             events: worker.events.clone(),
             interrupts: interrupts.clone(),
         });
-        let claimed = claim.queue.run();
-        worker.events.emit(&Event::TaskClaimed { task_id: claimed.task_id.as_str(), run_id: claimed.run_id });
+        let (container, interrupter_of_run) = (id.clone(), interrupter.clone());
+        let handles =
+            Handles { container, began: began.at, log: log.reader(), interrupter: interrupter_of_run };
         let run = Run {
             worker: Arc::clone(worker),
+            entry: announce(worker, claim.queue.run(), handles),
             claim,
             reclaiming: Some(reclaiming),
             id,
@@ -121,7 +124,12 @@ impl Claimed {
             failures: Vec::new(),
             began,
         };
-        Ok((Claimed { run, findings }, follower))
+        Ok(Claimed { run, findings })
+    }
+
+    /// To read its log.
+    pub fn log(&self) -> LogReader {
+        self.run.log.reader()
     }
 
     /// Who it is, for the case that nothing else is left of it.
@@ -252,7 +260,6 @@ struct Opened {
     id: ContainerId,
     directory: RunDirectory,
     log: Spool,
-    follower: Follower,
 }
 
 /// Makes the directories and the log of a run. Blocks.
@@ -261,15 +268,19 @@ fn open(worker: &Worker, interrupts: &Interrupts) -> Result<Opened, BeginError> 
     let no_log = |source| BeginError::Log { path: directories.runs(), source };
     let id = random_id().map_err(no_log)?;
     let directory = RunDirectory::create(directories, &id, &|| interrupts.current().is_none())?;
-    let opened = Spool::create(&directory.log(), worker.config.file.log_bytes())
-        .and_then(|log| log.follow().map(|follower| (log, follower)));
-    match opened {
-        Ok((log, follower)) => Ok(Opened { id, directory, log, follower }),
+    match Spool::create(&directory.log(), worker.config.file.log_bytes()) {
+        Ok(log) => Ok(Opened { id, directory, log }),
         Err(error) => {
             directory.remove()?;
             Err(no_log(error))
         }
     }
+}
+
+/// Makes a run known to whoever asks for those under way.
+fn announce(worker: &Worker, run: &RunId, handles: Handles) -> Entry {
+    worker.events.emit(&Event::TaskClaimed { task_id: run.task_id.as_str(), run_id: run.run_id });
+    worker.registry.enter(run.clone(), handles)
 }
 
 /// What the claim says is to be done.

@@ -19,6 +19,7 @@ use crate::interrupt::{Interrupter, Interrupts};
 use crate::net::{Network, TaskNetwork};
 use crate::payload::{Origin, Payload};
 use crate::queue::Claim;
+use crate::registry::{Entry, Registry};
 use crate::run_directory::RunDirectory;
 use crate::task::container::EndError;
 use crate::task::error::TaskError;
@@ -48,6 +49,8 @@ pub struct Worker {
     pub origin: Origin,
     /// Where payloads are in the documents that they came in: findings point there.
     pub payload_pointer: &'static str,
+    /// The runs that are under way.
+    pub registry: Registry,
     /// What this host is.
     pub host: Host,
     /// Shows how pulls go on.
@@ -58,6 +61,8 @@ pub struct Worker {
 pub struct Run {
     /// The worker.
     pub worker: Arc<Worker>,
+    /// By which others find it.
+    pub entry: Entry,
     /// What is to be done.
     pub claim: Claim,
     /// Keeps the claim; ended before the run is reported.

@@ -1,9 +1,9 @@
 //! The task's log while the task runs: one file, written once, read by everybody who wants it.
 //!
 //! ```text
-//!   worker's lines ─┐
-//!                   ├─► Spool ──► <data>/runs/<id>/log ──► Follower ──► standard output
-//!   pty master ─────┘  (append)        (the only buffer)  └──► backing log, bulk log, at the end
+//!   worker's lines ─┐                                  ┌──► LogReader ──► standard output, live log
+//!                   ├─► Spool ──► <data>/runs/<id>/log ┤
+//!   pty master ─────┘  (append)     (the only buffer)  └──► backing log, bulk log, at the end
 //! ```
 //!
 //! Memory is bounded because nobody holds the log but the file. The task is slowed down by nothing
@@ -13,41 +13,28 @@
 //! waits for a reader or the reader loses lines.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::readiness::write_all;
 use crate::task_log;
+use crate::task_log::reader::{LogReader, Progress};
 use crate::timestamp::Timestamp;
-
-/// Bytes copied to a reader between two looks at whether somebody interrupts.
-const FOLLOW_STEP_BYTES: u64 = 1 << 20;
-
-/// Bytes that are written to a reader at once.
-const COPY_BYTES: usize = 128 << 10;
-
-/// How much of the log there is, and whether more will come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Progress {
-    bytes: u64,
-    ended: bool,
-}
 
 /// The writing end of a task's log. Clones write to the same log, one line or chunk at a time.
 #[derive(Clone, Debug)]
 pub struct Spool {
     path: PathBuf,
+    reader: LogReader,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
 struct State {
-    file: File,
+    file: Arc<File>,
     progress: watch::Sender<Progress>,
     bytes: u64,
     limit_bytes: u64,
@@ -74,10 +61,12 @@ impl Spool {
     ///
     /// What creating it says.
     pub fn create(path: &Path, limit_bytes: u64) -> io::Result<Spool> {
-        let file = File::options().append(true).create_new(true).mode(0o600).open(path)?;
-        let (progress, _) = watch::channel(Progress::default());
+        let file = File::options().read(true).append(true).create_new(true).mode(0o600).open(path)?;
+        let file = Arc::new(file);
+        let (progress, written) = watch::channel(Progress::default());
+        let reader = LogReader::new(Arc::clone(&file), written);
         let state = State { file, progress, bytes: 0, limit_bytes, rest: Rest::Kept };
-        Ok(Spool { path: path.to_owned(), state: Arc::new(Mutex::new(state)) })
+        Ok(Spool { path: path.to_owned(), reader, state: Arc::new(Mutex::new(state)) })
     }
 
     /// Where the log lies.
@@ -136,14 +125,9 @@ impl Spool {
         }
     }
 
-    /// A reader of the log from its first byte.
-    ///
-    /// # Errors
-    ///
-    /// What opening the file says.
-    pub fn follow(&self) -> io::Result<Follower> {
-        let file = File::open(&self.path)?;
-        Ok(Follower { file, copied: 0, progress: self.state().progress.subscribe() })
+    /// A reader of the log, from any byte and while it grows.
+    pub fn reader(&self) -> LogReader {
+        self.reader.clone()
     }
 
     /// A thread that panicked while it held the lock has left at worst half a line.
@@ -157,7 +141,7 @@ impl State {
         if matches!(self.rest, Rest::Broken(_)) {
             return;
         }
-        match self.file.write_all(bytes) {
+        match (&*self.file).write_all(bytes) {
             Ok(()) => self.bytes += bytes.len() as u64,
             Err(error) => self.rest = Rest::Broken(error),
         }
@@ -167,66 +151,6 @@ impl State {
         let bytes = self.bytes;
         self.progress.send_modify(|progress| progress.bytes = bytes);
     }
-}
-
-/// The reading end: copies the log to `out` as it grows.
-#[derive(Debug)]
-pub struct Follower {
-    file: File,
-    copied: u64,
-    progress: watch::Receiver<Progress>,
-}
-
-impl Follower {
-    /// Copies until the log has ended. `stalled` hears how far it has come.
-    ///
-    /// The copying itself is done where it may block; when this future is dropped, the copy that is
-    /// under way stays behind until its reader reads or goes.
-    ///
-    /// # Errors
-    ///
-    /// What writing to `out` says: `EPIPE` when its reader has gone.
-    pub async fn copy_to(mut self, mut out: File, copied: watch::Sender<u64>) -> io::Result<()> {
-        loop {
-            let now = *self.progress.borrow_and_update();
-            while self.copied < now.bytes {
-                let step = (now.bytes - self.copied).min(FOLLOW_STEP_BYTES);
-                let copy = tokio::task::spawn_blocking(move || {
-                    let result = copy_bytes(&self.file, &out, step);
-                    (self, out, result)
-                });
-                let (follower, file, result) = copy.await.map_err(io::Error::other)?;
-                (self, out) = (follower, file);
-                self.copied += result?;
-                copied.send_replace(self.copied);
-            }
-            if now.ended || self.progress.changed().await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Copies so many bytes, or all that there are.
-fn copy_bytes(file: &File, out: &File, most: u64) -> io::Result<u64> {
-    let mut rest = file.take(most);
-    // No more than is there: most steps are a line or two, and each page of the buffer is a fault.
-    let mut buffer = vec![0; usize::try_from(most).unwrap_or(COPY_BYTES).min(COPY_BYTES)];
-    let mut copied = 0;
-    loop {
-        let read = rest.read(&mut buffer)?;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        if bytes.is_empty() {
-            return Ok(copied);
-        }
-        write_all(out, bytes)?;
-        copied += read as u64;
-    }
-}
-
-/// Waits until `copied` has not moved for `patience`.
-pub async fn stalled(mut copied: watch::Receiver<u64>, patience: Duration) {
-    while let Ok(Ok(())) = tokio::time::timeout(patience, copied.changed()).await {}
 }
 
 #[cfg(test)]
@@ -250,56 +174,5 @@ mod tests {
         assert!(text.starts_with("abcdefghab\n[taskcluster:error] The log has reached"), "{text}");
         assert_eq!(text.matches("limits.log").count(), 1, "{text}");
         assert!(text.ends_with("\nafter"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_follower_gets_everything_in_order_and_then_ends() {
-        let (directory, spool) = spool(1 << 30);
-        let copy = directory.path().join("copy");
-        let follower = spool.follow().unwrap();
-        let (copied, _) = watch::channel(0);
-        let following = tokio::spawn(follower.copy_to(File::create(&copy).unwrap(), copied));
-        for number in 0..1000 {
-            spool.output(format!("line {number}\r\n").as_bytes());
-            if number % 100 == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        let path = spool.path().to_owned();
-        assert!(spool.end().is_none());
-        spool.text("late\n");
-        following.await.unwrap().unwrap();
-        assert_eq!(std::fs::read(copy).unwrap(), std::fs::read(path).unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_pipe_that_does_not_block_loses_nothing() {
-        let (_directory, spool) = spool(1 << 30);
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
-        let line = "x".repeat(99) + "\n";
-        spool.text(&line.repeat(20_000));
-        let path = spool.path().to_owned();
-        let (copied, progress) = watch::channel(0);
-        let following = tokio::spawn(spool.follow().unwrap().copy_to(File::from(writer), copied));
-        assert!(spool.end().is_none());
-        rustix::io::ioctl_fionbio(&reader, false).unwrap();
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut bytes = Vec::new();
-            File::from(reader).read_to_end(&mut bytes).map(|_| bytes)
-        });
-        following.await.unwrap().unwrap();
-        assert_eq!(*progress.borrow(), 2_000_000);
-        assert_eq!(reading.await.unwrap().unwrap(), std::fs::read(path).unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_has_gone_is_an_error_and_not_a_hang() {
-        let (_directory, spool) = spool(1 << 30);
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
-        drop(reader);
-        spool.text("line\n");
-        let (copied, _) = watch::channel(0);
-        let result = spool.follow().unwrap().copy_to(File::from(writer), copied).await;
-        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

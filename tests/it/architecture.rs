@@ -70,6 +70,7 @@ fn the_runtime_speaks_no_taskcluster() {
 const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["task"],
+    &["registry"],
     &["features"],
     &["artifact"],
     &["task_log"],

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::interrupt::Interrupts;
-use crate::task_log::spool::{Follower, stalled};
+use crate::task_log::follower::{self, stalled};
+use crate::task_log::reader::LogReader;
 
 /// How long an interrupted run waits for a reader who does not read.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -25,10 +26,10 @@ pub struct Following {
 /// # Errors
 ///
 /// When there is no standard output.
-pub fn follow(follower: Follower) -> io::Result<Following> {
+pub fn follow(log: LogReader) -> io::Result<Following> {
     let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let (sender, copied) = watch::channel(0);
-    let copying = tokio::spawn(follower.copy_to(out, sender));
+    let copying = tokio::spawn(follower::follow(log, out, sender));
     Ok(Following { copying, copied })
 }
 

@@ -1,0 +1,152 @@
+//! Reading a task's log: from any byte, while it grows, by as many as want to.
+//!
+//! A reader is a handle on the one open file and on the word how far it is written; it has no buffer, no descriptor and
+//! no thread of its own. Whoever waits is woken when there is more, and reads when they can take it: a reader who is
+//! slow, or does not read at all, costs the task nothing and the worker no memory.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// How much of the log there is, and whether more will come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that can be read.
+    pub bytes: u64,
+    /// Nothing follows.
+    pub ended: bool,
+}
+
+/// A way to read a log. Clones read on their own.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    file: Arc<File>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl LogReader {
+    /// A reader of what is written to `file` as far as `progress` says.
+    pub(super) fn new(file: Arc<File>, progress: watch::Receiver<Progress>) -> LogReader {
+        LogReader { file, progress }
+    }
+
+    /// How far the log has come.
+    pub fn progress(&self) -> Progress {
+        let written = *self.progress.borrow();
+        // Whoever wrote it may have gone without a word.
+        Progress { ended: written.ended || self.progress.has_changed().is_err(), ..written }
+    }
+
+    /// Waits until the log reaches beyond `offset`, or has ended.
+    pub async fn wait(&mut self, offset: u64) -> Progress {
+        let further = self.progress.wait_for(|progress| progress.bytes > offset || progress.ended).await;
+        match further.map(|progress| *progress) {
+            Ok(progress) => progress,
+            Err(_) => self.progress(),
+        }
+    }
+
+    /// Reads what there is from `offset` on, at most so many bytes. Blocks, if at all, for the disk only.
+    ///
+    /// # Errors
+    ///
+    /// What reading the file says.
+    pub fn read(&self, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+        let there = self.progress().bytes.saturating_sub(offset);
+        // No more than is there: most reads are for a line or two, and each page of the buffer is a fault.
+        let mut buffer = vec![0; usize::try_from(there).unwrap_or(usize::MAX).min(most)];
+        let read = loop {
+            match self.file.read_at(&mut buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        buffer.truncate(read);
+        Ok(buffer)
+    }
+
+    /// The next bytes from `offset` on, once there are any; none when the log has ended before.
+    ///
+    /// # Errors
+    ///
+    /// What reading the file says.
+    pub async fn next(&mut self, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+        if self.wait(offset).await.bytes <= offset {
+            return Ok(Vec::new());
+        }
+        let reader = self.clone();
+        tokio::task::spawn_blocking(move || reader.read(offset, most)).await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::task_log::spool::Spool;
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
+        (directory, spool)
+    }
+
+    /// Everything from `offset` to the end, a few bytes at a time.
+    async fn all(mut reader: LogReader, offset: u64, most: usize) -> String {
+        let mut text = Vec::new();
+        loop {
+            let next = reader.next(offset + text.len() as u64, most).await.unwrap();
+            if next.is_empty() {
+                return String::from_utf8(text).unwrap();
+            }
+            assert!(next.len() <= most);
+            text.extend(next);
+        }
+    }
+
+    #[tokio::test]
+    async fn many_readers_follow_one_log_each_from_its_own_byte() {
+        let (_directory, spool) = spool();
+        spool.output(b"before\n");
+        let readers: Vec<_> = (0..100_u8)
+            .map(|number| tokio::spawn(all(spool.reader(), number.into(), 1 + usize::from(number))))
+            .collect();
+        for number in 0..50 {
+            spool.output(format!("line {number}\n").as_bytes());
+            tokio::task::yield_now().await;
+        }
+        let whole = std::fs::read_to_string(spool.path()).unwrap();
+        assert!(spool.end().is_none());
+        for (offset, reader) in readers.into_iter().enumerate() {
+            assert_eq!(reader.await.unwrap(), whole[offset..]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_beyond_the_end_waits_and_then_has_nothing() {
+        let (_directory, spool) = spool();
+        let mut reader = spool.reader();
+        spool.output(b"123");
+        assert_eq!(reader.wait(2).await, Progress { bytes: 3, ended: false });
+        let waited = tokio::time::timeout(Duration::from_millis(20), reader.wait(3)).await;
+        assert!(waited.is_err(), "{waited:?}");
+        assert!(spool.end().is_none());
+        assert_eq!(reader.wait(3).await, Progress { bytes: 3, ended: true });
+        assert_eq!(all(reader, 10, 8).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_log_whose_writer_has_gone_is_at_its_end_and_can_still_be_read() {
+        let (directory, spool) = spool();
+        let reader = spool.reader();
+        spool.output(b"text");
+        drop(spool);
+        directory.close().unwrap();
+        assert!(reader.progress().ended);
+        assert_eq!(all(reader, 0, 3).await, "text");
+    }
+}
