@@ -89,7 +89,7 @@ pub enum CapabilityError {
 
 impl Read for CapabilitySet {
     /// A name that this build does not know is not granted, which is harmless, and said in runc's words.
-    fn read(value: &Value, notes: &mut Notes) -> Option<CapabilitySet> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<CapabilitySet> {
         let names = Vec::<String>::read(value, notes)?;
         let mut set = CapsHashSet::new();
         let mut unknown = BTreeSet::new();

@@ -73,7 +73,7 @@ impl Id {
 }
 
 impl Read for Id {
-    fn read(value: &Value, notes: &mut Notes) -> Option<Id> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<Id> {
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
         number.filter(|number| *number <= Id::MAX).map(Id).or_else(|| {
             notes.refuse(format!("{} is no user or group: they go from 0 to {}", shown(value), Id::MAX))
@@ -112,7 +112,21 @@ impl Findings {
         self.list.push(Finding { pointer: one_line(&pointer.into()), message: one_line(&message.into()) });
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Puts a key before the pointers of those after the first `known`.
+    pub(crate) fn move_below(&mut self, key: &dyn fmt::Display, known: usize) {
+        for finding in self.list.iter_mut().skip(known) {
+            finding.pointer.insert_str(0, &one_line(&format!("/{key}")));
+        }
+    }
+
     pub(crate) fn into_list(mut self) -> Vec<Finding> {
+        for finding in self.list.iter_mut().filter(|finding| finding.pointer.is_empty()) {
+            finding.pointer.push('/');
+        }
         if self.more > 0 {
             self.list.push(Finding { pointer: "/".into(), message: format!("and {} more", self.more) });
         }
@@ -226,7 +240,7 @@ pub(crate) fn load_text(text: Vec<u8>, path: &Path) -> Result<Loaded, LoadError>
     let path = || path.to_owned();
     let value: Value =
         serde_json::from_slice(&text).map_err(|source| LoadError::Json { path: path(), source })?;
-    let loaded = parse(&value).map_err(|findings| LoadError::Refused { path: path(), findings })?;
+    let loaded = parse(value).map_err(|findings| LoadError::Refused { path: path(), findings })?;
     Ok(Loaded { text, ..loaded })
 }
 
@@ -235,9 +249,9 @@ pub(crate) fn load_text(text: Vec<u8>, path: &Path) -> Result<Loaded, LoadError>
 /// # Errors
 ///
 /// Everything in it that is refused.
-pub fn parse(value: &Value) -> Result<Loaded, Vec<Finding>> {
+pub fn parse(mut value: Value) -> Result<Loaded, Vec<Finding>> {
     let mut notes = Notes::default();
-    let mut spec = Spec::read(value, &mut notes);
+    let mut spec = Spec::read(&mut value, &mut notes);
     if let Some(process) = spec.as_mut().and_then(|spec| spec.process.as_mut()) {
         let taken = process.capabilities.take_ambient_without_ground();
         if !taken.is_empty() {

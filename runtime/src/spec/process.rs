@@ -60,7 +60,7 @@ object! {
 }
 
 impl Read for Resource {
-    fn read(value: &Value, notes: &mut Notes) -> Option<Resource> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<Resource> {
         notes.one_of(value, &rlimits::NAMES)
     }
 }

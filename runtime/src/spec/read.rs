@@ -4,7 +4,8 @@
 //! types are declared by [`object`] and [`names`], which make their [`Read`].
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write};
+use std::fmt::Display;
+use std::mem;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
@@ -19,8 +20,8 @@ pub trait Read: Sized {
     /// Whether it is written as a text: then an empty one stands for none, as Go's tools write it.
     const IS_TEXT: bool = false;
 
-    /// `None` if it was refused; `notes` says why.
-    fn read(value: &Value, notes: &mut Notes) -> Option<Self>;
+    /// Takes what it needs out of the value. `None` if it was refused; `notes` says why.
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<Self>;
 
     /// What a missing property or null stands for, if it may be missing.
     fn absent() -> Option<Self> {
@@ -28,10 +29,9 @@ pub trait Read: Sized {
     }
 }
 
-/// What a reading has found so far, and where it is.
+/// What a reading has found so far. Pointers begin where it is: they grow on the way out, where something was found.
 #[derive(Default)]
 pub struct Notes {
-    pointer: String,
     pub(super) refused: Findings,
     pub(super) ignored: Findings,
     pub(super) unknown: Findings,
@@ -50,31 +50,35 @@ pub(crate) struct Others {
 impl Notes {
     /// Refuses the value that is being read.
     pub(crate) fn refuse<T>(&mut self, message: impl Into<String>) -> Option<T> {
-        self.refused.add(self.place(), message);
+        self.refused.add("", message);
         None
     }
 
     /// Says that something of the value is left out of account.
     pub(crate) fn warn(&mut self, message: impl Into<String>) {
-        self.ignored.add(self.place(), message);
-    }
-
-    fn place(&self) -> String {
-        if self.pointer.is_empty() { "/".into() } else { self.pointer.clone() }
+        self.ignored.add("", message);
     }
 
     /// Does something one level further in.
     pub(crate) fn at<T>(&mut self, key: impl Display, read: impl FnOnce(&mut Notes) -> T) -> T {
-        let above = self.pointer.len();
-        // Writing to a text cannot fail.
-        write!(self.pointer, "/{key}").unwrap_or_default();
+        let known = self.lists().map(|findings| findings.len());
         let read = read(self);
-        self.pointer.truncate(above);
+        for (findings, known) in self.lists().into_iter().zip(known) {
+            findings.move_below(&key, known);
+        }
         read
     }
 
+    fn lists(&mut self) -> [&mut Findings; 3] {
+        [&mut self.refused, &mut self.ignored, &mut self.unknown]
+    }
+
     /// The properties of an object, after a look at those that are no fields.
-    pub(crate) fn object<'a>(&mut self, value: &'a Value, others: &Others) -> Option<&'a Map<String, Value>> {
+    pub(crate) fn object<'a>(
+        &mut self,
+        value: &'a mut Value,
+        others: &Others,
+    ) -> Option<&'a mut Map<String, Value>> {
         let Value::Object(properties) = value else {
             return self.refuse(format!("{} stands where an object belongs", shown(value)));
         };
@@ -86,7 +90,7 @@ impl Notes {
                 Some(_) => {}
                 None if others.elsewhere.contains(&key.as_str()) => {}
                 None => self.at(segment(key), |notes| {
-                    notes.unknown.add(notes.place(), "unknown property, ignored");
+                    notes.unknown.add("", "unknown property, ignored");
                 }),
             }
         }
@@ -94,8 +98,8 @@ impl Notes {
     }
 
     /// One property of an object.
-    pub(crate) fn property<T: Read>(&mut self, properties: &Map<String, Value>, name: &str) -> Option<T> {
-        match properties.get(name) {
+    pub(crate) fn property<T: Read>(&mut self, properties: &mut Map<String, Value>, name: &str) -> Option<T> {
+        match properties.get_mut(name) {
             None | Some(Value::Null) => {
                 T::absent().or_else(|| self.at(name, |notes| notes.refuse("it is missing")))
             }
@@ -141,7 +145,7 @@ pub(crate) fn segment(key: &str) -> String {
 }
 
 impl Read for bool {
-    fn read(value: &Value, notes: &mut Notes) -> Option<bool> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<bool> {
         value.as_bool().or_else(|| notes.refuse(format!("{} is neither true nor false", shown(value))))
     }
 
@@ -153,13 +157,13 @@ impl Read for bool {
 impl Read for String {
     const IS_TEXT: bool = true;
 
-    fn read(value: &Value, notes: &mut Notes) -> Option<String> {
-        match value.as_str() {
-            Some(text) if text.contains('\0') => {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<String> {
+        match value {
+            Value::String(text) if text.contains('\0') => {
                 notes.refuse(format!("{} holds a NUL, which no system call passes on", shown(value)))
             }
-            Some(text) => Some(text.to_owned()),
-            None => notes.refuse(format!("{} is no text", shown(value))),
+            Value::String(text) => Some(mem::take(text)),
+            other => notes.refuse(format!("{} is no text", shown(other))),
         }
     }
 }
@@ -167,7 +171,7 @@ impl Read for String {
 impl Read for PathBuf {
     const IS_TEXT: bool = true;
 
-    fn read(value: &Value, notes: &mut Notes) -> Option<PathBuf> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<PathBuf> {
         String::read(value, notes).map(PathBuf::from)
     }
 }
@@ -175,7 +179,7 @@ impl Read for PathBuf {
 macro_rules! integers {
     ($($integer:ty),*) => { $(
         impl Read for $integer {
-            fn read(value: &Value, notes: &mut Notes) -> Option<$integer> {
+            fn read(value: &mut Value, notes: &mut Notes) -> Option<$integer> {
                 let number = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
                 number.and_then(|number| number.try_into().ok()).or_else(|| {
                     let (value, least, most) = (shown(value), <$integer>::MIN, <$integer>::MAX);
@@ -189,7 +193,7 @@ macro_rules! integers {
 integers!(u16, u32, u64, i32, i64, usize);
 
 impl<T: Read> Read for Option<T> {
-    fn read(value: &Value, notes: &mut Notes) -> Option<Option<T>> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<Option<T>> {
         let is_empty_text = T::IS_TEXT && value.as_str() == Some("");
         if is_empty_text { Some(None) } else { T::read(value, notes).map(Some) }
     }
@@ -200,13 +204,13 @@ impl<T: Read> Read for Option<T> {
 }
 
 impl<T: Read> Read for Vec<T> {
-    fn read(value: &Value, notes: &mut Notes) -> Option<Vec<T>> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<Vec<T>> {
         let Value::Array(values) = value else {
             return notes.refuse(format!("{} stands where a list belongs", shown(value)));
         };
         let read = |(index, value)| notes.at(index, |notes| T::read(value, notes));
         // All of them, so that every finding is made, and only then a look at whether one was refused.
-        let read: Vec<Option<T>> = values.iter().enumerate().map(read).collect();
+        let read: Vec<Option<T>> = values.iter_mut().enumerate().map(read).collect();
         read.into_iter().collect()
     }
 
@@ -216,18 +220,18 @@ impl<T: Read> Read for Vec<T> {
 }
 
 impl<T: Read> Read for BTreeMap<String, T> {
-    fn read(value: &Value, notes: &mut Notes) -> Option<BTreeMap<String, T>> {
+    fn read(value: &mut Value, notes: &mut Notes) -> Option<BTreeMap<String, T>> {
         let Value::Object(values) = value else {
             return notes.refuse(format!("{} stands where an object belongs", shown(value)));
         };
-        let read = |(key, value): (&String, &Value)| {
+        let read = |(key, value): (&String, &mut Value)| {
             let read = |notes: &mut Notes| match key.contains('\0') {
                 true => notes.refuse("its name holds a NUL, which no system call passes on"),
                 false => T::read(value, notes),
             };
             Some((key.clone(), notes.at(segment(key), read)?))
         };
-        let read: Vec<Option<(String, T)>> = values.iter().map(read).collect();
+        let read: Vec<Option<(String, T)>> = values.iter_mut().map(read).collect();
         read.into_iter().collect()
     }
 
@@ -243,7 +247,7 @@ impl<T: Read> Read for BTreeMap<String, T> {
 /// Everything that is wrong with it.
 pub fn read<T: Read>(value: &Value) -> Result<T, Vec<Finding>> {
     let mut notes = Notes::default();
-    let read = T::read(value, &mut notes);
+    let read = T::read(&mut value.clone(), &mut notes);
     match (read, notes.refused.into_list()) {
         (Some(read), refused) if refused.is_empty() => Ok(read),
         (_, refused) => Err(refused),
@@ -266,7 +270,7 @@ macro_rules! object {
         pub struct $name { $($(#[$about_field])* pub(crate) $field: $type,)* }
 
         impl $crate::spec::Read for $name {
-            fn read(value: &serde_json::Value, notes: &mut $crate::spec::Notes) -> Option<Self> {
+            fn read(value: &mut serde_json::Value, notes: &mut $crate::spec::Notes) -> Option<Self> {
                 let others = $crate::spec::Others {
                     carried_out: &[$($property),*],
                     refused: &[$($(($refused, $advice)),*)?],
@@ -297,7 +301,7 @@ macro_rules! names {
         impl $crate::spec::Read for $name {
             const IS_TEXT: bool = true;
 
-            fn read(value: &serde_json::Value, notes: &mut $crate::spec::Notes) -> Option<Self> {
+            fn read(value: &mut serde_json::Value, notes: &mut $crate::spec::Notes) -> Option<Self> {
                 notes.one_of(value, &[$(($first, $name::$member), $(($more, $name::$member),)*)*])
             }
         }

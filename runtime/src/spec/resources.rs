@@ -54,7 +54,7 @@ object! {
 pub struct Hierarchical;
 
 impl super::Read for Hierarchical {
-    fn read(value: &serde_json::Value, notes: &mut super::Notes) -> Option<Hierarchical> {
+    fn read(value: &mut serde_json::Value, notes: &mut super::Notes) -> Option<Hierarchical> {
         match bool::read(value, notes)? {
             true => Some(Hierarchical),
             false => {

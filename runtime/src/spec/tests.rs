@@ -30,7 +30,7 @@ fn pointers(findings: &[Finding]) -> Vec<&str> {
 
 /// What is refused, or if nothing is, what is not known.
 fn check(extra: Value, refused: &[&str], ignored: &[&str]) {
-    match parse(&minimal(&extra)) {
+    match parse(minimal(&extra)) {
         Ok(loaded) => {
             assert_eq!(refused, [""; 0], "{extra}");
             assert_eq!(pointers(&loaded.unknown), ignored, "{extra}");
@@ -116,8 +116,8 @@ fn a_value_of_a_wrong_type_or_out_of_range_is_refused() {
         json!({"process": {"consoleSize": {"height": 65536, "width": 1}}}),
         &["/process/consoleSize/height"],
     );
-    assert_eq!(pointers(&parse(&json!([])).unwrap_err()), ["/"]);
-    assert_eq!(pointers(&parse(&json!({})).unwrap_err()), ["/ociVersion"]);
+    assert_eq!(pointers(&parse(json!([])).unwrap_err()), ["/"]);
+    assert_eq!(pointers(&parse(json!({})).unwrap_err()), ["/ociVersion"]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn all_findings_come_at_once_and_in_the_order_of_the_specification() {
 #[test]
 fn an_unknown_capability_is_a_warning_and_not_granted() {
     let sets = json!({"bounding": ["CAP_KILL", "CAP_FLY", "chown", "CAP_SWIM", "CAP_FLY"]});
-    let loaded = parse(&minimal(&json!({"process": {"capabilities": sets}}))).unwrap();
+    let loaded = parse(minimal(&json!({"process": {"capabilities": sets}}))).unwrap();
     let warned: Vec<String> = loaded.warnings.iter().map(Finding::to_string).collect();
     let names = "ignoring unknown or unavailable capabilities: [CAP_FLY CAP_SWIM]";
     assert_eq!(warned, [format!("/process/capabilities/bounding: {names}")]);
@@ -164,13 +164,13 @@ fn an_unknown_capability_is_a_warning_and_not_granted() {
 #[test]
 fn findings_are_bounded_in_number_and_length_and_stay_on_one_line() {
     let many: serde_json::Map<String, Value> = (0..1000).map(|n| (format!("x\n{n}"), json!(0))).collect();
-    let loaded = parse(&minimal(&Value::Object(many))).unwrap();
+    let loaded = parse(minimal(&Value::Object(many))).unwrap();
     assert_eq!(loaded.unknown.len(), FINDINGS + 1);
     assert_eq!(loaded.unknown.last().unwrap().to_string(), "/: and 968 more");
     assert!(loaded.unknown.iter().all(|unknown| !unknown.to_string().contains('\n')));
 
     let long = "é".repeat(100_000);
-    let findings = parse(&minimal(&json!({"process": {"terminal": long}, "hooks": long}))).unwrap_err();
+    let findings = parse(minimal(&json!({"process": {"terminal": long}, "hooks": long}))).unwrap_err();
     assert!(
         findings.iter().all(|finding| finding.to_string().len() < 2 * FINDING_CHARACTERS),
         "{findings:?}"
@@ -182,7 +182,7 @@ fn findings_are_bounded_in_number_and_length_and_stay_on_one_line() {
 fn what_oci_spec_writes_loads_without_a_finding() {
     use oci_spec::runtime as oci;
     let written = serde_json::to_value(oci::Spec::default()).unwrap();
-    let loaded = parse(&written).unwrap();
+    let loaded = parse(written).unwrap();
     assert!(loaded.warnings.is_empty() && loaded.unknown.is_empty());
 
     let rich = json!({
@@ -228,9 +228,9 @@ fn what_oci_spec_writes_loads_without_a_finding() {
     });
     let theirs: oci::Spec = serde_json::from_value(rich.clone()).unwrap();
     let written = serde_json::to_value(theirs).unwrap();
-    for value in [&rich, &written] {
-        let loaded = parse(value).unwrap();
-        assert_eq!((loaded.warnings, loaded.unknown), (vec![], vec![]));
+    let [rich, written] = [rich, written].map(|value| parse(value).unwrap());
+    for loaded in [&rich, &written] {
+        assert_eq!((&loaded.warnings, &loaded.unknown), (&vec![], &vec![]));
     }
-    assert_eq!(parse(&written).unwrap().spec, parse(&rich).unwrap().spec);
+    assert_eq!(written.spec, rich.spec);
 }

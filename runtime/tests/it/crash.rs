@@ -40,7 +40,7 @@ fn kill(mut child: Child) {
 #[test]
 fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
     let bundle = bundle();
-    let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
+    let spec = runtime::spec::parse(bundle.config.clone()).unwrap().spec;
     let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
     // Those of both sides, the command found, and all ready.
     let steps = plan.host.len() + plan.child.len() + 2;
@@ -62,7 +62,7 @@ fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
 fn s47_a_monitor_killed_while_it_undoes_leaves_nothing_after_delete() {
     let mut bundle = bundle();
     bundle.config["process"]["args"] = json!(["true"]);
-    let spec = runtime::spec::parse(&bundle.config).unwrap().spec;
+    let spec = runtime::spec::parse(bundle.config.clone()).unwrap().spec;
     let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
     let undone = (plan.host.len() + plan.child.len() + 3..)
         .map_while(|step| stopped_after(&bundle, step).map(|child| (step, child)))

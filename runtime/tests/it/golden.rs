@@ -63,7 +63,7 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 fn check(name: &str, version: &str, extra: Value) {
-    let spec = runtime::spec::parse(&spec(extra)).unwrap().spec;
+    let spec = runtime::spec::parse(spec(extra)).unwrap().spec;
     let id = ContainerId::new("a").unwrap();
     let text = plan(&id, &spec, &host(version)).unwrap().to_string();
     assert_eq!(text, plan(&id, &spec, &host(version)).unwrap().to_string(), "{name}: a plan is pure");
