@@ -199,17 +199,21 @@ fn signal_new(group: BorrowedFd<'_>, number: i32, reached: &mut BTreeSet<i32>) -
     for_each_child(group, &mut |child| signal_new(child, number, reached))
 }
 
-/// Lets a frozen group `inode` at `path` go on: on v1 nothing in it ends before.
+/// Lets the group `inode` at `path` and those below go on, where they are frozen: on v1 nothing in them ends before.
 ///
 /// # Errors
 ///
 /// [`RemoveError`], as [`remove`].
 pub(crate) fn thaw(path: &Path, inode: u64) -> Result<(), RemoveError> {
     let Some(group) = open(path, Some(inode))? else { return Ok(()) };
-    match tree::write(group.as_fd(), "freezer.state", "THAWED") {
+    thaw_tree(group.as_fd()).map_err(RemoveError::kernel(path, "thaw it"))
+}
+
+fn thaw_tree(group: BorrowedFd<'_>) -> Result<(), Errno> {
+    match tree::write(group, "freezer.state", "THAWED") {
         // Not in the freezer's hierarchy, or gone.
-        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-        Err(errno) => Err(RemoveError::kernel(path, "thaw it")(errno)),
+        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => for_each_child(group, &mut thaw_tree),
+        refused => refused,
     }
 }
 

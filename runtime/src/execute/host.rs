@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Container, failure, say, sentence};
@@ -16,7 +15,7 @@ use crate::cgroup::{self, CgroupError, CgroupMount, Counters, OpenGroup};
 use crate::hooks::{self, HookSequence, Stage, Surroundings};
 use crate::journal::{Journal, JournalError, Keeper};
 use crate::launch::messages::ChildMessage;
-use crate::launch::{Failed, FailureKind};
+use crate::launch::{Failed, FailureKind, kill_init};
 use crate::plan::Step;
 use crate::plan::mount_options::{Depth, Propagation};
 use crate::rootfs::Root;
@@ -318,11 +317,21 @@ impl<'a> Host<'a> {
         self.groups.iter().map(|group| group.directory().try_clone_to_owned()).collect()
     }
 
+    /// Kills PID 1, and with it whatever is in its groups: frozen on v1 it ends only when it is let go on, and who is left
+    /// could freeze it again before it does.
+    pub fn kill(&self) -> io::Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        kill_init(child.pidfd.as_fd())?;
+        // What resists is told when the groups are removed.
+        undo::kill_all(&self.journal).unwrap_or(());
+        Ok(())
+    }
+
     /// Kills and reaps PID 1, if there is one.
     pub fn abort(&mut self) {
-        let Some(child) = self.child.take() else { return };
+        let killed = self.kill();
         // Both fail only if it has ended or was reaped, which is what is wanted.
-        if pidfd_send_signal(&child.pidfd, Signal::KILL).is_ok() {
+        if let (Ok(()), Some(child)) = (killed, self.child.take()) {
             drop(wait::wait(child.pidfd.as_fd()));
         }
     }

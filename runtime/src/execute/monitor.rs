@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use super::executing::Executing;
 use super::failure;
 use super::host::Host;
-use super::signals::{Signals, asks_to_end, pass_on};
+use super::signals::{Signals, ends_all, pass_on};
 use crate::cgroup;
 use crate::hooks::{HookSequence, Progress, Stage};
-use crate::launch::{Exited, Failed, FailureKind, Usage, kill_init};
+use crate::launch::{Exited, Failed, FailureKind, Usage};
 use crate::sys::wait::{self, Ended, Reaped};
 use crate::terminal::relay::Relay;
 
@@ -41,6 +41,8 @@ struct Watch<'h, 'c> {
     hooks: Option<HookSequence>,
     failed: Option<Failed>,
     phase: Phase,
+    /// It was asked for the container's end.
+    ending: bool,
     /// PID 1 has ended: its pidfd stays readable from then on.
     ended: bool,
 }
@@ -65,6 +67,11 @@ enum Phase {
 #[error("start the command: before that the container's first process {}", describe(*.0))]
 struct EndedEarly(Ended);
 
+/// The monitor's own wait has failed.
+#[derive(Debug, thiserror::Error)]
+#[error("look after the container")]
+struct WatchError(#[source] io::Error);
+
 fn describe(ended: Ended) -> String {
     match ended {
         Ended::Exited(status) => format!("exited with status {status}"),
@@ -82,7 +89,7 @@ impl Gone {
     /// Passes on what is left in the terminal, once everything that could print is dead.
     pub fn drain(mut self, interrupt: Option<BorrowedFd<'_>>) -> Result<Reaped, Failed> {
         if let Some(relay) = &mut self.relay {
-            relay.drain(interrupt).map_err(|error| broken(&error))?;
+            relay.drain(interrupt).map_err(blind)?;
         }
         Ok(self.reaped)
     }
@@ -116,7 +123,7 @@ pub(super) fn watch_until_ready(
     while !watch.ended && !matches!(watch.phase, Phase::Ready) {
         watch.turn()?;
     }
-    if watch.failed.is_none() && !watch.ended {
+    if watch.failed.is_none() && !watch.ended && !watch.ending {
         return Ok(());
     }
     // It has ended, or is being killed for what failed.
@@ -135,12 +142,13 @@ struct Found {
 impl<'h, 'c> Watch<'h, 'c> {
     fn new(host: &'h mut Host<'c>, outlet: Outlet, signals: &'h Signals) -> Watch<'h, 'c> {
         let phase = Phase::SettingUp;
-        Watch { host, outlet, signals, relay: None, hooks: None, failed: None, phase, ended: false }
+        let (ending, ended) = (false, false);
+        Watch { host, outlet, signals, relay: None, hooks: None, failed: None, phase, ending, ended }
     }
 
     /// Waits once and handles what came. What failed before this does is the reason.
     fn turn(&mut self) -> Result<(), Failed> {
-        self.wait_and_handle().map_err(|error| self.failed.take().unwrap_or_else(|| broken(&error)))
+        self.wait_and_handle().map_err(|error| self.failed.take().unwrap_or_else(|| blind(error)))
     }
 
     fn wait_and_handle(&mut self) -> io::Result<()> {
@@ -163,9 +171,9 @@ impl<'h, 'c> Watch<'h, 'c> {
             while self.is_starting() && self.has_message() {
                 self.take_messages();
             }
-            // Those before the start have nothing left to prepare.
+            // Those before the start have nothing left to prepare. What is to be told is PID 1's end.
             if self.hooks.as_ref().is_some_and(|hooks| hooks.stage() == Stage::CreateRuntime) {
-                self.interrupt_hooks();
+                drop(self.hooks.take().and_then(|mut hooks| hooks.interrupt()));
             }
         }
         self.go_on_with_hooks();
@@ -232,26 +240,24 @@ impl<'h, 'c> Watch<'h, 'c> {
     fn fail(&mut self, failed: Failed) {
         self.failed.get_or_insert(failed);
         // If the kernel refuses to signal our own child, nothing is left that could be done about it.
-        self.kill().unwrap_or(());
+        self.host.kill().unwrap_or(());
     }
 
-    fn kill(&self) -> io::Result<()> {
-        self.host.child.as_ref().map_or(Ok(()), |child| kill_init(child.pidfd.as_fd()))
-    }
-
-    /// The caller has gone, or asks to end once PID 1 has: hooks are not waited for either.
+    /// The caller has gone, or asks for the end: hooks are not waited for either.
     fn end_all(&mut self) -> io::Result<()> {
+        self.ending = true;
         self.interrupt_hooks();
-        self.kill()
+        self.host.kill()
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
         while let Some(number) = self.signals.next()? {
-            match (&self.relay, &self.host.child) {
+            let child = self.host.child.as_ref().filter(|_| !self.ended);
+            match (&self.relay, child) {
                 (Some(relay), _) if number == NixSignal::SIGWINCH as i32 => relay.resize()?,
-                (_, Some(child)) if !self.ended => pass_on(number, child.pid, &child.pidfd)?,
-                _ if asks_to_end(number) => self.interrupt_hooks(),
-                _ => {}
+                (_, child) if ends_all(number, child.map(|child| child.pid)) => self.end_all()?,
+                (_, Some(child)) => pass_on(number, &child.pidfd)?,
+                (_, None) => {}
             }
         }
         Ok(())
@@ -261,9 +267,9 @@ impl<'h, 'c> Watch<'h, 'c> {
     fn end(mut self) -> Result<Gone, Failed> {
         self.interrupt_hooks();
         let Some(child) = self.host.child.take() else {
-            return Err(broken(&io::Error::from(Errno::CHILD)));
+            return Err(blind(Errno::CHILD.into()));
         };
-        let reaped = wait::wait(child.pidfd.as_fd()).map_err(|error| broken(&error))?;
+        let reaped = wait::wait(child.pidfd.as_fd()).map_err(blind)?;
         match self.failed.take() {
             Some(failed) => Err(failed),
             None if !matches!(self.phase, Phase::Command) => Err(broken(&EndedEarly(reaped.ended))),
@@ -275,6 +281,10 @@ impl<'h, 'c> Watch<'h, 'c> {
 /// The monitor itself cannot go on.
 fn broken(error: &dyn std::error::Error) -> Failed {
     failure("monitor", FailureKind::Host, error)
+}
+
+fn blind(source: io::Error) -> Failed {
+    broken(&WatchError(source))
 }
 
 /// How PID 1's end reads to whoever started it.

@@ -8,8 +8,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::launch::kill_init;
-
 const PASSED_ON: [NixSignal; 9] = [
     NixSignal::SIGHUP,
     NixSignal::SIGINT,
@@ -69,19 +67,16 @@ impl AsFd for Signals {
     }
 }
 
-/// Whether `signal` asks a process to end.
-pub(super) fn asks_to_end(signal: i32) -> bool {
-    ASK_TO_END.iter().any(|known| *known as i32 == signal)
+/// Whether `signal` asks the container to end and PID 1 would not hear of it.
+///
+/// The kernel drops a signal to the first process of a pid namespace that has no handler for it. For one that asks to
+/// end, that would leave the operator with no way to.
+pub(super) fn ends_all(signal: i32, pid: Option<i32>) -> bool {
+    ASK_TO_END.iter().any(|known| *known as i32 == signal) && !pid.is_some_and(|pid| handles(pid, signal))
 }
 
 /// Passes a signal on to PID 1.
-///
-/// The kernel drops a signal to the first process of a pid namespace that has no handler for it. For one that asks to
-/// end, that would leave the operator with no way to: so it ends the container.
-pub(super) fn pass_on(signal: i32, pid: i32, pidfd: &OwnedFd) -> io::Result<()> {
-    if asks_to_end(signal) && !handles(pid, signal) {
-        return kill_init(pidfd.as_fd());
-    }
+pub(super) fn pass_on(signal: i32, pidfd: &OwnedFd) -> io::Result<()> {
     let Some(signal) = Signal::from_named_raw(signal) else { return Ok(()) };
     match pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),

@@ -225,10 +225,13 @@ fn a_last_hook_that_fails_is_a_warning_and_the_others_run() {
 
 #[test]
 fn a_signal_ends_a_container_while_a_hook_of_it_hangs() {
-    for (command, stage) in
-        [("run", "createRuntime"), ("run", "createContainer"), ("create", "createRuntime")]
-    {
-        let (mut bundle, _) = sharing("echo should not run");
+    for (command, stage) in [
+        ("run", "createRuntime"),
+        ("run", "createContainer"),
+        ("create", "createRuntime"),
+        ("run", "poststart"),
+    ] {
+        let (mut bundle, _) = sharing("exec sleep 1000");
         // It says that it is there, and reads nothing of a state that no pipe holds.
         bundle.config["annotations"] = json!({ "long": "x".repeat(300_000) });
         let (mut reader, writer) = std::io::pipe().unwrap();
@@ -269,5 +272,21 @@ fn what_failed_first_is_told_also_where_undoing_fails_after_it() {
         let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
         assert_eq!(deleted.status, 0, "{deleted:?}");
         bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_first_process_that_is_killed_while_a_hook_runs_is_what_is_told() {
+    let (mut bundle, _) = sharing("echo should not run");
+    let script = r#"kill -9 $(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'); exec sleep 1000"#;
+    for (stage, commands) in
+        [("createRuntime", [&["run"][..], &["create"]]), ("prestart", [&["run"], &["create"]])]
+    {
+        bundle.config["hooks"] = json!({ stage: [hook(script)] });
+        for command in commands {
+            let (status, told) = take(&bundle, command);
+            assert!(status == 1 && told.contains("first process was killed by signal 9"), "{stage}: {told}");
+            bundle.assert_nothing_left();
+        }
     }
 }

@@ -221,22 +221,51 @@ fn kill_all_reaches_every_process_also_without_a_pid_namespace() {
 }
 
 #[test]
-fn a_frozen_container_is_ended_by_kill_and_by_delete_with_force() {
+fn a_frozen_container_is_ended_by_whoever_asks_also_where_a_group_of_its_own_is_frozen() {
     let freeze = |group: &std::path::Path| {
         [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")]
             .iter()
             .any(|(file, value)| group.join(file).exists() && std::fs::write(group.join(file), value).is_ok())
     };
-    for command in [&["delete", "-f"][..], &["kill"], &["kill", "--all"]] {
-        let bundle = Bundle::shell("echo ready; exec sleep 1000");
-        let mut running = started(&bundle);
-        assert!(bundle.groups().iter().any(|group| freeze(group)));
-        let signal = (command[0] == "kill").then_some("KILL");
-        let id = bundle.id.as_str();
-        ok(bundle.tell(&command.iter().copied().chain([id]).chain(signal).collect::<Vec<_>>()));
-        assert_eq!(running.wait().unwrap().code(), Some(137), "{command:?}");
-        bundle.assert_nothing_left();
+    let into_child = |group: &std::path::Path| {
+        let child = group.join("child");
+        std::fs::create_dir(&child).unwrap();
+        let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
+        members.lines().for_each(|pid| std::fs::write(child.join("cgroup.procs"), pid).unwrap());
+        child
+    };
+    for command in [&["delete", "-f"][..], &["kill"], &["kill", "--all"], &[]] {
+        for nested in [false, true] {
+            let bundle = Bundle::shell("echo ready; exec sleep 1000");
+            let mut running = started(&bundle);
+            let group = bundle
+                .groups()
+                .into_iter()
+                .find(|group| group.join("freezer.state").exists() || group.join("cgroup.freeze").exists());
+            let group = group.unwrap();
+            assert!(freeze(&if nested { into_child(&group) } else { group }));
+            let signal_word = command.first().filter(|word| **word == "kill").map(|_| "KILL");
+            let id = bundle.id.as_str();
+            match command {
+                [] => signal(&running, rustix::process::Signal::TERM),
+                words => {
+                    ok(bundle.tell(&words.iter().copied().chain([id]).chain(signal_word).collect::<Vec<_>>()))
+                }
+            }
+            assert!(ends_soon(&running), "{command:?} {nested}");
+            assert_eq!(running.wait().unwrap().code(), Some(137), "{command:?} {nested}");
+            bundle.assert_nothing_left();
+        }
     }
+}
+
+/// Nothing that waits for ever may keep a test from failing.
+fn ends_soon(child: &Child) -> bool {
+    let pid = rustix::process::Pid::from_child(child);
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&limit)).unwrap() == 1
 }
 
 #[test]

@@ -164,3 +164,15 @@ fn receive(socket: std::os::fd::BorrowedFd<'_>) -> OwnedFd {
         _ => panic!("no descriptor came"),
     }
 }
+
+#[test]
+fn output_that_nobody_takes_any_more_ends_the_container_with_a_sentence() {
+    let mut bundle = Bundle::shell("while echo line; do sleep 0.01; done");
+    bundle.config["process"]["terminal"] = json!(true);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = bundle.command(&["run", &bundle.id]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(told.contains("failed to look after the container: Broken pipe"), "{told}");
+    bundle.assert_nothing_left();
+}

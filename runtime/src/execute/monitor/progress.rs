@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Phase, Watch, broken};
+use super::{Phase, Watch, blind, broken};
 use crate::execute::executing::Executing;
 #[cfg(feature = "test-stop-points")]
 use crate::execute::stop_point::stop;
@@ -82,7 +82,7 @@ impl Watch<'_, '_> {
     fn take_end(&mut self) {
         let Phase::Executing(executing) = std::mem::replace(&mut self.phase, Phase::Lost) else {
             // Why, if it has not said so, is known when it is reaped.
-            return self.kill().unwrap_or_else(|error| self.fail(broken(&error)));
+            return self.host.kill().unwrap_or_else(|error| self.fail(blind(error)));
         };
         match executing.outcome() {
             Ok(()) => {
@@ -99,7 +99,7 @@ impl Watch<'_, '_> {
         match say(&child.socket, &ChildMessage::Go) {
             // It has ended: how, is known when it is reaped.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-            Err(errno) => Err(broken(&io::Error::from(errno))),
+            Err(errno) => Err(blind(errno.into())),
         }
     }
 
@@ -136,7 +136,7 @@ impl Watch<'_, '_> {
         if let Some(report) = &self.outlet.report
             && let Err(errno) = messages::send_report(report.as_fd(), &Report::Started)
         {
-            self.fail(broken(&io::Error::from(errno)));
+            self.fail(blind(errno.into()));
         }
         self.hooks = self.host.hooks(Stage::PostStart);
     }
