@@ -47,8 +47,7 @@ pub(super) fn delete(global: &Global, arguments: lexopt::Parser) -> Result<u8, P
         Err(error) => return Err(because(&error)),
     };
     let locked = directory.lock();
-    let known = directory.look().map_err(|error| because(&error))?;
-    if known.status == Status::Running && force == Force::No {
+    if force == Force::No && directory.look().map_err(|error| because(&error))?.status == Status::Running {
         return Err(Problem::Failed(format!(
             "failed to delete {id}: it is running; kill it first, or use --force"
         )));
@@ -96,10 +95,14 @@ fn find_dead(global: &Global, id: &ContainerId) -> Result<Option<ContainerDirect
 pub(super) fn destroy(global: &Global, directory: ContainerDirectory) -> Result<(), Problem> {
     let id = directory.id().clone();
     let because = |error: &dyn std::error::Error| Problem::because(&format!("delete {id}"), error);
-    let known = directory.look().map_err(|error| because(&error))?;
-    end(&directory, known.init).map_err(|error| because(error.as_ref()))?;
+    let (init, state) = match directory.look() {
+        Ok(known) => (known.init, Ok(known.state)),
+        Err(error) => (None, Err(error)),
+    };
+    // Whatever another version has noted, what the journal says is undone.
+    end(&directory, init).map_err(|error| because(error.as_ref()))?;
     // Without a state nothing of it ever ran.
-    let hooks = known.state.map(|state| (state, directory.spec()));
+    let hooks = state.map_err(|error| because(&error))?.map(|state| (state, directory.spec()));
     directory.remove().map_err(|error| because(&error))?;
     match hooks {
         Some((state, Ok(spec))) => start::run_poststop(global, &spec, &state),

@@ -40,8 +40,13 @@ pub(super) fn start_created(global: &Global, id: &ContainerId) -> Result<u8, Pro
         }
         errno => because(&std::io::Error::from(errno)),
     })?;
-    // From here on it counts as running; nobody can start it twice.
+    // From here on it counts as running; nobody can start it twice. Whoever is killed before the next message has
+    // started nothing: PID 1 ends with the connection.
     std::fs::remove_file(&path).map_err(|error| because(&error))?;
+    match messages::send_child(socket.as_fd(), &ChildMessage::Go) {
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {} // It has ended: that is heard below.
+        Err(errno) => return Err(because(&std::io::Error::from(errno))),
+    }
     let started = match hear(&socket) {
         Ok(heard) => heard.and_then(|()| run_poststart(&spec, &state)),
         Err(error) => return Err(because(&error)),

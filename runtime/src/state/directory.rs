@@ -189,11 +189,14 @@ impl ContainerDirectory {
     ///
     /// # Errors
     ///
-    /// It was not kept, because the container was never set up, or cannot be read.
+    /// [`StateError::Missing`] if it is not there: it is the first that goes with the container. It cannot be read.
     pub fn spec(&self) -> Result<Spec, StateError> {
         let path = self.path.join(spec::CONFIG);
-        let file = open::regular(self.descriptor()?, spec::CONFIG, OFlags::RDONLY | OFlags::NOFOLLOW)
-            .map_err(StateError::kernel("open", &path))?;
+        let opened = open::regular(self.descriptor()?, spec::CONFIG, OFlags::RDONLY | OFlags::NOFOLLOW);
+        let file = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.missing(),
+            _ => StateError::kernel("open", &path)(error),
+        })?;
         Ok(spec::load_text(spec::read_text(file, &path)?, &path)?.spec)
     }
 
@@ -213,10 +216,12 @@ impl ContainerDirectory {
     ///
     /// # Errors
     ///
-    /// The journal cannot be read or is not ours.
+    /// The journal cannot be read or is not ours; [`StateError::Missing`] if the container went since it was opened.
     pub fn look(&self) -> Result<Known, StateError> {
         let creating = Known { state: None, status: Status::Creating, init: None };
-        let Some(journal) = self.journal()? else { return Ok(creating) };
+        let Some(journal) = self.journal()? else {
+            return if self.is_at_its_path()? { Ok(creating) } else { Err(self.missing()) };
+        };
         let Some(note) = journal.noted() else { return Ok(creating) };
         let path = || journal.path().to_owned();
         let state =

@@ -1,5 +1,7 @@
 //! Exit statuses, signals, and the commands of a container's life.
 use crate::busybox::{Bundle, Ran};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -368,27 +370,31 @@ fn every_command_has_help() {
 
 #[test]
 fn what_another_version_wrote_hides_no_container_and_keeps_nothing_from_being_undone() {
-    let mut bundle = Bundle::shell("exec sleep 1000");
     let other = Bundle::shell("exec sleep 1000");
-    bundle.share_state_with(&other);
-    for bundle in [&bundle, &other] {
+    ok(other.tell(&["create", &other.id]));
+    for (line, named) in [
+        (r#"{"undo":"unload-profile","name":"x"}"#, "unload-profile"),
+        (r#"{"note":{"first":"process"}}"#, "was not written by this program"),
+    ] {
+        let mut bundle = Bundle::shell("exec sleep 1000");
+        bundle.share_state_with(&other);
         ok(bundle.tell(&["create", &bundle.id]));
+        let directory = other.path("state").join(&bundle.id);
+        let journal = directory.join("journal");
+        let text = std::fs::read_to_string(&journal).unwrap();
+        std::fs::write(&journal, format!("{text}{line}\n")).unwrap();
+        for _ in 0..2 {
+            let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
+            assert!(deleted.status == 1 && deleted.stderr.contains(named), "{deleted:?}");
+            assert!(bundle.groups().iter().all(|group| !group.exists()) && journal.exists());
+        }
+        // Nor does a journal that cannot be read at all.
+        std::fs::write(&journal, "not a journal\n").unwrap();
+        let listed = other.tell(&["list", "-q"]);
+        assert_eq!((listed.status, listed.stdout), (0, format!("{}\n", other.id)));
+        assert!(listed.stderr.contains(&bundle.id), "{}", listed.stderr);
+        std::fs::remove_dir_all(directory).unwrap();
     }
-    let directory = other.path("state").join(&bundle.id);
-    let journal = directory.join("journal");
-    let text = std::fs::read_to_string(&journal).unwrap();
-    std::fs::write(&journal, format!("{text}{{\"undo\":\"unload-profile\",\"name\":\"x\"}}\n")).unwrap();
-    for _ in 0..2 {
-        let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
-        assert!(deleted.status == 1 && deleted.stderr.contains("unload-profile"), "{deleted:?}");
-        assert!(bundle.groups().iter().all(|group| !group.exists()) && journal.exists());
-    }
-    // Nor does a journal that cannot be read at all.
-    std::fs::write(&journal, "not a journal\n").unwrap();
-    let listed = other.tell(&["list", "-q"]);
-    assert_eq!((listed.status, listed.stdout), (0, format!("{}\n", other.id)));
-    assert!(listed.stderr.contains(&bundle.id), "{}", listed.stderr);
-    std::fs::remove_dir_all(directory).unwrap();
     ok(other.tell(&["delete", "--force", &other.id]));
     other.assert_nothing_left();
 }
@@ -500,5 +506,22 @@ fn a_created_container_holds_nothing_that_its_creator_had_open() {
     let held: Vec<_> = held.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
     assert!(held.len() > 3 && !held.contains(&bundle.path("open")), "{held:?}");
     ok(bundle.tell(&["delete", "--force", &bundle.id]));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_created_container_is_not_started_by_who_only_connects_to_it() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    ok(bundle.tell(&["create", &bundle.id]));
+    let path = bundle.path("state").join(&bundle.id).join("start.sock");
+    let killed = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    connect(&killed, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    // As a `start` that is killed before it has taken the socket away: PID 1 has nothing to say to it, and ends with it.
+    let moment = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+    assert_eq!(poll(&mut [PollFd::new(&killed, PollFlags::IN)], Some(&moment)), Ok(0));
+    assert_eq!(status(&bundle), "created");
+    drop(killed);
+    wait_for_end(&bundle);
+    ok(bundle.tell(&["delete", &bundle.id]));
     bundle.assert_nothing_left();
 }

@@ -72,6 +72,8 @@ impl Child<'_> {
             // From here on whoever says `start` hears how it went.
             let accepted = rustix::net::accept_with(&listening, rustix::net::SocketFlags::CLOEXEC);
             self.socket = call("wait for start", accepted)?;
+            // Until `start` has taken the socket away it may be killed, and nothing has started.
+            self.wait_for_go()?;
         }
         Ok(())
     }
