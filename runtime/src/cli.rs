@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::Arg;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::execute::sentence;
 use crate::id::{ContainerId, ContainerIdError};
@@ -104,6 +105,9 @@ pub fn main() -> ExitCode {
         debug: false,
         systemd_cgroup: false,
     };
+    // A limit on the caller's files is an error of the write that exceeds it, not the end of this process in the middle of
+    // its work. If this is refused it is as it was.
+    SigSet::from(Signal::SIGXFSZ).thread_block().unwrap_or(());
     match dispatch(&mut global) {
         Ok(status) => ExitCode::from(status),
         Err(problem) => {

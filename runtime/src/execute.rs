@@ -25,7 +25,7 @@ use crate::journal::Keeper;
 use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Exited, Failed, FailureKind, Report};
 use crate::plan::ContainerPlan;
-use crate::spec::Spec;
+use crate::spec::{Spec, on_one_line};
 use crate::state::ContainerDirectory;
 use crate::undo::UndoError;
 
@@ -169,7 +169,7 @@ fn tell(report: Option<std::io::Result<OwnedFd>>, outcome: Result<Exited, Failed
 
 /// A failure of `step`, in one sentence: the error and its causes.
 pub(crate) fn failure(step: impl ToString, kind: FailureKind, error: &dyn Error) -> Failed {
-    Failed { step: step.to_string(), kind, message: sentence(error) }
+    Failed { step: on_one_line(step.to_string().chars()), kind, message: sentence(error) }
 }
 
 /// An error and its causes in one line.
@@ -185,7 +185,7 @@ pub(crate) fn sentence(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    text
+    on_one_line(text.chars())
 }
 
 /// Sends `message`, unless the other side has ended.

@@ -34,7 +34,7 @@ use crate::host::HostFacts;
 use crate::id::ContainerId;
 use crate::limits::MOUNTS;
 use crate::seccomp::{self, Filter};
-use crate::spec::{Finding, Findings, Namespace, Spec, join};
+use crate::spec::{Finding, Findings, Namespace, Spec, join, on_one_line};
 use mount_options::{Depth, Propagation};
 use namespaces::Choices;
 
@@ -53,12 +53,17 @@ pub struct ContainerPlan {
 impl fmt::Display for ContainerPlan {
     /// Each side under its heading, one step a line.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut child = self.child.iter().map(ChildStep::to_string).chain(self.last.lines());
         writeln!(out, "host")?;
-        self.host.iter().try_for_each(|step| writeln!(out, "  {step}"))?;
+        self.host.iter().try_for_each(|step| line(out, &step.to_string()))?;
         writeln!(out, "container")?;
-        self.child.iter().try_for_each(|step| writeln!(out, "  {step}"))?;
-        self.last.lines().iter().try_for_each(|line| writeln!(out, "  {line}"))
+        child.try_for_each(|step| line(out, &step))
     }
+}
+
+/// One step: a path in it may hold a line break.
+fn line(out: &mut fmt::Formatter<'_>, step: &str) -> fmt::Result {
+    writeln!(out, "  {}", on_one_line(step.chars()))
 }
 
 /// A Spec that cannot be turned into steps, with everything that is wrong with it.

@@ -136,14 +136,20 @@ impl Findings {
 
 /// `text` on one line, and not too long: it may repeat what the Spec says.
 fn one_line(text: &str) -> String {
+    let mut line = on_one_line(text.chars().take(FINDING_CHARACTERS));
+    line.push_str(if text.chars().nth(FINDING_CHARACTERS).is_some() { "…" } else { "" });
+    line
+}
+
+/// What is no printable character is escaped: a path may hold a line break.
+pub(crate) fn on_one_line(text: impl Iterator<Item = char>) -> String {
     let mut line = String::new();
-    for character in text.chars().take(FINDING_CHARACTERS) {
+    for character in text {
         match character.is_control() {
             true => line.extend(character.escape_debug()),
             false => line.push(character),
         }
     }
-    line.push_str(if text.chars().nth(FINDING_CHARACTERS).is_some() { "…" } else { "" });
     line
 }
 

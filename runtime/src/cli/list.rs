@@ -7,6 +7,7 @@ use super::log::rfc_3339;
 use super::{Global, Problem, only_id, print};
 use crate::execute::sentence;
 use crate::id::ContainerId;
+use crate::spec::on_one_line;
 use crate::state::{self, ContainerDirectory, Known, StateError, Status};
 
 /// How a list is printed.
@@ -78,6 +79,7 @@ fn render(rows: &[Row], form: Form) -> String {
             let mut text =
                 format!("{:width$}  {:>7}  {:8}  {:20}  BUNDLE\n", "ID", "PID", "STATUS", "CREATED");
             for Row { id, pid, status, created, bundle, .. } in rows {
+                let bundle = on_one_line(bundle.chars());
                 text += &format!("{id:width$}  {pid:>7}  {status:8}  {created:20}  {bundle}\n");
             }
             text

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use crate::open;
+use crate::spec::on_one_line;
 
 /// `--log` and `--log-format`.
 #[derive(Debug, Default)]
@@ -56,6 +57,7 @@ impl Log {
 
     /// Standard error is the container's too: what is no error goes there only if there is no other place.
     fn say(&self, level: &str, sentence: &str) {
+        let sentence = &on_one_line(sentence.chars());
         if level == "error" || self.file.is_none() {
             eprintln!("docker-worker-runtime: {level}: {sentence}");
         }

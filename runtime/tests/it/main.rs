@@ -28,4 +28,5 @@ mod lifecycle;
 mod mounts;
 mod profile;
 mod rlimits;
+mod sentences;
 mod terminal;
