@@ -4,18 +4,25 @@
 //! the [`Store`], and keeps the list that `resolution.json` shows. It may be asked for several at
 //! once; what the worker itself publishes has its names for itself.
 
+mod body;
+mod connect;
 pub mod content;
 mod copy;
 pub mod destination;
 mod draft;
 mod record;
+mod spooled;
+#[cfg(test)]
+mod storage;
 mod store;
+pub mod upload;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::Patience;
@@ -24,11 +31,17 @@ pub use draft::RESOLUTION;
 pub use record::ArtifactRecord;
 pub use store::Store;
 
+use self::copy::Copied;
+use self::spooled::Spooled;
+use self::upload::{UploadError, Uploader};
+
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
 use crate::interrupt::{Interrupt, Interrupts};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{ArtifactContent, ArtifactRequest, ErrorReason, QueueError, RunQueue, StorageType};
+use crate::queue::{
+    ArtifactContent, ArtifactRequest, Created, ErrorReason, QueueError, RunQueue, StorageType,
+};
 use crate::timestamp::Timestamp;
 
 /// What an artifact is to be called and how it is described.
@@ -62,6 +75,21 @@ pub enum PublishError {
     /// The queue refused it.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// It could not be uploaded.
+    #[error(transparent)]
+    Upload(UploadError),
+    /// The queue has not said where its bytes are to go.
+    #[error("upload it: the queue says nothing of where to")]
+    Nowhere,
+}
+
+impl From<UploadError> for PublishError {
+    fn from(error: UploadError) -> PublishError {
+        match error {
+            UploadError::Interrupted => PublishError::Interrupted,
+            error => PublishError::Upload(error),
+        }
+    }
 }
 
 /// Publishes the artifacts of one run.
@@ -73,6 +101,9 @@ pub struct Publisher {
     /// Those who store at the same time.
     storing: Semaphore,
     reserved: Vec<(ArtifactName, &'static str)>,
+    scratch: PathBuf,
+    /// The log, once it is compressed.
+    log: OnceCell<Spooled>,
     config: Arc<ConfigFile>,
     events: Events,
     interrupts: Interrupts,
@@ -90,6 +121,8 @@ pub struct PublisherParts {
     pub store: Store,
     /// The names that only the worker publishes, and what for.
     pub reserved: Vec<(ArtifactName, &'static str)>,
+    /// A directory on the data directory's disk, for what is compressed.
+    pub scratch: PathBuf,
     /// What is compressed.
     pub config: Arc<ConfigFile>,
     /// Who hears of it.
@@ -101,10 +134,19 @@ pub struct PublisherParts {
 impl Publisher {
     /// A publisher that has published nothing yet.
     pub fn new(parts: PublisherParts) -> Publisher {
-        let PublisherParts { queue, expires, store, reserved, config, events, interrupts } = parts;
-        let storing = Semaphore::new(store.at_once());
-        let records = Mutex::default();
-        Publisher { queue, expires, store, storing, reserved, config, events, interrupts, records }
+        Publisher {
+            storing: Semaphore::new(parts.store.at_once()),
+            queue: parts.queue,
+            expires: parts.expires,
+            store: parts.store,
+            reserved: parts.reserved,
+            scratch: parts.scratch,
+            log: OnceCell::new(),
+            config: parts.config,
+            events: parts.events,
+            interrupts: parts.interrupts,
+            records: Mutex::default(),
+        }
     }
 
     /// When the task, and what has no expiry of its own, may be forgotten.
@@ -141,14 +183,13 @@ impl Publisher {
             Source::Log(_) => Patience::with_log(&self.interrupts),
         };
         let _turn = self.turn(&patience).await?;
-        let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
-        self.create(&what.name, what.expires, content).await?;
         let stored = match &self.store {
-            Store::Directory(destination) => {
-                let (destination, name) = (Arc::clone(destination), what.name.clone());
-                let encoding = what.content_encoding;
-                off_the_loop(move || destination.store(&name, source, encoding, &patience)).await?
-            }
+            Store::Directory(destination) => self.keep_here(destination, &what, source, patience).await?,
+            Store::Queue(uploader) => match self.upload(uploader, &what, source, &patience).await {
+                Ok(stored) => stored,
+                Err(error) if self.is_resolved_by_queue(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            },
         };
         self.note(ArtifactRecord {
             storage_type: StorageType::S3,
@@ -173,12 +214,13 @@ impl Publisher {
         existing: &ArtifactName,
     ) -> Result<(), PublishError> {
         let content = ArtifactContent::Link { artifact: existing.clone(), content_type: LOG_TYPE.to_owned() };
-        self.create(name, self.expires, content).await?;
+        self.create_or_ignore(name, self.expires, content).await?;
         let stored_as = match &self.store {
             Store::Directory(destination) => {
                 let (destination, new, old) = (Arc::clone(destination), name.clone(), existing.clone());
                 off_the_loop(move || destination.link(&new, &old)).await?
             }
+            Store::Queue(_) => None,
         };
         self.note(ArtifactRecord {
             storage_type: StorageType::Link,
@@ -203,7 +245,7 @@ impl Publisher {
         self.refuse_reserved(name)?;
         let Missing { reason, message } = missing;
         let content = ArtifactContent::Error { reason, message: message.to_owned() };
-        self.create(name, expires, content).await?;
+        self.create_or_ignore(name, expires, content).await?;
         self.events.emit(&Event::ArtifactMissing { name: name.as_str(), reason });
         self.keep(ArtifactRecord {
             storage_type: StorageType::Error,
@@ -237,23 +279,81 @@ impl Publisher {
         }
     }
 
+    /// Stores a file in a directory of the operator's.
+    async fn keep_here(
+        &self,
+        destination: &Arc<Destination>,
+        what: &Description,
+        source: Source,
+        patience: Patience,
+    ) -> Result<Stored, PublishError> {
+        let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
+        self.create_or_ignore(&what.name, what.expires, content).await?;
+        let (destination, name) = (Arc::clone(destination), what.name.clone());
+        let encoding = what.content_encoding;
+        off_the_loop(move || destination.store(&name, source, encoding, &patience)).await
+    }
+
+    /// Uploads a file to where the queue says.
+    async fn upload(
+        &self,
+        uploader: &Uploader,
+        what: &Description,
+        source: Source,
+        patience: &Patience,
+    ) -> Result<Stored, PublishError> {
+        let spooled = self.spool(source, what.content_encoding, patience).await?;
+        let target = async || {
+            let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
+            match self.create(&what.name, what.expires, content).await? {
+                Created::Put(target) => Ok(target),
+                Created::Done | Created::KeepBytes | Created::Upload { .. } => Err(PublishError::Nowhere),
+            }
+        };
+        let Copied { size, sha256 } = uploader.upload(&spooled, patience, target).await?;
+        Ok(Stored { size, sha256: Some(sha256), stored_as: None })
+    }
+
+    /// Compresses a file; the log once, under however many names it is published.
+    async fn spool(
+        &self,
+        source: Source,
+        encoding: ContentEncoding,
+        patience: &Patience,
+    ) -> Result<Spooled, PublishError> {
+        let (scratch, patience) = (self.scratch.clone(), patience.clone());
+        let is_log = matches!(source, Source::Log(_));
+        let spool = || off_the_loop(move || Spooled::of(source.open()?, encoding, &scratch, &patience));
+        if is_log { self.log.get_or_try_init(spool).await.cloned() } else { spool().await }
+    }
+
     async fn create(
         &self,
         name: &ArtifactName,
         expires: Timestamp,
         content: ArtifactContent,
+    ) -> Result<Created, PublishError> {
+        Ok(self.queue.create_artifact(name, &ArtifactRequest { expires, content }).await?)
+    }
+
+    /// What the queue does not take any more of a run that it has resolved is as good as created (O23).
+    async fn create_or_ignore(
+        &self,
+        name: &ArtifactName,
+        expires: Timestamp,
+        content: ArtifactContent,
     ) -> Result<(), PublishError> {
-        let request = ArtifactRequest { expires, content };
-        match self.queue.create_artifact(name, &request).await {
+        match self.create(name, expires, content).await {
             Ok(_) => Ok(()),
-            // The queue has resolved the run; what it does not take is still stored here (O23).
-            Err(QueueError::Conflict { .. })
-                if self.interrupt().is_some_and(Interrupt::may_come_from_the_queue) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
+            Err(error) if self.is_resolved_by_queue(&error) => Ok(()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Whether that is why something could not be created.
+    fn is_resolved_by_queue(&self, error: &PublishError) -> bool {
+        matches!(error, PublishError::Queue(QueueError::Conflict { .. }))
+            && self.interrupt().is_some_and(Interrupt::may_come_from_the_queue)
     }
 
     fn note(&self, record: ArtifactRecord) {

@@ -21,8 +21,8 @@ pub use claim::{Claim, ReceivedDefinition, Task};
 pub use embedded::{Clock, EmbeddedQueue, steady_clock};
 pub use error::QueueError;
 pub use model::{
-    ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, ReasonCreated, RunId, RunState,
-    RunStatus, StorageType, TaskState, TaskStatus, WorkerIdentity,
+    ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, PutTarget, ReasonCreated, RunId,
+    RunState, RunStatus, StorageType, TaskState, TaskStatus, WorkerIdentity,
 };
 pub use run_queue::RunQueue;
 pub use verdict::{Reason, Reporter, Verdict};

@@ -67,11 +67,12 @@ pub(super) struct Copy<'a> {
     pub(super) size: u64,
     /// How long.
     pub(super) patience: &'a Patience,
-    /// A directory on the disk that it goes to.
-    pub(super) place: BorrowedFd<'a>,
+    /// Something on the disk that it goes to, if it goes to one.
+    pub(super) place: Option<BorrowedFd<'a>>,
 }
 
 /// What was copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Copied {
     /// Bytes, holes included.
     pub(super) size: u64,
@@ -121,7 +122,11 @@ impl Copy<'_> {
     fn next_data(&self, at: u64) -> io::Result<Range<u64>> {
         let start = match rustix::fs::seek(self.source, SeekFrom::Data(at)) {
             Ok(start) => start.min(self.size),
-            Err(Errno::NXIO) => return Ok(self.size..self.size),
+            // The rest is a hole, as far as the file goes: it may have become shorter.
+            Err(Errno::NXIO) => {
+                let end = self.source.metadata()?.len().min(self.size);
+                return Ok(end..end);
+            }
             // A file system that knows no holes.
             Err(Errno::INVAL) => return Ok(at..self.size),
             Err(errno) => return Err(errno.into()),
@@ -135,10 +140,8 @@ impl Copy<'_> {
     }
 
     fn check_room(&self) -> io::Result<()> {
-        if self.size < LONG_BYTES {
-            return Ok(());
-        }
-        let status = rustix::fs::fstatvfs(self.place)?;
+        let Some(place) = self.place.filter(|_| self.size >= LONG_BYTES) else { return Ok(()) };
+        let status = rustix::fs::fstatvfs(place)?;
         let free = status.f_bavail.saturating_mul(status.f_frsize);
         if free >= RESERVE_BYTES {
             return Ok(());
@@ -178,7 +181,7 @@ mod tests {
         let (_interrupter, interrupts) = channel();
         let patience = Patience::with_artifact(&interrupts);
         let size = source.metadata().unwrap().len();
-        Copy { source, size, patience: &patience, place: source.as_fd() }.to(put).unwrap()
+        Copy { source, size, patience: &patience, place: Some(source.as_fd()) }.to(put).unwrap()
     }
 
     #[test]
@@ -203,6 +206,18 @@ mod tests {
             assert_eq!(copied.size, size);
             assert_eq!(copied.sha256, copy(&source, |_, _| Ok(())).sha256);
             assert!(data <= 1 << 16, "{size} {at}: {data} bytes of data");
+        }
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_ends_where_it_ends() {
+        for (text, length) in [("abc", 100), ("", 100), ("", 0)] {
+            let source = sparse(1 << 20, 0, text);
+            let (_interrupter, interrupts) = channel();
+            let patience = Patience::with_artifact(&interrupts);
+            let copy = Copy { source: &source, size: 1 << 20, patience: &patience, place: None };
+            source.set_len(length).unwrap();
+            assert_eq!(copy.to(|_, _| Ok(())).unwrap().size, length);
         }
     }
 

@@ -10,17 +10,14 @@ use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use flate2::{Compression, GzBuilder};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::ContentEncoding;
 use super::copy::{Copied, Copy, Patience, Piece};
 use super::draft::{Draft, Place};
+use super::spooled::gzip;
 use crate::queue::artifact_name::ArtifactName;
-
-/// gzip's number for Unix.
-const GZIP_UNIX: u8 = 3;
 
 /// Where artifacts go.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ pub enum Source {
 }
 
 impl Source {
-    fn open(&self) -> io::Result<File> {
+    pub(super) fn open(&self) -> io::Result<File> {
         match self {
             Source::Task(file) => file.try_clone(),
             Source::Log(path) => File::open(path),
@@ -104,14 +101,10 @@ impl Destination {
             return Ok(Stored { size, sha256: None, stored_as: None });
         };
         let place = Place::of(top, name)?;
-        let copy = Copy { source: &file, size, patience, place: place.directory() };
+        let copy = Copy { source: &file, size, patience, place: Some(place.directory()) };
         let copied = if encoding == ContentEncoding::Gzip && name.as_str().ends_with(".gz") {
             let draft = Draft::create(&place)?;
-            // The header of zlib's default, which the original wrote: no time, Unix.
-            let header = GzBuilder::new().operating_system(GZIP_UNIX);
-            let mut out = header.write(draft.file(), Compression::default());
-            let copied = copy.to(|_, bytes| out.write_all(bytes))?;
-            out.finish()?;
+            let copied = gzip(&copy, draft.file())?;
             draft.keep()?;
             copied
         } else {

@@ -354,9 +354,10 @@ impl Item<'_> {
             }
             // The footer says that the task was interrupted; no line about each artifact.
             PublishError::Interrupted => Err(NotStored),
-            PublishError::Store(_) | PublishError::Queue(_) => {
-                Err(self.not_stored(name, &format!("Failed to {error}"), stopped))
-            }
+            PublishError::Store(_)
+            | PublishError::Queue(_)
+            | PublishError::Upload(_)
+            | PublishError::Nowhere => Err(self.not_stored(name, &format!("Failed to {error}"), stopped)),
         }
     }
 

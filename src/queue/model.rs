@@ -1,5 +1,7 @@
 //! What goes into a queue and comes out of it; names and words are those of `schemas/queue/v1`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::queue::artifact_name::ArtifactName;
@@ -28,8 +30,8 @@ pub struct RunId {
     pub run_id: u32,
 }
 
-impl std::fmt::Display for RunId {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for RunId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "run {} of task {}", self.run_id, self.task_id)
     }
 }
@@ -239,11 +241,30 @@ pub enum Created {
     Done,
     /// The bytes stay with the caller: the queue is in its own process.
     KeepBytes,
+    /// The bytes are to be put there; then it is there.
+    Put(PutTarget),
     /// The bytes stay with the caller; [`RunQueue::finish_artifact`](crate::queue::RunQueue::finish_artifact) wants this word.
     Upload {
         /// The word.
         upload_id: String,
     },
+}
+
+/// Where bytes are to be put, by one request `PUT` with these headers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PutTarget {
+    /// The URL. Whoever knows it may put, so it is not shown.
+    pub url: String,
+    /// Names and values; what storage checks the signature with.
+    pub headers: Vec<(String, String)>,
+    /// When the URL ceases to be good for it; making the artifact again gives another.
+    pub until: Timestamp,
+}
+
+impl fmt::Debug for PutTarget {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("PutTarget").field("until", &self.until).finish_non_exhaustive()
+    }
 }
 
 /// An artifact, as `list_artifacts` shows it.

@@ -95,6 +95,7 @@ impl Claimed {
             expires: claim.expires,
             store,
             reserved,
+            scratch: directory.data().to_owned(),
             config: Arc::new(worker.config.file.clone()),
             events: worker.events.clone(),
             interrupts: interrupts.clone(),

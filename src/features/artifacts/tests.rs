@@ -92,6 +92,7 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
         expires: definition.expires,
         store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
         reserved: reserved_names(&payload.log, &payload.features),
+        scratch: scratch.path().to_owned(),
         config: Arc::new(config),
         events: Events::none(),
         interrupts,
