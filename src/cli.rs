@@ -10,7 +10,9 @@ pub mod features;
 mod help;
 mod operator;
 pub mod process;
+mod recovery;
 pub mod run;
+mod signals;
 
 use std::env;
 use std::ffi::OsString;
@@ -53,7 +55,7 @@ struct GlobalOptions {
     /// Directory for images and caches (default: DOCKER_WORKER_DATA, else /var/lib/docker-worker).
     #[arg(long, global = true, value_name = "DIR", help_heading = "This worker")]
     data: Option<PathBuf>,
-    /// Configuration file, YAML.
+    /// Configuration file, YAML or JSON (default: DOCKER_WORKER_CONFIG, if it is set).
     #[arg(long, global = true, value_name = "FILE", help_heading = "This worker")]
     config: Option<PathBuf>,
 }
@@ -75,7 +77,7 @@ enum Command {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let words: Vec<OsString> = env::args_os().collect();
+    let words = env::args_os().collect::<Vec<OsString>>();
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error, &words),
@@ -117,11 +119,12 @@ impl Command {
 
 impl GlobalOptions {
     fn config(&self) -> Result<Config, ConfigError> {
-        let file = match &self.config {
+        let from_environment = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let named = from_environment("DOCKER_WORKER_CONFIG").map(PathBuf::from);
+        let file = match self.config.as_ref().or(named.as_ref()) {
             Some(path) => ConfigFile::read(path)?,
             None => ConfigFile::default(),
         };
-        let from_environment = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let data = self.data.clone().map(OsString::from).or_else(|| from_environment("DOCKER_WORKER_DATA"));
         let directories = Directories {
             data: absolute(data.unwrap_or_else(|| DEFAULT_DATA.into())),

@@ -265,9 +265,8 @@ impl ConfigFile {
         self.features.keys().map(String::as_str).filter(|name| self.is_disabled(name)).collect()
     }
 
-    /// Which registries the operator's commands may speak to, and how.
-    pub fn registry_access(&self) -> Access {
-        let mut access = Access::operator();
+    /// Which registries may be spoken to, and how: `access`, with what the file says of single hosts.
+    pub fn registry_access(&self, mut access: Access) -> Access {
         for (host, settings) in &self.registries {
             let scheme = if settings.plain_http { Scheme::Http } else { Scheme::Https };
             let private = settings.private_addresses;

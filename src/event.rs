@@ -2,10 +2,12 @@
 //!
 //! Names and fields are an interface: a golden test holds them. People read the task log and single sentences instead.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use crate::line_writer::LineWriter;
 use crate::queue::{ErrorReason, RunState, StorageType};
-use crate::standard_error::StandardError;
 use crate::timestamp::Timestamp;
 
 /// Something that happened.
@@ -132,12 +134,15 @@ pub enum Event<'a> {
 /// Where events go.
 #[derive(Clone, Default)]
 pub struct Events {
-    out: Option<StandardError>,
+    listener: Option<Arc<Listener>>,
 }
+
+/// Hears of every event, and must not wait.
+type Listener = dyn Fn(&Event<'_>) + Send + Sync;
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(if self.out.is_some() { "Events(json)" } else { "Events(none)" })
+        out.write_str(if self.listener.is_some() { "Events(heard)" } else { "Events(none)" })
     }
 }
 
@@ -154,15 +159,21 @@ impl Events {
         Events::default()
     }
 
-    /// As lines of JSON to standard error.
-    pub fn json(out: &StandardError) -> Events {
-        Events { out: Some(out.clone()) }
+    /// To one who must not wait.
+    pub fn to(listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Events {
+        Events { listener: Some(Arc::new(listener)) }
+    }
+
+    /// As lines of JSON.
+    pub fn json(out: &LineWriter) -> Events {
+        let out = out.clone();
+        Events::to(move |event| out.line(&line(event)))
     }
 
     /// Tells of one event. That nobody reads them is no reason to stop a task.
     pub fn emit(&self, event: &Event<'_>) {
-        if let Some(out) = &self.out {
-            out.line(&line(event));
+        if let Some(listener) = &self.listener {
+            listener(event);
         }
     }
 }

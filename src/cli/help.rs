@@ -42,6 +42,7 @@ Examples:
 
 Environment:
   DOCKER_WORKER_DATA     directory for images and caches, as --data (/var/lib/docker-worker)
+  DOCKER_WORKER_CONFIG   configuration file, as --config
   DOCKER_WORKER_RUN      directory for journals and bundles (/run/docker-worker)
   DOCKER_WORKER_RUNTIME  the executable docker-worker-runtime (beside docker-worker)
 

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use crate::event::{Event, Events, line};
-use crate::standard_error::StandardError;
+use crate::line_writer::{LineWriter, Stream};
 
 /// Whoever started the command, and the way to them.
 #[derive(Clone)]
 pub(crate) struct Operator {
-    out: StandardError,
+    out: LineWriter,
     form: Form,
 }
 
@@ -31,11 +31,11 @@ impl Operator {
                 |count| sentence(&format!("{count} lines were lost here, as nobody read them"))
             }
         };
-        Operator { out: StandardError::new(lost_line), form }
+        Operator { out: LineWriter::new(Stream::Error, lost_line), form }
     }
 
     /// The way for lines, for a process that has more to do than to write them.
-    pub(crate) fn out(&self) -> &StandardError {
+    pub(crate) fn out(&self) -> &LineWriter {
         &self.out
     }
 

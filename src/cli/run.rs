@@ -5,7 +5,6 @@
 
 pub mod options;
 mod progress;
-mod signals;
 mod stdout;
 
 use std::fs::File;
@@ -14,16 +13,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use images::store::{PullOptions, Store};
 use serde_json::Value;
 
 use self::options::{NetworkMode, RunArguments};
 use super::help::image_called;
 use super::operator::Operator;
+use super::recovery::recover;
+use super::signals::{self, Asked};
 use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
 use crate::artifact::{self, Destination, RESOLUTION};
-use crate::cache::Caches;
-use crate::cleanup::clean_up;
 use crate::config::Config;
 use crate::directories::Directories;
 use crate::event::Event;
@@ -36,16 +34,15 @@ use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::{Submission, Submitted};
 use crate::queue::task_id::TaskId;
 use crate::queue::{Claim, EmbeddedQueue, RunId, RunState, WorkerIdentity, WorkerQueue, steady_clock};
-use crate::registry::Registry;
 use crate::task::carry_out;
 use crate::task::claimed::{BeginError, Claimed};
 use crate::task::resolution::ResolutionDocument;
 use crate::task::resolve::{End, Outcome, exit_status, resolve};
 use crate::task::resolving::Resolved;
-use crate::task::run::Worker;
 use crate::text::chain;
 use crate::text::excerpt;
 use crate::timestamp::Timestamp;
+use crate::worker::assembly::{Parts, assemble};
 
 /// The status of a task that cannot be carried out as it is written.
 const MALFORMED: u8 = 120;
@@ -129,7 +126,7 @@ fn run_into(
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
     // Before signals are listened to: until then they end the worker, whatever it waits for.
-    recover(&config, operator)?;
+    recover(&config.directories, operator).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     operator.out().detach().map_err(cannot_start)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let status = runtime.block_on(carry_out_order(order, config, operator));
@@ -241,11 +238,25 @@ fn announce(submitted: &Submitted, options: &RunArguments, operator: &Operator) 
 async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> Result<u8, Refusal> {
     let Order { task_id, submitted, destination, network, host } = order;
     let (interrupter, interrupts) = channel();
-    signals::listen(interrupter.clone(), operator.clone())
+    let asked = interrupter.clone();
+    let listener = move |signal| asked.interrupt(interrupt_by(signal));
+    signals::listen(operator.clone(), listener)
         .map_err(|error| Refusal::new(HOST_UNFIT, format!("failed to listen for signals: {error}")))?;
     let (claim, config) = claim(&task_id, &submitted, config, &host.name).await?;
-    let parts = WorkerParts { payload_pointer: submitted.payload_pointer, network, host };
-    let worker = Arc::new(worker(config, parts, operator)?);
+    let (worker, notice) = assemble(Parts {
+        config,
+        network,
+        host,
+        events: operator.events(),
+        origin: Origin::Operator,
+        payload_pointer: submitted.payload_pointer,
+        pull_observer: progress::observer(operator),
+    })
+    .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    if let Some(notice) = notice {
+        operator.note(&notice);
+    }
+    let worker = Arc::new(worker);
     let store = artifact::Store::Directory(Arc::clone(&destination));
     let claimed = Claimed::begin(&worker, claim, store, (interrupter, interrupts.clone()))
         .await
@@ -275,25 +286,18 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     Ok(resolved.exit_status)
 }
 
+/// Ctrl-C is the operator's own cancellation.
+fn interrupt_by(signal: Asked) -> Interrupt {
+    match signal {
+        Asked::FromTheKeyboard => Interrupt::CancelledHere,
+        Asked::ToEnd => Interrupt::Shutdown,
+    }
+}
+
 /// A run that was claimed and cannot begin: an interrupt may be why.
 fn not_begun(error: &BeginError, interrupt: Option<Interrupt>) -> Refusal {
     let outcome = Outcome { interrupt, ..Outcome::new(End::HostUnfit) };
     Refusal::because(exit_status(&outcome, &resolve(&outcome)), error)
-}
-
-/// Undoes what an earlier worker that died has left here.
-fn recover(config: &Config, operator: &Operator) -> Result<(), Refusal> {
-    let sweep = clean_up(&config.directories).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
-    for container_id in &sweep.removed {
-        operator.events().emit(&Event::Recovered { container_id });
-    }
-    for foreign in &sweep.foreign {
-        operator.note(&foreign.to_string());
-    }
-    for (id, error) in &sweep.failed {
-        operator.note(&format!("failed to remove what is left of container {id}: {}", chain(error)));
-    }
-    Ok(())
 }
 
 /// Puts the task into a queue of its own and claims it.
@@ -320,38 +324,6 @@ async fn claim(
         Some(claim) => Ok((claim, config)),
         None => Err(Refusal::new(EXCEPTION, "failed to claim the task: the queue has none")),
     }
-}
-
-struct WorkerParts {
-    payload_pointer: &'static str,
-    network: Option<Arc<Network>>,
-    host: Host,
-}
-
-fn worker(config: Config, parts: WorkerParts, operator: &Operator) -> Result<Worker, Refusal> {
-    let unfit = |error: &dyn std::error::Error| Refusal::because(HOST_UNFIT, error);
-    let mut pull = PullOptions::new(config.file.registry_access());
-    pull.limits = config.file.image_limits();
-    let root = config.directories.images();
-    let store = Store::open_within(&root, &pull.limits).map_err(|error| unfit(&error))?;
-    if let Some(version) = store.discarded_version() {
-        let text = format!("the images in {root:?} were of version {version}: they are pulled again");
-        operator.note(&text);
-    }
-    let caches = Caches::open(&config.directories.caches()).map_err(|error| unfit(&error))?;
-    Ok(Worker {
-        network: parts.network,
-        store,
-        pull,
-        caches,
-        events: operator.events(),
-        origin: Origin::Operator,
-        payload_pointer: parts.payload_pointer,
-        registry: Registry::default(),
-        host: parts.host,
-        pull_observer: progress::observer(operator),
-        config,
-    })
 }
 
 /// Writes `resolution.json`.

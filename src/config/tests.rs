@@ -87,7 +87,7 @@ fn known_keys_take_effect() {
     assert_eq!(file.log_bytes(), 100);
     assert_eq!(file.container_limits().memory_bytes, Some(3 << 29));
     assert_eq!(file.container_limits().pids, Some(7));
-    assert_eq!(file.registry_access().hosts["plain:5000"].scheme, Scheme::Http);
+    assert_eq!(file.registry_access(Access::operator()).hosts["plain:5000"].scheme, Scheme::Http);
     assert_eq!(file.socketcall(), SocketCall::Allowed);
     assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));
     assert!(file.skips_compression("a.x") && !file.skips_compression("a.gz"));

@@ -19,6 +19,8 @@ pub struct Claim {
     pub queue: RunQueue,
     /// Until when, unless it is reclaimed.
     pub taken_until: Timestamp,
+    /// When it has to be resolved.
+    pub deadline: Timestamp,
     /// When the task may be forgotten, and its artifacts with it.
     pub expires: Timestamp,
     /// What is to be done.
@@ -50,6 +52,16 @@ impl ReceivedDefinition {
         self.0.get()
     }
 
+    /// When the task was made, where it says so.
+    #[must_use]
+    pub fn created(&self) -> Option<Timestamp> {
+        #[derive(Deserialize)]
+        struct Made {
+            created: Timestamp,
+        }
+        serde_json::from_str::<Made>(self.text()).ok().map(|made| made.created)
+    }
+
     /// What is to be done.
     ///
     /// # Errors
@@ -76,6 +88,9 @@ mod tests {
 
     #[test]
     fn only_what_a_worker_needs_has_to_be_readable() {
+        let made = received(r#"{"created": "2020-03-01T12:00:00Z"}"#).created();
+        assert_eq!(made, Timestamp::parse("2020-03-01T12:00:00Z").ok());
+        assert_eq!(received(r#"{"created": 5}"#).created(), None);
         let task = received(r#"{"payload": [], "created": 5, "metadata": null}"#).read().unwrap();
         assert_eq!(task, Task { scopes: Vec::new(), payload: Value::Array(Vec::new()) });
         for odd in [r#"{"scopes": []}"#, r#"{"payload": {}, "scopes": "*"}"#, "7", "null"] {

@@ -113,7 +113,8 @@ impl EmbeddedQueue {
                 if let Some((run, taken_until)) = claimed {
                     let definition = rows::load_received(database, &task_id)?;
                     let queue = RunQueue::embedded(self.clone(), run);
-                    claims.push(Claim { queue, taken_until, expires: status.expires, definition });
+                    let (deadline, expires) = (status.deadline, status.expires);
+                    claims.push(Claim { queue, taken_until, deadline, expires, definition });
                 }
             }
             Ok(claims)

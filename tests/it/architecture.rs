@@ -69,6 +69,7 @@ fn the_runtime_speaks_no_taskcluster() {
 /// The rooms of the worker, from the top floor down. Rooms of one line do not use one another.
 const FLOORS: &[&[&str]] = &[
     &["cli"],
+    &["worker"],
     &["task"],
     &["registry"],
     &["features"],
@@ -88,7 +89,7 @@ const FLOORS: &[&[&str]] = &[
     &["parent_group"],
     &["spec"],
     &["own_directory"],
-    &["directories", "file_lock", "random", "remove_tree", "root", "scopes", "standard_error", "yaml"],
+    &["directories", "file_lock", "random", "remove_tree", "root", "line_writer", "scopes", "yaml"],
     &["known_features", "units", "suggestion", "readiness", "background", "interrupt"],
     &["text"],
     &["limits", "timestamp"],

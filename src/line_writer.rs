@@ -1,10 +1,10 @@
-//! Lines on standard error that never keep a task waiting.
+//! Lines on standard error or standard output that never keep a task waiting.
 //!
 //! ```text
-//!   events, notes ──► queue (bounded) ──► a thread of its own ──► standard error
+//!   events, notes, the worker's log ──► queue (bounded) ──► a thread of its own ──► the stream
 //! ```
 //!
-//! Whoever reads standard error may stop reading; a write then blocks for ever, and on the worker's only loop it would
+//! Whoever reads the stream may stop reading; a write then blocks for ever, and on the worker's only loop it would
 //! make it deaf to signals. So lines go through a queue; what does not fit is counted, and the count is told as soon as
 //! there is room again. Before the thread is started, while the command line is looked at, lines are written at once:
 //! a signal then still ends the process.
@@ -29,13 +29,23 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What erases a line of progress: to the beginning, and all that stands there.
 const ERASE: &str = "\r\u{1b}[K";
 
-/// The way to standard error. Clones share it.
+/// The way to one of the process's streams. Clones share it.
 #[derive(Clone)]
-pub struct StandardError {
+pub struct LineWriter {
     shared: Arc<Shared>,
 }
 
+/// Where lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard error.
+    Error,
+    /// Standard output.
+    Output,
+}
+
 struct Shared {
+    stream: Stream,
     state: Mutex<State>,
     changed: Condvar,
     /// Makes a line of how many were lost.
@@ -63,12 +73,12 @@ enum Writer {
     Writing,
 }
 
-impl StandardError {
+impl LineWriter {
     /// Lines are written at once. `lost_line` words how many lines were lost.
     #[must_use]
-    pub fn new(lost_line: fn(u64) -> String) -> StandardError {
-        let shared = Shared { state: Mutex::default(), changed: Condvar::new(), lost_line };
-        StandardError { shared: Arc::new(shared) }
+    pub fn new(stream: Stream, lost_line: fn(u64) -> String) -> LineWriter {
+        let shared = Shared { stream, state: Mutex::default(), changed: Condvar::new(), lost_line };
+        LineWriter { shared: Arc::new(shared) }
     }
 
     /// From here on a thread writes them, and nobody waits for it.
@@ -77,14 +87,17 @@ impl StandardError {
     ///
     /// When there is no thread to be had.
     pub fn detach(&self) -> io::Result<()> {
-        let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-        self.detach_to(out)
+        let out = match self.shared.stream {
+            Stream::Error => io::stderr().as_fd().try_clone_to_owned()?,
+            Stream::Output => io::stdout().as_fd().try_clone_to_owned()?,
+        };
+        self.detach_to(File::from(out))
     }
 
-    fn detach_to(&self, out: File) -> io::Result<()> {
+    pub(crate) fn detach_to(&self, out: File) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut state = self.state();
-        let thread = std::thread::Builder::new().name("standard error".to_owned());
+        let thread = std::thread::Builder::new().name("lines".to_owned());
         thread.spawn(move || shared.write_lines(&out))?;
         state.writer = Writer::Waiting;
         Ok(())
@@ -124,7 +137,11 @@ impl StandardError {
     fn put(&self, mut state: MutexGuard<'_, State>, text: String) {
         if state.writer == Writer::Caller {
             drop(state);
-            if write_all(io::stderr(), text.as_bytes()).is_err() {
+            let written = match self.shared.stream {
+                Stream::Error => write_all(io::stderr(), text.as_bytes()),
+                Stream::Output => write_all(io::stdout(), text.as_bytes()),
+            };
+            if written.is_err() {
                 // Nobody reads it: no reason to do anything else than with a reader.
             }
             return;
@@ -186,9 +203,9 @@ mod tests {
 
     use super::*;
 
-    fn pipe() -> (File, StandardError) {
+    fn pipe() -> (File, LineWriter) {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let lines = StandardError::new(|lost| format!("{lost} lost"));
+        let lines = LineWriter::new(Stream::Error, |lost| format!("{lost} lost"));
         lines.detach_to(writer.into()).unwrap();
         (reader.into(), lines)
     }

@@ -1,7 +1,7 @@
 //! Signals, on a thread of their own: they are heard also while the worker's only loop does something else.
 //!
-//! Ctrl-C cancels, SIGTERM and a closed terminal shut down. A second Ctrl-C leaves at once: with the worker's end its
-//! monitor kills the container, and a clean-up undoes what is left.
+//! A second Ctrl-C leaves at once: with the worker's end its monitors kill the containers, and a clean-up undoes what is
+//! left.
 
 use std::io;
 
@@ -10,7 +10,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::INTERRUPTED;
 use crate::cli::operator::Operator;
-use crate::interrupt::{Interrupt, Interrupter};
+
+/// What somebody asks for by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Ctrl-C.
+    FromTheKeyboard,
+    /// SIGTERM, or the terminal is closed.
+    ToEnd,
+}
 
 /// What is listened to.
 struct Signals {
@@ -23,19 +31,19 @@ struct Signals {
     _file_size: Signal,
 }
 
-/// Starts to turn signals into interrupts.
+/// Starts to tell `listener` of signals, on the signals' own thread.
 ///
 /// # Errors
 ///
 /// When they cannot be listened to.
-pub(super) fn listen(interrupter: Interrupter, operator: Operator) -> io::Result<()> {
+pub(super) fn listen(operator: Operator, listener: impl Fn(Asked) + Send + 'static) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let signals = {
         let _context = runtime.enter();
         Signals::take()?
     };
     let thread = std::thread::Builder::new().name("signals".to_owned());
-    thread.spawn(move || pass_on(&runtime, signals, &interrupter, &operator)).map(drop)
+    thread.spawn(move || pass_on(&runtime, signals, &listener, &operator)).map(drop)
 }
 
 impl Signals {
@@ -50,7 +58,7 @@ impl Signals {
     }
 
     /// The next one, as what it asks for.
-    async fn next(&mut self) -> Interrupt {
+    async fn next(&mut self) -> Asked {
         let Signals { interrupt, terminate, hangup, .. } = self;
         let hung_up = async {
             match hangup {
@@ -59,32 +67,32 @@ impl Signals {
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => Interrupt::CancelledHere,
-            _ = terminate.recv() => Interrupt::Shutdown,
-            _ = hung_up => Interrupt::Shutdown,
+            _ = interrupt.recv() => Asked::FromTheKeyboard,
+            _ = terminate.recv() => Asked::ToEnd,
+            _ = hung_up => Asked::ToEnd,
         }
     }
 }
 
 /// Ends with the process.
-fn pass_on(runtime: &Runtime, mut signals: Signals, interrupter: &Interrupter, operator: &Operator) {
+fn pass_on(runtime: &Runtime, mut signals: Signals, listener: &dyn Fn(Asked), operator: &Operator) {
     let mut keyboard = 0;
     loop {
-        let interrupt = runtime.block_on(signals.next());
-        if interrupt == Interrupt::CancelledHere {
+        let asked = runtime.block_on(signals.next());
+        if asked == Asked::FromTheKeyboard {
             keyboard += 1;
         }
         if keyboard > 1 {
             leave(operator);
         }
-        interrupter.interrupt(interrupt);
+        listener(asked);
     }
 }
 
 /// Whatever the rest of the process waits for.
 fn leave(operator: &Operator) {
     operator.explain(
-        "left at once, as Ctrl-C came twice: the container is killed; \"docker-worker cleanup\" undoes what is left",
+        "left at once, as Ctrl-C came twice: what runs is killed; \"docker-worker cleanup\" undoes what is left",
     );
     operator.out().finish();
     #[expect(clippy::disallowed_methods, reason = "main may wait for something that does not end")]

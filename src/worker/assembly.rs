@@ -1,0 +1,80 @@
+//! What all runs of a worker share, put together from the configuration and the host.
+
+use std::sync::Arc;
+
+use images::registry::Access;
+use images::store::{PullOptions, Store, StoreError};
+
+use crate::cache::{CacheError, Caches};
+use crate::config::Config;
+use crate::event::Events;
+use crate::host::Host;
+use crate::net::Network;
+use crate::payload::Origin;
+use crate::registry::Registry;
+use crate::task::run::{PullObserver, Worker};
+
+/// What a [`Worker`] is made of beside its store and its caches.
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Config,
+    /// The tasks' network; they have loopback only without it.
+    pub network: Option<Arc<Network>>,
+    /// What this host is.
+    pub host: Host,
+    /// Who hears of what happens.
+    pub events: Events,
+    /// Who writes the tasks.
+    pub origin: Origin,
+    /// Where payloads are in the documents that they came in.
+    pub payload_pointer: &'static str,
+    /// Shows how pulls go on.
+    pub pull_observer: PullObserver,
+}
+
+/// Why there is no place for images or caches.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// The image store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The caches cannot be used.
+    #[error(transparent)]
+    Caches(#[from] CacheError),
+}
+
+/// Opens the store and the caches. The text is a notice for the operator.
+///
+/// # Errors
+///
+/// [`AssemblyError`].
+pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError> {
+    let Parts { config, network, host, events, origin, payload_pointer, pull_observer } = parts;
+    let access = match origin {
+        Origin::Operator => Access::operator(),
+        Origin::Queue => Access::default(),
+    };
+    let mut pull = PullOptions::new(config.file.registry_access(access));
+    pull.limits = config.file.image_limits();
+    let root = config.directories.images();
+    let store = Store::open_within(&root, &pull.limits)?;
+    let notice = store
+        .discarded_version()
+        .map(|version| format!("the images in {root:?} were of version {version}: they are pulled again"));
+    let caches = Caches::open(&config.directories.caches())?;
+    let registry = Registry::default();
+    let worker = Worker {
+        network,
+        config,
+        store,
+        pull,
+        caches,
+        events,
+        origin,
+        payload_pointer,
+        registry,
+        host,
+        pull_observer,
+    };
+    Ok((worker, notice))
+}

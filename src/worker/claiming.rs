@@ -1,0 +1,111 @@
+//! Asking the queue for tasks: when, and how many.
+//!
+//! The queue holds a request for some 20 seconds when it has none (long poll). So the next one follows at once; only
+//! after one that was answered early without a task, or that failed, a while passes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Service;
+use super::log::{Entry, WorkerLog};
+use crate::host::free_bytes;
+use crate::queue::{Claim, QueueError};
+use crate::text::chain;
+
+/// What the queue gives out at most for one request.
+const MOST: usize = 32;
+
+/// A request that took this long was held by the queue.
+const LONG_POLL: Duration = Duration::from_secs(10);
+
+type Answer = Result<Vec<Claim>, QueueError>;
+
+/// The one request that may be under way, and the time of the next.
+pub(super) struct Claiming {
+    pause: Duration,
+    due: Instant,
+    began: Instant,
+    request: Option<Pin<Box<dyn Future<Output = Answer>>>>,
+}
+
+impl Claiming {
+    pub(super) fn new(pause: Duration) -> Claiming {
+        let now = Instant::now();
+        Claiming { pause, due: now, began: now, request: None }
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Asks for at most `free` tasks, if it is time and there is room for them.
+    pub(super) fn begin(&mut self, service: &Rc<Service>, free: usize) {
+        let now = Instant::now();
+        if free == 0 || self.request.is_some() || now < self.due {
+            return;
+        }
+        self.began = now;
+        if let Some(shortage) = shortage(service, free) {
+            service.log.write(&shortage);
+            self.due = now + self.pause;
+            return;
+        }
+        let service = Rc::clone(service);
+        let request = async move {
+            let pool = service.worker.config.file.worker_pool();
+            service.queue.claim_work(&pool, &service.identity, free.min(MOST)).await
+        };
+        self.request = Some(Box::pin(request));
+    }
+
+    /// Waits for the answer; without a request for the time of the next one, which gives no task, or for ever where
+    /// there is no room for any. May be dropped at any time.
+    pub(super) async fn answer(&mut self, has_room: bool, log: &WorkerLog) -> Vec<Claim> {
+        let Some(request) = &mut self.request else {
+            if has_room {
+                sleep_until(self.due).await;
+                return Vec::new();
+            }
+            return std::future::pending().await;
+        };
+        let answer = request.await;
+        self.request = None;
+        let now = Instant::now();
+        match answer {
+            Ok(claims) => {
+                let was_held = now.duration_since(self.began) > LONG_POLL;
+                self.due = if claims.is_empty() && !was_held { now + self.pause } else { now };
+                claims
+            }
+            Err(error) => {
+                self.due = now + self.pause;
+                log.write(&Entry::TaskRetrievalError { message: &format!("failed to {}", chain(&error)) });
+                Vec::new()
+            }
+        }
+    }
+
+    /// There is room again: the next request need not wait.
+    pub(super) fn hurry(&mut self) {
+        self.due = self.due.min(Instant::now());
+    }
+
+    /// Waits no longer. A task that the queue has given out meanwhile is lost until its claim expires.
+    pub(super) fn give_up(&mut self) {
+        self.request = None;
+    }
+}
+
+/// Too little room on the disk for another task.
+fn shortage(service: &Service, free_slots: usize) -> Option<Entry<'static>> {
+    let config = &service.worker.config;
+    let slots = u64::try_from(free_slots).unwrap_or(u64::MAX);
+    let threshold = config.file.free_bytes().saturating_mul(slots);
+    let place = config.file.docker_volume.as_ref().unwrap_or(&config.directories.data);
+    let free = free_bytes(place)?;
+    (free <= threshold).then_some(Entry::DiskspaceThreshold { free, threshold })
+}

@@ -1,0 +1,120 @@
+//! The worker's side of its conversation with worker-runner, over standard input and output.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, Read};
+
+use tokio::sync::mpsc;
+
+use super::protocol::{Capability, FromRunner, LINE_BYTES, ToRunner};
+use crate::line_writer::LineWriter;
+
+/// Messages that wait while the worker's loop does something else.
+const WAITING: usize = 16;
+
+/// worker-runner, as the worker sees it.
+pub struct Runner {
+    out: LineWriter,
+    messages: mpsc::Receiver<FromRunner>,
+    /// What both sides can do; nothing until worker-runner has said its first word.
+    capabilities: BTreeSet<Capability>,
+}
+
+impl Runner {
+    /// Listens on standard input from now on, on a thread that ends with it or with the process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread to be had.
+    pub fn connect(out: LineWriter) -> io::Result<Runner> {
+        let (sender, messages) = mpsc::channel(WAITING);
+        let thread = std::thread::Builder::new().name("worker-runner".to_owned());
+        thread.spawn(move || listen(io::stdin().lock(), &sender))?;
+        Ok(Runner { out, messages, capabilities: BTreeSet::new() })
+    }
+
+    /// The next thing that worker-runner wants, after the greeting; `None` when it has gone. May be dropped at any time.
+    pub async fn next(&mut self) -> Option<FromRunner> {
+        loop {
+            let message = self.messages.recv().await?;
+            match (&message, message.needs()) {
+                (FromRunner::Welcome(capabilities), _) => {
+                    self.capabilities.clone_from(capabilities);
+                    self.say(&ToRunner::Hello { capabilities });
+                }
+                (_, Some(needed)) if !self.can(needed) => {}
+                _ => return Some(message),
+            }
+        }
+    }
+
+    /// Whether both sides know a message.
+    pub fn can(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
+    /// Says something.
+    pub fn say(&self, message: &ToRunner<'_>) {
+        self.out.line(&message.line());
+    }
+}
+
+/// Ends with the input, or when nobody wants to know.
+fn listen(mut input: impl BufRead, sender: &mpsc::Sender<FromRunner>) {
+    let mut is_rest = false;
+    loop {
+        let mut line = Vec::new();
+        match input.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
+        }
+        // Of a line that is too long neither the beginning nor the rest is a message.
+        let is_whole = !is_rest && line.ends_with(b"\n");
+        is_rest = !line.ends_with(b"\n");
+        let text = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
+        let Some(text) = text.filter(|_| is_whole) else { continue };
+        let message = FromRunner::parse(text.strip_suffix('\r').unwrap_or(text));
+        if message.is_some_and(|message| sender.blocking_send(message).is_err()) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::protocol::Termination;
+    use super::*;
+    use crate::line_writer::Stream;
+
+    fn runner(input: &str) -> Runner {
+        let (sender, messages) = mpsc::channel(WAITING);
+        std::thread::scope(|scope| {
+            scope.spawn(|| listen(input.as_bytes(), &sender));
+        });
+        drop(sender);
+        let out = LineWriter::new(Stream::Output, |_| String::new());
+        out.detach_to(std::fs::File::create("/dev/null").unwrap()).unwrap();
+        Runner { out, messages, capabilities: BTreeSet::new() }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_agreed_on_is_not_heard() {
+        let terminate = "~{\"type\":\"graceful-termination\",\"finish-tasks\":true}\n";
+        let welcome = "~{\"type\":\"welcome\",\"capabilities\":[\"graceful-termination\"]}\r\n";
+        let new = "~{\"type\":\"new-credentials\",\"client-id\":\"c\",\"access-token\":\"t\"}\n";
+        let mut runner = runner(&format!("{terminate}{new}noise\n\u{fffd}\n{welcome}{new}{terminate}"));
+        let expected = FromRunner::GracefulTermination(Termination::FinishTasks);
+        assert_eq!(runner.next().await, Some(expected));
+        assert_eq!(runner.next().await, None);
+        assert!(runner.can(Capability::GracefulTermination) && !runner.can(Capability::Shutdown));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_bounded() {
+        let long = "x".repeat(usize::try_from(LINE_BYTES).unwrap());
+        let welcome = "~{\"type\":\"welcome\",\"capabilities\":[\"shutdown\"]}\n";
+        let other = welcome.replace("shutdown", "new-credentials");
+        let mut runner = runner(&format!("{welcome}{long}{other}"));
+        assert_eq!(runner.next().await, None);
+        assert!(runner.can(Capability::Shutdown));
+    }
+}

@@ -1,0 +1,132 @@
+//! The runs that a worker has now.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tokio::task::{Id, JoinSet};
+
+use super::Service;
+use super::log::{Entry, Metric, TaskState};
+use super::watch::watch;
+use crate::interrupt::{Interrupt, Interrupter, channel};
+use crate::queue::{Claim, Reason, RunId, Verdict};
+use crate::task::carry_out;
+use crate::task::claimed::Claimed;
+use crate::task::resolving::Resolved;
+use crate::text::chain;
+use crate::timestamp::Timestamp;
+
+/// All of them, each a task of the one loop.
+#[derive(Default)]
+pub(super) struct Runs {
+    tasks: JoinSet<()>,
+    running: HashMap<Id, (RunId, Interrupter)>,
+}
+
+impl Runs {
+    pub(super) fn count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Starts a run; `interrupt` ends it before it has begun.
+    pub(super) fn start(&mut self, service: &Rc<Service>, claim: Claim, interrupt: Option<Interrupt>) {
+        let run = claim.queue.run().clone();
+        service.log.write(&Entry::ClaimedTask { run: &run, taken_until: claim.taken_until });
+        let (interrupter, interrupts) = channel();
+        if let Some(interrupt) = interrupt {
+            interrupter.interrupt(interrupt);
+        }
+        let service = Rc::clone(service);
+        let ends = (interrupter.clone(), interrupts);
+        let task = self.tasks.spawn_local(async move { service.carry_out(claim, ends).await });
+        self.running.insert(task.id(), (run, interrupter));
+    }
+
+    /// Ends all of them early.
+    pub(super) fn interrupt(&self, why: Interrupt) {
+        for (_, interrupter) in self.running.values() {
+            interrupter.interrupt(why);
+        }
+    }
+
+    /// Waits for the end of one; for ever when there is none. May be dropped at any time.
+    pub(super) async fn ended(&mut self, service: &Service) {
+        let Some(ended) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        if let (Some((run, _)), Err(error)) = (self.running.remove(&id), ended) {
+            service.log.write(&Entry::TaskError { run: &run, message: &error.to_string() });
+        }
+    }
+}
+
+impl Service {
+    /// One run from its claim until nothing of it is left.
+    async fn carry_out(
+        &self,
+        claim: Claim,
+        (interrupter, interrupts): (Interrupter, crate::interrupt::Interrupts),
+    ) {
+        let queue = claim.queue.clone();
+        let run = queue.run().clone();
+        let (created, deadline) = (claim.definition.created(), claim.deadline);
+        self.log.write(&Entry::RunTask { run: &run });
+        if let Some(created) = created {
+            self.log.count(Metric::TaskQueue, created, Some(&run));
+        }
+        self.log.count(Metric::TaskStart, Timestamp::now(), Some(&run));
+        let ends = (interrupter.clone(), interrupts);
+        match Claimed::begin(&self.worker, claim, self.store.clone(), ends).await {
+            Ok(claimed) => {
+                let poll = self.worker.config.file.status_poll();
+                let (resolved, holdings) = tokio::select! {
+                    ended = carry_out(claimed) => ended,
+                    () = watch(queue, deadline, poll, interrupter) => return,
+                };
+                self.tell(&run, &resolved);
+                self.log.count(Metric::TaskFinish, Timestamp::now(), Some(&run));
+                if let Some(holdings) = holdings {
+                    for problem in holdings.give_back().await {
+                        self.log.write(&Entry::Warning { message: &problem });
+                    }
+                }
+            }
+            Err(error) => {
+                let message = format!("failed to {}", chain(&error));
+                self.log.write(&Entry::TaskError { run: &run, message: &message });
+                if let Err(error) = queue.report(Verdict::Exception(Reason::InternalError)).await {
+                    let message = format!("failed to {}", chain(&error));
+                    self.log.write(&Entry::TaskError { run: &run, message: &message });
+                }
+                self.log.count(Metric::TaskFinish, Timestamp::now(), Some(&run));
+            }
+        }
+    }
+
+    fn tell(&self, run: &RunId, resolved: &Resolved) {
+        let verdict = resolved.resolution.verdict;
+        let message = resolved.explanation.as_deref();
+        let task_state = state(verdict);
+        self.log.write(&Entry::TaskResolved { run, task_state, reason: verdict.as_str(), message });
+    }
+}
+
+/// The worker log's word for how a run ended.
+fn state(verdict: Verdict) -> TaskState {
+    match verdict {
+        Verdict::Completed => TaskState::Completed,
+        Verdict::Failed => TaskState::Failed,
+        Verdict::Exception(Reason::IntermittentTask) => TaskState::Retry,
+        Verdict::Exception(Reason::Canceled | Reason::DeadlineExceeded) => TaskState::Canceled,
+        Verdict::Exception(
+            Reason::MalformedPayload
+            | Reason::WorkerShutdown
+            | Reason::InternalError
+            | Reason::ResourceUnavailable
+            | Reason::Superseded
+            | Reason::ClaimExpired,
+        ) => TaskState::Aborted,
+    }
+}

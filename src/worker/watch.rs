@@ -1,0 +1,55 @@
+//! What ends a run from the queue's side although its claim is kept: its deadline, and a cancellation.
+//!
+//! The queue tells a worker of neither. Without a look at the status a cancelled task would go on until its claim is
+//! prolonged the next time, which is some ten minutes.
+
+use std::time::Duration;
+
+use crate::interrupt::{Interrupt, Interrupter};
+use crate::queue::{Reason, RunQueue, Verdict};
+use crate::timestamp::Timestamp;
+
+/// The longest wait between two looks at the queue's time, which goes on while this host is suspended.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Interrupts a run when its time or its task is over. Never returns: what it watches ends it.
+pub(super) async fn watch(
+    queue: RunQueue,
+    deadline: Timestamp,
+    poll: Option<Duration>,
+    interrupter: Interrupter,
+) {
+    let interrupt = tokio::select! {
+        () = passed(&queue, deadline) => Interrupt::Deadline,
+        interrupt = resolved(&queue, poll) => interrupt,
+    };
+    interrupter.interrupt(interrupt);
+    std::future::pending().await
+}
+
+async fn passed(queue: &RunQueue, deadline: Timestamp) {
+    loop {
+        let rest = deadline.since(queue.now());
+        if rest.is_zero() {
+            return;
+        }
+        tokio::time::sleep(rest.min(LOOK)).await;
+    }
+}
+
+/// Looks at the run's status until somebody else has ended it. What fails now is tried again: the claim's own keeper
+/// notices a queue that is gone for good.
+async fn resolved(queue: &RunQueue, poll: Option<Duration>) -> Interrupt {
+    let Some(poll) = poll else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(poll).await;
+        let Ok(status) = queue.status().await else { continue };
+        match status.reason_resolved {
+            Some(Verdict::Exception(Reason::Canceled)) => return Interrupt::Cancelled,
+            Some(Verdict::Exception(Reason::DeadlineExceeded)) => return Interrupt::Deadline,
+            Some(Verdict::Exception(Reason::ClaimExpired)) => return Interrupt::LostClaim,
+            // Still running, or this worker's own report.
+            Some(Verdict::Completed | Verdict::Failed | Verdict::Exception(_)) | None => {}
+        }
+    }
+}
