@@ -1,31 +1,46 @@
 //! Features: what a task can have beside its command. One file each, one table for all.
 //!
 //! ```text
-//!   link ─► created ─► (container starts) ─► started ─► (it ends) ─► stopped ─► (log closed) ─► killed
-//!    top to bottom of FEATURES ───────────────────────►  ◄─────────────── bottom to top
+//!   (network) ─► link ─► created ─► (image) ─► configure ─► (container starts) ─► started
+//!    top to bottom of FEATURES ──────────────────────────────────────────────────────►
+//!   (it ends) ─► stopped ─► (log closed) ─► killed
+//!             ◄─────────────────────────────── bottom to top
 //! ```
 //!
-//! Reversed on the way out, artifacts are published before the logs, and what attests the others
-//! comes last. The features of one stage run one after the other: their order is the same in every
-//! run.
+//! Reversed on the way out, artifacts are published before the logs, and what attests the others comes last. The
+//! features of one stage run one after the other: their order is the same in every run.
+//!
+//! An interrupt ends the stages before the command's end, and a second one those after it: the hook's future is dropped
+//! where it waits. So what a hook makes it keeps in its feature before it waits again, for `killed` to undo, which runs
+//! for every run.
 
 pub mod artifacts;
 pub mod bulk_log;
+mod contributions;
 pub mod local_live_log;
+pub mod stage;
 
+use std::error::Error;
 use std::future::{Future, ready};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::artifact::Publisher;
+use crate::config::ConfigFile;
+use crate::interrupt::Interrupts;
 use crate::known_features::KnownFeature;
+use crate::net::{Network, TaskNetwork};
 use crate::payload::Payload;
 use crate::payload::features::FeatureSwitches;
+use crate::queue::RunId;
 use crate::queue::artifact_name::ArtifactName;
 use crate::root::ContainerRoot;
-use crate::spec::Bind;
+use crate::spec::ContainerRequest;
 use crate::task_log::spool::Spool;
+
+pub use contributions::Contributions;
+pub use stage::{Hooks, Stage, StageError};
 
 /// One row of the table.
 pub struct FeatureRow {
@@ -48,38 +63,66 @@ pub struct Wishes<'a> {
     pub log: &'a ArtifactName,
 }
 
-/// A hook's future.
-pub type Hook<'a> = Pin<Box<dyn Future<Output = Result<(), HookError>> + 'a>>;
+/// What every hook can know of its run.
+#[derive(Clone, Debug)]
+pub struct RunContext {
+    /// Which task, and which run of it.
+    pub run: RunId,
+    /// The task's scopes as its definition has them: roles are not expanded.
+    pub scopes: Vec<String>,
+    /// The configuration in force: root URL, pool, and the features' own keys.
+    pub config: Arc<ConfigFile>,
+    /// A directory of this run's on the data directory's file system, gone with the run.
+    pub data: PathBuf,
+    /// The task's log.
+    pub log: Spool,
+    /// What ends the run early.
+    pub interrupts: Interrupts,
+}
 
-/// Why a hook failed: a sentence for the task log.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HookError(pub String);
+/// What a hook says of its failure: a feature's own error, whose text is a sentence for the task log.
+pub type FeatureError = Box<dyn Error + Send + Sync>;
+
+/// A hook's future.
+pub type Hook<'a> = Pin<Box<dyn Future<Output = Result<(), FeatureError>> + 'a>>;
 
 /// The behaviour of one feature in one run. A hook that is not implemented does nothing.
 pub trait Feature {
-    /// Before the image is there: contributes binds and environment.
-    fn link<'a>(&'a mut self, _link: &'a mut Link<'_>) -> Hook<'a> {
+    /// The task's network is there, its image not yet: contributes to the container.
+    fn link<'a>(&'a mut self, _run: &'a RunContext, _link: &'a mut Link<'_>) -> Hook<'a> {
         done()
     }
 
-    /// Before the container is made.
-    fn created<'a>(&'a mut self, _publisher: &'a Publisher) -> Hook<'a> {
+    /// What `link` has made is there, for all features.
+    fn created<'a>(&'a mut self, _run: &'a RunContext, _publisher: &'a Publisher) -> Hook<'a> {
         done()
+    }
+
+    /// All is there that the container is made of, the contributions too: changes what it will be like.
+    ///
+    /// # Errors
+    ///
+    /// The container is not made.
+    fn configure(
+        &mut self,
+        _run: &RunContext,
+        _request: &mut ContainerRequest<'_>,
+    ) -> Result<(), FeatureError> {
+        Ok(())
     }
 
     /// The command runs.
-    fn started<'a>(&'a mut self, _publisher: &'a Publisher) -> Hook<'a> {
+    fn started<'a>(&'a mut self, _run: &'a RunContext, _publisher: &'a Publisher) -> Hook<'a> {
         done()
     }
 
     /// Every process is gone, the root is still there, the log is open.
-    fn stopped<'a>(&'a mut self, _stopped: &'a mut Stopped<'_>) -> Hook<'a> {
+    fn stopped<'a>(&'a mut self, _run: &'a RunContext, _stopped: &'a mut Stopped<'_>) -> Hook<'a> {
         done()
     }
 
     /// The log is closed. Runs for every run, whatever became of it.
-    fn killed<'a>(&'a mut self, _killed: &'a mut Killed<'_>) -> Hook<'a> {
+    fn killed<'a>(&'a mut self, _run: &'a RunContext, _killed: &'a mut Killed<'_>) -> Hook<'a> {
         done()
     }
 }
@@ -88,14 +131,23 @@ fn done<'a>() -> Hook<'a> {
     Box::pin(ready(Ok(())))
 }
 
-/// What `link` can see and add to.
+/// What `link` works on.
 pub struct Link<'a> {
-    /// A directory of this run's on the data directory's file system.
-    pub data: &'a Path,
-    /// What the container will see of the host's.
-    pub binds: &'a mut Vec<Bind>,
-    /// Variables below those of the payload.
-    pub environment: &'a mut Vec<(String, String)>,
+    /// The task's network; nothing where tasks have loopback only.
+    pub network: Option<Attached<'a>>,
+    /// What the container gets beside what image and payload say.
+    pub contributions: &'a mut Contributions,
+}
+
+/// The network that a task has, for [`Network::listen`] and
+/// [`link_containers`](crate::net::sidecar::link_containers).
+pub struct Attached<'a> {
+    /// The worker's.
+    pub network: &'a Network,
+    /// The task's end of it.
+    pub task: &'a mut TaskNetwork,
+    /// What a crash would leave of it is noted there.
+    pub record: &'a Path,
 }
 
 /// What `stopped` works on.
@@ -120,120 +172,110 @@ pub struct Killed<'a> {
 
 /// The features of one run.
 pub struct Active {
-    features: Vec<(&'static FeatureRow, Box<dyn Feature>)>,
-}
-
-/// How the hooks of one stage ended, all features together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hooks {
-    /// Without error, or there was nothing to do.
-    Done,
-    /// At least one of them failed.
-    Failed,
-}
-
-/// What went wrong in one stage, all features together.
-#[derive(Debug, Default)]
-pub struct StageErrors {
-    errors: Vec<(&'static str, &'static str, HookError)>,
+    run: RunContext,
+    features: Vec<(&'static KnownFeature, Box<dyn Feature>)>,
 }
 
 impl Active {
-    /// Those of the table that are on.
-    pub fn start(wishes: &Wishes<'_>) -> Active {
-        let on = FEATURES.iter().filter(|row| wishes.switches.is_on(row.feature.name));
-        Active { features: on.map(|row| (row, (row.start)(wishes))).collect() }
-    }
-
-    /// None at all.
-    pub fn none() -> Active {
-        Active { features: Vec::new() }
+    /// Those of the table that are on; none without wishes.
+    pub fn start(run: RunContext, wishes: Option<&Wishes<'_>>) -> Active {
+        let mut features = Vec::new();
+        if let Some(wishes) = wishes {
+            let on = FEATURES.iter().filter(|row| wishes.switches.is_on(row.feature.name));
+            features.extend(on.map(|row| (row.feature, (row.start)(wishes))));
+        }
+        Active { run, features }
     }
 
     /// Runs `link` of all.
-    pub async fn link(&mut self, mut link: Link<'_>) -> StageErrors {
-        let mut stage = StageErrors::default();
-        for (row, feature) in &mut self.features {
-            stage.note("link", row, feature.link(&mut link).await);
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`]
+    pub async fn link(&mut self, mut link: Link<'_>) -> Result<(), StageError> {
+        let Active { run, features } = self;
+        let mut failures = stage::Failures::of(Stage::Link);
+        for (feature, behaviour) in features {
+            let ended = stage::until_interrupted(run, behaviour.link(run, &mut link)).await?;
+            failures.note(feature, ended);
         }
-        stage
+        failures.into_result()
     }
 
     /// Runs `created` of all.
-    pub async fn created(&mut self, publisher: &Publisher) -> StageErrors {
-        let mut stage = StageErrors::default();
-        for (row, feature) in &mut self.features {
-            stage.note("created", row, feature.created(publisher).await);
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`]
+    pub async fn created(&mut self, publisher: &Publisher) -> Result<(), StageError> {
+        let Active { run, features } = self;
+        let mut failures = stage::Failures::of(Stage::Created);
+        for (feature, behaviour) in features {
+            let ended = stage::until_interrupted(run, behaviour.created(run, publisher)).await?;
+            failures.note(feature, ended);
         }
-        stage
+        failures.into_result()
+    }
+
+    /// Runs `configure` of all.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`]
+    pub fn configure(&mut self, request: &mut ContainerRequest<'_>) -> Result<(), StageError> {
+        let Active { run, features } = self;
+        let mut failures = stage::Failures::of(Stage::Configure);
+        for (feature, behaviour) in features {
+            failures.note(feature, behaviour.configure(run, request));
+        }
+        failures.into_result()
     }
 
     /// Runs `started` of all.
-    pub async fn started(&mut self, publisher: &Publisher) -> StageErrors {
-        let mut stage = StageErrors::default();
-        for (row, feature) in &mut self.features {
-            stage.note("started", row, feature.started(publisher).await);
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`]
+    pub async fn started(&mut self, publisher: &Publisher) -> Result<(), StageError> {
+        let Active { run, features } = self;
+        let mut failures = stage::Failures::of(Stage::Started);
+        for (feature, behaviour) in features {
+            let ended = stage::until_interrupted(run, behaviour.started(run, publisher)).await?;
+            failures.note(feature, ended);
         }
-        stage
+        failures.into_result()
     }
 
     /// Runs `stopped` of all, last first.
-    pub async fn stopped(&mut self, mut stopped: Stopped<'_>) -> StageErrors {
-        let mut stage = StageErrors::default();
-        for (row, feature) in self.features.iter_mut().rev() {
-            stage.note("stopped", row, feature.stopped(&mut stopped).await);
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Failed`]
+    pub async fn stopped(&mut self, mut stopped: Stopped<'_>) -> Result<(), StageError> {
+        let Active { run, features } = self;
+        let mut failures = stage::Failures::of(Stage::Stopped);
+        for (feature, behaviour) in features.iter_mut().rev() {
+            let ended = stage::until_interrupted_again(run, behaviour.stopped(run, &mut stopped)).await;
+            failures.note(feature, ended);
         }
-        stage
+        failures.into_result()
     }
 
     /// Runs `killed` of all, last first.
-    pub async fn killed(&mut self, mut killed: Killed<'_>) -> StageErrors {
-        let mut stage = StageErrors::default();
-        for (row, feature) in self.features.iter_mut().rev() {
-            stage.note("killed", row, feature.killed(&mut killed).await);
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Failed`]
+    pub async fn killed(&mut self, mut killed: Killed<'_>) -> Result<(), StageError> {
+        let Active { run, features } = self;
+        let mut failures = stage::Failures::of(Stage::Killed);
+        for (feature, behaviour) in features.iter_mut().rev() {
+            let ended = stage::until_interrupted_again(run, behaviour.killed(run, &mut killed)).await;
+            failures.note(feature, ended);
         }
-        stage
-    }
-}
-
-impl StageErrors {
-    fn note(&mut self, hook: &'static str, row: &FeatureRow, result: Result<(), HookError>) {
-        if let Err(error) = result {
-            self.errors.push((hook, row.feature.handler, error));
-        }
-    }
-
-    /// How the stage ended.
-    pub fn verdict(&self) -> Hooks {
-        if self.errors.is_empty() { Hooks::Done } else { Hooks::Failed }
-    }
-
-    /// Whether nothing went wrong.
-    pub fn is_clean(&self) -> bool {
-        self.errors.is_empty()
-    }
-
-    /// The original's form: all errors in one line.
-    pub fn text(&self) -> String {
-        let one = |(hook, handler, error): &(&str, &str, HookError)| {
-            format!("Error calling '{hook}' for {handler} : {error}")
-        };
-        self.errors.iter().map(one).collect::<Vec<_>>().join(" | ")
+        failures.into_result()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::known_features::{KNOWN_FEATURES, Support};
-
-    #[test]
-    fn exactly_the_features_that_work_have_a_behaviour() {
-        let mut behave: Vec<_> = FEATURES.iter().map(|row| row.feature.name).collect();
-        let here = KNOWN_FEATURES.iter().filter(|feature| feature.support == Support::Here);
-        let mut works: Vec<_> = here.map(|feature| feature.name).collect();
-        behave.sort_unstable();
-        works.sort_unstable();
-        assert_eq!(behave, works);
-    }
-}
+mod tests;

@@ -22,10 +22,11 @@ pub mod user;
 use std::collections::HashMap;
 
 use images::image::ImageConfig;
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
+use oci_spec::runtime::{Capability, Linux, LinuxNamespace, LinuxNamespaceType, Root, Spec};
 use runtime::id::ContainerId;
 use runtime::launch::NETWORK_PATH;
 
+pub use devices::Device;
 pub use filter::SocketCall;
 pub use mounts::{Bind, BindSource};
 pub use process::RlimitCeilings;
@@ -55,7 +56,11 @@ pub struct ContainerRequest<'a> {
     /// The whole environment, `NAME=value`.
     pub environment: Vec<String>,
     /// Caches and files of the worker's.
-    pub binds: &'a [Bind],
+    pub binds: Vec<Bind>,
+    /// Device nodes beside the harmless ones.
+    pub devices: Vec<Device>,
+    /// Capabilities beyond the fourteen.
+    pub capabilities: Vec<Capability>,
     /// Which network it is in.
     pub network: NetworkChoice,
     /// What the container may use.
@@ -90,7 +95,7 @@ pub fn hostname(id: &ContainerId) -> String {
 pub fn write_spec(request: ContainerRequest<'_>) -> Result<Spec, process::ProcessError> {
     let mut spec = Spec::default();
     let hostname = hostname(request.id);
-    let mounts = mounts::mounts(request.binds, request.limits);
+    let mounts = mounts::mounts(&request.binds, request.limits);
     let linux = linux(&request);
     spec.set_version(OCI_VERSION.to_owned())
         .set_root(Some(root()))
@@ -114,12 +119,13 @@ fn linux(request: &ContainerRequest<'_>) -> Linux {
     linux
         .set_namespaces(Some(namespaces(request.network)))
         .set_cgroups_path(Some(format!("{PARENT_GROUP}/{}", request.id).into()))
-        .set_resources(Some(resources::resources(request.limits)))
+        .set_resources(Some(resources::resources(request.limits, &request.devices)))
+        .set_devices(devices::nodes(&request.devices))
         .set_masked_paths(Some(security::masked_paths(request.processors)))
         .set_readonly_paths(Some(security::read_only_paths()))
         .set_rootfs_propagation(Some("private".to_owned()))
         .set_sysctl(Some(sysctls()))
-        .set_seccomp(Some(security::seccomp(request.socketcall)));
+        .set_seccomp(Some(security::seccomp(&request.capabilities, request.socketcall)));
     linux
 }
 

@@ -17,7 +17,9 @@ pub mod claimed;
 pub mod container;
 pub mod error;
 pub mod holdings;
+mod image;
 pub mod image_ready;
+mod linking;
 pub mod reclaim;
 pub mod resolution;
 pub mod resolve;
@@ -71,7 +73,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 /// All phases up to the end of the last process; an error is a run that came less far.
 async fn to_its_end(claimed: Claimed) -> Result<Box<Resolving>, Box<Resolving>> {
-    let validated = claimed.validate().await?;
+    let validated = claimed.validate()?;
     let ready = validated.image_ready().await?;
     let running = ready.start().await?;
     Ok(running.wait().await)

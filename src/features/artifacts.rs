@@ -15,7 +15,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use rustix::io::Errno;
 
-use super::{Feature, FeatureRow, Hook, HookError, Link, Stopped, Wishes};
+use super::{Contributions, Feature, FeatureRow, Hook, Link, RunContext, Stopped, Wishes};
 use crate::artifact::content::{content_encoding, content_type};
 use crate::artifact::{Description, Missing, PublishError, Source};
 use crate::interrupt::Interrupt;
@@ -40,31 +40,41 @@ struct Artifacts {
     volumes: BTreeMap<ArtifactName, PathBuf>,
 }
 
+/// Why not all artifacts are where they should be.
+#[derive(Debug, thiserror::Error)]
+enum ArtifactsError {
+    /// The directory that becomes a volume.
+    #[error("Could not make a volume for an artifact: {0}")]
+    Volume(#[source] io::Error),
+    /// The log has a line for each of them.
+    #[error("Encountered error when uploading artifact(s)")]
+    NotStored,
+}
+
 fn start(wishes: &Wishes<'_>) -> Box<dyn Feature> {
     let entries = wishes.payload.map(|payload| payload.artifacts.clone()).unwrap_or_default();
     Box::new(Artifacts { entries, volumes: BTreeMap::new() })
 }
 
 impl Feature for Artifacts {
-    fn link<'a>(&'a mut self, link: &'a mut Link<'_>) -> Hook<'a> {
-        Box::pin(async move {
-            self.make_volumes(link)
-                .map_err(|error| HookError(format!("Could not make a volume for an artifact: {error}")))
+    fn link<'a>(&'a mut self, run: &'a RunContext, link: &'a mut Link<'_>) -> Hook<'a> {
+        Box::pin(async {
+            Ok(self.make_volumes(&run.data, link.contributions).map_err(ArtifactsError::Volume)?)
         })
     }
 
-    fn stopped<'a>(&'a mut self, stopped: &'a mut Stopped<'_>) -> Hook<'a> {
-        Box::pin(self.publish(stopped))
+    fn stopped<'a>(&'a mut self, _run: &'a RunContext, stopped: &'a mut Stopped<'_>) -> Hook<'a> {
+        Box::pin(async { Ok(self.publish(stopped).await?) })
     }
 }
 
 impl Artifacts {
-    fn make_volumes(&mut self, link: &mut Link<'_>) -> io::Result<()> {
+    fn make_volumes(&mut self, data: &Path, contributions: &mut Contributions) -> io::Result<()> {
         for (number, (name, entry)) in self.entries.iter().enumerate() {
             let ArtifactSource::Volume(mount_point) = &entry.source else { continue };
-            let directory = link.data.join("volumes").join(number.to_string());
+            let directory = data.join("volumes").join(number.to_string());
             make_volume(&directory)?;
-            link.binds.push(Bind {
+            contributions.binds.push(Bind {
                 source: directory.clone(),
                 destination: mount_point.as_str().to_owned(),
                 kind: BindSource::Volume,
@@ -75,14 +85,12 @@ impl Artifacts {
     }
 
     /// Publishes all entries, several at a time; one that cannot be stored does not keep the others from it.
-    async fn publish(&self, stopped: &Stopped<'_>) -> Result<(), HookError> {
+    async fn publish(&self, stopped: &Stopped<'_>) -> Result<(), ArtifactsError> {
         let published = stream::iter(&self.entries)
             .map(|(name, entry)| self.publish_entry(name, entry, stopped))
             .buffer_unordered(stopped.publisher.at_once())
             .fold(Ok(()), |all, one| ready(all.and(one)));
-        published
-            .await
-            .map_err(|NotStored| HookError("Encountered error when uploading artifact(s)".to_owned()))
+        published.await.map_err(|NotStored| ArtifactsError::NotStored)
     }
 
     async fn publish_entry(

@@ -1,7 +1,7 @@
 //! `bulkLog`: the task's log under a fixed name, for consumers that want it compressed and whole.
 
-use super::local_live_log::publish_log;
-use super::{Feature, FeatureRow, Hook, HookError, Killed, Wishes};
+use super::local_live_log::{LogError, publish_log};
+use super::{Feature, FeatureRow, Hook, Killed, RunContext, Wishes};
 use crate::known_features::{BULK_LOG, BULK_LOG_ARTIFACT};
 use crate::queue::artifact_name::ArtifactName;
 
@@ -15,11 +15,11 @@ fn start(_wishes: &Wishes<'_>) -> Box<dyn Feature> {
 }
 
 impl Feature for BulkLog {
-    fn killed<'a>(&'a mut self, killed: &'a mut Killed<'_>) -> Hook<'a> {
+    fn killed<'a>(&'a mut self, _run: &'a RunContext, killed: &'a mut Killed<'_>) -> Hook<'a> {
         Box::pin(async move {
             let name = ArtifactName::new(BULK_LOG_ARTIFACT)
-                .map_err(|error| HookError(format!("The bulk log's name must {error}.")))?;
-            publish_log(&name, killed).await
+                .map_err(|why| LogError::Name { what: "bulk log", why })?;
+            Ok(publish_log(&name, killed).await?)
         })
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessE
         .set_args(Some(args))
         .set_env(Some(request.environment))
         .set_cwd(cwd.into())
-        .set_capabilities(Some(security::capabilities(request.user.uid)))
+        .set_capabilities(Some(security::capabilities(request.user.uid, &request.capabilities)))
         .set_rlimits(Some(rlimits(request.ceilings)?))
         .set_no_new_privileges(Some(false))
         .set_oom_score_adj(Some(OOM_SCORE_ADJUSTMENT));

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxMemory, LinuxPids, LinuxResources};
 
-use super::devices;
+use super::devices::{self, Device};
 
 /// Processes and threads of one task, unless the configuration says otherwise.
 pub const DEFAULT_PIDS: i64 = 16_384;
@@ -35,9 +35,9 @@ pub fn memory_for_tasks(total_bytes: u64) -> u64 {
     total_bytes.saturating_sub(kept).max(total_bytes / 4)
 }
 
-pub(super) fn resources(limits: &Limits) -> LinuxResources {
+pub(super) fn resources(limits: &Limits, more: &[Device]) -> LinuxResources {
     let mut resources = LinuxResources::default();
-    resources.set_devices(Some(devices::rules()));
+    resources.set_devices(Some(devices::rules(more)));
     if let Some(most) = limits.pids {
         let mut pids = LinuxPids::default();
         pids.set_limit(most);

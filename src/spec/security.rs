@@ -53,13 +53,19 @@ pub(super) const CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
+/// Those of every container, and more.
+fn with_more(more: &[Capability]) -> Capabilities {
+    CAPABILITIES.iter().chain(more).copied().collect()
+}
+
 /// Nothing is inheritable or ambient, so a program with file capabilities gets no more than it asks for; a user
 /// other than root starts with none.
-pub(super) fn capabilities(uid: u32) -> LinuxCapabilities {
-    let held = if uid == 0 { Capabilities::from(CAPABILITIES) } else { Capabilities::new() };
+pub(super) fn capabilities(uid: u32, more: &[Capability]) -> LinuxCapabilities {
+    let bounding = with_more(more);
+    let held = if uid == 0 { bounding.clone() } else { Capabilities::new() };
     let mut capabilities = LinuxCapabilities::default();
     capabilities
-        .set_bounding(Some(CAPABILITIES.into()))
+        .set_bounding(Some(bounding))
         .set_permitted(Some(held.clone()))
         .set_effective(Some(held))
         .set_inheritable(Some(Capabilities::new()))
@@ -67,6 +73,6 @@ pub(super) fn capabilities(uid: u32) -> LinuxCapabilities {
     capabilities
 }
 
-pub(super) fn seccomp(socketcall: SocketCall) -> LinuxSeccomp {
-    filter::profile(&CAPABILITIES.into(), socketcall)
+pub(super) fn seccomp(more: &[Capability], socketcall: SocketCall) -> LinuxSeccomp {
+    filter::profile(&with_more(more), socketcall)
 }

@@ -16,6 +16,8 @@ struct Fixture {
     user: ResolvedUser,
     command: Vec<String>,
     binds: Vec<Bind>,
+    devices: Vec<Device>,
+    capabilities: Vec<Capability>,
     limits: Limits,
     ceilings: RlimitCeilings,
 }
@@ -44,6 +46,8 @@ fn fixture() -> Fixture {
                 kind: BindSource::WorkerFile,
             },
         ],
+        devices: Vec::new(),
+        capabilities: Vec::new(),
         limits: Limits { memory_bytes: Some(1 << 30), ..Limits::default() },
         ceilings: RlimitCeilings::default(),
     }
@@ -57,7 +61,9 @@ impl Fixture {
             user: &self.user,
             command: &self.command,
             environment: vec!["HOME=/root".to_owned(), "TASK_ID=t".to_owned()],
-            binds: &self.binds,
+            binds: self.binds.clone(),
+            devices: self.devices.clone(),
+            capabilities: self.capabilities.clone(),
             network: NetworkChoice::Loopback,
             limits: &self.limits,
             ceilings: &self.ceilings,
@@ -124,6 +130,26 @@ fn a_user_other_than_root_holds_no_capability_and_can_gain_the_kept_ones_by_set_
     assert_eq!(capabilities["bounding"].as_array().unwrap().len(), 14);
     let user = serde_json::json!({"uid": 1000, "gid": 7, "additionalGids": [7, 50]});
     assert_eq!(written["process"]["user"], user);
+}
+
+#[test]
+fn a_device_has_a_node_and_opens_and_a_capability_is_held_beside_the_kept_ones() {
+    let mut fixture = fixture();
+    fixture.devices = vec![Device { path: "/dev/kvm".to_owned(), major: 10, minor: 232, mode: 0o666 }];
+    fixture.capabilities = vec![Capability::SysPtrace];
+    let written = readable(&fixture.spec().unwrap());
+    let node = serde_json::json!([{
+        "path": "/dev/kvm", "type": "c", "major": 10, "minor": 232, "fileMode": 0o666, "uid": 0, "gid": 0
+    }]);
+    assert_eq!(written["linux"]["devices"], node);
+    let rules = written["linux"]["resources"]["devices"].as_array().unwrap();
+    let opens = serde_json::json!({"allow": true, "type": "c", "major": 10, "minor": 232, "access": "rwm"});
+    assert_eq!(rules.last(), Some(&opens));
+    let capabilities = &written["process"]["capabilities"];
+    for set in ["bounding", "permitted", "effective"] {
+        let names = capabilities[set].as_array().unwrap();
+        assert!(names.len() == 15 && names.contains(&"CAP_SYS_PTRACE".into()), "{set}: {names:?}");
+    }
 }
 
 #[test]

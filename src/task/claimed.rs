@@ -1,4 +1,4 @@
-//! From a claim to a valid payload: header, checks, scopes, the hooks `link` and `created`.
+//! From a claim to a valid payload: header, checks, scopes.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use runtime::id::ContainerId;
 use crate::artifact::{Publisher, PublisherParts, Store};
 use crate::document::finding::{Finding, Findings, Severity};
 use crate::event::Event;
-use crate::features::{Active, Link, Wishes};
+use crate::features::{Active, RunContext, Wishes};
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
@@ -89,17 +89,16 @@ impl Claimed {
             interrupter: interrupter.clone(),
             log: log.clone(),
         });
-        let (features, reserved) = start_features(payload.as_ref(), worker);
-        let publisher = Publisher::new(PublisherParts {
-            queue: claim.queue.clone(),
-            expires: claim.expires,
-            store,
-            reserved,
-            scratch: directory.data().to_owned(),
+        let context = RunContext {
+            run: claim.queue.run().clone(),
+            scopes: scopes.clone(),
             config: Arc::new(worker.config.file.clone()),
-            events: worker.events.clone(),
+            data: directory.data().to_owned(),
+            log: log.clone(),
             interrupts: interrupts.clone(),
-        });
+        };
+        let (features, reserved) = start_features(context.clone(), payload.as_ref());
+        let publisher = publisher(worker, &claim, (store, reserved), context);
         let (container, interrupter_of_run) = (id.clone(), interrupter.clone());
         let handles =
             Handles { container, began: began.at, log: log.reader(), interrupter: interrupter_of_run };
@@ -138,15 +137,15 @@ impl Claimed {
         Identity { queue: self.run.claim.queue.clone(), began: self.run.began }
     }
 
-    /// Checks the payload and what the task may do, and lets features prepare.
+    /// Checks the payload and what the task may do.
     ///
     /// # Errors
     ///
     /// The run goes straight to its resolution.
-    pub async fn validate(mut self) -> Result<Validated, Box<Resolving>> {
+    pub fn validate(mut self) -> Result<Validated, Box<Resolving>> {
         self.write_header();
-        match self.check().await {
-            Ok(checked) => Ok(Validated::new(self.run, checked)),
+        match self.check() {
+            Ok((payload, source)) => Ok(Validated { run: self.run, payload, source }),
             Err(error) => {
                 let end = self.run.fail(error);
                 Err(Resolving::without_container(self.run, end))
@@ -180,7 +179,7 @@ impl Claimed {
         }
     }
 
-    async fn check(&mut self) -> Result<Checked, TaskError> {
+    fn check(&mut self) -> Result<(Payload, Source), TaskError> {
         let warnings = self.findings.iter().filter(|it| it.severity == Severity::Warning);
         for warning in warnings {
             self.run.log.info(&format!("Warning: {warning}"));
@@ -194,8 +193,7 @@ impl Claimed {
             TaskError::new(End::MalformedPayload, text)
         })?;
         self.check_scopes(&payload)?;
-        let prepared = self.prepare().await?;
-        Ok(Checked { payload, source, prepared })
+        Ok((payload, source))
     }
 
     fn check_scopes(&self, payload: &Payload) -> Result<(), TaskError> {
@@ -212,48 +210,6 @@ impl Claimed {
             }
         }
     }
-
-    /// The hooks `link` and `created`.
-    async fn prepare(&mut self) -> Result<Prepared, TaskError> {
-        let mut prepared = Prepared::default();
-        let mut interrupts = self.run.interrupts.clone();
-        let Run { features, directory, publisher, .. } = &mut self.run;
-        let link = Link {
-            data: directory.data(),
-            binds: &mut prepared.binds,
-            environment: &mut prepared.environment,
-        };
-        let hooks = async { [features.link(link).await, features.created(publisher).await] };
-        let stages = tokio::select! {
-            biased;
-            _ = interrupts.interrupted() => return Err(TaskError::interrupted()),
-            stages = hooks => stages,
-        };
-        for stage in stages {
-            if !stage.is_clean() {
-                let text = format!(
-                    "Task was aborted because states could not be created successfully. {}",
-                    stage.text()
-                );
-                return Err(TaskError::new(End::SetupFailed, text));
-            }
-        }
-        Ok(prepared)
-    }
-}
-
-/// What the checks have brought to light.
-pub(super) struct Checked {
-    pub(super) payload: Payload,
-    pub(super) source: Source,
-    pub(super) prepared: Prepared,
-}
-
-/// What features contribute to the container.
-#[derive(Default)]
-pub(super) struct Prepared {
-    pub(super) binds: Vec<crate::spec::Bind>,
-    pub(super) environment: Vec<(String, String)>,
 }
 
 /// What a run begins with.
@@ -306,14 +262,35 @@ fn read_task(definition: &ReceivedDefinition, context: &TaskContext<'_>) -> Read
     }
 }
 
+/// The way out for artifacts, and the names that are the worker's own.
+fn publisher(
+    worker: &Worker,
+    claim: &Claim,
+    (store, reserved): (Store, Vec<(ArtifactName, &'static str)>),
+    context: RunContext,
+) -> Publisher {
+    Publisher::new(PublisherParts {
+        queue: claim.queue.clone(),
+        expires: claim.expires,
+        store,
+        reserved,
+        scratch: context.data,
+        config: context.config,
+        events: worker.events.clone(),
+        interrupts: context.interrupts,
+    })
+}
+
 /// The features that are on, and the names of what they and the worker publish.
-fn start_features(payload: Option<&Payload>, worker: &Worker) -> (Active, Vec<(ArtifactName, &'static str)>) {
-    let disabled = worker.config.file.disabled_features();
-    let defaults = FeatureSwitches::of_defaults(&disabled);
+fn start_features(
+    context: RunContext,
+    payload: Option<&Payload>,
+) -> (Active, Vec<(ArtifactName, &'static str)>) {
+    let defaults = FeatureSwitches::of_defaults(&context.config.disabled_features());
     let fallback = ArtifactName::new(FALLBACK_LOG);
     let switches = payload.map_or(&defaults, |payload| &payload.features);
-    match payload.map(|payload| &payload.log).or(fallback.as_ref().ok()) {
-        Some(log) => (Active::start(&Wishes { payload, switches, log }), reserved_names(log, switches)),
-        None => (Active::none(), Vec::new()),
-    }
+    let log = payload.map(|payload| &payload.log).or(fallback.as_ref().ok());
+    let reserved = log.map(|log| reserved_names(log, switches)).unwrap_or_default();
+    let wishes = log.map(|log| Wishes { payload, switches, log });
+    (Active::start(context, wishes.as_ref()), reserved)
 }

@@ -8,13 +8,16 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 use runtime::launch::{FailureKind, Launch};
 
-use crate::net::{TaskNetwork, names};
+use crate::features::{Contributions, StageError};
+use crate::net::TaskNetwork;
+use crate::net::names::{self, Alias};
 use crate::payload::Payload;
 use crate::payload::env::{self, Reserved, Sources};
 use crate::spec::process::ProcessError;
 use crate::spec::{self, Bind, BindSource, ContainerRequest, NetworkChoice};
 use crate::task::container::{Container, ContainerError, Created};
 use crate::task::error::{TaskError, end_by};
+use crate::task::linking::stage_failure;
 use crate::task::resolve::End;
 use crate::task::resolving::Resolving;
 use crate::task::root_file_system::RootFileSystem;
@@ -30,8 +33,7 @@ pub struct ImageReady {
     pub(super) run: Run,
     pub(super) payload: Payload,
     pub(super) root: RootFileSystem,
-    pub(super) binds: Vec<Bind>,
-    pub(super) environment: Vec<(String, String)>,
+    pub(super) contributions: Contributions,
 }
 
 /// Why the bundle could not be written.
@@ -45,6 +47,8 @@ enum BundleError {
     Json(#[from] serde_json::Error),
     #[error("set the clock of maxRunTime")]
     Clock(#[source] io::Error),
+    #[error(transparent)]
+    Features(#[from] StageError),
 }
 
 impl ImageReady {
@@ -80,44 +84,45 @@ impl ImageReady {
     }
 
     fn write_bundle(&mut self) -> Result<(), BundleError> {
-        let hostname = spec::hostname(&self.run.id);
-        let address = self.run.network.as_ref().map(TaskNetwork::address);
-        self.provide("/etc/hosts", "hosts", &names::hosts(&hostname, address, &[]))?;
-        self.provide_resolvers()?;
-        self.provide("/etc/hostname", "hostname", &format!("{hostname}\n"))?;
-        let spec = self.spec(&hostname)?;
+        let spec = self.spec()?;
         let path = self.run.directory.bundle().join("config.json");
         let json = serde_json::to_vec(&spec)?;
         std::fs::write(&path, json).map_err(|source| BundleError::Write { path, source })
     }
 
-    /// A task with a network asks the host's resolvers; one without has nobody to ask.
-    fn provide_resolvers(&mut self) -> Result<(), BundleError> {
-        let Some(network) = self.run.worker.network.as_ref() else { return Ok(()) };
-        let resolvers = names::resolvers(network.dns());
-        self.provide("/etc/resolv.conf", "resolv.conf", &resolvers.resolv_conf())
+    /// The container as payload, image and features want it.
+    fn spec(&mut self) -> Result<Spec, BundleError> {
+        let Contributions { environment, mut binds, aliases, devices, capabilities } =
+            std::mem::take(&mut self.contributions);
+        let hostname = spec::hostname(&self.run.id);
+        binds.extend(self.provide_files(&hostname, &aliases)?);
+        let environment = self.environment(&environment, &hostname);
+        let Run { worker, id, network, features, .. } = &mut self.run;
+        let mut request = ContainerRequest {
+            id,
+            image: &self.root.lease.image().config,
+            user: &self.root.user,
+            command: &self.payload.command,
+            environment,
+            binds,
+            devices,
+            capabilities,
+            network: if network.is_some() { NetworkChoice::Prepared } else { NetworkChoice::Loopback },
+            limits: &worker.host.limits,
+            ceilings: &worker.host.ceilings,
+            processors: worker.host.processors,
+            socketcall: worker.config.file.socketcall(),
+        };
+        features.configure(&mut request)?;
+        Ok(spec::write_spec(request)?)
     }
 
-    /// Writes a file of the worker's and binds it into the container.
-    fn provide(&mut self, destination: &str, name: &str, text: &str) -> Result<(), BundleError> {
-        let source = self.run.directory.file(name);
-        // For every user of the container; on the host the directory above keeps it private.
-        std::fs::write(&source, text)
-            .and_then(|()| std::fs::set_permissions(&source, Permissions::from_mode(0o644)))
-            .map_err(|error| BundleError::Write { path: source.clone(), source: error })?;
-        let destination = destination.to_owned();
-        self.binds.push(Bind { source, destination, kind: BindSource::WorkerFile });
-        Ok(())
-    }
-
-    fn spec(&self, hostname: &str) -> Result<Spec, ProcessError> {
-        let Run { worker, claim, id, image, network, .. } = &self.run;
-        let config = image.as_ref().map(|image| image.config.clone()).unwrap_or_default();
+    fn environment(&self, features: &[(String, String)], hostname: &str) -> Vec<String> {
+        let Run { worker, claim, .. } = &self.run;
         let file = &worker.config.file;
-        let pool = file.worker_pool();
-        let environment = env::environment(&Sources {
-            image: &config.env,
-            features: &self.environment,
+        env::environment(&Sources {
+            image: &self.root.lease.image().config.env,
+            features,
             payload: &self.payload.env,
             reserved: Reserved {
                 task_id: claim.queue.run().task_id.as_str(),
@@ -125,27 +130,39 @@ impl ImageReady {
                 root_url: file.root_url.as_deref(),
                 worker_type: Some(file.worker_type()),
                 worker_group: Some(file.worker_group()),
-                worker_pool: Some(&pool),
+                worker_pool: Some(&file.worker_pool()),
                 instance_type: Some(file.worker_node_type()),
                 public_ip: file.public_ip.as_deref(),
                 worker_location: file.worker_location.as_deref(),
             },
             home: &self.root.user.home,
             hostname,
-        });
-        spec::write_spec(ContainerRequest {
-            id,
-            image: &config,
-            user: &self.root.user,
-            command: &self.payload.command,
-            environment,
-            binds: &self.binds,
-            network: if network.is_some() { NetworkChoice::Prepared } else { NetworkChoice::Loopback },
-            limits: &worker.host.limits,
-            ceilings: &worker.host.ceilings,
-            processors: worker.host.processors,
-            socketcall: file.socketcall(),
         })
+    }
+
+    /// The files that tell a container who it is and whom to ask.
+    fn provide_files(&self, hostname: &str, aliases: &[Alias]) -> Result<Vec<Bind>, BundleError> {
+        let address = self.run.network.as_ref().map(TaskNetwork::address);
+        let mut binds = vec![
+            self.provide("/etc/hosts", "hosts", &names::hosts(hostname, address, aliases))?,
+            self.provide("/etc/hostname", "hostname", &format!("{hostname}\n"))?,
+        ];
+        // One without a network has nobody to ask.
+        if let Some(network) = self.run.worker.network.as_ref() {
+            let resolvers = names::resolvers(network.dns());
+            binds.push(self.provide("/etc/resolv.conf", "resolv.conf", &resolvers.resolv_conf())?);
+        }
+        Ok(binds)
+    }
+
+    /// Writes a file of the worker's, for the container to see.
+    fn provide(&self, destination: &str, name: &str, text: &str) -> Result<Bind, BundleError> {
+        let source = self.run.directory.file(name);
+        // For every user of the container; on the host the directory above keeps it private.
+        std::fs::write(&source, text)
+            .and_then(|()| std::fs::set_permissions(&source, Permissions::from_mode(0o644)))
+            .map_err(|error| BundleError::Write { path: source.clone(), source: error })?;
+        Ok(Bind { source, destination: destination.to_owned(), kind: BindSource::WorkerFile })
     }
 
     /// Starts the runtime and waits until the command runs.
@@ -196,6 +213,7 @@ fn bundle_failure(error: &BundleError) -> TaskError {
         | BundleError::Write { .. }
         | BundleError::Json(_)
         | BundleError::Clock(_) => end_by(error, End::WorkerFault),
+        BundleError::Features(error) => return stage_failure(error, End::SetupFailed, "created"),
     };
     start_error(end, &chain(error))
 }

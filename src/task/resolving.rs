@@ -216,12 +216,12 @@ impl Resolving {
                 command_ended: matches!(self.end, End::Exited(_)),
             })
             .await;
-        if !stage.is_clean() {
-            let text = stage.text();
+        if let Err(error) = &stage {
+            let text = error.to_string();
             self.run.log.error(&text);
             self.run.failures.push(text);
         }
-        stage.verdict()
+        Hooks::from(&stage)
     }
 
     fn outcome(&self, stopped: Hooks, interrupt: Option<Interrupt>) -> Outcome {
@@ -247,11 +247,9 @@ impl Resolving {
         let broken = self.run.log.end();
         let killed = Killed { log: self.run.log.path(), publisher: &self.run.publisher };
         let stage = self.run.features.killed(killed).await;
-        if !stage.is_clean() {
-            self.run.failures.push(stage.text());
-        }
+        self.run.failures.extend(stage.as_ref().err().map(ToString::to_string));
         match broken {
-            None => stage.verdict(),
+            None => Hooks::from(&stage),
             Some(error) => {
                 // What was to be its last lines is told where the operator reads it.
                 self.run.failures.insert(0, format!("Failed to keep the whole log of the task: {error}."));

@@ -18,7 +18,6 @@ use crate::spec::process::working_directory;
 use crate::spec::user::{ResolvedUser, UserError, resolve_user};
 use crate::task::error::{TaskError, end_by};
 use crate::task::resolve::End;
-use crate::task::run::Run;
 use crate::text::chain;
 use crate::text::escaped;
 
@@ -66,21 +65,23 @@ pub enum RootError {
     },
 }
 
-/// Mounts the image and an overlay for one run, and makes the directories that the image names.
+/// Mounts the image and an overlay for one run, and makes the directories that the image names. What is mounted comes
+/// beside it, in order, also when there is no root.
 ///
 /// # Errors
 ///
-/// [`RootError`]; what was mounted is noted in the run.
-pub async fn make(run: &mut Run, lease: Lease) -> Result<RootFileSystem, RootError> {
-    let (store, data) = (run.worker.store.clone(), run.directory.data().to_owned());
+/// [`RootError::Panicked`]
+pub async fn make(
+    store: Store,
+    data: PathBuf,
+    lease: Lease,
+) -> Result<(Result<RootFileSystem, RootError>, Vec<PathBuf>), RootError> {
     let mounting = tokio::task::spawn_blocking(move || {
         let mut mounts = Vec::new();
         let made = mount(&store, &data, lease, &mut mounts);
         (made, mounts)
     });
-    let (made, mounts) = mounting.await?;
-    run.mounts.extend(mounts);
-    made
+    Ok(mounting.await?)
 }
 
 fn mount(

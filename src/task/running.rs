@@ -10,9 +10,11 @@ use tokio::time::MissedTickBehavior;
 
 use crate::background::Background;
 use crate::event::Event;
+use crate::features::StageError;
 use crate::host::free_bytes;
 use crate::task::container::{Container, ContainerError, Created, EndError};
 use crate::task::error::TaskError;
+use crate::task::linking::stage_failure;
 use crate::task::resolve::End;
 use crate::task::resolving::{Finished, Resolving};
 use crate::task::run::{Remains, Run};
@@ -92,27 +94,28 @@ impl Running {
     }
 
     async fn ending(&mut self, pump: &mut Pump) -> Ending {
-        let mut interrupts = self.run.interrupts.clone();
-        let started = tokio::select! {
-            biased;
-            _ = interrupts.interrupted() => return Ending::Interrupted,
-            stage = self.run.features.started(&self.run.publisher) => stage,
+        let Running { run: Run { features, publisher, interrupts, directory, .. }, container, .. } = self;
+        let mut interrupts = interrupts.clone();
+        // A command that ends early leaves the hooks their time.
+        let command = async {
+            let hooks = async {
+                match features.started(publisher).await {
+                    Ok(()) => Ok(()),
+                    // Whoever waits for this one is interrupted as well.
+                    Err(StageError::Interrupted) => std::future::pending().await,
+                    Err(error) => Err(stage_failure(&error, End::StartedHookFailed, "started")),
+                }
+            };
+            let exited = async { Ok(container.exited().await) };
+            tokio::try_join!(exited, hooks).map(|(exited, ())| exited)
         };
-        if !started.is_clean() {
-            let text = format!(
-                "Task was aborted because states could not be started successfully. {}",
-                started.text()
-            );
-            return Ending::Aborted(TaskError::new(End::StartedHookFailed, text));
-        }
-        let data = self.run.directory.data().to_owned();
         tokio::select! {
             biased;
-            exited = self.container.exited() => Ending::Itself(exited),
+            ended = command => ended.map_or_else(Ending::Aborted, Ending::Itself),
             _ = interrupts.interrupted() => Ending::Interrupted,
             // Nobody reads what the task prints any more: it would wait for ever.
             error = pump.failed() => Ending::Aborted(output_failure(error)),
-            free = disk_is_full(&data) => Ending::Aborted(TaskError::new(
+            free = disk_is_full(directory.data()) => Ending::Aborted(TaskError::new(
                 End::ResourceShort,
                 format!(
                     "The task was ended because the worker's disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept for logs and clean-up."

@@ -10,7 +10,7 @@ use crate::artifact::{Destination, Publisher, PublisherParts, Store};
 use crate::config::{ArtifactSettings, ConfigFile};
 use crate::event::Events;
 use crate::features::Hooks;
-use crate::features::{Active, Link, Stopped, Wishes};
+use crate::features::{Active, Contributions, Link, RunContext, Stopped, Wishes};
 use crate::interrupt::channel;
 use crate::payload::{Origin, Payload, TaskContext, reserved_names};
 use crate::queue::definition::Submission;
@@ -87,28 +87,39 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
     if let Some(interrupt) = interrupt {
         interrupter.interrupt(interrupt);
     }
+    let config = Arc::new(config);
+    let run = claim.queue.run().clone();
     let publisher = Publisher::new(PublisherParts {
         queue: claim.queue,
         expires: definition.expires,
         store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
         reserved: reserved_names(&payload.log, &payload.features),
         scratch: scratch.path().to_owned(),
-        config: Arc::new(config),
+        config: Arc::clone(&config),
         events: Events::none(),
         interrupts,
     });
     let wishes = Wishes { payload: Some(&payload), switches: &payload.features, log: &payload.log };
-    let mut active = Active::start(&wishes);
-    let (mut binds, mut environment) = (Vec::new(), Vec::new());
-    let link = Link { data: scratch.path(), binds: &mut binds, environment: &mut environment };
-    assert!(active.link(link).await.is_clean());
-    for bind in &binds {
+    let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
+    // Nothing interrupts `link`.
+    let (_interrupter, interrupts) = channel();
+    let run = RunContext {
+        run,
+        scopes: Vec::new(),
+        config,
+        data: scratch.path().to_owned(),
+        log: spool.clone(),
+        interrupts,
+    };
+    let mut active = Active::start(run, Some(&wishes));
+    let mut contributions = Contributions::default();
+    active.link(Link { network: None, contributions: &mut contributions }).await.unwrap();
+    for bind in &contributions.binds {
         std::fs::write(bind.source.join("from the task"), "kept").unwrap();
     }
-    let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
     let stopped =
         Stopped { root: Arc::new(root(scratch.path())), log: &spool, publisher: &publisher, command_ended };
-    let verdict = active.stopped(stopped).await.verdict();
+    let verdict = Hooks::from(&active.stopped(stopped).await);
     let log = std::fs::read_to_string(spool.path()).unwrap();
     Result { verdict, records: publisher.into_records(), log, out }
 }

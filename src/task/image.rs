@@ -1,0 +1,110 @@
+//! Bringing a task's image into the store, and what its log says of that.
+
+use images::source::Source;
+use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
+use rustix::process::{Resource, getrlimit};
+
+use crate::event::Event;
+use crate::interrupt::Interrupts;
+use crate::task::error::TaskError;
+use crate::task::resolve::End;
+use crate::task::run::Worker;
+use crate::task_log::spool::Spool;
+use crate::text::{chain, escaped};
+
+/// Who waits for an image.
+pub(super) struct Waiting<'a> {
+    pub(super) log: &'a Spool,
+    pub(super) interrupts: &'a Interrupts,
+    /// The run needs it no more. Each pull has a switch of its own: other runs of this worker go on.
+    pub(super) stop: &'a Cancel,
+}
+
+/// Finds the image in the store, or pulls it; an image that is there by its name is not pulled.
+pub(super) async fn bring(
+    worker: &Worker,
+    source: &Source,
+    waiting: Waiting<'_>,
+) -> Result<Lease, TaskError> {
+    let Waiting { log, interrupts, stop } = waiting;
+    if interrupts.current().is_some() {
+        return Err(TaskError::interrupted());
+    }
+    let observe = |event: PullEvent| {
+        (worker.pull_observer)(&event);
+        tell(worker, &event);
+        if let Some(text) = log_line(&event) {
+            log.text(&text);
+        }
+    };
+    let mut interrupts = interrupts.clone();
+    let options = PullOptions { cancel: stop.clone(), ..worker.pull.clone() };
+    let bringing = async {
+        match worker.store.find(source, &options).await? {
+            Some(lease) => Ok(lease),
+            None => worker.store.pull(source, &options, &observe).await,
+        }
+    };
+    tokio::pin!(bringing);
+    let result = tokio::select! {
+        biased;
+        result = &mut bringing => result,
+        _ = interrupts.interrupted() => {
+            // The pull cleans up after itself before it ends.
+            stop.cancel();
+            bringing.await
+        }
+    };
+    result.map_err(|error| pull_failure(&error))
+}
+
+/// The lines that docker's clients show, as they have always been in this log.
+fn log_line(event: &PullEvent) -> Option<String> {
+    match event {
+        PullEvent::LayerStarted { id, .. } => Some(format!("{id} - Started downloading\r\n")),
+        PullEvent::LayerProgress { .. } => None,
+        PullEvent::LayerDone { id, took } => {
+            Some(format!("{id} - Downloaded in {:.3} seconds\r\n", took.as_secs_f64()))
+        }
+        PullEvent::Status(text) => Some(format!("{}\r\n", escaped(text))),
+    }
+}
+
+fn tell(worker: &Worker, event: &PullEvent) {
+    match event {
+        PullEvent::LayerStarted { id, total_bytes } => {
+            worker.events.emit(&Event::LayerStarted { layer: id, total: *total_bytes });
+        }
+        PullEvent::LayerDone { id, took } => {
+            worker.events.emit(&Event::LayerDone { layer: id, seconds: took.as_secs_f64() });
+        }
+        PullEvent::LayerProgress { .. } | PullEvent::Status(_) => {}
+    }
+}
+
+fn open_files_advice() -> String {
+    let limit = getrlimit(Resource::Nofile).current.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    format!(
+        "; the worker's limit is {limit}: run fewer tasks at once, or raise it (`ulimit -n`, LimitNOFILE=)"
+    )
+}
+
+fn pull_failure(error: &PullError) -> TaskError {
+    let end = match error.kind() {
+        PullErrorKind::BadName => End::MalformedPayload,
+        PullErrorKind::NotFound
+        | PullErrorKind::Unauthorized
+        | PullErrorKind::Refused
+        | PullErrorKind::Unreachable => End::ImageUnavailable,
+        PullErrorKind::DiskFull | PullErrorKind::OpenFiles => End::ResourceShort,
+        PullErrorKind::Cancelled => {
+            return TaskError::interrupted();
+        }
+        PullErrorKind::Host => End::HostUnfit,
+    };
+    let mut why = escaped(&chain(error)).to_string();
+    if error.kind() == PullErrorKind::OpenFiles {
+        why += &open_files_advice();
+    }
+    TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: failed to {why}"))
+}
