@@ -19,12 +19,12 @@ mod stop_point;
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use crate::journal::Keeper;
 use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Exited, Failed, FailureKind, Report};
-use crate::plan::ContainerPlan;
+use crate::plan::{ChildStep, ContainerPlan};
 use crate::spec::{Spec, on_one_line};
 use crate::state::ContainerDirectory;
 use crate::undo::UndoError;
@@ -54,6 +54,20 @@ pub struct Container {
     pub network: Option<OwnedFd>,
     /// What the command line adds to the Spec.
     pub options: Options,
+}
+
+impl Container {
+    /// Where in the container the source of a bind lies, if the host sees it in the container's root.
+    fn inside_root(&self, source: &Path) -> Option<PathBuf> {
+        let root = self.spec.root.as_ref().filter(|_| self.root.is_none())?;
+        let inside = self.bundle.join(source).strip_prefix(self.bundle.join(&root.path)).ok()?.to_owned();
+        let stays = inside.components().all(|part| matches!(part, Component::Normal(_)));
+        stays.then_some(inside)
+    }
+
+    fn has_user_namespace(&self) -> bool {
+        self.plan.child.contains(&ChildStep::BecomeRoot)
+    }
 }
 
 /// What the command line adds to the Spec.

@@ -312,8 +312,7 @@ impl Child<'_> {
     }
 
     fn device_method(&self) -> Method {
-        let users = self.container.plan.child.contains(&ChildStep::BecomeRoot);
-        if users { Method::Bind } else { Method::Make }
+        if self.container.has_user_namespace() { Method::Bind } else { Method::Make }
     }
 
     /// They get the umask that the runtime was started with: this process's own is for the nodes that it makes.

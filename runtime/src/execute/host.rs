@@ -143,6 +143,10 @@ impl<'a> Host<'a> {
             Step::OpenNamespace { kind, path, changed } => self.open_namespace(*kind, path, *changed),
             Step::CloneRoot { path, propagation } => self.clone_root(path, *propagation),
             Step::CloneBind { mount, source, depth, events } => {
+                let container = &self.container;
+                if !container.has_user_namespace() && container.inside_root(source).is_some() {
+                    return Ok(()); // What is there then may be an earlier mount: PID 1 copies it when its turn comes.
+                }
                 // A relative source is relative to the bundle (config.md, "Mounts").
                 let tree = clone_path(&self.container.bundle.join(source), *depth)?;
                 hold_events(tree.as_fd(), *events, *depth).map_err(MountError::events(source))?;

@@ -120,13 +120,18 @@ fn what_is_read_only_gets_mount_points_nodes_and_directories_first() {
 
 #[test]
 fn a_bind_shows_what_was_mounted_before_it() {
-    let mut bundle = bundle("ls /shown", vec![tmpfs("/early", &[])]);
-    let source = bundle.path("source");
-    std::fs::write(&source, "").unwrap();
-    bundle.bind(&source, "/early/file", &["bind"]);
-    let early = bundle.rootfs().join("early");
-    bundle.bind(&early, "/shown", &["rbind"]);
-    assert_eq!(bundle.output(), "file\n");
+    for (options, of_root) in
+        [(&["rbind"][..], "rprivate"), (&["rbind", "rslave"], "rprivate"), (&["rbind"], "rslave")]
+    {
+        let mut bundle = bundle("ls /shown", vec![tmpfs("/early", &[])]);
+        let source = bundle.path("source");
+        std::fs::write(&source, "").unwrap();
+        bundle.bind(&source, "/early/file", &["bind"]);
+        let early = bundle.rootfs().join("early");
+        bundle.bind(&early, "/shown", options);
+        bundle.config["linux"]["rootfsPropagation"] = of_root.into();
+        assert_eq!(bundle.output(), "file\n", "{options:?} {of_root}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Attaching the container's mounts: binds that the monitor holds, new file systems, control groups.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -54,15 +54,9 @@ impl Child<'_> {
     /// A source in the root, as the host sees it, is looked up in the container's: there it shows what has been
     /// mounted so far.
     fn clone_bind(&self, source: &Path, depth: Depth) -> Result<OwnedFd, ChildError> {
-        let container = self.container;
-        let path = container.bundle.join(source);
-        let root_path = container.spec.root.as_ref().map(|root| container.bundle.join(&root.path));
-        let inside = root_path.filter(|_| container.root.is_none());
-        let inside = inside.and_then(|root_path| path.strip_prefix(root_path).ok().map(Path::to_owned));
-        let stays = |inside: &Path| inside.components().all(|part| matches!(part, Component::Normal(_)));
-        match inside.filter(|inside| stays(inside)) {
+        match self.container.inside_root(source) {
             Some(inside) => Ok(mount::clone_inside(&self.root, &inside, depth)?),
-            None => Ok(mount::clone_path(&path, depth)?),
+            None => Ok(mount::clone_path(&self.container.bundle.join(source), depth)?),
         }
     }
 
