@@ -304,8 +304,17 @@ impl<'a> TarReader<'a> {
 
     fn skip_body(&mut self) -> Result<(), IndexLayerError> {
         self.pass_over()?;
-        self.body_left = std::mem::take(&mut self.padding_left);
-        self.pass_over()
+        let mut block = [0; TAR_BLOCK];
+        let padding = usize::try_from(std::mem::take(&mut self.padding_left)).unwrap_or(TAR_BLOCK);
+        let (mut padding, _) = block.split_at_mut(padding.min(TAR_BLOCK));
+        while !padding.is_empty() {
+            let count = self.read_some(padding)?;
+            if count == 0 {
+                return Ok(()); // The archive ends with the body, as `umoci insert` writes it and Go reads it.
+            }
+            (_, padding) = padding.split_at_mut(count);
+        }
+        Ok(())
     }
 
     fn pass_over(&mut self) -> Result<(), IndexLayerError> {
