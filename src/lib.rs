@@ -40,6 +40,7 @@ pub mod interrupt;
 pub mod known_features;
 pub mod limits;
 pub mod line_writer;
+pub mod live_log;
 pub mod net;
 pub mod own_directory;
 pub mod parent_group;

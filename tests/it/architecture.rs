@@ -73,6 +73,7 @@ const FLOORS: &[&[&str]] = &[
     &["task"],
     &["registry"],
     &["features"],
+    &["live_log"],
     &["artifact"],
     &["task_log"],
     &["payload"],

@@ -21,6 +21,7 @@ mod exhaustion;
 mod fixtures;
 mod image_contents;
 mod interrupts;
+mod live_log;
 mod network;
 mod network_crash;
 mod network_links;

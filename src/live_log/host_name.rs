@@ -1,0 +1,156 @@
+//! The name by which readers find the worker.
+//!
+//! Workers that come and go have no name of their own in the DNS, and a certificate needs one. So there are servers that
+//! make an address up from the name they are asked for: the address itself, an expiry and a random salt, signed with a
+//! secret that worker and server share, in base32:
+//!
+//! ```text
+//!   address (4 bytes), expiry (ms since 1970, 8), salt (2), HMAC-SHA256 of all that, its first 16 bytes
+//! ```
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use aws_lc_rs::hmac;
+
+use crate::config::{ConfigFile, Secret};
+use crate::timestamp::Timestamp;
+
+/// Bytes of the signature in a name.
+const SIGNATURE_BYTES: usize = 16;
+
+/// The digits of base32 (RFC 4648), as names have them.
+const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// How the worker is called.
+#[derive(Clone, Debug)]
+pub(super) enum HostName {
+    /// Always the same.
+    Fixed(String),
+    /// By names that are made up.
+    Stateless { address: Ipv4Addr, secret: Secret, domain: String },
+}
+
+/// Why there is no name for the worker.
+#[derive(Debug, thiserror::Error)]
+pub enum HostNameError {
+    /// The names need an address to lead to.
+    #[error(
+        "make a host name for live logs: statelessHostname needs publicIp to be this host's IPv4 address"
+    )]
+    Address,
+    /// Nobody would believe the names, or they would end in nothing.
+    #[error("make a host name for live logs: statelessHostname.{key} is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+}
+
+impl HostName {
+    /// What the configuration says.
+    pub(super) fn of(config: &ConfigFile) -> Result<HostName, HostNameError> {
+        let stateless = &config.stateless_hostname;
+        if !stateless.enabled.unwrap_or(false) {
+            let host = config.host.as_deref().unwrap_or("localhost");
+            let is_address_6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+            return Ok(HostName::Fixed(if is_address_6 { format!("[{host}]") } else { host.to_owned() }));
+        }
+        let missing = |key| HostNameError::Missing { key };
+        let address = config.public_ip.as_deref().and_then(|address| address.parse().ok());
+        Ok(HostName::Stateless {
+            address: address.ok_or(HostNameError::Address)?,
+            secret: stateless.secret.clone().ok_or(missing("secret"))?,
+            domain: stateless.domain.clone().ok_or(missing("domain"))?,
+        })
+    }
+
+    /// A name that is good until then.
+    pub(super) fn until(&self, expires: Timestamp) -> io::Result<String> {
+        match self {
+            HostName::Fixed(name) => Ok(name.clone()),
+            HostName::Stateless { address, secret, domain } => {
+                let mut salt = [0_u8; 2];
+                rustix::rand::getrandom(&mut salt[..], rustix::rand::GetRandomFlags::empty())?;
+                Ok(format!("{}.{domain}", label(*address, expires, salt, secret)))
+            }
+        }
+    }
+}
+
+fn label(address: Ipv4Addr, expires: Timestamp, salt: [u8; 2], secret: &Secret) -> String {
+    let mut bytes = Vec::new();
+    bytes.extend(address.octets());
+    bytes.extend(expires.as_millis().to_be_bytes());
+    bytes.extend(salt);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
+    let signature = hmac::sign(&key, &bytes);
+    bytes.extend(signature.as_ref().iter().take(SIGNATURE_BYTES));
+    base32(&bytes)
+}
+
+/// Whole groups of five bytes only: nothing is padded.
+fn base32(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for group in bytes.chunks(5) {
+        let number = group.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        for digit in (0..8).rev() {
+            let value = usize::try_from(number >> (5 * digit) & 31).unwrap_or_default();
+            text.extend(DIGITS.get(value).copied().map(char::from));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StatelessHostname;
+
+    fn config(enabled: bool) -> ConfigFile {
+        ConfigFile {
+            host: Some("worker.example".to_owned()),
+            public_ip: Some("203.0.113.7".to_owned()),
+            stateless_hostname: StatelessHostname {
+                enabled: Some(enabled),
+                secret: Some(Secret::new("sesame".to_owned())),
+                domain: Some("workers.example".to_owned()),
+            },
+            ..ConfigFile::default()
+        }
+    }
+
+    #[test]
+    fn a_name_says_address_expiry_salt_and_signature() {
+        let expires = Timestamp::parse("2026-01-02T03:04:05.678Z").unwrap();
+        let secret = Secret::new("sesame".to_owned());
+        let label = label(Ipv4Addr::new(203, 0, 113, 7), expires, [0x12, 0x34], &secret);
+        // Computed with Python's hmac and base64.
+        assert_eq!(label, "zmahcbyaaaazw7fjr4xbendjhgkalzruypocmzuf5vuuve3w");
+    }
+
+    #[test]
+    fn enabled_decides_and_what_it_needs_is_named() {
+        let until = Timestamp::now();
+        assert_eq!(HostName::of(&config(false)).unwrap().until(until).unwrap(), "worker.example");
+        let made_up = HostName::of(&config(true)).unwrap();
+        let name = made_up.until(until).unwrap();
+        assert!(name.len() == 48 + ".workers.example".len() && name.ends_with(".workers.example"), "{name}");
+        assert!(!format!("{made_up:?}").contains("sesame"));
+        let without = |change: fn(&mut ConfigFile)| {
+            let mut config = config(true);
+            change(&mut config);
+            HostName::of(&config).unwrap_err().to_string()
+        };
+        assert!(without(|it| it.public_ip = None).contains("publicIp"));
+        assert!(without(|it| it.public_ip = Some("::1".to_owned())).contains("publicIp"));
+        assert!(without(|it| it.stateless_hostname.secret = None).contains("statelessHostname.secret"));
+        assert!(without(|it| it.stateless_hostname.domain = None).contains("statelessHostname.domain"));
+    }
+
+    #[test]
+    fn an_ipv6_address_is_written_as_urls_have_it() {
+        let config = ConfigFile { host: Some("2001:db8::1".to_owned()), ..config(false) };
+        assert_eq!(HostName::of(&config).unwrap().until(Timestamp::now()).unwrap(), "[2001:db8::1]");
+    }
+}

@@ -1,0 +1,92 @@
+//! Live logs, read with curl.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use docker_worker::config::{ConfigFile, Logging, Ssl};
+use docker_worker::live_log::{LiveLogError, LiveLogServer};
+use docker_worker::task_log::spool::Spool;
+use docker_worker::timestamp::Timestamp;
+
+use crate::support::{Scratch, finish, tool};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits for something else than the server, which is served meanwhile.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+fn config() -> ConfigFile {
+    let live_log_address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    ConfigFile { logging: Logging { live_log_address, ..Logging::default() }, ..ConfigFile::default() }
+}
+
+/// A certificate for localhost and its key.
+fn certify(scratch: &Scratch) -> Ssl {
+    let (certificate, key) = (scratch.join("certificate.pem"), scratch.join("key.pem"));
+    let files = ["-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()];
+    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
+    tool("openssl", &[&request[..], &["-addext", "subjectAltName=DNS:localhost"], &files].concat());
+    Ssl { certificate: Some(certificate), key: Some(key) }
+}
+
+#[tokio::test]
+async fn many_curls_follow_a_log_each_its_own_range_until_it_ends() {
+    let scratch = Scratch::new();
+    let server = LiveLogServer::start(&config()).await.unwrap();
+    let spool = Spool::create(&scratch.join("log"), 1 << 30).unwrap();
+    let offer = server.offer(spool.reader(), Timestamp::now()).unwrap();
+    spool.output(b"0123456789\r\n");
+    let curls: Vec<_> = (0..20)
+        .map(|first| {
+            let range = format!("{first}-");
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--show-error", "--fail", "--no-buffer", "--ipv4", offer.url()]);
+            // Every second one from the start.
+            curl.args((first % 2 == 1).then_some(["--range", &range]).into_iter().flatten());
+            (first, curl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        })
+        .collect();
+    for number in 0..1000 {
+        spool.output(format!("line {number}\r\n").as_bytes());
+        tokio::task::yield_now().await;
+    }
+    assert!(spool.end().is_none());
+    let whole = fs::read(spool.path()).unwrap();
+    for (first, curl) in curls {
+        let finished = aside(move || finish(curl, LIMIT)).await;
+        assert!(finished.status.success(), "{finished:?}");
+        let offset = if first % 2 == 1 { first } else { 0 };
+        assert!(finished.stdout == whole[offset..], "from {offset}: {finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_served_over_tls_with_the_certificate_that_lies_there_now() {
+    let scratch = Scratch::new();
+    let ssl = certify(&scratch);
+    let mut config = config();
+    config.logging.secure_live_logging = Some(true);
+    let missing = LiveLogServer::start(&config).await.unwrap_err();
+    assert!(matches!(missing, LiveLogError::Tls(_)), "{missing}");
+    assert!(missing.to_string().contains("ssl.certificate"), "{missing}");
+    config.ssl = ssl.clone();
+    let server = LiveLogServer::start(&config).await.unwrap();
+    let spool = Spool::create(&scratch.join("log"), 1 << 30).unwrap();
+    spool.output(b"text");
+    assert!(spool.end().is_none());
+    let offer = server.offer(spool.reader(), Timestamp::now()).unwrap();
+    assert!(offer.url().starts_with("https://localhost:"), "{}", offer.url());
+    let certificate = ssl.certificate.unwrap();
+    for _ in 0..2 {
+        let (certificate, url) = (certificate.display().to_string(), offer.url().to_owned());
+        let curl =
+            move || tool("curl", &["--silent", "--show-error", "--ipv4", "--cacert", &certificate, &url]);
+        assert_eq!(aside(curl).await, "text");
+        // The next one has another key, and curl trusts no other.
+        certify(&scratch);
+    }
+}
