@@ -307,7 +307,7 @@ impl Publisher {
             let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
             match self.create(&what.name, what.expires, content).await? {
                 Created::Put(target) => Ok(target),
-                Created::Done | Created::KeepBytes | Created::Upload { .. } => Err(PublishError::Nowhere),
+                Created::Done | Created::KeepBytes | Created::Object(_) => Err(PublishError::Nowhere),
             }
         };
         let Copied { size, sha256 } = uploader.upload(&spooled, patience, target).await?;

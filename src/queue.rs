@@ -7,9 +7,11 @@
 pub mod artifact_name;
 mod artifacts;
 mod claim;
+mod credentials;
 pub mod definition;
 mod embedded;
 mod error;
+mod http;
 mod model;
 mod run_queue;
 mod runs;
@@ -17,20 +19,15 @@ pub mod task_id;
 mod verdict;
 mod worker_queue;
 
-pub use claim::{Claim, ReceivedDefinition, Task};
+pub use claim::{Claim, ClaimedWork, ReceivedDefinition, Task};
+pub use credentials::Credentials;
 pub use embedded::{Clock, EmbeddedQueue, steady_clock};
 pub use error::QueueError;
+pub use http::{Hashes, ObjectUpload};
 pub use model::{
     ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, PutTarget, ReasonCreated, RunId,
-    RunState, RunStatus, StorageType, TaskState, TaskStatus, WorkerIdentity,
+    RunState, RunStatus, Standing, StorageType, TaskState, TaskStatus, WorkerIdentity,
 };
 pub use run_queue::RunQueue;
 pub use verdict::{Reason, Reporter, Verdict};
 pub use worker_queue::WorkerQueue;
-
-/// Who answers.
-#[derive(Clone, Debug)]
-enum Maker {
-    /// A database of this process.
-    Embedded(EmbeddedQueue),
-}

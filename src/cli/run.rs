@@ -319,8 +319,8 @@ async fn claim(
     let queue = EmbeddedQueue::in_memory(steady_clock()).map_err(failed)?;
     queue.create_task(task_id, definition).await.map_err(|error| Refusal::because(MALFORMED, &error))?;
     let queue = WorkerQueue::embedded(queue);
-    let claims = queue.claim_work(&definition.task_queue_id, &identity, 1).await.map_err(failed)?;
-    match claims.into_iter().next() {
+    let work = queue.claim_work(&definition.task_queue_id, &identity, 1).await.map_err(failed)?;
+    match work.claims.into_iter().next() {
         Some(claim) => Ok((claim, config)),
         None => Err(Refusal::new(EXCEPTION, "failed to claim the task: the queue has none")),
     }

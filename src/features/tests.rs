@@ -63,7 +63,7 @@ async fn claim() -> Claim {
     author.create_task(&task_id, &definition).await.unwrap();
     let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
     let queue = WorkerQueue::embedded(author);
-    queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().remove(0)
+    queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().claims.remove(0)
 }
 
 struct Fixture {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::queue::QueueError;
 use crate::queue::run_queue::RunQueue;
 use crate::timestamp::Timestamp;
 
@@ -25,6 +26,15 @@ pub struct Claim {
     pub expires: Timestamp,
     /// What is to be done.
     pub definition: ReceivedDefinition,
+}
+
+/// What a queue has given out.
+#[derive(Debug, Default)]
+pub struct ClaimedWork {
+    /// The tasks that are now this worker's.
+    pub claims: Vec<Claim>,
+    /// Why others, which it has given out too, are none: nobody reports them, and their claims expire.
+    pub unreadable: Vec<QueueError>,
 }
 
 /// A task definition as the queue sent it, byte for byte.

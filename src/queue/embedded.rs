@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
+use super::http::ObjectUpload;
 use super::model::{
     ArtifactContent, ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity,
 };
-use super::{Claim, QueueError, RunQueue, Verdict, artifacts, runs};
+use super::{Claim, ClaimedWork, QueueError, RunQueue, Standing, Verdict, artifacts, runs};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
@@ -100,7 +101,7 @@ impl EmbeddedQueue {
         task_queue_id: &str,
         worker: &WorkerIdentity,
         most: usize,
-    ) -> Result<Vec<Claim>, QueueError> {
+    ) -> Result<ClaimedWork, QueueError> {
         self.transact(|database, now| {
             let mut claims = Vec::new();
             for task_id in rows::list_open(database, task_queue_id)? {
@@ -117,7 +118,7 @@ impl EmbeddedQueue {
                     claims.push(Claim { queue, taken_until, deadline, expires, definition });
                 }
             }
-            Ok(claims)
+            Ok(ClaimedWork { claims, unreadable: Vec::new() })
         })
     }
 
@@ -171,7 +172,7 @@ impl EmbeddedQueue {
                 &rows::Artifact { request: request.clone(), upload_id: upload_id.clone() },
             )?;
             Ok(match (&request.content, upload_id) {
-                (_, Some(upload_id)) => Created::Upload { upload_id },
+                (_, Some(upload_id)) => Created::Object(ObjectUpload::in_process(upload_id)),
                 (ArtifactContent::S3 { .. }, None) => Created::KeepBytes,
                 (_, None) => Created::Done,
             })
@@ -221,6 +222,12 @@ impl EmbeddedQueue {
     /// [`QueueError::NotFound`].
     pub async fn status(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
         self.change(task_id, |_, _| Ok(())).map(|((), status)| status)
+    }
+
+    /// See [`RunQueue::status`].
+    pub(super) async fn standing(&self, run: &RunId) -> Result<Standing, QueueError> {
+        let status = self.status(&run.task_id).await?;
+        Ok(runs::find(&status, run)?.reason_resolved.map_or(Standing::Open, Standing::Resolved))
     }
 
     /// Changes the status of one task.

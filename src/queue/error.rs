@@ -27,6 +27,22 @@ pub enum QueueError {
         /// What is wrong with it.
         because: String,
     },
+    /// The credentials do not allow it, or are no longer valid (401, 403).
+    #[error("be allowed {what}: {because}")]
+    Unauthorized {
+        /// What was asked for.
+        what: String,
+        /// The queue's own words.
+        because: String,
+    },
+    /// There is no answer, for now: no connection, or a service at fault (5xx). It has been tried for a while.
+    #[error("have the queue answer about {what}")]
+    Unreachable {
+        /// What was asked for.
+        what: String,
+        /// What was in the way the last time.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The queue is at fault and may be so again: neither it nor its disk did what it should.
     #[error("use the queue: {call}")]
     Internal {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::Priority;
+use crate::queue::http::ObjectUpload;
 use crate::queue::task_id::TaskId;
 use crate::queue::verdict::Verdict;
 use crate::timestamp::Timestamp;
@@ -235,7 +236,7 @@ pub enum ErrorReason {
 }
 
 /// What is to be done for an artifact that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Created {
     /// Nothing: it is there.
     Done,
@@ -243,11 +244,8 @@ pub enum Created {
     KeepBytes,
     /// The bytes are to be put there; then it is there.
     Put(PutTarget),
-    /// The bytes stay with the caller; [`RunQueue::finish_artifact`](crate::queue::RunQueue::finish_artifact) wants this word.
-    Upload {
-        /// The word.
-        upload_id: String,
-    },
+    /// The bytes are to become an object, and the queue is to be told so.
+    Object(ObjectUpload),
 }
 
 /// Where bytes are to be put, by one request `PUT` with these headers.
@@ -265,6 +263,15 @@ impl fmt::Debug for PutTarget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("PutTarget").field("until", &self.until).finish_non_exhaustive()
     }
+}
+
+/// What the queue has made of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It goes on.
+    Open,
+    /// It is over.
+    Resolved(Verdict),
 }
 
 /// An artifact, as `list_artifacts` shows it.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::model::{ArtifactRequest, Created, RunId, RunStatus};
-use crate::queue::{EmbeddedQueue, Maker, QueueError, Reporter, Verdict};
+use crate::queue::http::HttpRun;
+use crate::queue::model::{ArtifactRequest, Created, RunId, Standing};
+use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reporter, Verdict};
 use crate::timestamp::Timestamp;
 
 /// A queue, with the rights of one run. Clones are the same run's.
@@ -17,9 +20,19 @@ struct Inner {
     maker: Maker,
 }
 
+#[derive(Debug)]
+enum Maker {
+    Embedded(EmbeddedQueue),
+    Http(HttpRun),
+}
+
 impl RunQueue {
     pub(super) fn embedded(queue: EmbeddedQueue, run: RunId) -> RunQueue {
         RunQueue(Arc::new(Inner { run, maker: Maker::Embedded(queue) }))
+    }
+
+    pub(super) fn http(queue: HttpRun, run: RunId) -> RunQueue {
+        RunQueue(Arc::new(Inner { run, maker: Maker::Http(queue) }))
     }
 
     /// Which run.
@@ -33,6 +46,17 @@ impl RunQueue {
     pub fn now(&self) -> Timestamp {
         match &self.0.maker {
             Maker::Embedded(queue) => queue.now(),
+            Maker::Http(queue) => queue.now(),
+        }
+    }
+
+    /// The task's own credentials, which change with each reclaim: for what acts in the task's name. None where nothing
+    /// is signed: the queue is in this process.
+    #[must_use]
+    pub fn credentials(&self) -> Option<watch::Receiver<Credentials>> {
+        match &self.0.maker {
+            Maker::Embedded(_) => None,
+            Maker::Http(queue) => Some(queue.credentials()),
         }
     }
 
@@ -44,6 +68,7 @@ impl RunQueue {
     pub async fn reclaim(&self) -> Result<Timestamp, QueueError> {
         match &self.0.maker {
             Maker::Embedded(queue) => queue.reclaim(self.run()).await,
+            Maker::Http(queue) => queue.reclaim(self.run()).await,
         }
     }
 
@@ -61,6 +86,7 @@ impl RunQueue {
         }
         match &self.0.maker {
             Maker::Embedded(queue) => queue.report(self.run(), verdict).await,
+            Maker::Http(queue) => queue.report(self.run(), verdict).await,
         }
     }
 
@@ -77,6 +103,7 @@ impl RunQueue {
     ) -> Result<Created, QueueError> {
         match &self.0.maker {
             Maker::Embedded(queue) => queue.create_artifact(self.run(), name, request).await,
+            Maker::Http(queue) => queue.create_artifact(self.run(), name, request).await,
         }
     }
 
@@ -88,6 +115,7 @@ impl RunQueue {
     pub async fn finish_artifact(&self, name: &ArtifactName, upload_id: &str) -> Result<(), QueueError> {
         match &self.0.maker {
             Maker::Embedded(queue) => queue.finish_artifact(self.run(), name, upload_id).await,
+            Maker::Http(queue) => queue.finish_artifact(self.run(), name, upload_id).await,
         }
     }
 
@@ -96,11 +124,10 @@ impl RunQueue {
     /// # Errors
     ///
     /// [`QueueError::NotFound`].
-    pub async fn status(&self) -> Result<RunStatus, QueueError> {
-        let status = match &self.0.maker {
-            Maker::Embedded(queue) => queue.status(&self.run().task_id).await?,
-        };
-        let run = status.runs.into_iter().find(|run| run.run_id == self.run().run_id);
-        run.ok_or_else(|| QueueError::NotFound { what: self.run().to_string() })
+    pub async fn status(&self) -> Result<Standing, QueueError> {
+        match &self.0.maker {
+            Maker::Embedded(queue) => queue.standing(self.run()).await,
+            Maker::Http(queue) => queue.status(self.run()).await,
+        }
     }
 }

@@ -36,6 +36,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// The worker did not reclaim in time.
     ClaimExpired,
+    /// One that this worker does not know: of a later queue.
+    Other,
 }
 
 /// Who resolves the run in the queue.
@@ -47,7 +49,7 @@ pub enum Reporter {
     Queue,
 }
 
-/// All verdicts and the queue's words for them.
+/// The verdicts and the queue's words for them.
 const WORDS: &[(&str, Verdict)] = &[
     ("completed", Verdict::Completed),
     ("failed", Verdict::Failed),
@@ -69,6 +71,12 @@ impl Verdict {
         WORDS.iter().find(|(_, verdict)| *verdict == self).map_or("exception", |(word, _)| word)
     }
 
+    /// What a word of the queue's says.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Verdict> {
+        WORDS.iter().find(|(known, _)| *known == word).map(|(_, verdict)| *verdict)
+    }
+
     /// The state of a run that ended so.
     #[must_use]
     pub fn state(self) -> RunState {
@@ -84,9 +92,11 @@ impl Verdict {
     pub fn reporter(self) -> Reporter {
         let Verdict::Exception(reason) = self else { return Reporter::Worker };
         match reason {
-            Reason::Canceled | Reason::DeadlineExceeded | Reason::ClaimExpired | Reason::Superseded => {
-                Reporter::Queue
-            }
+            Reason::Canceled
+            | Reason::DeadlineExceeded
+            | Reason::ClaimExpired
+            | Reason::Superseded
+            | Reason::Other => Reporter::Queue,
             Reason::MalformedPayload
             | Reason::WorkerShutdown
             | Reason::InternalError
@@ -105,8 +115,7 @@ impl Serialize for Verdict {
 impl<'de> Deserialize<'de> for Verdict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let found = WORDS.iter().find(|(word, _)| *word == text);
-        found.map(|(_, verdict)| *verdict).ok_or_else(|| {
+        Verdict::from_word(&text).ok_or_else(|| {
             serde::de::Error::custom(format!("{text:?} is no reason for which a run is resolved"))
         })
     }

@@ -1,34 +1,93 @@
 //! What a worker asks a queue for before it has a task.
 
+use crate::cache::PurgeRequest;
+use crate::queue::http::HttpQueue;
 use crate::queue::model::WorkerIdentity;
-use crate::queue::{Claim, EmbeddedQueue, Maker, QueueError};
+use crate::queue::{ClaimedWork, Credentials, EmbeddedQueue, QueueError};
 
-/// A queue, with the worker's rights.
+/// A queue, with the worker's rights. Clones are the same worker's.
 #[derive(Clone, Debug)]
-pub struct WorkerQueue {
-    maker: Maker,
+pub struct WorkerQueue(Maker);
+
+#[derive(Clone, Debug)]
+enum Maker {
+    Embedded(EmbeddedQueue),
+    Http(HttpQueue),
 }
 
 impl WorkerQueue {
     /// The embedded queue, as a worker sees it.
     #[must_use]
     pub fn embedded(queue: EmbeddedQueue) -> WorkerQueue {
-        WorkerQueue { maker: Maker::Embedded(queue) }
+        WorkerQueue(Maker::Embedded(queue))
     }
 
-    /// Claims at most `most` pending tasks of a task queue, the most urgent first. None pending: an empty list.
+    /// The deployment at a root URL.
+    #[must_use]
+    pub fn deployment(root_url: &str, credentials: Credentials) -> WorkerQueue {
+        WorkerQueue(Maker::Http(HttpQueue::new(root_url, credentials)))
+    }
+
+    /// Has the worker's calls signed with other credentials from now on.
+    pub fn replace_credentials(&self, credentials: Credentials) {
+        match &self.0 {
+            // In one's own process nothing is signed.
+            Maker::Embedded(_) => {}
+            Maker::Http(queue) => queue.replace_credentials(credentials),
+        }
+    }
+
+    /// What is wrong with this host's clock, going by the queue's answers so far: a fragment that says what to do. The
+    /// queue refuses signatures of another time than its own.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<String> {
+        match &self.0 {
+            Maker::Embedded(_) => None,
+            Maker::Http(queue) => queue.clock_skew(),
+        }
+    }
+
+    /// Claims at most `most` pending tasks of a task queue, the most urgent first. A deployment answers after some 20
+    /// seconds where none is pending; then there is no claim.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Internal`].
+    /// [`QueueError::Unauthorized`], [`QueueError::Unreachable`], [`QueueError::Internal`].
     pub async fn claim_work(
         &self,
         task_queue_id: &str,
         worker: &WorkerIdentity,
         most: usize,
-    ) -> Result<Vec<Claim>, QueueError> {
-        match &self.maker {
+    ) -> Result<ClaimedWork, QueueError> {
+        match &self.0 {
             Maker::Embedded(queue) => queue.claim_work(task_queue_id, worker, most).await,
+            Maker::Http(queue) => queue.claim_work(task_queue_id, worker, most).await,
+        }
+    }
+
+    /// The caches of a worker pool that nobody may use any more.
+    ///
+    /// # Errors
+    ///
+    /// As of [`WorkerQueue::claim_work`].
+    pub async fn purge_requests(&self, worker_pool_id: &str) -> Result<Vec<PurgeRequest>, QueueError> {
+        match &self.0 {
+            // Whoever runs a task in one's own process removes caches by hand.
+            Maker::Embedded(_) => Ok(Vec::new()),
+            Maker::Http(queue) => queue.purge_requests(worker_pool_id).await,
+        }
+    }
+
+    /// All scopes that somebody has who has these: what roles add to them.
+    ///
+    /// # Errors
+    ///
+    /// As of [`WorkerQueue::claim_work`].
+    pub async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
+        match &self.0 {
+            // There are no roles.
+            Maker::Embedded(_) => Ok(scopes.to_vec()),
+            Maker::Http(queue) => queue.expand_scopes(scopes).await,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::background::Background;
 use crate::interrupt::{Interrupt, Interrupter};
-use crate::queue::{QueueError, Reason, RunQueue, Verdict};
+use crate::queue::{QueueError, Reason, RunQueue, Standing, Verdict};
 use crate::task_log::spool::Spool;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
@@ -68,10 +68,10 @@ async fn wait_until(queue: &RunQueue, due: Timestamp) {
 
 /// What the queue has made of the run.
 async fn why(claim: &Held) -> Interrupt {
-    match claim.queue.status().await.ok().and_then(|run| run.reason_resolved) {
-        Some(Verdict::Exception(Reason::Canceled)) => Interrupt::Cancelled,
-        Some(Verdict::Exception(Reason::DeadlineExceeded)) => Interrupt::Deadline,
-        _ => Interrupt::LostClaim,
+    match claim.queue.status().await {
+        Ok(Standing::Resolved(Verdict::Exception(Reason::Canceled))) => Interrupt::Cancelled,
+        Ok(Standing::Resolved(Verdict::Exception(Reason::DeadlineExceeded))) => Interrupt::Deadline,
+        Ok(Standing::Open | Standing::Resolved(_)) | Err(_) => Interrupt::LostClaim,
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
         author.create_task(&task_id, &definition).await.unwrap();
         let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
         let queue = WorkerQueue::embedded(author.clone());
-        let claim = queue.claim_work(&definition.task_queue_id, &worker, 1).await.unwrap().remove(0);
+        let claim = queue.claim_work(&definition.task_queue_id, &worker, 1).await.unwrap().claims.remove(0);
         let (interrupter, interrupts) = channel();
         let directory = tempfile::tempdir().unwrap();
         let keeping = keep(Held {

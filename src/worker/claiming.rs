@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Service;
 use super::log::{Entry, WorkerLog};
 use crate::host::free_bytes;
-use crate::queue::{Claim, QueueError};
+use crate::queue::{Claim, ClaimedWork, QueueError};
 use crate::text::chain;
 
 /// What the queue gives out at most for one request.
@@ -22,7 +22,7 @@ const MOST: usize = 32;
 /// A request that took this long was held by the queue.
 const LONG_POLL: Duration = Duration::from_secs(10);
 
-type Answer = Result<Vec<Claim>, QueueError>;
+type Answer = Result<ClaimedWork, QueueError>;
 
 /// The one request that may be under way, and the time of the next.
 pub(super) struct Claiming {
@@ -76,14 +76,17 @@ impl Claiming {
         self.request = None;
         let now = Instant::now();
         match answer {
-            Ok(claims) => {
+            Ok(ClaimedWork { claims, unreadable }) => {
+                for error in &unreadable {
+                    tell(log, error);
+                }
                 let was_held = now.duration_since(self.began) > LONG_POLL;
                 self.due = if claims.is_empty() && !was_held { now + self.pause } else { now };
                 claims
             }
             Err(error) => {
                 self.due = now + self.pause;
-                log.write(&Entry::TaskRetrievalError { message: &format!("failed to {}", chain(&error)) });
+                tell(log, &error);
                 Vec::new()
             }
         }
@@ -98,6 +101,10 @@ impl Claiming {
     pub(super) fn give_up(&mut self) {
         self.request = None;
     }
+}
+
+fn tell(log: &WorkerLog, error: &QueueError) {
+    log.write(&Entry::TaskRetrievalError { message: &format!("failed to {}", chain(error)) });
 }
 
 /// Too little room on the disk for another task.

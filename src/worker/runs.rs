@@ -126,7 +126,8 @@ fn state(verdict: Verdict) -> TaskState {
             | Reason::InternalError
             | Reason::ResourceUnavailable
             | Reason::Superseded
-            | Reason::ClaimExpired,
+            | Reason::ClaimExpired
+            | Reason::Other,
         ) => TaskState::Aborted,
     }
 }

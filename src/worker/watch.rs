@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::interrupt::{Interrupt, Interrupter};
-use crate::queue::{Reason, RunQueue, Verdict};
+use crate::queue::{Reason, RunQueue, Standing, Verdict};
 use crate::timestamp::Timestamp;
 
 /// The longest wait between two looks at the queue's time, which goes on while this host is suspended.
@@ -43,13 +43,15 @@ async fn resolved(queue: &RunQueue, poll: Option<Duration>) -> Interrupt {
     let Some(poll) = poll else { return std::future::pending().await };
     loop {
         tokio::time::sleep(poll).await;
-        let Ok(status) = queue.status().await else { continue };
-        match status.reason_resolved {
-            Some(Verdict::Exception(Reason::Canceled)) => return Interrupt::Cancelled,
-            Some(Verdict::Exception(Reason::DeadlineExceeded)) => return Interrupt::Deadline,
-            Some(Verdict::Exception(Reason::ClaimExpired)) => return Interrupt::LostClaim,
+        let Ok(standing) = queue.status().await else { continue };
+        match standing {
+            Standing::Resolved(Verdict::Exception(Reason::Canceled)) => return Interrupt::Cancelled,
+            Standing::Resolved(Verdict::Exception(Reason::DeadlineExceeded)) => return Interrupt::Deadline,
+            Standing::Resolved(Verdict::Exception(Reason::ClaimExpired | Reason::Other)) => {
+                return Interrupt::LostClaim;
+            }
             // Still running, or this worker's own report.
-            Some(Verdict::Completed | Verdict::Failed | Verdict::Exception(_)) | None => {}
+            Standing::Open | Standing::Resolved(_) => {}
         }
     }
 }

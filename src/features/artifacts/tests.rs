@@ -71,7 +71,7 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
     author.create_task(&task_id, &definition).await.unwrap();
     let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
     let queue = WorkerQueue::embedded(author);
-    let claim = queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().remove(0);
+    let claim = queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().claims.remove(0);
     let context = TaskContext {
         expires: definition.expires,
         origin: Origin::Operator,

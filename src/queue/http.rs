@@ -1,0 +1,175 @@
+//! The queue of a Taskcluster deployment, over HTTP.
+
+mod clock;
+mod object;
+mod path;
+mod refusal;
+mod run;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use self::clock::QueueClock;
+use self::path::component;
+use self::session::{Call, Session};
+use super::claim::{Claim, ClaimedWork, ReceivedDefinition};
+use super::{Credentials, QueueError, RunId, RunQueue, WorkerIdentity};
+use crate::cache::PurgeRequest;
+use crate::queue::task_id::TaskId;
+use crate::timestamp::Timestamp;
+
+pub use self::object::{Hashes, ObjectUpload};
+pub(super) use self::run::HttpRun;
+
+/// The most tasks that one claim may ask for.
+const MOST_TASKS: usize = 32;
+/// How long one claim may take: the queue answers after 20 seconds where there is nothing to claim.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long another call may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the worker's own calls are tried. It has a loop of its own around them.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer to a claim: 32 of the largest definitions that the queue takes.
+const CLAIMED_BYTES: usize = 32 << 20;
+/// Bytes of any other answer.
+const ANSWER_BYTES: usize = 4 << 20;
+
+/// A deployment, with the worker's credentials.
+#[derive(Clone, Debug)]
+pub(super) struct HttpQueue(Arc<Session>);
+
+/// One element of the answer to `claimWork`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimReply {
+    status: ClaimedStatus,
+    run_id: u32,
+    taken_until: Timestamp,
+    credentials: Credentials,
+    task: Box<RawValue>,
+}
+
+/// What a claim needs of the task's status.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimedStatus {
+    task_id: TaskId,
+    deadline: Timestamp,
+    expires: Timestamp,
+}
+
+impl HttpQueue {
+    pub(super) fn new(root_url: &str, credentials: Credentials) -> HttpQueue {
+        let clock = Arc::new(QueueClock::new());
+        HttpQueue(Arc::new(Session::new(root_url, credentials, CLAIM_TIMEOUT, clock)))
+    }
+
+    /// See [`super::WorkerQueue::replace_credentials`].
+    pub(super) fn replace_credentials(&self, credentials: Credentials) {
+        self.0.replace(credentials);
+    }
+
+    /// See [`super::WorkerQueue::clock_skew`].
+    pub(super) fn clock_skew(&self) -> Option<String> {
+        self.0.clock.skew()
+    }
+
+    /// See [`super::WorkerQueue::claim_work`].
+    pub(super) async fn claim_work(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+        most: usize,
+    ) -> Result<ClaimedWork, QueueError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            tasks: Vec<Box<RawValue>>,
+        }
+        let WorkerIdentity { worker_group, worker_id } = worker;
+        let most = most.min(MOST_TASKS);
+        let body = json!({ "tasks": most, "workerGroup": worker_group, "workerId": worker_id });
+        let call = Call {
+            method: "POST",
+            path: format!("api/queue/v1/claim-work/{}", component(task_queue_id)),
+            body: Some(&body),
+            what: format!("a claim of worker {worker_group}/{worker_id} on {task_queue_id}"),
+            // An answer that was lost may have claimed tasks: to ask again at once would claim more than was asked for.
+            patience: Duration::ZERO,
+            most: CLAIMED_BYTES,
+        };
+        let reply: Reply = self.0.ask(call).await?;
+        let mut work = ClaimedWork::default();
+        for text in reply.tasks {
+            match self.claim(&text) {
+                Ok(claim) => work.claims.push(claim),
+                Err(error) => {
+                    let (call, source) = ("read a task that it gave out", error.into());
+                    work.unreadable.push(QueueError::Internal { call, source });
+                }
+            }
+        }
+        Ok(work)
+    }
+
+    fn claim(&self, text: &RawValue) -> Result<Claim, serde_json::Error> {
+        let reply: ClaimReply = serde_json::from_str(text.get())?;
+        let run = RunId { task_id: reply.status.task_id, run_id: reply.run_id };
+        let session = self.0.with(reply.credentials, TIMEOUT);
+        Ok(Claim {
+            queue: RunQueue::http(HttpRun::new(session), run),
+            taken_until: reply.taken_until,
+            deadline: reply.status.deadline,
+            expires: reply.status.expires,
+            definition: ReceivedDefinition::new(reply.task),
+        })
+    }
+
+    /// See [`super::WorkerQueue::purge_requests`].
+    pub(super) async fn purge_requests(&self, worker_pool_id: &str) -> Result<Vec<PurgeRequest>, QueueError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            requests: Vec<Request>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Request {
+            cache_name: String,
+            before: Timestamp,
+        }
+        let call = Call {
+            method: "GET",
+            path: format!("api/purge-cache/v1/purge-cache/{}", component(worker_pool_id)),
+            body: None,
+            what: format!("the purge requests of {worker_pool_id}"),
+            patience: PATIENCE,
+            most: ANSWER_BYTES,
+        };
+        let reply: Reply = self.0.ask(call).await?;
+        let requests = reply.requests.into_iter();
+        Ok(requests.map(|it| PurgeRequest { cache_name: it.cache_name, before: it.before }).collect())
+    }
+
+    /// See [`super::WorkerQueue::expand_scopes`].
+    pub(super) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            scopes: Vec<String>,
+        }
+        let body = json!({ "scopes": scopes });
+        let call = Call {
+            method: "POST",
+            path: "api/auth/v1/scopes/expand".to_owned(),
+            body: Some(&body),
+            what: "a task's scopes".to_owned(),
+            patience: PATIENCE,
+            most: ANSWER_BYTES,
+        };
+        let reply: Reply = self.0.ask(call).await?;
+        Ok(reply.scopes)
+    }
+}

@@ -1,0 +1,89 @@
+//! The queue's clock, by what its answers say.
+//!
+//! Claims and deadlines go by the queue's time, and this host's wall clock may be off or be set meanwhile. So the
+//! present is reckoned from the last answer's `Date` and the time since, suspends included.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::timestamp::Timestamp;
+
+/// How far apart two clocks may be before it is worth a word: the queue accepts signatures of its last minute.
+const WORTH_A_WORD: Duration = Duration::from_secs(30);
+
+/// The queue's clock.
+#[derive(Debug)]
+pub(super) struct QueueClock {
+    /// The queue's time less this host's time since boot, in milliseconds.
+    offset: AtomicI64,
+}
+
+impl QueueClock {
+    /// Until an answer has come, the queue's time is this host's.
+    pub(super) fn new() -> QueueClock {
+        QueueClock { offset: AtomicI64::new(Timestamp::now().as_millis() - since_boot()) }
+    }
+
+    /// The present.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.offset.load(Ordering::Relaxed).saturating_add(since_boot()))
+    }
+
+    /// Notes an answer's `Date`, in whole seconds; one that is no date says nothing.
+    pub(super) fn note(&self, date: &str) {
+        let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+        if let Ok(date) = parser.parse_timestamp(date) {
+            // On average half a second has gone since the second that it names began.
+            let now = date.as_millisecond().saturating_add(500);
+            self.offset.store(now.saturating_sub(since_boot()), Ordering::Relaxed);
+        }
+    }
+
+    /// What is wrong with this host's wall clock, if it is worth a word.
+    pub(super) fn skew(&self) -> Option<String> {
+        describe(Timestamp::now(), self.now())
+    }
+}
+
+fn describe(here: Timestamp, queue: Timestamp) -> Option<String> {
+    let (ahead, behind) = (here.since(queue), queue.since(here));
+    let (by, word) = if ahead.is_zero() { (behind, "behind") } else { (ahead, "ahead of") };
+    (by > WORTH_A_WORD).then(|| format!("this host's clock is {} s {word} the queue's: set it", by.as_secs()))
+}
+
+/// Milliseconds since this host was started, those in which it was suspended included.
+fn since_boot() -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_present_goes_by_the_last_answer() {
+        let clock = QueueClock::new();
+        assert!(clock.now().since(Timestamp::now()) < Duration::from_secs(1));
+        assert_eq!(clock.skew(), None);
+        for no_date in ["", "yesterday", "\u{1f600}"] {
+            clock.note(no_date);
+            assert_eq!(clock.skew(), None, "{no_date}");
+        }
+        clock.note("Sun, 29 Nov 2026 10:39:12 GMT");
+        let told = Timestamp::parse("2026-11-29T10:39:12Z").unwrap();
+        assert!(clock.now().since(told) < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_named_with_its_direction() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        assert_eq!(describe(at(100), at(130)), None);
+        let ahead = describe(at(200), at(100)).unwrap();
+        assert_eq!(ahead, "this host's clock is 100 s ahead of the queue's: set it");
+        let behind = describe(at(100), at(200)).unwrap();
+        assert_eq!(behind, "this host's clock is 100 s behind the queue's: set it");
+    }
+}

@@ -1,0 +1,205 @@
+//! One run of a deployment, with the credentials that came with its claim.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::component;
+use super::object::ObjectUpload;
+use super::session::{Call, Session};
+use super::{ANSWER_BYTES, PATIENCE};
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::model::{ArtifactRequest, Created, PutTarget};
+use crate::queue::{Credentials, QueueError, Reason, RunId, RunState, Standing, Verdict};
+use crate::timestamp::Timestamp;
+
+/// How long a call is tried on which the run's result depends. Its claim may go before; then it is refused.
+const LASTING: Duration = Duration::from_secs(10 * 60);
+
+/// A run's side of a deployment.
+#[derive(Debug)]
+pub(in crate::queue) struct HttpRun {
+    session: Session,
+}
+
+impl HttpRun {
+    pub(super) fn new(session: Session) -> HttpRun {
+        HttpRun { session }
+    }
+
+    /// See [`RunQueue::now`](crate::queue::RunQueue::now).
+    pub(in crate::queue) fn now(&self) -> Timestamp {
+        self.session.clock.now()
+    }
+
+    /// See [`RunQueue::credentials`](crate::queue::RunQueue::credentials).
+    pub(in crate::queue) fn credentials(&self) -> watch::Receiver<Credentials> {
+        self.session.credentials()
+    }
+
+    /// See [`RunQueue::reclaim`](crate::queue::RunQueue::reclaim).
+    pub(in crate::queue) async fn reclaim(&self, run: &RunId) -> Result<Timestamp, QueueError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Reply {
+            taken_until: Timestamp,
+            credentials: Credentials,
+        }
+        let Reply { taken_until, credentials } =
+            self.session.ask(about(run, "POST", "reclaim", None, PATIENCE)).await?;
+        self.session.replace(credentials);
+        Ok(taken_until)
+    }
+
+    /// See [`RunQueue::report`](crate::queue::RunQueue::report).
+    pub(in crate::queue) async fn report(&self, run: &RunId, verdict: Verdict) -> Result<(), QueueError> {
+        let reason = json!({ "reason": verdict.as_str() });
+        let (method, body) = match verdict {
+            Verdict::Completed | Verdict::Failed => (verdict.as_str(), None),
+            Verdict::Exception(_) => ("exception", Some(&reason)),
+        };
+        self.session.call(&about(run, "POST", method, body, LASTING)).await.map(|_| ())
+    }
+
+    /// See [`RunQueue::create_artifact`](crate::queue::RunQueue::create_artifact).
+    pub(in crate::queue) async fn create_artifact(
+        &self,
+        run: &RunId,
+        name: &ArtifactName,
+        request: &ArtifactRequest,
+    ) -> Result<Created, QueueError> {
+        let internal = |error: serde_json::Error| QueueError::Internal {
+            call: "write an artifact's description",
+            source: error.into(),
+        };
+        let mut body = serde_json::to_value(&request.content).map_err(internal)?;
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert("expires".to_owned(), Value::String(request.expires.to_string()));
+        }
+        let reply: CreateReply = self.session.ask(self.artifact(run, name, "POST", &body)).await?;
+        Ok(match reply {
+            CreateReply::S3 { put_url, content_type, expires } => Created::Put(PutTarget {
+                url: put_url,
+                headers: vec![("content-type".to_owned(), content_type)],
+                until: expires,
+            }),
+            CreateReply::Object { name, project_id, upload_id, expires, credentials } => {
+                let session = self.session.with(credentials, super::TIMEOUT);
+                Created::Object(ObjectUpload::in_service(session, name, project_id, upload_id, expires))
+            }
+            CreateReply::Reference | CreateReply::Link | CreateReply::Error => Created::Done,
+        })
+    }
+
+    /// See [`RunQueue::finish_artifact`](crate::queue::RunQueue::finish_artifact).
+    pub(in crate::queue) async fn finish_artifact(
+        &self,
+        run: &RunId,
+        name: &ArtifactName,
+        upload_id: &str,
+    ) -> Result<(), QueueError> {
+        let body = json!({ "uploadId": upload_id });
+        self.session.call(&self.artifact(run, name, "PUT", &body)).await.map(|_| ())
+    }
+
+    /// See [`RunQueue::status`](crate::queue::RunQueue::status).
+    pub(in crate::queue) async fn status(&self, run: &RunId) -> Result<Standing, QueueError> {
+        let call = Call {
+            method: "GET",
+            path: format!("api/queue/v1/task/{}/status", component(run.task_id.as_str())),
+            body: None,
+            what: run.to_string(),
+            patience: PATIENCE,
+            most: ANSWER_BYTES,
+        };
+        let reply: StatusReply = self.session.ask(call).await?;
+        let found = reply.status.runs.into_iter().find(|found| found.run_id == run.run_id);
+        found.map(|found| found.standing()).ok_or_else(|| QueueError::NotFound { what: run.to_string() })
+    }
+
+    fn artifact<'a>(
+        &self,
+        run: &RunId,
+        name: &ArtifactName,
+        method: &'static str,
+        body: &'a Value,
+    ) -> Call<'a> {
+        let below = format!("artifacts/{}", component(name.as_str()));
+        let call = about(run, method, &below, Some(body), LASTING);
+        Call { what: format!("artifact \"{name}\" of {run}"), ..call }
+    }
+}
+
+/// A call about one run.
+fn about<'a>(
+    run: &RunId,
+    method: &'static str,
+    below: &str,
+    body: Option<&'a Value>,
+    patience: Duration,
+) -> Call<'a> {
+    let RunId { task_id, run_id } = run;
+    Call {
+        method,
+        path: format!("api/queue/v1/task/{}/runs/{run_id}/{below}", component(task_id.as_str())),
+        body,
+        what: run.to_string(),
+        patience,
+        most: ANSWER_BYTES,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", rename_all_fields = "camelCase", tag = "storageType")]
+enum CreateReply {
+    S3 {
+        put_url: String,
+        content_type: String,
+        expires: Timestamp,
+    },
+    Object {
+        name: String,
+        project_id: String,
+        upload_id: String,
+        expires: Timestamp,
+        credentials: Credentials,
+    },
+    Reference,
+    Link,
+    Error,
+}
+
+#[derive(Deserialize)]
+struct StatusReply {
+    status: TaskReply,
+}
+
+#[derive(Deserialize)]
+struct TaskReply {
+    runs: Vec<RunReply>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RunReply {
+    run_id: u32,
+    state: RunState,
+    reason_resolved: Option<String>,
+}
+
+impl RunReply {
+    /// A reason that this worker does not know is still one for which the run is over.
+    fn standing(&self) -> Standing {
+        match self.state {
+            RunState::Pending | RunState::Running => Standing::Open,
+            RunState::Completed => Standing::Resolved(Verdict::Completed),
+            RunState::Failed => Standing::Resolved(Verdict::Failed),
+            RunState::Exception => {
+                let known = self.reason_resolved.as_deref().and_then(Verdict::from_word);
+                Standing::Resolved(known.unwrap_or(Verdict::Exception(Reason::Other)))
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Calls to a deployment's services, signed with credentials that may be replaced at any time.
+//!
+//! The `taskcluster` crate signs and sends; its own retrying is off, for it would repeat a signature until the queue finds
+//! it stale. Here each attempt is signed anew, with whatever credentials are the present ones. What the crate hides: the
+//! headers and the length of a refusal, and that it builds a client (and reads the host's certificates) for each pair of
+//! credentials, which is therefore done on a thread that may block.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use taskcluster::retry::Backoff;
+use taskcluster::{Client, ClientBuilder, Retry};
+use tokio::sync::{OnceCell, watch};
+use tokio::time::Instant;
+
+use super::clock::QueueClock;
+use super::refusal::{self, Answer};
+use crate::queue::{Credentials, QueueError};
+
+/// The waits between attempts: from 0.1 to 30 seconds, doubled each time, and a random part more.
+const BACK_OFF: Retry = Retry {
+    retries: usize::MAX,
+    max_delay: Duration::from_secs(30),
+    delay_factor: Duration::from_millis(100),
+    randomization_factor: 0.25,
+};
+const NO_RETRY: Retry = Retry { retries: 0, ..BACK_OFF };
+
+/// Credentials for a deployment.
+#[derive(Debug)]
+pub(super) struct Session {
+    root_url: String,
+    /// How long one attempt may take.
+    timeout: Duration,
+    pub(super) clock: Arc<QueueClock>,
+    credentials: watch::Sender<Credentials>,
+    signer: Mutex<Arc<Signer>>,
+}
+
+/// One pair of credentials and, once there is a call to sign, the client that signs with them.
+struct Signer {
+    credentials: Credentials,
+    client: OnceCell<Client>,
+}
+
+/// One call.
+pub(super) struct Call<'a> {
+    pub(super) method: &'static str,
+    /// Below the root URL.
+    pub(super) path: String,
+    pub(super) body: Option<&'a Value>,
+    /// What is asked for, for errors: it follows "accept", "find" or "change".
+    pub(super) what: String,
+    /// How long it may be tried.
+    pub(super) patience: Duration,
+    /// Bytes of its answer.
+    pub(super) most: usize,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.credentials.fmt(out)
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        root_url: &str,
+        credentials: Credentials,
+        timeout: Duration,
+        clock: Arc<QueueClock>,
+    ) -> Session {
+        Session {
+            root_url: root_url.to_owned(),
+            timeout,
+            clock,
+            signer: Mutex::new(Arc::new(Signer::new(credentials.clone()))),
+            credentials: watch::Sender::new(credentials),
+        }
+    }
+
+    /// Another session of the same deployment.
+    pub(super) fn with(&self, credentials: Credentials, timeout: Duration) -> Session {
+        Session::new(&self.root_url, credentials, timeout, Arc::clone(&self.clock))
+    }
+
+    /// The present credentials, and word of the next ones.
+    pub(super) fn credentials(&self) -> watch::Receiver<Credentials> {
+        self.credentials.subscribe()
+    }
+
+    /// From now on calls, those that are being tried included, are signed with these.
+    pub(super) fn replace(&self, credentials: Credentials) {
+        let signer = Arc::new(Signer::new(credentials.clone()));
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = signer;
+        self.credentials.send_replace(credentials);
+    }
+
+    /// The answer to a call, read as JSON.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, QueueError> {
+        let answer = self.call(&call).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| QueueError::Internal { call: "read its answer", source: error.into() })
+    }
+
+    /// The answer to a call: tried again while the deployment cannot be reached or is at fault.
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, QueueError> {
+        let until = Instant::now() + call.patience;
+        let mut back_off = Backoff::new(&BACK_OFF);
+        loop {
+            let source = match self.attempt(call).await? {
+                Answer::Given(bytes) => return Ok(bytes),
+                Answer::Refused { status, because } => {
+                    return Err(self.refused(call, status, because).await);
+                }
+                Answer::None(source) => source,
+            };
+            let wait = back_off.next_backoff().unwrap_or(BACK_OFF.max_delay);
+            if Instant::now() + wait >= until {
+                return Err(QueueError::Unreachable { what: call.what.clone(), source });
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn attempt(&self, call: &Call<'_>) -> Result<Answer, QueueError> {
+        let signer = Arc::clone(&self.signer.lock().unwrap_or_else(PoisonError::into_inner));
+        let client = signer.client(&self.root_url, self.timeout).await?;
+        let mut response = match client.request(call.method, &call.path, None, call.body).await {
+            Ok(response) => response,
+            Err(error) => {
+                let status = taskcluster::err_status_code(&error).map(|status| status.as_u16());
+                return Ok(refusal::of_failure(status, error.into()));
+            }
+        };
+        if let Some(Ok(date)) = response.headers().get("date").map(|date| date.to_str()) {
+            self.clock.note(date);
+        }
+        let status = response.status();
+        if !status.is_success() {
+            return Ok(Answer::Refused { status: status.as_u16(), because: format!("it answered {status}") });
+        }
+        let mut bytes = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(None) => return Ok(Answer::Given(bytes)),
+                Ok(Some(chunk)) if chunk.len() > call.most - bytes.len() => {
+                    let because = format!("its answer is longer than {} bytes", call.most);
+                    return Ok(Answer::Refused { status: status.as_u16(), because });
+                }
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Err(error) => return Ok(Answer::None(error.into())),
+            }
+        }
+    }
+
+    async fn refused(&self, call: &Call<'_>, status: u16, because: String) -> QueueError {
+        let what = call.what.clone();
+        let because =
+            if status == refusal::UNAUTHENTICATED { self.with_skew(because).await } else { because };
+        refusal::error(status, what, because)
+    }
+
+    /// A signature is refused where the clocks differ. A refusal's date is not to be had, so the queue is asked.
+    async fn with_skew(&self, because: String) -> String {
+        let ping = Call {
+            method: "GET",
+            path: "api/queue/v1/ping".to_owned(),
+            body: None,
+            what: String::new(),
+            patience: Duration::ZERO,
+            most: 64 << 10,
+        };
+        match self.attempt(&ping).await {
+            Ok(Answer::Given(_)) => match self.clock.skew() {
+                Some(skew) => format!("{because}; {skew}"),
+                None => because,
+            },
+            Ok(Answer::Refused { .. } | Answer::None(_)) | Err(_) => because,
+        }
+    }
+}
+
+impl Signer {
+    fn new(credentials: Credentials) -> Signer {
+        Signer { credentials, client: OnceCell::new() }
+    }
+
+    async fn client(&self, root_url: &str, timeout: Duration) -> Result<&Client, QueueError> {
+        self.client.get_or_try_init(|| build(root_url.to_owned(), self.credentials.clone(), timeout)).await
+    }
+}
+
+async fn build(root_url: String, credentials: Credentials, timeout: Duration) -> Result<Client, QueueError> {
+    let building = tokio::task::spawn_blocking(move || {
+        let Credentials { client_id, access_token, certificate } = credentials;
+        let credentials = taskcluster::Credentials { client_id, access_token, certificate };
+        ClientBuilder::new(root_url).credentials(credentials).retry(NO_RETRY).timeout(timeout).build()
+    });
+    let call = "make a client with its root URL and credentials";
+    match building.await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) => Err(QueueError::Internal { call, source: error.into() }),
+        Err(error) => Err(QueueError::Internal { call, source: error.into() }),
+    }
+}
