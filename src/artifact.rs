@@ -8,6 +8,9 @@ mod body;
 mod connect;
 pub mod content;
 mod copy;
+mod delivery;
+#[cfg(test)]
+mod deployment;
 pub mod destination;
 mod draft;
 mod record;
@@ -31,17 +34,15 @@ pub use draft::RESOLUTION;
 pub use record::ArtifactRecord;
 pub use store::Store;
 
-use self::copy::Copied;
+use self::delivery::off_the_loop;
 use self::spooled::Spooled;
-use self::upload::{UploadError, Uploader};
+use self::upload::UploadError;
 
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
 use crate::interrupt::{Interrupt, Interrupts};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{
-    ArtifactContent, ArtifactRequest, Created, ErrorReason, QueueError, RunQueue, StorageType,
-};
+use crate::queue::{ArtifactContent, ErrorReason, QueueError, RunQueue, StorageType};
 use crate::timestamp::Timestamp;
 
 /// What an artifact is to be called and how it is described.
@@ -174,7 +175,12 @@ impl Publisher {
     /// # Errors
     ///
     /// [`PublishError`].
-    pub async fn publish(&self, what: Description, source: Source) -> Result<(), PublishError> {
+    pub async fn publish(&self, mut what: Description, source: Source) -> Result<(), PublishError> {
+        let content = self.content(&what);
+        if content.storage_type() == StorageType::Object {
+            // Its objects have a hash and no encoding: what is fetched has to be what was hashed.
+            what.content_encoding = ContentEncoding::Identity;
+        }
         let patience = match &source {
             Source::Task(_) => {
                 self.refuse_reserved(&what.name)?;
@@ -192,7 +198,7 @@ impl Publisher {
             },
         };
         self.note(ArtifactRecord {
-            storage_type: StorageType::S3,
+            storage_type: content.storage_type(),
             content_type: Some(what.content_type),
             content_encoding: what.content_encoding.header().map(str::to_owned),
             size: Some(stored.size),
@@ -279,83 +285,6 @@ impl Publisher {
         }
     }
 
-    /// Stores a file in a directory of the operator's.
-    async fn keep_here(
-        &self,
-        destination: &Arc<Destination>,
-        what: &Description,
-        source: Source,
-        patience: Patience,
-    ) -> Result<Stored, PublishError> {
-        let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
-        self.create_or_ignore(&what.name, what.expires, content).await?;
-        let (destination, name) = (Arc::clone(destination), what.name.clone());
-        let encoding = what.content_encoding;
-        off_the_loop(move || destination.store(&name, source, encoding, &patience)).await
-    }
-
-    /// Uploads a file to where the queue says.
-    async fn upload(
-        &self,
-        uploader: &Uploader,
-        what: &Description,
-        source: Source,
-        patience: &Patience,
-    ) -> Result<Stored, PublishError> {
-        let spooled = self.spool(source, what.content_encoding, patience).await?;
-        let target = async || {
-            let content = ArtifactContent::S3 { content_type: what.content_type.clone() };
-            match self.create(&what.name, what.expires, content).await? {
-                Created::Put(target) => Ok(target),
-                Created::Done | Created::KeepBytes | Created::Object(_) => Err(PublishError::Nowhere),
-            }
-        };
-        let Copied { size, sha256 } = uploader.upload(&spooled, patience, target).await?;
-        Ok(Stored { size, sha256: Some(sha256), stored_as: None })
-    }
-
-    /// Compresses a file; the log once, under however many names it is published.
-    async fn spool(
-        &self,
-        source: Source,
-        encoding: ContentEncoding,
-        patience: &Patience,
-    ) -> Result<Spooled, PublishError> {
-        let (scratch, patience) = (self.scratch.clone(), patience.clone());
-        let is_log = matches!(source, Source::Log(_));
-        let spool = || off_the_loop(move || Spooled::of(source.open()?, encoding, &scratch, &patience));
-        if is_log { self.log.get_or_try_init(spool).await.cloned() } else { spool().await }
-    }
-
-    async fn create(
-        &self,
-        name: &ArtifactName,
-        expires: Timestamp,
-        content: ArtifactContent,
-    ) -> Result<Created, PublishError> {
-        Ok(self.queue.create_artifact(name, &ArtifactRequest { expires, content }).await?)
-    }
-
-    /// What the queue does not take any more of a run that it has resolved is as good as created (O23).
-    async fn create_or_ignore(
-        &self,
-        name: &ArtifactName,
-        expires: Timestamp,
-        content: ArtifactContent,
-    ) -> Result<(), PublishError> {
-        match self.create(name, expires, content).await {
-            Ok(_) => Ok(()),
-            Err(error) if self.is_resolved_by_queue(&error) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether that is why something could not be created.
-    fn is_resolved_by_queue(&self, error: &PublishError) -> bool {
-        matches!(error, PublishError::Queue(QueueError::Conflict { .. }))
-            && self.interrupt().is_some_and(Interrupt::may_come_from_the_queue)
-    }
-
     fn note(&self, record: ArtifactRecord) {
         self.events.emit(&Event::ArtifactPublished {
             name: record.name.as_str(),
@@ -370,17 +299,6 @@ impl Publisher {
         // A panic under the lock leaves the list as it was.
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.insert(record.name.clone(), record);
-    }
-}
-
-/// Does what waits for the disk where it keeps nobody else waiting.
-async fn off_the_loop<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, PublishError> {
-    match tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten() {
-        Ok(done) => Ok(done),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(PublishError::Interrupted),
-        Err(error) => Err(PublishError::Store(error)),
     }
 }
 
@@ -406,3 +324,6 @@ fn empty_record(name: ArtifactName, expires: Timestamp) -> ArtifactRecord {
         reason: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

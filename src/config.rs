@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::secret::Secret;
 pub use self::sections::{
-    ArtifactSettings, CacheSettings, CapacityManagement, Credentials, DockerConfig, FeatureSwitch,
-    GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, Profile, RegistrySettings,
-    Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings, WorkerSettings,
+    ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, Credentials, DockerConfig,
+    FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, Profile,
+    RegistrySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings, WorkerSettings,
 };
 use self::unused::Unused;
 use self::values::{absolute_path, at_least_one, known_features};

@@ -91,7 +91,7 @@ pub const BULK_LOG: KnownFeature = KnownFeature {
 pub const ARTIFACTS: KnownFeature = KnownFeature {
     handler: "artifactHandler",
     on_by_default: true,
-    settings: &["artifacts.maxBytes", "artifacts.skipCompressionExtensions"],
+    settings: &["artifacts.maxBytes", "artifacts.skipCompressionExtensions", "artifacts.storage"],
     summary: "the payload's artifacts",
     ..here("artifacts")
 };

@@ -23,7 +23,7 @@ pub use claim::{Claim, ClaimedWork, ReceivedDefinition, Task};
 pub use credentials::Credentials;
 pub use embedded::{Clock, EmbeddedQueue, steady_clock};
 pub use error::QueueError;
-pub use http::{Hashes, ObjectUpload};
+pub use http::ObjectUpload;
 pub use model::{
     ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, PutTarget, ReasonCreated, RunId,
     RunState, RunStatus, Standing, StorageType, TaskState, TaskStatus, WorkerIdentity,

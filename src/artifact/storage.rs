@@ -1,4 +1,5 @@
-//! A storage on loopback for tests, as strict as S3 is, that misbehaves when it is told to.
+//! A storage on loopback for tests, as strict as S3 is, that misbehaves when it is told to. Below `/api/` it is the
+//! deployment that gives out its URLs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -9,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::deployment;
 use crate::background::Background;
 
 /// Bytes of a body that are kept.
@@ -32,6 +34,7 @@ pub(super) enum Answer {
 /// One request.
 #[derive(Clone, Debug)]
 pub(super) struct Received {
+    pub(super) method: String,
     pub(super) path: String,
     pub(super) headers: BTreeMap<String, String>,
     /// Its first bytes.
@@ -112,10 +115,17 @@ async fn serve(stream: &mut BufReader<TcpStream>, shared: &Shared) -> io::Result
     let length = match length(&received) {
         Ok(length) => length,
         Err(fault) => {
-            reply(stream, 411, fault).await?;
+            reply(stream, 411, &error(fault)).await?;
             return Ok(false);
         }
     };
+    if received.path.starts_with("/api/") {
+        read_body(stream, &mut received, length).await?;
+        let answer = deployment::answer(&received, &format!("http://{}", stream.get_ref().local_addr()?));
+        shared.received.lock().unwrap().push(received);
+        return reply(stream, 200, &answer.to_string()).await.map(|()| true);
+    }
+    assert_eq!(received.method, "PUT", "{}", received.path);
     let answer = shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Store);
     let most = match answer {
         Answer::Store | Answer::Refuse(..) => length,
@@ -130,9 +140,9 @@ async fn serve(stream: &mut BufReader<TcpStream>, shared: &Shared) -> io::Result
     };
     match answer {
         Answer::Store => reply(stream, 200, "").await?,
-        Answer::Refuse(status, code) => reply(stream, status, code).await?,
+        Answer::Refuse(status, code) => reply(stream, status, &error(code)).await?,
         Answer::RefuseEarly(status, code) => {
-            reply(stream, status, code).await?;
+            reply(stream, status, &error(code)).await?;
             // As servers do that mean their answer to be read: a connection that is cut takes it along.
             tokio::io::copy(stream, &mut tokio::io::sink()).await?;
             return Ok(false);
@@ -154,14 +164,14 @@ async fn head(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Received>>
     if stream.read_line(&mut line).await? == 0 {
         return Ok(None);
     }
-    let path = line.strip_prefix("PUT ").and_then(|rest| rest.strip_suffix(" HTTP/1.1\r\n"));
-    let path = path.unwrap_or_else(|| panic!("no PUT: {line}")).to_owned();
+    let words: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
+    let Ok([method, path, _]) = <[String; 3]>::try_from(words) else { panic!("no request: {line}") };
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         if line == "\r\n" {
-            return Ok(Some(Received { path, headers, body: Vec::new(), length: 0 }));
+            return Ok(Some(Received { method, path, headers, body: Vec::new(), length: 0 }));
         }
         let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no header: {line}"));
         let known = headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
@@ -193,8 +203,11 @@ async fn read_body(stream: &mut BufReader<TcpStream>, received: &mut Received, m
     Ok(())
 }
 
-async fn reply(stream: &mut BufReader<TcpStream>, status: u16, code: &str) -> io::Result<()> {
-    let body = if code.is_empty() { String::new() } else { format!("<Error><Code>{code}</Code></Error>") };
+fn error(code: &str) -> String {
+    if code.is_empty() { String::new() } else { format!("<Error><Code>{code}</Code></Error>") }
+}
+
+async fn reply(stream: &mut BufReader<TcpStream>, status: u16, body: &str) -> io::Result<()> {
     let text = format!("HTTP/1.1 {status} S\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.get_mut().write_all(text.as_bytes()).await
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Destination;
 use super::upload::Uploader;
+use crate::config::{ArtifactStorage, ConfigFile};
 
 /// Uploads at the same time.
 const UPLOADS: usize = 8;
@@ -18,6 +19,14 @@ pub enum Store {
 }
 
 impl Store {
+    /// What the queue is told of where they lie.
+    pub(super) fn storage(&self, config: &ConfigFile) -> ArtifactStorage {
+        match self {
+            Store::Directory(_) => ArtifactStorage::S3,
+            Store::Queue(_) => config.artifacts.storage,
+        }
+    }
+
     /// How many artifacts are stored at the same time.
     pub(super) fn at_once(&self) -> usize {
         match self {

@@ -32,6 +32,19 @@ pub struct ArtifactSettings {
     /// Bytes of one artifact.
     #[serde(deserialize_with = "size")]
     pub max_bytes: Option<u64>,
+    /// Where a deployment's queue keeps their bytes.
+    pub storage: ArtifactStorage,
+}
+
+/// Where a deployment's queue keeps the bytes of artifacts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ArtifactStorage {
+    /// In a bucket of its own.
+    #[default]
+    S3,
+    /// In the object service.
+    Object,
 }
 
 /// The `cache` section.

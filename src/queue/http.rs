@@ -23,7 +23,7 @@ use crate::cache::PurgeRequest;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
-pub use self::object::{Hashes, ObjectUpload};
+pub use self::object::ObjectUpload;
 pub(super) use self::run::HttpRun;
 
 /// The most tasks that one claim may ask for.

@@ -31,15 +31,6 @@ struct Service {
     expires: Timestamp,
 }
 
-/// What the bytes are known by, in hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hashes {
-    /// Their SHA-256.
-    pub sha256: String,
-    /// Their SHA-512.
-    pub sha512: String,
-}
-
 impl ObjectUpload {
     pub(in crate::queue) fn in_process(upload_id: String) -> ObjectUpload {
         ObjectUpload { upload_id, service: None }
@@ -86,17 +77,17 @@ impl ObjectUpload {
         Ok(Some(PutTarget { url, headers: headers.collect(), until: expires }))
     }
 
-    /// Says that the bytes have been put.
+    /// Says that bytes of this SHA-256, in hexadecimal digits, have been put.
     ///
     /// # Errors
     ///
     /// [`QueueError`].
-    pub async fn end(&self, hashes: &Hashes) -> Result<(), QueueError> {
+    pub async fn end(&self, sha256: &str) -> Result<(), QueueError> {
         let Some(service) = &self.service else { return Ok(()) };
         let body = json!({
             "projectId": service.project_id,
             "uploadId": self.upload_id,
-            "hashes": { "sha256": hashes.sha256, "sha512": hashes.sha512 },
+            "hashes": { "sha256": sha256 },
         });
         service.session.call(&service.call("POST", "finish-upload", &body)).await.map(|_| ())
     }

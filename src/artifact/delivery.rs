@@ -1,0 +1,122 @@
+//! The bytes of one artifact on their way to the store, and what the queue is told of them.
+
+use std::io;
+use std::sync::Arc;
+
+use super::copy::{Copied, Patience};
+use super::spooled::Spooled;
+use super::upload::Uploader;
+use super::{ContentEncoding, Description, Destination, PublishError, Publisher, Source, Stored};
+use crate::config::ArtifactStorage;
+use crate::interrupt::Interrupt;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::{ArtifactContent, ArtifactRequest, Created, QueueError};
+use crate::timestamp::Timestamp;
+
+impl Publisher {
+    /// Stores a file in a directory of the operator's.
+    pub(super) async fn keep_here(
+        &self,
+        destination: &Arc<Destination>,
+        what: &Description,
+        source: Source,
+        patience: Patience,
+    ) -> Result<Stored, PublishError> {
+        self.create_or_ignore(&what.name, what.expires, self.content(what)).await?;
+        let (destination, name) = (Arc::clone(destination), what.name.clone());
+        let encoding = what.content_encoding;
+        off_the_loop(move || destination.store(&name, source, encoding, &patience)).await
+    }
+
+    /// Uploads a file to where the queue says.
+    pub(super) async fn upload(
+        &self,
+        uploader: &Uploader,
+        what: &Description,
+        source: Source,
+        patience: &Patience,
+    ) -> Result<Stored, PublishError> {
+        let spooled = self.spool(source, what.content_encoding, patience).await?;
+        let mut object = None;
+        let target = async || {
+            let content = self.content(what);
+            match self.create(&what.name, what.expires, content).await? {
+                Created::Put(target) => Ok(target),
+                Created::Object(created) => {
+                    let target = created.begin(&what.content_type, spooled.length()).await?;
+                    object = Some(created);
+                    target.ok_or(PublishError::Nowhere)
+                }
+                Created::Done | Created::KeepBytes => Err(PublishError::Nowhere),
+            }
+        };
+        let Copied { size, sha256 } = uploader.upload(&spooled, patience, target).await?;
+        if let Some(object) = object {
+            object.end(&sha256).await?;
+            self.queue.finish_artifact(&what.name, object.upload_id()).await?;
+        }
+        Ok(Stored { size, sha256: Some(sha256), stored_as: None })
+    }
+
+    /// What an artifact with bytes is to the queue.
+    pub(super) fn content(&self, what: &Description) -> ArtifactContent {
+        let content_type = what.content_type.clone();
+        match self.store.storage(&self.config) {
+            ArtifactStorage::S3 => ArtifactContent::S3 { content_type },
+            ArtifactStorage::Object => ArtifactContent::Object { content_type },
+        }
+    }
+
+    /// Compresses a file; the log once, under however many names it is published.
+    async fn spool(
+        &self,
+        source: Source,
+        encoding: ContentEncoding,
+        patience: &Patience,
+    ) -> Result<Spooled, PublishError> {
+        let (scratch, patience) = (self.scratch.clone(), patience.clone());
+        let is_log = matches!(source, Source::Log(_));
+        let spool = || off_the_loop(move || Spooled::of(source.open()?, encoding, &scratch, &patience));
+        if is_log { self.log.get_or_try_init(spool).await.cloned() } else { spool().await }
+    }
+
+    async fn create(
+        &self,
+        name: &ArtifactName,
+        expires: Timestamp,
+        content: ArtifactContent,
+    ) -> Result<Created, PublishError> {
+        Ok(self.queue.create_artifact(name, &ArtifactRequest { expires, content }).await?)
+    }
+
+    /// What the queue does not take any more of a run that it has resolved is as good as created (O23).
+    pub(super) async fn create_or_ignore(
+        &self,
+        name: &ArtifactName,
+        expires: Timestamp,
+        content: ArtifactContent,
+    ) -> Result<(), PublishError> {
+        match self.create(name, expires, content).await {
+            Ok(_) => Ok(()),
+            Err(error) if self.is_resolved_by_queue(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether that is why something could not be created.
+    pub(super) fn is_resolved_by_queue(&self, error: &PublishError) -> bool {
+        matches!(error, PublishError::Queue(QueueError::Conflict { .. }))
+            && self.interrupt().is_some_and(Interrupt::may_come_from_the_queue)
+    }
+}
+
+/// Does what waits for the disk where it keeps nobody else waiting.
+pub(super) async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, PublishError> {
+    match tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten() {
+        Ok(done) => Ok(done),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(PublishError::Interrupted),
+        Err(error) => Err(PublishError::Store(error)),
+    }
+}

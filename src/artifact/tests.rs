@@ -1,0 +1,174 @@
+//! What a deployment and its storage get to see of a run's artifacts.
+
+use serde_json::Value;
+
+use super::storage::{Answer, Received, Storage};
+use super::upload::{Pace, Uploader};
+use super::*;
+use crate::config::ArtifactStorage;
+use crate::interrupt::{Interrupter, channel};
+use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
+
+struct Fixture {
+    storage: Storage,
+    publisher: Publisher,
+    interrupter: Interrupter,
+    directory: tempfile::TempDir,
+}
+
+/// A run that was claimed of a deployment whose storage answers so.
+async fn run(kind: ArtifactStorage, answers: &[Answer]) -> Fixture {
+    let storage = Storage::start(answers).await;
+    let credentials =
+        Credentials { client_id: "worker".to_owned(), access_token: "secret".to_owned(), certificate: None };
+    let queue = WorkerQueue::deployment(&storage.url(""), credentials);
+    let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let claim = queue.claim_work("p/w", &identity, 1).await.unwrap().claims.remove(0);
+    storage.received().clear();
+    let directory = tempfile::tempdir().unwrap();
+    let (interrupter, interrupts) = channel();
+    let mut config = ConfigFile::default();
+    config.artifacts.storage = kind;
+    let pace = Pace { wait: std::time::Duration::from_millis(1), ..Pace::default() };
+    let publisher = Publisher::new(PublisherParts {
+        queue: claim.queue,
+        expires: claim.expires,
+        store: Store::Queue(Uploader::new(pace).unwrap()),
+        reserved: Vec::new(),
+        scratch: directory.path().to_owned(),
+        config: Arc::new(config),
+        events: Events::none(),
+        interrupts,
+    });
+    Fixture { storage, publisher, interrupter, directory }
+}
+
+impl Fixture {
+    fn description(&self, name: &str) -> Description {
+        Description {
+            name: named(name),
+            content_type: "text/plain".to_owned(),
+            content_encoding: ContentEncoding::Gzip,
+            expires: self.publisher.task_expires(),
+        }
+    }
+
+    async fn publish(&self, name: &str, text: &str) -> Result<(), PublishError> {
+        let path = self.directory.path().join(name.replace('/', "-"));
+        std::fs::write(&path, text).unwrap();
+        self.publisher.publish(self.description(name), Source::Task(std::fs::File::open(path).unwrap())).await
+    }
+
+    /// Method and path of each request, in order.
+    fn calls(&self) -> Vec<String> {
+        let short =
+            |path: &str| path.rsplit_once("/runs/0").map_or(path.to_owned(), |(_, end)| end.to_owned());
+        let received = self.storage.received();
+        received.iter().map(|it| format!("{} {}", it.method, short(&it.path))).collect()
+    }
+
+    fn put(&self) -> Vec<Received> {
+        self.storage.received().iter().filter(|it| it.path.starts_with("/put/")).cloned().collect()
+    }
+}
+
+fn named(name: &str) -> ArtifactName {
+    ArtifactName::new(name).unwrap()
+}
+
+fn body(received: &Received) -> Value {
+    serde_json::from_slice(&received.body).unwrap()
+}
+
+const SHA256_OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+#[tokio::test]
+async fn an_artifact_is_created_and_then_put_compressed() {
+    let run = run(ArtifactStorage::S3, &[]).await;
+    run.publish("public/a.txt", "abc").await.unwrap();
+    assert_eq!(run.calls(), ["POST /artifacts/public%2Fa.txt", "PUT /put/public%2Fa.txt"]);
+    let put = run.put().remove(0);
+    assert_eq!((&*put.headers["content-type"], &*put.headers["content-encoding"]), ("text/plain", "gzip"));
+    assert_eq!(io::read_to_string(flate2::read::GzDecoder::new(&put.body[..])).unwrap(), "abc");
+    let records = run.publisher.into_records();
+    assert_eq!((records[0].size, records[0].sha256.as_deref()), (Some(3), Some(SHA256_OF_ABC)));
+    assert_eq!(records[0].storage_type, StorageType::S3);
+}
+
+#[tokio::test]
+async fn a_url_that_is_over_is_replaced_by_creating_the_artifact_again() {
+    let run = run(ArtifactStorage::S3, &[Answer::Refuse(403, "AccessDenied")]).await;
+    run.publish("a", "abc").await.unwrap();
+    assert_eq!(run.calls(), ["POST /artifacts/a", "PUT /put/a", "POST /artifacts/a", "PUT /put/a"]);
+    let received = run.storage.received();
+    assert_eq!(body(&received[0]), body(&received[2]), "the request is the same");
+}
+
+#[tokio::test]
+async fn an_object_is_put_as_it_is_and_finished_with_its_hash() {
+    let run = run(ArtifactStorage::Object, &[Answer::Refuse(503, "SlowDown")]).await;
+    run.publish("a", "abc").await.unwrap();
+    let calls = run.calls();
+    let expected = [
+        "POST /artifacts/a",
+        "PUT /api/object/v1/upload/t%2Fa",
+        "PUT /put/t%2Fa",
+        "PUT /put/t%2Fa",
+        "POST /api/object/v1/finish-upload/t%2Fa",
+        "PUT /artifacts/a",
+    ];
+    assert_eq!(calls, expected);
+    assert_eq!(run.put()[1].body, b"abc");
+    assert_eq!(run.put()[1].headers.get("content-encoding"), None);
+    let received = run.storage.received();
+    assert_eq!(body(&received[4])["hashes"]["sha256"], SHA256_OF_ABC);
+    let upload_id = &body(&received[1])["uploadId"];
+    assert!(body(&received[4])["uploadId"] == *upload_id && body(&received[5])["uploadId"] == *upload_id);
+}
+
+#[tokio::test]
+async fn the_log_is_compressed_once_for_all_its_names() {
+    let run = run(ArtifactStorage::S3, &[]).await;
+    let path = run.directory.path().join("log");
+    std::fs::write(&path, "log ".repeat(100_000)).unwrap();
+    for name in ["backing.log", "bulk.log.gz"] {
+        run.publisher.publish(run.description(name), Source::Log(path.clone())).await.unwrap();
+        // What is gone cannot be compressed again.
+        std::fs::write(&path, "").unwrap();
+    }
+    run.publisher.publish_link(&named("live.log"), &named("backing.log")).await.unwrap();
+    let put = run.put();
+    assert_eq!(put[0].body, put[1].body);
+    assert!(put[0].length > 0);
+    let records = run.publisher.into_records();
+    let sizes: Vec<_> = records.iter().map(|it| (it.name.as_str(), it.size)).collect();
+    assert_eq!(sizes, [("backing.log", Some(400_000)), ("bulk.log.gz", Some(400_000)), ("live.log", None)]);
+}
+
+#[tokio::test]
+async fn eight_are_uploaded_at_a_time_and_an_interrupt_ends_them_all() {
+    let run = run(ArtifactStorage::S3, &[Answer::Hang; 8]).await;
+    let names: Vec<String> = (0..20).map(|number| format!("public/{number}")).collect();
+    let all = futures_util::future::join_all(names.iter().map(|name| run.publish(name, "abc")));
+    let interrupt = async {
+        let is_hanging = async {
+            while run.put().len() < 8 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), is_hanging).await.unwrap();
+        run.interrupter.interrupt(Interrupt::Cancelled);
+    };
+    let (results, ()) = tokio::join!(all, interrupt);
+    assert!(results.iter().all(|it| matches!(it, Err(PublishError::Interrupted))), "{results:?}");
+    assert_eq!(run.put().len(), 8);
+    assert!(run.publisher.into_records().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_refused_says_by_whom_and_with_what() {
+    let run = run(ArtifactStorage::S3, &[Answer::Refuse(413, "EntityTooLarge")]).await;
+    let error = run.publish("a", "abc").await.unwrap_err();
+    assert_eq!(error.to_string(), "upload it to 127.0.0.1: status code 413 (EntityTooLarge)");
+    assert_eq!(run.calls(), ["POST /artifacts/a", "PUT /put/a"]);
+}
