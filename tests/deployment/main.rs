@@ -3,6 +3,8 @@
 //! provisioner `proj-x`. It makes tasks in pools of its own.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod published;
+
 use std::time::{Duration, Instant};
 
 use docker_worker::queue::artifact_name::ArtifactName;
