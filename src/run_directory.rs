@@ -1,12 +1,14 @@
-//! Where one container's things lie, who holds them, and how they go.
+//! Where the things of one run's containers lie, who holds them, and how they go. The run has the name of its task's
+//! container.
 //!
 //! ```text
-//!   <run>/<container id>/     locked (flock) by the worker that runs it: tells dead from alive
-//!                             bundle/  config.json
-//!                             hosts, hostname, resolv.conf
-//!                             network  what a crash would leave of the task's network
-//!                             runtime/ the runtime's own state and journal
-//!   <data>/runs/<container id>/  locked as well; log, upper/, root/, image/, volumes/
+//!   <run>/<container id>/        locked (flock) by the worker that runs it: tells dead from alive
+//!     containers/task/           the bundle (config.json); hosts, hostname, resolv.conf
+//!                network         what a crash would leave of the container's network
+//!                runtime/        the runtime's own state and journal
+//!     containers/<another>/      the same for each container that serves the task
+//!   <data>/runs/<container id>/  locked as well; log, volumes/
+//!     containers/task/           upper/, root/, image/
 //! ```
 //!
 //! Two places, because `/run` is small and a tmpfs: an overlay's upper directory and the log belong
@@ -36,16 +38,30 @@ const MONITOR_TIME: Duration = Duration::from_secs(10);
 /// The runtime's state directory.
 const RUNTIME: &str = "runtime";
 
-/// The file that names what there is of a container's network.
+/// The file that names what there is of a container's network; in the run directory, what there is of all.
 const NETWORK: &str = "network";
 
-/// The directories of one container, held until they are removed.
+/// The directory of the containers' own.
+const CONTAINERS: &str = "containers";
+
+/// The container of the task's command.
+const TASK: &str = "task";
+
+/// The directories of one run, held until they are removed.
 #[derive(Debug)]
 pub struct RunDirectory {
     run: PathBuf,
     data: PathBuf,
+    task: ContainerDirectory,
     /// Held open for their locks.
     _locks: [File; 2],
+}
+
+/// Where one container of a run has its things; they go with the run's.
+#[derive(Clone, Debug)]
+pub struct ContainerDirectory {
+    run: PathBuf,
+    data: PathBuf,
 }
 
 /// Why the directories of a container could not be made or removed.
@@ -55,6 +71,14 @@ pub enum RunDirectoryError {
     #[error("make the directory {}: check that the file system is writable and has room, or choose another place with --data and DOCKER_WORKER_RUN", path.display())]
     Io {
         /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A dead worker's run cannot be looked through.
+    #[error("list {}", path.display())]
+    List {
+        /// Which directory.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -74,7 +98,7 @@ pub enum RunDirectoryError {
 }
 
 impl RunDirectory {
-    /// Makes the directories of a new container. Waits for a sweep while that is `wanted`.
+    /// Makes the directories of a new run and of its task's container. Waits for a sweep while that is `wanted`.
     ///
     /// # Errors
     ///
@@ -90,29 +114,25 @@ impl RunDirectory {
         let data = directories.runs().join(id.as_str());
         let run_lock = make_directory(&run)?;
         let data_lock = make_directory(&data)?;
-        make_directory(&run.join("bundle"))?;
-        make_directory(&run.join(RUNTIME))?;
-        Ok(RunDirectory { run, data, _locks: [run_lock, data_lock] })
+        for place in [&run, &data] {
+            make(&place.join(CONTAINERS))?;
+        }
+        let task = ContainerDirectory::create(&run, &data, TASK)?;
+        Ok(RunDirectory { run, data, task, _locks: [run_lock, data_lock] })
     }
 
-    /// The OCI bundle: a directory with `config.json`.
-    pub fn bundle(&self) -> PathBuf {
-        self.run.join("bundle")
+    /// The container of the task's command.
+    pub fn task(&self) -> &ContainerDirectory {
+        &self.task
     }
 
-    /// The runtime's state directory (`--root`) for this one container.
-    pub fn runtime_state(&self) -> PathBuf {
-        self.run.join(RUNTIME)
-    }
-
-    /// A file that is bound into the container.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.run.join(name)
-    }
-
-    /// What a crash would leave of the task's network.
-    pub fn network(&self) -> PathBuf {
-        self.run.join(NETWORK)
+    /// Makes the directories of another container of this run. Whatever the run comes to, a clean-up finds it there.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirectoryError::Io`], also when the run has a container of that name.
+    pub fn add_container(&self, name: &str) -> Result<ContainerDirectory, RunDirectoryError> {
+        ContainerDirectory::create(&self.run, &self.data, name)
     }
 
     /// The directory on the data directory's file system.
@@ -135,7 +155,47 @@ impl RunDirectory {
     }
 }
 
-/// Removes what there is of a container's directories. What resists in one does not keep the other.
+impl ContainerDirectory {
+    fn create(run: &Path, data: &Path, name: &str) -> Result<ContainerDirectory, RunDirectoryError> {
+        let [run, data] = [run, data].map(|place| place.join(CONTAINERS).join(name));
+        make(&run)?;
+        make(&run.join(RUNTIME))?;
+        make(&data)?;
+        Ok(ContainerDirectory { run, data })
+    }
+
+    /// The OCI bundle: a directory with `config.json`.
+    pub fn bundle(&self) -> &Path {
+        &self.run
+    }
+
+    /// The runtime's state directory (`--root`) for this one container.
+    pub fn runtime_state(&self) -> PathBuf {
+        self.run.join(RUNTIME)
+    }
+
+    /// A file that is bound into the container.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.run.join(name)
+    }
+
+    /// What a crash would leave of the container's network.
+    pub fn network(&self) -> PathBuf {
+        self.run.join(NETWORK)
+    }
+
+    /// The directory on the data directory's file system.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+}
+
+fn make(path: &Path) -> Result<(), RunDirectoryError> {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|source| RunDirectoryError::Io { path: path.to_owned(), source })
+}
+
+/// Removes what there is of a run's directories. What resists in one does not keep the other.
 fn remove(places: [&PathBuf; 2]) -> Result<(), RunDirectoryError> {
     let [first, second] = places.map(|place| remove_tree(place));
     Ok(first.and(second)?)
@@ -253,11 +313,33 @@ struct Dead {
 impl Dead {
     fn undo(&self, all: &Path, deadline: Instant) -> Result<(), RunDirectoryError> {
         let [run, data] = &self.paths;
-        crate::undo_containers::undo_containers(&run.join(RUNTIME), deadline)?;
-        // After its processes, so that nobody speaks from the address any more.
-        crate::net::undo(all, &run.join(NETWORK))?;
+        let mut result = Ok(());
+        for container in containers(run)? {
+            let undone = undo_container(&container, all, deadline);
+            // What resists in one does not keep the others.
+            result = result.and(undone);
+        }
+        result?;
         remove([data, run])
     }
+}
+
+/// The directories of a run's containers; none where it came to none.
+fn containers(run: &Path) -> Result<Vec<PathBuf>, RunDirectoryError> {
+    let path = run.join(CONTAINERS);
+    let listed = std::fs::read_dir(&path).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
+    });
+    match listed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|source| RunDirectoryError::List { path, source }),
+    }
+}
+
+fn undo_container(container: &Path, all: &Path, deadline: Instant) -> Result<(), RunDirectoryError> {
+    crate::undo_containers::undo_containers(&container.join(RUNTIME), deadline)?;
+    // After its processes, so that nobody speaks from the address any more.
+    Ok(crate::net::undo(all, &container.join(NETWORK))?)
 }
 
 /// Digits of a container's id: 256 random bits in hexadecimal.

@@ -47,6 +47,8 @@ const HOSTNAME_DIGITS: usize = 12;
 pub struct ContainerRequest<'a> {
     /// The container's name: of its control group too, and its host name is made of it.
     pub id: &'a ContainerId,
+    /// What it is for.
+    pub profile: Profile,
     /// What the image says about entry point, command and working directory.
     pub image: &'a ImageConfig,
     /// The image's user, as numbers.
@@ -71,6 +73,15 @@ pub struct ContainerRequest<'a> {
     pub processors: usize,
     /// Whether its 32-bit programs may make sockets.
     pub socketcall: SocketCall,
+}
+
+/// What a container is for. None sees more of the host than another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The task's command, at a terminal.
+    Task,
+    /// Something that serves the task: without a terminal, and outlives it where memory is short.
+    Sidecar,
 }
 
 /// Which network namespace a container is in.

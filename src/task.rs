@@ -13,6 +13,7 @@
 //! happens, a run passes through [`resolving`] exactly once. One channel ([`interrupt`]) ends any of
 //! them early; one pure function ([`resolve`]) says what is reported.
 
+pub mod bundle;
 pub mod claimed;
 pub mod container;
 pub mod error;

@@ -79,6 +79,9 @@ pub struct Launch {
     pub network: Option<OwnedFd>,
     /// Where the runtime writes its errors (`--log`), beside reporting them.
     pub log: Option<PathBuf>,
+    /// Standard output and standard error, where the Spec asks for no terminal; `None` = `/dev/null`. What the runtime
+    /// has to say goes there as well.
+    pub output: Option<OwnedFd>,
     /// What the command gets beside its standard streams: numbers 3, 4, … in this order. At most 97.
     pub descriptors: Vec<OwnedFd>,
 }
@@ -234,6 +237,10 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
     command.map_optional(launch.root, ROOT).map_optional(launch.network, NETWORK);
     for (descriptor, number) in launch.descriptors.into_iter().zip(FIRST..) {
         command.map_fd(descriptor, number);
+    }
+    if let Some(output) = launch.output {
+        let errors = output.try_clone().map_err(spawned)?;
+        command.map_fd(output, 1).map_fd(errors, 2);
     }
     let pidfd = spawn::spawn(&command).map_err(spawned)?;
     Ok(Monitor { report, lifeline: Some(lifeline), pidfd })

@@ -2,10 +2,15 @@
 
 use oci_spec::runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User};
 
-use super::{ContainerRequest, security};
+use super::{ContainerRequest, Profile, security};
 
-/// How much likelier than the worker's own processes the kernel ends a task's when memory is short.
-const OOM_SCORE_ADJUSTMENT: i32 = 100;
+/// How much likelier than the worker's own processes the kernel ends a container's when memory is short.
+fn oom_score_adjustment(profile: Profile) -> i32 {
+    match profile {
+        Profile::Task => 100,
+        Profile::Sidecar => 50,
+    }
+}
 
 /// Why nothing can be run.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +110,7 @@ pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessE
     let cwd = working_directory(&request.image.working_dir);
     let mut process = Process::default();
     process
-        .set_terminal(Some(true))
+        .set_terminal(Some(request.profile == Profile::Task))
         .set_user(user(request.user))
         .set_args(Some(args))
         .set_env(Some(request.environment))
@@ -113,7 +118,7 @@ pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessE
         .set_capabilities(Some(security::capabilities(request.user.uid, &request.capabilities)))
         .set_rlimits(Some(rlimits(request.ceilings)?))
         .set_no_new_privileges(Some(false))
-        .set_oom_score_adj(Some(OOM_SCORE_ADJUSTMENT));
+        .set_oom_score_adj(Some(oom_score_adjustment(request.profile)));
     Ok(process)
 }
 

@@ -12,6 +12,7 @@ const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd
 /// A request that each test changes in one place.
 struct Fixture {
     id: ContainerId,
+    profile: Profile,
     image: ImageConfig,
     user: ResolvedUser,
     command: Vec<String>,
@@ -31,6 +32,7 @@ fn fixture() -> Fixture {
     };
     Fixture {
         id: ContainerId::new(ID).unwrap(),
+        profile: Profile::Task,
         image,
         user: ResolvedUser { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".to_owned() },
         command: Vec::new(),
@@ -57,6 +59,7 @@ impl Fixture {
     fn spec(&self) -> Result<Spec, process::ProcessError> {
         write_spec(ContainerRequest {
             id: &self.id,
+            profile: self.profile,
             image: &self.image,
             user: &self.user,
             command: &self.command,
@@ -150,6 +153,17 @@ fn a_device_has_a_node_and_opens_and_a_capability_is_held_beside_the_kept_ones()
         let names = capabilities[set].as_array().unwrap();
         assert!(names.len() == 15 && names.contains(&"CAP_SYS_PTRACE".into()), "{set}: {names:?}");
     }
+}
+
+#[test]
+fn a_sidecar_has_no_terminal_and_outlives_its_task_where_memory_is_short_and_is_else_like_it() {
+    let mut fixture = fixture();
+    let mut task = readable(&fixture.spec().unwrap());
+    fixture.profile = Profile::Sidecar;
+    let sidecar = readable(&fixture.spec().unwrap());
+    task["process"]["terminal"] = false.into();
+    task["process"]["oomScoreAdj"] = 50.into();
+    assert_eq!(sidecar, task);
 }
 
 #[test]

@@ -40,8 +40,8 @@ pub struct Created {
     pub mount_namespace: OwnedFd,
     /// The container's `/`.
     pub root: OwnedFd,
-    /// The pty's other end.
-    pub terminal: OwnedFd,
+    /// The pty's other end, where the container has one.
+    pub terminal: Option<OwnedFd>,
 }
 
 /// Why a container is not, or no longer, under control.
@@ -118,7 +118,6 @@ impl Container {
                     memory_for_all
                         .map_or(Ok(()), |bytes| parent_group::limit_memory(&cgroups, bytes))
                         .map_err(ContainerError::MemoryForAll)?;
-                    let terminal = terminal.ok_or(ContainerError::NoTerminal)?;
                     created = Some(Created { init, mount_namespace, root, terminal });
                 }
                 // Without the report before, PID 1 has not come as far as that: what ended it follows.

@@ -1,20 +1,17 @@
 //! From a root to a running command: the bundle is written, the runtime started.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 
-use oci_spec::runtime::Spec;
 use runtime::launch::{FailureKind, Launch};
 
 use crate::features::{Contributions, StageError};
-use crate::net::TaskNetwork;
-use crate::net::names::{self, Alias};
+use crate::net::{TaskNetwork, names};
 use crate::payload::Payload;
 use crate::payload::env::{self, Reserved, Sources};
 use crate::spec::process::ProcessError;
-use crate::spec::{self, Bind, BindSource, ContainerRequest, NetworkChoice};
+use crate::spec::{self, ContainerRequest, NetworkChoice, Profile};
+use crate::task::bundle::{Bundle, BundleError, Names};
 use crate::task::container::{Container, ContainerError, Created};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
@@ -36,19 +33,15 @@ pub struct ImageReady {
     pub(super) contributions: Contributions,
 }
 
-/// Why the bundle could not be written.
+/// Why the container cannot be started.
 #[derive(Debug, thiserror::Error)]
-enum BundleError {
+enum PrepareError {
     #[error(transparent)]
-    Process(#[from] ProcessError),
-    #[error("write {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("write the container's config.json")]
-    Json(#[from] serde_json::Error),
-    #[error("set the clock of maxRunTime")]
-    Clock(#[source] io::Error),
+    Bundle(#[from] BundleError),
     #[error(transparent)]
     Features(#[from] StageError),
+    #[error("set the clock of maxRunTime")]
+    Clock(#[source] io::Error),
 }
 
 impl ImageReady {
@@ -60,21 +53,22 @@ impl ImageReady {
     pub async fn start(mut self) -> Result<Running, Box<Resolving>> {
         // The clock of maxRunTime runs from before the container is made; the pull does not count.
         let limit = self.payload.max_run_time;
-        let prepared = self
-            .write_bundle()
-            .and_then(|()| limit_run_time(limit, self.run.interrupter.clone()).map_err(BundleError::Clock));
-        let run_time = match prepared {
-            Ok(run_time) => run_time,
+        let prepared = self.prepare().and_then(|launch| {
+            let clock = limit_run_time(limit, self.run.interrupter.clone()).map_err(PrepareError::Clock)?;
+            Ok((launch, clock))
+        });
+        let (launch, run_time) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
-                let end = self.run.fail(bundle_failure(&error));
+                let end = self.run.fail(not_prepared(&error));
                 return Err(Resolving::without_container(self.run, end));
             }
         };
         self.run.log.info(task_log::TASK_STARTING);
-        match self.launch().await {
-            Ok((container, created)) => {
+        match self.launch(launch).await {
+            Ok((container, created, terminal)) => {
                 let ImageReady { run, root, .. } = self;
-                Ok(Running::new(run, root.lease, (container, created), run_time))
+                Ok(Running { run, lease: root.lease, container, created, terminal, run_time })
             }
             Err(failure) => {
                 let end = self.run.fail(failure);
@@ -83,23 +77,24 @@ impl ImageReady {
         }
     }
 
-    fn write_bundle(&mut self) -> Result<(), BundleError> {
-        let spec = self.spec()?;
-        let path = self.run.directory.bundle().join("config.json");
-        let json = serde_json::to_vec(&spec)?;
-        std::fs::write(&path, json).map_err(|source| BundleError::Write { path, source })
-    }
-
     /// The container as payload, image and features want it.
-    fn spec(&mut self) -> Result<Spec, BundleError> {
+    fn prepare(&mut self) -> Result<Launch, PrepareError> {
         let Contributions { environment, mut binds, aliases, devices, capabilities } =
             std::mem::take(&mut self.contributions);
         let hostname = spec::hostname(&self.run.id);
-        binds.extend(self.provide_files(&hostname, &aliases)?);
+        let resolvers = self.run.worker.network.as_ref().map(|network| names::resolvers(network.dns()));
+        let names = Names {
+            hostname: &hostname,
+            address: self.run.network.as_ref().map(TaskNetwork::address),
+            aliases: &aliases,
+            resolvers: resolvers.as_ref(),
+        };
+        binds.extend(names.provide(self.run.directory.task())?);
         let environment = self.environment(&environment, &hostname);
-        let Run { worker, id, network, features, .. } = &mut self.run;
+        let Run { worker, id, network, features, directory, .. } = &mut self.run;
         let mut request = ContainerRequest {
             id,
+            profile: Profile::Task,
             image: &self.root.lease.image().config,
             user: &self.root.user,
             command: &self.payload.command,
@@ -114,7 +109,15 @@ impl ImageReady {
             socketcall: worker.config.file.socketcall(),
         };
         features.configure(&mut request)?;
-        Ok(spec::write_spec(request)?)
+        let bundle = Bundle {
+            runtime: &worker.host.runtime,
+            directory: directory.task(),
+            request,
+            root: Some(self.root.root.as_fd()),
+            network: network.as_ref().map(TaskNetwork::namespace),
+            output: None,
+        };
+        Ok(bundle.write()?)
     }
 
     fn environment(&self, features: &[(String, String)], hostname: &str) -> Vec<String> {
@@ -140,46 +143,8 @@ impl ImageReady {
         })
     }
 
-    /// The files that tell a container who it is and whom to ask.
-    fn provide_files(&self, hostname: &str, aliases: &[Alias]) -> Result<Vec<Bind>, BundleError> {
-        let address = self.run.network.as_ref().map(TaskNetwork::address);
-        let mut binds = vec![
-            self.provide("/etc/hosts", "hosts", &names::hosts(hostname, address, aliases))?,
-            self.provide("/etc/hostname", "hostname", &format!("{hostname}\n"))?,
-        ];
-        // One without a network has nobody to ask.
-        if let Some(network) = self.run.worker.network.as_ref() {
-            let resolvers = names::resolvers(network.dns());
-            binds.push(self.provide("/etc/resolv.conf", "resolv.conf", &resolvers.resolv_conf())?);
-        }
-        Ok(binds)
-    }
-
-    /// Writes a file of the worker's, for the container to see.
-    fn provide(&self, destination: &str, name: &str, text: &str) -> Result<Bind, BundleError> {
-        let source = self.run.directory.file(name);
-        // For every user of the container; on the host the directory above keeps it private.
-        std::fs::write(&source, text)
-            .and_then(|()| std::fs::set_permissions(&source, Permissions::from_mode(0o644)))
-            .map_err(|error| BundleError::Write { path: source.clone(), source: error })?;
-        Ok(Bind { source, destination: destination.to_owned(), kind: BindSource::WorkerFile })
-    }
-
     /// Starts the runtime and waits until the command runs.
-    async fn launch(&mut self) -> Result<(Container, Created), TaskError> {
-        let root = self.root.root.try_clone().map_err(|error| start_failure(&error.to_string()))?;
-        let namespace = self.run.network.as_ref().map(|network| network.namespace().try_clone_to_owned());
-        let namespace = namespace.transpose().map_err(|error| start_failure(&error.to_string()))?;
-        let launch = Launch {
-            executable: self.run.worker.host.runtime.clone(),
-            state_root: self.run.directory.runtime_state(),
-            id: self.run.id.clone(),
-            bundle: self.run.directory.bundle(),
-            root: Some(root),
-            network: namespace,
-            log: None,
-            descriptors: Vec::new(),
-        };
+    async fn launch(&mut self, launch: Launch) -> Result<(Container, Created, OwnedFd), TaskError> {
         let mut container = Container::launch(launch).map_err(|error| container_failure(&error))?;
         let mut interrupts = self.run.interrupts.clone();
         let started = tokio::select! {
@@ -190,8 +155,12 @@ impl ImageReady {
                 return Err(TaskError::interrupted());
             }
         };
-        match started {
-            Ok(created) => Ok((container, created)),
+        let with_terminal = started.and_then(|mut created| {
+            let terminal = created.terminal.take().ok_or(ContainerError::NoTerminal)?;
+            Ok((created, terminal))
+        });
+        match with_terminal {
+            Ok((created, terminal)) => Ok((container, created, terminal)),
             Err(error) => {
                 self.let_go(&mut container).await;
                 Err(container_failure(&error))
@@ -200,28 +169,28 @@ impl ImageReady {
     }
 
     async fn let_go(&mut self, container: &mut Container) {
-        if let Err(error) = container.end(self.run.directory.runtime_state()).await {
+        if let Err(error) = container.end(self.run.directory.task().runtime_state()).await {
             self.run.abandon(&error);
         }
     }
 }
 
-fn bundle_failure(error: &BundleError) -> TaskError {
+fn not_prepared(error: &PrepareError) -> TaskError {
     let end = match error {
-        BundleError::Process(ProcessError::NoCommand | ProcessError::EmptyWord) => End::CommandNotFound,
-        BundleError::Process(ProcessError::Rlimit { .. })
-        | BundleError::Write { .. }
-        | BundleError::Json(_)
-        | BundleError::Clock(_) => end_by(error, End::WorkerFault),
-        BundleError::Features(error) => return stage_failure(error, End::SetupFailed, "created"),
+        PrepareError::Bundle(BundleError::Process(ProcessError::NoCommand | ProcessError::EmptyWord)) => {
+            End::CommandNotFound
+        }
+        PrepareError::Bundle(BundleError::Descriptors(_)) => End::StartFailed,
+        PrepareError::Bundle(
+            BundleError::Process(ProcessError::Rlimit { .. })
+            | BundleError::Write { .. }
+            | BundleError::Json(_),
+        )
+        | PrepareError::Clock(_) => end_by(error, End::WorkerFault),
+        PrepareError::Features(error) => return stage_failure(error, End::SetupFailed, "created"),
     };
     start_error(end, &chain(error))
 }
-
-fn start_failure(why: &str) -> TaskError {
-    start_error(End::StartFailed, why)
-}
-
 fn start_error(end: End, why: &str) -> TaskError {
     TaskError::new(
         end,

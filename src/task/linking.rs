@@ -43,7 +43,7 @@ impl Linking<'_> {
     /// To its end in any case: what was made has to be given back.
     async fn attach(&mut self) -> Result<(), TaskError> {
         let Some(network) = self.worker.network.as_ref().map(Arc::clone) else { return Ok(()) };
-        let (id, record) = (self.id.clone(), self.directory.network());
+        let (id, record) = (self.id.clone(), self.directory.task().network());
         let interrupts = self.interrupts.clone();
         let wanted = move || interrupts.current().is_none();
         let attaching = tokio::task::spawn_blocking(move || network.attach(&id, &record, &wanted));
@@ -63,7 +63,7 @@ impl Linking<'_> {
 
     async fn run_hooks(&mut self) -> Result<Contributions, TaskError> {
         let mut contributions = Contributions::default();
-        let record = self.directory.network();
+        let record = self.directory.task().network();
         let network = match (self.worker.network.as_deref(), self.network.as_mut()) {
             (Some(network), Some(task)) => Some(Attached { network, task, record: &record }),
             (None, _) | (_, None) => None,

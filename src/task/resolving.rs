@@ -238,7 +238,7 @@ impl Resolving {
         if self.run.remains == Remains::Container {
             return None;
         }
-        let (task, record) = (self.run.network.take(), self.run.directory.network());
+        let (task, record) = (self.run.network.take(), self.run.directory.task().network());
         Some(tokio::task::spawn_blocking(move || network.release(task, &record)))
     }
 

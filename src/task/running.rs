@@ -1,6 +1,7 @@
 //! From a running command to the end of its last process.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,11 +36,13 @@ const DISK_RESERVE_BYTES: u64 = 64 << 20;
 
 /// A run whose command runs.
 pub struct Running {
-    run: Run,
-    lease: Lease,
-    container: Container,
-    created: Created,
-    run_time: Background,
+    pub(super) run: Run,
+    pub(super) lease: Lease,
+    pub(super) container: Container,
+    pub(super) created: Created,
+    /// The pty's other end.
+    pub(super) terminal: OwnedFd,
+    pub(super) run_time: Background,
 }
 
 /// Why a container comes to its end.
@@ -60,23 +63,13 @@ pub(super) struct Held {
 }
 
 impl Running {
-    pub(super) fn new(
-        run: Run,
-        lease: Lease,
-        container: (Container, Created),
-        run_time: Background,
-    ) -> Running {
-        let (container, created) = container;
-        Running { run, lease, container, created, run_time }
-    }
-
     /// Waits for the end: the command's own, or an interrupt's.
     pub async fn wait(mut self) -> Box<Resolving> {
         self.run.worker.events.emit(&Event::TaskStarted {
             container_id: self.run.id.as_str(),
             after_ms: millis(self.run.began.elapsed()),
         });
-        let mut pump = Pump::start(&self.created.terminal, &self.run.log);
+        let mut pump = Pump::start(&self.terminal, &self.run.log);
         let ending = self.ending(&mut pump).await;
         let end = self.finish(ending).await;
         drop(self.run_time);
@@ -154,7 +147,7 @@ impl Running {
         if let Err(error) = self.created.kill() {
             lost = lost.and(format!("Failed to kill the container's first process: {error}"));
         }
-        if let Err(error) = self.container.end(self.run.directory.runtime_state()).await {
+        if let Err(error) = self.container.end(self.run.directory.task().runtime_state()).await {
             self.run.abandon(&error);
         }
         lost

@@ -128,7 +128,8 @@ impl Root<'_> {
         let lease = brought?;
         announce(worker, lease.image(), self.began);
         *self.image = Some(lease.image().clone());
-        let making = root_file_system::make(worker.store.clone(), self.directory.data().to_owned(), lease);
+        let making =
+            root_file_system::make(worker.store.clone(), self.directory.task().data().to_owned(), lease);
         let (root, mounts) = making.await?;
         self.mounts.extend(mounts);
         Ok((root?, binds))

@@ -118,7 +118,7 @@ fn a_run_directory_that_is_full_is_named() {
     check(
         "files",
         site.task_on(&at, "16k", &shell_payload(&image, "true")),
-        "/bundle/config.json: No space left on device",
+        "/config.json: No space left on device",
     );
 }
 

@@ -31,6 +31,7 @@ mod profile;
 mod queue;
 mod refused_images;
 mod run;
+mod second_container;
 mod stuck_monitor;
 mod support;
 mod transports;

@@ -119,7 +119,7 @@ fn s47_a_listener_and_a_link_between_containers_are_gone_after_cleanup_and_other
     let other = Site::new(worker.scratch().path());
     let (task, directory, listener) = internet.host.within(|| {
         let (mut task, directory) = other.attach();
-        let listener = other.network.listen(&mut task, 80, &directory.network()).unwrap();
+        let listener = other.network.listen(&mut task, 80, &directory.task().network()).unwrap();
         (task, directory, listener)
     });
     let before = state(&internet);
@@ -131,7 +131,7 @@ fn s47_a_listener_and_a_link_between_containers_are_gone_after_cleanup_and_other
         assert_eq!(state(&internet), before, "{stage:?}");
     }
     drop(listener);
-    internet.host.within(|| other.network.release(Some(task), &directory.network()).unwrap());
+    internet.host.within(|| other.network.release(Some(task), &directory.task().network()).unwrap());
     directory.remove().unwrap();
     internet.assert_as_before();
 }
@@ -154,7 +154,7 @@ impl Site {
     fn attach(&self) -> (TaskNetwork, RunDirectory) {
         let id = random_id().unwrap();
         let directory = RunDirectory::create(&self.directories, &id, &|| true).unwrap();
-        (self.network.attach(&id, &directory.network(), &|| true).unwrap(), directory)
+        (self.network.attach(&id, &directory.task().network(), &|| true).unwrap(), directory)
     }
 }
 
@@ -169,7 +169,7 @@ fn state(internet: &Internet) -> String {
 fn live(run: &OsStr) {
     let site = Site::new(Path::new(run));
     let [(mut task, directory), (other, _kept)] = [site.attach(), site.attach()];
-    let _listener = site.network.listen(&mut task, 8080, &directory.network()).unwrap();
+    let _listener = site.network.listen(&mut task, 8080, &directory.task().network()).unwrap();
     link_containers([task.namespace(), other.namespace()], 0).unwrap();
     println!("all is made");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();

@@ -89,7 +89,7 @@ impl Dead {
             worker.start_run(&["--network", "none", "--image", image], &["sh", "-c", "echo up; sleep 1000"]);
         read_until(&mut child, "\nup");
         let id = worker.containers().pop().unwrap();
-        let state_root = worker.run_directory().join(&id).join("runtime");
+        let state_root = worker.run_directory().join(&id).join("containers/task/runtime");
         let init = fs::read_to_string(state_root.join(&id).join("journal")).unwrap();
         let init = init.lines().find_map(|line| {
             let line: Value = serde_json::from_str(line).unwrap();

@@ -120,7 +120,7 @@ impl Command {
         }
     }
 
-    /// Gives the program `fd` under the number `target`, which is 3 or more.
+    /// Gives the program `fd` under the number `target`.
     pub fn map_fd(&mut self, fd: OwnedFd, target: RawFd) -> &mut Command {
         self.mapped.push((fd, target));
         self

@@ -32,6 +32,7 @@ fn start_with(bundle: &Bundle, root: Option<OwnedFd>, descriptors: Vec<OwnedFd>)
         root,
         network: None,
         log: Some(bundle.path("log")),
+        output: None,
         descriptors,
     })
     .unwrap()
@@ -133,6 +134,7 @@ fn a_runtime_that_is_not_installed_is_an_error_and_no_child() {
         root: None,
         network: None,
         log: None,
+        output: None,
         descriptors: Vec::new(),
     });
     assert!(matches!(error, Err(LaunchError::Spawn { .. })), "{error:?}");
