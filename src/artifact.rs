@@ -34,7 +34,7 @@ pub use draft::RESOLUTION;
 pub use record::ArtifactRecord;
 pub use store::Store;
 
-use self::delivery::off_the_loop;
+use self::delivery::{off_the_loop, until_over};
 use self::spooled::Spooled;
 use self::upload::UploadError;
 
@@ -191,11 +191,14 @@ impl Publisher {
         let _turn = self.turn(&patience).await?;
         let stored = match &self.store {
             Store::Directory(destination) => self.keep_here(destination, &what, source, patience).await?,
-            Store::Queue(uploader) => match self.upload(uploader, &what, source, &patience).await {
-                Ok(stored) => stored,
-                Err(error) if self.is_resolved_by_queue(&error) => return Ok(()),
-                Err(error) => return Err(error),
-            },
+            Store::Queue(uploader) => {
+                let uploading = self.upload(uploader, &what, source, &patience);
+                match until_over(&patience, uploading).await {
+                    Ok(stored) => stored,
+                    Err(error) if self.is_resolved_by_queue(&error) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
         };
         self.note(ArtifactRecord {
             storage_type: content.storage_type(),
@@ -220,7 +223,8 @@ impl Publisher {
         existing: &ArtifactName,
     ) -> Result<(), PublishError> {
         let content = ArtifactContent::Link { artifact: existing.clone(), content_type: LOG_TYPE.to_owned() };
-        self.create_or_ignore(name, self.expires, content).await?;
+        let patience = Patience::with_log(&self.interrupts);
+        until_over(&patience, self.create_or_ignore(name, self.expires, content)).await?;
         let stored_as = match &self.store {
             Store::Directory(destination) => {
                 let (destination, new, old) = (Arc::clone(destination), name.clone(), existing.clone());
@@ -251,7 +255,8 @@ impl Publisher {
         self.refuse_reserved(name)?;
         let Missing { reason, message } = missing;
         let content = ArtifactContent::Error { reason, message: message.to_owned() };
-        self.create_or_ignore(name, expires, content).await?;
+        let patience = Patience::with_artifact(&self.interrupts);
+        until_over(&patience, self.create_or_ignore(name, expires, content)).await?;
         self.events.emit(&Event::ArtifactMissing { name: name.as_str(), reason });
         self.keep(ArtifactRecord {
             storage_type: StorageType::Error,

@@ -120,3 +120,15 @@ pub(super) async fn off_the_loop<T: Send + 'static>(
         Err(error) => Err(PublishError::Store(error)),
     }
 }
+
+/// Waits for a queue or a storage, which may take minutes to answer, until `patience` is over.
+pub(super) async fn until_over<T>(
+    patience: &Patience,
+    work: impl Future<Output = Result<T, PublishError>>,
+) -> Result<T, PublishError> {
+    tokio::select! {
+        biased;
+        () = patience.over() => Err(PublishError::Interrupted),
+        done = work => done,
+    }
+}

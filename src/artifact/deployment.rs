@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use super::storage::Received;
 
+/// What a name ends in that there is no answer about.
+pub(super) const SILENT: &str = "silent";
+
 /// The answer to a call of the API.
 pub(super) fn answer(received: &Received, base: &str) -> Value {
     let path = received.path.trim_start_matches("/api/");

@@ -172,3 +172,29 @@ async fn what_is_refused_says_by_whom_and_with_what() {
     assert_eq!(error.to_string(), "upload it to 127.0.0.1: status code 413 (EntityTooLarge)");
     assert_eq!(run.calls(), ["POST /artifacts/a", "PUT /put/a"]);
 }
+
+#[tokio::test]
+async fn a_queue_that_does_not_answer_holds_no_interrupted_run() {
+    let run = run(ArtifactStorage::S3, &[]).await;
+    let name = named("silent");
+    let missing = Missing { reason: ErrorReason::FileMissingOnWorker, message: "gone" };
+    let interrupt = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        run.interrupter.interrupt(Interrupt::Cancelled);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        // The log is worth one interrupt.
+        run.interrupter.interrupt(Interrupt::Shutdown);
+    };
+    let calls = async {
+        tokio::join!(
+            run.publish("silent", "abc"),
+            run.publisher.publish_error(&name, missing, run.publisher.task_expires()),
+            run.publisher.publish_link(&name, &name),
+            interrupt,
+        )
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), calls).await.unwrap();
+    for result in [ended.0, ended.1, ended.2] {
+        assert!(matches!(result, Err(PublishError::Interrupted)), "{result:?}");
+    }
+}
