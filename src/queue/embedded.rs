@@ -1,22 +1,30 @@
 //! A queue of our own: the rules of [`super::runs`] and [`super::artifacts`] over a SQLite database.
 //!
-//! Each call is one transaction: time passes first (claims run out, deadlines come), then the call is judged. A task is
-//! one row: its definition and its status as JSON, and the columns that a claim looks for. The database is in memory, so
-//! no call waits for a disk, and all are made on the event loop; one in a file would need a thread of its own.
+//! ```text
+//!   EmbeddedQueue ──job──► thread: time ► transaction ► answer
+//!   (any number of                   │ schedule: what a call does
+//!    callers, async)                 └ store: rows and columns
+//! ```
+//!
+//! The database is one thread's own, so that no caller waits for a disk on the event loop, and what comes in together is
+//! judged one after the other. Each call is one transaction. Time passes before each call and, while there is none, when
+//! something is due: a claim that runs out, a deadline.
 
-mod rows;
+mod open;
+mod schedule;
+mod store;
+mod thread;
+mod time;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction};
 
-use super::http::ObjectUpload;
-use super::model::{
-    ArtifactContent, ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity,
-};
-use super::{Claim, ClaimedWork, QueueError, RunQueue, Standing, Verdict, artifacts, runs};
+use self::thread::QueueThread;
+use super::model::{ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity};
+use super::{Claim, ClaimedWork, QueueError, RunQueue, Standing, Verdict, runs};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
@@ -34,16 +42,13 @@ pub fn steady_clock() -> Clock {
     Box::new(move || begin.plus(since.elapsed()))
 }
 
-/// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
-const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 24 * 60 * 60 + 15 * 60);
-
 /// A queue in a database of this process. Clones are the same queue.
 #[derive(Clone)]
 pub struct EmbeddedQueue(Arc<Inner>);
 
 struct Inner {
-    database: Mutex<Connection>,
-    clock: Clock,
+    thread: QueueThread,
+    clock: Arc<Clock>,
 }
 
 impl fmt::Debug for EmbeddedQueue {
@@ -59,12 +64,27 @@ impl EmbeddedQueue {
     ///
     /// [`QueueError::Internal`].
     pub fn in_memory(clock: Clock) -> Result<EmbeddedQueue, QueueError> {
-        let database = Connection::open_in_memory().map_err(rows::failed("open it"))?;
-        rows::create_tables(&database)?;
-        Ok(EmbeddedQueue(Arc::new(Inner { database: Mutex::new(database), clock })))
+        EmbeddedQueue::over(open::in_memory()?, clock)
+    }
+
+    /// A queue that is kept in a file, made if there is none; whatever ends this process, what a call has said is there.
+    /// No two processes may have it at a time. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`], also when another process has it or it is of a newer version.
+    pub fn in_file(path: &Path, clock: Clock) -> Result<EmbeddedQueue, QueueError> {
+        EmbeddedQueue::over(open::in_file(path)?, clock)
+    }
+
+    fn over(database: Connection, clock: Clock) -> Result<EmbeddedQueue, QueueError> {
+        let clock = Arc::new(clock);
+        let thread = QueueThread::start(database, Arc::clone(&clock))?;
+        Ok(EmbeddedQueue(Arc::new(Inner { thread, clock })))
     }
 
     /// The present, by the clock that claims and deadlines go by.
+    #[must_use]
     pub fn now(&self) -> Timestamp {
         (self.0.clock)()
     }
@@ -80,19 +100,8 @@ impl EmbeddedQueue {
         task_id: &TaskId,
         task: &TaskDefinition,
     ) -> Result<TaskStatus, QueueError> {
-        self.transact(|database, now| {
-            if let Some(known) = rows::find_definition(database, task_id)? {
-                if known != *task {
-                    let because = "another task has this id".to_owned();
-                    return Err(QueueError::Conflict { what: format!("task {task_id}"), because });
-                }
-                return rows::load_status(database, task_id, now);
-            }
-            check_times(task_id, task, now)?;
-            let status = runs::schedule(task_id, task, now);
-            rows::insert_task(database, &status, task)?;
-            Ok(status)
-        })
+        let (task_id, task) = (task_id.clone(), task.clone());
+        self.ask(move |database, now| schedule::create_task(database, &task_id, &task, now)).await
     }
 
     /// See [`super::WorkerQueue::claim_work`].
@@ -102,34 +111,32 @@ impl EmbeddedQueue {
         worker: &WorkerIdentity,
         most: usize,
     ) -> Result<ClaimedWork, QueueError> {
-        self.transact(|database, now| {
-            let mut claims = Vec::new();
-            for task_id in rows::list_open(database, task_queue_id)? {
-                if claims.len() == most {
-                    break;
-                }
-                let mut status = rows::load_status(database, &task_id, now)?;
-                let claimed = runs::claim(&mut status, worker, now);
-                rows::store_status(database, &status)?;
-                if let Some((run, taken_until)) = claimed {
-                    let definition = rows::load_received(database, &task_id)?;
-                    let queue = RunQueue::embedded(self.clone(), run);
-                    let (deadline, expires) = (status.deadline, status.expires);
-                    claims.push(Claim { queue, taken_until, deadline, expires, definition });
-                }
-            }
-            Ok(ClaimedWork { claims, unreadable: Vec::new() })
-        })
+        let (task_queue_id, worker) = (task_queue_id.to_owned(), worker.clone());
+        let claimed = self
+            .ask(move |database, now| schedule::claim_work(database, &task_queue_id, &worker, most, now))
+            .await?;
+        let claims = claimed.into_iter().map(|claimed| Claim {
+            queue: RunQueue::embedded(self.clone(), claimed.run),
+            taken_until: claimed.taken_until,
+            deadline: claimed.deadline,
+            expires: claimed.expires,
+            definition: claimed.definition,
+        });
+        Ok(ClaimedWork { claims: claims.collect(), unreadable: Vec::new() })
     }
 
     /// See [`RunQueue::reclaim`].
     pub(super) async fn reclaim(&self, run: &RunId) -> Result<Timestamp, QueueError> {
-        self.change(&run.task_id, |status, now| runs::reclaim(status, run, now)).map(|(until, _)| until)
+        let id = run.clone();
+        let reclaimed = self.change(&run.task_id, move |status, now| runs::reclaim(status, &id, now));
+        reclaimed.await.map(|(until, _)| until)
     }
 
     /// See [`RunQueue::report`].
     pub(super) async fn report(&self, run: &RunId, verdict: Verdict) -> Result<(), QueueError> {
-        self.change(&run.task_id, |status, now| runs::report(status, run, verdict, now)).map(|_| ())
+        let id = run.clone();
+        let reported = self.change(&run.task_id, move |status, now| runs::report(status, &id, verdict, now));
+        reported.await.map(|((), _)| ())
     }
 
     /// Cancels a task: its run becomes an exception. A task that is resolved already stays as it is.
@@ -142,7 +149,7 @@ impl EmbeddedQueue {
             runs::cancel(status, now);
             Ok(())
         };
-        self.change(task_id, cancel).map(|((), status)| status)
+        self.change(task_id, cancel).await.map(|((), status)| status)
     }
 
     /// See [`RunQueue::create_artifact`].
@@ -152,31 +159,8 @@ impl EmbeddedQueue {
         name: &ArtifactName,
         request: &ArtifactRequest,
     ) -> Result<Created, QueueError> {
-        self.transact(|database, now| {
-            let status = rows::load_status(database, &run.task_id, now)?;
-            runs::takes_artifacts(&status, run, now)?;
-            artifacts::check(name, request, status.expires)?;
-            let known = rows::find_artifact(database, run, name)?;
-            if let Some(known) = &known {
-                artifacts::check_replacement(name, &known.request, request)?;
-            }
-            let upload_id = match (&request.content, known) {
-                (ArtifactContent::Object { .. }, Some(known)) => known.upload_id,
-                (ArtifactContent::Object { .. }, None) => Some(fresh_word(name)?),
-                _ => None,
-            };
-            rows::store_artifact(
-                database,
-                run,
-                name,
-                &rows::Artifact { request: request.clone(), upload_id: upload_id.clone() },
-            )?;
-            Ok(match (&request.content, upload_id) {
-                (_, Some(upload_id)) => Created::Object(ObjectUpload::in_process(upload_id)),
-                (ArtifactContent::S3 { .. }, None) => Created::KeepBytes,
-                (_, None) => Created::Done,
-            })
-        })
+        let (run, name, request) = (run.clone(), name.clone(), request.clone());
+        self.ask(move |database, now| schedule::create_artifact(database, &run, &name, &request, now)).await
     }
 
     /// See [`RunQueue::finish_artifact`].
@@ -186,21 +170,8 @@ impl EmbeddedQueue {
         name: &ArtifactName,
         upload_id: &str,
     ) -> Result<(), QueueError> {
-        self.transact(|database, _now| {
-            let what = format!("artifact \"{name}\"");
-            let Some(artifact) = rows::find_artifact(database, run, name)? else {
-                return Err(QueueError::NotFound { what });
-            };
-            let refused = |because: &str| Err(QueueError::Invalid { what, because: because.to_owned() });
-            match (&artifact.request.content, &artifact.upload_id) {
-                (ArtifactContent::Object { .. }, None) => Ok(()),
-                (ArtifactContent::Object { .. }, Some(expected)) if expected == upload_id => {
-                    rows::store_artifact(database, run, name, &rows::Artifact { upload_id: None, ..artifact })
-                }
-                (ArtifactContent::Object { .. }, Some(_)) => refused("the upload id is another's"),
-                _ => refused("its storage type needs no finishing"),
-            }
-        })
+        let (run, name, upload_id) = (run.clone(), name.clone(), upload_id.to_owned());
+        self.ask(move |database, _now| schedule::finish_artifact(database, &run, &name, &upload_id)).await
     }
 
     /// The artifacts of a run, by name.
@@ -209,10 +180,12 @@ impl EmbeddedQueue {
     ///
     /// [`QueueError::NotFound`].
     pub async fn list_artifacts(&self, run: &RunId) -> Result<Vec<ArtifactInfo>, QueueError> {
-        self.transact(|database, now| {
-            runs::find(&rows::load_status(database, &run.task_id, now)?, run)?;
-            rows::list_artifacts(database, run)
+        let run = run.clone();
+        self.ask(move |database, _now| {
+            runs::find(&store::load_status(database, &run.task_id)?, &run)?;
+            store::list_artifacts(database, &run)
         })
+        .await
     }
 
     /// The state of a task and of its runs.
@@ -221,7 +194,8 @@ impl EmbeddedQueue {
     ///
     /// [`QueueError::NotFound`].
     pub async fn status(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
-        self.change(task_id, |_, _| Ok(())).map(|((), status)| status)
+        let task_id = task_id.clone();
+        self.ask(move |database, _now| store::load_status(database, &task_id)).await
     }
 
     /// See [`RunQueue::status`].
@@ -231,54 +205,29 @@ impl EmbeddedQueue {
     }
 
     /// Changes the status of one task.
-    fn change<T>(
+    async fn change<T: Send + 'static>(
         &self,
         task_id: &TaskId,
-        change: impl FnOnce(&mut TaskStatus, Timestamp) -> Result<T, QueueError>,
+        change: impl FnOnce(&mut TaskStatus, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<(T, TaskStatus), QueueError> {
-        self.transact(|database, now| {
-            let mut status = rows::load_status(database, task_id, now)?;
+        let task_id = task_id.clone();
+        self.ask(move |database, now| {
+            let mut status = store::load_status(database, &task_id)?;
             let result = change(&mut status, now)?;
-            rows::store_status(database, &status)?;
+            store::store_status(database, &status)?;
             Ok((result, status))
         })
+        .await
     }
 
     /// One transaction: all of it or, on an error, nothing.
-    fn transact<T>(
+    async fn ask<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError>,
+        work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
-        // A panic under the lock leaves no half transaction: dropping one rolls it back.
-        let mut database = self.0.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = database.transaction().map_err(rows::failed("begin"))?;
-        let result = work(&transaction, self.now())?;
-        transaction.commit().map_err(rows::failed("commit"))?;
-        Ok(result)
+        self.0.thread.ask(self.now(), work).await
     }
 }
 
-/// The times of a new task.
-fn check_times(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) -> Result<(), QueueError> {
-    let because = if task.deadline <= task.created {
-        "its deadline is not after its creation"
-    } else if task.deadline <= now {
-        "its deadline has passed"
-    } else if task.deadline > now.plus(LONGEST_DEADLINE) {
-        "its deadline is more than five days ahead"
-    } else if task.expires <= task.deadline {
-        "it expires before its deadline"
-    } else {
-        return Ok(());
-    };
-    Err(QueueError::Invalid { what: format!("task {task_id}"), because: because.to_owned() })
-}
-
-/// A word that nobody guesses, in the form of the queue's upload ids.
-fn fresh_word(name: &ArtifactName) -> Result<String, QueueError> {
-    let word = TaskId::random().map_err(|error| QueueError::Invalid {
-        what: format!("artifact \"{name}\""),
-        because: format!("the host has no random numbers: {error}"),
-    })?;
-    Ok(word.as_str().to_owned())
-}
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,12 @@ pub(super) fn pass_time(status: &mut TaskStatus, now: Timestamp) {
     }
 }
 
+/// When [`pass_time`] changes a status next.
+pub(super) fn due(status: &TaskStatus) -> Option<Timestamp> {
+    let run = open_run(status)?;
+    Some(run.taken_until.map_or(status.deadline, |until| until.min(status.deadline)))
+}
+
 /// Gives the pending run to a worker.
 pub(super) fn claim(
     status: &mut TaskStatus,

@@ -86,6 +86,8 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     struct Fixture {
+        /// Keeps the event loop from moving the test's clock by itself while it waits for the queue's thread.
+        _awake: Background,
         /// The author's side.
         author: EmbeddedQueue,
         queue: RunQueue,
@@ -96,10 +98,16 @@ mod tests {
 
     /// A run that has just been claimed. Its time is that of the test's event loop.
     async fn claimed() -> Fixture {
+        let awake = Background::start(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
         let author = EmbeddedQueue::in_memory(steady_clock()).unwrap();
         let task_id = TaskId::random().unwrap();
         let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
-        let definition = submission.into_task(&task_id, author.now()).unwrap().definition;
+        let mut definition = submission.into_task(&task_id, author.now()).unwrap().definition;
+        definition.deadline = author.now().plus(6 * HOUR);
         author.create_task(&task_id, &definition).await.unwrap();
         let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
         let queue = WorkerQueue::embedded(author.clone());
@@ -112,13 +120,24 @@ mod tests {
             interrupter,
             log: Spool::create(&directory.path().join("log"), 1 << 20).unwrap(),
         });
-        Fixture { author, queue: claim.queue, keeping, interrupts, _directory: directory }
+        Fixture { _awake: awake, author, queue: claim.queue, keeping, interrupts, _directory: directory }
+    }
+
+    /// Lets time pass. What a step wakes may ask the queue, and is answered before the next one.
+    async fn pass(author: &EmbeddedQueue, run: &RunQueue, time: Duration) {
+        let begin = tokio::time::Instant::now();
+        while begin.elapsed() < time {
+            tokio::time::advance(LOOK).await;
+            for _ in 0..3 {
+                author.status(&run.run().task_id).await.unwrap();
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_of_hours_stays_this_workers_and_is_resolved_as_it_says() {
-        let Fixture { author, queue, keeping, interrupts, _directory } = claimed().await;
-        tokio::time::sleep(5 * HOUR).await;
+        let Fixture { _awake, author, queue, keeping, interrupts, _directory } = claimed().await;
+        pass(&author, &queue, 5 * HOUR).await;
         assert_eq!(interrupts.current(), None);
         drop(keeping);
         queue.report(Verdict::Completed).await.unwrap();
@@ -128,21 +147,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_claim_that_nobody_keeps_is_lost() {
-        let Fixture { queue, keeping, _directory, .. } = claimed().await;
+        let Fixture { _awake, author, queue, keeping, _directory, .. } = claimed().await;
         drop(keeping);
-        tokio::time::sleep(HOUR).await;
+        pass(&author, &queue, HOUR).await;
         assert!(matches!(queue.report(Verdict::Completed).await, Err(QueueError::Conflict { .. })));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_queue_does_to_a_run_interrupts_it() {
-        let mut fixture = claimed().await;
-        fixture.author.cancel_task(&fixture.queue.run().task_id).await.unwrap();
-        assert_eq!(fixture.interrupts.interrupted().await, Interrupt::Cancelled);
+        let Fixture { _awake, author, queue, keeping: _keeping, interrupts, _directory } = claimed().await;
+        author.cancel_task(&queue.run().task_id).await.unwrap();
+        pass(&author, &queue, HOUR).await;
+        assert_eq!(interrupts.current(), Some(Interrupt::Cancelled));
 
-        let mut fixture = claimed().await;
-        // The deadline of a task without one of its own.
-        tokio::time::sleep(24 * HOUR).await;
-        assert_eq!(fixture.interrupts.interrupted().await, Interrupt::Deadline);
+        let Fixture { _awake, author, queue, keeping: _keeping, interrupts, _directory } = claimed().await;
+        pass(&author, &queue, 7 * HOUR).await;
+        assert_eq!(interrupts.current(), Some(Interrupt::Deadline));
     }
 }

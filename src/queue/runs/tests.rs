@@ -226,3 +226,21 @@ fn a_status_is_written_as_the_queues_schema_has_it() {
     let round_trip: TaskStatus = serde_json::from_str(&serde_json::to_string(&waiting).unwrap()).unwrap();
     assert_eq!(round_trip, waiting);
 }
+
+#[test]
+fn what_is_due_is_what_passing_time_changes() {
+    let mut status = pending(1);
+    let deadline = status.deadline;
+    assert_eq!(due(&status), Some(deadline));
+    let (run, until) = claim(&mut status, &worker("w"), at(7)).unwrap();
+    assert_eq!(due(&status), Some(until));
+    let before = status.clone();
+    pass_time(&mut status, Timestamp::from_millis(until.as_millis() - 1));
+    assert_eq!(status, before);
+    pass_time(&mut status, until);
+    assert_ne!(status, before);
+    assert_eq!(due(&status), Some(deadline));
+    assert!(find(&status, &run).unwrap().resolved.is_some());
+    pass_time(&mut status, deadline);
+    assert_eq!(due(&status), None);
+}

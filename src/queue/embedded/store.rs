@@ -13,20 +13,23 @@ use crate::queue::task_id::TaskId;
 use crate::queue::{QueueError, ReceivedDefinition};
 use crate::timestamp::Timestamp;
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
     CREATE TABLE tasks (
         task_id TEXT PRIMARY KEY,
         task_queue_id TEXT NOT NULL,
-        -- 1 while the last run is pending or running.
-        open INTEGER NOT NULL,
+        -- 1 while the last run waits for a worker.
+        pending INTEGER NOT NULL,
         -- 0 is the least urgent.
         priority INTEGER NOT NULL,
         -- Milliseconds; of the last run.
         scheduled INTEGER NOT NULL,
+        -- When time alone changes the task, in milliseconds; NULL once it is resolved.
+        due INTEGER,
         definition TEXT NOT NULL,
         status TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX open_tasks ON tasks (task_queue_id, priority DESC, scheduled) WHERE open = 1;
+    CREATE INDEX pending_tasks ON tasks (task_queue_id, priority DESC, scheduled) WHERE pending = 1;
+    CREATE INDEX due_tasks ON tasks (due) WHERE due IS NOT NULL;
     CREATE TABLE artifacts (
         task_id TEXT NOT NULL REFERENCES tasks,
         run_id INTEGER NOT NULL,
@@ -52,11 +55,6 @@ pub(super) struct Artifact {
 /// Names the call that failed.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(rusqlite::Error) -> QueueError {
     move |source| QueueError::Internal { call, source: source.into() }
-}
-
-/// Makes the tables of an empty database.
-pub(super) fn create_tables(database: &Connection) -> Result<(), QueueError> {
-    database.execute_batch(SCHEMA).map_err(failed("create its tables"))
 }
 
 /// The definition of a task, if there is such a task.
@@ -91,12 +89,8 @@ pub(super) fn load_received(
         .ok_or_else(|| no_such_task(task_id))
 }
 
-/// The status of a task that must be there, as it is now.
-pub(super) fn load_status(
-    database: &Transaction<'_>,
-    task_id: &TaskId,
-    now: Timestamp,
-) -> Result<TaskStatus, QueueError> {
+/// The status of a task that must be there.
+pub(super) fn load_status(database: &Transaction<'_>, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
     let found: Option<TaskStatus> = database
         .query_row(
             "SELECT status FROM tasks WHERE task_id = :task_id",
@@ -105,9 +99,7 @@ pub(super) fn load_status(
         )
         .optional()
         .map_err(failed("read a status"))?;
-    let mut status = found.ok_or_else(|| no_such_task(task_id))?;
-    runs::pass_time(&mut status, now);
-    Ok(status)
+    found.ok_or_else(|| no_such_task(task_id))
 }
 
 /// Adds a task.
@@ -119,7 +111,7 @@ pub(super) fn insert_task(
     let call = "add a task";
     database
         .execute(
-            "INSERT INTO tasks (task_id, task_queue_id, open, priority, scheduled, definition, status)
+            "INSERT INTO tasks (task_id, task_queue_id, pending, priority, scheduled, definition, status)
              VALUES (:task_id, :task_queue_id, 0, :priority, 0, :definition, '')",
             named_params! {
                 ":task_id": status.task_id.as_str(),
@@ -137,10 +129,12 @@ pub(super) fn store_status(database: &Transaction<'_>, status: &TaskStatus) -> R
     let call = "write a status";
     database
         .execute(
-            "UPDATE tasks SET status = :status, open = :open, scheduled = :scheduled WHERE task_id = :task_id",
+            "UPDATE tasks SET status = :status, pending = :pending, scheduled = :scheduled, due = :due
+             WHERE task_id = :task_id",
             named_params! {
                 ":status": text(status, call)?,
-                ":open": matches!(status.state, RunState::Pending | RunState::Running),
+                ":pending": status.state == RunState::Pending,
+                ":due": runs::due(status).map(Timestamp::as_millis),
                 ":scheduled": status.runs.last().map_or(0, |run| run.scheduled.as_millis()),
                 ":task_id": status.task_id.as_str(),
             },
@@ -149,21 +143,55 @@ pub(super) fn store_status(database: &Transaction<'_>, status: &TaskStatus) -> R
     Ok(())
 }
 
-/// The tasks of a task queue that are not resolved, the most urgent first, then the oldest.
-pub(super) fn list_open(database: &Transaction<'_>, task_queue_id: &str) -> Result<Vec<TaskId>, QueueError> {
-    let call = "list open tasks";
+/// At most `most` tasks of a task queue that wait for a worker, the most urgent first, then the oldest.
+pub(super) fn list_pending(
+    database: &Transaction<'_>,
+    task_queue_id: &str,
+    most: usize,
+) -> Result<Vec<TaskId>, QueueError> {
+    let call = "list pending tasks";
     let mut statement = database
         .prepare_cached(
-            "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND open = 1
-             ORDER BY priority DESC, scheduled, rowid",
+            "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND pending = 1
+             ORDER BY priority DESC, scheduled, rowid LIMIT :most",
         )
         .map_err(failed(call))?;
+    let wanted = named_params! { ":task_queue_id": task_queue_id, ":most": limit(most) };
+    let rows =
+        statement.query_map(wanted, |row| parsed(row, "task_id", TaskId::parse)).map_err(failed(call))?;
+    rows.collect::<Result<_, _>>().map_err(failed(call))
+}
+
+/// At most `most` tasks that time has changed by `now`.
+pub(super) fn list_due(
+    database: &Transaction<'_>,
+    now: Timestamp,
+    most: usize,
+) -> Result<Vec<TaskId>, QueueError> {
+    let call = "list tasks that are due";
+    let mut statement = database
+        .prepare_cached("SELECT task_id FROM tasks WHERE due <= :now ORDER BY due LIMIT :most")
+        .map_err(failed(call))?;
     let rows = statement
-        .query_map(named_params! { ":task_queue_id": task_queue_id }, |row| {
+        .query_map(named_params! { ":now": now.as_millis(), ":most": limit(most) }, |row| {
             parsed(row, "task_id", TaskId::parse)
         })
         .map_err(failed(call))?;
     rows.collect::<Result<_, _>>().map_err(failed(call))
+}
+
+/// When time changes a task next.
+pub(super) fn next_due(database: &Connection) -> Result<Option<Timestamp>, QueueError> {
+    let call = "see what is due next";
+    let mut statement =
+        database.prepare_cached("SELECT min(due) FROM tasks WHERE due IS NOT NULL").map_err(failed(call))?;
+    let due: Option<i64> = statement.query_row([], |row| row.get(0)).map_err(failed(call))?;
+    Ok(due.map(Timestamp::from_millis))
+}
+
+/// A number of rows as SQL takes it.
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
 }
 
 /// An artifact of a run, if there is one of this name.

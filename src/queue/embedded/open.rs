@@ -1,0 +1,81 @@
+//! Opening the queue's database, in memory or in a file.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::store::{self, failed};
+use crate::queue::QueueError;
+
+/// The version of the tables. A change of them raises it and brings older ones up to it.
+const VERSION: i64 = 1;
+/// Marks a database as a queue of ours: "dwkq".
+const APPLICATION: i64 = 0x6477_6b71;
+
+const CALL: &str = "open its database";
+
+pub(super) fn in_memory() -> Result<Connection, QueueError> {
+    let mut database = Connection::open_in_memory().map_err(failed(CALL))?;
+    create_tables(&mut database)?;
+    Ok(database)
+}
+
+pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
+    // Definitions may hold secrets; SQLite gives the files beside it the same mode.
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| refused(path, &error))?;
+    let mut database = Connection::open(path).map_err(failed(CALL))?;
+    // One process at a time: the second one is told so at once.
+    database.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed(CALL))?;
+    let mode: Result<String, _> =
+        database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+    match mode {
+        Ok(mode) if mode == "wal" => {}
+        Ok(mode) => {
+            return Err(refused(path, &format!("its journal cannot be a write-ahead log but {mode}")));
+        }
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+            return Err(refused(
+                path,
+                &"another process has it open; use another directory, or end that one",
+            ));
+        }
+        Err(error) => return Err(refused(path, &error)),
+    }
+    // With a write-ahead log: all of it outlives this process, and only the last moments not a loss of power.
+    database.pragma_update(None, "synchronous", "NORMAL").map_err(failed(CALL))?;
+    match (number(&database, "application_id")?, number(&database, "user_version")?) {
+        (0, 0) => create_tables(&mut database)?,
+        (APPLICATION, VERSION) => {}
+        (APPLICATION, version) => {
+            let text = format!("it is of version {version}, and this worker knows version {VERSION} only");
+            return Err(refused(path, &text));
+        }
+        _ => return Err(refused(path, &"it is no queue of this worker's; use another directory")),
+    }
+    Ok(database)
+}
+
+/// Makes the tables of an empty database; nothing of them is there before all are.
+fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
+    let call = "create its tables";
+    let transaction = database.transaction().map_err(failed(call))?;
+    transaction.execute_batch(store::SCHEMA).map_err(failed(call))?;
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed(call))?;
+    transaction.pragma_update(None, "user_version", VERSION).map_err(failed(call))?;
+    transaction.commit().map_err(failed(call))
+}
+
+fn number(database: &Connection, pragma: &str) -> Result<i64, QueueError> {
+    database.pragma_query_value(None, pragma, |row| row.get(0)).map_err(failed(CALL))
+}
+
+fn refused(path: &Path, why: &dyn std::fmt::Display) -> QueueError {
+    QueueError::Internal { call: CALL, source: format!("{}: {why}", path.display()).into() }
+}

@@ -1,0 +1,143 @@
+//! What a call does to the database, once time has passed.
+
+use std::time::Duration;
+
+use rusqlite::Transaction;
+
+use super::store;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::definition::TaskDefinition;
+use crate::queue::http::ObjectUpload;
+use crate::queue::model::{ArtifactContent, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity};
+use crate::queue::task_id::TaskId;
+use crate::queue::{QueueError, ReceivedDefinition, artifacts, runs};
+use crate::timestamp::Timestamp;
+
+/// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 24 * 60 * 60 + 15 * 60);
+
+/// A claim without the handle that goes with it.
+pub(super) struct Claimed {
+    pub(super) run: RunId,
+    pub(super) taken_until: Timestamp,
+    pub(super) deadline: Timestamp,
+    pub(super) expires: Timestamp,
+    pub(super) definition: ReceivedDefinition,
+}
+
+/// See [`super::EmbeddedQueue::create_task`].
+pub(super) fn create_task(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+    task: &TaskDefinition,
+    now: Timestamp,
+) -> Result<TaskStatus, QueueError> {
+    if let Some(known) = store::find_definition(database, task_id)? {
+        if known != *task {
+            let because = "another task has this id".to_owned();
+            return Err(QueueError::Conflict { what: format!("task {task_id}"), because });
+        }
+        return store::load_status(database, task_id);
+    }
+    check_times(task_id, task, now)?;
+    let status = runs::schedule(task_id, task, now);
+    store::insert_task(database, &status, task)?;
+    Ok(status)
+}
+
+/// See [`super::EmbeddedQueue::claim_work`].
+pub(super) fn claim_work(
+    database: &Transaction<'_>,
+    task_queue_id: &str,
+    worker: &WorkerIdentity,
+    most: usize,
+    now: Timestamp,
+) -> Result<Vec<Claimed>, QueueError> {
+    let mut claims = Vec::new();
+    for task_id in store::list_pending(database, task_queue_id, most)? {
+        let mut status = store::load_status(database, &task_id)?;
+        if let Some((run, taken_until)) = runs::claim(&mut status, worker, now) {
+            store::store_status(database, &status)?;
+            let definition = store::load_received(database, &task_id)?;
+            let (deadline, expires) = (status.deadline, status.expires);
+            claims.push(Claimed { run, taken_until, deadline, expires, definition });
+        }
+    }
+    Ok(claims)
+}
+
+/// See [`super::EmbeddedQueue::create_artifact`].
+pub(super) fn create_artifact(
+    database: &Transaction<'_>,
+    run: &RunId,
+    name: &ArtifactName,
+    request: &ArtifactRequest,
+    now: Timestamp,
+) -> Result<Created, QueueError> {
+    let status = store::load_status(database, &run.task_id)?;
+    runs::takes_artifacts(&status, run, now)?;
+    artifacts::check(name, request, status.expires)?;
+    let known = store::find_artifact(database, run, name)?;
+    if let Some(known) = &known {
+        artifacts::check_replacement(name, &known.request, request)?;
+    }
+    let upload_id = match (&request.content, known) {
+        (ArtifactContent::Object { .. }, Some(known)) => known.upload_id,
+        (ArtifactContent::Object { .. }, None) => Some(fresh_word(name)?),
+        _ => None,
+    };
+    let artifact = store::Artifact { request: request.clone(), upload_id: upload_id.clone() };
+    store::store_artifact(database, run, name, &artifact)?;
+    Ok(match (&request.content, upload_id) {
+        (_, Some(upload_id)) => Created::Object(ObjectUpload::in_process(upload_id)),
+        (ArtifactContent::S3 { .. }, None) => Created::KeepBytes,
+        (_, None) => Created::Done,
+    })
+}
+
+/// See [`super::EmbeddedQueue::finish_artifact`].
+pub(super) fn finish_artifact(
+    database: &Transaction<'_>,
+    run: &RunId,
+    name: &ArtifactName,
+    upload_id: &str,
+) -> Result<(), QueueError> {
+    let what = format!("artifact \"{name}\"");
+    let Some(artifact) = store::find_artifact(database, run, name)? else {
+        return Err(QueueError::NotFound { what });
+    };
+    let refused = |because: &str| Err(QueueError::Invalid { what, because: because.to_owned() });
+    match (&artifact.request.content, &artifact.upload_id) {
+        (ArtifactContent::Object { .. }, None) => Ok(()),
+        (ArtifactContent::Object { .. }, Some(expected)) if expected == upload_id => {
+            store::store_artifact(database, run, name, &store::Artifact { upload_id: None, ..artifact })
+        }
+        (ArtifactContent::Object { .. }, Some(_)) => refused("the upload id is another's"),
+        _ => refused("its storage type needs no finishing"),
+    }
+}
+
+/// The times of a new task.
+fn check_times(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) -> Result<(), QueueError> {
+    let because = if task.deadline <= task.created {
+        "its deadline is not after its creation"
+    } else if task.deadline <= now {
+        "its deadline has passed"
+    } else if task.deadline > now.plus(LONGEST_DEADLINE) {
+        "its deadline is more than five days ahead"
+    } else if task.expires <= task.deadline {
+        "it expires before its deadline"
+    } else {
+        return Ok(());
+    };
+    Err(QueueError::Invalid { what: format!("task {task_id}"), because: because.to_owned() })
+}
+
+/// A word that nobody guesses, in the form of the queue's upload ids.
+fn fresh_word(name: &ArtifactName) -> Result<String, QueueError> {
+    let word = TaskId::random().map_err(|error| QueueError::Invalid {
+        what: format!("artifact \"{name}\""),
+        because: format!("the host has no random numbers: {error}"),
+    })?;
+    Ok(word.as_str().to_owned())
+}

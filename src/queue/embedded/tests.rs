@@ -1,0 +1,147 @@
+//! What a queue in a file outlives, and time that passes without anybody looking.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::queue::definition::Submission;
+use crate::queue::{Reason, RunState, WorkerQueue};
+use crate::text::chain;
+
+const TASK_QUEUE: &str = "local/docker-worker";
+
+/// A directory for a queue.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("queue.sqlite")
+    }
+
+    fn open(&self) -> Result<EmbeddedQueue, QueueError> {
+        EmbeddedQueue::in_file(&self.path(), Box::new(Timestamp::now))
+    }
+
+    /// The queue, once the thread of the one before has ended.
+    async fn reopen(&self) -> EmbeddedQueue {
+        let begin = Instant::now();
+        loop {
+            match self.open() {
+                Ok(queue) => return queue,
+                Err(error) => assert!(begin.elapsed() < Duration::from_secs(10), "{}", chain(&error)),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Why it does not open.
+    fn refusal(&self) -> String {
+        chain(&self.open().unwrap_err())
+    }
+}
+
+async fn create(queue: &EmbeddedQueue) -> TaskId {
+    let task_id = TaskId::random().unwrap();
+    let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
+    let definition = submission.into_task(&task_id, queue.now()).unwrap().definition;
+    queue.create_task(&task_id, &definition).await.unwrap();
+    task_id
+}
+
+async fn claim(queue: &EmbeddedQueue) -> Claim {
+    let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let work = WorkerQueue::embedded(queue.clone()).claim_work(TASK_QUEUE, &worker, 1).await.unwrap();
+    work.claims.into_iter().next().unwrap()
+}
+
+#[tokio::test]
+async fn what_a_call_has_said_is_in_the_files_whenever_the_process_is_killed() {
+    let place = Place::new();
+    let queue = place.open().unwrap();
+    let task_id = create(&queue).await;
+    let claimed = claim(&queue).await;
+    // As a process leaves them that is killed now: it has not closed anything.
+    let copy = Place::new();
+    for entry in std::fs::read_dir(place.0.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.0.path().join(entry.file_name())).unwrap();
+    }
+    let after = copy.open().unwrap();
+    let status = after.status(&task_id).await.unwrap();
+    assert_eq!(status, queue.status(&task_id).await.unwrap());
+    assert_eq!(status.runs[0].taken_until, Some(claimed.taken_until));
+}
+
+#[tokio::test]
+async fn a_queue_in_a_file_goes_on_where_it_ended_and_is_nobody_elses() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::new();
+    let queue = place.open().unwrap();
+    let task_id = create(&queue).await;
+    assert!(place.refusal().contains("another process has it open"), "{}", place.refusal());
+    for entry in std::fs::read_dir(place.0.path()).unwrap() {
+        assert_eq!(entry.unwrap().metadata().unwrap().mode() & 0o777, 0o600);
+    }
+    drop(queue);
+    let queue = place.reopen().await;
+    assert_eq!(claim(&queue).await.queue.run().task_id, task_id);
+}
+
+#[tokio::test]
+async fn what_is_no_queue_of_this_version_is_refused_in_words() {
+    let place = Place::new();
+    drop(place.open().unwrap());
+    drop(place.reopen().await);
+    let change = |pragma, value: i64| {
+        let database = Connection::open(place.path()).unwrap();
+        database.busy_timeout(Duration::from_secs(10)).unwrap();
+        database.pragma_update(None, pragma, value).unwrap();
+    };
+    change("user_version", 7);
+    assert!(place.refusal().contains("version 7"), "{}", place.refusal());
+    change("application_id", 5);
+    assert!(place.refusal().contains("no queue of this worker's"), "{}", place.refusal());
+    std::fs::write(place.path(), "something else, and not short: ".repeat(100)).unwrap();
+    assert!(place.refusal().contains("not a database"), "{}", place.refusal());
+    let nowhere = place.0.path().join("absent/queue.sqlite");
+    assert!(EmbeddedQueue::in_file(&nowhere, Box::new(Timestamp::now)).is_err());
+}
+
+#[tokio::test]
+async fn a_claim_runs_out_though_nobody_looks() {
+    let place = Place::new();
+    let ahead = Arc::new(AtomicI64::new(0));
+    let millis = Arc::clone(&ahead);
+    let clock: Clock = Box::new(move || {
+        Timestamp::from_millis(Timestamp::now().as_millis() + millis.load(Ordering::Relaxed))
+    });
+    let queue = EmbeddedQueue::in_file(&place.path(), clock).unwrap();
+    let task_id = create(&queue).await;
+    claim(&queue).await;
+    // Of its twenty minutes a part of a second is left.
+    ahead.store(20 * 60 * 1000 - 500, Ordering::Relaxed);
+    assert_eq!(queue.status(&task_id).await.unwrap().state, RunState::Running);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(queue);
+    // By this clock it would not be due.
+    let status = place.reopen().await.status(&task_id).await.unwrap();
+    assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::ClaimExpired)));
+    assert_eq!((status.runs.len(), status.state), (2, RunState::Pending));
+}
+
+#[tokio::test]
+async fn claims_of_many_are_made_without_reading_all() {
+    let queue = EmbeddedQueue::in_memory(steady_clock()).unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..300 {
+        ids.push(create(&queue).await);
+    }
+    for id in ids {
+        assert_eq!(claim(&queue).await.queue.run().task_id, id);
+    }
+}

@@ -1,0 +1,81 @@
+//! The thread that has the database.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction};
+use tokio::sync::oneshot;
+
+use super::{Clock, store, time};
+use crate::queue::QueueError;
+use crate::timestamp::Timestamp;
+
+/// The longest rest while something is due: a clock may be set.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Work for the thread.
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The way to the thread. It ends with this value.
+pub(super) struct QueueThread {
+    jobs: Sender<Job>,
+}
+
+impl QueueThread {
+    pub(super) fn start(database: Connection, clock: Arc<Clock>) -> Result<QueueThread, QueueError> {
+        let (jobs, received) = channel();
+        std::thread::Builder::new()
+            .name("queue".to_owned())
+            .spawn(move || serve(database, &received, &clock))
+            .map_err(|error| QueueError::Internal { call: "start its thread", source: error.into() })?;
+        Ok(QueueThread { jobs })
+    }
+
+    /// One transaction, seen from `now`: all of it or, on an error, nothing. Once asked for, it is done whether or not
+    /// its answer is waited for.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        now: Timestamp,
+        work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let ended = || QueueError::Internal { call: "reach its thread", source: "it has ended".into() };
+        let (answer, answered) = oneshot::channel();
+        let job = move |database: &mut Connection| {
+            // An error is the answer's loss: whoever asked has gone.
+            answer.send(transact(database, now, work)).ok();
+        };
+        self.jobs.send(Box::new(job)).map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+}
+
+fn transact<T>(
+    database: &mut Connection,
+    now: Timestamp,
+    work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError>,
+) -> Result<T, QueueError> {
+    time::pass(database, now)?;
+    let transaction = database.transaction().map_err(store::failed("begin"))?;
+    let result = work(&transaction, now)?;
+    transaction.commit().map_err(store::failed("commit"))?;
+    Ok(result)
+}
+
+/// The thread's life. Time that cannot pass for an error of the database is tried again, and a call finds the same error.
+fn serve(mut database: Connection, jobs: &Receiver<Job>, clock: &Clock) {
+    loop {
+        let rest = match time::rest(&database, clock()) {
+            Ok(None) => Duration::MAX,
+            Ok(Some(rest)) => rest.min(LOOK),
+            Err(_) => LOOK,
+        };
+        match jobs.recv_timeout(rest) {
+            Ok(job) => job(&mut database),
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                time::pass(&mut database, clock()).ok();
+            }
+        }
+    }
+}
