@@ -13,6 +13,7 @@ pub mod process;
 mod recovery;
 pub mod run;
 mod signals;
+pub mod start;
 
 use std::env;
 use std::ffi::OsString;
@@ -65,6 +66,9 @@ enum Command {
     /// Runs one task here and now, no Taskcluster needed.
     #[command(after_help = help::AFTER_RUN_HELP)]
     Run(Box<run::options::RunArguments>),
+    /// Claims tasks of a Taskcluster deployment and carries them out, until it is told to end.
+    #[command(after_help = help::AFTER_START_HELP)]
+    Start(Box<start::StartArguments>),
     /// Shows the main features by running a few tasks, offline.
     Demo(demo::DemoArguments),
     /// Shows what this host offers and lacks, with the remedy; status 125 where no task can run.
@@ -77,7 +81,7 @@ enum Command {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let words = env::args_os().collect::<Vec<OsString>>();
+    let words = start::in_our_words(env::args_os().collect());
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error, &words),
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
     }
     match arguments.command {
         Command::Run(options) => run::main(*options, config, &operator),
+        Command::Start(options) => start::main(&options, config, &operator),
         Command::Demo(options) => demo::main(&options, &config, &operator),
         Command::Check(options) => check::main(&options, &config),
         Command::Features(options) => features::main(&options, &config),
@@ -109,6 +114,7 @@ impl Command {
             Command::Run(options) if options.quiet => Form::FewSentences,
             Command::Check(options) if options.json => Form::Json,
             Command::Run(_)
+            | Command::Start(_)
             | Command::Check(_)
             | Command::Demo(_)
             | Command::Features(_)

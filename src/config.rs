@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::secret::Secret;
 pub use self::sections::{
-    ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, Credentials, DockerConfig,
+    ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
     FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, Profile,
     RegistrySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings, WorkerSettings,
 };
@@ -80,7 +80,7 @@ pub struct ConfigFile {
     /// The deployment whose tasks these are; tasks see it as `TASKCLUSTER_ROOT_URL`.
     pub root_url: Option<String>,
     /// What the worker claims with.
-    pub taskcluster: Credentials,
+    pub taskcluster: CredentialSettings,
     /// Tasks at once.
     #[serde(deserialize_with = "at_least_one")]
     pub capacity: Option<u32>,

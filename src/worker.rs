@@ -18,10 +18,12 @@ mod claiming;
 pub mod exit;
 pub mod log;
 pub mod protocol;
+mod purge;
 pub mod runner;
 mod runs;
 mod watch;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +33,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use self::claiming::Claiming;
 use self::exit::{Exit, ExitRequester, ExitRequests};
 use self::log::{Entry, Metric, WorkerLog};
+use self::protocol::{Capability, FromRunner, Termination};
+use self::runner::Runner;
 use self::runs::Runs;
 use crate::artifact::Store;
 use crate::interrupt::Interrupt;
-use crate::queue::{WorkerIdentity, WorkerQueue};
+use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity, WorkerQueue};
 use crate::task::run::Worker;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// How long a worker that ends waits for the answer to a request for tasks.
@@ -65,8 +70,67 @@ enum Occupation {
 }
 
 /// Claims tasks and carries them out until it is asked to end and nothing runs any more. Inside a `LocalSet` only.
-pub async fn serve(service: Service, requester: ExitRequester, mut requests: ExitRequests) {
+///
+/// # Errors
+///
+/// [`QueueError::Unauthorized`] when the queue refuses the worker's credentials and nobody can bring others.
+pub async fn serve(
+    service: Service,
+    mut runner: Option<Runner>,
+    requester: ExitRequester,
+    requests: ExitRequests,
+) -> Result<(), QueueError> {
     let service = Rc::new(service);
+    let renewable = Rc::new(Cell::new(false));
+    let ended = tokio::select! {
+        ended = claim_and_run(&service, &renewable, &requester, requests) => ended,
+        () = converse(runner.as_mut(), &service, &renewable, &requester) => Ok(()),
+    };
+    if let Some(runner) = runner {
+        if let Err(error) = &ended {
+            runner.report("invalid-credentials", &format!("failed to {}", chain(error)));
+        }
+        runner.shut_down();
+    }
+    ended
+}
+
+/// Hears worker-runner; never returns, as the worker goes on without it.
+async fn converse(
+    runner: Option<&mut Runner>,
+    service: &Service,
+    renewable: &Cell<bool>,
+    requester: &ExitRequester,
+) {
+    if let Some(runner) = runner {
+        while let Some(message) = runner.next().await {
+            renewable.set(runner.can(Capability::NewCredentials));
+            match message {
+                // The runner has answered it.
+                FromRunner::Welcome(_) => {}
+                FromRunner::GracefulTermination(termination) => {
+                    let finish_tasks = termination == Termination::FinishTasks;
+                    service.log.write(&Entry::GracefulTermination { finish_tasks });
+                    requester.ask(if finish_tasks { Exit::WhenIdle } else { Exit::Now });
+                }
+                FromRunner::NewCredentials(credentials) => {
+                    service.log.write(&Entry::NewCredentials);
+                    service.queue.replace_credentials(credentials);
+                }
+            }
+        }
+        // Whoever has started this worker is gone, and with it the way to new credentials and to the host's end.
+        requester.ask(Exit::WhenIdle);
+    }
+    std::future::pending().await
+}
+
+async fn claim_and_run(
+    service: &Rc<Service>,
+    renewable: &Cell<bool>,
+    requester: &ExitRequester,
+    mut requests: ExitRequests,
+) -> Result<(), QueueError> {
     let file = &service.worker.config.file;
     let capacity = usize::try_from(file.capacity()).unwrap_or(usize::MAX);
     let (mut runs, mut claiming) = (Runs::default(), Claiming::new(file.poll_interval()));
@@ -75,6 +139,7 @@ pub async fn serve(service: Service, requester: ExitRequester, mut requests: Exi
     let mut occupation = Occupation::IdleSince(Instant::now());
     let mut exit = Exit::Stay;
     let mut patience = None;
+    let mut failure = None;
     service.log.write(&Entry::Start);
     service.log.count(Metric::WorkerReady, Timestamp::now(), None);
     loop {
@@ -82,7 +147,7 @@ pub async fn serve(service: Service, requester: ExitRequester, mut requests: Exi
             break;
         }
         let free = if exit == Exit::Stay { capacity.saturating_sub(runs.count()) } else { 0 };
-        claiming.begin(&service, free);
+        claiming.begin(service, free);
         let grace_end = patience.filter(|_| claiming.is_under_way());
         occupation = occupation.look(runs.count(), &service.log);
         let idle_end = occupation.end(file.idle_time()).filter(|_| exit == Exit::Stay);
@@ -94,14 +159,22 @@ pub async fn serve(service: Service, requester: ExitRequester, mut requests: Exi
                     runs.interrupt(Interrupt::Shutdown);
                 }
             }
-            claims = claiming.answer(free > 0, &service.log) => {
+            answer = claiming.answer(free > 0) => {
+                let (claims, refused) = service.heard(answer, renewable.get());
+                if refused.is_some() {
+                    failure = failure.or(refused);
+                    requester.ask(Exit::WhenIdle);
+                }
+                if !claims.is_empty() {
+                    service.purge().await;
+                }
                 for claim in claims {
                     // It was asked for before the worker was told to end: somebody else may have it.
                     let interrupt = (exit > Exit::Stay).then_some(Interrupt::Shutdown);
-                    runs.start(&service, claim, interrupt);
+                    runs.start(service, claim, interrupt);
                 }
             }
-            () = runs.ended(&service) => claiming.hurry(),
+            () = runs.ended(service) => claiming.hurry(),
             () = at(grace_end) => claiming.give_up(),
             () = at(idle_end) => {
                 requester.ask(Exit::WhenIdle);
@@ -112,6 +185,35 @@ pub async fn serve(service: Service, requester: ExitRequester, mut requests: Exi
     service.log.write(&Entry::Shutdown);
     service.log.count(Metric::InstanceShutdown, Timestamp::now(), None);
     service.log.write(&Entry::Exit);
+    failure.map_or(Ok(()), Err)
+}
+
+impl Service {
+    /// What the queue has answered, told to the log; and why the worker can go on no longer, if it cannot.
+    fn heard(
+        &self,
+        answer: Result<ClaimedWork, QueueError>,
+        renewable: bool,
+    ) -> (Vec<Claim>, Option<QueueError>) {
+        let error = match answer {
+            Ok(ClaimedWork { claims, unreadable }) => {
+                for error in &unreadable {
+                    self.tell_retrieval_error(error);
+                }
+                return (claims, None);
+            }
+            Err(error) => error,
+        };
+        self.tell_retrieval_error(&error);
+        let is_final = matches!(error, QueueError::Unauthorized { .. }) && !renewable;
+        (Vec::new(), is_final.then_some(error))
+    }
+
+    fn tell_retrieval_error(&self, error: &QueueError) {
+        let skew = self.queue.clock_skew().map(|skew| format!(" ({skew})")).unwrap_or_default();
+        let message = format!("failed to {}{skew}", chain(error));
+        self.log.write(&Entry::TaskRetrievalError { message: &message });
+    }
 }
 
 /// Waits until then; for ever without a time.

@@ -14,7 +14,6 @@ use crate::text::excerpt;
 /// Commands of later versions.
 const LATER: &[&str] = &[
     "standalone",
-    "start",
     "validate",
     "pull",
     "images",
@@ -70,6 +69,23 @@ Exit status:
   125                this host cannot run tasks: \"docker-worker check\" says why
   126, 127           the command cannot be executed; it does not exist
 A command's own 120 to 127 look the same: resolution.json beside the artifacts tells them apart.";
+
+/// Below the options of `start`.
+pub(super) const AFTER_START_HELP: &str = "\
+Examples:
+  docker-worker start --config /etc/docker-worker/config.yml
+  docker-worker start --config config.yml --print-config
+  docker-worker --host worker-runner production     as worker-runner starts it
+
+The configuration has to say rootUrl, taskcluster.clientId and .accessToken, provisionerId, workerType, workerGroup and
+workerId; TASKCLUSTER_ROOT_URL, TASKCLUSTER_CLIENT_ID, TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE stand in.
+Standard output is the worker's log, one JSON object a line.
+SIGTERM and Ctrl-C end all tasks as worker-shutdown, so that another worker takes them; a second Ctrl-C leaves at once.
+
+Exit status:
+  0    the worker was idle for long, or was told to end
+  2    wrong use of the command line, or a configuration that lacks something
+  125  this host cannot run tasks: \"docker-worker check\" says why";
 
 /// What the parser says about wrong use, in one line with its hint and where to read on.
 pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {

@@ -157,8 +157,8 @@ impl ConfigFile {
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
-    /// How long a claim is left alone that holds for `held`.
-    pub fn reclaim_after(&self, held: Duration) -> Duration {
-        held.div_f64(self.task.reclaim_divisor.unwrap_or(RECLAIM_DIVISOR))
+    /// By what the time of a claim is divided, to know how long it is left alone.
+    pub fn reclaim_divisor(&self) -> f64 {
+        self.task.reclaim_divisor.unwrap_or(RECLAIM_DIVISOR)
     }
 }

@@ -149,7 +149,7 @@ pub struct CapacityManagement {
 /// The `taskcluster` section: credentials of the worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct Credentials {
+pub struct CredentialSettings {
     /// Who the worker is.
     pub client_id: Option<String>,
     /// What proves it.

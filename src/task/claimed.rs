@@ -86,6 +86,7 @@ impl Claimed {
         let reclaiming = reclaim::keep(reclaim::Held {
             queue: claim.queue.clone(),
             taken_until: claim.taken_until,
+            divisor: worker.config.file.reclaim_divisor(),
             interrupter: interrupter.clone(),
             log: log.clone(),
         });

@@ -1,7 +1,7 @@
 //! Keeping a claim as long as its run goes on.
 //!
-//! A claim holds for a while only (20 minutes), so that the queue notices a worker that is gone. Half of what is left
-//! of it is waited for, then it is prolonged. What the queue answers is also the only way in which it tells a worker that
+//! A claim holds for a while only (20 minutes), so that the queue notices a worker that is gone. A part of what is
+//! left of it is waited for, half unless the configuration says otherwise, then it is prolonged. What the queue answers is also the only way in which it tells a worker that
 //! a task was cancelled.
 
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct Held {
     pub queue: RunQueue,
     /// Until when it holds.
     pub taken_until: Timestamp,
+    /// By what the time that is left of it is divided: the claim is left alone for that long. More than 1.
+    pub divisor: f64,
     /// Told when it is lost.
     pub interrupter: Interrupter,
     /// Where it says why.
@@ -39,7 +41,7 @@ pub fn keep(claim: Held) -> Background {
 async fn reclaim(mut claim: Held) {
     loop {
         let now = claim.queue.now();
-        wait_until(&claim.queue, now.plus(claim.taken_until.since(now) / 2)).await;
+        wait_until(&claim.queue, now.plus(claim.taken_until.since(now).div_f64(claim.divisor))).await;
         let error = match claim.queue.reclaim().await {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
@@ -117,6 +119,7 @@ mod tests {
         let keeping = keep(Held {
             queue: claim.queue.clone(),
             taken_until: claim.taken_until,
+            divisor: 2.0,
             interrupter,
             log: Spool::create(&directory.path().join("log"), 1 << 20).unwrap(),
         });

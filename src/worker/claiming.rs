@@ -11,10 +11,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Service;
-use super::log::{Entry, WorkerLog};
+use super::log::Entry;
 use crate::host::free_bytes;
-use crate::queue::{Claim, ClaimedWork, QueueError};
-use crate::text::chain;
+use crate::queue::{ClaimedWork, QueueError};
 
 /// What the queue gives out at most for one request.
 const MOST: usize = 32;
@@ -22,6 +21,7 @@ const MOST: usize = 32;
 /// A request that took this long was held by the queue.
 const LONG_POLL: Duration = Duration::from_secs(10);
 
+/// What the queue answers.
 type Answer = Result<ClaimedWork, QueueError>;
 
 /// The one request that may be under way, and the time of the next.
@@ -64,32 +64,21 @@ impl Claiming {
 
     /// Waits for the answer; without a request for the time of the next one, which gives no task, or for ever where
     /// there is no room for any. May be dropped at any time.
-    pub(super) async fn answer(&mut self, has_room: bool, log: &WorkerLog) -> Vec<Claim> {
+    pub(super) async fn answer(&mut self, has_room: bool) -> Answer {
         let Some(request) = &mut self.request else {
             if has_room {
                 sleep_until(self.due).await;
-                return Vec::new();
+                return Ok(ClaimedWork::default());
             }
             return std::future::pending().await;
         };
         let answer = request.await;
         self.request = None;
         let now = Instant::now();
-        match answer {
-            Ok(ClaimedWork { claims, unreadable }) => {
-                for error in &unreadable {
-                    tell(log, error);
-                }
-                let was_held = now.duration_since(self.began) > LONG_POLL;
-                self.due = if claims.is_empty() && !was_held { now + self.pause } else { now };
-                claims
-            }
-            Err(error) => {
-                self.due = now + self.pause;
-                tell(log, &error);
-                Vec::new()
-            }
-        }
+        let was_held = now.duration_since(self.began) > LONG_POLL;
+        let brought_tasks = answer.as_ref().is_ok_and(|work| !work.claims.is_empty());
+        self.due = if brought_tasks || (answer.is_ok() && was_held) { now } else { now + self.pause };
+        answer
     }
 
     /// There is room again: the next request need not wait.
@@ -101,10 +90,6 @@ impl Claiming {
     pub(super) fn give_up(&mut self) {
         self.request = None;
     }
-}
-
-fn tell(log: &WorkerLog, error: &QueueError) {
-    log.write(&Entry::TaskRetrievalError { message: &format!("failed to {}", chain(error)) });
 }
 
 /// Too little room on the disk for another task.

@@ -80,6 +80,20 @@ pub enum Entry<'a> {
         /// One sentence.
         message: &'a str,
     },
+    /// A cache that nobody may have any more is gone.
+    #[serde(rename = "cache volume removed")]
+    CacheRemoved {
+        /// Its name.
+        name: &'a str,
+    },
+    /// It resists; the next start of a worker tries again.
+    #[serde(rename = "[alert-operator] volume cache removal error")]
+    CacheRemovalError {
+        /// Its name.
+        name: &'a str,
+        /// One sentence.
+        message: &'a str,
+    },
     /// There is too little room on the disk for another task.
     #[serde(rename = "[alert-operator] diskspace threshold reached")]
     DiskspaceThreshold {

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Credentials, Secret};
+use crate::queue::Credentials;
 
 /// Bytes of one line; what is longer is no message.
 pub const LINE_BYTES: u64 = 1 << 20;
@@ -137,9 +137,9 @@ impl FromRunner {
             }
             Message::NewCredentials { client_id, access_token, certificate } => {
                 FromRunner::NewCredentials(Credentials {
-                    client_id: Some(client_id),
-                    access_token: Some(Secret::new(access_token)),
-                    certificate: certificate.filter(|text| !text.is_empty()).map(Secret::new),
+                    client_id,
+                    access_token,
+                    certificate: certificate.filter(|text| !text.is_empty()),
                 })
             }
         })
@@ -181,9 +181,11 @@ mod tests {
         }
         let line = r#"~{"type":"new-credentials","client-id":"c","access-token":"t","certificate":"{}"}"#;
         let Some(FromRunner::NewCredentials(credentials)) = FromRunner::parse(line) else { panic!() };
-        assert_eq!(credentials.client_id.as_deref(), Some("c"));
-        assert_eq!(credentials.access_token.unwrap().reveal(), "t");
-        assert_eq!(credentials.certificate.unwrap().reveal(), "{}");
+        let Credentials { client_id, access_token, certificate } = credentials;
+        assert_eq!(
+            (client_id.as_str(), access_token.as_str(), certificate.as_deref()),
+            ("c", "t", Some("{}"))
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read};
 
+use serde_json::Map;
 use tokio::sync::mpsc;
 
 use super::protocol::{Capability, FromRunner, LINE_BYTES, ToRunner};
@@ -52,8 +53,22 @@ impl Runner {
         self.capabilities.contains(&capability)
     }
 
-    /// Says something.
-    pub fn say(&self, message: &ToRunner<'_>) {
+    /// Tells worker-runner, and so the operator, of a fault of this worker's.
+    pub fn report(&self, kind: &str, description: &str) {
+        if self.can(Capability::ErrorReport) {
+            let (title, extra) = ("docker-worker cannot go on", serde_json::Value::Object(Map::new()));
+            self.say(&ToRunner::ErrorReport { kind, title, description, extra });
+        }
+    }
+
+    /// Tells worker-runner that the host may end.
+    pub fn shut_down(&self) {
+        if self.can(Capability::Shutdown) {
+            self.say(&ToRunner::Shutdown);
+        }
+    }
+
+    fn say(&self, message: &ToRunner<'_>) {
         self.out.line(&message.line());
     }
 }

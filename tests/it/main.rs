@@ -32,6 +32,7 @@ mod queue;
 mod refused_images;
 mod run;
 mod second_container;
+mod start;
 mod stuck_monitor;
 mod support;
 mod transports;

@@ -1,0 +1,296 @@
+//! `docker-worker start`: a worker of a Taskcluster deployment.
+//!
+//! Standard output carries the worker's own log, and under worker-runner the protocol's messages between its lines.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use tokio::task::LocalSet;
+
+use super::operator::Operator;
+use super::recovery::recover;
+use super::signals::{self, Asked};
+use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
+use crate::artifact::Store;
+use crate::artifact::upload::{Pace, Uploader};
+use crate::config::{Config, ConfigFile, Profile, Secret};
+use crate::host::{self, Facts};
+use crate::line_writer::{LineWriter, Stream};
+use crate::net::Network;
+use crate::payload::Origin;
+use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
+use crate::readiness::write_all;
+use crate::text::chain;
+use crate::worker::assembly::{Parts, assemble};
+use crate::worker::exit::{self, Exit, ExitRequester};
+use crate::worker::log::{Entry, WorkerLog};
+use crate::worker::runner::Runner;
+use crate::worker::{Service, serve};
+
+/// What the original understands before its profile.
+const ORIGINAL_OPTIONS: &[&str] = &[
+    "--host",
+    "-c",
+    "--capacity",
+    "--provisioner-id",
+    "--worker-type",
+    "--worker-group",
+    "--worker-id",
+    "--worker-node-type",
+];
+
+/// Options of `start`. Those that name a value win over the configuration's.
+#[derive(Debug, Args)]
+pub struct StartArguments {
+    /// Defaults of the original's under the configuration.
+    #[arg(value_name = "PROFILE", value_parser = profile)]
+    profile: Option<Profile>,
+    /// Who has started this worker: nobody in particular, or worker-runner, which speaks over standard input.
+    #[arg(long, value_enum, default_value = "none")]
+    host: HostKind,
+    /// Prints the configuration in force, without its secrets, and ends.
+    #[arg(long)]
+    print_config: bool,
+    /// Tasks at once.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    capacity: Option<u32>,
+    /// The first half of the pool's name.
+    #[arg(long, value_name = "ID")]
+    provisioner_id: Option<String>,
+    /// The second half of the pool's name.
+    #[arg(long, value_name = "TYPE")]
+    worker_type: Option<String>,
+    /// Where this worker is.
+    #[arg(long, value_name = "GROUP")]
+    worker_group: Option<String>,
+    /// Which one it is.
+    #[arg(long, value_name = "ID")]
+    worker_id: Option<String>,
+    /// What kind of machine it is.
+    #[arg(long, value_name = "TYPE")]
+    worker_node_type: Option<String>,
+}
+
+/// Who has started a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HostKind {
+    /// An operator, or an init system.
+    None,
+    /// Taskcluster's worker-runner.
+    WorkerRunner,
+}
+
+fn profile(text: &str) -> Result<Profile, &'static str> {
+    Profile::named(text).ok_or("the profiles are production and test")
+}
+
+/// The command line of the original, `docker-worker [OPTIONS] PROFILE`, as one of ours; any other as it is.
+pub(super) fn in_our_words(mut words: Vec<OsString>) -> Vec<OsString> {
+    let first = words.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    let option = first.split_once('=').map_or(first, |(option, _)| option);
+    if ORIGINAL_OPTIONS.contains(&option) || Profile::named(first).is_some() {
+        words.insert(1, "start".into());
+    }
+    words
+}
+
+impl StartArguments {
+    /// Puts what the command line says over the configuration, and what the environment and the profile say below it.
+    fn complete(&self, file: &mut ConfigFile) {
+        for (own, key) in [
+            (&self.provisioner_id, &mut file.provisioner_id),
+            (&self.worker_type, &mut file.worker_type),
+            (&self.worker_group, &mut file.worker_group),
+            (&self.worker_id, &mut file.worker_id),
+            (&self.worker_node_type, &mut file.worker_node_type),
+        ] {
+            if own.is_some() {
+                key.clone_from(own);
+            }
+        }
+        if self.capacity.is_some() {
+            file.capacity = self.capacity;
+        }
+        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let secret = |name| variable(name).map(Secret::new);
+        let credentials = &mut file.taskcluster;
+        // Together or not at all: a token of the one and a name of the other make no credentials.
+        if credentials.client_id.is_none() && credentials.access_token.is_none() {
+            credentials.client_id = variable("TASKCLUSTER_CLIENT_ID");
+            credentials.access_token = secret("TASKCLUSTER_ACCESS_TOKEN");
+            credentials.certificate = secret("TASKCLUSTER_CERTIFICATE");
+        }
+        file.root_url = file.root_url.take().or_else(|| variable("TASKCLUSTER_ROOT_URL"));
+        let stateless = &mut file.stateless_hostname;
+        stateless.secret = stateless.secret.take().or_else(|| secret("DNS_SERVER_SECRET"));
+        if let Some(profile) = self.profile {
+            file.apply(profile);
+        }
+    }
+}
+
+/// The command.
+pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Operator) -> ExitCode {
+    options.complete(&mut config.file);
+    config.file = config.file.in_force();
+    config.directories.volume_caches.clone_from(&config.file.cache.volume_cache_path);
+    if options.print_config {
+        return print(&config.file);
+    }
+    let status = match start(options.host, config, operator) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refusal { status, sentence }) => operator.refuse(status, &sentence),
+    };
+    operator.out().finish();
+    status
+}
+
+/// Why there is no worker, or no more, in one sentence, and the command's exit status.
+struct Refusal {
+    status: u8,
+    sentence: String,
+}
+
+impl Refusal {
+    fn new(status: u8, sentence: impl Into<String>) -> Refusal {
+        Refusal { status, sentence: sentence.into() }
+    }
+
+    fn because(status: u8, error: &dyn std::error::Error) -> Refusal {
+        Refusal::new(status, format!("failed to {}", chain(error)))
+    }
+}
+
+fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refusal> {
+    let deployment = Deployment::of(&config.file)?;
+    let facts = Facts::gather(&config);
+    let unfit = |unfit: host::Unfit| Refusal::new(HOST_UNFIT, unfit.to_string());
+    host::require(&facts).map_err(unfit)?;
+    host::require_network(&facts).map_err(unfit)?;
+    let host_part = host::part(&facts, config.file.container_limits(), config.file.socketcall());
+    process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    recover(&config.directories, operator).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
+    operator.out().detach().map_err(cannot_start)?;
+    let out = LineWriter::new(Stream::Output, lost_line);
+    out.detach().map_err(cannot_start)?;
+    let log = WorkerLog::new(out.clone(), &config.file);
+    let (requester, requests) = exit::channel();
+    listen(&requester, &log, operator).map_err(cannot_start)?;
+    let network = Arc::new(Network::new(&config.directories, &config.file.network));
+    let service = service(config, deployment, (host_part, network), log)?;
+    let runner = match host {
+        HostKind::None => None,
+        HostKind::WorkerRunner => Some(Runner::connect(out.clone()).map_err(cannot_start)?),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let ended = LocalSet::new().block_on(&runtime, serve(service, runner, requester, requests));
+    // A connection that is still open must not keep the process.
+    runtime.shutdown_background();
+    out.finish();
+    ended.map_err(|error| Refusal::because(FAILED, &error))
+}
+
+/// Where tasks come from, and who this worker is there.
+struct Deployment {
+    queue: WorkerQueue,
+    identity: WorkerIdentity,
+}
+
+impl Deployment {
+    /// What the configuration says, if it says all of it.
+    fn of(file: &ConfigFile) -> Result<Deployment, Refusal> {
+        let credentials = credentials(file);
+        let parts = (&file.root_url, credentials, &file.provisioner_id, &file.worker_type);
+        let own = (&file.worker_group, &file.worker_id);
+        let ((Some(root_url), Some(credentials), Some(_), Some(_)), (Some(group), Some(id))) = (parts, own)
+        else {
+            let keys = missing(file).join(", ");
+            return Err(Refusal::new(
+                WRONG_USE,
+                format!("the configuration has to say {keys} (--config FILE)"),
+            ));
+        };
+        let identity = WorkerIdentity { worker_group: group.clone(), worker_id: id.clone() };
+        Ok(Deployment { queue: WorkerQueue::deployment(root_url, credentials), identity })
+    }
+}
+
+/// What the worker's calls are signed with, if the configuration says all of it.
+fn credentials(file: &ConfigFile) -> Option<Credentials> {
+    let reveal = |secret: &Secret| secret.reveal().to_owned();
+    Some(Credentials {
+        client_id: file.taskcluster.client_id.clone()?,
+        access_token: file.taskcluster.access_token.as_ref().map(reveal)?,
+        certificate: file.taskcluster.certificate.as_ref().map(reveal),
+    })
+}
+
+fn service(
+    config: Config,
+    deployment: Deployment,
+    (host, network): (host::Host, Arc<Network>),
+    log: WorkerLog,
+) -> Result<Service, Refusal> {
+    let uploader = Uploader::new(Pace::default())
+        .map_err(|error| Refusal::new(HOST_UNFIT, format!("failed to set up TLS for uploads: {error}")))?;
+    let (worker, notice) = assemble(Parts {
+        config,
+        network: Some(network),
+        host,
+        events: log.events(),
+        origin: Origin::Queue,
+        payload_pointer: "/payload",
+        pull_observer: Box::new(|_| {}),
+    })
+    .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    if let Some(notice) = notice {
+        log.write(&Entry::Warning { message: &notice });
+    }
+    let Deployment { queue, identity } = deployment;
+    Ok(Service { worker: Arc::new(worker), queue, identity, store: Store::Queue(uploader), log })
+}
+
+/// Signals end the worker now: its tasks are for others.
+fn listen(requester: &ExitRequester, log: &WorkerLog, operator: &Operator) -> io::Result<()> {
+    let (requester, log) = (requester.clone(), log.clone());
+    signals::listen(operator.clone(), move |asked| match asked {
+        Asked::FromTheKeyboard | Asked::ToEnd => {
+            log.write(&Entry::Terminating);
+            requester.ask(Exit::Now);
+        }
+    })
+}
+
+/// An entry of the worker's log in place of those that nobody read.
+fn lost_line(count: u64) -> String {
+    format!("{{\"type\":\"[alert-operator] lines lost\",\"count\":{count}}}")
+}
+
+fn print(file: &ConfigFile) -> ExitCode {
+    // Plain strings, numbers and words: there is nothing that JSON cannot hold.
+    let text = serde_json::to_string_pretty(file).unwrap_or_default() + "\n";
+    match write_all(io::stdout(), text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+/// What a worker of a deployment cannot do without.
+fn missing(file: &ConfigFile) -> Vec<&'static str> {
+    let required = [
+        ("rootUrl", file.root_url.is_some()),
+        ("taskcluster.clientId", file.taskcluster.client_id.is_some()),
+        ("taskcluster.accessToken", file.taskcluster.access_token.is_some()),
+        ("provisionerId", file.provisioner_id.is_some()),
+        ("workerType", file.worker_type.is_some()),
+        ("workerGroup", file.worker_group.is_some()),
+        ("workerId", file.worker_id.is_some()),
+    ];
+    required.into_iter().filter(|(_, is_there)| !is_there).map(|(key, _)| key).collect()
+}

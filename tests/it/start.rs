@@ -1,0 +1,185 @@
+//! `docker-worker start` as far as it needs no task: its configuration, its queue's refusals, its ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{Worker, finish, read_until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A queue that knows one answer.
+struct Queue {
+    address: String,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy)]
+enum Answer {
+    /// 401, as for credentials that are no longer valid.
+    Unauthorized,
+    /// None while the other side waits, as of a queue without tasks.
+    Held,
+}
+
+impl Queue {
+    fn start(answer: Answer) -> Queue {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let thread = thread::spawn(move || {
+            // A connection without a request ends the queue: `drop` makes one.
+            while let Ok((stream, _)) = listener.accept() {
+                if !serve(stream, answer) {
+                    return;
+                }
+            }
+        });
+        Queue { address, thread: Some(thread) }
+    }
+}
+
+/// Reads a request's head and answers. False without a request.
+fn serve(mut stream: TcpStream, answer: Answer) -> bool {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    if lines.by_ref().take_while(|line| !line.is_empty()).count() == 0 {
+        return false;
+    }
+    match answer {
+        Answer::Unauthorized => {
+            let body = json!({"code": "AuthenticationFailed", "message": "ext.certificate.expiry < now"})
+                .to_string();
+            let head = format!(
+                "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            stream.write_all((head + &body).as_bytes()).unwrap();
+        }
+        Answer::Held => {
+            // Until the worker goes.
+            let rest = stream.read_to_end(&mut Vec::new());
+            rest.map(drop).unwrap_or_default();
+        }
+    }
+    true
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        drop(TcpStream::connect(&self.address));
+        self.thread.take().into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// Writes a configuration that lacks nothing; gives its path.
+fn config(worker: &Worker, queue: &str) -> String {
+    let path = worker.fresh("config");
+    let config = json!({
+        "rootUrl": format!("http://{queue}"),
+        "taskcluster": {"clientId": "me", "accessToken": "sesame"},
+        "provisionerId": "p",
+        "workerType": "t",
+        "workerGroup": "g",
+        "workerId": "w",
+        "capacityManagement": {"diskspaceThreshold": 0},
+        "monitorProject": "docker-worker"
+    });
+    fs::write(&path, config.to_string()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn terminate(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn the_configuration_in_force_is_printed_without_its_secrets() {
+    let worker = Worker::new();
+    let path = config(&worker, "127.0.0.1:1");
+    let arguments = ["start", "--config", &path, "--capacity", "3", "--print-config"];
+    let printed = worker.call(&arguments);
+    assert!(printed.status.success() && !text(&printed.stdout).contains("sesame"), "{printed:?}");
+    let value: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!((&value["capacity"], &value["provisionerId"]), (&json!(3), &json!("p")));
+    assert_eq!(value["shutdown"]["afterIdleSeconds"], 300);
+    assert!(text(&printed.stderr).contains("no effect in this version: monitorProject"), "{printed:?}");
+}
+
+#[test]
+fn the_originals_command_line_is_understood() {
+    let worker = Worker::new();
+    let path = config(&worker, "127.0.0.1:1");
+    let mut command = worker.command(&["--host", "worker-runner", "-c", "2", "production", "--print-config"]);
+    let printed = finish(command.env("DOCKER_WORKER_CONFIG", &path).spawn().unwrap(), LIMIT);
+    let value: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!((&value["capacity"], &value["logging"]["secureLiveLogging"]), (&json!(2), &json!(true)));
+    let refused = worker.call(&["--host", "moon", "production"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
+#[test]
+fn what_the_configuration_lacks_is_named_at_once() {
+    let refused = Worker::new().call(&["start", "--provisioner-id", "p"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let sentence = "docker-worker: the configuration has to say rootUrl, taskcluster.clientId, \
+        taskcluster.accessToken, workerType, workerGroup, workerId (--config FILE)\n";
+    assert_eq!(text(&refused.stderr), sentence);
+}
+
+#[test]
+fn credentials_that_are_no_longer_valid_end_a_worker_that_cannot_get_others() {
+    let (worker, queue) = (Worker::new(), Queue::start(Answer::Unauthorized));
+    let ended = worker.call(&["start", "--config", &config(&worker, &queue.address)]);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let sentences = text(&ended.stderr).lines().filter(|line| line.contains("ext.certificate.expiry < now"));
+    assert_eq!(sentences.count(), 1, "{ended:?}");
+    assert!(text(&ended.stdout).contains("[alert-operator] task retrieval error"), "{ended:?}");
+    worker.assert_nothing_left("after wrong credentials");
+}
+
+#[test]
+fn a_worker_that_waits_for_tasks_ends_soon_when_it_is_told_to() {
+    let (worker, queue) = (Worker::new(), Queue::start(Answer::Held));
+    let arguments = ["start", "--config", &config(&worker, &queue.address)];
+    let mut child = worker.command(&arguments).spawn().unwrap();
+    let log = read_until(&mut child, "workerReady");
+    terminate(&child);
+    let ended = finish(child, Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
+    let log = log.join().unwrap();
+    for line in log.lines().filter(|line| line.starts_with('{')) {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(entry["workerGroup"], "g", "{line}");
+    }
+    assert!(log.contains("Terminating worker due to SIGTERM") && log.contains(r#""type":"exit""#), "{log}");
+    worker.assert_nothing_left("after the end of an idle worker");
+}
+
+#[test]
+fn worker_runner_is_greeted_and_told_of_the_end() {
+    let (worker, queue) = (Worker::new(), Queue::start(Answer::Held));
+    let mut command = worker.command(&["--host", "worker-runner", "test"]);
+    command.env("DOCKER_WORKER_CONFIG", config(&worker, &queue.address)).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut runner = child.stdin.take().unwrap();
+    let welcome = r#"~{"type":"welcome","capabilities":["shutdown","graceful-termination","log"]}"#;
+    writeln!(runner, "{welcome}").unwrap();
+    let log = read_until(&mut child, "~");
+    writeln!(runner, r#"~{{"type":"graceful-termination","finish-tasks":true}}"#).unwrap();
+    let ended = finish(child, Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
+    let log = log.join().unwrap();
+    let said: Vec<&str> = log.lines().filter(|line| line.starts_with('~')).collect();
+    let hello = r#"~{"type":"hello","capabilities":["graceful-termination","shutdown"]}"#;
+    assert_eq!(said, [hello, r#"~{"type":"shutdown"}"#], "{log}");
+    drop(runner);
+}
