@@ -212,6 +212,22 @@ impl Publisher {
         Ok(())
     }
 
+    /// Publishes where the log can be read while it grows; a link may take the place of that later.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub async fn publish_reference(&self, name: &ArtifactName, url: &str) -> Result<(), PublishError> {
+        let content = ArtifactContent::Reference { url: url.to_owned(), content_type: LOG_TYPE.to_owned() };
+        self.create_or_ignore(name, self.expires, content).await?;
+        self.note(ArtifactRecord {
+            storage_type: StorageType::Reference,
+            content_type: Some(LOG_TYPE.to_owned()),
+            ..empty_record(name.clone(), self.expires)
+        });
+        Ok(())
+    }
+
     /// Publishes a name that stands for another artifact of this run.
     ///
     /// # Errors

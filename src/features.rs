@@ -30,6 +30,7 @@ use crate::artifact::Publisher;
 use crate::config::ConfigFile;
 use crate::interrupt::Interrupts;
 use crate::known_features::KnownFeature;
+use crate::live_log::LiveLogServer;
 use crate::net::{Network, TaskNetwork};
 use crate::payload::Payload;
 use crate::payload::features::FeatureSwitches;
@@ -76,6 +77,8 @@ pub struct RunContext {
     pub data: PathBuf,
     /// The task's log.
     pub log: Spool,
+    /// Who serves it while it grows, if anybody does.
+    pub live_log: Option<Arc<LiveLogServer>>,
     /// What ends the run early.
     pub interrupts: Interrupts,
 }

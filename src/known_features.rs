@@ -73,8 +73,15 @@ pub const BULK_LOG_ARTIFACT: &str = "public/logs/terminal_bulk.log.gz";
 pub const LOCAL_LIVE_LOG: KnownFeature = KnownFeature {
     on_by_default: true,
     reserved: &[Reserved::LiveLog, Reserved::BackingLog],
-    settings: &["limits.log"],
-    summary: "the log as `public/logs/live.log`, a link to `public/logs/live_backing.log` (the payload's `log` renames both)",
+    settings: &[
+        "limits.log",
+        "logging.liveLogAddress",
+        "logging.liveLogPort",
+        "logging.secureLiveLogging",
+        "host",
+        "statelessHostname",
+    ],
+    summary: "the log as `public/logs/live.log`: where it can be read while the task runs (not with `run`), then a link to `public/logs/live_backing.log` (the payload's `log` renames both)",
     ..here("localLiveLog")
 };
 

@@ -1,12 +1,16 @@
 //! `localLiveLog`: the task's log, under the name that the payload gives it.
 //!
-//! The finished log is stored as the backing log; the live log's name then stands for it. Nobody
-//! serves the log while the task runs yet: `run` shows it on standard output.
+//! While the task runs the name is a reference to where the worker serves the log, if it does (`run` shows the log on
+//! standard output instead). The finished log is stored as the backing log; the live log's name then stands for it.
+
+use std::time::Duration;
 
 use super::{Feature, FeatureRow, Hook, Killed, RunContext, Wishes};
-use crate::artifact::{ContentEncoding, Description, LOG_TYPE, PublishError, Source};
+use crate::artifact::{ContentEncoding, Description, LOG_TYPE, PublishError, Publisher, Source};
 use crate::known_features::LOCAL_LIVE_LOG;
+use crate::live_log::Offer;
 use crate::queue::artifact_name::{ArtifactName, ArtifactNameError};
+use crate::timestamp::Timestamp;
 
 /// Its row of the table.
 pub(super) const ROW: FeatureRow = FeatureRow { feature: &LOCAL_LIVE_LOG, start };
@@ -22,26 +26,53 @@ pub(super) enum LogError {
     Publish { name: ArtifactName, source: PublishError },
 }
 
+/// What a run may take beside its command: the image, the artifacts.
+const BESIDE: Duration = Duration::from_secs(6 * 3600);
+
 struct LocalLiveLog {
     name: ArtifactName,
+    max_run_time: Duration,
+    /// The log can be read as long as it is here.
+    offer: Option<Offer>,
 }
 
 fn start(wishes: &Wishes<'_>) -> Box<dyn Feature> {
-    Box::new(LocalLiveLog { name: wishes.log.clone() })
+    let max_run_time = wishes.payload.map(|payload| payload.max_run_time).unwrap_or_default();
+    Box::new(LocalLiveLog { name: wishes.log.clone(), max_run_time, offer: None })
 }
 
 impl Feature for LocalLiveLog {
+    fn created<'a>(&'a mut self, run: &'a RunContext, publisher: &'a Publisher) -> Hook<'a> {
+        Box::pin(async { Ok(self.offer(run, publisher).await?) })
+    }
+
     fn killed<'a>(&'a mut self, _run: &'a RunContext, killed: &'a mut Killed<'_>) -> Hook<'a> {
         Box::pin(async { Ok(self.publish(killed).await?) })
     }
 }
 
 impl LocalLiveLog {
-    async fn publish(&self, killed: &mut Killed<'_>) -> Result<(), LogError> {
+    async fn offer(&mut self, run: &RunContext, publisher: &Publisher) -> Result<(), LogError> {
+        let Some(server) = &run.live_log else { return Ok(()) };
+        let until = Timestamp::now().plus(self.max_run_time + BESIDE);
+        let offer = match server.offer(run.log.reader(), until) {
+            Ok(offer) => self.offer.insert(offer),
+            Err(error) => {
+                run.log.info(&format!("The log cannot be read while the task runs: {error}"));
+                return Ok(());
+            }
+        };
+        let published = publisher.publish_reference(&self.name, offer.url()).await;
+        published.map_err(|source| LogError::Publish { name: self.name.clone(), source })
+    }
+
+    async fn publish(&mut self, killed: &mut Killed<'_>) -> Result<(), LogError> {
         let backing = self.name.backing().map_err(|why| LogError::Name { what: "finished log", why })?;
         let stored = publish_log(&backing, killed).await;
         // O24: whatever became of the backing log, the live one must not point to a dead server.
         let linked = killed.publisher.publish_link(&self.name, &backing).await;
+        // Whoever reads it has the end by now, or goes on to it.
+        self.offer = None;
         stored?;
         linked.map_err(|source| LogError::Publish { name: self.name.clone(), source })
     }

@@ -1,15 +1,17 @@
 //! How the hooks of several features go together, shown with features of the test's own.
 
 use std::future::pending;
+use std::net::Ipv4Addr;
 
 use super::*;
 use crate::artifact::{Destination, PublisherParts, Store};
+use crate::config::Logging;
 use crate::event::Events;
 use crate::interrupt::{Interrupt, Interrupter, channel};
 use crate::known_features::{ARTIFACTS, BULK_LOG, KNOWN_FEATURES, LOCAL_LIVE_LOG, Support};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
-use crate::queue::{Claim, EmbeddedQueue, WorkerIdentity, WorkerQueue};
+use crate::queue::{Claim, EmbeddedQueue, StorageType, WorkerIdentity, WorkerQueue};
 use crate::timestamp::Timestamp;
 
 #[test]
@@ -87,6 +89,7 @@ impl Fixture {
             config: Arc::clone(&config),
             data: scratch.path().to_owned(),
             log: Spool::create(&scratch.path().join("log"), 1 << 20).unwrap(),
+            live_log: None,
             interrupts: interrupts.clone(),
         };
         let mut active = Active::start(context, None);
@@ -149,4 +152,25 @@ async fn a_second_interrupt_ends_one_hook_after_the_commands_end_and_the_others_
     let said = "Error calling 'killed' for bulkLogHandler : it had not ended when another interrupt came | Error calling 'killed' for localLiveLog : no room";
     assert_eq!(killed.unwrap_err().to_string(), said);
     assert!(interrupted.elapsed() < hour);
+}
+
+#[tokio::test]
+async fn a_live_log_is_a_reference_while_the_task_runs_and_a_link_afterwards() {
+    let logging = Logging { live_log_address: Some(Ipv4Addr::LOCALHOST.into()), ..Logging::default() };
+    let config = ConfigFile { logging, ..ConfigFile::default() };
+    let name = ArtifactName::new("public/logs/live.log").unwrap();
+    for (is_over, storage_type) in [(false, StorageType::Reference), (true, StorageType::Link)] {
+        let mut fixture = Fixture::of([Does::Hangs; 3]).await;
+        let switches = FeatureSwitches::of_defaults(&[]);
+        let wishes = Wishes { payload: None, switches: &switches, log: &name };
+        fixture.active.features = vec![(&LOCAL_LIVE_LOG, (local_live_log::ROW.start)(&wishes))];
+        fixture.active.run.live_log = Some(Arc::new(LiveLogServer::start(&config).await.unwrap()));
+        fixture.active.created(&fixture.publisher).await.unwrap();
+        if is_over {
+            fixture.killed().await.unwrap();
+        }
+        let records = fixture.publisher.into_records();
+        let live = records.iter().find(|record| record.name == name).unwrap();
+        assert_eq!(live.storage_type, storage_type);
+    }
 }

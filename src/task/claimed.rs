@@ -96,6 +96,7 @@ impl Claimed {
             config: Arc::new(worker.config.file.clone()),
             data: directory.data().to_owned(),
             log: log.clone(),
+            live_log: worker.live_log.clone(),
             interrupts: interrupts.clone(),
         };
         let (features, reserved) = start_features(context.clone(), payload.as_ref());

@@ -16,6 +16,7 @@ use crate::event::Events;
 use crate::features::Active;
 use crate::host::Host;
 use crate::interrupt::{Interrupter, Interrupts};
+use crate::live_log::LiveLogServer;
 use crate::net::{Network, TaskNetwork};
 use crate::payload::{Origin, Payload};
 use crate::queue::Claim;
@@ -49,6 +50,8 @@ pub struct Worker {
     pub origin: Origin,
     /// Where payloads are in the documents that they came in: findings point there.
     pub payload_pointer: &'static str,
+    /// Serves the logs of runs to others.
+    pub live_log: Option<Arc<LiveLogServer>>,
     /// The runs that are under way.
     pub registry: Registry,
     /// What this host is.

@@ -72,6 +72,7 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
         events,
         origin,
         payload_pointer,
+        live_log: None,
         registry,
         host,
         pull_observer,

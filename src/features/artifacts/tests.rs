@@ -109,6 +109,7 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
         config,
         data: scratch.path().to_owned(),
         log: spool.clone(),
+        live_log: None,
         interrupts,
     };
     let mut active = Active::start(run, Some(&wishes));
