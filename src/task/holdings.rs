@@ -22,8 +22,7 @@ pub(super) type Releasing = JoinHandle<Result<(), TablesError>>;
 #[must_use = "the run holds it until it is given back"]
 pub struct Holdings {
     pub(super) held: Option<Held>,
-    pub(super) caches: Vec<CacheLease>,
-    pub(super) fate: Fate,
+    pub(super) returned: Returned,
     pub(super) mounts: Vec<PathBuf>,
     pub(super) directory: RunDirectory,
     pub(super) remains: Remains,
@@ -42,7 +41,7 @@ impl Holdings {
 
     /// Blocks, for as long as it takes to remove what the task has written.
     fn give_back_now(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
-        let mut problems = Vec::new();
+        let Returned { discarded, mut problems } = self.returned;
         // With what is held the container's mounts go, and the image may be collected.
         drop(self.held);
         for mount in self.mounts.iter().rev() {
@@ -52,10 +51,14 @@ impl Holdings {
             }
         }
         if self.remains == Remains::Container {
-            // The directory names what has to be undone, and the caches stay marked as the container's.
+            // The directory names what has to be undone.
             return problems;
         }
-        release_caches(self.caches, self.fate, &mut problems);
+        for cache in discarded {
+            if let Err(error) = cache.remove() {
+                problems.push(format!("Failed to remove a cache: failed to {}", chain(&error)));
+            }
+        }
         // It names what has to be undone, so it stays as long as there is anything.
         let removed = released.and_then(|()| self.directory.remove());
         if let Err(error) = crate::parent_group::remove() {
@@ -76,12 +79,31 @@ async fn released(releasing: Option<Releasing>) -> Result<(), RunDirectoryError>
     }
 }
 
-fn release_caches(leases: Vec<CacheLease>, fate: Fate, problems: &mut Vec<String>) {
-    for lease in leases {
-        let name = escaped(lease.name()).to_string();
-        let released = lease.release(fate).and_then(|discarded| discarded.map_or(Ok(()), Discarded::remove));
-        if let Err(error) = released {
-            problems.push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error)));
+/// Caches that are given back.
+#[derive(Default)]
+pub(super) struct Returned {
+    /// To be removed, which takes as long as the disk does.
+    discarded: Vec<Discarded>,
+    problems: Vec<String>,
+}
+
+/// Gives caches back. Before the run is reported: whoever hears of that and wants them finds them.
+pub(super) async fn return_caches(leases: Vec<CacheLease>, fate: Fate) -> Returned {
+    let returning = tokio::task::spawn_blocking(move || {
+        let mut returned = Returned::default();
+        for lease in leases {
+            let name = escaped(lease.name()).to_string();
+            match lease.release(fate) {
+                Ok(discarded) => returned.discarded.extend(discarded),
+                Err(error) => returned
+                    .problems
+                    .push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error))),
+            }
         }
-    }
+        returned
+    });
+    returning.await.unwrap_or_else(|error| Returned {
+        problems: vec![format!("Failed to give back the task's caches: {error}")],
+        ..Returned::default()
+    })
 }

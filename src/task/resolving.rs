@@ -15,7 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::payload::OnExitStatus;
 use crate::queue::{QueueError, Reason, Reporter, RunQueue, Verdict};
 use crate::root::ContainerRoot;
-use crate::task::holdings::{Holdings, Releasing};
+use crate::task::holdings::{self, Holdings, Releasing, Returned};
 use crate::task::resolution::{ImageUsed, ResolutionDocument, Resources};
 use crate::task::resolve::{self, End, NO_STATUS, Outcome, Resolution, exit_status};
 use crate::task::run::{Began, Remains, Run};
@@ -128,6 +128,7 @@ impl Resolving {
         self.run.log.text(&footer);
         outcome.killed = self.close_log().await;
         let mut resolution = resolve::resolve(&outcome);
+        let returned = self.return_caches(fate(&resolution)).await;
         if let Err(problem) = self.report(&resolution).await {
             // Nobody may take for completed what the queue knows nothing of.
             resolution.verdict = Verdict::Exception(Reason::InternalError);
@@ -135,7 +136,7 @@ impl Resolving {
         }
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
-        let (document, holdings) = self.part(&resolution, releasing);
+        let (document, holdings) = self.part(&resolution, releasing, returned);
         (Resolved { resolution, exit_status, explanation, document }, holdings)
     }
 
@@ -258,6 +259,14 @@ impl Resolving {
         }
     }
 
+    /// Caches that a container may still write to stay marked as its own.
+    async fn return_caches(&mut self, fate: Fate) -> Returned {
+        match self.run.remains {
+            Remains::None => holdings::return_caches(std::mem::take(&mut self.run.caches), fate).await,
+            Remains::Container => Returned::default(),
+        }
+    }
+
     async fn report(&mut self, resolution: &Resolution) -> Result<(), String> {
         // A claim of a run that is resolved cannot be prolonged, which would look like a cancellation.
         self.run.reclaiming = None;
@@ -281,6 +290,7 @@ impl Resolving {
         self: Box<Self>,
         resolution: &Resolution,
         releasing: Option<Releasing>,
+        returned: Returned,
     ) -> (ResolutionDocument, Holdings) {
         let Resolving { run, container, .. } = *self;
         let (held, exited) = match container {
@@ -296,8 +306,7 @@ impl Resolving {
         };
         let holdings = Holdings {
             held,
-            caches: run.caches,
-            fate: fate(resolution),
+            returned,
             mounts: run.mounts,
             directory: run.directory,
             remains: run.remains,

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink as link_on_host;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::{Canary, Run, Worker, busybox_image, finish, shell_payload, tool};
@@ -166,6 +167,27 @@ fn a_cache_outlives_its_task_and_belongs_to_one_task_at_a_time() {
         Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "holds a cache").output()
     });
     assert_eq!(outputs.iter().filter(|output| output.starts_with("one\n")).count(), 1, "{outputs:?}");
+}
+
+#[test]
+fn whoever_hears_that_a_run_is_resolved_finds_its_cache() {
+    let host = Host::new();
+    let mut payload = shell_payload(&host.image, "echo one > /cache/file");
+    payload["cache"] = json!({ "handed-on": "/cache" });
+    let file = host.worker.fresh("task").with_extension("json");
+    fs::write(&file, payload.to_string()).unwrap();
+    let (mut child, artifacts) = host.worker.start_run(&[file.to_str().unwrap()], &[]);
+    while !artifacts.join("resolution.json").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended without a word");
+        std::thread::yield_now();
+    }
+    // It comes no further.
+    kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+    payload["command"] = json!(["/bin/cat", "/cache/file"]);
+    let successor = host.worker.task(&payload);
+    kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+    Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "the first run");
+    assert_eq!(successor.expect(0, "the successor").output(), "one\n");
 }
 
 #[test]
