@@ -250,6 +250,7 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
         events: operator.events(),
         origin: Origin::Operator,
         payload_pointer: submitted.payload_pointer,
+        live_log: None,
         pull_observer: progress::observer(operator),
     })
     .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;

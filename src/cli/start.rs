@@ -21,6 +21,7 @@ use crate::artifact::upload::{Pace, Uploader};
 use crate::config::{Config, ConfigFile, Profile, Secret};
 use crate::host::{self, Facts};
 use crate::line_writer::{LineWriter, Stream};
+use crate::live_log::LiveLogServer;
 use crate::net::Network;
 use crate::payload::Origin;
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
@@ -183,12 +184,13 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
     let (requester, requests) = exit::channel();
     listen(&requester, &log, operator).map_err(cannot_start)?;
     let network = Arc::new(Network::new(&config.directories, &config.file.network));
-    let service = service(config, deployment, (host_part, network), log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let live_log = runtime.block_on(serve_live_logs(&config.file, &log));
+    let service = service(config, deployment, (host_part, network), live_log, log)?;
     let runner = match host {
         HostKind::None => None,
         HostKind::WorkerRunner => Some(Runner::connect(out.clone()).map_err(cannot_start)?),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let ended = LocalSet::new().block_on(&runtime, serve(service, runner, requester, requests));
     // A connection that is still open must not keep the process.
     runtime.shutdown_background();
@@ -235,6 +237,7 @@ fn service(
     config: Config,
     deployment: Deployment,
     (host, network): (host::Host, Arc<Network>),
+    live_log: Option<LiveLogServer>,
     log: WorkerLog,
 ) -> Result<Service, Refusal> {
     let uploader = Uploader::new(Pace::default())
@@ -246,6 +249,7 @@ fn service(
         events: log.events(),
         origin: Origin::Queue,
         payload_pointer: "/payload",
+        live_log,
         pull_observer: Box::new(|_| {}),
     })
     .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
@@ -254,6 +258,17 @@ fn service(
     }
     let Deployment { queue, identity } = deployment;
     Ok(Service { worker: Arc::new(worker), queue, identity, store: Store::Queue(uploader), log })
+}
+
+/// The server of live logs. Without one tasks run all the same, and their logs are there when they have ended.
+async fn serve_live_logs(file: &ConfigFile, log: &WorkerLog) -> Option<LiveLogServer> {
+    match LiveLogServer::start(file).await {
+        Ok(server) => Some(server),
+        Err(error) => {
+            log.write(&Entry::Warning { message: &format!("failed to {}", chain(&error)) });
+            None
+        }
+    }
 }
 
 /// Signals end the worker now: its tasks are for others.

@@ -9,6 +9,7 @@ use crate::cache::{CacheError, Caches};
 use crate::config::Config;
 use crate::event::Events;
 use crate::host::Host;
+use crate::live_log::LiveLogServer;
 use crate::net::Network;
 use crate::payload::Origin;
 use crate::registry::Registry;
@@ -28,6 +29,8 @@ pub struct Parts {
     pub origin: Origin,
     /// Where payloads are in the documents that they came in.
     pub payload_pointer: &'static str,
+    /// Serves logs that grow, if somebody may read them.
+    pub live_log: Option<LiveLogServer>,
     /// Shows how pulls go on.
     pub pull_observer: PullObserver,
 }
@@ -49,7 +52,7 @@ pub enum AssemblyError {
 ///
 /// [`AssemblyError`].
 pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError> {
-    let Parts { config, network, host, events, origin, payload_pointer, pull_observer } = parts;
+    let Parts { config, network, host, events, origin, payload_pointer, live_log, pull_observer } = parts;
     let access = match origin {
         Origin::Operator => Access::operator(),
         Origin::Queue => Access::default(),
@@ -72,7 +75,7 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
         events,
         origin,
         payload_pointer,
-        live_log: None,
+        live_log: live_log.map(Arc::new),
         registry,
         host,
         pull_observer,
