@@ -302,13 +302,13 @@ fn wrong_use_is_one_sentence_and_2() {
 }
 
 #[test]
-fn a_key_of_the_configuration_that_does_nothing_is_refused_by_name() {
+fn a_key_that_no_configuration_knows_is_refused_by_name() {
     let worker = Worker::new();
     let file = worker.fresh("config");
     for (text, sentence) in [
         (
-            "workerId: w\nshutdown: {enabled: true}\n",
-            "line 2, column 1: \"shutdown\" is not a key that exists here",
+            "workerId: w\nshutdwn: {enabled: true}\n",
+            "line 2, column 1: \"shutdwn\" is not a key that exists here",
         ),
         (
             "features:\n  bulklog: {enabled: false}\n",
