@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Instant;
 
 use docker_worker::artifact::upload::{Pace, Uploader};
 use docker_worker::artifact::{
@@ -76,25 +75,4 @@ async fn what_is_published_is_what_is_fetched() {
         publisher.publish_link(&artifact("public/live.log"), &artifact("public/backing.log")).await.unwrap();
         assert_eq!(fetch(&claim, "public/live.log"), b"log\r\n", "{storage:?}");
     }
-}
-
-/// Seconds for a thousand artifacts of a kilobyte, eight at a time.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn a_thousand_artifacts() {
-    let deployment = Deployment::new();
-    let claim = deployment.claimed().await;
-    let scratch = tempfile::tempdir().unwrap();
-    let publisher = publisher(&claim, ArtifactStorage::S3, scratch.path());
-    let path = scratch.path().join("file");
-    std::fs::write(&path, "0123456789abcdef".repeat(64)).unwrap();
-    let began = Instant::now();
-    let all = (0..1000).map(|number| {
-        let source = Source::Task(File::open(&path).unwrap());
-        publisher.publish(description(&claim, &format!("public/{number}")), source)
-    });
-    for published in futures_util::future::join_all(all).await {
-        published.unwrap();
-    }
-    eprintln!("{:.2} s", began.elapsed().as_secs_f64());
 }
