@@ -11,6 +11,7 @@ mod help;
 mod operator;
 pub mod process;
 mod recovery;
+mod refusal;
 pub mod run;
 mod signals;
 pub mod start;

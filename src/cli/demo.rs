@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::scenes::{CONFIG, SCENES, Scene, Task};
 use super::operator::Operator;
+use super::refusal::Refusal;
 use super::{FAILED, HOST_UNFIT, INTERRUPTED};
 use crate::config::Config;
 use crate::demo_directory::{DemoDirectory, PLACE};
@@ -30,13 +31,13 @@ pub struct DemoArguments {}
 
 /// Why the demo does not go on.
 enum Stop {
-    Sentence(u8, String),
+    Refused(Refusal),
     Interrupted,
 }
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Stop {
-        Stop::Sentence(FAILED, format!("failed to show the demo: {error}"))
+        Stop::Refused(Refusal::new(FAILED, format!("failed to show the demo: {error}")))
     }
 }
 
@@ -55,7 +56,7 @@ pub(super) fn main(_options: &DemoArguments, config: &Config, operator: &Operato
     match shown {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(Stop::Sentence(status, sentence)) => operator.refuse(status, &sentence),
+        Err(Stop::Refused(refusal)) => refusal.tell(operator),
     }
 }
 
@@ -63,9 +64,9 @@ fn show(held: &DemoDirectory, config: &Config) -> Result<(), Stop> {
     let directory = held.path();
     let own = Config { directories: held.directories(), file: config.file.clone() };
     let facts = Facts::gather(&own);
-    host::require(&facts).map_err(|unfit| Stop::Sentence(HOST_UNFIT, unfit.to_string()))?;
+    host::require(&facts).map_err(|unfit| Stop::Refused(Refusal::new(HOST_UNFIT, unfit.to_string())))?;
     image::write(&directory.join("image.tar"))
-        .map_err(|error| Stop::Sentence(HOST_UNFIT, format!("failed to {}", chain(&error))))?;
+        .map_err(|error| Stop::Refused(Refusal::because(HOST_UNFIT, &error)))?;
     std::fs::write(directory.join("demo.yml"), CONFIG)?;
     writeln!(
         io::stdout(),
@@ -105,7 +106,7 @@ async fn play(directory: &Path, places: &Directories) -> Result<(), Stop> {
         writeln!(io::stdout(), "\nAll scenes went as they should; nothing of them is left on this host.")?;
         return Ok(());
     }
-    Err(Stop::Sentence(FAILED, format!("not as it should be: {}", surprises.join(", "))))
+    Err(Stop::Refused(Refusal::new(FAILED, format!("not as it should be: {}", surprises.join(", ")))))
 }
 
 /// Passes a request to end on to the task's worker.

@@ -19,6 +19,7 @@ use self::options::{NetworkMode, RunArguments};
 use super::help::image_called;
 use super::operator::Operator;
 use super::recovery::recover;
+use super::refusal::Refusal;
 use super::signals::{self, Asked};
 use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
 use crate::artifact::{self, Destination, RESOLUTION};
@@ -39,7 +40,6 @@ use crate::task::claimed::{BeginError, Claimed};
 use crate::task::resolution::ResolutionDocument;
 use crate::task::resolve::{End, Outcome, exit_status, resolve};
 use crate::task::resolving::Resolved;
-use crate::text::chain;
 use crate::text::excerpt;
 use crate::timestamp::Timestamp;
 use crate::worker::assembly::{Parts, assemble};
@@ -59,22 +59,6 @@ const EXPLANATION_CHARS: usize = 1000;
 /// What a task is read from that comes over standard input.
 const STANDARD_INPUT: &str = "-";
 
-/// Why there is no run, in one sentence, and the command's exit status.
-struct Refusal {
-    status: u8,
-    sentence: String,
-}
-
-impl Refusal {
-    fn new(status: u8, sentence: impl Into<String>) -> Refusal {
-        Refusal { status, sentence: sentence.into() }
-    }
-
-    fn because(status: u8, error: &dyn std::error::Error) -> Refusal {
-        Refusal::new(status, format!("failed to {}", chain(error)))
-    }
-}
-
 /// The command line's task, and what it is carried out with.
 struct Order {
     task_id: TaskId,
@@ -90,7 +74,7 @@ pub(super) fn main(options: RunArguments, config: Config, operator: &Operator) -
     let ended = run(options, config, operator);
     let status = match ended {
         Ok(status) => ExitCode::from(status),
-        Err(Refusal { status, sentence }) => operator.refuse(status, &sentence),
+        Err(refusal) => refusal.tell(operator),
     };
     operator.out().finish();
     status

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 
 use super::operator::Operator;
 use super::recovery::recover;
+use super::refusal::Refusal;
 use super::signals::{self, Asked};
 use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
 use crate::artifact::Store;
@@ -145,26 +146,10 @@ pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Oper
     }
     let status = match start(options.host, config, operator) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Refusal { status, sentence }) => operator.refuse(status, &sentence),
+        Err(refusal) => refusal.tell(operator),
     };
     operator.out().finish();
     status
-}
-
-/// Why there is no worker, or no more, in one sentence, and the command's exit status.
-struct Refusal {
-    status: u8,
-    sentence: String,
-}
-
-impl Refusal {
-    fn new(status: u8, sentence: impl Into<String>) -> Refusal {
-        Refusal { status, sentence: sentence.into() }
-    }
-
-    fn because(status: u8, error: &dyn std::error::Error) -> Refusal {
-        Refusal::new(status, format!("failed to {}", chain(error)))
-    }
 }
 
 fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refusal> {
