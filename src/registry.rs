@@ -73,8 +73,7 @@ mod tests {
 
     #[test]
     fn a_run_can_be_read_and_ended_as_long_as_it_is_there() {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&directory.path().join("log"), 1 << 20).unwrap();
+        let (_directory, spool) = Spool::temporary(1 << 20);
         let (interrupter, interrupts) = interrupt::channel();
         let run = RunId { task_id: TaskId::random().unwrap(), run_id: 0 };
         let registry = Registry::default();

@@ -24,8 +24,7 @@ async fn serve(limits: Limits) -> Served {
     let logging = Logging { live_log_address: loopback, ..Logging::default() };
     let config = ConfigFile { logging, ..ConfigFile::default() };
     let server = LiveLogServer::start_with(&config, limits).await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
+    let (directory, spool) = Spool::temporary(1 << 30);
     let offer = server.offer(spool.reader(), Timestamp::now()).unwrap();
     Served { server, spool, offer, _directory: directory }
 }

@@ -70,15 +70,9 @@ mod tests {
     use super::*;
     use crate::task_log::spool::Spool;
 
-    fn spool() -> (tempfile::TempDir, Spool) {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
-        (directory, spool)
-    }
-
     #[tokio::test]
     async fn a_follower_gets_everything_in_order_and_then_ends() {
-        let (directory, spool) = spool();
+        let (directory, spool) = Spool::temporary(1 << 30);
         let copy = directory.path().join("copy");
         let (copied, _) = watch::channel(0);
         let following = tokio::spawn(follow(spool.reader(), File::create(&copy).unwrap(), copied));
@@ -97,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_that_does_not_block_loses_nothing() {
-        let (_directory, spool) = spool();
+        let (_directory, spool) = Spool::temporary(1 << 30);
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
         let line = "x".repeat(99) + "\n";
         spool.text(&line.repeat(20_000));
@@ -117,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_has_gone_is_an_error_and_not_a_hang() {
-        let (_directory, spool) = spool();
+        let (_directory, spool) = Spool::temporary(1 << 30);
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         drop(reader);
         spool.text("line\n");

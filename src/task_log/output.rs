@@ -173,8 +173,7 @@ mod tests {
     #[test]
     fn everything_that_was_printed_is_in_the_log_when_the_pump_ends() {
         let (master, mut terminal) = pty();
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
+        let (_directory, spool) = Spool::temporary(1 << 30);
         let lines: String = (0..50_000).map(|number| format!("line {number}\n")).collect();
         let expected = lines.replace('\n', "\r\n");
         let writer = std::thread::spawn(move || terminal.write_all(lines.as_bytes()));
@@ -187,8 +186,7 @@ mod tests {
     #[test]
     fn a_trickle_without_a_pause_reaches_the_log_while_it_goes_on() {
         let (master, mut terminal) = pty();
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
+        let (_directory, spool) = Spool::temporary(1 << 30);
         let log = spool.path().to_owned();
         let pumping = std::thread::spawn(move || pump(&master, &spool));
         let began = Instant::now();

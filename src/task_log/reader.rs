@@ -89,12 +89,6 @@ mod tests {
     use super::*;
     use crate::task_log::spool::Spool;
 
-    fn spool() -> (tempfile::TempDir, Spool) {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&directory.path().join("log"), 1 << 30).unwrap();
-        (directory, spool)
-    }
-
     /// Everything from `offset` to the end, a few bytes at a time.
     async fn all(mut reader: LogReader, offset: u64, most: usize) -> String {
         let mut text = Vec::new();
@@ -110,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_readers_follow_one_log_each_from_its_own_byte() {
-        let (_directory, spool) = spool();
+        let (_directory, spool) = Spool::temporary(1 << 30);
         spool.output(b"before\n");
         let readers: Vec<_> = (0..100_u8)
             .map(|number| tokio::spawn(all(spool.reader(), number.into(), 1 + usize::from(number))))
@@ -128,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_beyond_the_end_waits_and_then_has_nothing() {
-        let (_directory, spool) = spool();
+        let (_directory, spool) = Spool::temporary(1 << 30);
         let mut reader = spool.reader();
         spool.output(b"123");
         assert_eq!(reader.wait(2).await, Progress { bytes: 3, ended: false });
@@ -141,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_whose_writer_has_gone_is_at_its_end_and_can_still_be_read() {
-        let (directory, spool) = spool();
+        let (directory, spool) = Spool::temporary(1 << 30);
         let reader = spool.reader();
         spool.output(b"text");
         drop(spool);

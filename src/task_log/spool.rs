@@ -154,18 +154,22 @@ impl State {
 }
 
 #[cfg(test)]
+impl Spool {
+    /// A log for a test, as long as the directory lives.
+    pub(crate) fn temporary(limit_bytes: u64) -> (tempfile::TempDir, Spool) {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::create(&directory.path().join("log"), limit_bytes).unwrap();
+        (directory, spool)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spool(limit: u64) -> (tempfile::TempDir, Spool) {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::create(&directory.path().join("log"), limit).unwrap();
-        (directory, spool)
-    }
-
     #[test]
     fn output_beyond_the_limit_is_dropped_and_one_line_says_so() {
-        let (_directory, spool) = spool(10);
+        let (_directory, spool) = Spool::temporary(10);
         for _ in 0..3 {
             spool.output(b"abcdefgh");
         }

@@ -32,7 +32,7 @@ pub(super) fn create_task(
     task: &TaskDefinition,
     now: Timestamp,
 ) -> Result<TaskStatus, QueueError> {
-    if let Some(known) = store::find_definition(database, task_id)? {
+    if let Some(known) = store::find_definition::<TaskDefinition>(database, task_id)? {
         if known != *task {
             let because = "another task has this id".to_owned();
             return Err(QueueError::Conflict { what: format!("task {task_id}"), because });

@@ -57,11 +57,11 @@ pub(super) fn failed(call: &'static str) -> impl FnOnce(rusqlite::Error) -> Queu
     move |source| QueueError::Internal { call, source: source.into() }
 }
 
-/// The definition of a task, if there is such a task.
-pub(super) fn find_definition(
+/// The definition of a task, if there is such a task: read, or its text as it is.
+pub(super) fn find_definition<T: DeserializeOwned>(
     database: &Transaction<'_>,
     task_id: &TaskId,
-) -> Result<Option<TaskDefinition>, QueueError> {
+) -> Result<Option<T>, QueueError> {
     database
         .query_row(
             "SELECT definition FROM tasks WHERE task_id = :task_id",
@@ -77,16 +77,8 @@ pub(super) fn load_received(
     database: &Transaction<'_>,
     task_id: &TaskId,
 ) -> Result<ReceivedDefinition, QueueError> {
-    database
-        .query_row(
-            "SELECT definition FROM tasks WHERE task_id = :task_id",
-            named_params! { ":task_id": task_id.as_str() },
-            |row| json(row, "definition"),
-        )
-        .optional()
-        .map_err(failed("read a definition"))?
-        .map(ReceivedDefinition::new)
-        .ok_or_else(|| no_such_task(task_id))
+    let text = find_definition(database, task_id)?.ok_or_else(|| no_such_task(task_id))?;
+    Ok(ReceivedDefinition::new(text))
 }
 
 /// The status of a task that must be there.
