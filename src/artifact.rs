@@ -39,7 +39,7 @@ use self::spooled::Spooled;
 use self::upload::UploadError;
 
 use crate::config::ConfigFile;
-use crate::event::{Event, Events};
+use crate::event::{Events, RunEvent, RunEvents};
 use crate::interrupt::{Interrupt, Interrupts};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{ArtifactContent, ErrorReason, QueueError, RunQueue, StorageType};
@@ -106,7 +106,7 @@ pub struct Publisher {
     /// The log, once it is compressed.
     log: OnceCell<Spooled>,
     config: Arc<ConfigFile>,
-    events: Events,
+    events: RunEvents,
     interrupts: Interrupts,
     records: Mutex<BTreeMap<ArtifactName, ArtifactRecord>>,
 }
@@ -137,14 +137,14 @@ impl Publisher {
     pub fn new(parts: PublisherParts) -> Publisher {
         Publisher {
             storing: Semaphore::new(parts.store.at_once()),
-            queue: parts.queue,
             expires: parts.expires,
             store: parts.store,
             reserved: parts.reserved,
             scratch: parts.scratch,
             log: OnceCell::new(),
             config: parts.config,
-            events: parts.events,
+            events: parts.events.of(parts.queue.run()),
+            queue: parts.queue,
             interrupts: parts.interrupts,
             records: Mutex::default(),
         }
@@ -273,7 +273,7 @@ impl Publisher {
         let content = ArtifactContent::Error { reason, message: message.to_owned() };
         let patience = Patience::with_artifact(&self.interrupts);
         until_over(&patience, self.create_or_ignore(name, expires, content)).await?;
-        self.events.emit(&Event::ArtifactMissing { name: name.as_str(), reason });
+        self.events.emit(&RunEvent::ArtifactMissing { name: name.as_str(), reason });
         self.keep(ArtifactRecord {
             storage_type: StorageType::Error,
             reason: Some(reason),
@@ -307,7 +307,7 @@ impl Publisher {
     }
 
     fn note(&self, record: ArtifactRecord) {
-        self.events.emit(&Event::ArtifactPublished {
+        self.events.emit(&RunEvent::ArtifactPublished {
             name: record.name.as_str(),
             storage_type: record.storage_type,
             size: record.size,

@@ -7,20 +7,53 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::line_writer::LineWriter;
-use crate::queue::{ErrorReason, RunState, StorageType};
+use crate::queue::{ErrorReason, RunId, RunState, StorageType};
 use crate::timestamp::Timestamp;
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum Event<'a> {
-    /// A run is taken.
-    TaskClaimed {
-        /// Which task.
-        task_id: &'a str,
-        /// Which run of it.
-        run_id: u32,
+    /// There is no run: wrong use, a task that nobody could take, a host that cannot run tasks.
+    Refused {
+        /// The exit status of the command.
+        exit_status: u8,
+        /// One sentence.
+        message: &'a str,
     },
+    /// Nobody read standard error, and this many lines did not fit any more.
+    LinesLost {
+        /// How many.
+        count: u64,
+    },
+    /// A worker that is gone had left this behind, and it is removed now.
+    Recovered {
+        /// The container.
+        container_id: &'a str,
+    },
+    /// Something is not as it should be, and the run goes on.
+    Warning {
+        /// One sentence.
+        message: &'a str,
+    },
+    /// Something happened to a run.
+    #[serde(untagged)]
+    OfRun {
+        /// What.
+        #[serde(flatten)]
+        event: &'a RunEvent<'a>,
+        /// To which.
+        #[serde(flatten)]
+        run: &'a RunId,
+    },
+}
+
+/// What happens to a run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum RunEvent<'a> {
+    /// A run is taken.
+    TaskClaimed,
     /// A layer of the image starts to arrive.
     LayerStarted {
         /// The layer, shortened.
@@ -94,10 +127,6 @@ pub enum Event<'a> {
     },
     /// The run is over.
     TaskResolved {
-        /// Which task.
-        task_id: &'a str,
-        /// Which run of it.
-        run_id: u32,
         /// `completed`, `failed` or `exception`.
         state: RunState,
         /// The reason of an exception.
@@ -107,34 +136,19 @@ pub enum Event<'a> {
         /// Why it is not the command's own end, in one sentence.
         message: Option<&'a str>,
     },
-    /// There is no run: wrong use, a task that nobody could take, a host that cannot run tasks.
-    Refused {
-        /// The exit status of the command.
-        exit_status: u8,
-        /// One sentence.
-        message: &'a str,
-    },
-    /// Nobody read standard error, and this many lines did not fit any more.
-    LinesLost {
-        /// How many.
-        count: u64,
-    },
-    /// A worker that is gone had left this behind, and it is removed now.
-    Recovered {
-        /// The container.
-        container_id: &'a str,
-    },
-    /// Something is not as it should be, and the run goes on.
-    Warning {
-        /// One sentence.
-        message: &'a str,
-    },
 }
 
 /// Where events go.
 #[derive(Clone, Default)]
 pub struct Events {
     listener: Option<Arc<Listener>>,
+}
+
+/// Where the events of one run go.
+#[derive(Clone, Debug)]
+pub struct RunEvents {
+    events: Events,
+    run: RunId,
 }
 
 /// Hears of every event, and must not wait.
@@ -170,11 +184,23 @@ impl Events {
         Events::to(move |event| out.line(&line(event)))
     }
 
+    /// Those of one run.
+    pub fn of(&self, run: &RunId) -> RunEvents {
+        RunEvents { events: self.clone(), run: run.clone() }
+    }
+
     /// Tells of one event. That nobody reads them is no reason to stop a task.
     pub fn emit(&self, event: &Event<'_>) {
         if let Some(listener) = &self.listener {
             listener(event);
         }
+    }
+}
+
+impl RunEvents {
+    /// Tells of one event, and of which run it is.
+    pub fn emit(&self, event: &RunEvent<'_>) {
+        self.events.emit(&Event::OfRun { event, run: &self.run });
     }
 }
 
@@ -187,30 +213,34 @@ pub fn line(event: &Event<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::task_id::TaskId;
 
     #[test]
     fn names_and_fields_are_an_interface() {
-        let cases: [(Event<'_>, &str); 5] = [
+        let run = RunId { task_id: TaskId::parse("fN1SbArXTPSVFNUvaOlinQ").unwrap(), run_id: 2 };
+        let of_run = |event| serde_json::to_string(&Event::OfRun { event, run: &run }).unwrap();
+        let own = |event: &Event<'_>| serde_json::to_string(event).unwrap();
+        let which = r#""taskId":"fN1SbArXTPSVFNUvaOlinQ","runId":2"#;
+        let cases = [
+            (of_run(&RunEvent::TaskClaimed), format!(r#"{{"event":"task-claimed",{which}}}"#)),
             (
-                Event::TaskClaimed { task_id: "fN1", run_id: 0 },
-                r#"{"event":"task-claimed","taskId":"fN1","runId":0}"#,
+                of_run(&RunEvent::ImageReady { name: "n", digest: "sha256:9f", wait_ms: 12 }),
+                format!(r#"{{"event":"image-ready","name":"n","digest":"sha256:9f","waitMs":12,{which}}}"#),
             ),
             (
-                Event::ImageReady { name: "n", digest: "sha256:9f", wait_ms: 12 },
-                r#"{"event":"image-ready","name":"n","digest":"sha256:9f","waitMs":12}"#,
+                of_run(&RunEvent::ArtifactMissing { name: "a/x", reason: ErrorReason::FileMissingOnWorker }),
+                format!(
+                    r#"{{"event":"artifact-missing","name":"a/x","reason":"file-missing-on-worker",{which}}}"#
+                ),
             ),
             (
-                Event::ArtifactMissing { name: "public/x", reason: ErrorReason::FileMissingOnWorker },
-                r#"{"event":"artifact-missing","name":"public/x","reason":"file-missing-on-worker"}"#,
+                own(&Event::Refused { exit_status: 2, message: "no" }),
+                r#"{"event":"refused","exitStatus":2,"message":"no"}"#.to_owned(),
             ),
-            (
-                Event::Refused { exit_status: 2, message: "no" },
-                r#"{"event":"refused","exitStatus":2,"message":"no"}"#,
-            ),
-            (Event::LinesLost { count: 3 }, r#"{"event":"lines-lost","count":3}"#),
+            (own(&Event::LinesLost { count: 3 }), r#"{"event":"lines-lost","count":3}"#.to_owned()),
         ];
-        for (event, expected) in cases {
-            assert_eq!(serde_json::to_string(&event).unwrap(), expected);
+        for (written, expected) in cases {
+            assert_eq!(written, expected);
         }
     }
 }

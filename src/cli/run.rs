@@ -25,7 +25,7 @@ use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
 use crate::artifact::{self, Destination, RESOLUTION};
 use crate::config::Config;
 use crate::directories::Directories;
-use crate::event::Event;
+use crate::event::RunEvent;
 use crate::host::{self, Facts, Host};
 use crate::interrupt::{Interrupt, channel};
 use crate::limits;
@@ -329,9 +329,8 @@ fn write_resolution(
 
 /// Tells programs what became of the task.
 fn announce_resolution(document: &ResolutionDocument, message: Option<&str>, operator: &Operator) {
-    operator.events().emit(&Event::TaskResolved {
-        task_id: document.task_id.as_str(),
-        run_id: document.run_id,
+    let run = RunId { task_id: document.task_id.clone(), run_id: document.run_id };
+    operator.events().of(&run).emit(&RunEvent::TaskResolved {
         state: document.state,
         reason: (document.state == RunState::Exception).then_some(document.reason),
         exit_code: document.exit_code,

@@ -7,14 +7,14 @@ use runtime::id::ContainerId;
 
 use crate::artifact::{Publisher, PublisherParts, Store};
 use crate::document::finding::{Finding, Findings, Severity};
-use crate::event::Event;
+use crate::event::{RunEvent, RunEvents};
 use crate::features::{Active, RunContext, Wishes};
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{Claim, ReceivedDefinition, RunId, Task};
-use crate::registry::{Entry, Handles};
+use crate::registry::Handles;
 use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
 use crate::task::error::TaskError;
@@ -106,7 +106,8 @@ impl Claimed {
             Handles { container, began: began.at, log: log.reader(), interrupter: interrupter_of_run };
         let run = Run {
             worker: Arc::clone(worker),
-            entry: announce(worker, claim.queue.run(), handles),
+            entry: worker.registry.enter(claim.queue.run().clone(), handles),
+            events: announce(worker, claim.queue.run()),
             claim,
             reclaiming: Some(reclaiming),
             id,
@@ -236,10 +237,11 @@ fn open(worker: &Worker, interrupts: &Interrupts) -> Result<Opened, BeginError> 
     }
 }
 
-/// Makes a run known to whoever asks for those under way.
-fn announce(worker: &Worker, run: &RunId, handles: Handles) -> Entry {
-    worker.events.emit(&Event::TaskClaimed { task_id: run.task_id.as_str(), run_id: run.run_id });
-    worker.registry.enter(run.clone(), handles)
+/// Tells the operator of a run; what becomes of it follows the same way.
+fn announce(worker: &Worker, run: &RunId) -> RunEvents {
+    let events = worker.events.of(run);
+    events.emit(&RunEvent::TaskClaimed);
+    events
 }
 
 /// What the claim says is to be done.

@@ -4,7 +4,7 @@ use images::source::Source;
 use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
 use rustix::process::{Resource, getrlimit};
 
-use crate::event::Event;
+use crate::event::{RunEvent, RunEvents};
 use crate::interrupt::Interrupts;
 use crate::task::error::TaskError;
 use crate::task::resolve::End;
@@ -15,6 +15,7 @@ use crate::text::{chain, escaped};
 /// Who waits for an image.
 pub(super) struct Waiting<'a> {
     pub(super) log: &'a Spool,
+    pub(super) events: &'a RunEvents,
     pub(super) interrupts: &'a Interrupts,
     /// The run needs it no more. Each pull has a switch of its own: other runs of this worker go on.
     pub(super) stop: &'a Cancel,
@@ -26,13 +27,13 @@ pub(super) async fn bring(
     source: &Source,
     waiting: Waiting<'_>,
 ) -> Result<Lease, TaskError> {
-    let Waiting { log, interrupts, stop } = waiting;
+    let Waiting { log, events, interrupts, stop } = waiting;
     if interrupts.current().is_some() {
         return Err(TaskError::interrupted());
     }
     let observe = |event: PullEvent| {
         (worker.pull_observer)(&event);
-        tell(worker, &event);
+        tell(events, &event);
         if let Some(text) = log_line(&event) {
             log.text(&text);
         }
@@ -70,13 +71,13 @@ fn log_line(event: &PullEvent) -> Option<String> {
     }
 }
 
-fn tell(worker: &Worker, event: &PullEvent) {
+fn tell(events: &RunEvents, event: &PullEvent) {
     match event {
         PullEvent::LayerStarted { id, total_bytes } => {
-            worker.events.emit(&Event::LayerStarted { layer: id, total: *total_bytes });
+            events.emit(&RunEvent::LayerStarted { layer: id, total: *total_bytes });
         }
         PullEvent::LayerDone { id, took } => {
-            worker.events.emit(&Event::LayerDone { layer: id, seconds: took.as_secs_f64() });
+            events.emit(&RunEvent::LayerDone { layer: id, seconds: took.as_secs_f64() });
         }
         PullEvent::LayerProgress { .. } | PullEvent::Status(_) => {}
     }

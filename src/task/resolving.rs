@@ -8,7 +8,7 @@ use std::sync::Arc;
 use runtime::launch::Exited;
 
 use crate::cache::Fate;
-use crate::event::Event;
+use crate::event::RunEvent;
 use crate::features::Hooks;
 use crate::features::{Killed, Stopped};
 use crate::interrupt::Interrupt;
@@ -144,7 +144,7 @@ impl Resolving {
     fn explain_end(&self, interrupt: Option<Interrupt>) {
         self.explain_interrupt(interrupt);
         if let Some(exited) = self.exited() {
-            self.run.worker.events.emit(&Event::ContainerExited {
+            self.run.events.emit(&RunEvent::ContainerExited {
                 status: exited.status,
                 signal: exited.signal,
                 oom_killed: exited.oom_killed,
@@ -176,7 +176,7 @@ impl Resolving {
     fn explain_interrupt(&self, interrupt: Option<Interrupt>) {
         if let Some(interrupt) = interrupt {
             let text = self.interrupt_text(interrupt);
-            self.run.worker.events.emit(&Event::Interrupted { reason: interrupt.word() });
+            self.run.events.emit(&RunEvent::Interrupted { reason: interrupt.word() });
             self.run.log.error(&text);
         }
     }

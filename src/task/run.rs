@@ -12,7 +12,7 @@ use crate::artifact::Publisher;
 use crate::background::Background;
 use crate::cache::{CacheLease, Caches};
 use crate::config::Config;
-use crate::event::Events;
+use crate::event::{Events, RunEvents};
 use crate::features::Active;
 use crate::host::Host;
 use crate::interrupt::{Interrupter, Interrupts};
@@ -64,6 +64,8 @@ pub struct Worker {
 pub struct Run {
     /// The worker.
     pub worker: Arc<Worker>,
+    /// Who hears of what happens to it.
+    pub events: RunEvents,
     /// By which others find it.
     pub entry: Entry,
     /// What is to be done.

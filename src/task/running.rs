@@ -10,7 +10,7 @@ use runtime::launch::Exited;
 use tokio::time::MissedTickBehavior;
 
 use crate::background::Background;
-use crate::event::Event;
+use crate::event::RunEvent;
 use crate::features::StageError;
 use crate::host::free_bytes;
 use crate::task::container::{Container, ContainerError, Created, EndError};
@@ -65,7 +65,7 @@ pub(super) struct Held {
 impl Running {
     /// Waits for the end: the command's own, or an interrupt's.
     pub async fn wait(mut self) -> Box<Resolving> {
-        self.run.worker.events.emit(&Event::TaskStarted {
+        self.run.events.emit(&RunEvent::TaskStarted {
             container_id: self.run.id.as_str(),
             after_ms: millis(self.run.began.elapsed()),
         });

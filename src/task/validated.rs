@@ -10,7 +10,7 @@ use runtime::id::ContainerId;
 use tokio::task::JoinError;
 
 use crate::cache::{CacheError, CacheLease, Caches, Origin};
-use crate::event::Event;
+use crate::event::{RunEvent, RunEvents};
 use crate::features::Contributions;
 use crate::interrupt::Interrupts;
 use crate::payload::{CacheName, MountPoint, Payload};
@@ -60,6 +60,7 @@ impl Validated {
             id,
             directory,
             log,
+            events,
             interrupts,
             network,
             features,
@@ -71,7 +72,7 @@ impl Validated {
             ..
         } = &mut self.run;
         let linking = Linking { worker, id, directory, log, interrupts, network, features, publisher };
-        let root = Root { worker, id, directory, log, interrupts, began, caches, image, mounts };
+        let root = Root { worker, id, directory, log, events, interrupts, began, caches, image, mounts };
         let stop = Cancel::default();
         // Both to their end: what was taken has to be given back.
         let (linked, made) = tokio::join!(
@@ -105,6 +106,7 @@ struct Root<'a> {
     id: &'a ContainerId,
     directory: &'a RunDirectory,
     log: &'a Spool,
+    events: &'a RunEvents,
     interrupts: &'a Interrupts,
     began: &'a Began,
     caches: &'a mut Vec<CacheLease>,
@@ -119,14 +121,18 @@ impl Root<'_> {
         source: &Source,
         stop: &Cancel,
     ) -> Result<(RootFileSystem, Vec<Bind>), TaskError> {
-        let waiting = Waiting { log: self.log, interrupts: self.interrupts, stop };
+        let waiting = Waiting { log: self.log, events: self.events, interrupts: self.interrupts, stop };
         let bringing = or_stop(stop, image::bring(self.worker, source, waiting));
         let (worker, id, interrupts) = (self.worker, self.id, self.interrupts);
-        let taking = take_caches(worker, id, interrupts, payload, self.caches);
+        let (events, held) = (self.events, self.caches);
+        let taking = async {
+            let wanted = take_caches(worker, id, interrupts, payload, held).await?;
+            Ok(bind_caches(events, held, &wanted))
+        };
         let (taken, brought) = tokio::join!(or_stop(stop, taking), bringing);
         let binds = taken?;
         let lease = brought?;
-        announce(worker, lease.image(), self.began);
+        announce(self.events, lease.image(), self.began);
         *self.image = Some(lease.image().clone());
         let making =
             root_file_system::make(worker.store.clone(), self.directory.task().data().to_owned(), lease);
@@ -136,22 +142,22 @@ impl Root<'_> {
     }
 }
 
-fn announce(worker: &Worker, image: &Image, began: &Began) {
-    worker.events.emit(&Event::ImageReady {
+fn announce(events: &RunEvents, image: &Image, began: &Began) {
+    events.emit(&RunEvent::ImageReady {
         name: &image.name,
         digest: &image.digest.to_string(),
         wait_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     });
 }
 
-/// Takes the payload's caches into `held`, and says where each is to be seen.
+/// Takes the payload's caches into `held`, one after the other as they are listed in the result.
 async fn take_caches(
     worker: &Worker,
     id: &ContainerId,
     interrupts: &Interrupts,
     payload: &Payload,
     held: &mut Vec<CacheLease>,
-) -> Result<Vec<Bind>, TaskError> {
+) -> Result<Vec<(CacheName, MountPoint)>, TaskError> {
     let wanted: Vec<(CacheName, MountPoint)> = payload.cache.clone().into_iter().collect();
     let names = wanted.iter().map(|(name, _)| name.clone()).collect();
     let (caches, container, of_run) = (worker.caches.clone(), id.clone(), interrupts.clone());
@@ -159,19 +165,20 @@ async fn take_caches(
     let (leases, failure) = taking.await.map_err(|error| panicked(&error))?;
     held.extend(leases);
     match failure {
-        None => Ok(bind_caches(worker, held, &wanted)),
+        None => Ok(wanted),
         // It is why there is no cache.
         Some(_) if interrupts.current().is_some() => Err(TaskError::interrupted()),
         Some(error) => Err(cache_failure(&error)),
     }
 }
 
-fn bind_caches(worker: &Worker, held: &[CacheLease], wanted: &[(CacheName, MountPoint)]) -> Vec<Bind> {
+/// Says where each cache is to be seen.
+fn bind_caches(events: &RunEvents, held: &[CacheLease], wanted: &[(CacheName, MountPoint)]) -> Vec<Bind> {
     // In the order of their paths: a cache below another's mount point lies on top of it.
     let mut pairs: Vec<_> = held.iter().zip(wanted).collect();
     pairs.sort_by(|(_, (_, left)), (_, (_, right))| left.cmp(right));
     let bind = |(lease, (_, mount_point)): (&CacheLease, &(CacheName, MountPoint))| {
-        worker.events.emit(&Event::CacheTaken { name: lease.name(), hit: lease.origin() == Origin::Hit });
+        events.emit(&RunEvent::CacheTaken { name: lease.name(), hit: lease.origin() == Origin::Hit });
         let destination = mount_point.as_str().to_owned();
         Bind { source: lease.content(), destination, kind: BindSource::Volume }
     };

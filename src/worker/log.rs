@@ -285,6 +285,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::event::RunEvent;
     use crate::line_writer::Stream;
     use crate::queue::task_id::TaskId;
 
@@ -312,7 +313,7 @@ mod tests {
         });
         log.count(Metric::TaskStart, at, Some(&run));
         log.count(Metric::WorkerReady, at, None);
-        log.events().emit(&Event::Interrupted { reason: "canceled" });
+        log.events().of(&run).emit(&RunEvent::Interrupted { reason: "canceled" });
         out.finish();
         let mut bytes = vec![0; 4096];
         let count = std::fs::File::from(reader).read(&mut bytes).unwrap();
@@ -334,11 +335,8 @@ mod tests {
         assert_eq!(lines.next(), Some(expected));
         assert_eq!(lines.next(), Some(""));
         assert!(lines.next().unwrap().contains(r#""eventType":"workerReady""#));
-        assert!(
-            lines
-                .next()
-                .unwrap()
-                .starts_with(r#"{"type":"task event","event":"interrupted","reason":"canceled""#)
-        );
+        let expected = r#"{"type":"task event","event":"interrupted","reason":"canceled","taskId":"fN1SbArXTPSVFNUvaOlinQ","runId":1,"#;
+        let event = lines.next().unwrap();
+        assert!(event.starts_with(expected), "{event}");
     }
 }

@@ -145,6 +145,11 @@ fn events_are_lines_of_json_on_standard_error_and_the_log_stays_alone_on_standar
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
         .collect();
+    let run_of = |event: &Value| (event["taskId"].clone(), event["runId"].clone());
+    for event in &events {
+        assert_eq!(run_of(event), run_of(&events[0]), "{event}");
+        assert_eq!(event["taskId"].as_str().unwrap().len(), 22, "{event}");
+    }
     let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
     let mut rest = names.iter();
     for expected in [
