@@ -109,6 +109,18 @@ pub fn interrupted(interrupt: Interrupt, max_run_time: Duration) -> String {
     }
 }
 
+/// The error text of a run of which the kernel has ended a process because memory was short. `one` and `together` are the
+/// bytes that one task and all tasks of the host may use: which of them was reached, or whether it was the host's own
+/// memory, nobody tells.
+#[must_use]
+pub fn out_of_memory(one: Option<u64>, together: Option<u64>) -> String {
+    let one = one.map(|bytes| format!("this task may use {bytes} bytes (limits.memory)"));
+    let together = together.map(|bytes| format!("all tasks of this host together may use {bytes} bytes"));
+    let bounds: Vec<String> = one.into_iter().chain(together).collect();
+    let bounds = if bounds.is_empty() { String::new() } else { format!(": {}", bounds.join(", ")) };
+    format!("The kernel killed a process of the task because memory was used up{bounds}.")
+}
+
 /// The error text of a payload that is refused: the original's first words, then the errors as a JSON list of strings.
 #[must_use]
 pub fn refused_payload(findings: &[Finding]) -> String {
@@ -163,6 +175,27 @@ mod tests {
         ];
         for (interrupt, expected) in cases {
             assert_eq!(interrupted(interrupt, Duration::from_secs(10)), expected);
+        }
+    }
+
+    #[test]
+    fn a_want_of_memory_names_what_may_have_been_used_up() {
+        let cases = [
+            (None, None, "."),
+            (
+                Some(64),
+                None,
+                ": this task may use 64 bytes (limits.memory).",
+            ),
+            (
+                Some(64),
+                Some(1000),
+                ": this task may use 64 bytes (limits.memory), all tasks of this host together may use 1000 bytes.",
+            ),
+        ];
+        for (one, together, end) in cases {
+            let expected = format!("The kernel killed a process of the task because memory was used up{end}");
+            assert_eq!(out_of_memory(one, together), expected);
         }
     }
 

@@ -189,7 +189,7 @@ impl Container {
 }
 
 fn by_want_of_memory(exited: &Exited) -> &'static str {
-    if exited.oom_killed { ": the kernel killed it because limits.memory is too small" } else { "" }
+    if exited.oom_killed { ": the kernel killed it because memory was used up (limits.memory)" } else { "" }
 }
 
 impl Created {

@@ -141,7 +141,7 @@ impl Resolving {
     }
 
     /// The lines about an end that was not the command's own.
-    fn explain_end(&self, interrupt: Option<Interrupt>) {
+    fn explain_end(&mut self, interrupt: Option<Interrupt>) {
         self.explain_interrupt(interrupt);
         if let Some(exited) = self.exited() {
             self.run.events.emit(&RunEvent::ContainerExited {
@@ -152,9 +152,15 @@ impl Resolving {
                 memory_peak_bytes: exited.usage.memory_peak_bytes,
             });
             if exited.oom_killed {
-                self.run.log.error(
-                    "The kernel killed a process of the task because the task's memory was used up (limits.memory).",
-                );
+                let succeeded = exited.status == 0;
+                let host = &self.run.worker.host;
+                let one = host.limits.memory_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+                let text = task_log::out_of_memory(one, host.memory_for_all);
+                self.run.log.error(&text);
+                // A command that went on without that process has its own say.
+                if !succeeded {
+                    self.run.failures.push(text);
+                }
             }
         }
     }

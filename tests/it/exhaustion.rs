@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use serde_json::json;
 
 use crate::support::{Run, SmallDisk, Worker, busybox_image, finish, read_until, shell_payload};
@@ -11,6 +12,9 @@ const CONFIG: &str = "
 limits: {memory: 67108864, pids: 64, log: 1000000}
 capacityManagement: {diskspaceThreshold: 1000000}
 ";
+
+/// A process that wants far more memory than there is, by itself.
+const HOG: &str = "awk 'BEGIN { s = \"0123456789abcdef\"; while (length(s) < 300000000) s = s s; }'";
 
 /// A worker with small limits and busybox as its image.
 fn limited() -> (Worker, String, String) {
@@ -56,6 +60,60 @@ fn s62_a_memory_hog_is_ended_and_the_log_names_memory() {
         worker.task_with(&shell_payload(&image, script), &["--config", &config]).expect(0, "page cache");
     assert_eq!(run.output(), "209715200\n");
     next_task_passes(&worker, &image, "memory hogs");
+}
+
+/// What the kernel's lack of memory looks like in a log and in the worker's own words, and what only looks like it.
+#[test]
+fn s62_an_end_by_want_of_memory_is_told_from_a_status_of_137() {
+    const WORDS: &str = "[taskcluster:error] The kernel killed a process of the task because memory was used up: this task may use 67108864 bytes (limits.memory)";
+    let (worker, image, config) = limited();
+    for (case, script, status, is_killed) in [
+        ("the command's own end", format!("exec {HOG}"), 137, true),
+        ("a process of it", format!("{HOG} && exit 1; exit 137"), 137, true),
+        ("one that the command gets over", format!("{HOG} && exit 1; exit 0"), 0, true),
+        ("a status of its own", "exit 137".to_owned(), 137, false),
+        ("a signal of its own", "sh -c 'kill -9 $$'; exit $?".to_owned(), 137, false),
+    ] {
+        let run = worker.task_with(&shell_payload(&image, &script), &["--config", &config]);
+        let run = run.expect(status, case);
+        assert_eq!(run.log.contains(WORDS), is_killed, "{case}: {run:?}");
+        assert_eq!(run.resolution["resources"]["oomKilled"], is_killed, "{case}: {run:?}");
+        let is_explained = run.stderr.contains("failed: The kernel killed a process of the task");
+        assert_eq!(is_explained, is_killed && status != 0, "{case}: {run:?}");
+    }
+}
+
+#[test]
+fn s62_the_neighbour_of_a_memory_hog_completes() {
+    let (worker, image, config) = limited();
+    let options = ["--config", &config, "--image", &image];
+    let (mut child, artifacts) = worker.start_run(&options, &["sh", "-c", "echo up; sleep 3; echo done"]);
+    let log = read_until(&mut child, "\nup");
+    let hog = worker.run_with(&options, &["sh", "-c", &format!("exec {HOG}")]).expect(137, "the hog");
+    assert!(hog.words().contains("memory was used up"), "{hog:?}");
+    let neighbour = Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "the neighbour");
+    let log = log.join().unwrap();
+    assert!(log.contains("\ndone") && !log.contains("memory was used up"), "{log}");
+    assert_eq!(neighbour.resolution["resources"]["oomKilled"], false, "{neighbour:?}");
+}
+
+/// A task is ended before its worker and its monitor, and cannot ask to be spared.
+#[test]
+fn s63_a_task_is_likelier_to_be_ended_than_what_watches_it() {
+    let (worker, image, _) = limited();
+    let script = "cat /proc/self/oom_score_adj; echo -900 > /proc/self/oom_score_adj || echo refused; echo up; sleep 3";
+    let (mut child, artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
+    let log = read_until(&mut child, "\nup");
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let [monitor] = worker.processes("docker-worker-r")[..] else { panic!("not one monitor") };
+    for process in [Pid::from_child(&child), monitor] {
+        let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", process.as_raw_nonzero())).unwrap();
+        // Where the host does not let the worker protect itself it is as any other process.
+        assert!(["-900\n", &own].contains(&score.as_str()), "{score}");
+    }
+    Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "the task");
+    let log = log.join().unwrap().replace('\r', "");
+    assert!(log.contains("\n100\n") && log.contains("\nrefused\n"), "{log}");
 }
 
 /// The group above the tasks' own has the limit that holds for all of them: less than the host's memory.
