@@ -54,7 +54,7 @@ use serde::{Deserialize, Serialize};
 
 use self::addresses::AddressRange;
 use self::firewall::{Names, Pin};
-use self::link::{Claim, End, GATEWAY, Mac, Route, TASK_INTERFACE, Traffic};
+use self::link::{Bytes, Claim, End, GATEWAY, Mac, Route, TASK_INTERFACE, Traffic};
 use self::namespace::Namespace;
 use self::netlink::{Family, Socket};
 use self::survey::Obstacle;
@@ -390,6 +390,17 @@ impl Made {
         link::add_default_route(&mut self.namespace.socket, self.inside)?;
         link::settle(&mut self.host, &self.pin.link)
     }
+}
+
+/// What a task has sent and received so far by its link, seen from the task. `None`: the kernel does not say. Blocks
+/// while others change the host's network.
+///
+/// # Errors
+///
+/// There is no such link any more.
+pub fn traffic(link: &str) -> io::Result<Option<Bytes>> {
+    let host_end = link::find(&mut Socket::open(Family::Route)?, link)?;
+    Ok(host_end.bytes.map(|Bytes { received, sent }| Bytes { received: sent, sent: received }))
 }
 
 /// A locally administered address, of the container's random id.

@@ -25,6 +25,7 @@ pub mod reclaim;
 pub mod resolution;
 pub mod resolve;
 pub mod resolving;
+pub mod resources;
 pub mod root_file_system;
 pub mod run;
 pub mod running;

@@ -182,11 +182,7 @@ mod tests {
     fn a_want_of_memory_names_what_may_have_been_used_up() {
         let cases = [
             (None, None, "."),
-            (
-                Some(64),
-                None,
-                ": this task may use 64 bytes (limits.memory).",
-            ),
+            (Some(64), None, ": this task may use 64 bytes (limits.memory)."),
             (
                 Some(64),
                 Some(1000),

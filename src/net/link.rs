@@ -102,17 +102,32 @@ pub struct Interface {
     pub mtu: u32,
     /// How many packets have come in by it; as many as can be if the kernel does not say.
     pub received: u64,
+    /// What has passed, if the kernel says so.
+    pub bytes: Option<Bytes>,
+}
+
+/// What has passed an interface since it was made, with the headers of its own layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// It came in by it.
+    pub received: u64,
+    /// It went out by it.
+    pub sent: u64,
 }
 
 impl From<LinkMessage> for Interface {
     fn from(link: LinkMessage) -> Interface {
         let index = link.header.index;
-        let mut interface = Interface { index, name: String::new(), mtu: USUAL_MTU, received: u64::MAX };
+        let mut interface =
+            Interface { index, name: String::new(), mtu: USUAL_MTU, received: u64::MAX, bytes: None };
         for attribute in link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name = name,
                 LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
-                LinkAttribute::Stats64(statistics) => interface.received = statistics.rx_packets,
+                LinkAttribute::Stats64(counted) => {
+                    interface.received = counted.rx_packets;
+                    interface.bytes = Some(Bytes { received: counted.rx_bytes, sent: counted.tx_bytes });
+                }
                 _ => {}
             }
         }

@@ -8,6 +8,7 @@ use crate::artifact::ArtifactRecord;
 use crate::queue::task_id::TaskId;
 use crate::queue::{RunId, RunState};
 use crate::task::resolve::Resolution;
+use crate::task::resources::Resources;
 use crate::timestamp::Timestamp;
 
 /// The document.
@@ -64,18 +65,6 @@ pub struct ImageUsed {
     pub digest: String,
 }
 
-/// What a container used.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Resources {
-    /// Processor time of all its processes, in seconds.
-    pub cpu_seconds: f64,
-    /// The most memory it had at once, where the kernel counts it.
-    pub memory_peak_bytes: Option<u64>,
-    /// Whether the kernel killed a process of it for want of memory.
-    pub oom_killed: bool,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,8 +105,11 @@ mod tests {
             image: Some(ImageUsed { name: "busybox".to_owned(), digest: "sha256:9f2".to_owned() }),
             artifacts: vec![file, missing],
             resources: Some(Resources {
+                wall_seconds: 1.5,
                 cpu_seconds: 0.25,
                 memory_peak_bytes: Some(4096),
+                network_received_bytes: Some(70),
+                network_sent_bytes: None,
                 oom_killed: false,
             }),
         }
@@ -155,8 +147,11 @@ mod tests {
     }
   ],
   "resources": {
+    "wallSeconds": 1.5,
     "cpuSeconds": 0.25,
     "memoryPeakBytes": 4096,
+    "networkReceivedBytes": 70,
+    "networkSentBytes": null,
     "oomKilled": false
   }
 }"#;

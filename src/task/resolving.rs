@@ -16,8 +16,9 @@ use crate::payload::OnExitStatus;
 use crate::queue::{QueueError, Reason, Reporter, RunQueue, Verdict};
 use crate::root::ContainerRoot;
 use crate::task::holdings::{self, Holdings, Releasing, Returned};
-use crate::task::resolution::{ImageUsed, ResolutionDocument, Resources};
+use crate::task::resolution::{ImageUsed, ResolutionDocument};
 use crate::task::resolve::{self, End, NO_STATUS, Outcome, Resolution, exit_status};
+use crate::task::resources::Resources;
 use crate::task::run::{Began, Remains, Run};
 use crate::task::running::Held;
 use crate::task_log;
@@ -45,12 +46,15 @@ enum Container {
 struct Over {
     held: Held,
     exited: Option<Exited>,
+    resources: Option<Resources>,
 }
 
 /// A container that is over.
 pub(super) struct Finished {
     pub(super) held: Held,
     pub(super) exited: Result<Exited, End>,
+    /// What it used, as far as it is known to have ended.
+    pub(super) resources: Option<Resources>,
 }
 
 /// A run that is over.
@@ -99,12 +103,16 @@ impl Resolving {
     }
 
     pub(super) fn of_container(run: Run, finished: Finished) -> Box<Resolving> {
-        let Finished { held, exited } = finished;
+        let Finished { held, exited, resources } = finished;
         let (end, exited) = match exited {
             Ok(exited) => (End::Exited(status(&exited)), Some(exited)),
             Err(end) => (end, None),
         };
-        Box::new(Resolving { run, end, container: Container::Over(Box::new(Over { held, exited })) })
+        Box::new(Resolving {
+            run,
+            end,
+            container: Container::Over(Box::new(Over { held, exited, resources })),
+        })
     }
 
     /// Publishes what the run leaves behind, closes its log and reports it. To give back what it holds may take as long as
@@ -124,6 +132,9 @@ impl Resolving {
         let releasing = self.release_network();
         let mut outcome = self.outcome(stopped, interrupt);
         let exit_code = resolve::resolve(&outcome).exit_code;
+        if let Some(resources) = self.resources() {
+            self.run.log.info(&resources.line());
+        }
         let footer = task_log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
         outcome.killed = self.close_log().await;
@@ -190,6 +201,13 @@ impl Resolving {
     fn exited(&self) -> Option<&Exited> {
         match &self.container {
             Container::Over(over) => over.exited.as_ref(),
+            Container::None | Container::NotStarted => None,
+        }
+    }
+
+    fn resources(&self) -> Option<Resources> {
+        match &self.container {
+            Container::Over(over) => over.resources,
             Container::None | Container::NotStarted => None,
         }
     }
@@ -298,16 +316,17 @@ impl Resolving {
         releasing: Option<Releasing>,
         returned: Returned,
     ) -> (ResolutionDocument, Holdings) {
+        let resources = self.resources();
         let Resolving { run, container, .. } = *self;
-        let (held, exited) = match container {
-            Container::Over(over) => (Some(over.held), over.exited),
-            Container::None | Container::NotStarted => (None, None),
+        let held = match container {
+            Container::Over(over) => Some(over.held),
+            Container::None | Container::NotStarted => None,
         };
         let document = ResolutionDocument {
             resolved: Timestamp::now(),
             image: run.image.map(|image| ImageUsed { name: image.name, digest: image.digest.to_string() }),
             artifacts: run.publisher.into_records(),
-            resources: exited.map(resources),
+            resources,
             ..ResolutionDocument::without_container(run.claim.queue.run().clone(), resolution, run.began.at)
         };
         let holdings = Holdings {
@@ -332,12 +351,4 @@ fn fate(resolution: &Resolution) -> Fate {
 /// 128 + signal and the like fit; what would not counts as the worst.
 fn status(exited: &Exited) -> u8 {
     u8::try_from(exited.status).unwrap_or(u8::MAX)
-}
-
-fn resources(exited: Exited) -> Resources {
-    Resources {
-        cpu_seconds: exited.usage.cpu.as_secs_f64(),
-        memory_peak_bytes: exited.usage.memory_peak_bytes,
-        oom_killed: exited.oom_killed,
-    }
 }

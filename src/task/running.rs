@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use images::store::Lease;
 use runtime::launch::Exited;
@@ -13,11 +13,14 @@ use crate::background::Background;
 use crate::event::RunEvent;
 use crate::features::StageError;
 use crate::host::free_bytes;
+use crate::net;
+use crate::net::link::Bytes;
 use crate::task::container::{Container, ContainerError, Created, EndError};
 use crate::task::error::TaskError;
 use crate::task::linking::stage_failure;
 use crate::task::resolve::End;
 use crate::task::resolving::{Finished, Resolving};
+use crate::task::resources::Resources;
 use crate::task::run::{Remains, Run};
 use crate::task_log::output::Pump;
 use crate::text::chain;
@@ -69,11 +72,17 @@ impl Running {
             container_id: self.run.id.as_str(),
             after_ms: millis(self.run.began.elapsed()),
         });
+        let started = Instant::now();
         let mut pump = Pump::start(&self.terminal, &self.run.log);
         let ending = self.ending(&mut pump).await;
         let end = self.finish(ending).await;
+        let wall = started.elapsed();
         drop(self.run_time);
         let pumped = pump.finish(DRAIN_TIME).await;
+        let resources = match &end {
+            Ok(exited) => Some(Resources::of(exited, wall, traffic(&self.run).await)),
+            Err(_) => None,
+        };
         // After what the task printed: the lines about its end are the last ones.
         let exited = end.and_then(|exited| pumped.map(|()| exited).map_err(output_failure));
         let exited = exited.map_err(|error| self.run.fail(error));
@@ -83,7 +92,7 @@ impl Running {
             self.run.abandon(&EndError::Monitor(error));
         }
         let Running { run, created, lease, .. } = self;
-        Resolving::of_container(run, Finished { held: Held { created, _lease: lease }, exited })
+        Resolving::of_container(run, Finished { held: Held { created, _lease: lease }, exited, resources })
     }
 
     async fn ending(&mut self, pump: &mut Pump) -> Ending {
@@ -152,6 +161,15 @@ impl Running {
         }
         lost
     }
+}
+
+/// What has passed the task's link; unknown without one.
+async fn traffic(run: &Run) -> Option<Bytes> {
+    let link = run.network.as_ref()?.link().to_owned();
+    // Not on this thread: whoever changes the host's network keeps the question waiting.
+    let counted = tokio::task::spawn_blocking(move || net::traffic(&link)).await;
+    // A fact less about a task that is over is no fault of it.
+    counted.ok()?.ok()?
 }
 
 /// Waits until less than the reserve is free; says how much is.

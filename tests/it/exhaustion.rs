@@ -91,7 +91,8 @@ fn s62_the_neighbour_of_a_memory_hog_completes() {
     let log = read_until(&mut child, "\nup");
     let hog = worker.run_with(&options, &["sh", "-c", &format!("exec {HOG}")]).expect(137, "the hog");
     assert!(hog.words().contains("memory was used up"), "{hog:?}");
-    let neighbour = Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "the neighbour");
+    let neighbour =
+        Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(0, "the neighbour");
     let log = log.join().unwrap();
     assert!(log.contains("\ndone") && !log.contains("memory was used up"), "{log}");
     assert_eq!(neighbour.resolution["resources"]["oomKilled"], false, "{neighbour:?}");

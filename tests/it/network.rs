@@ -50,6 +50,27 @@ fn a_task_reaches_the_outside_by_its_uplink_and_leaves_nothing() {
 }
 
 #[test]
+fn a_task_is_told_what_it_has_sent_and_received() {
+    let internet = Internet::new();
+    let server = internet.outside.listen("0.0.0.0:8080");
+    let worker = Worker::on(&internet);
+    let source = worker.image(&busybox_image()).source;
+    let script = format!("head -c 1000000 /dev/zero | nc {OUTSIDE} 8080");
+    let (child, artifacts) = worker.start_run(&["--image", &source], &["/bin/sh", "-c", &script]);
+    drop(server.visit());
+    let run = Run::collect(finish(child, LIMIT), artifacts).expect(0, "the task");
+    let bytes = |name: &str| run.resolution["resources"][name].as_u64().unwrap();
+    let (received, sent) = (bytes("networkReceivedBytes"), bytes("networkSentBytes"));
+    // With what carries it, and acknowledged.
+    assert!((1_000_000..1_500_000).contains(&sent) && (1..sent / 2).contains(&received), "{run:?}");
+    let line = format!(", received {received} B, sent {sent} B");
+    let [.., resources, footer] = run.log.lines().collect::<Vec<_>>()[..] else { panic!("{run:?}") };
+    assert!(resources.contains("] Resources: wall ") && resources.ends_with(&line), "{run:?}");
+    assert!(footer.contains("] Successful task run"), "{run:?}");
+    internet.assert_as_before();
+}
+
+#[test]
 fn a_task_without_a_network_has_loopback_only_and_the_host_is_not_touched() {
     let internet = Internet::new();
     let worker = Worker::on(&internet);

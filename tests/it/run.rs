@@ -31,7 +31,11 @@ fn the_log_has_the_workers_lines_around_what_the_command_prints_on_its_terminal(
         "Z] using cache \"tools\" -> /tools\n",
         "\r\n",
         "Z] === Task Starting ===\none\r\na terminal\r\ntwo\r\nthree[taskcluster ",
-        "Z] === Task Finished ===\n",
+        "Z] === Task Finished ===\n[taskcluster ",
+        "Z] Resources: wall ",
+        " s, cpu ",
+        " s, memory ",
+        " B\n[taskcluster ",
         "Z] Successful task run with exit code: 0 completed in ",
         " seconds\n",
     ] {
