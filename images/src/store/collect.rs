@@ -1,4 +1,4 @@
-//! Garbage: what no name and no lease needs, and under pressure what was used longest ago.
+//! Garbage: what no name and no lease needs, what was not used for long, and under pressure what was used longest ago.
 //!
 //! Nobody has to stop for it. What is used or being made is held by a lease, and the store's lock is
 //! taken for as long as it takes to read the names and to rename what goes; removing comes after.
@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::archive::SCRATCH_PREFIX;
 use crate::digest::Digest;
-use crate::disk;
 use crate::manifest::Descriptor;
 
 use super::catalog::NameRecord;
@@ -18,14 +18,16 @@ use super::layout::{self, FRESH, GONE, PARTIAL};
 use super::lock::{self, Lock};
 use super::{Store, StoreError, lease};
 
-/// How far to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GcPolicy {
-    /// Only what nothing refers to.
+/// How far to go. What nothing refers to, and what killed processes have left, goes in any case.
+#[derive(Clone, Copy)]
+pub enum GcPolicy<'a> {
+    /// No farther.
     Unreferenced,
-    /// Until the file system has so many bytes free: then blobs that nobody fetches any more, blobs
-    /// of layers that are there, least recently used first, and after them names in the same order.
-    FreeBytes(u64),
+    /// Names that nobody has used since then. An image that is leased is in use now.
+    UnusedSince(SystemTime),
+    /// Until there is enough: blobs that nobody fetches any more, then blobs of layers that are there, least recently
+    /// used first, and after them names in the same order.
+    Until(&'a dyn Fn() -> bool),
     /// Every name whose image is not leased.
     All,
 }
@@ -44,7 +46,7 @@ pub struct Collected {
 }
 
 /// A partial blob that nobody has resumed for so long is dropped.
-const PARTIAL_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 impl Store {
     /// Removes garbage. What is leased stays, whoever holds it; so does what is being pulled. May take
@@ -53,18 +55,59 @@ impl Store {
     /// # Errors
     ///
     /// I/O errors of the store.
-    pub fn gc(&self, policy: GcPolicy) -> Result<Collected, StoreError> {
+    pub fn gc(&self, policy: GcPolicy<'_>) -> Result<Collected, StoreError> {
+        self.gc_while(policy, &|| true)
+    }
+
+    /// The same as long as it is `wanted`, which is asked before each object. What it does not come to is left to the
+    /// next call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::gc`].
+    pub fn gc_while(&self, policy: GcPolicy<'_>, wanted: &dyn Fn() -> bool) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
-        self.remove_unreferenced(&mut collected)?;
-        let has_enough = || match policy {
-            GcPolicy::Unreferenced => true,
-            GcPolicy::FreeBytes(bytes) => {
-                disk::free_bytes(self.layout().root()).is_none_or(|free| free >= bytes)
+        self.recover()?;
+        self.remove_unreferenced(&mut collected, wanted)?;
+        let is_enough: &dyn Fn() -> bool = match policy {
+            GcPolicy::Unreferenced => return Ok(collected),
+            GcPolicy::UnusedSince(then) => {
+                collected.names = self.forget_unused(then)?;
+                if !collected.names.is_empty() {
+                    self.remove_unreferenced(&mut collected, wanted)?;
+                }
+                return Ok(collected);
             }
-            GcPolicy::All => false,
+            GcPolicy::Until(is_enough) => is_enough,
+            GcPolicy::All => &|| false,
         };
-        if has_enough() {
-            return Ok(collected);
+        self.remove_under_pressure(&mut collected, is_enough, wanted)?;
+        Ok(collected)
+    }
+
+    /// The names whose images are used now, by whatever process.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors of the store.
+    pub fn used(&self) -> Result<Vec<String>, StoreError> {
+        let layout = self.layout();
+        let _alone = lock::exclusive(&layout.lock())?;
+        let held = lease::held(layout)?;
+        let used = self.read_names()?.into_iter().map(|(record, _)| record);
+        let used = used.filter(|record| held.contains(&layout.image(&record.image)));
+        Ok(used.map(|record| record.name).collect())
+    }
+
+    fn remove_under_pressure(
+        &self,
+        collected: &mut Collected,
+        is_enough: &dyn Fn() -> bool,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
+        let is_enough = || !wanted() || is_enough();
+        if is_enough() {
+            return Ok(());
         }
         for partial in self.partials()? {
             self.remove_partial(&partial)?;
@@ -72,25 +115,25 @@ impl Store {
         let mut names = self.read_names()?;
         names.sort_by_key(|(_, used)| *used);
         for (record, _) in &names {
-            if has_enough() {
-                return Ok(collected);
+            if is_enough() {
+                return Ok(());
             }
-            collected.blobs += self.remove_blobs_of(record)?;
+            collected.blobs += self.remove_blobs_of(record, wanted)?;
         }
         for (record, _) in names {
-            if has_enough() {
+            if is_enough() {
                 break;
             }
             if self.remove_name(&record)? {
                 collected.names.push(record.name);
-                self.remove_unreferenced(&mut collected)?;
+                self.remove_unreferenced(collected, wanted)?;
             }
         }
-        Ok(collected)
+        Ok(())
     }
 
-    /// What a process that was killed has left: leases, half-built objects whose claim is free, and
-    /// partial blobs that are old. Run at every start.
+    /// What a process that was killed has left: leases, half-built objects whose claim is free, objects
+    /// that it was removing, and partial blobs that are old. Run at every start as well.
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         let layout = self.layout();
         lease::remove_dead(layout)?;
@@ -135,19 +178,26 @@ impl Store {
         for blob in blobs {
             self.remove_partial(&layout.partial(&blob.digest))?;
         }
-        self.remove_all(|needed| {
-            let mut gone = Vec::new();
-            for layer in made {
-                let (directory, blob) = (layout.layer(&layer.diff_id), layout.blob(&layer.blob));
-                gone.extend(layer.fetched.then_some(blob).into_iter().chain([directory]));
-            }
-            gone.retain(|path| !needed.contains(path));
-            Ok(gone)
-        })
+        self.remove_all(
+            |needed| {
+                let mut gone = Vec::new();
+                for layer in made {
+                    let (directory, blob) = (layout.layer(&layer.diff_id), layout.blob(&layer.blob));
+                    gone.extend(layer.fetched.then_some(blob).into_iter().chain([directory]));
+                }
+                gone.retain(|path| !needed.contains(path));
+                Ok(gone)
+            },
+            &|| true,
+        )
         .map(drop)
     }
 
-    fn remove_unreferenced(&self, collected: &mut Collected) -> Result<(), StoreError> {
+    fn remove_unreferenced(
+        &self,
+        collected: &mut Collected,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
         let layout = self.layout();
         let add = |directory: PathBuf, needed: &HashSet<PathBuf>, gone: &mut Vec<PathBuf>| {
             let before = gone.len();
@@ -155,27 +205,48 @@ impl Store {
             gone.extend(entries.filter(|path| !is_partial(path) && !needed.contains(path)));
             Ok::<usize, StoreError>(gone.len() - before)
         };
-        self.remove_all(|needed| {
-            let mut gone = Vec::new();
-            collected.images += add(layout.images(), needed, &mut gone)?;
-            collected.layers += add(layout.layers(), needed, &mut gone)?;
-            collected.blobs += add(layout.blobs(), needed, &mut gone)?;
-            let is_fresh = |path: &PathBuf| path.extension().is_some_and(|extension| extension == FRESH);
-            gone.extend(layout::entries(&layout.names())?.into_iter().filter(is_fresh));
-            Ok(gone)
-        })
+        self.remove_all(
+            |needed| {
+                let mut gone = Vec::new();
+                collected.images += add(layout.images(), needed, &mut gone)?;
+                collected.layers += add(layout.layers(), needed, &mut gone)?;
+                collected.blobs += add(layout.blobs(), needed, &mut gone)?;
+                let is_fresh = |path: &PathBuf| path.extension().is_some_and(|extension| extension == FRESH);
+                gone.extend(layout::entries(&layout.names())?.into_iter().filter(is_fresh));
+                Ok(gone)
+            },
+            wanted,
+        )
         .map(drop)
     }
 
     /// The layers' blobs of a name: its image runs without them, and is pulled again if it has to be
     /// repaired.
-    fn remove_blobs_of(&self, record: &NameRecord) -> Result<usize, StoreError> {
+    fn remove_blobs_of(&self, record: &NameRecord, wanted: &dyn Fn() -> bool) -> Result<usize, StoreError> {
         let layout = self.layout();
         let blobs: Vec<PathBuf> = record.blobs.iter().map(|blob| layout.blob(&blob.digest)).collect();
         let alone = lock::exclusive(&layout.lock())?;
         let held = lease::held(layout)?;
         let gone: Vec<PathBuf> = blobs.into_iter().filter(|path| !held.contains(path)).collect();
-        self.set_aside_and_remove(&gone, alone)
+        self.set_aside_and_remove(&gone, alone, wanted)
+    }
+
+    /// Forgets the names that nobody has used since `then`, and notes of those that are used that they are.
+    fn forget_unused(&self, then: SystemTime) -> Result<Vec<String>, StoreError> {
+        let layout = self.layout();
+        let _alone = lock::exclusive(&layout.lock())?;
+        let held = lease::held(layout)?;
+        let mut forgotten = Vec::new();
+        for (record, used) in self.read_names()? {
+            if held.contains(&layout.image(&record.image)) {
+                self.touch_name(&record.name)?;
+            } else if used < then {
+                layout::remove_file(&layout.name(&record.name))?;
+                forgotten.push((used, record.name));
+            }
+        }
+        forgotten.sort();
+        Ok(forgotten.into_iter().map(|(_, name)| name).collect())
     }
 
     /// Forgets a name whose image nobody uses.
@@ -194,20 +265,26 @@ impl Store {
     fn remove_all(
         &self,
         choose: impl FnOnce(&HashSet<PathBuf>) -> Result<Vec<PathBuf>, StoreError>,
+        wanted: &dyn Fn() -> bool,
     ) -> Result<usize, StoreError> {
         let alone = lock::exclusive(&self.layout().lock())?;
         let gone = choose(&self.needed()?)?;
-        self.set_aside_and_remove(&gone, alone)
+        self.set_aside_and_remove(&gone, alone, wanted)
     }
 
-    /// Renames under the lock, removes after it.
-    fn set_aside_and_remove(&self, objects: &[PathBuf], alone: Lock) -> Result<usize, StoreError> {
+    /// Renames under the lock, removes after it, as long as that is wanted.
+    fn set_aside_and_remove(
+        &self,
+        objects: &[PathBuf],
+        alone: Lock,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<usize, StoreError> {
         let mut aside = Vec::new();
         for object in objects {
             aside.extend(layout::set_aside(self.layout(), object)?);
         }
         drop(alone);
-        aside.iter().try_for_each(|path| layout::remove_set_aside(path))?;
+        aside.iter().take_while(|_| wanted()).try_for_each(|path| layout::remove_set_aside(path))?;
         Ok(aside.len())
     }
 
@@ -234,7 +311,7 @@ fn is_partial(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == PARTIAL)
 }
 
-fn is_older(path: &Path, age: std::time::Duration) -> bool {
+fn is_older(path: &Path, age: Duration) -> bool {
     let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
     modified.and_then(|time| time.elapsed().ok()).is_some_and(|elapsed| elapsed > age)
 }

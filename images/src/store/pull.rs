@@ -132,8 +132,12 @@ impl Store {
         };
         let wanted = disk::reserve_bytes(&root, &options.limits).saturating_add(needed);
         let before = disk::free_bytes(&root);
-        let store = self.clone();
-        let collected = in_thread(move || store.gc(GcPolicy::FreeBytes(wanted)), drop);
+        let (store, place) = (self.clone(), root.clone());
+        let make_room = move || {
+            let has_enough = || disk::free_bytes(&place).is_none_or(|free| free >= wanted);
+            store.gc(GcPolicy::Until(&has_enough))
+        };
+        let collected = in_thread(make_room, drop);
         unless_cancelled(&options.cancel, &store_name(source), collected).await??;
         Ok(disk::free_bytes(&root) > before)
     }

@@ -15,6 +15,7 @@ use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store, read_
 use crate::scripted::{ScriptedServer, honest};
 
 mod damage;
+mod garbage;
 mod power_cut;
 mod processes;
 
@@ -178,9 +179,9 @@ fn under_pressure_blobs_go_first_and_then_what_was_used_longest_ago() {
     pull(&test.store, &names[1]).unwrap();
     let partial = test.root().join("blobs").join(format!("{}.partial", "0".repeat(64)));
     fs::write(&partial, "begun").unwrap();
-    assert_eq!(test.store.gc(GcPolicy::FreeBytes(0)).unwrap(), Collected::default());
+    assert_eq!(test.store.gc(GcPolicy::Until(&|| true)).unwrap(), Collected::default());
     assert!(partial.exists());
-    let collected = test.store.gc(GcPolicy::FreeBytes(u64::MAX)).unwrap();
+    let collected = test.store.gc(GcPolicy::Until(&|| false)).unwrap();
     let expected = Collected { names: vec![names[1].clone()], images: 1, layers: 1, blobs: 3 };
     assert_eq!(collected, expected);
     assert!(!partial.exists());
