@@ -96,7 +96,8 @@ pub struct ConfigFile {
     /// reclaimed.
     pub task_status_poll_seconds: Option<u64>,
     /// The longest `maxRunTime` that a payload may have, in seconds.
-    pub max_task_run_time: Option<u64>,
+    #[serde(deserialize_with = "at_least_one")]
+    pub max_task_run_time: Option<u32>,
     /// What the worker itself may use of the machine.
     pub worker: WorkerSettings,
     /// Where live logs are served.

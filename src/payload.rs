@@ -90,6 +90,8 @@ pub struct TaskContext<'a> {
     pub origin: Origin,
     /// Features that this worker's configuration switches off.
     pub disabled_features: &'a [&'a str],
+    /// The most seconds that this worker lets a task ask for, if there is such a bound.
+    pub max_task_run_time: Option<u64>,
     /// Where the payload is in the document that findings point into: `/payload`, or empty.
     pub pointer: &'a str,
 }
@@ -121,8 +123,9 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
     outdated::look_at(object, findings);
     let image =
         object.required("image", findings).and_then(|place| image::read(&place, context.origin, findings));
-    let max_run_time =
-        object.required("maxRunTime", findings).and_then(|place| read_max_run_time(&place, findings));
+    let max_run_time = object
+        .required("maxRunTime", findings)
+        .and_then(|place| read_max_run_time(&place, context.max_task_run_time, findings));
     let command = command::read_command(object.member("command"), findings);
     let env = command::read_env(object.member("env"), findings);
     let features = features::read(object.member("features"), context, findings);
@@ -147,16 +150,18 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
     })
 }
 
-/// Seconds, at least 1; no maximum, but a century is as good as for ever.
-fn read_max_run_time(place: &Place<'_>, findings: &mut Findings) -> Option<Duration> {
+/// Seconds, at least 1. Where the worker has no maximum, a century is as good as for ever.
+fn read_max_run_time(place: &Place<'_>, most: Option<u64>, findings: &mut Findings) -> Option<Duration> {
     let seconds = place.integer(findings)?;
-    match u64::try_from(seconds) {
-        Ok(seconds) if seconds > 0 => Some(Duration::from_secs(seconds.min(limits::MAX_RUN_TIME_SECONDS))),
-        _ => {
-            place.refuse("must be at least 1 (seconds)", findings);
-            None
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    match most {
+        _ if seconds == 0 => place.refuse("must be at least 1 (seconds)", findings),
+        Some(most) if seconds > most => {
+            place.refuse(format!("must be at most {most} (seconds) on this worker"), findings);
         }
+        Some(_) | None => return Some(Duration::from_secs(seconds.min(limits::MAX_RUN_TIME_SECONDS))),
     }
+    None
 }
 
 fn read_on_exit_status(place: Option<Place<'_>>, findings: &mut Findings) -> OnExitStatus {

@@ -41,6 +41,7 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ("limits: {pids: 0}\n", "line 1, column 16: must be at least 1"),
         ("limits: {pids: -1}\n", "line 1, column 16: must be a whole number from 0 to 4294967295"),
         ("capacity: 0\n", "line 1, column 11: must be at least 1"),
+        ("maxTaskRunTime: 0\n", "line 1, column 17: must be at least 1"),
         ("task: {reclaimDivisor: 1}\n", "line 1, column 24: must be a number above 1"),
         ("worker: {nice: 20}\n", "line 1, column 16: must be a number from -20 to 19"),
         ("network: {dns: [x]}\n", "line 1, column 16: \"x\" is no IPv4 address"),

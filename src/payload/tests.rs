@@ -10,7 +10,7 @@ const OPERATOR: Origin = Origin::Operator;
 
 fn context(origin: Origin) -> TaskContext<'static> {
     let expires = Timestamp::parse("2027-01-01T00:00:00Z").unwrap();
-    TaskContext { expires, origin, disabled_features: &[], pointer: "" }
+    TaskContext { expires, origin, disabled_features: &[], max_task_run_time: None, pointer: "" }
 }
 
 fn parse(payload: &Value) -> (Option<Payload>, Vec<Finding>) {
@@ -167,6 +167,20 @@ fn max_run_time_is_a_whole_number_of_seconds_from_1_on() {
     ];
     for (value, expected) in cases {
         refused(&json!({ "maxRunTime": value }), &[&format!("/maxRunTime: {expected}")]);
+    }
+}
+
+#[test]
+fn a_worker_may_bound_max_run_time() {
+    let bounded = TaskContext { max_task_run_time: Some(3600), pointer: "/payload", ..context(OPERATOR) };
+    let read = |seconds| Payload::parse(&payload(&json!({ "maxRunTime": seconds })), &bounded);
+    let (found, findings) = read(3600);
+    assert_eq!((found.unwrap().max_run_time, findings), (Duration::from_secs(3600), vec![]));
+    for (seconds, expected) in [(3601, "at most 3600 (seconds) on this worker"), (0, "at least 1 (seconds)")]
+    {
+        let (found, findings) = read(seconds);
+        assert_eq!(lines(&findings, Severity::Error), [format!("/payload/maxRunTime: must be {expected}")]);
+        assert!(found.is_none(), "{seconds}");
     }
 }
 

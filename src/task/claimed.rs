@@ -13,7 +13,7 @@ use crate::interrupt::{Interrupter, Interrupts};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{Claim, ReceivedDefinition, RunId, Task};
+use crate::queue::{Claim, RunId, Task};
 use crate::registry::Handles;
 use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
@@ -72,14 +72,7 @@ impl Claimed {
     ) -> Result<Claimed, BeginError> {
         let began = Began::now();
         let (interrupter, interrupts) = channel;
-        let disabled = worker.config.file.disabled_features();
-        let context = TaskContext {
-            expires: claim.expires,
-            origin: worker.origin,
-            disabled_features: &disabled,
-            pointer: worker.payload_pointer,
-        };
-        let Read { payload, scopes, findings } = read_task(&claim.definition, &context);
+        let Read { payload, scopes, findings } = read_task(worker, &claim);
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
         let opened = tokio::task::spawn_blocking(move || open(&worker_of_run, &interrupts_of_run)).await??;
         let Opened { id, directory, log } = opened;
@@ -251,10 +244,18 @@ struct Read {
     findings: Vec<Finding>,
 }
 
-fn read_task(definition: &ReceivedDefinition, context: &TaskContext<'_>) -> Read {
-    match definition.read() {
+fn read_task(worker: &Worker, claim: &Claim) -> Read {
+    let file = &worker.config.file;
+    let context = TaskContext {
+        expires: claim.expires,
+        origin: worker.origin,
+        disabled_features: &file.disabled_features(),
+        max_task_run_time: file.max_task_run_time.map(u64::from),
+        pointer: worker.payload_pointer,
+    };
+    match claim.definition.read() {
         Ok(Task { payload, scopes }) => {
-            let (payload, findings) = Payload::parse(&payload, context);
+            let (payload, findings) = Payload::parse(&payload, &context);
             Read { payload, scopes, findings }
         }
         Err(error) => {

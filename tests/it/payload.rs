@@ -64,6 +64,17 @@ fn a_payload_that_is_wrong_in_many_places_is_told_all_of_them_at_once() {
 }
 
 #[test]
+fn a_run_time_beyond_what_the_worker_allows_is_refused_by_its_pointer() {
+    let worker = Worker::new();
+    let config = worker.fresh("config").with_extension("yml");
+    fs::write(&config, "maxTaskRunTime: 3600\n").unwrap();
+    let payload = json!({ "image": "registry.invalid/never/pulled", "maxRunTime": 3601 });
+    let run = worker.task_with(&payload, &["--config", config.to_str().unwrap()]).expect(120, "too long");
+    assert!(run.log.contains("/maxRunTime: must be at most 3600 (seconds) on this worker"), "{run:#?}");
+    assert_eq!(run.resolution["reason"], "malformed-payload", "{run:#?}");
+}
+
+#[test]
 fn what_this_version_cannot_do_yet_is_refused_by_name() {
     let worker = Worker::new();
     let cases = [
