@@ -114,7 +114,8 @@ pub fn interrupted(interrupt: Interrupt, max_run_time: Duration) -> String {
 /// memory, nobody tells.
 #[must_use]
 pub fn out_of_memory(one: Option<u64>, together: Option<u64>) -> String {
-    let one = one.map(|bytes| format!("this task may use {bytes} bytes (limits.memory)"));
+    let of_its_own = one.filter(|bytes| together != Some(*bytes));
+    let one = of_its_own.map(|bytes| format!("this task may use {bytes} bytes (limits.memory)"));
     let together = together.map(|bytes| format!("all tasks of this host together may use {bytes} bytes"));
     let bounds: Vec<String> = one.into_iter().chain(together).collect();
     let bounds = if bounds.is_empty() { String::new() } else { format!(": {}", bounds.join(", ")) };
@@ -183,6 +184,7 @@ mod tests {
         let cases = [
             (None, None, "."),
             (Some(64), None, ": this task may use 64 bytes (limits.memory)."),
+            (Some(64), Some(64), ": all tasks of this host together may use 64 bytes."),
             (
                 Some(64),
                 Some(1000),
