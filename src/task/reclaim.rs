@@ -1,10 +1,12 @@
 //! Keeping a claim as long as its run goes on.
 //!
 //! A claim holds for a while only (20 minutes), so that the queue notices a worker that is gone. A part of what is
-//! left of it is waited for, half unless the configuration says otherwise, then it is prolonged. What the queue answers is also the only way in which it tells a worker that
-//! a task was cancelled.
+//! left of it is waited for, half unless the configuration says otherwise, then it is prolonged. A queue that is at
+//! fault, or cannot be reached, is asked again as long as the claim holds: the task knows nothing of it.
 
 use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 
 use crate::background::Background;
 use crate::interrupt::{Interrupt, Interrupter};
@@ -16,8 +18,11 @@ use crate::timestamp::Timestamp;
 /// The longest wait between two looks at the queue's time, which goes on while this host is suspended.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// What has to be left of a claim for another attempt after one that failed.
-const LAST_ATTEMPT: Duration = Duration::from_secs(30);
+/// Between two attempts to prolong a claim: the first wait, which doubles, and the longest.
+const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
+
+/// What a queue that works needs for an answer: as much has to be left of a claim for another attempt.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// A claim that is to be kept.
 pub struct Held {
@@ -42,19 +47,47 @@ async fn reclaim(mut claim: Held) {
     loop {
         let now = claim.queue.now();
         wait_until(&claim.queue, now.plus(claim.taken_until.since(now).div_f64(claim.divisor))).await;
-        let error = match claim.queue.reclaim().await {
-            Ok(taken_until) => {
-                claim.taken_until = taken_until;
-                continue;
+        match prolong(&claim.queue, claim.taken_until).await {
+            Ok(taken_until) => claim.taken_until = taken_until,
+            Err(error) => {
+                claim.log.error(&format!("Could not reclaim task. Failed to {}", chain(&error)));
+                claim.interrupter.interrupt(why(&claim).await);
+                return;
             }
-            Err(error) => error,
-        };
-        let is_final = matches!(error, QueueError::Conflict { .. } | QueueError::NotFound { .. });
-        if is_final || claim.taken_until.since(claim.queue.now()) < LAST_ATTEMPT {
-            claim.log.error(&format!("Could not reclaim task. Failed to {}", chain(&error)));
-            claim.interrupter.interrupt(why(&claim).await);
-            return;
         }
+    }
+}
+
+/// Prolongs a claim that holds until `taken_until`; gives the time until which it holds then. Tried until the claim is
+/// over, or the queue has answered that it is no more this worker's.
+///
+/// # Errors
+///
+/// The last attempt's.
+pub async fn prolong(queue: &RunQueue, taken_until: Timestamp) -> Result<Timestamp, QueueError> {
+    let rest = || taken_until.since(queue.now());
+    while_it_holds(rest, || queue.reclaim()).await
+}
+
+async fn while_it_holds<F: Future<Output = Result<Timestamp, QueueError>>>(
+    rest: impl Fn() -> Duration,
+    attempt: impl Fn() -> F,
+) -> Result<Timestamp, QueueError> {
+    let [mut wait, longest] = WAITS;
+    loop {
+        // Once even of a claim that seems to be over: clocks differ, and the queue's is the one that counts.
+        let error = match timeout(rest().max(ANSWER_TIME), attempt()).await {
+            Ok(Ok(taken_until)) => return Ok(taken_until),
+            Ok(Err(error @ (QueueError::Conflict { .. } | QueueError::NotFound { .. }))) => return Err(error),
+            Ok(Err(error)) => error,
+            Err(elapsed) => QueueError::Unreachable { what: "a claim".to_owned(), source: elapsed.into() },
+        };
+        let spare = rest().saturating_sub(ANSWER_TIME);
+        if spare.is_zero() {
+            return Err(error);
+        }
+        sleep(wait.min(spare)).await;
+        wait = longest.min(wait * 2);
     }
 }
 
@@ -64,7 +97,7 @@ async fn wait_until(queue: &RunQueue, due: Timestamp) {
         if rest.is_zero() {
             return;
         }
-        tokio::time::sleep(rest.min(LOOK)).await;
+        sleep(rest.min(LOOK)).await;
     }
 }
 
@@ -79,6 +112,8 @@ async fn why(claim: &Held) -> Interrupt {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::interrupt::{Interrupts, channel};
     use crate::queue::definition::Submission;
@@ -166,5 +201,56 @@ mod tests {
         let Fixture { _awake, author, queue, keeping: _keeping, interrupts, _directory } = claimed().await;
         pass(&author, &queue, 7 * HOUR).await;
         assert_eq!(interrupts.current(), Some(Interrupt::Deadline));
+    }
+
+    /// An attempt at a queue that is at fault.
+    fn at_fault() -> Result<Timestamp, QueueError> {
+        Err(QueueError::Unreachable { what: "the claim".to_owned(), source: "502".into() })
+    }
+
+    /// What is left of a claim that holds for `whole` from now on.
+    fn lasting(whole: Duration) -> impl Fn() -> Duration {
+        let began = tokio::time::Instant::now();
+        move || whole.saturating_sub(began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_at_fault_is_asked_again_as_long_as_the_claim_holds() {
+        let (rest, until) = (lasting(HOUR / 6), Timestamp::now());
+        let answered = while_it_holds(&rest, || async {
+            // Two minutes of faults, of ten.
+            if rest() > Duration::from_secs(480) { at_fault() } else { Ok(until) }
+        });
+        assert_eq!(answered.await.unwrap(), until);
+        assert!(rest() > Duration::from_secs(460), "{:?}", rest());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_attempt_is_made_when_it_can_just_be_answered() {
+        let (rest, last) = (lasting(HOUR / 6), Cell::new(Duration::ZERO));
+        let given_up = while_it_holds(&rest, || async {
+            last.set(rest());
+            at_fault()
+        });
+        assert!(matches!(given_up.await, Err(QueueError::Unreachable { .. })));
+        assert_eq!(last.get(), ANSWER_TIME);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_never_comes_is_not_waited_for_longer_than_the_claim_holds() {
+        let rest = lasting(HOUR / 6);
+        let given_up = while_it_holds(&rest, std::future::pending).await;
+        assert!(matches!(given_up, Err(QueueError::Unreachable { .. })) && rest().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_queue_has_decided_is_not_asked_again() {
+        let asked = Cell::new(0);
+        let refused = while_it_holds(lasting(HOUR), || async {
+            asked.set(asked.get() + 1);
+            Err(QueueError::Conflict { what: "it".to_owned(), because: "it is resolved".to_owned() })
+        });
+        assert!(matches!(refused.await, Err(QueueError::Conflict { .. })));
+        assert_eq!(asked.get(), 1);
     }
 }

@@ -13,7 +13,7 @@ use crate::features::Hooks;
 use crate::features::{Killed, Stopped};
 use crate::interrupt::Interrupt;
 use crate::payload::OnExitStatus;
-use crate::queue::{QueueError, Reason, Reporter, RunQueue, Verdict};
+use crate::queue::{QueueError, Reason, Reporter, RunQueue, Standing, Verdict};
 use crate::root::ContainerRoot;
 use crate::task::holdings::{self, Holdings, Releasing, Returned};
 use crate::task::resolution::{ImageUsed, ResolutionDocument};
@@ -140,11 +140,11 @@ impl Resolving {
         outcome.killed = self.close_log().await;
         let mut resolution = resolve::resolve(&outcome);
         let returned = self.return_caches(fate(&resolution)).await;
-        if let Err(problem) = self.report(&resolution).await {
-            // Nobody may take for completed what the queue knows nothing of.
-            resolution.verdict = Verdict::Exception(Reason::InternalError);
+        resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
             self.run.failures.push(problem);
-        }
+            // Nobody may take for completed what the queue knows nothing of.
+            Verdict::Exception(Reason::InternalError)
+        });
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
         let (document, holdings) = self.part(&resolution, releasing, returned);
@@ -291,22 +291,24 @@ impl Resolving {
         }
     }
 
-    async fn report(&mut self, resolution: &Resolution) -> Result<(), String> {
+    /// Tells the queue how the run ended; gives what stands there then, which may be what somebody else said before.
+    async fn report(&mut self, verdict: Verdict) -> Result<Verdict, String> {
         // A claim of a run that is resolved cannot be prolonged, which would look like a cancellation.
         self.run.reclaiming = None;
-        if resolution.verdict.reporter() == Reporter::Queue {
-            return Ok(());
+        if verdict.reporter() == Reporter::Queue {
+            return Ok(verdict);
         }
-        let reported = self.run.claim.queue.report(resolution.verdict).await;
-        let interrupt = self.run.interrupts.current();
-        match reported {
-            Ok(()) => Ok(()),
-            // The queue has resolved the run meanwhile, and has said so.
-            Err(QueueError::Conflict { .. }) if interrupt.is_some_and(Interrupt::may_come_from_the_queue) => {
-                Ok(())
-            }
-            Err(error) => Err(format!("Failed to report the task: failed to {}", chain(&error))),
+        let queue = &self.run.claim.queue;
+        let error = match queue.report(verdict).await {
+            Ok(()) => return Ok(verdict),
+            Err(error) => error,
+        };
+        if matches!(error, QueueError::Conflict { .. })
+            && let Ok(Standing::Resolved(standing)) = queue.status().await
+        {
+            return Ok(standing);
         }
+        Err(format!("Failed to report the task: failed to {}", chain(&error)))
     }
 
     /// Parts what is to be told of the run from what it holds.
