@@ -116,7 +116,7 @@ fn sweep_one(path: &Path) -> Result<bool, SweepError> {
     if directory.metadata().map_err(failed)?.uid() != rustix::process::geteuid().as_raw() {
         return Ok(false);
     }
-    let mut tasks = run_directory::sweep(&directories(path))?;
+    let mut tasks = run_directory::sweep(&directories(path), &|_| false)?;
     if let Some((_, error)) = tasks.failed.pop() {
         return Err(error.into());
     }

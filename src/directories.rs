@@ -8,6 +8,9 @@ pub const DEFAULT_DATA: &str = "/var/lib/docker-worker";
 /// Journals and bundles of running containers, unless told otherwise.
 pub const DEFAULT_RUN: &str = "/run/docker-worker";
 
+/// The directory of claims, among those of running containers.
+pub const CLAIMS: &str = "claims";
+
 /// Where the worker keeps its things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directories {
@@ -37,6 +40,11 @@ impl Directories {
     /// What running containers write.
     pub fn runs(&self) -> PathBuf {
         self.data.join("runs")
+    }
+
+    /// What tells of running tasks' claims.
+    pub fn claims(&self) -> PathBuf {
+        self.run.join(CLAIMS)
     }
 
     /// The one of these that a directory lies in, or that lies in it: names which a task chooses may not lead there.

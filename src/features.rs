@@ -27,9 +27,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::artifact::Publisher;
+use crate::claim_file::Logs;
 use crate::config::ConfigFile;
 use crate::interrupt::Interrupts;
-use crate::known_features::KnownFeature;
+use crate::known_features::{BULK_LOG, KnownFeature, LOCAL_LIVE_LOG};
 use crate::live_log::LiveLogServer;
 use crate::net::{Network, TaskNetwork};
 use crate::payload::Payload;
@@ -278,6 +279,24 @@ impl Active {
         }
         failures.into_result()
     }
+}
+
+/// Publishes the log of a run whose worker has died, as its features would have done.
+///
+/// # Errors
+///
+/// [`StageError::Failed`]
+pub async fn publish_logs(logs: &Logs, mut killed: Killed<'_>) -> Result<(), StageError> {
+    let mut failures = stage::Failures::of(Stage::Killed);
+    if logs.bulk {
+        let ended = bulk_log::publish(&mut killed).await;
+        failures.note(&BULK_LOG, ended.map_err(FeatureError::from));
+    }
+    if let Some(name) = &logs.live {
+        let ended = local_live_log::publish_finished(name, &mut killed).await;
+        failures.note(&LOCAL_LIVE_LOG, ended.map_err(FeatureError::from));
+    }
+    failures.into_result()
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@
 pub mod artifact;
 pub mod background;
 pub mod cache;
+pub mod claim_file;
 pub mod cleanup;
 pub mod cli;
 pub mod config;

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use runtime::id::ContainerId;
 use rustix::fs::OFlags;
 
-use crate::directories::Directories;
+use crate::directories::{CLAIMS, Directories};
 use crate::file_lock::{self, Hold};
 use crate::net::tables::TablesError;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
@@ -43,6 +43,9 @@ const NETWORK: &str = "network";
 
 /// The directory of the containers' own.
 const CONTAINERS: &str = "containers";
+
+/// The file of the task's log, in the data directory.
+const LOG: &str = "log";
 
 /// The container of the task's command.
 const TASK: &str = "task";
@@ -97,21 +100,38 @@ pub enum RunDirectoryError {
     Network(#[from] TablesError),
 }
 
+/// The beginning of a run: as long as it is held, no sweep looks for dead ones.
+#[derive(Debug)]
+pub struct Beginning {
+    places: Places,
+    _no_sweep: [File; 2],
+}
+
+impl Beginning {
+    /// Makes the places of all runs, and keeps sweeps away. Waits for one while that is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirectoryError::Place`].
+    pub fn of_a_run(
+        directories: &Directories,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Beginning, RunDirectoryError> {
+        let places = Places::open(directories)?;
+        let no_sweep = places.lock(Hold::Shared, wanted)?;
+        Ok(Beginning { places, _no_sweep: no_sweep })
+    }
+}
+
 impl RunDirectory {
-    /// Makes the directories of a new run and of its task's container. Waits for a sweep while that is `wanted`.
+    /// Makes the directories of a new run and of its task's container.
     ///
     /// # Errors
     ///
     /// [`RunDirectoryError`], and nothing is left behind but what `cleanup` knows how to remove.
-    pub fn create(
-        directories: &Directories,
-        id: &ContainerId,
-        wanted: &dyn Fn() -> bool,
-    ) -> Result<RunDirectory, RunDirectoryError> {
-        let places = Places::open(directories)?;
-        let _no_sweep = places.lock(Hold::Shared, wanted)?;
-        let run = directories.run.join(id.as_str());
-        let data = directories.runs().join(id.as_str());
+    pub fn create(beginning: &Beginning, id: &ContainerId) -> Result<RunDirectory, RunDirectoryError> {
+        let [run, data] =
+            [&beginning.places.run, &beginning.places.data].map(|it| it.path().join(id.as_str()));
         let run_lock = make_directory(&run)?;
         let data_lock = make_directory(&data)?;
         for place in [&run, &data] {
@@ -142,7 +162,7 @@ impl RunDirectory {
 
     /// Where the log is collected.
     pub fn log(&self) -> PathBuf {
-        self.data.join("log")
+        self.data.join(LOG)
     }
 
     /// Removes both directories.
@@ -202,6 +222,7 @@ fn remove(places: [&PathBuf; 2]) -> Result<(), RunDirectoryError> {
 }
 
 /// The two places where containers' directories lie.
+#[derive(Debug)]
 struct Places {
     run: OwnDirectory,
     data: OwnDirectory,
@@ -243,6 +264,8 @@ fn open_directory(path: &Path) -> io::Result<File> {
 pub struct Sweep {
     /// Containers of workers that are gone, whose things are removed now.
     pub removed: Vec<String>,
+    /// Runs of workers that are gone whose directories somebody wants to see.
+    pub kept: Vec<Dead>,
     /// Containers of workers that live.
     pub alive: Vec<String>,
     /// What could not be removed.
@@ -251,18 +274,26 @@ pub struct Sweep {
     pub foreign: Vec<Foreign>,
 }
 
-/// Undoes what workers that are gone have left behind, and leaves alone what belongs to live ones.
+/// Undoes what workers that are gone have left behind, and leaves alone what belongs to live ones. Nothing runs any more
+/// of those runs that are `wanted`, but their directories are kept.
 ///
 /// # Errors
 ///
 /// When the places cannot be read or locked at all.
-pub fn sweep(directories: &Directories) -> Result<Sweep, RunDirectoryError> {
+pub fn sweep(directories: &Directories, wanted: &dyn Fn(&str) -> bool) -> Result<Sweep, RunDirectoryError> {
     let deadline = Instant::now() + MONITOR_TIME;
     let mut sweep = Sweep::default();
-    for dead in find_dead(directories, &mut sweep)? {
-        match dead.undo(&directories.run, deadline) {
-            Ok(()) => sweep.removed.push(dead.id),
-            Err(error) => sweep.failed.push((dead.id, error)),
+    for mut dead in find_dead(directories, &mut sweep)? {
+        let is_wanted = wanted(&dead.id);
+        let undone = dead.undo(&directories.run, deadline);
+        let removed = undone.and_then(|()| if is_wanted { Ok(()) } else { dead.remove() });
+        match removed {
+            Ok(()) if is_wanted => {}
+            Ok(()) => sweep.removed.push(dead.id.clone()),
+            Err(error) => sweep.failed.push((dead.id.clone(), error)),
+        }
+        if is_wanted {
+            sweep.kept.push(dead);
         }
     }
     Ok(sweep)
@@ -274,14 +305,14 @@ fn find_dead(directories: &Directories, sweep: &mut Sweep) -> Result<Vec<Dead>, 
     // Nobody begins a container meanwhile: between its making and its lock a directory looks like a dead one's. Each
     // of those that are found is held by a lock of its own, so that undoing them keeps nobody else from their work.
     let _nobody_begins = places.lock(Hold::Exclusive, &|| true)?;
-    let run = places.run.entries(is_container_id, &[NETWORK])?;
+    let run = places.run.entries(is_container_id, &[NETWORK, CLAIMS])?;
     let data = places.data.entries(is_container_id, &[])?;
     sweep.foreign.extend(run.foreign.into_iter().chain(data.foreign));
     let mut dead = Vec::new();
     for id in &run.own | &data.own {
         let paths = [places.run.path().join(&id), places.data.path().join(&id)];
         match paths.each_ref().map(|path| hold(path)) {
-            [Some(run), Some(data)] => dead.push(Dead { id, paths, _locks: [run, data] }),
+            [Some(run), Some(data)] => dead.push(Dead { id, paths, is_undone: false, _locks: [run, data] }),
             _ => sweep.alive.push(id),
         }
     }
@@ -303,24 +334,51 @@ fn hold(path: &Path) -> Option<Option<File>> {
     }
 }
 
-/// What a worker that is gone has left of one container.
-struct Dead {
+/// What a worker that is gone has left of one run. As long as the value lives, nobody else takes it up.
+#[derive(Debug)]
+pub struct Dead {
     id: String,
     paths: [PathBuf; 2],
+    is_undone: bool,
     _locks: [Option<File>; 2],
 }
 
 impl Dead {
-    fn undo(&self, all: &Path, deadline: Instant) -> Result<(), RunDirectoryError> {
+    /// The run's name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The directory on the data directory's file system, if the run came to have one.
+    pub fn data(&self) -> &Path {
+        &self.paths[1]
+    }
+
+    /// The log, as far as it was written.
+    pub fn log(&self) -> PathBuf {
+        self.data().join(LOG)
+    }
+
+    /// Removes what there is of its directories, unless they name what resists: then a clean-up tries again.
+    ///
+    /// # Errors
+    ///
+    /// [`RunDirectoryError::Tree`]
+    pub fn remove(&self) -> Result<(), RunDirectoryError> {
         let [run, data] = &self.paths;
+        if self.is_undone { remove([data, run]) } else { Ok(()) }
+    }
+
+    fn undo(&mut self, all: &Path, deadline: Instant) -> Result<(), RunDirectoryError> {
+        let [run, _] = &self.paths;
         let mut result = Ok(());
         for container in containers(run)? {
             let undone = undo_container(&container, all, deadline);
             // What resists in one does not keep the others.
             result = result.and(undone);
         }
-        result?;
-        remove([data, run])
+        self.is_undone = result.is_ok();
+        result
     }
 }
 

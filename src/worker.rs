@@ -19,8 +19,10 @@ pub mod exit;
 pub mod log;
 pub mod protocol;
 mod purge;
+mod quarantine;
 pub mod runner;
 mod runs;
+mod unfinished;
 mod watch;
 
 use std::cell::Cell;
@@ -34,9 +36,12 @@ use self::claiming::Claiming;
 use self::exit::{Exit, ExitRequester, ExitRequests};
 use self::log::{Entry, Metric, WorkerLog};
 use self::protocol::{Capability, FromRunner, Termination};
+pub use self::quarantine::Quarantine;
 use self::runner::Runner;
 use self::runs::Runs;
+use self::unfinished::Recovery;
 use crate::artifact::Store;
+use crate::cleanup::Unfinished;
 use crate::interrupt::Interrupt;
 use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity, WorkerQueue};
 use crate::task::run::Worker;
@@ -61,6 +66,8 @@ pub struct Service {
     pub store: Store,
     /// The worker's own log.
     pub log: WorkerLog,
+    /// Whether it may have tasks.
+    pub quarantine: Quarantine,
 }
 
 /// How long the worker has had no task.
@@ -69,21 +76,25 @@ enum Occupation {
     IdleSince(Instant),
 }
 
-/// Claims tasks and carries them out until it is asked to end and nothing runs any more. Inside a `LocalSet` only.
+/// Claims tasks and carries them out until it is asked to end and nothing runs any more; beside that, resolves what it has
+/// left unfinished when it was killed. Inside a `LocalSet` only.
 ///
 /// # Errors
 ///
 /// [`QueueError::Unauthorized`] when the queue refuses the worker's credentials and nobody can bring others.
 pub async fn serve(
     service: Service,
+    unfinished: Vec<Unfinished>,
     mut runner: Option<Runner>,
     requester: ExitRequester,
     requests: ExitRequests,
 ) -> Result<(), QueueError> {
     let service = Rc::new(service);
+    let mut recovery = Recovery::default();
+    recovery.start(&service, unfinished);
     let renewable = Rc::new(Cell::new(false));
     let ended = tokio::select! {
-        ended = claim_and_run(&service, &renewable, &requester, requests) => ended,
+        ended = claim_and_run(&service, recovery, &renewable, (&requester, requests)) => ended,
         () = converse(runner.as_mut(), &service, &renewable, &requester) => Ok(()),
     };
     if let Some(runner) = runner {
@@ -127,9 +138,9 @@ async fn converse(
 
 async fn claim_and_run(
     service: &Rc<Service>,
+    mut recovery: Recovery,
     renewable: &Cell<bool>,
-    requester: &ExitRequester,
-    mut requests: ExitRequests,
+    (requester, mut requests): (&ExitRequester, ExitRequests),
 ) -> Result<(), QueueError> {
     let file = &service.worker.config.file;
     let capacity = usize::try_from(file.capacity()).unwrap_or(usize::MAX);
@@ -143,13 +154,15 @@ async fn claim_and_run(
     service.log.write(&Entry::Start);
     service.log.count(Metric::WorkerReady, Timestamp::now(), None);
     loop {
-        if exit > Exit::Stay && runs.count() == 0 && !claiming.is_under_way() {
+        let busy = runs.count() + recovery.count();
+        if exit > Exit::Stay && busy == 0 && !claiming.is_under_way() {
             break;
         }
         let free = if exit == Exit::Stay { capacity.saturating_sub(runs.count()) } else { 0 };
         claiming.begin(service, free);
-        let grace_end = patience.filter(|_| claiming.is_under_way());
-        occupation = occupation.look(runs.count(), &service.log);
+        let is_waited_for = claiming.is_under_way() || (exit == Exit::Now && recovery.count() > 0);
+        let grace_end = patience.filter(|_| is_waited_for);
+        occupation = occupation.look(busy, &service.log);
         let idle_end = occupation.end(file.idle_time()).filter(|_| exit == Exit::Stay);
         tokio::select! {
             asked = requests.more_than(exit) => {
@@ -165,27 +178,32 @@ async fn claim_and_run(
                     failure = failure.or(refused);
                     requester.ask(Exit::WhenIdle);
                 }
-                if !claims.is_empty() {
-                    service.purge().await;
-                }
-                for claim in claims {
-                    // It was asked for before the worker was told to end: somebody else may have it.
-                    let interrupt = (exit > Exit::Stay).then_some(Interrupt::Shutdown);
-                    runs.start(service, claim, interrupt);
-                }
+                // Those that were asked for before the worker was told to end are somebody else's.
+                let interrupt = (exit > Exit::Stay).then_some(Interrupt::Shutdown);
+                runs.start_all(service, claims, interrupt);
             }
             () = runs.ended(service) => claiming.hurry(),
-            () = at(grace_end) => claiming.give_up(),
+            () = recovery.ended(service) => {}
+            () = at(grace_end) => {
+                claiming.give_up();
+                if exit == Exit::Now {
+                    recovery.give_up();
+                }
+            }
             () = at(idle_end) => {
                 requester.ask(Exit::WhenIdle);
             }
             _ = alive.tick() => service.log.alive(ALIVE),
         }
     }
-    service.log.write(&Entry::Shutdown);
-    service.log.count(Metric::InstanceShutdown, Timestamp::now(), None);
-    service.log.write(&Entry::Exit);
+    tell_end(&service.log);
     failure.map_or(Ok(()), Err)
+}
+
+fn tell_end(log: &WorkerLog) {
+    log.write(&Entry::Shutdown);
+    log.count(Metric::InstanceShutdown, Timestamp::now(), None);
+    log.write(&Entry::Exit);
 }
 
 impl Service {

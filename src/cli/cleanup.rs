@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::operator::Operator;
 use super::{FAILED, HOST_UNFIT};
-use crate::cleanup::clean_up;
+use crate::cleanup::{Claims, clean_up};
 use crate::config::Config;
 use crate::demo_directory;
 use crate::text::chain;
@@ -21,10 +21,12 @@ pub(super) fn main(_options: &CleanupArguments, config: &Config, operator: &Oper
         return operator.refuse(HOST_UNFIT, "cleanup needs root: run it with sudo");
     }
     // One after the other, and each in any case: what resists here is no reason to leave the rest.
-    let (tasks, demos) = (clean_up(&config.directories), demo_directory::sweep());
+    let (tasks, demos) = (clean_up(&config.directories, Claims::Forget), demo_directory::sweep());
     let (mut done, mut resisted) = (Vec::new(), Vec::new());
     match tasks {
-        Ok(sweep) => {
+        Ok(cleaned) => {
+            let sweep = cleaned.sweep;
+            done.extend(cleaned.notes);
             done.extend(sweep.removed.iter().map(|id| format!("removed what was left of container {id}")));
             done.extend(sweep.foreign.iter().map(ToString::to_string));
             if !sweep.alive.is_empty() {

@@ -1,26 +1,32 @@
 //! Undoing what an earlier worker that died has left, before this one begins.
 
 use super::operator::Operator;
-use crate::cleanup::{CleanupError, clean_up};
+use crate::cleanup::{Claims, CleanupError, Unfinished, clean_up};
 use crate::directories::Directories;
 use crate::event::Event;
 use crate::text::chain;
 
-/// Undoes what is left, and tells the operator what resists.
+/// Undoes what is left, and tells the operator what resists. Gives the runs that somebody should tell their queue about.
 ///
 /// # Errors
 ///
 /// When a place cannot be looked through at all.
-pub(super) fn recover(directories: &Directories, operator: &Operator) -> Result<(), CleanupError> {
-    let sweep = clean_up(directories)?;
-    for container_id in &sweep.removed {
+pub(super) fn recover(
+    directories: &Directories,
+    operator: &Operator,
+) -> Result<Vec<Unfinished>, CleanupError> {
+    let cleaned = clean_up(directories, Claims::Keep)?;
+    for container_id in &cleaned.sweep.removed {
         operator.events().emit(&Event::Recovered { container_id });
     }
-    for foreign in &sweep.foreign {
+    for foreign in &cleaned.sweep.foreign {
         operator.note(&foreign.to_string());
     }
-    for (id, error) in &sweep.failed {
+    for (id, error) in &cleaned.sweep.failed {
         operator.note(&format!("failed to remove what is left of container {id}: {}", chain(error)));
     }
-    Ok(())
+    for note in &cleaned.notes {
+        operator.note(note);
+    }
+    Ok(cleaned.unfinished)
 }

@@ -19,6 +19,7 @@ use super::signals::{self, Asked};
 use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
 use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
+use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile, Profile, Secret};
 use crate::host::{self, Facts};
 use crate::line_writer::{LineWriter, Stream};
@@ -32,7 +33,7 @@ use crate::worker::assembly::{Parts, assemble};
 use crate::worker::exit::{self, Exit, ExitRequester};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
-use crate::worker::{Service, serve};
+use crate::worker::{Quarantine, Service, serve};
 
 /// What the original understands before its profile.
 const ORIGINAL_OPTIONS: &[&str] = &[
@@ -160,7 +161,9 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
     host::require_network(&facts).map_err(unfit)?;
     let host_part = host::part(&facts, config.file.container_limits(), config.file.socketcall());
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
-    recover(&config.directories, operator).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    let unfinished =
+        recover(&config.directories, operator).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    let unfinished = own(unfinished, &config.file, &deployment.identity, operator);
     let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
     operator.out().detach().map_err(cannot_start)?;
     let out = LineWriter::new(Stream::Output, lost_line);
@@ -176,7 +179,7 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
         HostKind::None => None,
         HostKind::WorkerRunner => Some(Runner::connect(out.clone()).map_err(cannot_start)?),
     };
-    let ended = LocalSet::new().block_on(&runtime, serve(service, runner, requester, requests));
+    let ended = LocalSet::new().block_on(&runtime, serve(service, unfinished, runner, requester, requests));
     // A connection that is still open must not keep the process.
     runtime.shutdown_background();
     out.finish();
@@ -206,6 +209,26 @@ impl Deployment {
         let identity = WorkerIdentity { worker_group: group.clone(), worker_id: id.clone() };
         Ok(Deployment { queue: WorkerQueue::deployment(root_url, credentials), identity })
     }
+}
+
+/// The unfinished runs that this worker has left; those of others with the same directories are left alone.
+fn own(
+    unfinished: Vec<Unfinished>,
+    file: &ConfigFile,
+    identity: &WorkerIdentity,
+    operator: &Operator,
+) -> Vec<Unfinished> {
+    let root_url = file.root_url.as_deref().unwrap_or_default();
+    let (own, others): (Vec<_>, Vec<_>) =
+        unfinished.into_iter().partition(|run| run.held.is_of(root_url, identity));
+    for Unfinished { held, .. } in others {
+        let WorkerIdentity { worker_group, worker_id } = &held.worker;
+        operator.note(&format!(
+            "left alone: {} of {}, which only its own worker, {worker_group}/{worker_id}, can resolve",
+            held.run, held.root_url
+        ));
+    }
+    own
 }
 
 /// What the worker's calls are signed with, if the configuration says all of it.
@@ -242,7 +265,14 @@ fn service(
         log.write(&Entry::Warning { message: &notice });
     }
     let Deployment { queue, identity } = deployment;
-    Ok(Service { worker: Arc::new(worker), queue, identity, store: Store::Queue(uploader), log })
+    Ok(Service {
+        worker: Arc::new(worker),
+        queue,
+        identity,
+        store: Store::Queue(uploader),
+        log,
+        quarantine: Quarantine::default(),
+    })
 }
 
 /// The server of live logs. Without one tasks run all the same, and their logs are there when they have ended.

@@ -16,10 +16,13 @@ fn start(_wishes: &Wishes<'_>) -> Box<dyn Feature> {
 
 impl Feature for BulkLog {
     fn killed<'a>(&'a mut self, _run: &'a RunContext, killed: &'a mut Killed<'_>) -> Hook<'a> {
-        Box::pin(async move {
-            let name = ArtifactName::new(BULK_LOG_ARTIFACT)
-                .map_err(|why| LogError::Name { what: "bulk log", why })?;
-            Ok(publish_log(&name, killed).await?)
-        })
+        Box::pin(async move { Ok(publish(killed).await?) })
     }
+}
+
+/// Stores the whole log.
+pub(super) async fn publish(killed: &mut Killed<'_>) -> Result<(), LogError> {
+    let name =
+        ArtifactName::new(BULK_LOG_ARTIFACT).map_err(|why| LogError::Name { what: "bulk log", why })?;
+    publish_log(&name, killed).await
 }

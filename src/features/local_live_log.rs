@@ -67,15 +67,21 @@ impl LocalLiveLog {
     }
 
     async fn publish(&mut self, killed: &mut Killed<'_>) -> Result<(), LogError> {
-        let backing = self.name.backing().map_err(|why| LogError::Name { what: "finished log", why })?;
-        let stored = publish_log(&backing, killed).await;
-        // O24: whatever became of the backing log, the live one must not point to a dead server.
-        let linked = killed.publisher.publish_link(&self.name, &backing).await;
+        let published = publish_finished(&self.name, killed).await;
         // Whoever reads it has the end by now, or goes on to it.
         self.offer = None;
-        stored?;
-        linked.map_err(|source| LogError::Publish { name: self.name.clone(), source })
+        published
     }
+}
+
+/// Stores the whole log as the backing log, and has the live log's name lead there.
+pub(super) async fn publish_finished(name: &ArtifactName, killed: &mut Killed<'_>) -> Result<(), LogError> {
+    let backing = name.backing().map_err(|why| LogError::Name { what: "finished log", why })?;
+    let stored = publish_log(&backing, killed).await;
+    // O24: whatever became of the backing log, the live one must not point to a dead server.
+    let linked = killed.publisher.publish_link(name, &backing).await;
+    stored?;
+    linked.map_err(|source| LogError::Publish { name: name.clone(), source })
 }
 
 /// Stores the whole log under a name.

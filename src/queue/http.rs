@@ -119,14 +119,46 @@ impl HttpQueue {
     fn claim(&self, text: &RawValue) -> Result<Claim, serde_json::Error> {
         let reply: ClaimReply = serde_json::from_str(text.get())?;
         let run = RunId { task_id: reply.status.task_id, run_id: reply.run_id };
-        let session = self.0.with(reply.credentials, TIMEOUT);
         Ok(Claim {
-            queue: RunQueue::http(HttpRun::new(session), run),
+            queue: self.resume(run, reply.credentials),
             taken_until: reply.taken_until,
             deadline: reply.status.deadline,
             expires: reply.status.expires,
             definition: ReceivedDefinition::new(reply.task),
         })
+    }
+
+    /// See [`super::WorkerQueue::quarantined_until`].
+    pub(super) async fn quarantined_until(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+    ) -> Result<Option<Timestamp>, QueueError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Reply {
+            quarantine_until: Option<Timestamp>,
+        }
+        let WorkerIdentity { worker_group, worker_id } = worker;
+        let (provisioner_id, worker_type) = task_queue_id.split_once('/').unwrap_or((task_queue_id, ""));
+        let [provisioner_id, worker_type, worker_group, worker_id] =
+            [provisioner_id, worker_type, worker_group, worker_id].map(component);
+        let pool = format!("provisioners/{provisioner_id}/worker-types/{worker_type}");
+        let call = Call {
+            method: "GET",
+            path: format!("api/queue/v1/{pool}/workers/{worker_group}/{worker_id}"),
+            body: None,
+            what: "whether this worker is in quarantine".to_owned(),
+            patience: Duration::ZERO,
+            most: ANSWER_BYTES,
+        };
+        let reply: Reply = self.0.ask(call).await?;
+        Ok(reply.quarantine_until.filter(|until| *until > self.0.clock.now()))
+    }
+
+    /// See [`super::WorkerQueue::resume`].
+    pub(super) fn resume(&self, run: RunId, credentials: Credentials) -> RunQueue {
+        RunQueue::http(HttpRun::new(self.0.with(credentials, TIMEOUT)), run)
     }
 
     /// See [`super::WorkerQueue::purge_requests`].

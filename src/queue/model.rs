@@ -22,7 +22,7 @@ pub struct WorkerIdentity {
 }
 
 /// One run of one task.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunId {
     /// The task.

@@ -3,7 +3,8 @@
 use crate::cache::PurgeRequest;
 use crate::queue::http::HttpQueue;
 use crate::queue::model::WorkerIdentity;
-use crate::queue::{ClaimedWork, Credentials, EmbeddedQueue, QueueError};
+use crate::queue::{ClaimedWork, Credentials, EmbeddedQueue, QueueError, RunId, RunQueue};
+use crate::timestamp::Timestamp;
 
 /// A queue, with the worker's rights. Clones are the same worker's.
 #[derive(Clone, Debug)]
@@ -62,6 +63,32 @@ impl WorkerQueue {
         match &self.0 {
             Maker::Embedded(queue) => queue.claim_work(task_queue_id, worker, most).await,
             Maker::Http(queue) => queue.claim_work(task_queue_id, worker, most).await,
+        }
+    }
+
+    /// A run that this worker has claimed before it was started anew, and the credentials that came with it; nothing where
+    /// the queue has gone with the worker.
+    #[must_use]
+    pub fn resume(&self, run: RunId, credentials: Credentials) -> Option<RunQueue> {
+        match &self.0 {
+            Maker::Embedded(_) => None,
+            Maker::Http(queue) => Some(queue.resume(run, credentials)),
+        }
+    }
+
+    /// Until when a worker gets no tasks because somebody has put it into quarantine, if so.
+    ///
+    /// # Errors
+    ///
+    /// As of [`WorkerQueue::claim_work`]; not every worker may ask.
+    pub async fn quarantined_until(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+    ) -> Result<Option<Timestamp>, QueueError> {
+        match &self.0 {
+            Maker::Embedded(_) => Ok(None),
+            Maker::Http(queue) => queue.quarantined_until(task_queue_id, worker).await,
         }
     }
 

@@ -6,16 +6,19 @@ use images::source::Source;
 use runtime::id::ContainerId;
 
 use crate::artifact::{Publisher, PublisherParts, Store};
+use crate::background::Background;
+use crate::claim_file::{ClaimFile, ClaimFileError, HeldRun, Logs};
 use crate::document::finding::{Finding, Findings, Severity};
 use crate::event::{RunEvent, RunEvents};
 use crate::features::{Active, RunContext, Wishes};
 use crate::interrupt::{Interrupter, Interrupts};
+use crate::known_features::{BULK_LOG, LOCAL_LIVE_LOG};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{Claim, RunId, Task};
+use crate::queue::{Claim, RunId, Task, WorkerIdentity};
 use crate::registry::Handles;
-use crate::run_directory::{RunDirectory, RunDirectoryError, random_id};
+use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
 use crate::task::error::TaskError;
 use crate::task::reclaim;
@@ -45,6 +48,9 @@ pub enum BeginError {
     /// No place for the container's things.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
+    /// Nobody could resolve the run if this worker were killed.
+    #[error(transparent)]
+    Claim(#[from] ClaimFileError),
     /// The thread that was to make them panicked.
     #[error("make the directories of a run")]
     Panicked(#[from] tokio::task::JoinError),
@@ -73,16 +79,12 @@ impl Claimed {
         let began = Began::now();
         let (interrupter, interrupts) = channel;
         let Read { payload, scopes, findings } = read_task(worker, &claim);
+        let wishes = Switched::of(payload.as_ref(), &worker.config.file.disabled_features());
+        let held = held(worker, &claim, &wishes);
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
-        let opened = tokio::task::spawn_blocking(move || open(&worker_of_run, &interrupts_of_run)).await??;
-        let Opened { id, directory, log } = opened;
-        let reclaiming = reclaim::keep(reclaim::Held {
-            queue: claim.queue.clone(),
-            taken_until: claim.taken_until,
-            divisor: worker.config.file.reclaim_divisor(),
-            interrupter: interrupter.clone(),
-            log: log.clone(),
-        });
+        let opening = move || open(&worker_of_run, &interrupts_of_run, held);
+        let Opened { id, directory, log, file } = tokio::task::spawn_blocking(opening).await??;
+        let reclaiming = keep_claim(worker, &claim, &interrupter, (&log, &file));
         let context = RunContext {
             run: claim.queue.run().clone(),
             scopes: scopes.clone(),
@@ -92,7 +94,7 @@ impl Claimed {
             live_log: worker.live_log.clone(),
             interrupts: interrupts.clone(),
         };
-        let (features, reserved) = start_features(context.clone(), payload.as_ref());
+        let (features, reserved) = start_features(context.clone(), payload.as_ref(), &wishes);
         let publisher = publisher(worker, &claim, (store, reserved), context);
         let (container, interrupter_of_run) = (id.clone(), interrupter.clone());
         let handles =
@@ -102,6 +104,7 @@ impl Claimed {
             entry: worker.registry.enter(claim.queue.run().clone(), handles),
             events: announce(worker, claim.queue.run()),
             claim,
+            file,
             reclaiming: Some(reclaiming),
             id,
             directory,
@@ -130,7 +133,7 @@ impl Claimed {
 
     /// Who it is, for the case that nothing else is left of it.
     pub(super) fn identity(&self) -> Identity {
-        Identity { queue: self.run.claim.queue.clone(), began: self.run.began }
+        Identity { queue: self.run.claim.queue.clone(), file: self.run.file.clone(), began: self.run.began }
     }
 
     /// Checks the payload and what the task may do.
@@ -208,26 +211,79 @@ impl Claimed {
     }
 }
 
+fn keep_claim(
+    worker: &Worker,
+    claim: &Claim,
+    interrupter: &Interrupter,
+    (log, file): (&Spool, &Option<ClaimFile>),
+) -> Background {
+    reclaim::keep(reclaim::Held {
+        queue: claim.queue.clone(),
+        taken_until: claim.taken_until,
+        divisor: worker.config.file.reclaim_divisor(),
+        interrupter: interrupter.clone(),
+        log: log.clone(),
+        file: file.clone(),
+        events: worker.events.clone(),
+    })
+}
+
 /// What a run begins with.
 struct Opened {
     id: ContainerId,
     directory: RunDirectory,
     log: Spool,
+    file: Option<ClaimFile>,
 }
 
-/// Makes the directories and the log of a run. Blocks.
-fn open(worker: &Worker, interrupts: &Interrupts) -> Result<Opened, BeginError> {
+/// Writes down that there is a run, and makes its directories and its log. Blocks.
+fn open(worker: &Worker, interrupts: &Interrupts, held: Option<HeldRun>) -> Result<Opened, BeginError> {
     let directories = &worker.config.directories;
-    let no_log = |source| BeginError::Log { path: directories.runs(), source };
-    let id = random_id().map_err(no_log)?;
-    let directory = RunDirectory::create(directories, &id, &|| interrupts.current().is_none())?;
+    let id = random_id().map_err(|source| BeginError::Log { path: directories.runs(), source })?;
+    // A claim without directories is a dead run's: nobody may look between its writing and their making.
+    let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;
+    let held = held.map(|held| HeldRun { container_id: id.as_str().to_owned(), ..held });
+    let file = held.map(|held| ClaimFile::create(directories, &held)).transpose()?;
+    let made = make(worker, &beginning, &id);
+    if let (Err(_), Some(file)) = (&made, &file) {
+        file.remove()?;
+    }
+    let (directory, log) = made?;
+    Ok(Opened { id, directory, log, file })
+}
+
+fn make(
+    worker: &Worker,
+    beginning: &Beginning,
+    id: &ContainerId,
+) -> Result<(RunDirectory, Spool), BeginError> {
+    let directory = RunDirectory::create(beginning, id)?;
     match Spool::create(&directory.log(), worker.config.file.log_bytes()) {
-        Ok(log) => Ok(Opened { id, directory, log }),
-        Err(error) => {
+        Ok(log) => Ok((directory, log)),
+        Err(source) => {
             directory.remove()?;
-            Err(no_log(error))
+            Err(BeginError::Log { path: worker.config.directories.runs(), source })
         }
     }
+}
+
+/// What a successor of this worker has to know to resolve a run; nothing where no call is signed, as the queue is in
+/// this process. The container has no name yet.
+fn held(worker: &Worker, claim: &Claim, wishes: &Switched) -> Option<HeldRun> {
+    let file = &worker.config.file;
+    let (root_url, worker_id) = (file.root_url.clone()?, file.worker_id.clone()?);
+    let credentials = claim.queue.credentials()?.borrow().clone();
+    Some(HeldRun {
+        root_url,
+        worker: WorkerIdentity { worker_group: file.worker_group().to_owned(), worker_id },
+        run: claim.queue.run().clone(),
+        taken_until: claim.taken_until,
+        expires: claim.expires,
+        began: Timestamp::now(),
+        container_id: String::new(),
+        logs: wishes.logs(),
+        credentials,
+    })
 }
 
 /// Tells the operator of a run; what becomes of it follows the same way.
@@ -286,16 +342,36 @@ fn publisher(
     })
 }
 
+/// The features that are switched on, and the name of the log.
+struct Switched {
+    switches: FeatureSwitches,
+    log: Option<ArtifactName>,
+}
+
+impl Switched {
+    fn of(payload: Option<&Payload>, disabled: &[&str]) -> Switched {
+        match payload {
+            Some(payload) => Switched { switches: payload.features.clone(), log: Some(payload.log.clone()) },
+            None => Switched {
+                switches: FeatureSwitches::of_defaults(disabled),
+                log: ArtifactName::new(FALLBACK_LOG).ok(),
+            },
+        }
+    }
+
+    fn logs(&self) -> Logs {
+        let live = self.log.clone().filter(|_| self.switches.is_on(LOCAL_LIVE_LOG.name));
+        Logs { live, bulk: self.switches.is_on(BULK_LOG.name) }
+    }
+}
+
 /// The features that are on, and the names of what they and the worker publish.
 fn start_features(
     context: RunContext,
     payload: Option<&Payload>,
+    Switched { switches, log }: &Switched,
 ) -> (Active, Vec<(ArtifactName, &'static str)>) {
-    let defaults = FeatureSwitches::of_defaults(&context.config.disabled_features());
-    let fallback = ArtifactName::new(FALLBACK_LOG);
-    let switches = payload.map_or(&defaults, |payload| &payload.features);
-    let log = payload.map(|payload| &payload.log).or(fallback.as_ref().ok());
-    let reserved = log.map(|log| reserved_names(log, switches)).unwrap_or_default();
-    let wishes = log.map(|log| Wishes { payload, switches, log });
+    let reserved = log.as_ref().map(|log| reserved_names(log, switches)).unwrap_or_default();
+    let wishes = log.as_ref().map(|log| Wishes { payload, switches, log });
     (Active::start(context, wishes.as_ref()), reserved)
 }

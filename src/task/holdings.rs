@@ -84,7 +84,8 @@ async fn released(releasing: Option<Releasing>) -> Result<(), RunDirectoryError>
 pub(super) struct Returned {
     /// To be removed, which takes as long as the disk does.
     discarded: Vec<Discarded>,
-    problems: Vec<String>,
+    /// What resisted.
+    pub(super) problems: Vec<String>,
 }
 
 /// Gives caches back. Before the run is reported: whoever hears of that and wants them finds them.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::background::Background;
+use crate::claim_file::ClaimFile;
+use crate::event::{Event, Events};
 use crate::interrupt::{Interrupt, Interrupter};
 use crate::queue::{QueueError, Reason, RunQueue, Standing, Verdict};
 use crate::task_log::spool::Spool;
@@ -36,6 +38,10 @@ pub struct Held {
     pub interrupter: Interrupter,
     /// Where it says why.
     pub log: Spool,
+    /// Where it stands for a successor of this worker, if it does.
+    pub file: Option<ClaimFile>,
+    /// Who hears that it does not stand there.
+    pub events: Events,
 }
 
 /// Keeps a claim until the result is dropped, which has to be before the run is reported.
@@ -47,8 +53,11 @@ async fn reclaim(mut claim: Held) {
     loop {
         let now = claim.queue.now();
         wait_until(&claim.queue, now.plus(claim.taken_until.since(now).div_f64(claim.divisor))).await;
-        match prolong(&claim.queue, claim.taken_until).await {
-            Ok(taken_until) => claim.taken_until = taken_until,
+        match prolong(&claim.queue, claim.taken_until, is_decided).await {
+            Ok(taken_until) => {
+                claim.taken_until = taken_until;
+                claim.write_down().await;
+            }
             Err(error) => {
                 claim.log.error(&format!("Could not reclaim task. Failed to {}", chain(&error)));
                 claim.interrupter.interrupt(why(&claim).await);
@@ -58,27 +67,53 @@ async fn reclaim(mut claim: Held) {
     }
 }
 
+impl Held {
+    /// Without it the run goes on all the same: only after a crash the queue would have to notice by itself.
+    async fn write_down(&self) {
+        let (Some(file), Some(credentials)) = (self.file.clone(), self.queue.credentials()) else { return };
+        let (taken_until, credentials) = (self.taken_until, credentials.borrow().clone());
+        let written = tokio::task::spawn_blocking(move || file.renew(taken_until, credentials)).await;
+        let problem = match written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(error) => chain(&error),
+        };
+        self.events.emit(&Event::Warning { message: &format!("failed to {problem}") });
+    }
+}
+
+/// The queue has resolved the run, or knows nothing of it.
+#[must_use]
+pub fn is_decided(error: &QueueError) -> bool {
+    matches!(error, QueueError::Conflict { .. } | QueueError::NotFound { .. })
+}
+
 /// Prolongs a claim that holds until `taken_until`; gives the time until which it holds then. Tried until the claim is
-/// over, or the queue has answered that it is no more this worker's.
+/// over, or an error `is_final`.
 ///
 /// # Errors
 ///
 /// The last attempt's.
-pub async fn prolong(queue: &RunQueue, taken_until: Timestamp) -> Result<Timestamp, QueueError> {
+pub async fn prolong(
+    queue: &RunQueue,
+    taken_until: Timestamp,
+    is_final: fn(&QueueError) -> bool,
+) -> Result<Timestamp, QueueError> {
     let rest = || taken_until.since(queue.now());
-    while_it_holds(rest, || queue.reclaim()).await
+    while_it_holds(rest, || queue.reclaim(), is_final).await
 }
 
 async fn while_it_holds<F: Future<Output = Result<Timestamp, QueueError>>>(
     rest: impl Fn() -> Duration,
     attempt: impl Fn() -> F,
+    is_final: fn(&QueueError) -> bool,
 ) -> Result<Timestamp, QueueError> {
     let [mut wait, longest] = WAITS;
     loop {
         // Once even of a claim that seems to be over: clocks differ, and the queue's is the one that counts.
         let error = match timeout(rest().max(ANSWER_TIME), attempt()).await {
             Ok(Ok(taken_until)) => return Ok(taken_until),
-            Ok(Err(error @ (QueueError::Conflict { .. } | QueueError::NotFound { .. }))) => return Err(error),
+            Ok(Err(error)) if is_final(&error) => return Err(error),
             Ok(Err(error)) => error,
             Err(elapsed) => QueueError::Unreachable { what: "a claim".to_owned(), source: elapsed.into() },
         };
@@ -157,6 +192,8 @@ mod tests {
             divisor: 2.0,
             interrupter,
             log: Spool::create(&directory.path().join("log"), 1 << 20).unwrap(),
+            file: None,
+            events: Events::default(),
         });
         Fixture { _awake: awake, author, queue: claim.queue, keeping, interrupts, _directory: directory }
     }
@@ -217,10 +254,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_queue_at_fault_is_asked_again_as_long_as_the_claim_holds() {
         let (rest, until) = (lasting(HOUR / 6), Timestamp::now());
-        let answered = while_it_holds(&rest, || async {
+        let attempt = || async {
             // Two minutes of faults, of ten.
             if rest() > Duration::from_secs(480) { at_fault() } else { Ok(until) }
-        });
+        };
+        let answered = while_it_holds(&rest, attempt, is_decided);
         assert_eq!(answered.await.unwrap(), until);
         assert!(rest() > Duration::from_secs(460), "{:?}", rest());
     }
@@ -228,10 +266,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_last_attempt_is_made_when_it_can_just_be_answered() {
         let (rest, last) = (lasting(HOUR / 6), Cell::new(Duration::ZERO));
-        let given_up = while_it_holds(&rest, || async {
+        let attempt = || async {
             last.set(rest());
             at_fault()
-        });
+        };
+        let given_up = while_it_holds(&rest, attempt, is_decided);
         assert!(matches!(given_up.await, Err(QueueError::Unreachable { .. })));
         assert_eq!(last.get(), ANSWER_TIME);
     }
@@ -239,17 +278,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_never_comes_is_not_waited_for_longer_than_the_claim_holds() {
         let rest = lasting(HOUR / 6);
-        let given_up = while_it_holds(&rest, std::future::pending).await;
+        let given_up = while_it_holds(&rest, std::future::pending, is_decided).await;
         assert!(matches!(given_up, Err(QueueError::Unreachable { .. })) && rest().is_zero());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_queue_has_decided_is_not_asked_again() {
         let asked = Cell::new(0);
-        let refused = while_it_holds(lasting(HOUR), || async {
+        let attempt = || async {
             asked.set(asked.get() + 1);
             Err(QueueError::Conflict { what: "it".to_owned(), because: "it is resolved".to_owned() })
-        });
+        };
+        let refused = while_it_holds(lasting(HOUR), attempt, is_decided);
         assert!(matches!(refused.await, Err(QueueError::Conflict { .. })));
         assert_eq!(asked.get(), 1);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use runtime::launch::Exited;
 
 use crate::cache::Fate;
+use crate::claim_file::ClaimFile;
 use crate::event::RunEvent;
 use crate::features::Hooks;
 use crate::features::{Killed, Stopped};
@@ -73,19 +74,23 @@ pub struct Resolved {
 /// What is known of a run whatever becomes of it.
 pub(super) struct Identity {
     pub(super) queue: RunQueue,
+    pub(super) file: Option<ClaimFile>,
     pub(super) began: Began,
 }
 
 impl Resolved {
     /// The end of a run in which the worker panicked. What it held is a dead run's from then on.
     pub(super) async fn panicked(identity: Identity, why: &str) -> Resolved {
-        let Identity { queue, began } = identity;
+        let Identity { queue, file, began } = identity;
         let verdict = Verdict::Exception(Reason::InternalError);
         let resolution = Resolution { verdict, exit_code: NO_STATUS, caches: resolve::Caches::Keep };
         let mut explanation =
             format!("The worker panicked ({why}); \"docker-worker cleanup\" undoes what the task held.");
         if let Err(error) = queue.report(verdict).await {
             explanation += &format!(" Failed to report the task: failed to {}", chain(&error));
+        }
+        if let Some(problem) = forget(file).await {
+            explanation += &format!(" {problem}");
         }
         let exit_status = exit_status(&Outcome::new(End::WorkerFault), &resolution);
         let document = ResolutionDocument::without_container(queue.run().clone(), &resolution, began.at);
@@ -139,12 +144,13 @@ impl Resolving {
         self.run.log.text(&footer);
         outcome.killed = self.close_log().await;
         let mut resolution = resolve::resolve(&outcome);
-        let returned = self.return_caches(fate(&resolution)).await;
+        let mut returned = self.return_caches(fate(&resolution)).await;
         resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
             self.run.failures.push(problem);
             // Nobody may take for completed what the queue knows nothing of.
             Verdict::Exception(Reason::InternalError)
         });
+        returned.problems.extend(forget(self.run.file.take()).await);
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
         let (document, holdings) = self.part(&resolution, releasing, returned);
@@ -340,6 +346,16 @@ impl Resolving {
             releasing,
         };
         (document, holdings)
+    }
+}
+
+/// A run that is resolved needs nobody any more who could do so. Says what resists.
+async fn forget(file: Option<ClaimFile>) -> Option<String> {
+    let file = file?;
+    match tokio::task::spawn_blocking(move || file.remove()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("Failed to {}.", chain(&error))),
+        Err(error) => Some(format!("Failed to remove the claim's file: {error}.")),
     }
 }
 

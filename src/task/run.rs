@@ -11,6 +11,7 @@ use runtime::id::ContainerId;
 use crate::artifact::Publisher;
 use crate::background::Background;
 use crate::cache::{CacheLease, Caches};
+use crate::claim_file::ClaimFile;
 use crate::config::Config;
 use crate::event::{Events, RunEvents};
 use crate::features::Active;
@@ -70,6 +71,8 @@ pub struct Run {
     pub entry: Entry,
     /// What is to be done.
     pub claim: Claim,
+    /// Where it stands for a successor of this worker, if it does.
+    pub file: Option<ClaimFile>,
     /// Keeps the claim; ended before the run is reported.
     pub reclaiming: Option<Background>,
     /// The container's name.

@@ -57,7 +57,11 @@ impl Claiming {
         let service = Rc::clone(service);
         let request = async move {
             let pool = service.worker.config.file.worker_pool();
-            service.queue.claim_work(&pool, &service.identity, free.min(MOST)).await
+            let answer = service.queue.claim_work(&pool, &service.identity, free.min(MOST)).await;
+            if answer.as_ref().is_ok_and(|work| work.claims.is_empty()) {
+                service.look_for_quarantine().await;
+            }
+            answer
         };
         self.request = Some(Box::pin(request));
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
 use crate::line_writer::LineWriter;
-use crate::queue::RunId;
+use crate::queue::{Reason, RunId, Verdict};
 use crate::timestamp::Timestamp;
 
 /// Something that happened to the worker.
@@ -155,6 +155,27 @@ pub enum TaskState {
     Aborted,
     /// Somebody else did.
     Canceled,
+}
+
+impl TaskState {
+    /// The word for how a run ended.
+    pub fn of(verdict: Verdict) -> TaskState {
+        match verdict {
+            Verdict::Completed => TaskState::Completed,
+            Verdict::Failed => TaskState::Failed,
+            Verdict::Exception(Reason::IntermittentTask) => TaskState::Retry,
+            Verdict::Exception(Reason::Canceled | Reason::DeadlineExceeded) => TaskState::Canceled,
+            Verdict::Exception(
+                Reason::MalformedPayload
+                | Reason::WorkerShutdown
+                | Reason::InternalError
+                | Reason::ResourceUnavailable
+                | Reason::Superseded
+                | Reason::ClaimExpired
+                | Reason::Other,
+            ) => TaskState::Aborted,
+        }
+    }
 }
 
 /// What worker-metrics counts.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use tokio::sync::OnceCell;
 use tokio::task::{Id, JoinSet};
 
 use super::Service;
@@ -16,6 +17,10 @@ use crate::task::resolving::Resolved;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
+/// Whether caches that nobody may have any more are gone. The first run of those that were claimed together sees to it,
+/// once its claim is kept; the others wait.
+type Purged = Rc<OnceCell<()>>;
+
 /// All of them, each a task of the one loop.
 #[derive(Default)]
 pub(super) struct Runs {
@@ -28,8 +33,25 @@ impl Runs {
         self.tasks.len()
     }
 
-    /// Starts a run; `interrupt` ends it before it has begun.
-    pub(super) fn start(&mut self, service: &Rc<Service>, claim: Claim, interrupt: Option<Interrupt>) {
+    /// Starts runs that were claimed together; `interrupt` ends them before they have begun.
+    pub(super) fn start_all(
+        &mut self,
+        service: &Rc<Service>,
+        claims: Vec<Claim>,
+        interrupt: Option<Interrupt>,
+    ) {
+        let purged = Purged::default();
+        for claim in claims {
+            self.start(service, (claim, Rc::clone(&purged)), interrupt);
+        }
+    }
+
+    fn start(
+        &mut self,
+        service: &Rc<Service>,
+        (claim, purged): (Claim, Purged),
+        interrupt: Option<Interrupt>,
+    ) {
         let run = claim.queue.run().clone();
         service.log.write(&Entry::ClaimedTask { run: &run, taken_until: claim.taken_until });
         let (interrupter, interrupts) = channel();
@@ -38,7 +60,7 @@ impl Runs {
         }
         let service = Rc::clone(service);
         let ends = (interrupter.clone(), interrupts);
-        let task = self.tasks.spawn_local(async move { service.carry_out(claim, ends).await });
+        let task = self.tasks.spawn_local(async move { service.carry_out(claim, &purged, ends).await });
         self.running.insert(task.id(), (run, interrupter));
     }
 
@@ -67,6 +89,7 @@ impl Service {
     async fn carry_out(
         &self,
         claim: Claim,
+        purged: &Purged,
         (interrupter, interrupts): (Interrupter, crate::interrupt::Interrupts),
     ) {
         let queue = claim.queue.clone();
@@ -81,8 +104,12 @@ impl Service {
         match Claimed::begin(&self.worker, claim, self.store.clone(), ends).await {
             Ok(claimed) => {
                 let poll = self.worker.config.file.status_poll();
+                let purged_and_carried_out = async {
+                    purged.get_or_init(|| self.purge()).await;
+                    carry_out(claimed).await
+                };
                 let (resolved, holdings) = tokio::select! {
-                    ended = carry_out(claimed) => ended,
+                    ended = purged_and_carried_out => ended,
                     () = watch(queue, deadline, poll, interrupter) => return,
                 };
                 self.tell(&run, &resolved);
@@ -108,26 +135,7 @@ impl Service {
     fn tell(&self, run: &RunId, resolved: &Resolved) {
         let verdict = resolved.resolution.verdict;
         let message = resolved.explanation.as_deref();
-        let task_state = state(verdict);
+        let task_state = TaskState::of(verdict);
         self.log.write(&Entry::TaskResolved { run, task_state, reason: verdict.as_str(), message });
-    }
-}
-
-/// The worker log's word for how a run ended.
-fn state(verdict: Verdict) -> TaskState {
-    match verdict {
-        Verdict::Completed => TaskState::Completed,
-        Verdict::Failed => TaskState::Failed,
-        Verdict::Exception(Reason::IntermittentTask) => TaskState::Retry,
-        Verdict::Exception(Reason::Canceled | Reason::DeadlineExceeded) => TaskState::Canceled,
-        Verdict::Exception(
-            Reason::MalformedPayload
-            | Reason::WorkerShutdown
-            | Reason::InternalError
-            | Reason::ResourceUnavailable
-            | Reason::Superseded
-            | Reason::ClaimExpired
-            | Reason::Other,
-        ) => TaskState::Aborted,
     }
 }

@@ -33,6 +33,7 @@ mod refused_images;
 mod run;
 mod second_container;
 mod start;
+mod start_unfinished;
 mod stuck_monitor;
 mod support;
 mod transports;

@@ -14,7 +14,7 @@ use docker_worker::directories::Directories;
 use docker_worker::net::NetworkSettings;
 use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, TaskNetwork};
-use docker_worker::run_directory::{RunDirectory, random_id};
+use docker_worker::run_directory::{Beginning, RunDirectory, random_id};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::crash_walk::strace;
@@ -153,7 +153,8 @@ impl Site {
 
     fn attach(&self) -> (TaskNetwork, RunDirectory) {
         let id = random_id().unwrap();
-        let directory = RunDirectory::create(&self.directories, &id, &|| true).unwrap();
+        let directory =
+            RunDirectory::create(&Beginning::of_a_run(&self.directories, &|| true).unwrap(), &id).unwrap();
         (self.network.attach(&id, &directory.task().network(), &|| true).unwrap(), directory)
     }
 }

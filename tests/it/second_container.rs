@@ -6,14 +6,14 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use docker_worker::cleanup::clean_up;
+use docker_worker::cleanup::{Claims, clean_up};
 use docker_worker::config::{Config, ConfigFile};
 use docker_worker::directories::Directories;
 use docker_worker::host::{self, Facts, Host};
 use docker_worker::net::names::Alias;
 use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, NetworkSettings, TaskNetwork};
-use docker_worker::run_directory::{ContainerDirectory, RunDirectory, random_id};
+use docker_worker::run_directory::{Beginning, ContainerDirectory, RunDirectory, random_id};
 use docker_worker::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
 use docker_worker::task::bundle::{Bundle, Names};
 use docker_worker::task::container::{Container, Created};
@@ -53,7 +53,8 @@ impl Fixture {
         let directories = Directories { data, run, volume_caches: None };
         let network = Network::new(&directories, &NetworkSettings::default());
         let task_id = random_id().unwrap();
-        let run = RunDirectory::create(&directories, &task_id, &|| true).unwrap();
+        let run =
+            RunDirectory::create(&Beginning::of_a_run(&directories, &|| true).unwrap(), &task_id).unwrap();
         let file = ConfigFile::default();
         let facts = Facts::gather(&Config { directories: directories.clone(), file });
         let host = host::part(&facts, Limits::default(), SocketCall::Absent);
@@ -199,7 +200,7 @@ async fn both_containers_of_a_run_are_undone_after_their_worker_and_their_monito
     drop((both, networks));
     let Fixture { internet, scratch, directories, network, run, task_id, .. } = fixture;
     drop((network, run));
-    let swept = internet.host.within(|| clean_up(&directories)).unwrap();
+    let swept = internet.host.within(|| clean_up(&directories, Claims::Forget)).unwrap().sweep;
     assert_eq!((swept.removed.as_slice(), swept.failed.len()), ([task_id.as_str().to_owned()].as_slice(), 0));
     let names = [&task_id, &sidecar_id].map(|id| id.as_str().to_owned());
     assert_eq!(groups_named(&names), Vec::<std::path::PathBuf>::new());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Worker, finish, read_until};
+use crate::support::{AnsweringServer, Worker, finish, read_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -182,4 +182,24 @@ fn worker_runner_is_greeted_and_told_of_the_end() {
     let hello = r#"~{"type":"hello","capabilities":["graceful-termination","shutdown"]}"#;
     assert_eq!(said, [hello, r#"~{"type":"shutdown"}"#], "{log}");
     drop(runner);
+}
+
+#[test]
+fn a_worker_in_quarantine_says_so_once() {
+    let queue = AnsweringServer::start(|request, _| {
+        let (until, is_claim) = ("2999-01-01T00:00:00.000Z", request.path.contains("/claim-work/"));
+        (
+            200,
+            if is_claim { json!({"tasks": []}) } else { json!({"workerId": "w", "quarantineUntil": until}) },
+        )
+    });
+    let worker = Worker::new();
+    let mut child = worker.command(&["start", "--config", &config(&worker, &queue.address)]).spawn().unwrap();
+    let log = read_until(&mut child, "quarantine");
+    terminate(&child);
+    assert!(finish(child, Duration::from_secs(20)).status.success());
+    let asked: Vec<_> = queue.requests().into_iter().filter(|it| !it.path.contains("/claim-work/")).collect();
+    assert_eq!(asked[0].path, "/api/queue/v1/provisioners/p/worker-types/t/workers/g/w");
+    let sentence = "the queue gives this worker no tasks until 2999-01-01T00:00:00.000Z: it is in quarantine";
+    assert_eq!(log.join().unwrap().matches(sentence).count(), 1);
 }

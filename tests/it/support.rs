@@ -1,6 +1,7 @@
 //! What the end-to-end tests are written with: images made for one test, the real registry, a worker with directories
 //! of its own, and a canary that shows whether anything left its place.
 
+mod answering_server;
 mod canary;
 mod fixtures;
 mod groups;
@@ -19,6 +20,7 @@ mod store;
 mod watched_registry;
 mod worker;
 
+pub use answering_server::{AnsweringServer, Request};
 pub use canary::Canary;
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
 pub use groups::groups_named;

@@ -247,14 +247,17 @@ impl Worker {
     pub fn containers(&self) -> Vec<String> {
         let entries = fs::read_dir(self.run_directory()).into_iter().flatten();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name != "network" && name != MARKER).collect()
+        names.filter(|name| !["network", "claims", MARKER].contains(&name.as_str())).collect()
     }
 
     /// Fails the test if anything of a task is on the host now.
     pub fn assert_nothing_left(&self, case: &str) {
         let mut left = self.scratch.traces();
         // The addresses that rest may stay: they are of no use to anybody but the next task.
-        left.extend(listing(&self.run_directory()).into_iter().filter(|path| !path.ends_with("/network")));
+        let places = ["/network", "/claims"];
+        let own = |path: &String| !places.iter().any(|place| path.ends_with(place));
+        left.extend(listing(&self.run_directory()).into_iter().filter(own));
+        left.extend(listing(&self.run_directory().join("claims")));
         left.extend(listing(&self.run_directory().join("network/lock")));
         left.extend(listing(&self.data().join("runs")));
         assert!(left.is_empty(), "{case}: left behind: {left:#?}");

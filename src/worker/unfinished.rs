@@ -1,0 +1,199 @@
+//! Runs that this worker had when it was killed: their logs are stored as far as they came, and the queue is told at once,
+//! so that the tasks run again.
+//!
+//! All this goes on beside claiming, each run for itself, at most as long as its claim holds. A worker that is to end now
+//! leaves what is not done to its next start.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
+
+use super::Service;
+use super::log::{Entry, Metric, TaskState};
+use crate::artifact::{Publisher, PublisherParts};
+use crate::claim_file::HeldRun;
+use crate::cleanup::Unfinished;
+use crate::features::{Killed, publish_logs};
+use crate::interrupt::{Interrupt, channel};
+use crate::queue::{QueueError, Reason, RunQueue, RunState, Standing, Verdict};
+use crate::task::reclaim::{is_decided, prolong};
+use crate::task::resolve::NO_STATUS;
+use crate::task_log;
+use crate::text::chain;
+use crate::timestamp::Timestamp;
+
+/// What is left of a claim for the report when the log has taken its time.
+const REPORT_TIME: Duration = Duration::from_secs(30);
+
+/// How long a log of a run that the queue has resolved already may take: the claim is no bound any more.
+const LATE_LOG_TIME: Duration = Duration::from_secs(120);
+
+/// What is told of such a run.
+const EXPLANATION: &str =
+    "The worker died while it had this task; what there is of the log was stored when it started again.";
+
+/// The runs that are being resolved.
+#[derive(Default)]
+pub(super) struct Recovery(JoinSet<()>);
+
+impl Recovery {
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn start(&mut self, service: &Rc<Service>, unfinished: Vec<Unfinished>) {
+        for run in unfinished {
+            let service = Rc::clone(service);
+            self.0.spawn_local(async move { service.take_up(run).await });
+        }
+    }
+
+    /// Waits for the end of one; for ever when there is none. May be dropped at any time.
+    pub(super) async fn ended(&mut self, service: &Service) {
+        match self.0.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => service.warn(&format!("failed to resolve an earlier run: {error}")),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Leaves the rest to the next start.
+    pub(super) fn give_up(&mut self) {
+        self.0 = JoinSet::new();
+    }
+}
+
+impl Service {
+    async fn take_up(&self, mut unfinished: Unfinished) {
+        let held = &unfinished.held;
+        if let Some(queue) = self.queue.resume(held.run.clone(), held.credentials.clone()) {
+            match prolong(&queue, held.taken_until, |error| is_decided(error) || is_refused(error)).await {
+                Ok(taken_until) => {
+                    unfinished.held.taken_until = taken_until;
+                    self.resolve(&queue, &unfinished).await;
+                }
+                Err(error) => self.look_after(&queue, &unfinished, &error).await,
+            }
+        }
+        let run = unfinished.held.run.clone();
+        let removed = spawn_blocking(move || unfinished.remove()).await;
+        if let Err(problem) = removed.map_err(|error| chain(&error)).flatten() {
+            self.warn(&format!("failed to remove what is left of {run}: {problem}"));
+        }
+    }
+
+    /// The run is still this worker's.
+    async fn resolve(&self, queue: &RunQueue, unfinished: &Unfinished) {
+        let HeldRun { run, taken_until, .. } = &unfinished.held;
+        self.write_down(queue, unfinished).await;
+        let rest = || taken_until.since(queue.now());
+        self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
+        let verdict = Verdict::Exception(Reason::WorkerShutdown);
+        match timeout(rest(), queue.report(verdict)).await {
+            Ok(Ok(())) => self.tell_resolved(unfinished, verdict),
+            Ok(Err(error)) => self.warn(&format!("failed to report {run}: failed to {}", chain(&error))),
+            Err(_) => self.warn(&format!("failed to report {run}: its claim is over")),
+        }
+    }
+
+    /// It is not: somebody has cancelled it, or it was resolved just before its worker died, or the queue is gone.
+    async fn look_after(&self, queue: &RunQueue, unfinished: &Unfinished, error: &QueueError) {
+        let run = &unfinished.held.run;
+        let standing = if is_decided(error) { queue.status().await.ok() } else { None };
+        let Some(Standing::Resolved(verdict)) = standing else {
+            return self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
+        };
+        // Of an exception the queue still takes artifacts for a while.
+        if verdict.state() == RunState::Exception {
+            self.store_log(queue, unfinished, LATE_LOG_TIME).await;
+        }
+        self.tell_resolved(unfinished, verdict);
+    }
+
+    fn tell_resolved(&self, Unfinished { held, .. }: &Unfinished, verdict: Verdict) {
+        let (task_state, message) = (TaskState::of(verdict), Some(EXPLANATION));
+        self.log.write(&Entry::TaskResolved {
+            run: &held.run,
+            task_state,
+            reason: verdict.as_str(),
+            message,
+        });
+        self.log.count(Metric::TaskFinish, Timestamp::now(), Some(&held.run));
+    }
+
+    /// For the case that this worker is killed as well.
+    async fn write_down(&self, queue: &RunQueue, unfinished: &Unfinished) {
+        let Some(credentials) = queue.credentials() else { return };
+        let (file, taken_until) = (unfinished.file.clone(), unfinished.held.taken_until);
+        let credentials = credentials.borrow().clone();
+        let written = spawn_blocking(move || file.renew(taken_until, credentials)).await;
+        if let Ok(Err(error)) = &written {
+            self.warn(&format!("failed to {}", chain(error)));
+        }
+    }
+
+    /// Stores the log, as far as the run came to have one, in at most `limit`.
+    async fn store_log(&self, queue: &RunQueue, unfinished: &Unfinished, limit: Duration) {
+        let held = &unfinished.held;
+        let Some((scratch, log)) = unfinished.log() else { return };
+        if let Err(error) = end_log(log.clone(), held.began).await {
+            self.warn(&format!("failed to end the log of {}: {error}", held.run));
+        }
+        let (interrupter, interrupts) = channel();
+        // As after any other interrupt. The next one ends what cannot be dropped.
+        interrupter.interrupt(Interrupt::Shutdown);
+        let publisher = self.publisher(queue, held, scratch, interrupts);
+        let killed = Killed { log: &log, publisher: &publisher };
+        let problem = match timeout(limit, publish_logs(&held.logs, killed)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it took too long".to_owned(),
+        };
+        interrupter.interrupt(Interrupt::Shutdown);
+        self.warn(&format!("failed to store the log of {}: {problem}", held.run));
+    }
+
+    fn publisher(
+        &self,
+        queue: &RunQueue,
+        held: &HeldRun,
+        scratch: &Path,
+        interrupts: crate::interrupt::Interrupts,
+    ) -> Publisher {
+        Publisher::new(PublisherParts {
+            queue: queue.clone(),
+            expires: held.expires,
+            store: self.store.clone(),
+            reserved: Vec::new(),
+            scratch: scratch.to_owned(),
+            config: Arc::new(self.worker.config.file.clone()),
+            events: self.log.events(),
+            interrupts,
+        })
+    }
+
+    fn warn(&self, message: &str) {
+        self.log.write(&Entry::Warning { message });
+    }
+}
+
+/// The claim's own credentials are no longer valid.
+fn is_refused(error: &QueueError) -> bool {
+    matches!(error, QueueError::Unauthorized { .. })
+}
+
+/// Says at the log's end why there is no more of it.
+async fn end_log(log: PathBuf, began: Timestamp) -> io::Result<()> {
+    let now = Timestamp::now();
+    let text = task_log::error(
+        "The worker died while this task ran. Task has been aborted prematurely. Reason: worker-shutdown",
+    ) + &task_log::footer(now, NO_STATUS, now.since(began));
+    let write = move || File::options().append(true).open(log)?.write_all(text.as_bytes());
+    spawn_blocking(write).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,246 @@
+//! What `docker-worker start` does about runs that it had when it was killed. What it left is written here by hand; tests
+//! with real kills are in `start_crash`.
+
+use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{AnsweringServer, Finished, Request, Worker, finish, read_until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const TASK: &str = "fN1SbArXTPSVFNUvaOlinQ";
+const SOON: &str = "2999-01-01T00:00:00.000Z";
+
+/// A queue with nothing to do, that knows of one run what `about` says.
+fn queue(about: impl Fn(&str) -> Option<(u16, Value)> + Send + Sync + 'static) -> AnsweringServer {
+    AnsweringServer::start(move |request, address| {
+        let path = request.path.trim_start_matches("/api/queue/v1/");
+        if let Some(answer) = about(path) {
+            return answer;
+        }
+        let run = format!("task/{TASK}/runs/0/");
+        let answer = match path.strip_prefix(&run).unwrap_or(path) {
+            path if path.starts_with("claim-work/") => json!({"tasks": []}),
+            "reclaim" => json!({"takenUntil": SOON, "credentials": credentials("fresh")}),
+            path if path.starts_with("artifacts/") => match request.json()["storageType"].as_str() {
+                Some("s3") => json!({
+                    "storageType": "s3",
+                    "putUrl": format!("http://{address}/put"),
+                    "contentType": request.json()["contentType"],
+                    "expires": SOON
+                }),
+                other => json!({ "storageType": other }),
+            },
+            _ => json!({}),
+        };
+        (200, answer)
+    })
+}
+
+fn credentials(token: &str) -> Value {
+    json!({"clientId": "task", "accessToken": token, "certificate": "{}"})
+}
+
+fn is_claim(request: &Request) -> bool {
+    request.path.contains("/claim-work/")
+}
+
+fn is_about_the_worker(request: &Request) -> bool {
+    is_claim(request) || request.path.contains("/provisioners/")
+}
+
+/// The requests about tasks, shortened.
+fn told(queue: &AnsweringServer) -> Vec<String> {
+    let lines = queue.requests().into_iter().filter(|request| !is_about_the_worker(request));
+    let lines = lines.map(|request| request.line().replace(&format!("/api/queue/v1/task/{TASK}/"), ""));
+    lines.collect()
+}
+
+/// A worker that was killed while it had a run.
+struct Killed {
+    worker: Worker,
+    root_url: String,
+    config: String,
+    id: String,
+}
+
+impl Killed {
+    /// With claim file, directories and a log.
+    fn new(queue: &AnsweringServer) -> Killed {
+        let worker = Worker::new();
+        let (config, root_url) = (worker.fresh("config"), format!("http://{}", queue.address));
+        let text = json!({
+            "rootUrl": root_url,
+            "taskcluster": {"clientId": "me", "accessToken": "sesame"},
+            "provisionerId": "p", "workerType": "t", "workerGroup": "g", "workerId": "w",
+            "capacityManagement": {"diskspaceThreshold": 0},
+            "taskQueue": {"pollInterval": 100}
+        });
+        fs::write(&config, text.to_string()).unwrap();
+        let killed =
+            Killed { worker, root_url, config: config.to_str().unwrap().to_owned(), id: "5".repeat(64) };
+        for place in [killed.worker.run_directory(), killed.worker.data().join("runs")] {
+            fs::create_dir_all(place.join(&killed.id).join("containers")).unwrap();
+            fs::write(place.join(".docker-worker"), "").unwrap();
+        }
+        fs::write(killed.data().join("log"), "so far\nand no").unwrap();
+        fs::create_dir(killed.claims()).unwrap();
+        fs::set_permissions(killed.claims(), Permissions::from_mode(0o700)).unwrap();
+        killed.claim(&json!({}));
+        killed
+    }
+
+    fn claims(&self) -> PathBuf {
+        self.worker.run_directory().join("claims")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.worker.data().join("runs").join(&self.id)
+    }
+
+    /// Writes the claim file, with `changes`.
+    fn claim(&self, changes: &Value) {
+        let mut claim = json!({
+            "rootUrl": format!("{}/", self.root_url),
+            "workerGroup": "g", "workerId": "w", "taskId": TASK, "runId": 0,
+            "takenUntil": SOON, "expires": "2999-06-01T00:00:00.000Z", "began": "2026-01-01T00:00:00.000Z",
+            "containerId": self.id, "logs": {"live": "public/logs/live.log", "bulk": true},
+            "credentials": credentials("old")
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            claim[key] = value.clone();
+        }
+        fs::write(self.claims().join(TASK), claim.to_string()).unwrap();
+    }
+
+    fn start(&self) -> Child {
+        self.worker.command(&["start", "--config", &self.config]).spawn().unwrap()
+    }
+
+    /// Ends a worker that was started; gives what it said.
+    fn end(child: Child) -> Finished {
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let ended = finish(child, LIMIT);
+        assert!(ended.status.success(), "{ended:?}");
+        ended
+    }
+}
+
+#[test]
+fn an_unfinished_runs_log_is_stored_and_the_queue_is_told_at_once() {
+    let queue = queue(|_| None);
+    let killed = Killed::new(&queue);
+    let mut child = killed.start();
+    let log = read_until(&mut child, "taskFinish");
+    Killed::end(child);
+    let expected = [
+        "POST runs/0/reclaim",
+        "POST runs/0/artifacts/public%2Flogs%2Fterminal_bulk.log.gz",
+        "PUT /put",
+        "POST runs/0/artifacts/public%2Flogs%2Flive_backing.log",
+        "PUT /put",
+        "POST runs/0/artifacts/public%2Flogs%2Flive.log",
+        "POST runs/0/exception",
+    ];
+    let requests = queue.requests();
+    assert_eq!(told(&queue), expected);
+    let report = requests.iter().find(|request| request.path.ends_with("/exception")).unwrap();
+    assert_eq!(report.json(), json!({"reason": "worker-shutdown"}));
+    let stored = requests.iter().find(|request| request.method == "PUT").unwrap();
+    let mut text = String::new();
+    GzDecoder::new(stored.body.as_slice()).read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("so far\nand no\n[taskcluster:error] The worker died"), "{text}");
+    assert!(text.contains("Unsuccessful task run with exit code: -1"), "{text}");
+    let log = log.join().unwrap();
+    assert!(
+        log.contains(r#""type":"task resolved""#) && log.contains(r#""reason":"worker-shutdown""#),
+        "{log}"
+    );
+    killed.worker.assert_nothing_left("after the run was resolved");
+}
+
+#[test]
+fn a_queue_at_fault_keeps_no_worker_from_claiming_and_the_next_start_tries_again() {
+    let queue = queue(|path| path.starts_with("task/").then_some((503, json!({}))));
+    let killed = Killed::new(&queue);
+    let child = killed.start();
+    queue.await_requests(3, |request| request.path.ends_with("/reclaim"));
+    queue.await_requests(3, is_claim);
+    Killed::end(child);
+    assert!(killed.data().join("log").exists() && killed.claims().join(TASK).exists());
+    let cleaned = killed.worker.call(&["cleanup"]);
+    let said = String::from_utf8_lossy(&cleaned.stderr).into_owned();
+    assert!(said.contains("nobody has resolved run 0 of task"), "{said}");
+    killed.worker.assert_nothing_left("after a clean-up, which forgets it");
+}
+
+#[test]
+fn a_run_that_somebody_has_resolved_meanwhile_is_not_reported_and_its_log_is_stored_if_it_can_be() {
+    for (state, reason, stored) in [("exception", "canceled", true), ("completed", "completed", false)] {
+        let queue = queue(move |path| match path.rsplit('/').next() {
+            Some("reclaim") => Some((409, json!({"message": "it is resolved"}))),
+            Some("status") => {
+                let runs = json!([{"runId": 0, "state": state, "reasonResolved": reason}]);
+                Some((200, json!({"status": {"runs": runs}})))
+            }
+            _ => None,
+        });
+        let killed = Killed::new(&queue);
+        let mut child = killed.start();
+        let log = read_until(&mut child, "taskFinish");
+        Killed::end(child);
+        let told = told(&queue);
+        assert!(!told.iter().any(|line| line.contains("exception")), "{reason}: {told:?}");
+        assert_eq!(told.iter().any(|line| line == "PUT /put"), stored, "{reason}: {told:?}");
+        let log = log.join().unwrap();
+        assert!(log.contains(&format!(r#""reason":"{reason}""#)), "{log}");
+        killed.worker.assert_nothing_left(reason);
+    }
+}
+
+#[test]
+fn what_is_not_this_workers_to_resolve_is_one_line_and_no_request() {
+    let past = json!({ "takenUntil": "2020-01-01T00:00:00.000Z" });
+    let elsewhere = json!({ "rootUrl": "https://tc.example.com" });
+    let neighbours = json!({ "workerId": "v" });
+    let cases = [
+        (past, "nobody has resolved run 0 of task", false),
+        (elsewhere, "which only its own worker, g/w, can resolve", true),
+        (neighbours, "which only its own worker, g/v, can resolve", true),
+        (json!({ "runId": "x" }), "is lost: it is no claim", false),
+    ];
+    for (changes, line, stays) in cases {
+        let queue = queue(|_| None);
+        let killed = Killed::new(&queue);
+        killed.claim(&changes);
+        let child = killed.start();
+        queue.await_requests(1, is_claim);
+        let said = String::from_utf8_lossy(&Killed::end(child).stderr).into_owned();
+        assert_eq!(said.lines().filter(|it| it.contains(line)).count(), 1, "{line}: {said}");
+        assert_eq!(told(&queue), Vec::<String>::new(), "{line}");
+        assert_eq!(killed.data().join("log").exists(), stays, "{line}");
+        killed.worker.call(&["cleanup"]);
+    }
+}
+
+#[test]
+fn a_run_of_a_worker_that_lives_is_its_own() {
+    let queue = queue(|_| None);
+    let killed = Killed::new(&queue);
+    let directory = File::open(killed.worker.run_directory().join(&killed.id)).unwrap();
+    directory.lock().unwrap();
+    let child = killed.start();
+    queue.await_requests(2, is_claim);
+    Killed::end(child);
+    assert_eq!(told(&queue), Vec::<String>::new());
+    assert!(killed.data().join("log").exists() && killed.claims().join(TASK).exists());
+    drop(directory);
+    killed.worker.call(&["cleanup"]);
+}
