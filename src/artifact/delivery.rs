@@ -36,11 +36,20 @@ impl Publisher {
         source: Source,
         patience: &Patience,
     ) -> Result<Stored, PublishError> {
+        // A log is there, and may be long: nobody compresses it that the queue will not take. A file of the task's may turn
+        // out not to be readable, and its name is one of an error then.
+        let mut created = match source {
+            Source::Log(_) => Some(self.create(&what.name, what.expires, self.content(what)).await?),
+            Source::Task(_) => None,
+        };
         let spooled = self.spool(source, what.content_encoding, patience).await?;
         let mut object = None;
         let target = async || {
-            let content = self.content(what);
-            match self.create(&what.name, what.expires, content).await? {
+            let created = match created.take() {
+                Some(created) => created,
+                None => self.create(&what.name, what.expires, self.content(what)).await?,
+            };
+            match created {
                 Created::Put(target) => Ok(target),
                 Created::Object(created) => {
                     let target = created.begin(&what.content_type, spooled.length()).await?;
