@@ -287,8 +287,7 @@ impl ConfigFile {
             entries: set.entries.unwrap_or(default.entries),
             index_bytes: set.index_bytes.unwrap_or(default.index_bytes),
             window_bytes: set.window_bytes.unwrap_or(default.window_bytes),
-            // What the operator wants to have free is kept free by a pull as well, and no more.
-            free_disk_bytes: self.free_bytes(),
+            free_disk_bytes: self.reserve_bytes(),
             free_disk_percent: 0,
             ..default
         }

@@ -117,7 +117,7 @@ async fn converse(
         while let Some(message) = runner.next().await {
             renewable.set(runner.can(Capability::NewCredentials));
             match message {
-                // The runner has answered it.
+                // It has been answered, and says what may come.
                 FromRunner::Welcome(_) => {}
                 FromRunner::GracefulTermination(termination) => {
                     let finish_tasks = termination == Termination::FinishTasks;
@@ -262,7 +262,7 @@ impl Occupation {
     fn end(&self, idle_time: Option<Duration>) -> Option<Instant> {
         match self {
             Occupation::Working => None,
-            Occupation::IdleSince(since) => idle_time.map(|time| *since + time),
+            Occupation::IdleSince(since) => idle_time.and_then(|time| since.checked_add(time)),
         }
     }
 }

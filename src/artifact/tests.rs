@@ -21,7 +21,7 @@ async fn run(kind: ArtifactStorage, answers: &[Answer]) -> Fixture {
     let storage = Storage::start(answers).await;
     let credentials =
         Credentials { client_id: "worker".to_owned(), access_token: "secret".to_owned(), certificate: None };
-    let queue = WorkerQueue::deployment(&storage.url(""), credentials);
+    let queue = WorkerQueue::deployment(&storage.url(""), credentials).unwrap();
     let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
     let claim = queue.claim_work("p/w", &identity, 1).await.unwrap().claims.remove(0);
     storage.received().clear();

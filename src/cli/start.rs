@@ -207,7 +207,9 @@ impl Deployment {
             ));
         };
         let identity = WorkerIdentity { worker_group: group.clone(), worker_id: id.clone() };
-        Ok(Deployment { queue: WorkerQueue::deployment(root_url, credentials), identity })
+        let queue = WorkerQueue::deployment(root_url, credentials)
+            .map_err(|error| Refusal::because(WRONG_USE, &error))?;
+        Ok(Deployment { queue, identity })
     }
 }
 

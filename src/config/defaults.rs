@@ -27,8 +27,11 @@ const IDLE_SECONDS: u64 = 300;
 /// By what a claim's time is divided.
 const RECLAIM_DIVISOR: f64 = 2.0;
 
-/// Milliseconds between requests for tasks.
+/// Milliseconds without a request for tasks.
 const POLL_INTERVAL_MS: u64 = 5000;
+
+/// The least of them: a fault that lasts must not keep the worker busy.
+const LEAST_POLL_INTERVAL_MS: u64 = 100;
 
 /// Seconds between looks at a task's status.
 const STATUS_POLL_SECONDS: u64 = 5;
@@ -130,6 +133,12 @@ impl ConfigFile {
         self.capacity_management.diskspace_threshold.unwrap_or(FREE_BYTES)
     }
 
+    /// Bytes that a pull leaves free. No more than a task needs to run: a worker that may take a task because the threshold
+    /// is met must be able to pull its image.
+    pub fn reserve_bytes(&self) -> u64 {
+        self.free_bytes().min(FREE_BYTES)
+    }
+
     /// Bytes that one artifact of a task may have; the log is bounded by itself.
     pub fn artifact_bytes(&self) -> u64 {
         self.artifacts.max_bytes.unwrap_or(ARTIFACT_BYTES)
@@ -146,9 +155,10 @@ impl ConfigFile {
         (self.shutdown.enabled.unwrap_or(true) && seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
-    /// From the end of one request for tasks to the next.
+    /// How long the worker asks for no tasks after a request that failed, or that was answered early without any.
     pub fn poll_interval(&self) -> Duration {
-        Duration::from_millis(self.task_queue.poll_interval.unwrap_or(POLL_INTERVAL_MS))
+        let millis = self.task_queue.poll_interval.unwrap_or(POLL_INTERVAL_MS);
+        Duration::from_millis(millis.max(LEAST_POLL_INTERVAL_MS))
     }
 
     /// Between two looks at a running task's status; `None`: it is not looked at.

@@ -188,7 +188,7 @@ pub struct TaskSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct TaskQueueSettings {
-    /// Milliseconds from the end of one request for tasks to the next.
+    /// Milliseconds without a request for tasks after one that failed, or that was answered early without any.
     pub poll_interval: Option<u64>,
 }
 

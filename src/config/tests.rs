@@ -42,7 +42,7 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ("limits: {pids: -1}\n", "line 1, column 16: must be a whole number from 0 to 4294967295"),
         ("capacity: 0\n", "line 1, column 11: must be at least 1"),
         ("maxTaskRunTime: 0\n", "line 1, column 17: must be at least 1"),
-        ("task: {reclaimDivisor: 1}\n", "line 1, column 24: must be a number above 1"),
+        ("task: {reclaimDivisor: 1}\n", "line 1, column 24: must be above 1 and at most 100"),
         ("worker: {nice: 20}\n", "line 1, column 16: must be a number from -20 to 19"),
         ("network: {dns: [x]}\n", "line 1, column 16: \"x\" is no IPv4 address"),
         ("network: {addresses: x}\n", "line 1, column 22: \"x\" is no range of addresses"),
@@ -165,6 +165,8 @@ fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
     assert_eq!((file.worker_pool().as_str(), file.capacity()), ("p/t", 2));
     assert_eq!(file.taskcluster.certificate.as_ref().unwrap().reveal(), r#"{"signature":"sesame"}"#);
     assert!((file.reclaim_divisor() - 1.3).abs() < f64::EPSILON);
+    // A worker that may claim may pull.
+    assert_eq!((file.free_bytes(), file.image_limits().free_disk_bytes), (30_000_000_000, 1_000_000_000));
     let unused = file.unused();
     for used in ["capacity", "host", "ssl.key", "taskQueue.pollInterval", "rootUrl"] {
         assert!(!unused.iter().any(|key| key == used), "{used}");
@@ -198,9 +200,9 @@ fn what_is_in_force_is_spelt_out_without_its_secrets() {
 
 #[test]
 fn a_profile_stands_below_what_the_file_says() {
-    let mut file = ConfigFile::parse("taskQueue: {pollInterval: 7}\n").unwrap();
+    let mut file = ConfigFile::parse("taskQueue: {pollInterval: 700}\n").unwrap();
     file.apply(Profile::named("test").unwrap());
-    assert_eq!(file.poll_interval(), Duration::from_millis(7));
+    assert_eq!(file.poll_interval(), Duration::from_millis(700));
     assert_eq!(file.free_bytes(), 1_000_000_000);
     assert_eq!(file.cache.volume_cache_path.as_deref(), Some(Path::new("/tmp/test-cache")));
     file.apply(Profile::named("production").unwrap());

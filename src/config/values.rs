@@ -14,6 +14,9 @@ use crate::units::parse_bytes;
 /// Less memory than a container can start with; docker's bound as well.
 const LEAST_MEMORY_BYTES: u64 = 6 << 20;
 
+/// Claims, which hold for 20 minutes, are prolonged every 12 seconds with it.
+const MOST_DIVISOR: f64 = 100.0;
+
 /// Bytes, as a number or with a unit.
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     deserializer.deserialize_any(Size).map(Some)
@@ -51,13 +54,16 @@ pub(super) fn known_features<'de, D: Deserializer<'de>>(
     deserializer.deserialize_map(Features)
 }
 
-/// By what a claim's time is divided: more than 1, or the claim is over before it is prolonged.
+/// By what a claim's time is divided: more than 1, or the claim is over before it is prolonged; not so much more that the
+/// worker does little else.
 pub(super) fn divisor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let number = f64::deserialize(deserializer)?;
-    if number > 1.0 && number.is_finite() {
+    if number > 1.0 && number <= MOST_DIVISOR {
         Ok(Some(number))
     } else {
-        Err(D::Error::custom("must be a number above 1, as 2: a claim is prolonged after half of its time"))
+        Err(D::Error::custom(format!(
+            "must be above 1 and at most {MOST_DIVISOR}, as 2: a claim is prolonged after half of its time"
+        )))
     }
 }
 

@@ -64,9 +64,11 @@ struct ClaimedStatus {
 }
 
 impl HttpQueue {
-    pub(super) fn new(root_url: &str, credentials: Credentials) -> HttpQueue {
+    pub(super) fn new(root_url: &str, credentials: Credentials) -> Result<HttpQueue, QueueError> {
         let clock = Arc::new(QueueClock::new());
-        HttpQueue(Arc::new(Session::new(root_url, credentials, CLAIM_TIMEOUT, clock)))
+        let session = Session::new(root_url, credentials, CLAIM_TIMEOUT, clock);
+        session.prepare()?;
+        Ok(HttpQueue(Arc::new(session)))
     }
 
     /// See [`super::WorkerQueue::replace_credentials`].

@@ -23,10 +23,13 @@ impl WorkerQueue {
         WorkerQueue(Maker::Embedded(queue))
     }
 
-    /// The deployment at a root URL.
-    #[must_use]
-    pub fn deployment(root_url: &str, credentials: Credentials) -> WorkerQueue {
-        WorkerQueue(Maker::Http(HttpQueue::new(root_url, credentials)))
+    /// The deployment at a root URL. Nothing is asked yet; reads the certificates of this host.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`] for what is no root URL or no credentials.
+    pub fn deployment(root_url: &str, credentials: Credentials) -> Result<WorkerQueue, QueueError> {
+        Ok(WorkerQueue(Maker::Http(HttpQueue::new(root_url, credentials)?)))
     }
 
     /// Has the worker's calls signed with other credentials from now on.

@@ -33,17 +33,17 @@ impl Runner {
         Ok(Runner { out, messages, capabilities: BTreeSet::new() })
     }
 
-    /// The next thing that worker-runner wants, after the greeting; `None` when it has gone. May be dropped at any time.
+    /// The next thing that worker-runner says; `None` when it has gone. A greeting has been answered. May be dropped at any
+    /// time.
     pub async fn next(&mut self) -> Option<FromRunner> {
         loop {
             let message = self.messages.recv().await?;
-            match (&message, message.needs()) {
-                (FromRunner::Welcome(capabilities), _) => {
-                    self.capabilities.clone_from(capabilities);
-                    self.say(&ToRunner::Hello { capabilities });
-                }
-                (_, Some(needed)) if !self.can(needed) => {}
-                _ => return Some(message),
+            if let FromRunner::Welcome(capabilities) = &message {
+                self.capabilities.clone_from(capabilities);
+                self.say(&ToRunner::Hello { capabilities });
+            }
+            if message.needs().is_none_or(|needed| self.can(needed)) {
+                return Some(message);
             }
         }
     }
@@ -117,6 +117,8 @@ mod tests {
         let welcome = "~{\"type\":\"welcome\",\"capabilities\":[\"graceful-termination\"]}\r\n";
         let new = "~{\"type\":\"new-credentials\",\"client-id\":\"c\",\"access-token\":\"t\"}\n";
         let mut runner = runner(&format!("{terminate}{new}noise\n\u{fffd}\n{welcome}{new}{terminate}"));
+        let agreed = [Capability::GracefulTermination].into_iter().collect();
+        assert_eq!(runner.next().await, Some(FromRunner::Welcome(agreed)));
         let expected = FromRunner::GracefulTermination(Termination::FinishTasks);
         assert_eq!(runner.next().await, Some(expected));
         assert_eq!(runner.next().await, None);
@@ -129,6 +131,7 @@ mod tests {
         let welcome = "~{\"type\":\"welcome\",\"capabilities\":[\"shutdown\"]}\n";
         let other = welcome.replace("shutdown", "new-credentials");
         let mut runner = runner(&format!("{welcome}{long}{other}"));
+        assert!(matches!(runner.next().await, Some(FromRunner::Welcome(_))));
         assert_eq!(runner.next().await, None);
         assert!(runner.can(Capability::Shutdown));
     }

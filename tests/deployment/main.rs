@@ -49,7 +49,7 @@ impl Deployment {
         let random = TaskId::random().unwrap().as_str().replace('_', "-").to_lowercase();
         Deployment {
             author: Queue::new(ClientBuilder::new(&root_url).credentials(own)).unwrap(),
-            queue: WorkerQueue::deployment(&root_url, credentials()),
+            queue: WorkerQueue::deployment(&root_url, credentials()).unwrap(),
             pool: format!("proj-x/w{random}x"),
         }
     }
@@ -257,13 +257,13 @@ async fn credentials_that_are_none_are_said_to_be() {
 
 #[tokio::test]
 async fn a_deployment_that_is_not_there_is_unreachable() {
-    let queue = WorkerQueue::deployment("http://127.0.0.1:1", credentials());
+    let queue = WorkerQueue::deployment("http://127.0.0.1:1", credentials()).unwrap();
     let begin = Instant::now();
     let error = queue.expand_scopes(&[]).await.unwrap_err();
     assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
     assert!((Duration::from_secs(3)..Duration::from_secs(12)).contains(&begin.elapsed()));
     for no_url in ["", "nowhere", "http://"] {
-        let error = WorkerQueue::deployment(no_url, credentials()).expand_scopes(&[]).await.unwrap_err();
+        let error = WorkerQueue::deployment(no_url, credentials()).unwrap_err();
         assert!(matches!(error, QueueError::Internal { .. }), "{error:?}");
     }
 }

@@ -30,7 +30,11 @@ enum Answer {
 
 impl Queue {
     fn start(answer: Answer) -> Queue {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Queue::serve(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    /// Answers also what has been asked before.
+    fn serve(listener: TcpListener, answer: Answer) -> Queue {
         let address = listener.local_addr().unwrap().to_string();
         let thread = thread::spawn(move || {
             // A connection without a request ends the queue: `drop` makes one.
@@ -136,6 +140,17 @@ fn what_the_configuration_lacks_is_named_at_once() {
 }
 
 #[test]
+fn a_root_url_that_is_none_is_refused_at_once() {
+    let worker = Worker::new();
+    let path = config(&worker, "127.0.0.1:1");
+    let without_scheme = fs::read_to_string(&path).unwrap().replace("http://", "");
+    fs::write(&path, without_scheme).unwrap();
+    let refused = worker.call(&["start", "--config", &path]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(text(&refused.stderr).contains("root URL"), "{refused:?}");
+}
+
+#[test]
 fn credentials_that_are_no_longer_valid_end_a_worker_that_cannot_get_others() {
     let (worker, queue) = (Worker::new(), Queue::start(Answer::Unauthorized));
     let ended = worker.call(&["start", "--config", &config(&worker, &queue.address)]);
@@ -144,6 +159,28 @@ fn credentials_that_are_no_longer_valid_end_a_worker_that_cannot_get_others() {
     assert_eq!(sentences.count(), 1, "{ended:?}");
     assert!(text(&ended.stdout).contains("[alert-operator] task retrieval error"), "{ended:?}");
     worker.assert_nothing_left("after wrong credentials");
+}
+
+#[test]
+fn a_worker_to_which_others_can_be_sent_goes_on_without_valid_credentials() {
+    let (worker, listener) = (Worker::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut command = worker.command(&["--host", "worker-runner", "test"]);
+    let address = listener.local_addr().unwrap().to_string();
+    command.env("DOCKER_WORKER_CONFIG", config(&worker, &address)).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut runner = child.stdin.take().unwrap();
+    let welcome = r#"~{"type":"welcome","capabilities":["graceful-termination","new-credentials"]}"#;
+    writeln!(runner, "{welcome}").unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut expect = |text: &str| lines.find(|line| line.contains(text)).expect("a worker that goes on");
+    expect("~{\"type\":\"hello\"");
+    let _queue = Queue::serve(listener, Answer::Unauthorized);
+    expect("task retrieval error");
+    writeln!(runner, r#"~{{"type":"new-credentials","client-id":"me","access-token":"other"}}"#).unwrap();
+    expect("Got new worker credentials");
+    writeln!(runner, r#"~{{"type":"graceful-termination","finish-tasks":true}}"#).unwrap();
+    let ended = finish(child, Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
 }
 
 #[test]

@@ -62,19 +62,21 @@ fn transact<T>(
     Ok(result)
 }
 
-/// The thread's life. Time that cannot pass for an error of the database is tried again, and a call finds the same error.
+/// The thread's life. Time that cannot pass for an error of the database is tried again after a while, and a call finds
+/// the same error.
 fn serve(mut database: Connection, jobs: &Receiver<Job>, clock: &Clock) {
+    let mut is_stuck = false;
     loop {
         let rest = match time::rest(&database, clock()) {
             Ok(None) => Duration::MAX,
-            Ok(Some(rest)) => rest.min(LOOK),
-            Err(_) => LOOK,
+            Ok(Some(rest)) if !is_stuck => rest.min(LOOK),
+            Ok(Some(_)) | Err(_) => LOOK,
         };
         match jobs.recv_timeout(rest) {
             Ok(job) => job(&mut database),
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
-                time::pass(&mut database, clock()).ok();
+                is_stuck = time::pass(&mut database, clock()).is_err();
             }
         }
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use taskcluster::retry::Backoff;
 use taskcluster::{Client, ClientBuilder, Retry};
 use tokio::sync::{OnceCell, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::clock::QueueClock;
@@ -26,6 +27,9 @@ const BACK_OFF: Retry = Retry {
     delay_factor: Duration::from_millis(100),
     randomization_factor: 0.25,
 };
+/// For errors.
+const MAKE_CLIENT: &str = "make a client with its root URL and credentials";
+
 const NO_RETRY: Retry = Retry { retries: 0, ..BACK_OFF };
 
 /// Credentials for a deployment.
@@ -79,6 +83,15 @@ impl Session {
             signer: Mutex::new(Arc::new(Signer::new(credentials.clone()))),
             credentials: watch::Sender::new(credentials),
         }
+    }
+
+    /// Makes the first call's client now, which blocks, and finds out what no call could be made with.
+    pub(super) fn prepare(&self) -> Result<(), QueueError> {
+        let signer = Arc::clone(&self.signer.lock().unwrap_or_else(PoisonError::into_inner));
+        let client = build(&self.root_url, signer.credentials.clone(), self.timeout)?;
+        // Where a call has made one meanwhile, that one stays.
+        signer.client.set(client).ok();
+        Ok(())
     }
 
     /// Another session of the same deployment.
@@ -189,20 +202,21 @@ impl Signer {
     }
 
     async fn client(&self, root_url: &str, timeout: Duration) -> Result<&Client, QueueError> {
-        self.client.get_or_try_init(|| build(root_url.to_owned(), self.credentials.clone(), timeout)).await
+        let make = async || {
+            let (root_url, credentials) = (root_url.to_owned(), self.credentials.clone());
+            match spawn_blocking(move || build(&root_url, credentials, timeout)).await {
+                Ok(built) => built,
+                Err(error) => Err(QueueError::Internal { call: MAKE_CLIENT, source: error.into() }),
+            }
+        };
+        self.client.get_or_try_init(make).await
     }
 }
 
-async fn build(root_url: String, credentials: Credentials, timeout: Duration) -> Result<Client, QueueError> {
-    let building = tokio::task::spawn_blocking(move || {
-        let Credentials { client_id, access_token, certificate } = credentials;
-        let credentials = taskcluster::Credentials { client_id, access_token, certificate };
-        ClientBuilder::new(root_url).credentials(credentials).retry(NO_RETRY).timeout(timeout).build()
-    });
-    let call = "make a client with its root URL and credentials";
-    match building.await {
-        Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) => Err(QueueError::Internal { call, source: error.into() }),
-        Err(error) => Err(QueueError::Internal { call, source: error.into() }),
-    }
+/// Reads this host's certificates: blocks.
+fn build(root_url: &str, credentials: Credentials, timeout: Duration) -> Result<Client, QueueError> {
+    let Credentials { client_id, access_token, certificate } = credentials;
+    let credentials = taskcluster::Credentials { client_id, access_token, certificate };
+    let builder = ClientBuilder::new(root_url).credentials(credentials).retry(NO_RETRY).timeout(timeout);
+    builder.build().map_err(|error| QueueError::Internal { call: MAKE_CLIENT, source: error.into() })
 }
