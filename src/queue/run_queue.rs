@@ -90,6 +90,22 @@ impl RunQueue {
         }
     }
 
+    /// Resolves the run, unless somebody else was first; gives how it stands then.
+    ///
+    /// # Errors
+    ///
+    /// As of [`RunQueue::report`]; a conflict only where the queue does not say what is in the way.
+    pub async fn settle(&self, verdict: Verdict) -> Result<Verdict, QueueError> {
+        match self.report(verdict).await {
+            Ok(()) => Ok(verdict),
+            Err(error @ QueueError::Conflict { .. }) => match self.status().await {
+                Ok(Standing::Resolved(standing)) => Ok(standing),
+                Ok(Standing::Open) | Err(_) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes an artifact, or replaces one as far as the rules allow.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::features::Hooks;
 use crate::features::{Killed, Stopped};
 use crate::interrupt::Interrupt;
 use crate::payload::OnExitStatus;
-use crate::queue::{QueueError, Reason, Reporter, RunQueue, Standing, Verdict};
+use crate::queue::{Reason, Reporter, RunQueue, Verdict};
 use crate::root::ContainerRoot;
 use crate::task::holdings::{self, Holdings, Releasing, Returned};
 use crate::task::resolution::{ImageUsed, ResolutionDocument};
@@ -304,17 +304,8 @@ impl Resolving {
         if verdict.reporter() == Reporter::Queue {
             return Ok(verdict);
         }
-        let queue = &self.run.claim.queue;
-        let error = match queue.report(verdict).await {
-            Ok(()) => return Ok(verdict),
-            Err(error) => error,
-        };
-        if matches!(error, QueueError::Conflict { .. })
-            && let Ok(Standing::Resolved(standing)) = queue.status().await
-        {
-            return Ok(standing);
-        }
-        Err(format!("Failed to report the task: failed to {}", chain(&error)))
+        let settled = self.run.claim.queue.settle(verdict).await;
+        settled.map_err(|error| format!("Failed to report the task: failed to {}", chain(&error)))
     }
 
     /// Parts what is to be told of the run from what it holds.

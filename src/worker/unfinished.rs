@@ -95,8 +95,8 @@ impl Service {
         let rest = || taken_until.since(queue.now());
         self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
         let verdict = Verdict::Exception(Reason::WorkerShutdown);
-        match timeout(rest(), queue.report(verdict)).await {
-            Ok(Ok(())) => self.tell_resolved(unfinished, verdict),
+        match timeout(rest(), queue.settle(verdict)).await {
+            Ok(Ok(standing)) => self.tell_resolved(unfinished, standing),
             Ok(Err(error)) => self.warn(&format!("failed to report {run}: failed to {}", chain(&error))),
             Err(_) => self.warn(&format!("failed to report {run}: its claim is over")),
         }
