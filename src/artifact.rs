@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use content::{ContentEncoding, LOG_TYPE};
-pub use copy::Patience;
+pub use copy::{CopyError, Patience};
 pub use destination::{Destination, DestinationError, Source, Stored};
 pub use draft::RESOLUTION;
 pub use record::ArtifactRecord;
@@ -41,6 +41,7 @@ use self::upload::UploadError;
 use crate::config::ConfigFile;
 use crate::event::{Events, RunEvent, RunEvents};
 use crate::interrupt::{Interrupt, Interrupts};
+use crate::limits;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{ArtifactContent, ErrorReason, QueueError, RunQueue, StorageType};
 use crate::timestamp::Timestamp;
@@ -61,7 +62,10 @@ pub struct Description {
 /// Why an artifact could not be published; fits "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Its bytes could not be read, or not be written where the operator wants them.
+    /// Its bytes cannot be read.
+    #[error("read it: {0}")]
+    Read(#[source] io::Error),
+    /// They cannot be written where the operator wants them, or where they are compressed.
     #[error("store it: {0}")]
     Store(#[source] io::Error),
     /// The task was interrupted meanwhile.
@@ -88,7 +92,20 @@ impl From<UploadError> for PublishError {
     fn from(error: UploadError) -> PublishError {
         match error {
             UploadError::Interrupted => PublishError::Interrupted,
-            error => PublishError::Upload(error),
+            UploadError::Read(error) => PublishError::Read(error),
+            error @ (UploadError::Target(_)
+            | UploadError::Refused { .. }
+            | UploadError::Unavailable { .. }) => PublishError::Upload(error),
+        }
+    }
+}
+
+impl From<CopyError> for PublishError {
+    fn from(error: CopyError) -> PublishError {
+        match error {
+            CopyError::Read(error) => PublishError::Read(error),
+            CopyError::Write(error) => PublishError::Store(error),
+            CopyError::Interrupted => PublishError::Interrupted,
         }
     }
 }
@@ -244,7 +261,7 @@ impl Publisher {
         let stored_as = match &self.store {
             Store::Directory(destination) => {
                 let (destination, new, old) = (Arc::clone(destination), name.clone(), existing.clone());
-                off_the_loop(move || destination.link(&new, &old)).await?
+                off_the_loop(move || Ok(destination.link(&new, &old)?)).await?
             }
             Store::Queue(_) => None,
         };
@@ -270,9 +287,15 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         self.refuse_reserved(name)?;
         let Missing { reason, message } = missing;
-        let content = ArtifactContent::Error { reason, message: message.to_owned() };
+        let message = cut(message, limits::ARTIFACT_MESSAGE_CHARS);
+        let content = ArtifactContent::Error { reason, message };
         let patience = Patience::with_artifact(&self.interrupts);
-        until_over(&patience, self.create_or_ignore(name, expires, content)).await?;
+        match until_over(&patience, self.create_or_ignore(name, expires, content)).await {
+            // It was created before it turned out to be unreadable, and the queue lets nothing become an error.
+            Err(PublishError::Queue(QueueError::Conflict { .. }))
+                if reason == ErrorReason::FileNotReadableOnWorker => {}
+            created => created?,
+        }
         self.events.emit(&RunEvent::ArtifactMissing { name: name.as_str(), reason });
         self.keep(ArtifactRecord {
             storage_type: StorageType::Error,
@@ -330,6 +353,14 @@ pub struct Missing<'a> {
     pub reason: ErrorReason,
     /// For people.
     pub message: &'a str,
+}
+
+/// The first `most` characters; a text that is longer ends in a sign that it was.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
+    }
 }
 
 fn empty_record(name: ArtifactName, expires: Timestamp) -> ArtifactRecord {

@@ -13,6 +13,8 @@ pub const QUOTED_CHARS: usize = 200;
 
 /// Bytes of an artifact's name (queue: `maxLength` 1024).
 pub const ARTIFACT_NAME_BYTES: usize = 1024;
+/// Characters of the message of an error artifact (queue: `maxLength` 4096).
+pub const ARTIFACT_MESSAGE_CHARS: usize = 4096;
 /// Components of an artifact's name.
 pub const ARTIFACT_NAME_DEPTH: usize = 64;
 /// Bytes of a cache's name, which is metadata only.

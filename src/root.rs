@@ -208,76 +208,103 @@ pub enum WalkError {
         /// The bound.
         files: usize,
     },
-    /// The kernel refused.
-    #[error("list {path:?}")]
-    Read {
-        /// Where, below the directory that is walked.
-        path: String,
-        /// What it said.
-        source: io::Error,
-    },
 }
 
-/// The regular files in and below a directory, as paths relative to it, in order. Links, device
-/// nodes, fifos, sockets and what the kernel makes up are passed over; so are names that are not
-/// UTF-8, which come back in the second list, made readable.
+/// What lies in and below a directory, as paths relative to it.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The regular files, in order.
+    pub files: Vec<String>,
+    /// What has a name that is not UTF-8, made readable.
+    pub unnamable: Vec<String>,
+    /// What the kernel does not let anybody look at, and why; the directory itself is the empty path.
+    pub unreadable: Vec<(String, io::Error)>,
+}
+
+/// Lists a directory. Links, device nodes, fifos, sockets and what the kernel makes up are passed over.
 ///
 /// # Errors
 ///
-/// [`WalkError`] when a bound is passed or a directory cannot be read.
-pub fn walk(top: &Found, bounds: WalkBounds) -> Result<(Vec<String>, Vec<String>), WalkError> {
-    let mut walk = Walk { bounds, files: Vec::new(), unnamable: Vec::new() };
-    let read = |source: Errno| WalkError::Read { path: String::new(), source: source.into() };
-    walk.directory(top.open_directory().map_err(read)?, "", 0)?;
-    walk.files.sort_unstable();
-    Ok((walk.files, walk.unnamable))
+/// [`WalkError`] when a bound is passed.
+pub fn walk(top: &Found, bounds: WalkBounds) -> Result<Listing, WalkError> {
+    let mut walk = Walk { bounds, listing: Listing::default() };
+    match top.open_directory() {
+        Ok(directory) => walk.directory(&directory, "", 0)?,
+        Err(errno) => walk.unreadable("", errno)?,
+    }
+    walk.listing.files.sort_unstable();
+    Ok(walk.listing)
 }
 
 struct Walk {
     bounds: WalkBounds,
-    files: Vec<String>,
-    unnamable: Vec<String>,
+    listing: Listing,
 }
 
 impl Walk {
-    fn directory(&mut self, directory: OwnedFd, path: &str, depth: usize) -> Result<(), WalkError> {
+    fn directory(&mut self, directory: &OwnedFd, path: &str, depth: usize) -> Result<(), WalkError> {
         if depth >= self.bounds.depth {
             return Err(WalkError::TooDeep { path: path.to_owned(), depth: self.bounds.depth });
         }
-        let at = |source: Errno| WalkError::Read { path: path.to_owned(), source: source.into() };
-        let entries = Dir::read_from(&directory).map_err(at)?;
+        let whole = path.trim_end_matches('/');
+        let entries = match Dir::read_from(directory) {
+            Ok(entries) => entries,
+            Err(errno) => return self.unreadable(whole, errno),
+        };
         for entry in entries {
-            let entry = entry.map_err(at)?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Nothing tells whether the rest can be had.
+                Err(errno) => return self.unreadable(whole, errno),
+            };
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
             let Ok(utf8) = name.to_str() else {
-                self.unnamable.push(format!("{path}{}", name.to_string_lossy()));
+                self.count()?;
+                self.listing.unnamable.push(format!("{path}{}", name.to_string_lossy()));
                 continue;
             };
-            let below = format!("{path}{utf8}");
-            let status = fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(at)?;
-            match kind_of(&status) {
-                Kind::File => self.file(below)?,
-                Kind::Directory => {
-                    let child = fs::openat(&directory, name, directory_flags(), Mode::empty()).map_err(at)?;
-                    if !is_made_up(child.as_fd()) {
-                        self.directory(child, &format!("{below}/"), depth + 1)?;
-                    }
-                }
-                Kind::Link | Kind::Special => {}
-            }
+            self.entry(directory, utf8, &format!("{path}{utf8}"), depth)?;
         }
         Ok(())
     }
 
-    fn file(&mut self, path: String) -> Result<(), WalkError> {
-        if self.files.len() >= self.bounds.files {
-            return Err(WalkError::TooMany { files: self.bounds.files });
+    fn entry(&mut self, parent: &OwnedFd, name: &str, below: &str, depth: usize) -> Result<(), WalkError> {
+        let status = match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => status,
+            Err(errno) => return self.unreadable(below, errno),
+        };
+        match kind_of(&status) {
+            Kind::File => {
+                self.count()?;
+                self.listing.files.push(below.to_owned());
+                Ok(())
+            }
+            Kind::Directory => match fs::openat(parent, name, directory_flags(), Mode::empty()) {
+                Ok(child) if is_made_up(child.as_fd()) => Ok(()),
+                Ok(child) => self.directory(&child, &format!("{below}/"), depth + 1),
+                Err(errno) => self.unreadable(below, errno),
+            },
+            Kind::Link | Kind::Special => Ok(()),
         }
-        self.files.push(path);
+    }
+
+    fn unreadable(&mut self, path: &str, errno: Errno) -> Result<(), WalkError> {
+        self.count()?;
+        self.listing.unreadable.push((path.to_owned(), errno.into()));
         Ok(())
+    }
+
+    /// Makes room for one more path.
+    fn count(&self) -> Result<(), WalkError> {
+        let Listing { files, unnamable, unreadable } = &self.listing;
+        if files.len() + unnamable.len() + unreadable.len() < self.bounds.files {
+            Ok(())
+        } else {
+            Err(WalkError::TooMany { files: self.bounds.files })
+        }
     }
 }
 
@@ -383,9 +410,9 @@ mod tests {
     fn a_walk_finds_files_in_order_and_follows_no_link() {
         let tree = tree();
         let bounds = WalkBounds { depth: 8, files: 8 };
-        let (files, unnamable) = walk(&tree.root.find("dir").unwrap(), bounds).unwrap();
-        assert_eq!(files, ["a", "deep/er/b"]);
-        assert_eq!(unnamable, [""; 0]);
+        let listing = walk(&tree.root.find("dir").unwrap(), bounds).unwrap();
+        assert_eq!(listing.files, ["a", "deep/er/b"]);
+        assert!(listing.unnamable.is_empty() && listing.unreadable.is_empty(), "{listing:?}");
     }
 
     #[test]

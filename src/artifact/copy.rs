@@ -80,16 +80,33 @@ pub(super) struct Copied {
     pub(super) sha256: String,
 }
 
+/// Why a copy is not whole; fits "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Its source cannot be read.
+    #[error("read it: {0}")]
+    Read(#[source] io::Error),
+    /// It cannot be written where it is to go.
+    #[error("store it: {0}")]
+    Write(#[from] io::Error),
+    /// The task was interrupted meanwhile.
+    #[error("store it: the task was interrupted")]
+    Interrupted,
+}
+
 impl Copy<'_> {
     /// Hands the whole file to `put`, piece by piece.
-    pub(super) fn to(&self, mut put: impl FnMut(Piece, &[u8]) -> io::Result<()>) -> io::Result<Copied> {
+    pub(super) fn to(
+        &self,
+        mut put: impl FnMut(Piece, &[u8]) -> io::Result<()>,
+    ) -> Result<Copied, CopyError> {
         let zeros = vec![0; COPY_BYTES];
         let mut buffer = vec![0; COPY_BYTES];
         let mut hash = Sha256::new();
-        let (mut at, mut data) = (0, self.next_data(0)?);
+        let (mut at, mut data) = (0, self.next_data(0).map_err(CopyError::Read)?);
         while at < self.size {
             if self.patience.is_over() {
-                return Err(io::ErrorKind::Interrupted.into());
+                return Err(CopyError::Interrupted);
             }
             let piece = if at < data.start {
                 let bytes = part(&zeros, data.start - at);
@@ -99,7 +116,7 @@ impl Copy<'_> {
             } else {
                 self.check_room()?;
                 let room = part_mut(&mut buffer, data.end - at);
-                let read = self.source.read_at(room, at)?;
+                let read = self.source.read_at(room, at).map_err(CopyError::Read)?;
                 let bytes = part(room, read as u64);
                 hash.update(bytes);
                 put(Piece::Data, bytes)?;
@@ -111,7 +128,7 @@ impl Copy<'_> {
             }
             at += piece as u64;
             if at >= data.end {
-                data = self.next_data(at)?;
+                data = self.next_data(at).map_err(CopyError::Read)?;
             }
         }
         let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

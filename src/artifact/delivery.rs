@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::copy::{Copied, Patience};
+use super::copy::{Copied, CopyError, Patience};
 use super::spooled::Spooled;
 use super::upload::Uploader;
 use super::{ContentEncoding, Description, Destination, PublishError, Publisher, Source, Stored};
@@ -36,31 +36,32 @@ impl Publisher {
         source: Source,
         patience: &Patience,
     ) -> Result<Stored, PublishError> {
-        // A log is there, and may be long: nobody compresses it that the queue will not take. A file of the task's may turn
-        // out not to be readable, and its name is one of an error then.
-        let mut created = match source {
-            Source::Log(_) => Some(self.create(&what.name, what.expires, self.content(what)).await?),
+        let create = async || self.create(&what.name, what.expires, self.content(what)).await;
+        // A log may be long: whether it is taken is asked before it is compressed. A file of the task's may turn out to
+        // be unreadable, and what was created cannot become an error any more.
+        let mut created = match &source {
+            Source::Log(_) => Some(create().await?),
             Source::Task(_) => None,
         };
         let spooled = self.spool(source, what.content_encoding, patience).await?;
-        let mut object = None;
         let target = async || {
-            let created = match created.take() {
+            let given = match created.take() {
                 Some(created) => created,
-                None => self.create(&what.name, what.expires, self.content(what)).await?,
+                None => create().await?,
             };
-            match created {
+            match given {
                 Created::Put(target) => Ok(target),
-                Created::Object(created) => {
-                    let target = created.begin(&what.content_type, spooled.length()).await?;
-                    object = Some(created);
+                Created::Object(object) => {
+                    let target = object.begin(&what.content_type, spooled.length()).await?;
+                    // The queue does not create it a second time, a URL of its service can be had again.
+                    created = Some(Created::Object(object));
                     target.ok_or(PublishError::Nowhere)
                 }
                 Created::Done | Created::KeepBytes => Err(PublishError::Nowhere),
             }
         };
         let Copied { size, sha256 } = uploader.upload(&spooled, patience, target).await?;
-        if let Some(object) = object {
+        if let Some(Created::Object(object)) = created {
             object.end(&sha256).await?;
             self.queue.finish_artifact(&what.name, object.upload_id()).await?;
         }
@@ -85,7 +86,12 @@ impl Publisher {
     ) -> Result<Spooled, PublishError> {
         let (scratch, patience) = (self.scratch.clone(), patience.clone());
         let is_log = matches!(source, Source::Log(_));
-        let spool = || off_the_loop(move || Spooled::of(source.open()?, encoding, &scratch, &patience));
+        let spool = || {
+            off_the_loop(move || {
+                let source = source.open().map_err(CopyError::Read)?;
+                Spooled::of(source, encoding, &scratch, &patience)
+            })
+        };
         if is_log { self.log.get_or_try_init(spool).await.cloned() } else { spool().await }
     }
 
@@ -121,13 +127,11 @@ impl Publisher {
 
 /// Does what waits for the disk where it keeps nobody else waiting.
 pub(super) async fn off_the_loop<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    work: impl FnOnce() -> Result<T, CopyError> + Send + 'static,
 ) -> Result<T, PublishError> {
-    match tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten() {
-        Ok(done) => Ok(done),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(PublishError::Interrupted),
-        Err(error) => Err(PublishError::Store(error)),
-    }
+    let done =
+        tokio::task::spawn_blocking(work).await.map_err(|panic| CopyError::Write(io::Error::other(panic)));
+    Ok(done.flatten()?)
 }
 
 /// Waits for a queue or a storage, which may take minutes to answer, until `patience` is over.

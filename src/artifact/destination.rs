@@ -14,7 +14,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::ContentEncoding;
-use super::copy::{Copied, Copy, Patience, Piece};
+use super::copy::{Copied, Copy, CopyError, Patience, Piece};
 use super::draft::{Draft, Place};
 use super::spooled::gzip;
 use crate::queue::artifact_name::ArtifactName;
@@ -86,17 +86,17 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// Reading or writing failed; [`io::ErrorKind::Interrupted`] when `patience` is over.
+    /// [`CopyError`]
     pub fn store(
         &self,
         name: &ArtifactName,
         source: Source,
         encoding: ContentEncoding,
         patience: &Patience,
-    ) -> io::Result<Stored> {
-        let file = source.open()?;
+    ) -> Result<Stored, CopyError> {
+        let file = source.open().map_err(CopyError::Read)?;
         // What is appended meanwhile does not count: the length is what it is now.
-        let size = file.metadata()?.len();
+        let size = file.metadata().map_err(CopyError::Read)?.len();
         let Destination::Directory(top) = self else {
             return Ok(Stored { size, sha256: None, stored_as: None });
         };
@@ -170,7 +170,7 @@ impl Destination {
     }
 }
 
-fn store_as_it_is(place: &Place, copy: &Copy<'_>) -> io::Result<Copied> {
+fn store_as_it_is(place: &Place, copy: &Copy<'_>) -> Result<Copied, CopyError> {
     let draft = Draft::create(place)?;
     let mut file = draft.file();
     let copied = copy.to(|piece, bytes| match piece {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     impl Fixture {
-        fn store(&self, name: &str, text: &str, encoding: ContentEncoding) -> io::Result<Stored> {
+        fn store(&self, name: &str, text: &str, encoding: ContentEncoding) -> Result<Stored, CopyError> {
             let path = self.directory.path().join("source");
             std::fs::write(&path, text).unwrap();
             let (_interrupter, interrupts) = channel();
@@ -310,7 +310,7 @@ mod tests {
         for name in ["a", "b", "c.gz"] {
             let source = Source::Task(File::open(&path).unwrap());
             let result = place.destination.store(&named(name), source, ContentEncoding::Gzip, &patience);
-            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Interrupted);
+            assert!(matches!(result, Err(CopyError::Interrupted)), "{result:?}");
         }
         let left = std::fs::read_dir(place.directory.path().join("out")).unwrap();
         assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["a"]);

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::ContentEncoding;
 use super::body::Body;
-use super::copy::{Copied, Copy, Patience};
+use super::copy::{Copied, Copy, CopyError, Patience};
 
 /// gzip's number for Unix.
 const GZIP_UNIX: u8 = 3;
@@ -49,11 +49,11 @@ enum Held {
 }
 
 /// One reading of what is sent.
-pub(super) struct Reading(JoinHandle<io::Result<Copied>>);
+pub(super) struct Reading(JoinHandle<Result<Copied, CopyError>>);
 
 impl Reading {
     /// What has been read. An error if that was not all.
-    pub(super) async fn end(self) -> io::Result<Copied> {
+    pub(super) async fn end(self) -> Result<Copied, CopyError> {
         self.0.await.map_err(io::Error::other)?
     }
 }
@@ -63,14 +63,14 @@ impl Spooled {
     ///
     /// # Errors
     ///
-    /// Reading or writing failed; [`io::ErrorKind::Interrupted`] when `patience` is over.
+    /// [`CopyError`]
     pub(super) fn of(
         source: File,
         encoding: ContentEncoding,
         scratch: &Path,
         patience: &Patience,
-    ) -> io::Result<Spooled> {
-        let size = source.metadata()?.len();
+    ) -> Result<Spooled, CopyError> {
+        let size = source.metadata().map_err(CopyError::Read)?.len();
         if size <= SHORT_BYTES {
             let mut bytes = Vec::new();
             let copy = Copy { source: &source, size, patience, place: None };
@@ -132,7 +132,7 @@ fn read(
     size: u64,
     patience: &Patience,
     pieces: &mpsc::Sender<io::Result<Bytes>>,
-) -> io::Result<Copied> {
+) -> Result<Copied, CopyError> {
     let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
     let copy = Copy { source: file, size, patience, place: None };
     let copied = copy.to(|_, piece| pieces.blocking_send(Ok(Bytes::copy_from_slice(piece))).map_err(gone))?;
@@ -140,11 +140,11 @@ fn read(
         return Ok(copied);
     }
     let text = format!("it had {size} bytes and has only {} any more", copied.size);
-    Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+    Err(CopyError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, text)))
 }
 
 /// Compresses a file.
-pub(super) fn gzip(copy: &Copy<'_>, out: impl Write) -> io::Result<Copied> {
+pub(super) fn gzip(copy: &Copy<'_>, out: impl Write) -> Result<Copied, CopyError> {
     // The header of zlib's default, which the original wrote: no time, Unix.
     let header = GzBuilder::new().operating_system(GZIP_UNIX);
     let mut out = header.write(out, Compression::default());

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::deployment;
+use super::deployment::{Deployment, SILENT};
 use crate::background::Background;
 
 /// Bytes of a body that are kept.
@@ -29,6 +31,8 @@ pub(super) enum Answer {
     Cut(usize),
     /// Nothing is said, and nothing is read of the body before [`Storage::wake`].
     Hang,
+    /// It is stored, but not before [`Storage::wake`].
+    Wait,
 }
 
 /// One request.
@@ -52,6 +56,8 @@ pub(super) struct Storage {
 
 struct Shared {
     answers: Mutex<VecDeque<Answer>>,
+    creations: Mutex<VecDeque<Answer>>,
+    deployment: Mutex<Deployment>,
     received: Mutex<Vec<Received>>,
     /// Connections.
     open: watch::Sender<usize>,
@@ -69,6 +75,8 @@ impl Storage {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             answers: Mutex::new(answers.iter().copied().collect()),
+            creations: Mutex::default(),
+            deployment: Mutex::default(),
             received: Mutex::default(),
             open: watch::Sender::new(0),
             awake: watch::Sender::new(false),
@@ -85,9 +93,24 @@ impl Storage {
         self.shared.received.lock().unwrap()
     }
 
+    /// What becomes of the next calls that create artifacts.
+    pub(super) fn answer_creations(&self, answers: &[Answer]) {
+        self.shared.creations.lock().unwrap().extend(answers);
+    }
+
     /// What hangs reads what there is to its end.
     pub(super) fn wake(&self) {
         self.shared.awake.send_replace(true);
+    }
+
+    /// Waits until as many uploads have come.
+    pub(super) async fn puts(&self, count: usize) {
+        let have_come = async {
+            while self.received().iter().filter(|it| !it.path.starts_with("/api/")).count() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), have_come).await.unwrap();
     }
 
     /// Waits until as many connections are open.
@@ -121,17 +144,12 @@ async fn serve(stream: &mut BufReader<TcpStream>, shared: &Shared) -> io::Result
     };
     if received.path.starts_with("/api/") {
         read_body(stream, &mut received, length).await?;
-        if received.path.ends_with(deployment::SILENT) {
-            return std::future::pending().await;
-        }
-        let answer = deployment::answer(&received, &format!("http://{}", stream.get_ref().local_addr()?));
-        shared.received.lock().unwrap().push(received);
-        return reply(stream, 200, &answer.to_string()).await.map(|()| true);
+        return serve_call(stream, shared, received).await;
     }
     assert_eq!(received.method, "PUT", "{}", received.path);
     let answer = shared.answers.lock().unwrap().pop_front().unwrap_or(Answer::Store);
     let most = match answer {
-        Answer::Store | Answer::Refuse(..) => length,
+        Answer::Store | Answer::Refuse(..) | Answer::Wait => length,
         Answer::Cut(most) => most as u64,
         Answer::RefuseEarly(..) | Answer::Hang => 0,
     };
@@ -143,6 +161,11 @@ async fn serve(stream: &mut BufReader<TcpStream>, shared: &Shared) -> io::Result
     };
     match answer {
         Answer::Store => reply(stream, 200, "").await?,
+        Answer::Wait => {
+            if shared.awake.subscribe().wait_for(|awake| *awake).await.is_ok() {
+                reply(stream, 200, "").await?;
+            }
+        }
         Answer::Refuse(status, code) => reply(stream, status, &error(code)).await?,
         Answer::RefuseEarly(status, code) => {
             reply(stream, status, &error(code)).await?;
@@ -160,6 +183,36 @@ async fn serve(stream: &mut BufReader<TcpStream>, shared: &Shared) -> io::Result
         }
     }
     Ok(true)
+}
+
+/// Answers a call of the API; false when the connection is over.
+async fn serve_call(
+    stream: &mut BufReader<TcpStream>,
+    shared: &Shared,
+    received: Received,
+) -> io::Result<bool> {
+    if received.path.ends_with(SILENT) {
+        return std::future::pending().await;
+    }
+    let is_creation = received.method == "POST" && received.path.contains("/artifacts/");
+    let planned = if is_creation { shared.creations.lock().unwrap().pop_front() } else { None };
+    let base = format!("http://{}", stream.get_ref().local_addr()?);
+    let answer = match planned {
+        Some(Answer::Refuse(status, code) | Answer::RefuseEarly(status, code)) => {
+            (status, json!({ "code": code, "message": "no" }))
+        }
+        None | Some(Answer::Store | Answer::Wait | Answer::Cut(_) | Answer::Hang) => {
+            shared.deployment.lock().unwrap().answer(&received, &base)
+        }
+    };
+    shared.received.lock().unwrap().push(received);
+    match planned {
+        // It is stored, and nobody hears of it.
+        Some(Answer::Cut(_)) => return Ok(false),
+        Some(Answer::Hang) => return std::future::pending().await,
+        None | Some(Answer::Store | Answer::Wait | Answer::Refuse(..) | Answer::RefuseEarly(..)) => {}
+    }
+    reply(stream, answer.0, &answer.1.to_string()).await.map(|()| true)
 }
 
 async fn head(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Received>> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::body::Body;
 use super::connect::Connector;
-use super::copy::{Copied, Patience};
+use super::copy::{Copied, CopyError, Patience};
 use super::spooled::{Reading, Spooled};
 use crate::queue::PutTarget;
 use crate::random::random_fraction;
@@ -273,11 +273,11 @@ async fn read_to_end(reading: Option<Reading>) -> Result<Option<Copied>, Failure
     let Some(reading) = reading else { return Ok(None) };
     match reading.end().await {
         Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            Err(Failure::Unsendable(UploadError::Interrupted))
+        Err(CopyError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+        Err(CopyError::Interrupted) => Err(Failure::Unsendable(UploadError::Interrupted)),
+        Err(CopyError::Read(error) | CopyError::Write(error)) => {
+            Err(Failure::Unsendable(UploadError::Read(error)))
         }
-        Err(error) => Err(Failure::Unsendable(UploadError::Read(error))),
     }
 }
 

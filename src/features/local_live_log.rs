@@ -9,7 +9,9 @@ use super::{Feature, FeatureRow, Hook, Killed, RunContext, Wishes};
 use crate::artifact::{ContentEncoding, Description, LOG_TYPE, PublishError, Publisher, Source};
 use crate::known_features::LOCAL_LIVE_LOG;
 use crate::live_log::Offer;
+use crate::queue::QueueError;
 use crate::queue::artifact_name::{ArtifactName, ArtifactNameError};
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// Its row of the table.
@@ -62,8 +64,19 @@ impl LocalLiveLog {
                 return Ok(());
             }
         };
-        let published = publisher.publish_reference(&self.name, offer.url()).await;
-        published.map_err(|source| LogError::Publish { name: self.name.clone(), source })
+        match publisher.publish_reference(&self.name, offer.url()).await {
+            Ok(()) => Ok(()),
+            // A log that cannot be read before its end is no reason to have none. What is refused now would be then, too.
+            Err(error @ PublishError::Queue(QueueError::Unreachable { .. })) => {
+                self.offer = None;
+                run.log.info(&format!(
+                    "The log cannot be read while the task runs: failed to {}",
+                    chain(&error)
+                ));
+                Ok(())
+            }
+            Err(source) => Err(LogError::Publish { name: self.name.clone(), source }),
+        }
     }
 
     async fn publish(&mut self, killed: &mut Killed<'_>) -> Result<(), LogError> {

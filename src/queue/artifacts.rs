@@ -2,11 +2,10 @@
 
 use super::QueueError;
 use super::model::{ArtifactContent, ArtifactRequest, StorageType};
+use crate::limits::ARTIFACT_MESSAGE_CHARS;
 use crate::queue::artifact_name::ArtifactName;
 use crate::timestamp::Timestamp;
 
-/// Characters of an error's message.
-const MESSAGE_CHARS: usize = 4096;
 /// Characters of a content type.
 const CONTENT_TYPE_CHARS: usize = 255;
 
@@ -26,8 +25,8 @@ pub(super) fn check(
         return invalid(format!("its content type has more than {CONTENT_TYPE_CHARS} characters"));
     }
     match &request.content {
-        ArtifactContent::Error { message, .. } if message.chars().count() > MESSAGE_CHARS => {
-            invalid(format!("its message has more than {MESSAGE_CHARS} characters"))
+        ArtifactContent::Error { message, .. } if message.chars().count() > ARTIFACT_MESSAGE_CHARS => {
+            invalid(format!("its message has more than {ARTIFACT_MESSAGE_CHARS} characters"))
         }
         _ => Ok(()),
     }

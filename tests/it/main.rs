@@ -7,6 +7,7 @@
 )]
 
 mod architecture;
+mod broken_disk;
 mod cache_purge;
 mod caches_and_artifacts;
 mod crash;

@@ -2,6 +2,7 @@
 //! of its own, and a canary that shows whether anything left its place.
 
 mod answering_server;
+mod broken_disk;
 mod canary;
 mod fixtures;
 mod groups;
@@ -21,6 +22,7 @@ mod watched_registry;
 mod worker;
 
 pub use answering_server::{AnsweringServer, Request};
+pub use broken_disk::BrokenDisk;
 pub use canary::Canary;
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
 pub use groups::groups_named;

@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::artifact::ContentEncoding;
@@ -228,6 +231,64 @@ async fn a_file_that_has_become_shorter_is_not_taken_for_whole() {
     let error = upload(&storage, &spooled, PACE).await.unwrap_err();
     assert!(matches!(error, UploadError::Read(_)), "{error}");
     assert_eq!(storage.received().len(), 0, "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_grows_meanwhile_is_stored_as_long_as_it_was_and_hashed_as_it_is_stored() {
+    for encoding in [ContentEncoding::Identity, ContentEncoding::Gzip] {
+        let storage = Storage::start(&[Answer::Cut(9)]).await;
+        let source = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(source.path(), "text ".repeat(100_000)).unwrap();
+        let mut survivor = File::options().append(true).open(source.path()).unwrap();
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let appending = std::thread::spawn({
+            let goes_on = Arc::clone(&goes_on);
+            move || {
+                // Whatever it may be scheduled after, once at least.
+                let mut appended = 0;
+                while appended == 0 || (goes_on.load(Ordering::Relaxed) && appended < 100_000_000) {
+                    appended += survivor.write(&[b'x'; 1000]).unwrap();
+                }
+            }
+        });
+        let (_interrupter, interrupts) = channel();
+        let patience = Patience::with_artifact(&interrupts);
+        let opened = File::open(source.path()).unwrap();
+        let spooled = Spooled::of(opened, encoding, &std::env::temp_dir(), &patience).unwrap();
+        let copied = upload(&storage, &spooled, PACE).await.unwrap();
+        goes_on.store(false, Ordering::Relaxed);
+        appending.join().unwrap();
+        let received = storage.received().last().unwrap().clone();
+        assert_eq!(received.headers["content-length"], received.length.to_string());
+        // What was there is still there.
+        let mut first = Vec::new();
+        File::open(source.path()).unwrap().take(copied.size).read_to_end(&mut first).unwrap();
+        let sha256: String = Sha256::digest(&first).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(copied.sha256, sha256, "{encoding:?}");
+        let stored = match encoding {
+            ContentEncoding::Identity => received.length,
+            ContentEncoding::Gzip => {
+                let mut stored = flate2::read::GzDecoder::new(&received.body[..]);
+                std::io::copy(&mut stored, &mut std::io::sink()).unwrap()
+            }
+        };
+        assert_eq!(copied.size, stored, "{encoding:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minute_without_a_storage_is_borne() {
+    let storage = Storage::start(&[]).await;
+    let address = storage.url("/1");
+    drop(storage);
+    let (_interrupter, interrupts) = channel();
+    let patience = Patience::with_artifact(&interrupts);
+    let spooled = spooled(10, ContentEncoding::Gzip);
+    let next = async || -> Result<PutTarget, UploadError> { Ok(target(address.clone())) };
+    let began = tokio::time::Instant::now();
+    let error = Uploader::new(Pace::default()).unwrap().upload(&spooled, &patience, next).await.unwrap_err();
+    assert!(matches!(error, UploadError::Unavailable { attempts: 11, .. }), "{error}");
+    assert!(began.elapsed() >= Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

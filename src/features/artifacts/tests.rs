@@ -1,6 +1,9 @@
 //! What becomes of a payload's artifacts, read from a root that a task could have left.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -15,8 +18,9 @@ use crate::interrupt::channel;
 use crate::payload::{Origin, Payload, TaskContext, reserved_names};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
-use crate::queue::{EmbeddedQueue, StorageType, WorkerIdentity, WorkerQueue};
+use crate::queue::{EmbeddedQueue, ErrorReason, StorageType, WorkerIdentity, WorkerQueue};
 use crate::task_log::spool::Spool;
+use crate::timestamp::Timestamp;
 
 /// What came of it.
 struct Result {
@@ -72,62 +76,80 @@ fn operators(expires: Timestamp) -> TaskContext<'static> {
     }
 }
 
+/// A claimed run whose payload has artifacts.
+struct Task {
+    publisher: Publisher,
+    active: Active,
+    spool: Spool,
+    root: Arc<ContainerRoot>,
+    scratch: tempfile::TempDir,
+    out: tempfile::TempDir,
+}
+
+impl Task {
+    async fn claimed(artifacts: Value, interrupt: Option<Interrupt>) -> Task {
+        let payload = json!({"image": "i", "maxRunTime": 1, "artifacts": artifacts});
+        let author = EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap();
+        let task_id = TaskId::random().unwrap();
+        let submission = Submission::parse(payload.to_string().as_bytes()).unwrap();
+        let definition = submission.into_task(&task_id, Timestamp::now()).unwrap().definition;
+        author.create_task(&task_id, &definition).await.unwrap();
+        let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+        let queue = WorkerQueue::embedded(author);
+        let claim = queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().claims.remove(0);
+        let payload = Payload::parse(&definition.payload, &operators(definition.expires)).0.unwrap();
+
+        let artifacts = ArtifactSettings { max_bytes: Some(1000), ..ArtifactSettings::default() };
+        let config = Arc::new(ConfigFile { artifacts, ..ConfigFile::default() });
+        let (scratch, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (interrupter, interrupts) = channel();
+        if let Some(interrupt) = interrupt {
+            interrupter.interrupt(interrupt);
+        }
+        let run = claim.queue.run().clone();
+        let publisher = Publisher::new(PublisherParts {
+            queue: claim.queue,
+            expires: definition.expires,
+            store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
+            reserved: reserved_names(&payload.log, &payload.features),
+            scratch: scratch.path().to_owned(),
+            config: Arc::clone(&config),
+            events: Events::none(),
+            interrupts,
+        });
+        let wishes = Wishes { payload: Some(&payload), switches: &payload.features, log: &payload.log };
+        let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
+        // Nothing interrupts `link`.
+        let (_interrupter, interrupts) = channel();
+        let data = scratch.path().to_owned();
+        let log = spool.clone();
+        let run = RunContext { run, scopes: Vec::new(), config, data, log, live_log: None, interrupts };
+        let active = Active::start(run, Some(&wishes));
+        let root = Arc::new(root(scratch.path()));
+        Task { publisher, active, spool, root, scratch, out }
+    }
+
+    fn stopped(&self, command_ended: bool) -> Stopped<'_> {
+        Stopped { root: Arc::clone(&self.root), log: &self.spool, publisher: &self.publisher, command_ended }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.spool.path()).unwrap()
+    }
+}
+
 /// Runs the feature over `artifacts` of a payload, as if the task had ended so.
 async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interrupt>) -> Result {
-    let payload = json!({"image": "i", "maxRunTime": 1, "artifacts": artifacts});
-    let author = EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap();
-    let task_id = TaskId::random().unwrap();
-    let submission = Submission::parse(payload.to_string().as_bytes()).unwrap();
-    let definition = submission.into_task(&task_id, Timestamp::now()).unwrap().definition;
-    author.create_task(&task_id, &definition).await.unwrap();
-    let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
-    let queue = WorkerQueue::embedded(author);
-    let claim = queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().claims.remove(0);
-    let payload = Payload::parse(&definition.payload, &operators(definition.expires)).0.unwrap();
-
-    let artifacts = ArtifactSettings { max_bytes: Some(1000), ..ArtifactSettings::default() };
-    let config = ConfigFile { artifacts, ..ConfigFile::default() };
-    let (scratch, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (interrupter, interrupts) = channel();
-    if let Some(interrupt) = interrupt {
-        interrupter.interrupt(interrupt);
-    }
-    let config = Arc::new(config);
-    let run = claim.queue.run().clone();
-    let publisher = Publisher::new(PublisherParts {
-        queue: claim.queue,
-        expires: definition.expires,
-        store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
-        reserved: reserved_names(&payload.log, &payload.features),
-        scratch: scratch.path().to_owned(),
-        config: Arc::clone(&config),
-        events: Events::none(),
-        interrupts,
-    });
-    let wishes = Wishes { payload: Some(&payload), switches: &payload.features, log: &payload.log };
-    let spool = Spool::create(&scratch.path().join("log"), 1 << 20).unwrap();
-    // Nothing interrupts `link`.
-    let (_interrupter, interrupts) = channel();
-    let run = RunContext {
-        run,
-        scopes: Vec::new(),
-        config,
-        data: scratch.path().to_owned(),
-        log: spool.clone(),
-        live_log: None,
-        interrupts,
-    };
-    let mut active = Active::start(run, Some(&wishes));
+    let mut task = Task::claimed(artifacts, interrupt).await;
     let mut contributions = Contributions::default();
-    active.link(Link { network: None, contributions: &mut contributions }).await.unwrap();
+    task.active.link(Link { network: None, contributions: &mut contributions }).await.unwrap();
     for bind in &contributions.binds {
         std::fs::write(bind.source.join("from the task"), "kept").unwrap();
     }
     let stopped =
-        Stopped { root: Arc::new(root(scratch.path())), log: &spool, publisher: &publisher, command_ended };
-    let verdict = Hooks::from(&active.stopped(stopped).await);
-    let log = std::fs::read_to_string(spool.path()).unwrap();
-    Result { verdict, records: publisher.into_records(), log, out }
+        Stopped { root: Arc::clone(&task.root), log: &task.spool, publisher: &task.publisher, command_ended };
+    let verdict = Hooks::from(&task.active.stopped(stopped).await);
+    Result { verdict, log: task.log(), records: task.publisher.into_records(), out: task.out }
 }
 
 #[tokio::test]
@@ -264,4 +286,55 @@ async fn a_file_that_is_too_large_is_an_error_artifact_whatever_it_takes_on_the_
     assert_eq!(result.verdict, Hooks::Done);
     let said = "1001 bytes long, and an artifact may be 1000 (artifacts.maxBytes)";
     assert!(result.log.contains(said), "{}", result.log);
+}
+
+#[tokio::test]
+async fn a_file_that_vanishes_from_a_directory_is_an_error_artifact_and_the_others_are_stored() {
+    let task = Task::claimed(json!({}), None).await;
+    let name = ArtifactName::new("public/out").unwrap();
+    let expires = task.publisher.task_expires();
+    let item = Item { name: &name, declared: "directory", path: "/out", closer: Vec::new(), expires };
+    let found = task.root.find("/out").unwrap();
+    let listed = ["1.txt", "gone.txt", "sub/2.gz"].map(str::to_owned).to_vec();
+    let published = item.members(&found, listed, &task.stopped(true)).await;
+    assert!(published.is_ok(), "as if it had been missing from the beginning");
+    let log = task.log();
+    let said = "Artifact \"public/out/gone.txt\" not found at \"gone.txt\": no such file or directory";
+    assert!(log.contains(said), "{log}");
+    let records = task.publisher.into_records();
+    let rows: Vec<_> = records.iter().map(|it| (it.name.as_str(), it.reason)).collect();
+    let gone = ("public/out/gone.txt", Some(ErrorReason::FileMissingOnWorker));
+    assert_eq!(rows, [("public/out/1.txt", None), gone, ("public/out/sub/2.gz", None)]);
+}
+
+#[tokio::test]
+async fn a_file_whose_name_is_no_artifacts_fails_the_task_and_has_one_line() {
+    let task = Task::claimed(json!({ "public/odd": {"type": "directory", "path": "/odd"} }), None).await;
+    let odd = task.scratch.path().join("root/odd");
+    std::fs::create_dir(&odd).unwrap();
+    for name in [&b"plain"[..], b"not \xff utf-8", b"two\nlines", b"esc\x1b[31m"] {
+        std::fs::write(odd.join(std::ffi::OsStr::from_bytes(name)), "text").unwrap();
+    }
+    let Task { publisher, mut active, spool, root, .. } = task;
+    let stopped = Stopped { root, log: &spool, publisher: &publisher, command_ended: true };
+    assert_eq!(Hooks::from(&active.stopped(stopped).await), Hooks::Failed);
+    let names: Vec<String> = publisher.into_records().iter().map(|it| it.name.to_string()).collect();
+    assert_eq!(names, ["public/odd/plain"]);
+    let log = std::fs::read_to_string(spool.path()).unwrap();
+    for said in
+        ["odd/not \u{fffd} utf-8\". An artifact's name must be UTF-8", "two\\nlines\"", "esc\\u001b[31m\""]
+    {
+        assert_eq!(log.matches(said).count(), 1, "{said}: {log}");
+    }
+    assert_eq!(log.matches("; rename the file.").count(), 3, "{log}");
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_missing_file_fits_into_an_error_artifact_however_long_its_path() {
+    let path = format!("/{}", vec!["x".repeat(200); 20].join("/"));
+    let name = format!("public/{}", "n".repeat(1000));
+    let result = publish(json!({ &name: {"type": "file", "path": path} }), true, None).await;
+    let expected = [(name.as_str(), StorageType::Error, Some(ErrorReason::FileMissingOnWorker))];
+    assert_eq!(result.rows(), expected, "{}", result.log);
+    assert_eq!(result.verdict, Hooks::Done);
 }
