@@ -78,6 +78,15 @@ pub enum Fate {
     Purge,
 }
 
+/// What others have left among the caches.
+#[derive(Debug)]
+pub struct Leftovers {
+    /// Nobody gets them: they only have to be removed.
+    pub discarded: Vec<Discarded>,
+    /// What is not the worker's, and stays.
+    pub foreign: Vec<Foreign>,
+}
+
 /// Why a cache could not be had or given back.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -113,18 +122,33 @@ impl Caches {
         Ok(Caches { directory: OwnDirectory::open(directory)?, trash: Trash::open(directory)? })
     }
 
-    /// Removes the instances that make no sense, that are to be purged, or that a worker which is gone has left in use,
-    /// unless the container that used them is still there; and what such a worker did not come to remove. What lies
-    /// beside the instances stays, and is named.
+    /// Removes what [`Caches::leftovers`] finds. What lies beside the instances stays, and is named.
     ///
     /// # Errors
     ///
     /// [`CacheError`] when something cannot be looked at or removed.
     pub fn sweep(&self, there: &BTreeSet<&str>) -> Result<Vec<Foreign>, CacheError> {
+        let Leftovers { discarded, foreign } = self.leftovers(there, &|| true)?;
+        discarded.into_iter().try_for_each(Discarded::remove)?;
+        Ok(foreign)
+    }
+
+    /// Takes away the instances that make no sense, that are to be purged, or that a worker which is gone has left in
+    /// use, unless the container that used them is still `there`; and what such a worker did not come to remove. Waits
+    /// for others who take one while that is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] when something cannot be looked at or moved.
+    pub fn leftovers(
+        &self,
+        there: &BTreeSet<&str>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Leftovers, CacheError> {
         let entries = self.entries()?;
         {
             // Nobody makes an instance meanwhile: before it has its record and its lock it looks like a dead one.
-            let _alone = self.directory.lock(Hold::Exclusive, &|| true)?;
+            let _alone = self.directory.lock(Hold::Exclusive, wanted)?;
             for id in entries.own {
                 let instance = self.instance(&id);
                 let Some(lock) = hold(&instance)? else { continue };
@@ -140,11 +164,8 @@ impl Caches {
                 }
             }
         }
-        let (left, foreign) = self.trash.left()?;
-        for discarded in left {
-            discarded.remove()?;
-        }
-        Ok(entries.foreign.into_iter().chain(foreign).collect())
+        let (discarded, foreign) = self.trash.left()?;
+        Ok(Leftovers { discarded, foreign: entries.foreign.into_iter().chain(foreign).collect() })
     }
 
     /// Takes an instance of the cache `name` for a container: the free one that was used last, or a new one. Waits for

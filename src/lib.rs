@@ -36,6 +36,7 @@ pub mod document;
 pub mod event;
 pub mod features;
 pub mod file_lock;
+pub mod gc;
 pub mod host;
 pub mod interrupt;
 pub mod known_features;

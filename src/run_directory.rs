@@ -15,6 +15,7 @@
 //! on the disk. Both are 0700 and named by the container's random id. The places themselves are locked
 //! too: shared while a container's directories are made, exclusive while a sweep looks for dead ones.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -27,7 +28,7 @@ use rustix::fs::OFlags;
 use crate::directories::{CLAIMS, Directories};
 use crate::file_lock::{self, Hold};
 use crate::net::tables::TablesError;
-use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
+use crate::own_directory::{Entries, Foreign, OwnDirectory, OwnDirectoryError};
 use crate::random::random_hex;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::undo_containers::UndoContainerError;
@@ -236,6 +237,11 @@ impl Places {
         })
     }
 
+    fn entries(&self) -> Result<(Entries, Entries), OwnDirectoryError> {
+        let run = self.run.entries(is_container_id, &[NETWORK, CLAIMS])?;
+        Ok((run, self.data.entries(is_container_id, &[])?))
+    }
+
     fn lock(&self, hold: Hold, wanted: &dyn Fn() -> bool) -> Result<[File; 2], OwnDirectoryError> {
         Ok([self.run.lock(hold, wanted)?, self.data.lock(hold, wanted)?])
     }
@@ -283,7 +289,7 @@ pub struct Sweep {
 pub fn sweep(directories: &Directories, wanted: &dyn Fn(&str) -> bool) -> Result<Sweep, RunDirectoryError> {
     let deadline = Instant::now() + MONITOR_TIME;
     let mut sweep = Sweep::default();
-    for mut dead in find_dead(directories, &mut sweep)? {
+    for mut dead in find_dead(directories, &mut sweep, &|| true)? {
         let is_wanted = wanted(&dead.id);
         let undone = dead.undo(&directories.run, deadline);
         let removed = undone.and_then(|()| if is_wanted { Ok(()) } else { dead.remove() });
@@ -299,19 +305,59 @@ pub fn sweep(directories: &Directories, wanted: &dyn Fn(&str) -> bool) -> Result
     Ok(sweep)
 }
 
+/// The same with those only that `choose` takes, and nothing of them is kept. Waits for others who begin a run while
+/// that is `wanted`.
+///
+/// # Errors
+///
+/// As [`sweep`].
+pub fn sweep_chosen(
+    directories: &Directories,
+    choose: &mut dyn FnMut(&str) -> bool,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Sweep, RunDirectoryError> {
+    let deadline = Instant::now() + MONITOR_TIME;
+    let mut sweep = Sweep::default();
+    for mut dead in find_dead(directories, &mut sweep, wanted)? {
+        if !choose(&dead.id) {
+            continue;
+        }
+        match dead.undo(&directories.run, deadline).and_then(|()| dead.remove()) {
+            Ok(()) => sweep.removed.push(dead.id.clone()),
+            Err(error) => sweep.failed.push((dead.id.clone(), error)),
+        }
+    }
+    Ok(sweep)
+}
+
+/// The containers that there is anything of, their workers' state aside.
+///
+/// # Errors
+///
+/// When the places cannot be read.
+pub fn containers_there(directories: &Directories) -> Result<BTreeSet<String>, RunDirectoryError> {
+    let (run, data) = Places::open(directories)?.entries()?;
+    Ok(&run.own | &data.own)
+}
+
 /// Takes hold of what workers that are gone have left behind.
-fn find_dead(directories: &Directories, sweep: &mut Sweep) -> Result<Vec<Dead>, RunDirectoryError> {
+fn find_dead(
+    directories: &Directories,
+    sweep: &mut Sweep,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Vec<Dead>, RunDirectoryError> {
     let places = Places::open(directories)?;
     // Nobody begins a container meanwhile: between its making and its lock a directory looks like a dead one's. Each
     // of those that are found is held by a lock of its own, so that undoing them keeps nobody else from their work.
-    let _nobody_begins = places.lock(Hold::Exclusive, &|| true)?;
-    let run = places.run.entries(is_container_id, &[NETWORK, CLAIMS])?;
-    let data = places.data.entries(is_container_id, &[])?;
+    let _nobody_begins = places.lock(Hold::Exclusive, wanted)?;
+    let (run, data) = places.entries()?;
     sweep.foreign.extend(run.foreign.into_iter().chain(data.foreign));
     let mut dead = Vec::new();
     for id in &run.own | &data.own {
         let paths = [places.run.path().join(&id), places.data.path().join(&id)];
         match paths.each_ref().map(|path| hold(path)) {
+            // Its worker has just removed it.
+            [Some(None), Some(None)] => {}
             [Some(run), Some(data)] => dead.push(Dead { id, paths, is_undone: false, _locks: [run, data] }),
             _ => sweep.alive.push(id),
         }

@@ -15,6 +15,7 @@
 
 pub mod assembly;
 mod claiming;
+mod collecting;
 pub mod exit;
 pub mod log;
 pub mod protocol;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::claiming::Claiming;
+use self::collecting::Collecting;
 use self::exit::{Exit, ExitRequester, ExitRequests};
 use self::log::{Entry, Metric, WorkerLog};
 use self::protocol::{Capability, FromRunner, Termination};
@@ -145,6 +147,7 @@ async fn claim_and_run(
     let file = &service.worker.config.file;
     let capacity = usize::try_from(file.capacity()).unwrap_or(usize::MAX);
     let (mut runs, mut claiming) = (Runs::default(), Claiming::new(file.poll_interval()));
+    let mut collecting = Collecting::new(service);
     let mut alive = interval(ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut occupation = Occupation::IdleSince(Instant::now());
@@ -159,7 +162,7 @@ async fn claim_and_run(
             break;
         }
         let free = if exit == Exit::Stay { capacity.saturating_sub(runs.count()) } else { 0 };
-        claiming.begin(service, free);
+        claiming.begin(service, &mut collecting, free);
         let is_waited_for = claiming.is_under_way() || (exit == Exit::Now && recovery.count() > 0);
         let grace_end = patience.filter(|_| is_waited_for);
         occupation = occupation.look(busy, &service.log);
@@ -183,6 +186,7 @@ async fn claim_and_run(
                 runs.start_all(service, claims, interrupt);
             }
             () = runs.ended(service) => claiming.hurry(),
+            () = collecting.made_room(service) => claiming.hurry(),
             () = recovery.ended(service) => {}
             () = at(grace_end) => {
                 claiming.give_up();
@@ -196,6 +200,7 @@ async fn claim_and_run(
             _ = alive.tick() => service.log.alive(ALIVE),
         }
     }
+    collecting.stop(service).await;
     tell_end(&service.log);
     failure.map_or(Ok(()), Err)
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::record::Record;
 use super::{CacheError, failed, hold, is_id};
 use crate::own_directory::{Foreign, OwnDirectory};
 use crate::remove_tree::remove_tree;
@@ -47,7 +48,8 @@ impl Trash {
         for id in entries.own {
             let path = self.0.path().join(&id);
             if let Some(lock) = hold(&path)? {
-                left.push(Discarded { name: id, path, _lock: lock });
+                let name = Record::read(&path).map_or(id, |record| record.name);
+                left.push(Discarded { name, path, _lock: lock });
             }
         }
         Ok((left, entries.foreign))

@@ -155,7 +155,8 @@ pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Oper
 
 fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refusal> {
     let deployment = Deployment::of(&config.file)?;
-    let facts = Facts::gather(&config);
+    // A worker of a deployment makes room by itself, or waits for it.
+    let facts = Facts { wanted_free_bytes: 0, ..Facts::gather(&config) };
     let unfit = |unfit: host::Unfit| Refusal::new(HOST_UNFIT, unfit.to_string());
     host::require(&facts).map_err(unfit)?;
     host::require_network(&facts).map_err(unfit)?;

@@ -149,6 +149,16 @@ impl ConfigFile {
         self.capacity.unwrap_or(CAPACITY)
     }
 
+    /// How long an image stays that nobody uses.
+    pub fn image_expiration(&self) -> Duration {
+        Duration::from_millis(self.garbage_collection.image_expiration.unwrap_or(IMAGE_EXPIRATION_MS))
+    }
+
+    /// How long what a container has left may stay.
+    pub fn container_expiration(&self) -> Duration {
+        Duration::from_millis(self.garbage_collection.container_expiration.unwrap_or(CONTAINER_EXPIRATION_MS))
+    }
+
     /// How long an idle worker stays; `None`: for ever.
     pub fn idle_time(&self) -> Option<Duration> {
         let seconds = self.shutdown.after_idle_seconds.unwrap_or(IDLE_SECONDS);

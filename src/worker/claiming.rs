@@ -11,8 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Service;
-use super::log::Entry;
-use crate::host::free_bytes;
+use super::collecting::Collecting;
 use crate::queue::{ClaimedWork, QueueError};
 
 /// What the queue gives out at most for one request.
@@ -42,15 +41,14 @@ impl Claiming {
         self.request.is_some()
     }
 
-    /// Asks for at most `free` tasks, if it is time and there is room for them.
-    pub(super) fn begin(&mut self, service: &Rc<Service>, free: usize) {
+    /// Asks for at most `free` tasks, if it is time and there is room for them on the disk.
+    pub(super) fn begin(&mut self, service: &Rc<Service>, collecting: &mut Collecting, free: usize) {
         let now = Instant::now();
         if free == 0 || self.request.is_some() || now < self.due {
             return;
         }
         self.began = now;
-        if let Some(shortage) = shortage(service, free) {
-            service.log.write(&shortage);
+        if !collecting.has_room(service, free) {
             self.due = now + self.pause;
             return;
         }
@@ -94,14 +92,4 @@ impl Claiming {
     pub(super) fn give_up(&mut self) {
         self.request = None;
     }
-}
-
-/// Too little room on the disk for another task.
-fn shortage(service: &Service, free_slots: usize) -> Option<Entry<'static>> {
-    let config = &service.worker.config;
-    let slots = u64::try_from(free_slots).unwrap_or(u64::MAX);
-    let threshold = config.file.free_bytes().saturating_mul(slots);
-    let place = config.file.docker_volume.as_ref().unwrap_or(&config.directories.data);
-    let free = free_bytes(place)?;
-    (free <= threshold).then_some(Entry::DiskspaceThreshold { free, threshold })
 }

@@ -94,13 +94,69 @@ pub enum Entry<'a> {
         /// One sentence.
         message: &'a str,
     },
-    /// There is too little room on the disk for another task.
+    /// There is garbage, and it is being removed.
+    #[serde(rename = "garbage collection started")]
+    GcStarted,
+    /// It is gone, as far as it does not resist.
+    #[serde(rename = "garbage collection finished")]
+    GcFinished,
+    /// Something cannot be removed, or looked at.
+    #[serde(rename = "garbage collection warning")]
+    GcWarning {
+        /// One sentence.
+        message: &'a str,
+        /// The image that it is about.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        image: Option<&'a str>,
+    },
+    /// An image is gone: it was not used for long, or its room is needed.
+    #[serde(rename = "image removed")]
+    ImageRemoved {
+        /// What it was called.
+        image: &'a str,
+    },
+    /// What a worker that is gone has left of a container is gone.
+    #[serde(rename = "container removed")]
+    ContainerRemoved {
+        /// Its name.
+        container: &'a str,
+    },
+    /// It resists; it is tried again later.
+    #[serde(rename = "container removal error")]
+    ContainerRemovalError {
+        /// Its name.
+        container: &'a str,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// There is too little room on the disk for another task, and nothing to remove.
     #[serde(rename = "[alert-operator] diskspace threshold reached")]
     DiskspaceThreshold {
-        /// Bytes that are free.
+        /// A directory on the file system that is measured.
+        volume: &'a str,
+        /// Bytes that are free there.
         free: u64,
-        /// Bytes that have to be.
-        threshold: u64,
+        /// Bytes in all.
+        total: u64,
+        /// Bytes that are not free.
+        used: u64,
+        /// The same in hundredths of all.
+        pct_used: u64,
+        /// Bytes that have to be free for one task.
+        per_task_threshold: u64,
+        /// Tasks that there would be capacity for.
+        available_worker_capacity: usize,
+        /// Bytes that have to be free for these.
+        #[serde(rename = "totalthreshold")]
+        total_threshold: u64,
+    },
+    /// A counter goes up.
+    #[serde(rename = "monitor.count")]
+    Count {
+        /// Its name, with pool and kind of machine before it.
+        key: &'a str,
+        /// By how much.
+        val: u32,
     },
     /// The worker has had no task since the last look.
     #[serde(rename = "worker idle")]
@@ -281,6 +337,14 @@ impl WorkerLog {
         };
         let json = serde_json::to_string(&line).unwrap_or_default();
         self.out.line(&format!("\nWORKER_METRICS {json}"));
+    }
+
+    /// Counts something that happened: `counter` is the original's word for it.
+    pub fn increment(&self, counter: &str) {
+        let Who { provisioner_id, worker_type, worker_node_type, .. } = &self.who;
+        let machine = worker_node_type.replacen('.', "", 1);
+        let key = format!("{provisioner_id}.{worker_type}.{machine}.{counter}");
+        self.write(&Entry::Count { key: &key, val: 1 });
     }
 
     /// Seconds since the worker's start.

@@ -71,6 +71,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["worker"],
     &["task"],
+    &["gc"],
     &["registry"],
     &["features"],
     &["live_log"],

@@ -20,6 +20,7 @@ mod disk_full;
 mod escape;
 mod exhaustion;
 mod fixtures;
+mod garbage;
 mod image_contents;
 mod interrupts;
 mod live_log;

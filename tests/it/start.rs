@@ -4,19 +4,24 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use docker_worker::cache::{Caches, Fate};
+use runtime::id::ContainerId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{AnsweringServer, Worker, finish, read_until};
+use crate::support::{AnsweringServer, Worker, busybox_image, finish, read_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A queue that knows one answer.
 struct Queue {
     address: String,
+    requests: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -36,15 +41,18 @@ impl Queue {
     /// Answers also what has been asked before.
     fn serve(listener: TcpListener, answer: Answer) -> Queue {
         let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
         let thread = thread::spawn(move || {
             // A connection without a request ends the queue: `drop` makes one.
             while let Ok((stream, _)) = listener.accept() {
                 if !serve(stream, answer) {
                     return;
                 }
+                count.fetch_add(1, Ordering::SeqCst);
             }
         });
-        Queue { address, thread: Some(thread) }
+        Queue { address, requests, thread: Some(thread) }
     }
 }
 
@@ -82,17 +90,23 @@ impl Drop for Queue {
 
 /// Writes a configuration that lacks nothing; gives its path.
 fn config(worker: &Worker, queue: &str) -> String {
+    config_with(worker, queue, json!({"capacityManagement": {"diskspaceThreshold": 0}}))
+}
+
+/// The same with these keys as well.
+fn config_with(worker: &Worker, queue: &str, more: Value) -> String {
     let path = worker.fresh("config");
-    let config = json!({
+    let mut config = json!({
         "rootUrl": format!("http://{queue}"),
         "taskcluster": {"clientId": "me", "accessToken": "sesame"},
         "provisionerId": "p",
         "workerType": "t",
         "workerGroup": "g",
         "workerId": "w",
-        "capacityManagement": {"diskspaceThreshold": 0},
         "monitorProject": "docker-worker"
     });
+    let Value::Object(more) = more else { panic!("{more}") };
+    config.as_object_mut().unwrap().extend(more);
     fs::write(&path, config.to_string()).unwrap();
     path.to_str().unwrap().to_owned()
 }
@@ -199,6 +213,67 @@ fn a_worker_that_waits_for_tasks_ends_soon_when_it_is_told_to() {
     }
     assert!(log.contains("Terminating worker due to SIGTERM") && log.contains(r#""type":"exit""#), "{log}");
     worker.assert_nothing_left("after the end of an idle worker");
+}
+
+/// Makes a free instance of a cache.
+fn leave_cache(worker: &Worker) {
+    let caches = Caches::open(&worker.data().join("caches")).unwrap();
+    let lease = caches.take("x", &ContainerId::new("container").unwrap(), &|| true).unwrap();
+    assert!(lease.release(Fate::Keep).unwrap().is_none());
+}
+
+#[test]
+fn a_worker_without_room_removes_what_it_may_claims_nothing_and_says_so_once() {
+    let (worker, queue) = (Worker::new(), Queue::start(Answer::Held));
+    worker.run(&worker.image(&busybox_image()).source, &["true"]).expect(0, "the image is there");
+    let more = json!({
+        "capacity": 2,
+        "capacityManagement": {"diskspaceThreshold": u64::MAX / 4},
+        "taskQueue": {"pollInterval": 10}
+    });
+    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
+    let mut child = worker.command(&arguments).spawn().unwrap();
+    let log = read_until(&mut child, "diskspace threshold reached");
+    // It goes on looking for room.
+    for _ in 0..3 {
+        leave_cache(&worker);
+        let deadline = Instant::now() + LIMIT;
+        while !worker.caches().is_empty() {
+            assert!(Instant::now() < deadline, "the cache stays");
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+    terminate(&child);
+    let ended = finish(child, Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(queue.requests.load(Ordering::SeqCst), 0);
+    let log = log.join().unwrap();
+    let entries: Vec<Value> = log
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let count = |kind: &str| entries.iter().filter(|entry| entry["type"] == kind).count();
+    for (kind, times) in [
+        ("image removed", 1),
+        ("cache volume removed", 3),
+        ("garbage collection warning", 0),
+        ("monitor.count", 1),
+        ("[alert-operator] diskspace threshold reached", 1),
+    ] {
+        assert_eq!(count(kind), times, "{kind}: {log}");
+    }
+    let (started, finished) = (count("garbage collection started"), count("garbage collection finished"));
+    // One sweep may find several caches; those that find nothing say nothing.
+    assert!((2..=4).contains(&started) && started == finished, "{log}");
+    let find = |kind: &str| entries.iter().find(|entry| entry["type"] == kind).unwrap();
+    assert_eq!(find("monitor.count")["key"], "p.t.standalone.diskspaceThreshold");
+    let shortage = find("[alert-operator] diskspace threshold reached");
+    assert_eq!(shortage["perTaskThreshold"], u64::MAX / 4);
+    assert_eq!(shortage["totalthreshold"], u64::MAX / 4 * 2);
+    assert_eq!(shortage["availableWorkerCapacity"], 2);
+    assert_eq!(shortage["volume"], worker.data().to_str().unwrap());
+    worker.assert_nothing_left("after a shortage");
 }
 
 #[test]

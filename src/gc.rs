@@ -1,0 +1,254 @@
+//! What a worker removes while it lives, and in which order.
+//!
+//! ```text
+//!   always           remains of runs whose worker is gone, once they are old
+//!                    caches that nobody may have, and what others did not come to remove
+//!                    images that were not used for long, and what no image needs
+//!   until there is   blobs that no image runs from
+//!   room enough      images, least recently used first
+//!                    caches, least recently used first
+//! ```
+//!
+//! Nobody has to stop for it. What a task uses, a run is or a pull makes is locked by the process that does, this one or
+//! another; each step leaves things so that a kill after it loses nothing, and the next sweep goes on. Caches come last:
+//! an image can be had again, what is in a cache has to be made again.
+//!
+//! Remains are kept for a while although their worker is gone: a worker that comes back uploads what there is of a log.
+//! What lies on another file system than the one that is measured stays, as its end would make no room there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use images::store::{Collected, GcPolicy, Store, StoreError};
+
+use crate::cache::{CacheError, Caches, Discarded};
+use crate::directories::Directories;
+use crate::registry::Registry;
+use crate::run_directory::{self, RunDirectoryError};
+use crate::text::chain;
+
+mod room;
+
+pub use self::room::{Room, Space};
+
+/// Where there may be garbage.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where things lie.
+    pub directories: Directories,
+    /// The images.
+    pub store: Store,
+    /// The caches.
+    pub caches: Caches,
+    /// The runs that this process carries out now.
+    pub registry: Registry,
+}
+
+/// How long what is no longer used stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ages {
+    /// An image, since its last use.
+    pub image: Duration,
+    /// What a container has left, since it was seen that its worker is gone.
+    pub remains: Duration,
+}
+
+/// Something that was removed, or could not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    /// An image is gone.
+    Image {
+        /// What it was called.
+        name: &'a str,
+    },
+    /// What was left of a container is gone.
+    Container {
+        /// Its name.
+        id: &'a str,
+    },
+    /// What is left of a container resists.
+    ContainerResists {
+        /// Its name.
+        id: &'a str,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// An instance of a cache is gone.
+    Cache {
+        /// The cache's name.
+        name: &'a str,
+    },
+    /// An instance of a cache resists; the next sweep tries again.
+    CacheResists {
+        /// The cache's name.
+        name: &'a str,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// A place cannot be looked through.
+    Problem {
+        /// One sentence.
+        message: &'a str,
+    },
+}
+
+/// Who wants a sweep.
+pub struct Client<'a> {
+    /// Whether it is still wanted: asked before each piece of work, and while others are waited for.
+    pub wanted: &'a dyn Fn() -> bool,
+    /// Hears of what is removed.
+    pub tell: &'a dyn Fn(News<'_>),
+}
+
+/// Why a place could not be swept.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Runs(#[from] RunDirectoryError),
+    #[error(transparent)]
+    Caches(#[from] CacheError),
+    #[error(transparent)]
+    Images(#[from] StoreError),
+}
+
+/// A part of a sweep.
+type Step = fn(&mut Collector, &Client<'_>) -> Result<(), SweepError>;
+
+/// Removes garbage, and remembers how long remains have been there.
+#[derive(Debug)]
+pub struct Collector {
+    places: Places,
+    ages: Ages,
+    /// Containers whose worker is gone, since they were first seen so or last resisted.
+    remains: BTreeMap<String, Instant>,
+}
+
+impl Collector {
+    /// Nothing is removed yet.
+    pub fn new(places: Places, ages: Ages) -> Collector {
+        Collector { places, ages, remains: BTreeMap::new() }
+    }
+
+    /// One sweep: what is old, and then what `room` needs. What resists in one place does not keep the others.
+    /// Blocks, for as long as the disk takes.
+    pub fn sweep(&mut self, room: Option<&Room>, client: &Client<'_>) {
+        let steps: [Step; 3] =
+            [Collector::remove_remains, Collector::remove_leftover_caches, Collector::remove_old_images];
+        let mut done: Vec<_> = Vec::new();
+        for step in steps {
+            if (client.wanted)() {
+                done.push(step(self, client));
+            }
+        }
+        if let Some(room) = room {
+            done.push(self.remove_images_for(room, client));
+            done.push(self.remove_caches_for(room, client));
+        }
+        for error in done.into_iter().filter_map(Result::err) {
+            // Whoever calls the sweep back need not hear that it waited in vain.
+            if (client.wanted)() {
+                (client.tell)(News::Problem { message: &format!("failed to {}", chain(&error)) });
+            }
+        }
+    }
+
+    /// The images that are used now, and which no shortage removes.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Store::used`].
+    pub fn used_images(&self) -> Result<Vec<String>, StoreError> {
+        self.places.store.used()
+    }
+
+    fn remove_remains(&mut self, client: &Client<'_>) -> Result<(), SweepError> {
+        let Places { directories, registry, .. } = &self.places;
+        let own: BTreeSet<String> =
+            registry.all().into_iter().map(|(_, handles)| handles.container.to_string()).collect();
+        // Without a lock, which would hold up runs that begin: mostly there is nothing else.
+        if run_directory::containers_there(directories)?.is_subset(&own) {
+            self.remains.clear();
+            return Ok(());
+        }
+        let (now, age) = (Instant::now(), self.ages.remains);
+        let seen = std::mem::take(&mut self.remains);
+        let remains = &mut self.remains;
+        let mut choose = |id: &str| {
+            let since = seen.get(id).copied().unwrap_or(now);
+            let is_old = now.duration_since(since) >= age;
+            remains.insert(id.to_owned(), if is_old { now } else { since });
+            is_old
+        };
+        let sweep = run_directory::sweep_chosen(directories, &mut choose, client.wanted)?;
+        for id in &sweep.removed {
+            self.remains.remove(id);
+            (client.tell)(News::Container { id });
+        }
+        for (id, error) in &sweep.failed {
+            (client.tell)(News::ContainerResists { id, message: &format!("failed to {}", chain(error)) });
+        }
+        Ok(())
+    }
+
+    fn remove_leftover_caches(&mut self, client: &Client<'_>) -> Result<(), SweepError> {
+        let there = run_directory::containers_there(&self.places.directories)?;
+        let there = there.iter().map(String::as_str).collect();
+        let leftovers = self.places.caches.leftovers(&there, client.wanted)?;
+        for discarded in leftovers.discarded {
+            if !(client.wanted)() {
+                break;
+            }
+            remove_cache(discarded, client);
+        }
+        Ok(())
+    }
+
+    fn remove_old_images(&mut self, client: &Client<'_>) -> Result<(), SweepError> {
+        let policy = match SystemTime::now().checked_sub(self.ages.image) {
+            Some(then) => GcPolicy::UnusedSince(then),
+            None => GcPolicy::Unreferenced,
+        };
+        self.collect_images(policy, client)
+    }
+
+    fn remove_images_for(&self, room: &Room, client: &Client<'_>) -> Result<(), SweepError> {
+        if !helps(room, &self.places.directories.images()) {
+            return Ok(());
+        }
+        self.collect_images(GcPolicy::Until(&|| room.shortage().is_none()), client)
+    }
+
+    fn collect_images(&self, policy: GcPolicy<'_>, client: &Client<'_>) -> Result<(), SweepError> {
+        let Collected { names, .. } = self.places.store.gc_while(policy, client.wanted)?;
+        for name in &names {
+            (client.tell)(News::Image { name });
+        }
+        Ok(())
+    }
+
+    fn remove_caches_for(&self, room: &Room, client: &Client<'_>) -> Result<(), SweepError> {
+        let place = self.places.directories.caches();
+        while (client.wanted)() && helps(room, &place) {
+            let Some(discarded) = self.places.caches.discard_oldest(client.wanted)? else { break };
+            remove_cache(discarded, client);
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is too little room, and removing something in `place` would make some.
+fn helps(room: &Room, place: &Path) -> bool {
+    room.shortage().is_some() && room.is_made_in(place)
+}
+
+fn remove_cache(discarded: Discarded, client: &Client<'_>) {
+    let name = discarded.name().to_owned();
+    match discarded.remove() {
+        Ok(()) => (client.tell)(News::Cache { name: &name }),
+        Err(error) => {
+            let message = format!("failed to {}", chain(&error));
+            (client.tell)(News::CacheResists { name: &name, message: &message });
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Garbage collection beside the worker's loop: when a sweep is due, and what is said of it.
+//!
+//! A sweep runs on a thread of its own, at the lowest priority, and stops between two pieces of work when the worker
+//! ends. Where the disk is too full for another task, one comes before the next request for tasks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::Service;
+use super::log::{Entry, WorkerLog};
+use crate::gc::{Ages, Client, Collector, News, Places, Room, Space};
+
+/// How long the worker's end waits for a sweep that was told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// The niceness of a sweep: whatever else wants the processor has it.
+const NICE: i32 = 19;
+
+/// The sweep that may be under way, and the time of the next.
+pub(super) struct Collecting {
+    pause: Duration,
+    due: Instant,
+    sweeper: Sweeper,
+    sweep: Option<Sweep>,
+    /// The last sweep for room was in vain: until then there is none.
+    in_vain: Option<InVain>,
+    is_shortage_told: bool,
+    /// There is no request for tasks before the sweep that is under way has ended.
+    is_awaited: bool,
+}
+
+/// What is kept from one sweep to the next.
+#[derive(Debug)]
+struct Sweeper {
+    collector: Collector,
+    /// Problems that the last sweep has told: they are told again only after one without them.
+    known: BTreeSet<String>,
+}
+
+struct InVain {
+    until: Instant,
+    /// Images that could not go.
+    used: Vec<String>,
+}
+
+/// A thread that sweeps. It is told to stop when this goes.
+struct Sweep {
+    end: oneshot::Receiver<Swept>,
+    wanted: Arc<AtomicBool>,
+}
+
+struct Swept {
+    sweeper: Sweeper,
+    /// There is still too little room, and these images cannot go.
+    in_vain: Option<Vec<String>>,
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Collecting {
+    pub(super) fn new(service: &Service) -> Collecting {
+        let pause = service.worker.config.file.poll_interval();
+        Collecting {
+            pause,
+            due: Instant::now() + pause,
+            sweeper: Sweeper::new(service),
+            sweep: None,
+            in_vain: None,
+            is_shortage_told: false,
+            is_awaited: false,
+        }
+    }
+
+    /// Whether there is room for so many more tasks. Where there is not, a sweep is begun to make some, and
+    /// [`Collecting::made_room`] says when to ask again; one in vain is told once.
+    pub(super) fn has_room(&mut self, service: &Service, slots: usize) -> bool {
+        let room = room_for(service, slots);
+        let shortage = room.shortage();
+        let now = Instant::now();
+        match shortage {
+            None => {
+                self.is_shortage_told = false;
+                if now >= self.due {
+                    self.begin(service, None);
+                }
+            }
+            Some(space) => match &self.in_vain {
+                Some(in_vain) if now < in_vain.until => {
+                    if !self.is_shortage_told {
+                        tell_shortage(&service.log, (&room, space), slots, &in_vain.used);
+                    }
+                    self.is_shortage_told = true;
+                }
+                _ => self.begin(service, Some(room)),
+            },
+        }
+        self.is_awaited = shortage.is_some() && self.sweep.is_some();
+        shortage.is_none()
+    }
+
+    fn begin(&mut self, service: &Service, room: Option<Room>) {
+        if self.sweep.is_some() {
+            return;
+        }
+        let sweeper = std::mem::replace(&mut self.sweeper, Sweeper::new(service));
+        match Sweep::begin(sweeper, room, service.log.clone()) {
+            Ok(sweep) => self.sweep = Some(sweep),
+            Err(error) => {
+                let message = format!("failed to start a thread for garbage collection: {error}");
+                service.log.write(&Entry::GcWarning { message: &message, image: None });
+                self.rest(Some(Vec::new()));
+            }
+        }
+    }
+
+    /// Waits for the end of a sweep that a request for tasks waits for; for ever without one. May be dropped at any time.
+    pub(super) async fn made_room(&mut self, service: &Service) {
+        while !self.ended(service).await {}
+    }
+
+    /// Waits for the end of the sweep that is under way, and says whether a request for tasks has waited for it; for ever
+    /// without one.
+    async fn ended(&mut self, service: &Service) -> bool {
+        let Some(sweep) = &mut self.sweep else { return std::future::pending().await };
+        let ended = (&mut sweep.end).await;
+        self.sweep = None;
+        match ended {
+            Ok(Swept { sweeper, in_vain }) => {
+                self.sweeper = sweeper;
+                self.rest(in_vain);
+            }
+            Err(_) => {
+                let message = "garbage collection ended by a fault of its own, which is on standard error";
+                service.log.write(&Entry::GcWarning { message, image: None });
+                self.rest(Some(Vec::new()));
+            }
+        }
+        std::mem::take(&mut self.is_awaited)
+    }
+
+    fn rest(&mut self, in_vain: Option<Vec<String>>) {
+        self.due = Instant::now() + self.pause;
+        self.in_vain = in_vain.map(|used| InVain { until: self.due, used });
+    }
+
+    /// Ends the sweep that is under way, at its next piece of work. A longer piece goes with the process, and is gone on
+    /// with by the next.
+    pub(super) async fn stop(mut self, service: &Service) {
+        if let Some(sweep) = &self.sweep {
+            sweep.wanted.store(false, Ordering::Relaxed);
+            // Either way nothing is left to be done here.
+            timeout(STOP_GRACE, self.ended(service)).await.unwrap_or_default();
+        }
+    }
+}
+
+impl Sweeper {
+    fn new(service: &Service) -> Sweeper {
+        let worker = &service.worker;
+        let places = Places {
+            directories: worker.config.directories.clone(),
+            store: worker.store.clone(),
+            caches: worker.caches.clone(),
+            registry: worker.registry.clone(),
+        };
+        let file = &worker.config.file;
+        let ages = Ages { image: file.image_expiration(), remains: file.container_expiration() };
+        Sweeper { collector: Collector::new(places, ages), known: BTreeSet::new() }
+    }
+
+    fn sweep(mut self, room: Option<&Room>, wanted: &dyn Fn() -> bool, log: &WorkerLog) -> Swept {
+        let report =
+            Report { log, known: &self.known, told: RefCell::default(), has_begun: Cell::new(false) };
+        let client = Client { wanted, tell: &|news| report.tell(&news) };
+        self.collector.sweep(room, &client);
+        let is_short = room.is_some_and(|room| room.shortage().is_some());
+        let in_vain = is_short.then(|| match self.collector.used_images() {
+            Ok(used) => used,
+            Err(error) => {
+                let message = format!("failed to {}", crate::text::chain(&error));
+                (client.tell)(News::Problem { message: &message });
+                Vec::new()
+            }
+        });
+        self.known = report.end();
+        Swept { sweeper: self, in_vain }
+    }
+}
+
+impl Sweep {
+    fn begin(sweeper: Sweeper, room: Option<Room>, log: WorkerLog) -> io::Result<Sweep> {
+        let (done, end) = oneshot::channel();
+        let wanted = Arc::new(AtomicBool::new(true));
+        let is_wanted = Arc::clone(&wanted);
+        thread::Builder::new().name("garbage".to_owned()).spawn(move || {
+            // Of this thread alone; one that keeps its priority sweeps as well.
+            rustix::process::setpriority_process(None, NICE).unwrap_or_default();
+            let is_wanted = || is_wanted.load(Ordering::Relaxed);
+            let swept = sweeper.sweep(room.as_ref(), &is_wanted, &log);
+            // Nobody may wait any more.
+            drop(done.send(swept));
+        })?;
+        Ok(Sweep { end, wanted })
+    }
+}
+
+/// What one sweep says: nothing where there was nothing to do, and no problem twice.
+struct Report<'a> {
+    log: &'a WorkerLog,
+    known: &'a BTreeSet<String>,
+    told: RefCell<BTreeSet<String>>,
+    has_begun: Cell<bool>,
+}
+
+impl Report<'_> {
+    fn tell(&self, news: &News<'_>) {
+        let (entry, problem) = match *news {
+            News::Image { name } => (Entry::ImageRemoved { image: name }, None),
+            News::Container { id } => (Entry::ContainerRemoved { container: id }, None),
+            News::Cache { name } => (Entry::CacheRemoved { name }, None),
+            News::ContainerResists { id, message } => {
+                (Entry::ContainerRemovalError { container: id, message }, Some(message))
+            }
+            News::CacheResists { name, message } => {
+                (Entry::CacheRemovalError { name, message }, Some(message))
+            }
+            News::Problem { message } => (Entry::GcWarning { message, image: None }, Some(message)),
+        };
+        if let Some(problem) = problem {
+            self.told.borrow_mut().insert(problem.to_owned());
+            if self.known.contains(problem) {
+                return;
+            }
+        }
+        if !self.has_begun.replace(true) {
+            self.log.write(&Entry::GcStarted);
+        }
+        self.log.write(&entry);
+    }
+
+    fn end(self) -> BTreeSet<String> {
+        if self.has_begun.get() {
+            self.log.write(&Entry::GcFinished);
+        }
+        self.told.into_inner()
+    }
+}
+
+/// What has to be free for so many more tasks.
+fn room_for(service: &Service, slots: usize) -> Room {
+    let config = &service.worker.config;
+    let slots = u64::try_from(slots).unwrap_or(u64::MAX);
+    let place = config.file.docker_volume.as_ref().unwrap_or(&config.directories.data);
+    Room { place: place.clone(), bytes: config.file.free_bytes().saturating_mul(slots) }
+}
+
+fn tell_shortage(log: &WorkerLog, (room, space): (&Room, Space), slots: usize, used: &[String]) {
+    let Space { free, total } = space;
+    let taken = total.saturating_sub(free);
+    log.increment("diskspaceThreshold");
+    log.write(&Entry::DiskspaceThreshold {
+        volume: &room.place.display().to_string(),
+        free,
+        total,
+        used: taken,
+        pct_used: taken.saturating_mul(100).checked_div(total).unwrap_or_default(),
+        per_task_threshold: room.bytes / u64::try_from(slots).unwrap_or(u64::MAX).max(1),
+        available_worker_capacity: slots,
+        total_threshold: room.bytes,
+    });
+    for image in used {
+        let message = "Cannot remove image while it is running.";
+        log.write(&Entry::GcWarning { message, image: Some(image) });
+    }
+}

@@ -1,0 +1,288 @@
+//! Garbage collection: what goes, in which order, and what never does.
+
+use std::cell::RefCell;
+use std::fs::{self, File, FileTimes};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use docker_worker::cache::{Caches, Fate};
+use docker_worker::directories::Directories;
+use docker_worker::gc::{Ages, Client, Collector, News, Places, Room};
+use docker_worker::registry::Registry;
+use docker_worker::timestamp::Timestamp;
+use images::registry::Access;
+use images::source::Source;
+use images::store::{PullOptions, Store};
+use runtime::id::ContainerId;
+use serde_json::json;
+
+use crate::support::{SmallDisk, WatchedRegistry, Worker, busybox_image, file, finish, shell_payload};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A worker's directories, and what sweeps them.
+struct Site<'a> {
+    worker: &'a Worker,
+    places: Places,
+}
+
+impl Site<'_> {
+    fn of(worker: &Worker) -> Site<'_> {
+        let directories =
+            Directories { data: worker.data(), run: worker.run_directory(), volume_caches: None };
+        let store = Store::open(&directories.images()).unwrap();
+        let caches = Caches::open(&directories.caches()).unwrap();
+        let places = Places { directories, store, caches, registry: Registry::default() };
+        Site { worker, places }
+    }
+
+    fn collector(&self, age: Duration) -> Collector {
+        Collector::new(self.places.clone(), Ages { image: age, remains: age })
+    }
+
+    /// One sweep of a fresh collector; what it tells.
+    fn sweep(&self, age: Duration, room: Option<&Room>) -> Vec<String> {
+        told(&mut self.collector(age), room)
+    }
+
+    /// More room than any disk has.
+    fn no_end_of_room(&self) -> Room {
+        Room { place: self.worker.data(), bytes: u64::MAX }
+    }
+
+    fn pull(&self, source: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut options = PullOptions::new(Access::operator());
+        options.limits.free_disk_bytes = 0;
+        options.limits.free_disk_percent = 0;
+        let source = Source::parse(source).unwrap();
+        drop(runtime.block_on(self.places.store.pull(&source, &options, &|_| {})).unwrap());
+    }
+
+    /// Makes a free instance of a cache with so many bytes in it.
+    fn fill_cache(&self, name: &str, bytes: usize) {
+        let container = ContainerId::new("container").unwrap();
+        let lease = self.places.caches.take(name, &container, &|| true).unwrap();
+        fs::write(lease.content().join("file"), vec![b'c'; bytes]).unwrap();
+        assert!(lease.release(Fate::Keep).unwrap().is_none());
+        // Those that are filled later are used later, also by a clock of milliseconds.
+        let now = Timestamp::now();
+        while Timestamp::now() == now {
+            thread::yield_now();
+        }
+    }
+
+    /// Makes it look as if no image had been used for so long.
+    fn unused_for(&self, age: Duration) {
+        let then = FileTimes::new().set_modified(SystemTime::now() - age);
+        for name in fs::read_dir(self.places.directories.images().join("names")).unwrap() {
+            let name = File::options().write(true).open(name.unwrap().path()).unwrap();
+            name.set_times(then).unwrap();
+        }
+    }
+
+    /// Starts a task that holds the cache `x`, and kills its worker.
+    fn killed_worker(&self, image: &str) {
+        let mut payload = shell_payload(image, "echo text > /x/file; sleep 100");
+        payload["cache"] = json!({ "x": "/x" });
+        let task = self.worker.fresh("task").with_extension("json");
+        fs::write(&task, payload.to_string()).unwrap();
+        let (mut child, _) = self.worker.start_run(&[task.to_str().unwrap()], &[]);
+        crate::support::read_until(&mut child, "=== Task Starting ===");
+        child.kill().unwrap();
+        finish(child, LIMIT);
+        self.worker.scratch().await_processes(LIMIT);
+    }
+}
+
+/// One sweep; what it tells.
+fn told(collector: &mut Collector, room: Option<&Room>) -> Vec<String> {
+    let told = RefCell::new(Vec::new());
+    let tell = |news: News<'_>| {
+        told.borrow_mut().push(match news {
+            News::Image { name } => format!("image {name}"),
+            News::Container { .. } => "container".to_owned(),
+            News::Cache { name } => format!("cache {name}"),
+            resists => format!("{resists:?}"),
+        });
+    };
+    collector.sweep(room, &Client { wanted: &|| true, tell: &tell });
+    told.into_inner()
+}
+
+/// An image with a layer of so many bytes.
+fn image(worker: &Worker, bytes: usize) -> String {
+    worker.image(&busybox_image().layer(&[file("content", vec![b'x'; bytes])])).source
+}
+
+#[test]
+fn what_was_not_used_for_long_goes_and_nothing_else() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    let [old, new] = [1000, 2000].map(|bytes| image(&worker, bytes));
+    site.pull(&old);
+    site.fill_cache("kept", 1);
+    site.unused_for(3 * HOUR);
+    site.pull(&new);
+    assert_eq!(site.sweep(4 * HOUR, None), [""; 0]);
+    assert_eq!(site.sweep(2 * HOUR, None), [format!("image {old}")]);
+    assert_eq!((site.places.store.list().unwrap().len(), worker.caches().len()), (1, 1));
+}
+
+#[test]
+fn under_pressure_left_overs_go_first_then_images_and_caches_last() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    let [old, new] = [1000, 2000].map(|bytes| image(&worker, bytes));
+    site.killed_worker(&old);
+    site.fill_cache("first", 1);
+    site.fill_cache("second", 1);
+    site.pull(&old);
+    site.unused_for(HOUR);
+    site.pull(&new);
+    // Its worker was not yet seen to be gone: what it has left may still be asked for.
+    let mut collector = site.collector(2 * HOUR);
+    assert_eq!(told(&mut collector, None), [""; 0]);
+    assert_eq!(worker.containers().len(), 1);
+
+    let ages = Ages { image: 2 * HOUR, remains: Duration::ZERO };
+    let mut collector = Collector::new(site.places.clone(), ages);
+    let order = told(&mut collector, Some(&site.no_end_of_room()));
+    let expected = [
+        "container".to_owned(),
+        "cache x".to_owned(),
+        format!("image {old}"),
+        format!("image {new}"),
+        "cache first".to_owned(),
+        "cache second".to_owned(),
+    ];
+    assert_eq!(order, expected);
+    worker.assert_nothing_left("after the sweep");
+}
+
+#[test]
+fn caches_go_only_until_there_is_room_enough() {
+    const MEGABYTE: u64 = 1 << 20;
+    let worker = Worker::new();
+    let images = Worker::new();
+    let [first, second] = [4 << 20, 5 << 20].map(|bytes| image(&images, bytes));
+    let disk = SmallDisk::mount(&worker.data(), "100m");
+    let site = Site::of(&worker);
+    let free = || {
+        let room = Room { place: worker.data(), bytes: u64::MAX };
+        room.shortage().unwrap().free
+    };
+    for (name, bytes) in [("oldest", 10 << 20), ("older", 10 << 20), ("newest", 10 << 20)] {
+        site.fill_cache(name, bytes);
+    }
+    site.pull(&first);
+    site.pull(&second);
+    let wanted = |bytes: u64| Room { place: worker.data(), bytes };
+    // The images' blobs are enough, or one image.
+    let order = site.sweep(HOUR, Some(&wanted(free() + 2 * MEGABYTE)));
+    assert_eq!(order, [format!("image {first}")]);
+    // Another image is not: one cache is.
+    let order = site.sweep(HOUR, Some(&wanted(free() + 14 * MEGABYTE)));
+    assert_eq!(order, [format!("image {second}"), "cache oldest".to_owned()]);
+    assert_eq!(site.sweep(HOUR, Some(&wanted(free() - MEGABYTE))), [""; 0]);
+    assert_eq!(worker.caches().len(), 2);
+    drop(site);
+    drop(disk);
+}
+
+#[test]
+fn what_lies_on_another_disk_than_the_one_that_is_short_stays() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    site.pull(&image(&worker, 1000));
+    site.fill_cache("kept", 1);
+    let room = Room { place: Path::new("/proc").to_owned(), bytes: u64::MAX };
+    assert_eq!(site.sweep(HOUR, Some(&room)), [""; 0]);
+    assert_eq!((site.places.store.list().unwrap().len(), worker.caches().len()), (1, 1));
+}
+
+#[test]
+fn an_image_that_was_collected_is_pulled_again() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    let registry = WatchedRegistry::serve(&worker.image(&busybox_image()));
+    worker.run(&registry.name, &["true"]).expect(0, "pulled");
+    let asked = registry.asked().len();
+    worker.run(&registry.name, &["true"]).expect(0, "found");
+    assert_eq!(registry.asked().len(), asked);
+    let order = site.sweep(HOUR, Some(&site.no_end_of_room()));
+    assert_eq!(order, [format!("image {}", registry.name)]);
+    worker.run(&registry.name, &["true"]).expect(0, "pulled again");
+    assert_eq!(registry.asked().len(), 2 * asked);
+}
+
+#[test]
+fn what_a_task_uses_stays_although_the_disk_is_short() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    let registry = WatchedRegistry::serve(&worker.image(&busybox_image()));
+    let mut payload = shell_payload(&registry.name, "read line < /x/fifo; echo $line");
+    payload["cache"] = json!({ "x": "/x" });
+    let task = worker.fresh("task").with_extension("json");
+    fs::write(&task, payload.to_string()).unwrap();
+    site.fill_cache("x", 1);
+    let cache = worker.data().join("caches").join(&worker.caches()[0]).join("content");
+    crate::support::tool("mkfifo", &[cache.join("fifo").to_str().unwrap()]);
+    let (mut child, artifacts) = worker.start_run(&[task.to_str().unwrap()], &[]);
+    let log = crate::support::read_until(&mut child, "=== Task Starting ===");
+    let mut collector = site.collector(Duration::ZERO);
+    assert_eq!(told(&mut collector, Some(&site.no_end_of_room())), [""; 0]);
+    assert_eq!(collector.used_images().unwrap(), [registry.name]);
+    fs::write(cache.join("fifo"), "still there\n").unwrap();
+    let status = finish(child, LIMIT).status;
+    assert!(status.success() && log.join().unwrap().contains("still there"), "{artifacts:?}");
+    let caches = worker.caches();
+    assert_eq!(caches.len(), 1, "{caches:?}");
+}
+
+/// A collector that never rests, and takes everything that it may.
+#[test]
+fn no_start_fails_while_garbage_is_collected() {
+    const STARTS: usize = 100;
+    const AT_ONCE: usize = 4;
+    let worker = Worker::new();
+    let registry = WatchedRegistry::serve(&worker.image(&busybox_image()));
+    let mut payload = shell_payload(&registry.name, "cat /x/file 2> /dev/null; echo text > /x/file");
+    payload["cache"] = json!({ "x": "/x" });
+    let task = worker.fresh("task").with_extension("json");
+    fs::write(&task, payload.to_string()).unwrap();
+    let starts: Vec<_> = (0..STARTS).map(|_| worker.run_command(&[task.to_str().unwrap()], &[]).0).collect();
+    let (starts, is_over) = (Mutex::new(starts), AtomicBool::new(false));
+    let ages = Ages { image: Duration::ZERO, remains: Duration::ZERO };
+    let mut collector = Collector::new(Site::of(&worker).places, ages);
+    let room = Room { place: worker.data(), bytes: u64::MAX };
+    let sweep_on = || {
+        let mut news = Vec::new();
+        while !is_over.load(Ordering::SeqCst) {
+            news.extend(told(&mut collector, Some(&room)));
+        }
+        news
+    };
+    let start_on = || {
+        let next = || starts.lock().unwrap().pop();
+        let runs = std::iter::from_fn(next).map(|mut start| finish(start.spawn().unwrap(), LIMIT));
+        runs.filter(|run| !run.status.success()).map(|run| format!("{run:?}")).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let sweeping = scope.spawn(sweep_on);
+        let starting = [(); AT_ONCE].map(|()| scope.spawn(start_on));
+        let failures: Vec<_> = starting.into_iter().flat_map(|it| it.join().unwrap()).collect();
+        is_over.store(true, Ordering::SeqCst);
+        let (removed, problems): (Vec<_>, Vec<_>) = sweeping
+            .join()
+            .unwrap()
+            .into_iter()
+            .partition(|news| news.starts_with("image ") || news.starts_with("cache "));
+        assert!(failures.is_empty(), "{} of {STARTS}: {failures:#?}", failures.len());
+        assert!(removed.len() > STARTS / 4 && problems.is_empty(), "{}; {problems:#?}", removed.len());
+    });
+}
