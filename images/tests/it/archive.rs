@@ -245,6 +245,50 @@ fn load_keeps_the_names_inside_the_archive_and_a_name_chooses_one() {
 }
 
 #[test]
+fn one_image_with_two_names_is_one_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("twice.tar");
+    let mut entries = saved(
+        &Sample::small(Compression::Plain),
+        &small_tars(),
+        "config.json",
+        &["0/layer.tar", "1/layer.tar"],
+    );
+    let named = |names: serde_json::Value| {
+        let layers = ["0/layer.tar", "1/layer.tar"];
+        file(
+            "manifest.json",
+            json!([{ "Config": "config.json", "RepoTags": names, "Layers": layers }]).to_string(),
+        )
+    };
+    for names in [json!(["a:1", "a:2"]), json!(["a:1", "b:1"]), json!(["a:1", "a:1"])] {
+        entries[1] = named(names);
+        fs::write(&path, tar(&entries)).unwrap();
+        let image = pull(&TestStore::new().store, &format!("docker-archive:{}", path.display())).unwrap();
+        assert_eq!(image.id.to_string(), Sample::small(Compression::Plain).id());
+    }
+}
+
+#[test]
+fn images_of_equal_names_and_other_content_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let test = TestStore::new();
+    let path = directory.path().join("image.tar");
+    // One after the other in the same file, and the first again.
+    for marker in ["one", "two", "one"] {
+        let tars = [tar(&[file("marker", marker)])];
+        let sample = Sample::of(&tars, Compression::Plain);
+        fs::write(&path, tar(&saved(&sample, &tars, "config.json", &["0/layer.tar"]))).unwrap();
+        let archive = format!("docker-archive:{}", path.display());
+        let lease = pull_leased(&test.store, &archive).unwrap();
+        assert_eq!(read_file(&test.store, &lease, "marker").unwrap(), marker.as_bytes());
+        let loaded = block_on(test.store.load(&source(&archive), &options(), &|_| {})).unwrap();
+        assert_eq!(read_file(&test.store, &loaded[0], "marker").unwrap(), marker.as_bytes());
+        assert_eq!(find(&test.store, "x/y:1").unwrap().id.to_string(), sample.id());
+    }
+}
+
+#[test]
 fn load_understands_the_names_that_skopeo_gives_archives() {
     let directory = tempfile::tempdir_in(crate::DISK).unwrap();
     let sample = Sample::small(Compression::Gzip);

@@ -18,6 +18,7 @@ mod damage;
 mod garbage;
 mod power_cut;
 mod processes;
+mod together;
 
 pub fn options() -> PullOptions {
     let mut options = PullOptions::new(Access::operator());

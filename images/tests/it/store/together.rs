@@ -1,0 +1,123 @@
+//! Several pulls of one process at the same time: as many tasks of one worker make them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use images::store::{Cancel, PullError, PullErrorKind, PullOptions};
+use tokio::task::JoinSet;
+
+use crate::sample::{Compression, Sample, TestStore, noise_tar};
+use crate::scripted::{Body, Reply, ScriptedServer, honest, is_layer};
+use crate::store::{block_on, options, pull, source};
+
+const PULLS: usize = 8;
+
+/// Failures are told soon.
+fn quick() -> PullOptions {
+    let mut options = options();
+    options.limits.backoff = (Duration::from_millis(5), Duration::from_millis(20));
+    options
+}
+
+fn sample(name: &str) -> Sample {
+    Sample::of(&[noise_tar(name, 100_000), noise_tar("another", 100_000)], Compression::Gzip)
+}
+
+/// The same image as often at once; each gets the image's id, or why there is none.
+fn pull_at_once(test: &TestStore, name: &str, options: &PullOptions) -> Vec<Result<String, PullError>> {
+    block_on(async {
+        let mut pulls = JoinSet::new();
+        for _ in 0..PULLS {
+            let (store, source, options) = (test.store.clone(), source(name), options.clone());
+            pulls.spawn(async move {
+                let lease = store.pull(&source, &options, &|_| {}).await?;
+                Ok(lease.image().id.to_string())
+            });
+        }
+        pulls.join_all().await
+    })
+}
+
+#[test]
+fn an_image_that_eight_tasks_want_is_fetched_once() {
+    let sample = sample("one");
+    let served = sample.clone();
+    let server = ScriptedServer::start(move |request| honest(&served, request));
+    let test = TestStore::new();
+    for pulled in pull_at_once(&test, &server.name(), &quick()) {
+        assert_eq!(pulled.unwrap(), sample.id());
+    }
+    let layers = server.requests().iter().filter(|request| is_layer(&sample, request)).count();
+    assert_eq!(layers, sample.layers.len());
+}
+
+#[test]
+fn a_layer_that_comes_at_the_second_try_comes_to_all_who_wait() {
+    let sample = sample("one");
+    let (served, asked) = (sample.clone(), AtomicUsize::new(0));
+    let server = ScriptedServer::start(move |request| {
+        match is_layer(&served, request).then(|| asked.fetch_add(1, Ordering::SeqCst)) {
+            Some(0) => Reply::new(504, ""),
+            _ => honest(&served, request),
+        }
+    });
+    for pulled in pull_at_once(&TestStore::new(), &server.name(), &quick()) {
+        assert_eq!(pulled.unwrap(), sample.id());
+    }
+}
+
+#[test]
+fn a_pull_that_fails_fails_for_all_who_wait() {
+    let sample = sample("one");
+    for (reply, kind) in [
+        (Reply::new(504, ""), PullErrorKind::Unreachable),
+        (Reply::new(200, "something else"), PullErrorKind::Refused),
+    ] {
+        let served = sample.clone();
+        let server = ScriptedServer::start(move |request| match is_layer(&served, request) {
+            true => reply.clone(),
+            false => honest(&served, request),
+        });
+        let test = TestStore::new();
+        for pulled in pull_at_once(&test, &server.name(), &quick()) {
+            assert_eq!(pulled.unwrap_err().kind(), kind);
+        }
+        assert!(test.store.list().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_registry_that_hangs_keeps_no_other_image_waiting() {
+    let [present, absent, stuck] = ["present", "absent", "stuck"].map(sample);
+    let serve = |sample: &Sample| {
+        let sample = sample.clone();
+        ScriptedServer::start(move |request| honest(&sample, request))
+    };
+    let servers = [serve(&present), serve(&absent)];
+    let served = stuck.clone();
+    let hanging = ScriptedServer::start(move |request| match honest(&served, request) {
+        Reply { body: Body::Whole(layer), .. } if is_layer(&served, request) => {
+            Reply::body(200, Body::Stalled(layer[..100].to_vec(), layer.len()))
+        }
+        reply => reply,
+    });
+    let test = TestStore::new();
+    pull(&test.store, &servers[0].name()).unwrap();
+    block_on(async {
+        let cancel = Cancel::default();
+        let (store, options) = (test.store.clone(), PullOptions { cancel: cancel.clone(), ..options() });
+        let name = source(&hanging.name());
+        let hangs = tokio::spawn(async move { store.pull(&name, &options, &|_| {}).await.map(drop) });
+        let is_asked = || hanging.requests().iter().any(|request| is_layer(&stuck, request));
+        while !is_asked() {
+            tokio::task::yield_now().await;
+        }
+        let found = test.store.find(&source(&servers[0].name()), &quick()).await.unwrap().unwrap();
+        assert_eq!(found.image().id.to_string(), present.id());
+        let pulled = test.store.pull(&source(&servers[1].name()), &quick(), &|_| {}).await.unwrap();
+        assert_eq!(pulled.image().id.to_string(), absent.id());
+        assert!(!hangs.is_finished());
+        cancel.cancel();
+        assert_eq!(hangs.await.unwrap().unwrap_err().kind(), PullErrorKind::Cancelled);
+    });
+}
