@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtime::id::ContainerId;
+use serde::Serialize;
 
 use crate::interrupt::Interrupter;
 use crate::queue::RunId;
@@ -14,6 +15,18 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Debug, Default)]
 pub struct Registry(Arc<Mutex<BTreeMap<RunId, Handles>>>);
 
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Its image and all else that its command needs is being brought.
+    Preparing,
+    /// Its command runs.
+    Running,
+    /// Its command is over: what is left of it is being published, and reported.
+    Resolving,
+}
+
 /// What others need of a run.
 #[derive(Clone, Debug)]
 pub struct Handles {
@@ -21,6 +34,8 @@ pub struct Handles {
     pub container: ContainerId,
     /// When it began.
     pub began: Timestamp,
+    /// How far it is.
+    pub phase: Phase,
     /// To read its log.
     pub log: LogReader,
     /// To end it.
@@ -58,6 +73,15 @@ impl Registry {
     }
 }
 
+impl Entry {
+    /// The run has come so far.
+    pub fn pass_to(&self, phase: Phase) {
+        if let Some(handles) = self.registry.runs().get_mut(&self.run) {
+            handles.phase = phase;
+        }
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         self.registry.runs().remove(&self.run);
@@ -80,12 +104,15 @@ mod tests {
         let handles = Handles {
             container: ContainerId::new("c").unwrap(),
             began: Timestamp::now(),
+            phase: Phase::Preparing,
             log: spool.reader(),
             interrupter,
         };
         let entry = registry.enter(run.clone(), handles);
         spool.output(b"line\n");
+        entry.pass_to(Phase::Running);
         let found = registry.get(&run).unwrap();
+        assert_eq!(found.phase, Phase::Running);
         assert_eq!(found.log.read(0, 100).unwrap(), b"line\n");
         found.interrupter.interrupt(Interrupt::CancelledHere);
         assert_eq!(interrupts.current(), Some(Interrupt::CancelledHere));

@@ -9,6 +9,7 @@
 //!     containers/<another>/      the same for each container that serves the task
 //!   <data>/runs/<container id>/  locked as well; log, volumes/
 //!     containers/task/           upper/, root/, image/
+//!   <run>/<process id>/          a worker process's own: see [`process`]
 //! ```
 //!
 //! Two places, because `/run` is small and a tmpfs: an overlay's upper directory and the log belong
@@ -28,10 +29,12 @@ use rustix::fs::OFlags;
 use crate::directories::{CLAIMS, Directories};
 use crate::file_lock::{self, Hold};
 use crate::net::tables::TablesError;
-use crate::own_directory::{Entries, Foreign, OwnDirectory, OwnDirectoryError};
+use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 use crate::random::random_hex;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::undo_containers::UndoContainerError;
+
+pub mod process;
 
 /// How long a sweep waits for the monitors of dead workers, all together.
 const MONITOR_TIME: Duration = Duration::from_secs(10);
@@ -229,6 +232,13 @@ struct Places {
     data: OwnDirectory,
 }
 
+/// What lies in them.
+struct Found {
+    containers: BTreeSet<String>,
+    processes: BTreeSet<String>,
+    foreign: Vec<Foreign>,
+}
+
 impl Places {
     fn open(directories: &Directories) -> Result<Places, OwnDirectoryError> {
         Ok(Places {
@@ -237,9 +247,16 @@ impl Places {
         })
     }
 
-    fn entries(&self) -> Result<(Entries, Entries), OwnDirectoryError> {
-        let run = self.run.entries(is_container_id, &[NETWORK, CLAIMS])?;
-        Ok((run, self.data.entries(is_container_id, &[])?))
+    fn entries(&self) -> Result<Found, OwnDirectoryError> {
+        let run = self
+            .run
+            .entries(|name| is_container_id(name) || process::is_process_id(name), &[NETWORK, CLAIMS])?;
+        let mut data = self.data.entries(is_container_id, &[])?;
+        let (processes, mut containers): (BTreeSet<_>, BTreeSet<_>) =
+            run.own.into_iter().partition(|name| process::is_process_id(name));
+        containers.append(&mut data.own);
+        let foreign = run.foreign.into_iter().chain(data.foreign).collect();
+        Ok(Found { containers, processes, foreign })
     }
 
     fn lock(&self, hold: Hold, wanted: &dyn Fn() -> bool) -> Result<[File; 2], OwnDirectoryError> {
@@ -336,8 +353,7 @@ pub fn sweep_chosen(
 ///
 /// When the places cannot be read.
 pub fn containers_there(directories: &Directories) -> Result<BTreeSet<String>, RunDirectoryError> {
-    let (run, data) = Places::open(directories)?.entries()?;
-    Ok(&run.own | &data.own)
+    Ok(Places::open(directories)?.entries()?.containers)
 }
 
 /// Takes hold of what workers that are gone have left behind.
@@ -350,10 +366,19 @@ fn find_dead(
     // Nobody begins a container meanwhile: between its making and its lock a directory looks like a dead one's. Each
     // of those that are found is held by a lock of its own, so that undoing them keeps nobody else from their work.
     let _nobody_begins = places.lock(Hold::Exclusive, wanted)?;
-    let (run, data) = places.entries()?;
-    sweep.foreign.extend(run.foreign.into_iter().chain(data.foreign));
+    let found = places.entries()?;
+    sweep.foreign.extend(found.foreign);
+    for id in found.processes {
+        let path = places.run.path().join(&id);
+        // There is a socket in it at most.
+        if let Some(Some(_lock)) = hold(&path)
+            && let Err(error) = remove_tree(&path)
+        {
+            sweep.failed.push((id, error.into()));
+        }
+    }
     let mut dead = Vec::new();
-    for id in &run.own | &data.own {
+    for id in found.containers {
         let paths = [places.run.path().join(&id), places.data.path().join(&id)];
         match paths.each_ref().map(|path| hold(path)) {
             // Its worker has just removed it.

@@ -16,6 +16,7 @@
 pub mod assembly;
 mod claiming;
 mod collecting;
+pub mod control;
 pub mod exit;
 pub mod log;
 pub mod protocol;

@@ -43,6 +43,7 @@ use crate::task::resolving::Resolved;
 use crate::text::excerpt;
 use crate::timestamp::Timestamp;
 use crate::worker::assembly::{Parts, assemble};
+use crate::worker::control::Control;
 
 /// The status of a task that cannot be carried out as it is written.
 const MALFORMED: u8 = 120;
@@ -242,6 +243,7 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
         operator.note(&notice);
     }
     let worker = Arc::new(worker);
+    let _control = Control::offer(&worker, Interrupt::CancelledHere, &|message| operator.note(message));
     let store = artifact::Store::Directory(Arc::clone(&destination));
     let claimed = Claimed::begin(&worker, claim, store, (interrupter, interrupts.clone()))
         .await

@@ -22,6 +22,7 @@ use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile, Profile, Secret};
 use crate::host::{self, Facts};
+use crate::interrupt::Interrupt;
 use crate::line_writer::{LineWriter, Stream};
 use crate::live_log::LiveLogServer;
 use crate::net::Network;
@@ -30,6 +31,7 @@ use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
 use crate::readiness::write_all;
 use crate::text::chain;
 use crate::worker::assembly::{Parts, assemble};
+use crate::worker::control::Control;
 use crate::worker::exit::{self, Exit, ExitRequester};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
@@ -175,12 +177,20 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
     let network = Arc::new(Network::new(&config.directories, &config.file.network));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let live_log = runtime.block_on(serve_live_logs(&config.file, &log));
-    let service = service(config, deployment, (host_part, network), live_log, log)?;
+    let service = service(config, deployment, (host_part, network), live_log, log.clone())?;
+    // Another worker may have the task.
+    let offer = || {
+        Control::offer(&service.worker, Interrupt::Shutdown, &|message| {
+            log.write(&Entry::Warning { message })
+        })
+    };
+    let control = runtime.block_on(async { offer() });
     let runner = match host {
         HostKind::None => None,
         HostKind::WorkerRunner => Some(Runner::connect(out.clone()).map_err(cannot_start)?),
     };
     let ended = LocalSet::new().block_on(&runtime, serve(service, unfinished, runner, requester, requests));
+    drop(control);
     // A connection that is still open must not keep the process.
     runtime.shutdown_background();
     out.finish();

@@ -17,7 +17,7 @@ use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{Claim, RunId, Task, WorkerIdentity};
-use crate::registry::Handles;
+use crate::registry::{Handles, Phase};
 use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
 use crate::task::error::TaskError;
@@ -97,8 +97,13 @@ impl Claimed {
         let (features, reserved) = start_features(context.clone(), payload.as_ref(), &wishes);
         let publisher = publisher(worker, &claim, (store, reserved), context);
         let (container, interrupter_of_run) = (id.clone(), interrupter.clone());
-        let handles =
-            Handles { container, began: began.at, log: log.reader(), interrupter: interrupter_of_run };
+        let handles = Handles {
+            container,
+            began: began.at,
+            phase: Phase::Preparing,
+            log: log.reader(),
+            interrupter: interrupter_of_run,
+        };
         let run = Run {
             worker: Arc::clone(worker),
             entry: worker.registry.enter(claim.queue.run().clone(), handles),

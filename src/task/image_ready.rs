@@ -9,6 +9,7 @@ use crate::features::{Contributions, StageError};
 use crate::net::{TaskNetwork, names};
 use crate::payload::Payload;
 use crate::payload::env::{self, Reserved, Sources};
+use crate::registry::Phase;
 use crate::spec::process::ProcessError;
 use crate::spec::{self, ContainerRequest, NetworkChoice, Profile};
 use crate::task::bundle::{Bundle, BundleError, Names};
@@ -68,6 +69,7 @@ impl ImageReady {
         match self.launch(launch).await {
             Ok((container, created, terminal)) => {
                 let ImageReady { run, root, .. } = self;
+                run.entry.pass_to(Phase::Running);
                 Ok(Running { run, lease: root.lease, container, created, terminal, run_time })
             }
             Err(failure) => {

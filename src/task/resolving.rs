@@ -15,6 +15,7 @@ use crate::features::{Killed, Stopped};
 use crate::interrupt::Interrupt;
 use crate::payload::OnExitStatus;
 use crate::queue::{Reason, Reporter, RunQueue, Verdict};
+use crate::registry::Phase;
 use crate::root::ContainerRoot;
 use crate::task::holdings::{self, Holdings, Releasing, Returned};
 use crate::task::resolution::{ImageUsed, ResolutionDocument};
@@ -123,6 +124,7 @@ impl Resolving {
     /// Publishes what the run leaves behind, closes its log and reports it. To give back what it holds may take as long as
     /// the disk does, so that comes after whatever has to be told of the run.
     pub async fn resolve(mut self: Box<Self>) -> (Resolved, Holdings) {
+        self.run.entry.pass_to(Phase::Resolving);
         let known = self.run.interrupts.current();
         self.explain_end(known);
         if !matches!(self.container, Container::None) {

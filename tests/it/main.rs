@@ -10,6 +10,7 @@ mod architecture;
 mod broken_disk;
 mod cache_purge;
 mod caches_and_artifacts;
+mod control;
 mod crash;
 mod crash_artifact;
 mod crash_pull;

@@ -19,6 +19,9 @@ use super::scratch::Scratch;
 /// The empty file in the directories that the worker may remove things from.
 const MARKER: &str = ".docker-worker";
 
+/// A container's name is so long, and no other in the run directory is.
+const CONTAINER_ID_DIGITS: usize = 64;
+
 /// More than any task of the tests takes on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -247,7 +250,8 @@ impl Worker {
     pub fn containers(&self) -> Vec<String> {
         let entries = fs::read_dir(self.run_directory()).into_iter().flatten();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !["network", "claims", MARKER].contains(&name.as_str())).collect()
+        // A container's name is longer than that of a worker process.
+        names.filter(|name| name.len() == CONTAINER_ID_DIGITS).collect()
     }
 
     /// Fails the test if anything of a task is on the host now.

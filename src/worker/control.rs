@@ -1,0 +1,236 @@
+//! What others on this host can ask of a worker: which tasks it has, and to end one.
+//!
+//! A socket, `<run>/<process id>/control` (0600, in a directory that is 0700), takes one JSON object a line and answers
+//! each with one:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `{"request":"list"}` | `{"tasks":[{"taskId":…,"runId":…,"container":…,"began":…,"state":…},…]}` |
+//! | `{"request":"end","taskId":…,"runId":…}` | `{"ended":true}`: it is told to end; [`Phase`] says how far it is |
+//! | anything else, a run that is not there | `{"error":"one sentence"}` |
+//!
+//! Only root and the worker's own user are heard, which the kernel vouches for. There are bounds on connections, on a
+//! request's bytes, and on the time that either side takes; each connection is a task of its own, so that none keeps
+//! the worker, or another, waiting.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::background::Background;
+use crate::directories::Directories;
+use crate::interrupt::Interrupt;
+use crate::queue::RunId;
+use crate::queue::task_id::TaskId;
+use crate::registry::{Phase, Registry};
+use crate::run_directory::RunDirectoryError;
+use crate::run_directory::process::ProcessDirectory;
+use crate::task::run::Worker;
+use crate::text::chain;
+use crate::timestamp::Timestamp;
+
+/// The socket's name.
+pub const SOCKET: &str = "control";
+
+/// Connections at once; more are closed.
+const CONNECTIONS: usize = 32;
+
+/// Bytes of a request, its line end included.
+const REQUEST_BYTES: u64 = 4096;
+
+/// How long a connection may take for a request, and for taking in an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Until connections are accepted again after that has failed: most often there are no descriptors, and no sooner will be.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The socket, as long as this lives.
+#[derive(Debug)]
+pub struct Control {
+    _serving: Background,
+    _directory: ProcessDirectory,
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No place for it.
+    #[error(transparent)]
+    Directory(#[from] RunDirectoryError),
+    /// It cannot be made there.
+    #[error("listen on {}", path.display())]
+    Listen {
+        /// Where.
+        path: std::path::PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// What a client asks for.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
+enum Request {
+    List {},
+    End { task_id: TaskId, run_id: u32 },
+}
+
+/// What it is told.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Tasks { tasks: Vec<Listed> },
+    Ended { ended: bool },
+    Error { error: String },
+}
+
+/// A run, as others see it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    #[serde(flatten)]
+    run: RunId,
+    container: String,
+    began: Timestamp,
+    state: Phase,
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Served {
+    registry: Registry,
+    /// How a run ends that a client wants to end.
+    interrupt: Interrupt,
+}
+
+impl Control {
+    /// Makes the socket and serves it. Who ends a run there does so by `interrupt`. Blocks for moments; inside a tokio
+    /// runtime only.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`].
+    pub fn start(
+        directories: &Directories,
+        registry: Registry,
+        interrupt: Interrupt,
+    ) -> Result<Control, ControlError> {
+        let directory = ProcessDirectory::create(directories, &|| true)?;
+        let failed = |source| ControlError::Listen { path: directory.path().join(SOCKET), source };
+        let listener = listen(&directory).map_err(failed)?;
+        let serving = Background::start(accept(listener, Served { registry, interrupt }));
+        Ok(Control { _serving: serving, _directory: directory })
+    }
+
+    /// The same for a worker that can do without: `tell` hears in one sentence why there is no socket.
+    pub fn offer(worker: &Worker, interrupt: Interrupt, tell: &dyn Fn(&str)) -> Option<Control> {
+        match Control::start(&worker.config.directories, worker.registry.clone(), interrupt) {
+            Ok(control) => Some(control),
+            Err(error) => {
+                tell(&format!("failed to {}", chain(&error)));
+                None
+            }
+        }
+    }
+}
+
+fn listen(directory: &ProcessDirectory) -> io::Result<UnixListener> {
+    let path = directory.short_path(SOCKET);
+    let listener = StdListener::bind(&path)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// Serves whoever connects, for ever. All connections end with this future.
+async fn accept(listener: UnixListener, served: Served) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let served = served.clone();
+            connections.spawn(async move {
+                // What goes wrong with a connection is its peer's to notice.
+                connection(stream, &served).await.unwrap_or_default();
+                drop(place);
+            });
+        }
+    }
+}
+
+/// One connection, to its end.
+async fn connection(stream: UnixStream, served: &Served) -> io::Result<()> {
+    let is_heard = may_ask(stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
+    let (reading, mut writing) = stream.into_split();
+    let mut reading = BufReader::new(reading);
+    loop {
+        let mut line = Vec::new();
+        let mut request = (&mut reading).take(REQUEST_BYTES);
+        if timeout(PATIENCE, request.read_until(b'\n', &mut line)).await?? == 0 {
+            return Ok(());
+        }
+        let is_whole = line.ends_with(b"\n");
+        let answer = match (is_heard, is_whole) {
+            (false, _) => refusal("only root and the worker's own user may ask"),
+            (true, false) => refusal(format!("a request is one line of at most {REQUEST_BYTES} bytes")),
+            (true, true) => served.answer(&line),
+        };
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        timeout(PATIENCE, writing.write_all(&text)).await??;
+        if !(is_heard && is_whole) {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether a process of the user `peer` is heard by a worker of the user `own`.
+fn may_ask(peer: u32, own: u32) -> bool {
+    peer == 0 || peer == own
+}
+
+fn refusal(error: impl Into<String>) -> Answer {
+    Answer::Error { error: error.into() }
+}
+
+impl Served {
+    fn answer(&self, line: &[u8]) -> Answer {
+        match serde_json::from_slice(line) {
+            Ok(Request::List {}) => {
+                let listed = self.registry.all().into_iter().map(|(run, handles)| Listed {
+                    run,
+                    container: handles.container.to_string(),
+                    began: handles.began,
+                    state: handles.phase,
+                });
+                Answer::Tasks { tasks: listed.collect() }
+            }
+            Ok(Request::End { task_id, run_id }) => {
+                let run = RunId { task_id, run_id };
+                match self.registry.get(&run) {
+                    Some(handles) => {
+                        handles.interrupter.interrupt(self.interrupt);
+                        Answer::Ended { ended: true }
+                    }
+                    None => refusal(format!("this worker has no run {run_id} of task {}", run.task_id)),
+                }
+            }
+            Err(error) => refusal(format!("read the request: {error}")),
+        }
+    }
+}
