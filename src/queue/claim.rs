@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -79,6 +79,12 @@ impl ReceivedDefinition {
     /// What is in the way, where the queue has let a definition through that is none.
     pub fn read(&self) -> Result<Task, serde_json::Error> {
         serde_json::from_str(self.text())
+    }
+}
+
+impl Serialize for ReceivedDefinition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().serialize(serializer)
     }
 }
 

@@ -19,16 +19,21 @@ mod time;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
+use tokio::sync::watch;
 
+use self::schedule::{Claimant, Claimed};
 use self::thread::QueueThread;
 use super::model::{ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity};
-use super::{Claim, ClaimedWork, QueueError, RunQueue, Standing, Verdict, runs};
+use super::{Claim, ClaimedWork, QueueError, ReceivedDefinition, RunQueue, Standing, Verdict, runs};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
+
+pub use self::store::Artifact;
 
 /// Tells the present.
 pub type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
@@ -44,7 +49,10 @@ pub fn steady_clock() -> Clock {
 
 /// A queue in a database of this process. Clones are the same queue.
 #[derive(Clone)]
-pub struct EmbeddedQueue(Arc<Inner>);
+pub struct EmbeddedQueue {
+    inner: Arc<Inner>,
+    claim_time: Duration,
+}
 
 struct Inner {
     thread: QueueThread,
@@ -80,13 +88,31 @@ impl EmbeddedQueue {
     fn over(database: Connection, clock: Clock) -> Result<EmbeddedQueue, QueueError> {
         let clock = Arc::new(clock);
         let thread = QueueThread::start(database, Arc::clone(&clock))?;
-        Ok(EmbeddedQueue(Arc::new(Inner { thread, clock })))
+        Ok(EmbeddedQueue { inner: Arc::new(Inner { thread, clock }), claim_time: runs::CLAIM })
+    }
+
+    /// The same queue, where claims that are made or prolonged through this value hold for so long instead of 20 minutes.
+    #[must_use]
+    pub fn with_claim_time(self, claim_time: Duration) -> EmbeddedQueue {
+        EmbeddedQueue { claim_time, ..self }
+    }
+
+    /// Word of each change: of a call or of time. Whoever waits for something looks again then.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.thread.changes()
+    }
+
+    /// What is said about one run, with that run's rights.
+    #[must_use]
+    pub fn run(&self, run: RunId) -> RunQueue {
+        RunQueue::embedded(self.clone(), run)
     }
 
     /// The present, by the clock that claims and deadlines go by.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        (self.0.clock)()
+        (self.inner.clock)()
     }
 
     /// Makes a task. Doing it again with the same definition changes nothing.
@@ -111,24 +137,44 @@ impl EmbeddedQueue {
         worker: &WorkerIdentity,
         most: usize,
     ) -> Result<ClaimedWork, QueueError> {
-        let (task_queue_id, worker) = (task_queue_id.to_owned(), worker.clone());
+        let (task_queue_id, worker, time) = (task_queue_id.to_owned(), worker.clone(), self.claim_time);
         let claimed = self
-            .ask(move |database, now| schedule::claim_work(database, &task_queue_id, &worker, most, now))
+            .ask(move |database, now| {
+                let claimant = Claimant { worker, now, time };
+                schedule::claim_work(database, &task_queue_id, &claimant, most)
+            })
             .await?;
-        let claims = claimed.into_iter().map(|claimed| Claim {
-            queue: RunQueue::embedded(self.clone(), claimed.run),
+        let claims = claimed.into_iter().map(|claimed| self.claim(claimed));
+        Ok(ClaimedWork { claims: claims.collect(), unreadable: Vec::new() })
+    }
+
+    /// Claims one run, which has to be pending.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`], [`QueueError::Conflict`] when somebody has it or has had it.
+    pub async fn claim_run(&self, run: &RunId, worker: &WorkerIdentity) -> Result<Claim, QueueError> {
+        let (run, worker, time) = (run.clone(), worker.clone(), self.claim_time);
+        let claimed = self.ask(move |database, now| {
+            schedule::claim_run(database, &run, &Claimant { worker, now, time })
+        });
+        Ok(self.claim(claimed.await?))
+    }
+
+    fn claim(&self, claimed: Claimed) -> Claim {
+        Claim {
+            queue: self.run(claimed.run),
             taken_until: claimed.taken_until,
             deadline: claimed.deadline,
             expires: claimed.expires,
             definition: claimed.definition,
-        });
-        Ok(ClaimedWork { claims: claims.collect(), unreadable: Vec::new() })
+        }
     }
 
     /// See [`RunQueue::reclaim`].
     pub(super) async fn reclaim(&self, run: &RunId) -> Result<Timestamp, QueueError> {
-        let id = run.clone();
-        let reclaimed = self.change(&run.task_id, move |status, now| runs::reclaim(status, &id, now));
+        let (id, time) = (run.clone(), self.claim_time);
+        let reclaimed = self.change(&run.task_id, move |status, now| runs::reclaim(status, &id, now, time));
         reclaimed.await.map(|(until, _)| until)
     }
 
@@ -174,6 +220,20 @@ impl EmbeddedQueue {
         self.ask(move |database, _now| schedule::finish_artifact(database, &run, &name, &upload_id)).await
     }
 
+    /// One artifact of a run, if it was made.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`] without such a run.
+    pub async fn artifact(&self, run: &RunId, name: &ArtifactName) -> Result<Option<Artifact>, QueueError> {
+        let (run, name) = (run.clone(), name.clone());
+        self.ask(move |database, _now| {
+            runs::find(&store::load_status(database, &run.task_id)?, &run)?;
+            store::find_artifact(database, &run, &name)
+        })
+        .await
+    }
+
     /// The artifacts of a run, by name.
     ///
     /// # Errors
@@ -186,6 +246,16 @@ impl EmbeddedQueue {
             store::list_artifacts(database, &run)
         })
         .await
+    }
+
+    /// The definition of a task, all defaults written out.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn definition(&self, task_id: &TaskId) -> Result<ReceivedDefinition, QueueError> {
+        let task_id = task_id.clone();
+        self.ask(move |database, _now| store::load_received(database, &task_id)).await
     }
 
     /// The state of a task and of its runs.
@@ -225,7 +295,7 @@ impl EmbeddedQueue {
         &self,
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.0.thread.ask(self.now(), work).await
+        self.inner.thread.ask(self.now(), work).await
     }
 }
 

@@ -17,7 +17,7 @@ use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
-/// How long a claim holds.
+/// How long a claim holds, unless its queue says otherwise.
 pub(super) const CLAIM: Duration = Duration::from_secs(20 * 60);
 /// How long after its resolution a run that is an exception takes artifacts.
 const LATE_ARTIFACTS: Duration = Duration::from_secs(25 * 60);
@@ -63,13 +63,14 @@ pub(super) fn due(status: &TaskStatus) -> Option<Timestamp> {
     Some(run.taken_until.map_or(status.deadline, |until| until.min(status.deadline)))
 }
 
-/// Gives the pending run to a worker.
+/// Gives the pending run to a worker, for so long.
 pub(super) fn claim(
     status: &mut TaskStatus,
     worker: &WorkerIdentity,
     now: Timestamp,
+    time: Duration,
 ) -> Option<(RunId, Timestamp)> {
-    let until = now.plus(CLAIM);
+    let until = now.plus(time);
     let run = status.runs.last_mut().filter(|run| run.state == RunState::Pending)?;
     run.state = RunState::Running;
     run.worker = Some(worker.clone());
@@ -80,9 +81,14 @@ pub(super) fn claim(
     Some((RunId { task_id: status.task_id.clone(), run_id }, until))
 }
 
-/// Prolongs the claim of a running run.
-pub(super) fn reclaim(status: &mut TaskStatus, run: &RunId, now: Timestamp) -> Result<Timestamp, QueueError> {
-    let until = now.plus(CLAIM);
+/// Prolongs the claim of a running run: it holds for so long from now.
+pub(super) fn reclaim(
+    status: &mut TaskStatus,
+    run: &RunId,
+    now: Timestamp,
+    time: Duration,
+) -> Result<Timestamp, QueueError> {
+    let until = now.plus(time);
     let status_of_run = find_mut(status, run)?;
     if status_of_run.state != RunState::Running {
         return Err(not_running(run, status_of_run));

@@ -45,25 +45,56 @@ pub(super) fn create_task(
     Ok(status)
 }
 
+/// Who claims, when, and for how long.
+pub(super) struct Claimant {
+    pub(super) worker: WorkerIdentity,
+    pub(super) now: Timestamp,
+    pub(super) time: Duration,
+}
+
 /// See [`super::EmbeddedQueue::claim_work`].
 pub(super) fn claim_work(
     database: &Transaction<'_>,
     task_queue_id: &str,
-    worker: &WorkerIdentity,
+    claimant: &Claimant,
     most: usize,
-    now: Timestamp,
 ) -> Result<Vec<Claimed>, QueueError> {
     let mut claims = Vec::new();
     for task_id in store::list_pending(database, task_queue_id, most)? {
-        let mut status = store::load_status(database, &task_id)?;
-        if let Some((run, taken_until)) = runs::claim(&mut status, worker, now) {
-            store::store_status(database, &status)?;
-            let definition = store::load_received(database, &task_id)?;
-            let (deadline, expires) = (status.deadline, status.expires);
-            claims.push(Claimed { run, taken_until, deadline, expires, definition });
-        }
+        claims.extend(claim(database, &task_id, claimant)?);
     }
     Ok(claims)
+}
+
+/// See [`super::EmbeddedQueue::claim_run`].
+pub(super) fn claim_run(
+    database: &Transaction<'_>,
+    run: &RunId,
+    claimant: &Claimant,
+) -> Result<Claimed, QueueError> {
+    let status = store::load_status(database, &run.task_id)?;
+    runs::find(&status, run)?;
+    let is_last = status.runs.last().is_some_and(|last| last.run_id == run.run_id);
+    let claimed = if is_last { claim(database, &run.task_id, claimant)? } else { None };
+    claimed.ok_or_else(|| {
+        let because = "it does not wait for a worker".to_owned();
+        QueueError::Conflict { what: run.to_string(), because }
+    })
+}
+
+/// Gives the pending run of a task out, if there is one.
+fn claim(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+    claimant: &Claimant,
+) -> Result<Option<Claimed>, QueueError> {
+    let Claimant { worker, now, time } = claimant;
+    let mut status = store::load_status(database, task_id)?;
+    let Some((run, taken_until)) = runs::claim(&mut status, worker, *now, *time) else { return Ok(None) };
+    store::store_status(database, &status)?;
+    let definition = store::load_received(database, task_id)?;
+    let (deadline, expires) = (status.deadline, status.expires);
+    Ok(Some(Claimed { run, taken_until, deadline, expires, definition }))
 }
 
 /// See [`super::EmbeddedQueue::create_artifact`].

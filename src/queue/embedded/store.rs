@@ -43,13 +43,13 @@ pub(super) const SCHEMA: &str = "
     ) STRICT;
 ";
 
-/// An artifact as the database has it.
+/// An artifact as the embedded queue has it.
 #[derive(Clone, Debug)]
-pub(super) struct Artifact {
+pub struct Artifact {
     /// What was asked for.
-    pub(super) request: ArtifactRequest,
-    /// The word that its uploader still has to say.
-    pub(super) upload_id: Option<String>,
+    pub request: ArtifactRequest,
+    /// The word that its uploader still has to say; nobody gets it before.
+    pub upload_id: Option<String>,
 }
 
 /// Names the call that failed.

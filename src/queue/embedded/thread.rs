@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Clock, store, time};
 use crate::queue::QueueError;
@@ -20,16 +20,23 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The way to the thread. It ends with this value.
 pub(super) struct QueueThread {
     jobs: Sender<Job>,
+    changes: watch::Receiver<()>,
 }
 
 impl QueueThread {
     pub(super) fn start(database: Connection, clock: Arc<Clock>) -> Result<QueueThread, QueueError> {
         let (jobs, received) = channel();
+        let (changed, changes) = watch::channel(());
         std::thread::Builder::new()
             .name("queue".to_owned())
-            .spawn(move || serve(database, &received, &clock))
+            .spawn(move || serve(database, &received, &changed, &clock))
             .map_err(|error| QueueError::Internal { call: "start its thread", source: error.into() })?;
-        Ok(QueueThread { jobs })
+        Ok(QueueThread { jobs, changes })
+    }
+
+    /// Word of each change, whoever or whatever makes it.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
     }
 
     /// One transaction, seen from `now`: all of it or, on an error, nothing. Once asked for, it is done whether or not
@@ -64,9 +71,15 @@ fn transact<T>(
 
 /// The thread's life. Time that cannot pass for an error of the database is tried again after a while, and a call finds
 /// the same error.
-fn serve(mut database: Connection, jobs: &Receiver<Job>, clock: &Clock) {
+fn serve(mut database: Connection, jobs: &Receiver<Job>, changed: &watch::Sender<()>, clock: &Clock) {
     let mut is_stuck = false;
+    let mut told = database.total_changes();
     loop {
+        let total = database.total_changes();
+        if total != told {
+            told = total;
+            changed.send_replace(());
+        }
         let rest = match time::rest(&database, clock()) {
             Ok(None) => Duration::MAX,
             Ok(Some(rest)) if !is_stuck => rest.min(LOOK),

@@ -27,6 +27,14 @@ fn running(retries: u32) -> (TaskStatus, RunId) {
     (status, run)
 }
 
+fn claim(status: &mut TaskStatus, worker: &WorkerIdentity, now: Timestamp) -> Option<(RunId, Timestamp)> {
+    super::claim(status, worker, now, CLAIM)
+}
+
+fn reclaim(status: &mut TaskStatus, run: &RunId, now: Timestamp) -> Result<Timestamp, QueueError> {
+    super::reclaim(status, run, now, CLAIM)
+}
+
 fn is_conflict<T>(result: Result<T, QueueError>) -> bool {
     matches!(result, Err(QueueError::Conflict { .. }))
 }
