@@ -16,7 +16,6 @@ mod body;
 mod connections;
 mod host_name;
 mod offers;
-mod patience;
 mod range;
 #[cfg(test)]
 mod tests;

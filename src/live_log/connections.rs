@@ -25,9 +25,9 @@ use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Reply};
 use super::offers::Offers;
-use super::patience::Patient;
 use super::range::Wanted;
 use super::tls::Tls;
+use crate::patience::Patient;
 use crate::task_log::reader::LogReader;
 
 /// What all strangers together can take.

@@ -4,6 +4,7 @@
 //! a bare payload runs with all scopes, for whoever may start `docker-worker run` is root on this host anyway.
 
 mod fields;
+mod request;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -89,6 +90,50 @@ pub enum Priority {
     VeryHigh,
     /// Before everything else.
     Highest,
+}
+
+impl Priority {
+    /// All of them, the least urgent first.
+    pub const ALL: &[Priority] = &[
+        Priority::Lowest,
+        Priority::VeryLow,
+        Priority::Low,
+        Priority::Medium,
+        Priority::High,
+        Priority::VeryHigh,
+        Priority::Highest,
+    ];
+
+    /// The queue's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::Lowest => "lowest",
+            Priority::VeryLow => "very-low",
+            Priority::Low => "low",
+            Priority::Medium => "medium",
+            Priority::High => "high",
+            Priority::VeryHigh => "very-high",
+            Priority::Highest => "highest",
+        }
+    }
+}
+
+impl TaskDefinition {
+    /// Reads what somebody asks a queue to make, and leaves nothing to be guessed.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it; pointers into the document.
+    pub fn requested(document: &Value, task_id: &TaskId, now: Timestamp) -> Result<TaskDefinition, Findings> {
+        request::read(document, task_id, now)
+    }
+}
+
+/// Whether a text is `PROVISIONER/TYPE`, as task queues and the pools of their workers are named.
+#[must_use]
+pub fn is_queue_id(text: &str) -> bool {
+    request::is_queue_id(text)
 }
 
 /// What a task says about itself to people.

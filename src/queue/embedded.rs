@@ -155,9 +155,8 @@ impl EmbeddedQueue {
     /// [`QueueError::NotFound`], [`QueueError::Conflict`] when somebody has it or has had it.
     pub async fn claim_run(&self, run: &RunId, worker: &WorkerIdentity) -> Result<Claim, QueueError> {
         let (run, worker, time) = (run.clone(), worker.clone(), self.claim_time);
-        let claimed = self.ask(move |database, now| {
-            schedule::claim_run(database, &run, &Claimant { worker, now, time })
-        });
+        let claimed = self
+            .ask(move |database, now| schedule::claim_run(database, &run, &Claimant { worker, now, time }));
         Ok(self.claim(claimed.await?))
     }
 

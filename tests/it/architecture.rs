@@ -70,6 +70,7 @@ fn the_runtime_speaks_no_taskcluster() {
 const FLOORS: &[&[&str]] = &[
     &["cli"],
     &["worker"],
+    &["standalone"],
     &["task"],
     &["gc"],
     &["registry"],
@@ -94,7 +95,7 @@ const FLOORS: &[&[&str]] = &[
     &["spec"],
     &["own_directory"],
     &["directories", "file_lock", "random", "remove_tree", "root", "line_writer", "scopes", "yaml"],
-    &["known_features", "units", "suggestion", "readiness", "background", "interrupt"],
+    &["known_features", "units", "suggestion", "readiness", "background", "interrupt", "patience"],
     &["text"],
     &["limits", "timestamp"],
 ];

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::image::WrittenImage;
+use super::internet::Internet;
 
 /// More than anything takes that a test waits for.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -48,7 +49,16 @@ struct State {
 
 impl WatchedRegistry {
     pub fn serve(image: &WrittenImage) -> WatchedRegistry {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        WatchedRegistry::serve_at(TcpListener::bind("127.0.0.1:0").unwrap(), image)
+    }
+
+    /// The same on a host of the test's own.
+    pub fn serve_on(internet: &Internet, image: &WrittenImage) -> WatchedRegistry {
+        let listener = internet.host.within(|| TcpListener::bind("127.0.0.1:0").unwrap());
+        WatchedRegistry::serve_at(listener, image)
+    }
+
+    fn serve_at(listener: TcpListener, image: &WrittenImage) -> WatchedRegistry {
         let name = format!("{}/watched/image:1", listener.local_addr().unwrap());
         let layout = image.source.strip_prefix("oci:").unwrap().strip_suffix(":latest").unwrap();
         let shared = Arc::new(Shared {

@@ -1,0 +1,145 @@
+//! The embedded queue with the HTTP API of Taskcluster's, so that its clients, and workers, use it unchanged.
+//!
+//! ```text
+//!   client, worker ──► connections ──► routes ──► exchange: payload, hawk ► clients (who, which scopes)
+//!                          │                          │
+//!                          ▼                          ▼ methods
+//!                       storage                    tasks, work, artifacts, objects ──► queue
+//! ```
+//!
+//! What the methods take, need and answer are the services' own; so are codes and statuses of refusals. Of the other
+//! services there is what a worker calls: auth (scopes), purge-cache, object (what artifacts need).
+//!
+//! Time is the queue's everywhere: claims, certificates, signatures, URLs, the header `Date`.
+
+mod artifacts;
+mod certificate;
+mod clients;
+mod connections;
+mod exchange;
+mod hawk;
+mod methods;
+mod objects;
+mod purges;
+mod reply;
+mod routes;
+mod storage;
+mod stored_body;
+mod tasks;
+mod work;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use self::clients::Clients;
+use self::purges::Purges;
+use self::storage::Storage;
+use crate::background::Background;
+use crate::queue::{Credentials, EmbeddedQueue};
+
+pub use self::clients::Client;
+
+/// How long a request for tasks is held where there are none.
+pub const LONG_POLL: Duration = Duration::from_secs(20);
+
+/// How a queue is served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens; port 0 is any free one.
+    pub address: SocketAddr,
+    /// The directory that keeps the bytes of artifacts; made if there is none.
+    pub storage: PathBuf,
+    /// Who may do everything. Its token signs the credentials of claims and the URLs of artifacts, so that they are good
+    /// as long as it stays the same.
+    pub root: Credentials,
+    /// Who else may do what.
+    pub clients: Vec<Client>,
+    /// How long a request for tasks is held where there are none: [`LONG_POLL`].
+    pub long_poll: Duration,
+}
+
+/// A queue that is served, until this value goes.
+#[derive(Debug)]
+pub struct Standalone {
+    address: SocketAddr,
+    _accepting: Background,
+}
+
+/// Why a queue cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum StandaloneError {
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The directory cannot be had.
+    #[error("keep artifacts in {}", .directory.display())]
+    Storage {
+        /// Which.
+        directory: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// What all calls share.
+struct Services {
+    queue: EmbeddedQueue,
+    clients: Clients,
+    root: Credentials,
+    storage: Storage,
+    purges: Purges,
+    long_poll: Duration,
+    since: Instant,
+}
+
+impl Services {
+    /// How long they have been there.
+    fn uptime(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Standalone {
+    /// Begins to serve a queue. Inside a tokio runtime only.
+    ///
+    /// # Errors
+    ///
+    /// [`StandaloneError`].
+    pub async fn start(queue: EmbeddedQueue, settings: Settings) -> Result<Standalone, StandaloneError> {
+        let Settings { address, storage: directory, root, mut clients, long_poll } = settings;
+        let storage = Storage::open(directory.clone(), &root.access_token)
+            .map_err(|source| StandaloneError::Storage { directory, source })?;
+        let listening = |source| StandaloneError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listening)?;
+        let bound = listener.local_addr().map_err(listening)?;
+        clients.push(Client { credentials: root.clone(), scopes: vec!["*".to_owned()] });
+        let services = Services {
+            queue,
+            clients: Clients(clients),
+            root,
+            storage,
+            purges: Purges::default(),
+            long_poll,
+            since: Instant::now(),
+        };
+        let accepting = connections::accept(listener, Arc::new(services));
+        Ok(Standalone { address: bound, _accepting: Background::start(accepting) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}

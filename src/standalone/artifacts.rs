@@ -1,0 +1,242 @@
+//! Artifacts: what there is of a run, and where.
+
+use std::time::Duration;
+
+use hyper::{StatusCode, header};
+use serde_json::json;
+
+use super::exchange::{Exchange, done, ok};
+use super::reply::{Code, Refusal, Reply, json_reply, set};
+use super::storage::Access;
+use super::work::temporary;
+use crate::document::finding::Findings;
+use crate::document::reader::Object;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::{
+    ArtifactContent, ArtifactRequest, Created, ErrorReason, QueueError, RunId, RunStatus, StorageType,
+};
+use crate::scopes::ScopeExpression;
+use crate::timestamp::Timestamp;
+
+/// How long bytes may be put to a URL.
+const PUT_TIME: Duration = Duration::from_secs(45 * 60);
+/// How long bytes may be got from one.
+const GET_TIME: Duration = Duration::from_secs(30 * 60);
+/// How long an object may be uploaded.
+const UPLOAD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// The media type of a link that names none.
+const ANY_TYPE: &str = "application/binary";
+
+/// `createArtifact`
+pub(super) async fn create(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let (run, name) = (it.params.run()?, it.params.artifact()?);
+    let request = it.read(read_request)?;
+    let expires = request.expires;
+    let kind = request.content.storage_type();
+    let content_type = request.content.content_type().to_owned();
+    let created = it.services.queue.run(run.clone()).create_artifact(&name, &request).await;
+    match created.map_err(unknown_is_wrong)? {
+        Created::Done => ok(&json!({ "storageType": kind })),
+        Created::Object(upload) => {
+            let status = it.services.queue.status(&run.task_id).await?;
+            let object = object_name(&run, &name);
+            let until = expires.min(it.now.plus(UPLOAD_TIME));
+            let client_id = format!("artifact-upload/{}/{}", run.task_id, run.run_id);
+            let scope = format!("object:upload:{}:{object}", status.project_id);
+            ok(&json!({
+                "storageType": kind,
+                "name": object,
+                "projectId": status.project_id,
+                "uploadId": upload.upload_id(),
+                "expires": expires,
+                "credentials": temporary(it, client_id, vec![scope], until)?,
+            }))
+        }
+        Created::KeepBytes | Created::Put(_) => {
+            let until = it.now.plus(PUT_TIME);
+            ok(&json!({
+                "storageType": kind,
+                "contentType": content_type,
+                "expires": until,
+                "putUrl": it.services.storage.url(&it.origin, Access::Put, &object_name(&run, &name), until),
+            }))
+        }
+    }
+}
+
+/// `finishArtifact`
+pub(super) async fn finish(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let (run, name) = (it.params.run()?, it.params.artifact()?);
+    let upload_id = it.read(|payload, findings| {
+        payload.refuse_unknown(&["uploadId"], findings);
+        payload.required("uploadId", findings)?.string(findings).map(str::to_owned)
+    })?;
+    let is_object = |kind| kind == StorageType::Object;
+    let known = it.services.queue.artifact(&run, &name).await?;
+    let is_unfinished = known.as_ref().is_some_and(|known| known.upload_id.is_some());
+    if is_unfinished && known.is_some_and(|known| is_object(known.request.content.storage_type())) {
+        let stored = it.services.storage.describe(&object_name(&run, &name)).await;
+        if stored.is_none() {
+            return Err(Refusal::new(Code::InputError, "the object with the artifact's bytes is not there"));
+        }
+    }
+    it.services.queue.run(run).finish_artifact(&name, &upload_id).await?;
+    done()
+}
+
+/// `getArtifact`
+pub(super) async fn get(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let name = it.params.artifact()?;
+    require(it, std::slice::from_ref(&name))?;
+    send(it, &it.params.run()?, name).await
+}
+
+/// `getLatestArtifact`
+pub(super) async fn get_latest(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let name = it.params.artifact()?;
+    require(it, std::slice::from_ref(&name))?;
+    let run = latest(it).await?;
+    send(it, &run, name).await
+}
+
+/// `listArtifacts`
+pub(super) async fn list(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    show(it, &it.params.run()?).await
+}
+
+/// `listLatestArtifacts`
+pub(super) async fn list_latest(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    show(it, &latest(it).await?).await
+}
+
+async fn show(it: &Exchange<'_>, run: &RunId) -> Result<Reply, Refusal> {
+    ok(&json!({ "artifacts": it.services.queue.list_artifacts(run).await? }))
+}
+
+/// The last run of a task.
+async fn latest(it: &Exchange<'_>) -> Result<RunId, Refusal> {
+    let task_id = it.params.task_id()?;
+    let status = it.services.queue.status(&task_id).await?;
+    let Some(RunStatus { run_id, .. }) = status.runs.last() else {
+        return Err(QueueError::NotFound { what: format!("a run of task {task_id}") }.into());
+    };
+    Ok(RunId { task_id, run_id: *run_id })
+}
+
+/// Sends the caller to an artifact's bytes. A link is followed as if the caller had asked for what it leads to.
+async fn send(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Reply, Refusal> {
+    let mut names = vec![name];
+    loop {
+        require(it, &names)?;
+        let Some(name) = names.last() else {
+            return Err(Refusal::new(Code::InternalServerError, "no artifact was asked for"));
+        };
+        let missing = || QueueError::NotFound { what: format!("artifact \"{name}\" of {run}") };
+        let found = it.services.queue.artifact(run, name).await?;
+        let found = found.filter(|found| found.upload_id.is_none()).ok_or_else(missing)?;
+        if found.request.expires < it.now {
+            return Err(Refusal::new(Code::ResourceExpired, format!("artifact \"{name}\" has expired")));
+        }
+        match found.request.content {
+            ArtifactContent::Link { artifact, .. } if names.contains(&artifact) => {
+                return Err(Refusal::new(Code::InputError, "the artifact leads back to itself"));
+            }
+            ArtifactContent::Link { artifact, .. } => names.push(artifact),
+            ArtifactContent::Error { reason, message } => {
+                let body = json!({ "reason": reason, "message": message });
+                return Ok(of_kind(json_reply(StatusCode::FAILED_DEPENDENCY, &body), "error"));
+            }
+            ArtifactContent::Reference { url, .. } => return Ok(redirect("reference", &url)),
+            content @ (ArtifactContent::S3 { .. } | ArtifactContent::Object { .. }) => {
+                let until = it.now.plus(GET_TIME);
+                let object = object_name(run, name);
+                let url = it.services.storage.url(&it.origin, Access::Get, &object, until);
+                let is_object = content.storage_type() == StorageType::Object;
+                return Ok(redirect(if is_object { "object" } else { "s3" }, &url));
+            }
+        }
+    }
+}
+
+fn redirect(kind: &str, url: &str) -> Reply {
+    let mut reply = json_reply(StatusCode::SEE_OTHER, &json!({ "storageType": kind, "url": url }));
+    set(&mut reply, header::LOCATION, url);
+    of_kind(reply, kind)
+}
+
+fn of_kind(mut reply: Reply, kind: &str) -> Reply {
+    set(&mut reply, header::HeaderName::from_static("x-taskcluster-artifact-storage-type"), kind);
+    reply
+}
+
+fn require(it: &Exchange<'_>, names: &[ArtifactName]) -> Result<(), Refusal> {
+    let each = names.iter().map(|name| ScopeExpression::Scope(format!("queue:get-artifact:{name}")));
+    it.require(&ScopeExpression::AllOf(each.collect()))
+}
+
+/// What an artifact's bytes are called in storage.
+pub(super) fn object_name(run: &RunId, name: &ArtifactName) -> String {
+    format!("t/{}/{}/{name}", run.task_id, run.run_id)
+}
+
+/// The queue's own word: to name a run in vain is wrong here, not merely without result.
+fn unknown_is_wrong(error: QueueError) -> Refusal {
+    match error {
+        QueueError::NotFound { .. } => Refusal { code: Code::InputError, ..Refusal::from(error) },
+        error => error.into(),
+    }
+}
+
+const FIELDS: &[(&str, &[&str])] = &[
+    ("s3", &["storageType", "expires", "contentType", "contentLength"]),
+    ("object", &["storageType", "expires", "contentType", "contentLength"]),
+    ("reference", &["storageType", "expires", "contentType", "url"]),
+    ("link", &["storageType", "expires", "contentType", "artifact"]),
+    ("error", &["storageType", "expires", "reason", "message"]),
+];
+
+fn read_request(payload: &Object<'_>, findings: &mut Findings) -> Option<ArtifactRequest> {
+    let place = payload.required("storageType", findings)?;
+    let kind = place.string(findings)?;
+    let Some((_, fields)) = FIELDS.iter().find(|(known, _)| *known == kind) else {
+        place.refuse("is no way of storing an artifact", findings);
+        return None;
+    };
+    payload.refuse_unknown(fields, findings);
+    let expires: Option<Timestamp> = payload.required("expires", findings).and_then(|it| it.time(findings));
+    let content = read_content(kind, payload, findings);
+    Some(ArtifactRequest { expires: expires?, content: content? })
+}
+
+fn read_content(kind: &str, payload: &Object<'_>, findings: &mut Findings) -> Option<ArtifactContent> {
+    let mut text = |key| Some(payload.required(key, findings)?.string(findings)?.to_owned());
+    match kind {
+        "s3" => Some(ArtifactContent::S3 { content_type: text("contentType")? }),
+        "object" => Some(ArtifactContent::Object { content_type: text("contentType")? }),
+        "reference" => {
+            Some(ArtifactContent::Reference { url: text("url")?, content_type: text("contentType")? })
+        }
+        "error" => {
+            let (word, message) = (text("reason")?, text("message")?);
+            let reason: Result<ErrorReason, _> = serde_json::from_value(json!(word));
+            if reason.is_err() {
+                findings.error("/reason", "is no reason for which an artifact has no content");
+            }
+            Some(ArtifactContent::Error { reason: reason.ok()?, message })
+        }
+        _ => {
+            let artifact = text("artifact")?;
+            let content_type = match payload.member("contentType") {
+                Some(place) => place.string(findings)?.to_owned(),
+                None => ANY_TYPE.to_owned(),
+            };
+            match ArtifactName::new(&artifact) {
+                Ok(artifact) => Some(ArtifactContent::Link { artifact, content_type }),
+                Err(error) => {
+                    findings.error("/artifact", format!("must {error}"));
+                    None
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Who calls, and what they may do.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::certificate::{Certificate, CertificateError, is_scope};
+use super::hawk::{Authorization, HawkError, Signed};
+use crate::queue::Credentials;
+use crate::scopes::{ScopeExpression, satisfies};
+use crate::timestamp::Timestamp;
+
+/// What everybody may do, with credentials or without: read, as on public deployments.
+const ANONYMOUS: &[&str] = &[
+    "queue:get-artifact:public/*",
+    "queue:get-task:*",
+    "queue:status:*",
+    "queue:list-artifacts:*",
+    "queue:list-task-group:*",
+];
+/// The scope that stands for these.
+const ASSUME_ANONYMOUS: &str = "assume:anonymous";
+
+/// Somebody with permanent credentials.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Name and token.
+    pub credentials: Credentials,
+    /// What they may do.
+    pub scopes: Vec<String>,
+}
+
+/// Everybody with permanent credentials.
+pub(super) struct Clients(pub(super) Vec<Client>);
+
+/// Who has made a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// Nobody in particular, without credentials.
+    pub(super) client_id: Option<String>,
+    pub(super) scopes: Vec<String>,
+}
+
+/// Why credentials are refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AuthenticationError {
+    #[error(transparent)]
+    Hawk(#[from] HawkError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("there is no client {0:?}")]
+    Unknown(String),
+    #[error("ext cannot be read: {0}")]
+    Ext(String),
+    #[error("ext.certificate.issuer must be another than the supplied clientId")]
+    SelfIssued,
+    #[error("ext.certificate: the issuer {issuer:?} lacks {scope:?}")]
+    Issuer { issuer: String, scope: String },
+    #[error("ext.authorizedScopes: the credentials lack {0:?}")]
+    Authorized(String),
+}
+
+/// What the attribute `ext` holds, as JSON in base64.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Ext {
+    certificate: Option<Certificate>,
+    authorized_scopes: Option<Vec<String>>,
+}
+
+impl Clients {
+    /// Who has signed a request; without a signature nobody in particular.
+    pub(super) fn authenticate(
+        &self,
+        header: Option<&str>,
+        signed: &Signed<'_>,
+        now: Timestamp,
+    ) -> Result<Caller, AuthenticationError> {
+        let Some(header) = header else {
+            return Ok(Caller { client_id: None, scopes: expand(&[ASSUME_ANONYMOUS.to_owned()]) });
+        };
+        let authorization = Authorization::parse(header)?;
+        let Ext { certificate, authorized_scopes } =
+            authorization.ext.as_deref().map_or(Ok(Ext::default()), read_ext)?;
+        let named = certificate.as_ref().and_then(|certificate| certificate.issuer.as_ref());
+        if named == Some(&authorization.id) {
+            return Err(AuthenticationError::SelfIssued);
+        }
+        let issuer = self.find(named.unwrap_or(&authorization.id))?;
+        let (token, mut scopes) = match certificate {
+            None => (issuer.credentials.access_token.clone(), issuer.scopes.clone()),
+            Some(certificate) => limited(issuer, &authorization.id, certificate, now)?,
+        };
+        authorization.verify(&token, signed, now)?;
+        if let Some(authorized) = authorized_scopes {
+            // What everybody may do may be asked for by everybody.
+            let held = expand(&[scopes, vec![ASSUME_ANONYMOUS.to_owned()]].concat());
+            if let Some(lacking) = authorized.iter().find(|it| !is_scope(it) || !satisfies(&held, it)) {
+                return Err(AuthenticationError::Authorized(lacking.clone()));
+            }
+            scopes = authorized;
+        }
+        scopes.push(ASSUME_ANONYMOUS.to_owned());
+        Ok(Caller { client_id: Some(authorization.id), scopes: expand(&scopes) })
+    }
+
+    fn find(&self, client_id: &str) -> Result<&Client, AuthenticationError> {
+        let found = self.0.iter().find(|client| client.credentials.client_id == client_id);
+        found.ok_or_else(|| AuthenticationError::Unknown(client_id.to_owned()))
+    }
+}
+
+impl Caller {
+    /// What is missing of what a request needs; `None` when nothing is.
+    pub(super) fn lacks(&self, required: &ScopeExpression) -> Option<ScopeExpression> {
+        required.missing(&self.scopes)
+    }
+}
+
+fn read_ext(ext: &str) -> Result<Ext, AuthenticationError> {
+    let bytes = STANDARD.decode(ext).map_err(|error| AuthenticationError::Ext(error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| AuthenticationError::Ext(error.to_string()))
+}
+
+/// Token and scopes of temporary credentials.
+fn limited(
+    issuer: &Client,
+    client_id: &str,
+    certificate: Certificate,
+    now: Timestamp,
+) -> Result<(String, Vec<String>), AuthenticationError> {
+    let token = &issuer.credentials.access_token;
+    certificate.verify(client_id, token, now)?;
+    let name = certificate.issuer.is_some().then(|| format!("auth:create-client:{client_id}"));
+    let held = expand(&issuer.scopes);
+    if let Some(scope) = name.iter().chain(&certificate.scopes).find(|scope| !satisfies(&held, scope)) {
+        let issuer = issuer.credentials.client_id.clone();
+        return Err(AuthenticationError::Issuer { issuer, scope: scope.clone() });
+    }
+    Ok((certificate.token(token), certificate.scopes))
+}
+
+/// All that somebody has who has these scopes: with what everybody has, if they are everybody, and without what another
+/// one of them stands for; in order.
+pub(super) fn expand(scopes: &[String]) -> Vec<String> {
+    let mut all = scopes.to_vec();
+    if satisfies(scopes, ASSUME_ANONYMOUS) {
+        all.extend(ANONYMOUS.iter().map(|&scope| scope.to_owned()));
+    }
+    all.sort();
+    all.dedup();
+    let needed = |scope: &String| {
+        let others: Vec<String> = all.iter().filter(|other| *other != scope).cloned().collect();
+        !satisfies(&others, scope)
+    };
+    all.iter().filter(|scope| needed(scope)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn scopes_are_expanded_to_what_they_stand_for_and_no_more() {
+        let anonymous = expand(&texts(&["assume:anonymous"]));
+        assert!(anonymous.contains(&"queue:status:*".to_owned()) && anonymous.is_sorted());
+        let cases: &[(&[&str], &[&str])] = &[
+            (&[], &[]),
+            (&["b", "a", "b"], &["a", "b"]),
+            (&["a:b", "a:*", "a"], &["a", "a:*"]),
+            (&["*", "a"], &["*"]),
+            (&["assume:worker-pool:x"], &["assume:worker-pool:x"]),
+        ];
+        for (scopes, expected) in cases {
+            assert_eq!(expand(&texts(scopes)), texts(expected), "{scopes:?}");
+        }
+    }
+}

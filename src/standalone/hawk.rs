@@ -1,0 +1,240 @@
+//! Hawk: who has signed a request, and with which key.
+//!
+//! ```text
+//!   Authorization: Hawk id="…", ts="…", nonce="…", mac="…" [, ext="…", hash="…", app="…", dlg="…"]
+//!   mac = HMAC-SHA256(key, "hawk.1.header", ts, nonce, method, resource, host, port, hash, ext [, app, dlg])
+//! ```
+//!
+//! As with Taskcluster's services a signature is good for 15 minutes, and a nonce is not remembered: what may not happen
+//! twice is the methods' own concern. Not the `hawk` crate, which the client signs with: its parser panics at a time
+//! beyond the system clock's range, and it answers every kind of refusal alike.
+
+use std::time::Duration;
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::timestamp::Timestamp;
+
+/// How far a signature's time may be from the present.
+const SKEW: Duration = Duration::from_secs(15 * 60);
+/// Bytes of a header.
+const HEADER_BYTES: usize = 16 << 10;
+
+/// What a header says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Authorization {
+    pub(super) id: String,
+    pub(super) ext: Option<String>,
+    ts: String,
+    nonce: String,
+    mac: String,
+    hash: Option<String>,
+    app: Option<String>,
+    dlg: Option<String>,
+}
+
+/// What is signed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signed<'a> {
+    pub(super) method: &'a str,
+    /// Path and query.
+    pub(super) resource: &'a str,
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    pub(super) content_type: &'a str,
+    pub(super) body: &'a [u8],
+}
+
+/// Why a signature is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HawkError {
+    #[error("Bad Request: the Authorization header is no Hawk header")]
+    Header,
+    #[error("Bad Request: the Hawk header lacks an attribute: id, ts, nonce or mac")]
+    Attributes,
+    #[error("Unauthorized: Bad mac")]
+    Mac,
+    #[error("Unauthorized: the hash is not that of the payload")]
+    Payload,
+    #[error("Unauthorized: Stale timestamp")]
+    Stale,
+}
+
+impl Authorization {
+    /// Reads a header.
+    pub(super) fn parse(header: &str) -> Result<Authorization, HawkError> {
+        let mut rest = header.strip_prefix("Hawk ").filter(|_| header.len() <= HEADER_BYTES);
+        let mut found = Attributes::default();
+        while let Some(text) = rest.map(str::trim_start).filter(|text| !text.is_empty()) {
+            let (name, text) = text.split_once("=\"").ok_or(HawkError::Header)?;
+            let (value, text) = text.split_once('"').ok_or(HawkError::Header)?;
+            found.set(name, value)?;
+            let text = text.trim_start();
+            rest = match text.strip_prefix(',') {
+                Some(text) => Some(text),
+                None if text.is_empty() => Some(text),
+                None => return Err(HawkError::Header),
+            };
+        }
+        if rest.is_none() {
+            return Err(HawkError::Header);
+        }
+        found.complete()
+    }
+
+    /// Whether a request was signed so with a key, a while ago at most.
+    pub(super) fn verify(&self, key: &str, signed: &Signed<'_>, now: Timestamp) -> Result<(), HawkError> {
+        let mac = STANDARD.decode(&self.mac).map_err(|_| HawkError::Mac)?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+        hmac::verify(&key, self.normalised(signed).as_bytes(), &mac).map_err(|_| HawkError::Mac)?;
+        if self.hash.as_ref().is_some_and(|hash| *hash != payload_hash(signed)) {
+            return Err(HawkError::Payload);
+        }
+        let seconds: i64 = self.ts.parse().map_err(|_| HawkError::Stale)?;
+        let at = Timestamp::from_millis(seconds.saturating_mul(1000));
+        if at.since(now).max(now.since(at)) > SKEW { Err(HawkError::Stale) } else { Ok(()) }
+    }
+
+    fn normalised(&self, signed: &Signed<'_>) -> String {
+        let Authorization { ts, nonce, hash, ext, app, dlg, .. } = self;
+        let Signed { method, resource, host, port, .. } = signed;
+        let or_nothing = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (hash, ext, host) = (or_nothing(hash), or_nothing(ext), host.to_ascii_lowercase());
+        let mut text =
+            format!("hawk.1.header\n{ts}\n{nonce}\n{method}\n{resource}\n{host}\n{port}\n{hash}\n{ext}\n");
+        if let Some(app) = app {
+            text += &format!("{app}\n{}\n", or_nothing(dlg));
+        }
+        text
+    }
+}
+
+/// The attributes that have come so far.
+#[derive(Default)]
+struct Attributes([Option<String>; NAMES.len()]);
+
+const NAMES: [&str; 8] = ["id", "ts", "nonce", "mac", "ext", "hash", "app", "dlg"];
+
+impl Attributes {
+    fn set(&mut self, name: &str, value: &str) -> Result<(), HawkError> {
+        let is_plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'\\');
+        let known = NAMES.iter().zip(&mut self.0).find(|(known, _)| **known == name);
+        match known {
+            Some((_, place)) if is_plain && place.is_none() => {
+                *place = Some(value.to_owned());
+                Ok(())
+            }
+            _ => Err(HawkError::Header),
+        }
+    }
+
+    fn complete(self) -> Result<Authorization, HawkError> {
+        let [id, ts, nonce, mac, ext, hash, app, dlg] = self.0;
+        let (Some(id), Some(ts), Some(nonce), Some(mac)) = (id, ts, nonce, mac) else {
+            return Err(HawkError::Attributes);
+        };
+        Ok(Authorization { id, ts, nonce, mac, ext, hash, app, dlg })
+    }
+}
+
+/// The hash of a payload as the attribute `hash` has it.
+fn payload_hash(signed: &Signed<'_>) -> String {
+    let kind = signed.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [b"hawk.1.payload\n", kind.as_bytes(), b"\n", signed.body, b"\n"] {
+        context.update(part);
+    }
+    STANDARD.encode(context.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the Hawk specification, section "Payload Validation".
+    const HEADER: &str = r#"Hawk id="dh37fgj492je", ts="1353832234", nonce="j4h3g2", hash="Yi9LfIIFRtBEPt74PVmbTF/xVAwPn7ub15ePICfgnuY=", ext="some-app-ext-data", mac="aSe1DERmZuRl3pI36/9BdZmnErTw3sNzOOAUlfeKjVw=""#;
+    const KEY: &str = "werxhqb98rpaxn39848xrunpaw3489ruxnpa98w4rxn";
+    const TIME: i64 = 1_353_832_234;
+
+    fn signed(body: &[u8]) -> Signed<'_> {
+        let (resource, host) = ("/resource/1?b=1&a=2", "Example.com");
+        Signed { method: "POST", resource, host, port: 8000, content_type: "text/plain; x=y", body }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn the_specifications_example_is_valid_for_a_quarter_of_an_hour() {
+        let authorization = Authorization::parse(HEADER).unwrap();
+        assert_eq!(
+            (authorization.id.as_str(), authorization.ext.as_deref()),
+            ("dh37fgj492je", Some("some-app-ext-data"))
+        );
+        let body = b"Thank you for flying Hawk";
+        for (seconds, expected) in [
+            (TIME, Ok(())),
+            (TIME - 900, Ok(())),
+            (TIME + 900, Ok(())),
+            (TIME + 901, Err(HawkError::Stale)),
+            (TIME - 901, Err(HawkError::Stale)),
+        ] {
+            assert_eq!(authorization.verify(KEY, &signed(body), at(seconds)), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_signed_is_refused() {
+        let authorization = Authorization::parse(HEADER).unwrap();
+        let body = b"Thank you for flying Hawk".as_slice();
+        let verify = |signed: &Signed<'_>| authorization.verify(KEY, signed, at(TIME));
+        let mac = Err(HawkError::Mac);
+        assert_eq!(verify(&signed(b"Thank you for not flying")), Err(HawkError::Payload));
+        assert_eq!(verify(&Signed { method: "PUT", ..signed(body) }), mac);
+        assert_eq!(verify(&Signed { resource: "/resource/1", ..signed(body) }), mac);
+        assert_eq!(verify(&Signed { host: "example.org", ..signed(body) }), mac);
+        assert_eq!(verify(&Signed { port: 80, ..signed(body) }), mac);
+        assert_eq!(authorization.verify("another key", &signed(body), at(TIME)), mac);
+        for (from, to) in
+            [("j4h3g2", "j4h3g3"), ("1353832234", "1353832235"), ("some-app", "other-app"), ("aSe1", "----")]
+        {
+            let changed = Authorization::parse(&HEADER.replace(from, to)).unwrap();
+            assert_eq!(changed.verify(KEY, &signed(body), at(TIME)), mac, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_none_is_refused_whatever_it_holds() {
+        let header = |rest: &str| format!("Hawk id=\"a\", ts=\"1\", nonce=\"n\", mac=\"m\"{rest}");
+        assert!(Authorization::parse(&header("")).is_ok());
+        let cases = [
+            ("", HawkError::Header),
+            ("Basic YTpi", HawkError::Header),
+            ("Hawk ", HawkError::Attributes),
+            ("Hawk id=\"a\"", HawkError::Attributes),
+            ("Hawk id=a", HawkError::Header),
+            ("Hawk id=\"a", HawkError::Header),
+            (&header(", id=\"b\""), HawkError::Header),
+            (&header(", other=\"b\""), HawkError::Header),
+            (&header(", ext=\"a\\\"b\""), HawkError::Header),
+            (&header(", ext=\"\u{1b}\""), HawkError::Header),
+            (&header(" ext=\"b\""), HawkError::Header),
+            (&header(&format!(", ext=\"{}\"", "x".repeat(HEADER_BYTES))), HawkError::Header),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Authorization::parse(text), Err(expected), "{text}");
+        }
+        for ts in ["18446744073709551615", "-9223372036854775808", "99999999999999999999", "", "NaN"] {
+            let authorization = Authorization { ts: ts.to_owned(), ..Authorization::default() };
+            let mac = hmac::sign(
+                &hmac::Key::new(hmac::HMAC_SHA256, b"k"),
+                authorization.normalised(&signed(b"")).as_bytes(),
+            );
+            let authorization = Authorization { mac: STANDARD.encode(mac), ..authorization };
+            assert_eq!(authorization.verify("k", &signed(b""), at(TIME)), Err(HawkError::Stale), "{ts}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Each method and what carries it out.
+
+use serde_json::json;
+
+use super::clients::expand;
+use super::exchange::{Exchange, done, ok};
+use super::reply::{Refusal, Reply};
+use super::routes::Api;
+use super::{artifacts, objects, tasks, work};
+use crate::cache::PurgeRequest;
+use crate::queue::{Reason, Verdict};
+use crate::scopes::ScopeExpression;
+
+/// Carries a call out.
+pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    match api {
+        Api::Ping => ok(&json!({ "alive": true, "uptime": it.services.uptime().as_secs_f64() })),
+        Api::Task => tasks::definition(it).await,
+        Api::Status => tasks::status(it).await,
+        Api::CreateTask => tasks::create(it).await,
+        Api::CancelTask => tasks::cancel(it).await,
+        Api::ClaimWork => work::claim_work(it).await,
+        Api::ClaimTask => work::claim_task(it).await,
+        Api::ReclaimTask => work::reclaim(it).await,
+        Api::ReportCompleted => work::report(it, Verdict::Completed).await,
+        Api::ReportFailed => work::report(it, Verdict::Failed).await,
+        Api::ReportException => work::report(it, Verdict::Exception(reason(it)?)).await,
+        Api::CreateArtifact => artifacts::create(it).await,
+        Api::FinishArtifact => artifacts::finish(it).await,
+        Api::GetArtifact => artifacts::get(it).await,
+        Api::GetLatestArtifact => artifacts::get_latest(it).await,
+        Api::ListArtifacts => artifacts::list(it).await,
+        Api::ListLatestArtifacts => artifacts::list_latest(it).await,
+        Api::PurgeCache => purge_cache(it),
+        Api::PurgeRequests => purge_requests(it),
+        Api::ExpandScopes => expand_scopes(it),
+        Api::CurrentScopes => ok(&json!({ "scopes": it.caller()?.scopes })),
+        Api::CreateUpload => objects::create_upload(it).await,
+        Api::FinishUpload => objects::finish_upload(it).await,
+    }
+}
+
+/// The reasons that a worker may report.
+const REASONS: &[(&str, Reason)] = &[
+    ("worker-shutdown", Reason::WorkerShutdown),
+    ("malformed-payload", Reason::MalformedPayload),
+    ("resource-unavailable", Reason::ResourceUnavailable),
+    ("internal-error", Reason::InternalError),
+    ("intermittent-task", Reason::IntermittentTask),
+];
+
+fn reason(it: &Exchange<'_>) -> Result<Reason, Refusal> {
+    it.read(|payload, findings| {
+        payload.refuse_unknown(&["reason"], findings);
+        let place = payload.required("reason", findings)?;
+        let word = place.string(findings)?;
+        let known = REASONS.iter().find(|(known, _)| *known == word).map(|(_, reason)| *reason);
+        if known.is_none() {
+            place.refuse("is no reason that a worker may report", findings);
+        }
+        known
+    })
+}
+
+fn purge_cache(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let pool = it.params.text("workerPoolId");
+    let cache_name = it.read(|payload, findings| {
+        payload.refuse_unknown(&["cacheName"], findings);
+        payload.required("cacheName", findings)?.string(findings).map(str::to_owned)
+    })?;
+    it.require(&ScopeExpression::Scope(format!("purge-cache:{pool}:{cache_name}")))?;
+    it.services.purges.ask(pool, PurgeRequest { cache_name, before: it.now });
+    done()
+}
+
+fn purge_requests(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let pool = it.params.text("workerPoolId");
+    let (provisioner_id, worker_type) = pool.split_once('/').unwrap_or_default();
+    let asked = it.services.purges.of(pool, it.now);
+    let requests = asked.into_iter().map(|PurgeRequest { cache_name, before }| {
+        json!({
+            "provisionerId": provisioner_id,
+            "workerType": worker_type,
+            "cacheName": cache_name,
+            "before": before,
+        })
+    });
+    ok(&json!({ "requests": requests.collect::<Vec<_>>() }))
+}
+
+fn expand_scopes(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let scopes: Vec<String> = it.read(|payload, findings| {
+        payload.refuse_unknown(&["scopes"], findings);
+        let scopes = payload.required("scopes", findings)?.list(findings)?;
+        scopes.iter().map(|place| place.string(findings).map(str::to_owned)).collect()
+    })?;
+    ok(&json!({ "scopes": expand(&scopes) }))
+}

@@ -1,0 +1,261 @@
+//! The bytes of artifacts: files that are put and got by URLs which this server has signed, as S3's are.
+//!
+//! ```text
+//!   /storage/<until, ms>/<HMAC-SHA256 of access, until, name>/<name>
+//! ```
+//!
+//! A file has a head of fixed length, JSON and spaces, then the bytes. It gets its name when it is complete; whoever puts
+//! again takes its place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Method, Request, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::reply::{Reply, full, set};
+use super::stored_body::StoredBody;
+use crate::random::random_hex;
+use crate::timestamp::Timestamp;
+
+/// Bytes of a file's head.
+const HEAD_BYTES: usize = 2048;
+/// Bytes of one artifact, as S3 takes them at once.
+const MOST_BYTES: u64 = 5 << 30;
+/// How long nothing may come of what is being put.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Bytes of a header's value that is kept.
+const VALUE_BYTES: usize = 255;
+
+/// A directory of artifacts.
+#[derive(Debug)]
+pub(super) struct Storage {
+    directory: PathBuf,
+    key: hmac::Key,
+}
+
+/// What a URL is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Put,
+    Get,
+}
+
+/// What is known of an artifact's bytes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Head {
+    pub(super) sha256: String,
+    bytes: u64,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+}
+
+/// Why a request is refused, in S3's words.
+struct Denied(StatusCode, &'static str);
+
+const ACCESS_DENIED: Denied = Denied(StatusCode::FORBIDDEN, "AccessDenied");
+const NO_SUCH_KEY: Denied = Denied(StatusCode::NOT_FOUND, "NoSuchKey");
+const FAULT: Denied = Denied(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+
+impl Storage {
+    /// The artifacts in a directory, which is made if there is none; URLs are signed with a secret.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such directory to be had.
+    pub(super) fn open(directory: PathBuf, secret: &str) -> io::Result<Storage> {
+        std::fs::create_dir_all(&directory)?;
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let own = hmac::sign(&secret, b"storage");
+        Ok(Storage { directory, key: hmac::Key::new(hmac::HMAC_SHA256, own.as_ref()) })
+    }
+
+    /// A URL for the bytes of that name, good until then. `origin` is how its user reaches this server.
+    pub(super) fn url(&self, origin: &str, access: Access, name: &str, until: Timestamp) -> String {
+        let until = until.as_millis();
+        let signature = hmac::sign(&self.key, signed(access, until, name).as_bytes());
+        let signature = URL_SAFE_NO_PAD.encode(signature);
+        format!("{origin}/storage/{until}/{signature}/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+    }
+
+    /// What is known of the bytes of that name, if they are there.
+    pub(super) async fn describe(&self, name: &str) -> Option<Head> {
+        read_head(&mut File::open(self.path(name)).await.ok()?).await.ok()
+    }
+
+    /// Answers a request for a path below `/storage/`.
+    pub(super) async fn answer(&self, request: Request<Incoming>, now: Timestamp) -> Reply {
+        let access = match *request.method() {
+            Method::PUT => Some(Access::Put),
+            Method::GET => Some(Access::Get),
+            _ => None,
+        };
+        let name = access.and_then(|access| self.permitted(request.uri().path(), access, now));
+        let answered = match (access, name) {
+            (Some(Access::Put), Some(name)) => self.put(&name, request).await,
+            (Some(Access::Get), Some(name)) => self.get(&name).await,
+            (Some(_), None) => Err(ACCESS_DENIED),
+            (None, _) => Err(Denied(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed")),
+        };
+        answered.unwrap_or_else(|denied| denied.reply())
+    }
+
+    /// The name in a path that this server has signed for such an access and that is still good for it.
+    fn permitted(&self, path: &str, access: Access, now: Timestamp) -> Option<String> {
+        let mut parts = path.strip_prefix("/storage/")?.splitn(3, '/');
+        let until: i64 = parts.next()?.parse().ok()?;
+        let signature = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?;
+        let name = percent_decode_str(parts.next()?).decode_utf8().ok()?.into_owned();
+        hmac::verify(&self.key, signed(access, until, &name).as_bytes(), &signature).ok()?;
+        (Timestamp::from_millis(until) > now).then_some(name)
+    }
+
+    async fn put(&self, name: &str, request: Request<Incoming>) -> Result<Reply, Denied> {
+        // As S3: it wants to know beforehand how much comes.
+        let Some(bytes) = request.body().size_hint().exact() else {
+            return Err(Denied(StatusCode::LENGTH_REQUIRED, "MissingContentLength"));
+        };
+        if bytes > MOST_BYTES {
+            return Err(Denied(StatusCode::BAD_REQUEST, "EntityTooLarge"));
+        }
+        let head = Head {
+            bytes,
+            content_type: kept(request.headers(), &header::CONTENT_TYPE)?,
+            content_encoding: kept(request.headers(), &header::CONTENT_ENCODING)?,
+            ..Head::default()
+        };
+        let path = self.path(name);
+        let draft = path.with_extension(random_hex(8).map_err(|_| FAULT)?);
+        let written = write(&draft, head, request.into_body()).await;
+        let renamed = match written {
+            Ok(()) => tokio::fs::rename(&draft, &path).await.map_err(|_| FAULT),
+            Err(denied) => Err(denied),
+        };
+        if renamed.is_err() {
+            // What is left of it has a name that nobody asks for.
+            tokio::fs::remove_file(&draft).await.ok();
+        }
+        renamed.map(|()| full(StatusCode::OK, Vec::new()))
+    }
+
+    async fn get(&self, name: &str) -> Result<Reply, Denied> {
+        let mut file = File::open(self.path(name)).await.map_err(|_| NO_SUCH_KEY)?;
+        let head = read_head(&mut file).await.map_err(|_| FAULT)?;
+        let mut reply = Reply::new(StoredBody::new(file, head.bytes).boxed_unsync());
+        set(&mut reply, header::CONTENT_LENGTH, &head.bytes.to_string());
+        for (name, value) in
+            [(header::CONTENT_TYPE, head.content_type), (header::CONTENT_ENCODING, head.content_encoding)]
+        {
+            if let Some(value) = value {
+                set(&mut reply, name, &value);
+            }
+        }
+        set(&mut reply, HeaderName::from_static("x-content-type-options"), "nosniff");
+        Ok(reply)
+    }
+
+    /// The file of a name, which is a stranger's: only its digest is a path.
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(hex(digest::digest(&digest::SHA256, name.as_bytes()).as_ref()))
+    }
+}
+
+fn signed(access: Access, until: i64, name: &str) -> String {
+    let access = match access {
+        Access::Put => "PUT",
+        Access::Get => "GET",
+    };
+    format!("{access}\n{until}\n{name}")
+}
+
+/// A header that is given back with the bytes.
+fn kept(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Denied> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| text.len() <= VALUE_BYTES);
+    text.map(|text| Some(text.to_owned())).ok_or(Denied(StatusCode::BAD_REQUEST, "InvalidArgument"))
+}
+
+async fn write(path: &Path, mut head: Head, mut body: Incoming) -> Result<(), Denied> {
+    let mut file = File::create_new(path).await.map_err(|_| FAULT)?;
+    file.write_all(&[b' '; HEAD_BYTES]).await.map_err(|_| FAULT)?;
+    let mut sha256 = digest::Context::new(&digest::SHA256);
+    let cut = Denied(StatusCode::BAD_REQUEST, "IncompleteBody");
+    loop {
+        let Ok(frame) = timeout(SILENCE, body.frame()).await else {
+            return Err(Denied(StatusCode::BAD_REQUEST, "RequestTimeout"));
+        };
+        let Some(frame) = frame else { break };
+        let Ok(frame) = frame else { return Err(cut) };
+        let Some(bytes) = frame.data_ref() else { continue };
+        sha256.update(bytes);
+        file.write_all(bytes).await.map_err(|_| FAULT)?;
+    }
+    head.sha256 = hex(sha256.finish().as_ref());
+    let text = serde_json::to_vec(&head).map_err(|_| FAULT)?;
+    file.rewind().await.map_err(|_| FAULT)?;
+    file.write_all(&text).await.map_err(|_| FAULT)?;
+    file.flush().await.map_err(|_| FAULT)
+}
+
+async fn read_head(file: &mut File) -> io::Result<Head> {
+    let mut bytes = vec![0; HEAD_BYTES];
+    file.read_exact(&mut bytes).await?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Denied {
+    fn reply(&self) -> Reply {
+        let Denied(status, code) = self;
+        let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>");
+        let mut reply = full(*status, text.into_bytes());
+        set(&mut reply, header::CONTENT_TYPE, "application/xml");
+        reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_good_for_one_name_one_access_and_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path().join("s"), "secret").unwrap();
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let url = storage.url("", Access::Put, "t/x/0/public/é b", at(100));
+        let permitted = |url: &str, access, now| storage.permitted(url, access, at(now));
+        assert_eq!(permitted(&url, Access::Put, 99).as_deref(), Some("t/x/0/public/é b"));
+        assert_eq!(permitted(&url, Access::Put, 100), None);
+        assert_eq!(permitted(&url, Access::Get, 99), None);
+        assert_eq!(permitted(&url.replace("100000", "200000"), Access::Put, 99), None);
+        assert_eq!(permitted(&url.replace("public", "private"), Access::Put, 99), None);
+        assert_eq!(permitted("/storage/", Access::Put, 99), None);
+        let other = Storage::open(directory.path().join("s"), "another").unwrap();
+        assert_eq!(other.permitted(&url, Access::Put, at(99)), None);
+    }
+
+    #[test]
+    fn a_name_is_never_a_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path().to_owned(), "secret").unwrap();
+        for name in ["../../etc/passwd", "/etc/passwd", "a/b", ""] {
+            assert_eq!(storage.path(name).parent(), Some(directory.path()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A host of a test's own with a deployment, a registry and `docker-worker start`.
+
+use std::fs;
+use std::process::Child;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::deployment::{Deployment, Terms};
+use super::fixtures::busybox_image;
+use super::internet::Internet;
+use super::process::{Finished, finish, read_until};
+use super::watched_registry::WatchedRegistry;
+use super::worker::{Worker, shell_payload};
+
+/// More than a worker takes to end that has been told so.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Everything that a worker of a deployment needs.
+pub struct Site {
+    pub deployment: Deployment,
+    pub worker: Worker,
+    /// What a payload calls an image with busybox in it.
+    pub image: String,
+    pub internet: Internet,
+}
+
+/// A worker of a deployment that has been started.
+pub struct Started {
+    child: Option<Child>,
+    log: Option<JoinHandle<String>>,
+}
+
+/// What a worker of a deployment left.
+#[derive(Debug)]
+pub struct Ended {
+    pub finished: Finished,
+    /// Its own log: what it printed.
+    pub log: String,
+}
+
+impl Site {
+    pub fn new() -> Site {
+        Site::with(Terms::default())
+    }
+
+    pub fn with(terms: Terms) -> Site {
+        let internet = Internet::new();
+        let deployment = Deployment::start_on(&internet, terms);
+        let worker = Worker::on(&internet);
+        let image = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image())).name;
+        Site { deployment, worker, image, internet }
+    }
+
+    /// A payload that runs a shell script.
+    pub fn payload(&self, script: &str) -> Value {
+        shell_payload(&self.image, script)
+    }
+
+    /// Starts a worker and waits until it is ready for tasks. `more` goes over its configuration.
+    pub fn start(&self, more: &Value) -> Started {
+        self.start_with(more, &[])
+    }
+
+    /// The same with options after `start --config FILE`.
+    pub fn start_with(&self, more: &Value, options: &[&str]) -> Started {
+        let path = self.config(more);
+        let arguments = [&["start", "--config", &path], options].concat();
+        let mut child = self.worker.command(&arguments).spawn().unwrap();
+        let log = read_until(&mut child, "workerReady");
+        Started { child: Some(child), log: Some(log) }
+    }
+
+    /// Writes a configuration; gives its path.
+    pub fn config(&self, more: &Value) -> String {
+        let (registry, _) = self.image.split_once('/').unwrap();
+        let mut config = json!({
+            "registries": { registry: { "plainHttp": true, "privateAddresses": true } },
+            "provisionerId": "local",
+            "workerType": "docker-worker",
+            "workerGroup": "tests",
+            "workerId": "worker",
+            "host": "127.0.0.1",
+            "logging": { "liveLogAddress": "127.0.0.1" },
+            "taskQueue": { "pollInterval": 100 },
+            "taskStatusPollSeconds": 1,
+            "capacityManagement": { "diskspaceThreshold": 0 },
+        });
+        for part in [&self.deployment.access(), more] {
+            let members = part.as_object().unwrap().clone();
+            config.as_object_mut().unwrap().extend(members);
+        }
+        let path = self.worker.fresh("config");
+        fs::write(&path, config.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Started {
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(mut self) -> Ended {
+        let finished = finish(self.child.take().unwrap(), LIMIT);
+        Ended { finished, log: self.log.take().unwrap().join().unwrap() }
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::TERM);
+        let ended = self.ended();
+        assert!(ended.finished.status.success(), "{ended:?}");
+        ended
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // A failing test has its own message.
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap_or_default();
+            child.wait().map(drop).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The way to a server, which misbehaves where a test says so, and remembers what went over it.
+//!
+//! ```text
+//!   worker ──► wire ──► server          fault          the server      the caller
+//!                                       Status(503)    hears nothing   gets that status
+//!                                       Reset          hears nothing   loses the connection
+//!                                       LostReply      acts            loses the connection
+//!                                       Late(time)     acts            gets the reply so much later
+//!                                       Held           acts            gets the reply when the test lets it go
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, client, server};
+use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_socket_linger;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// More than anything takes that a test waits for.
+const LIMIT: Duration = Duration::from_secs(120);
+
+type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// How one request is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is answered with this status, and the server does not hear of it.
+    Status(u16),
+    /// Its connection is reset, and the server does not hear of it.
+    Reset,
+    /// The server acts, and the connection is reset in place of the reply.
+    LostReply,
+    /// The server acts, and the reply comes so much later.
+    Late(Duration),
+    /// The server acts, and the reply comes after [`Wire::let_go`].
+    Held,
+}
+
+/// A request that went over the wire, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// `METHOD /path`
+    pub request: String,
+    /// JSON, or null.
+    pub payload: Value,
+    pub status: u16,
+    /// JSON, or null.
+    pub reply: Value,
+}
+
+/// See the module's head.
+pub struct Wire {
+    server: SocketAddr,
+    state: Mutex<State>,
+    changed: Condvar,
+    held: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Part of `METHOD /path`, what becomes of such requests, and of how many.
+    faults: VecDeque<(String, Fault, usize)>,
+    asked: Vec<String>,
+    exchanges: Vec<Exchange>,
+}
+
+impl Wire {
+    pub fn to(server: SocketAddr) -> Arc<Wire> {
+        let held = watch::Sender::new(true);
+        Arc::new(Wire { server, state: Mutex::default(), changed: Condvar::new(), held })
+    }
+
+    /// The next `times` requests whose `METHOD /path` holds `part` are treated so.
+    pub fn fail(&self, part: &str, fault: Fault, times: usize) {
+        self.lock().faults.push_back((part.to_owned(), fault, times));
+    }
+
+    /// Lets all replies go that are held, and those that would be.
+    pub fn let_go(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// Waits until so many requests have come whose `METHOD /path` holds `part`.
+    pub fn await_asked(&self, part: &str, times: usize) {
+        let count = |state: &State| state.asked.iter().filter(|asked| asked.contains(part)).count();
+        let waited = self.changed.wait_timeout_while(self.lock(), LIMIT, |state| count(state) < times);
+        let (state, limit) = waited.unwrap();
+        assert!(!limit.timed_out(), "waited {LIMIT:?} for {part:?}; so far: {:#?}", state.asked);
+    }
+
+    /// What went over the wire so far: calls of the API, in the order of their replies.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.lock().exchanges.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Carries what comes, for ever.
+    pub async fn carry(self: Arc<Wire>, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let wire = Arc::clone(&self);
+            connections.spawn(async move {
+                let twin: Arc<OwnedFd> = Arc::new(stream.as_fd().try_clone_to_owned().unwrap());
+                let service = service_fn(|request| wire.answer(request, &twin));
+                // A connection that is reset on purpose is an error here.
+                drop(
+                    server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await,
+                );
+            });
+            while connections.try_join_next().is_some() {}
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Arc<OwnedFd>,
+    ) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+        let reset = || {
+            // With no time to linger closing a connection resets it.
+            set_socket_linger(connection, Some(Duration::ZERO)).unwrap();
+            Err(io::Error::from(io::ErrorKind::ConnectionReset).into())
+        };
+        match self.take_fault(&request) {
+            Some(Fault::Status(status)) => {
+                Ok(Response::builder().status(status).body(full(Bytes::new())).unwrap())
+            }
+            Some(Fault::Reset) => reset(),
+            Some(Fault::LostReply) => {
+                self.pass_on(request).await?;
+                reset()
+            }
+            Some(Fault::Late(time)) => {
+                let reply = self.pass_on(request).await?;
+                tokio::time::sleep(time).await;
+                Ok(reply)
+            }
+            Some(Fault::Held) => {
+                let reply = self.pass_on(request).await?;
+                self.held.subscribe().wait_for(|held| !held).await.unwrap();
+                Ok(reply)
+            }
+            None => self.pass_on(request).await,
+        }
+    }
+
+    fn take_fault(&self, request: &Request<Incoming>) -> Option<Fault> {
+        let asked = name(request);
+        let mut state = self.lock();
+        let place = state.faults.iter().position(|(part, _, times)| asked.contains(part) && *times > 0);
+        state.asked.push(asked);
+        self.changed.notify_all();
+        let (_, fault, times) = state.faults.get_mut(place?)?;
+        *times -= 1;
+        Some(*fault)
+    }
+
+    async fn pass_on(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
+        let is_call = request.uri().path().starts_with("/api/");
+        let asked = name(&request);
+        let (head, body) = request.into_parts();
+        let (payload, body) = if is_call { whole(body).await? } else { (Value::Null, body.boxed_unsync()) };
+        let stream = TcpStream::connect(self.server).await?;
+        let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // What goes wrong with it comes back with the request.
+        tokio::spawn(async move { drop(connection.await) });
+        let (head, body) = sender.send_request(Request::from_parts(head, body)).await?.into_parts();
+        if !is_call {
+            return Ok(Response::from_parts(head, body.boxed_unsync()));
+        }
+        let (reply, body) = whole(body).await?;
+        let exchange = Exchange { request: asked, payload, status: head.status.as_u16(), reply };
+        self.lock().exchanges.push(exchange);
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+fn name(request: &Request<Incoming>) -> String {
+    format!("{} {}", request.method(), request.uri())
+}
+
+/// All of a body: as JSON, or null, and to be sent on.
+async fn whole(body: Incoming) -> Result<(Value, Body), hyper::Error> {
+    let bytes = body.collect().await?.to_bytes();
+    Ok((serde_json::from_slice(&bytes).unwrap_or_default(), full(bytes)))
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
