@@ -13,6 +13,7 @@ pub mod process;
 mod recovery;
 mod refusal;
 pub mod run;
+mod scheduling;
 mod signals;
 pub mod start;
 

@@ -100,6 +100,9 @@ pub struct ConfigFile {
     pub max_task_run_time: Option<u32>,
     /// What the worker itself may use of the machine.
     pub worker: WorkerSettings,
+    /// Each task has one processor, and there are as many tasks at once.
+    #[serde(rename = "restrictCPU")]
+    pub restrict_cpu: bool,
     /// Where live logs are served.
     pub logging: Logging,
     /// The certificate of live logs and interactive sessions.
@@ -173,9 +176,6 @@ pub struct ConfigFile {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub pulse: Unused,
-    /// Accepted, not used.
-    #[serde(rename = "restrictCPU", skip_serializing)]
-    pub restrict_cpu: Unused,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub schema: Unused,
@@ -298,6 +298,7 @@ impl ConfigFile {
         crate::spec::Limits {
             pids: Some(self.limits.pids.map_or(DEFAULT_PIDS, i64::from)),
             memory_bytes: self.limits.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            processor: None,
             shm_bytes: DEFAULT_SHM_BYTES,
         }
     }

@@ -5,7 +5,9 @@ mod facts;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use runtime::scheduling::{ProcessorSet, Scheduling};
 use serde::Serialize;
 
 pub use controllers::Controllers;
@@ -13,6 +15,7 @@ pub use facts::{Facts, find_runtime, free_bytes};
 
 use crate::net::NetworkSettings;
 use crate::net::survey;
+use crate::processors::Processors;
 use crate::spec::SocketCall;
 use crate::spec::process::{self, RlimitCeilings};
 use crate::spec::resources::memory_for_tasks;
@@ -118,6 +121,19 @@ pub fn require_network(facts: &Facts) -> Result<(), Unfit> {
     })
 }
 
+/// One processor for each task: those that this process may run on.
+///
+/// # Errors
+///
+/// [`Unfit`]: no group can be bound to a processor here.
+pub fn processor_for_each(facts: &Facts) -> Result<Arc<Processors>, Unfit> {
+    let processors = ProcessorSet::own().ok().filter(|_| facts.controllers.cpuset);
+    processors.map(|own| Processors::of(&own)).ok_or_else(|| Unfit {
+        found: "restrictCPU is set, and no control group can be bound to a processor".to_owned(),
+        remedy: "mount the controller cpuset, or leave restrictCPU out".into(),
+    })
+}
+
 /// What this host is, as far as runs depend on it.
 #[derive(Debug)]
 pub struct Host {
@@ -135,6 +151,10 @@ pub struct Host {
     pub notices: Vec<String>,
     /// Processors, for paths that exist once for each.
     pub processors: usize,
+    /// One processor for each task, if it is to have no more.
+    pub processor_for_each: Option<Arc<Processors>>,
+    /// What containers get where the worker restricts itself.
+    pub scheduling: Option<Scheduling>,
 }
 
 /// What runs have to know of this host.
@@ -158,6 +178,8 @@ pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) 
         memory_for_all: facts.controllers.memory.then(|| memory_for_tasks(facts.memory_bytes)),
         notices,
         processors: facts.processors,
+        processor_for_each: None,
+        scheduling: None,
     }
 }
 

@@ -48,6 +48,7 @@ pub mod own_directory;
 pub mod parent_group;
 mod patience;
 pub mod payload;
+pub mod processors;
 pub mod queue;
 pub mod random;
 pub mod readiness;

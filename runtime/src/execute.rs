@@ -25,6 +25,7 @@ use crate::journal::Keeper;
 use crate::launch::messages::{self, ChildMessage};
 use crate::launch::{Exited, Failed, FailureKind, Report};
 use crate::plan::{ChildStep, ContainerPlan};
+use crate::scheduling::Scheduling;
 use crate::spec::{Spec, on_one_line};
 use crate::state::ContainerDirectory;
 use crate::undo::UndoError;
@@ -79,6 +80,8 @@ pub struct Options {
     pub keep_keyring: bool,
     /// Where the pty's master goes, as conmon and containerd want it.
     pub console_socket: Option<PathBuf>,
+    /// What the command gets in place of what this process was started with.
+    pub scheduling: Option<Scheduling>,
     /// Tests only: where the monitor stops itself.
     pub stop: StopPoint,
 }

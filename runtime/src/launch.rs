@@ -46,6 +46,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::scheduling::Scheduling;
 use crate::sys::descriptors::FIRST;
 use crate::sys::spawn::{self, Command, Session};
 use crate::sys::wait;
@@ -82,6 +83,8 @@ pub struct Launch {
     /// Standard output and standard error, where the Spec asks for no terminal; `None` = `/dev/null`. What the runtime
     /// has to say goes there as well.
     pub output: Option<OwnedFd>,
+    /// The processors and the niceness of the command, where they are not to be the caller's.
+    pub scheduling: Option<Scheduling>,
     /// What the command gets beside its standard streams: numbers 3, 4, … in this order. At most 97.
     pub descriptors: Vec<OwnedFd>,
 }
@@ -261,6 +264,9 @@ fn command_line(launch: &Launch) -> io::Result<Command> {
     }
     if launch.network.is_some() {
         command.arg("--network-fd")?.arg(NETWORK.to_string())?;
+    }
+    if let Some(scheduling) = &launch.scheduling {
+        command.arg("--command-scheduling")?.arg(scheduling.to_string())?;
     }
     if FIRST + count > REPORT {
         return Err(io::Error::from_raw_os_error(libc::EMFILE));

@@ -24,6 +24,7 @@ mod open;
 pub mod plan;
 pub mod rlimits;
 mod rootfs;
+pub mod scheduling;
 pub mod seccomp;
 pub mod spec;
 mod state;

@@ -21,7 +21,7 @@ use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
+use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
 use crate::artifact::{self, Destination, RESOLUTION};
 use crate::config::Config;
 use crate::directories::Directories;
@@ -107,6 +107,7 @@ fn run_into(
     if options.host_is_known {
         host.notices.clear();
     }
+    scheduling::arrange(&config.file, &facts, &mut host, operator)?;
     let order = Order { task_id, submitted, destination: Arc::clone(destination), network, host };
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));

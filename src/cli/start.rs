@@ -16,7 +16,7 @@ use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, process};
+use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
 use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
@@ -142,6 +142,7 @@ impl StartArguments {
 /// The command.
 pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Operator) -> ExitCode {
     options.complete(&mut config.file);
+    config.file.capacity = scheduling::capacity(&config.file).or(config.file.capacity);
     config.file = config.file.in_force();
     config.directories.volume_caches.clone_from(&config.file.cache.volume_cache_path);
     if options.print_config {
@@ -162,7 +163,8 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
     let unfit = |unfit: host::Unfit| Refusal::new(HOST_UNFIT, unfit.to_string());
     host::require(&facts).map_err(unfit)?;
     host::require_network(&facts).map_err(unfit)?;
-    let host_part = host::part(&facts, config.file.container_limits(), config.file.socketcall());
+    let mut host_part = host::part(&facts, config.file.container_limits(), config.file.socketcall());
+    scheduling::arrange(&config.file, &facts, &mut host_part, operator)?;
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let unfinished =
         recover(&config.directories, operator).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use runtime::scheduling::ProcessorSet;
 use serde::{Deserialize, Serialize};
 
 use super::secret::{Secret, json_text};
 use super::unused::Unused;
-use super::values::{absolute_path, at_least_one, divisor, memory_limit, niceness, size};
+use super::values::{absolute_path, at_least_one, divisor, memory_limit, niceness, processors, size};
 
 /// Whether tasks may use a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -197,7 +198,8 @@ pub struct TaskQueueSettings {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct WorkerSettings {
     /// The processors that the worker's own work runs on, as `0-1,4`; all without it.
-    pub cpus: Option<String>,
+    #[serde(deserialize_with = "processors")]
+    pub cpus: Option<ProcessorSet>,
     /// The niceness of the worker's own work (nice(2)).
     #[serde(deserialize_with = "niceness")]
     pub nice: Option<i32>,

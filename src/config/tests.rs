@@ -43,6 +43,7 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ("capacity: 0\n", "line 1, column 11: must be at least 1"),
         ("maxTaskRunTime: 0\n", "line 1, column 17: must be at least 1"),
         ("task: {reclaimDivisor: 1}\n", "line 1, column 24: must be above 1 and at most 100"),
+        ("worker: {cpus: 1-}\n", "line 1, column 16: \"1-\" is no list of processors below 1024, as 0-3,8"),
         ("worker: {nice: 20}\n", "line 1, column 16: must be a number from -20 to 19"),
         ("network: {dns: [x]}\n", "line 1, column 16: \"x\" is no IPv4 address"),
         ("network: {addresses: x}\n", "line 1, column 22: \"x\" is no range of addresses"),
@@ -168,12 +169,11 @@ fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
     // A worker that may claim may pull.
     assert_eq!((file.free_bytes(), file.image_limits().free_disk_bytes), (30_000_000_000, 1_000_000_000));
     let unused = file.unused();
-    for used in ["capacity", "host", "ssl.key", "taskQueue.pollInterval", "rootUrl"] {
+    for used in ["capacity", "host", "ssl.key", "restrictCPU", "taskQueue.pollInterval", "rootUrl"] {
         assert!(!unused.iter().any(|key| key == used), "{used}");
     }
     for name in [
         "monitorProject",
-        "restrictCPU",
         "balrogVPNProxyImage",
         "dockerConfig.maxAttempts",
         "features.relengAPIProxy.token",

@@ -57,7 +57,6 @@ impl ConfigFile {
             ("phone", self.phone),
             ("privateIp", self.private_ip),
             ("pulse", self.pulse),
-            ("restrictCPU", self.restrict_cpu),
             ("schema", self.schema),
             ("shutdown.nodeTerminationPoll", self.shutdown.node_termination_poll),
             ("signingKeyLocation", self.signing_key_location),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use runtime::scheduling::ProcessorSet;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 use super::FeatureSwitch;
@@ -72,6 +73,31 @@ pub(super) fn niceness<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
     match i32::deserialize(deserializer)? {
         number @ -20..=19 => Ok(Some(number)),
         _ => Err(D::Error::custom("must be a number from -20 to 19")),
+    }
+}
+
+/// Processors, as the kernel lists them.
+pub(super) fn processors<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ProcessorSet>, D::Error> {
+    deserializer.deserialize_any(Processors).map(Some)
+}
+
+struct Processors;
+
+impl Visitor<'_> for Processors {
+    type Value = ProcessorSet;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list of processors, as 0-3,8")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<ProcessorSet, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<ProcessorSet, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

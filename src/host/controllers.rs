@@ -16,6 +16,8 @@ pub struct Controllers {
     pub pids: bool,
     /// Processor time can be limited.
     pub cpu: bool,
+    /// A group can be bound to processors.
+    pub cpuset: bool,
 }
 
 /// One hierarchy's line of mountinfo.
@@ -53,6 +55,7 @@ impl Controllers {
                 "memory" => &mut self.memory,
                 "pids" => &mut self.pids,
                 "cpu" => &mut self.cpu,
+                "cpuset" => &mut self.cpuset,
                 "devices" | "freezer" => &mut self.version_1,
                 _ => continue,
             };
@@ -70,6 +73,7 @@ impl Controllers {
                 "memory" => self.memory = true,
                 "pids" => self.pids = true,
                 "cpu" => self.cpu = true,
+                "cpuset" => self.cpuset = true,
                 _ => {}
             }
         }

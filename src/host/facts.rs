@@ -13,6 +13,7 @@ pub(super) const RUNTIME: &str = "docker-worker-runtime";
 
 /// Bits of the effective capability set.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_NICE: u64 = 1 << 23;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// What was found.
@@ -24,6 +25,8 @@ pub struct Facts {
     pub has_sys_admin: bool,
     /// The worker may raise limits.
     pub has_sys_resource: bool,
+    /// The worker may lower a niceness.
+    pub has_sys_nice: bool,
     /// As `uname -r` says.
     pub kernel_release: String,
     /// Its first two numbers.
@@ -79,6 +82,7 @@ impl Facts {
             is_root: rustix::process::geteuid().is_root(),
             has_sys_admin: capabilities & CAP_SYS_ADMIN != 0,
             has_sys_resource,
+            has_sys_nice: capabilities & CAP_SYS_NICE != 0,
             kernel_version: kernel_version(&release),
             name: uname.nodename().to_string_lossy().into_owned(),
             has_erofs: has_file_system("erofs", &file_systems, &release),

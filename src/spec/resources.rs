@@ -1,6 +1,6 @@
 //! What one task may use of the host.
 
-use oci_spec::runtime::{LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::devices::{self, Device};
 
@@ -17,13 +17,15 @@ pub struct Limits {
     pub pids: Option<i64>,
     /// Memory in bytes, page cache included; `None` leaves it to what holds for all tasks together.
     pub memory_bytes: Option<i64>,
+    /// The processor that it has to itself among tasks; `None` leaves it all of the worker's.
+    pub processor: Option<usize>,
     /// Size of `/dev/shm` in bytes; what lies there counts as memory too.
     pub shm_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pids: Some(DEFAULT_PIDS), memory_bytes: None, shm_bytes: DEFAULT_SHM_BYTES }
+        Self { pids: Some(DEFAULT_PIDS), memory_bytes: None, processor: None, shm_bytes: DEFAULT_SHM_BYTES }
     }
 }
 
@@ -47,6 +49,11 @@ pub(super) fn resources(limits: &Limits, more: &[Device]) -> LinuxResources {
         let mut memory = LinuxMemory::default();
         memory.set_limit(Some(bytes));
         resources.set_memory(Some(memory));
+    }
+    if let Some(number) = limits.processor {
+        let mut cpu = LinuxCpu::default();
+        cpu.set_cpus(Some(number.to_string()));
+        resources.set_cpu(Some(cpu));
     }
     resources
 }

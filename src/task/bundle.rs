@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use runtime::launch::Launch;
+use runtime::scheduling::Scheduling;
 
 use crate::net::names::{self, Alias, Resolvers};
 use crate::run_directory::ContainerDirectory;
@@ -27,6 +28,8 @@ pub struct Bundle<'a> {
     pub root: Option<BorrowedFd<'a>>,
     /// The network namespace, for [`NetworkChoice::Prepared`](spec::NetworkChoice::Prepared).
     pub network: Option<BorrowedFd<'a>>,
+    /// Its processors and its niceness, where they are not to be the worker's.
+    pub scheduling: Option<Scheduling>,
     /// Where it prints without a terminal; nowhere if nothing is given.
     pub output: Option<OwnedFd>,
 }
@@ -73,7 +76,7 @@ impl Bundle<'_> {
     ///
     /// [`BundleError`]
     pub fn write(self) -> Result<Launch, BundleError> {
-        let Bundle { runtime, directory, request, root, network, output } = self;
+        let Bundle { runtime, directory, request, root, network, scheduling, output } = self;
         let id = request.id.clone();
         let spec = spec::write_spec(request)?;
         let path = directory.bundle().join("config.json");
@@ -89,6 +92,7 @@ impl Bundle<'_> {
             network: duplicate(network).map_err(BundleError::Descriptors)?,
             log: None,
             output,
+            scheduling,
             descriptors: Vec::new(),
         })
     }

@@ -15,6 +15,7 @@ use crate::interrupt::{Interrupter, Interrupts};
 use crate::known_features::{BULK_LOG, LOCAL_LIVE_LOG};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
+use crate::processors::Processor;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{Claim, RunId, Task, WorkerIdentity};
 use crate::registry::{Handles, Phase};
@@ -51,6 +52,9 @@ pub enum BeginError {
     /// Nobody could resolve the run if this worker were killed.
     #[error(transparent)]
     Claim(#[from] ClaimFileError),
+    /// More runs than processors.
+    #[error("find a processor for the task: each has one to itself (restrictCPU), and none is free")]
+    NoProcessor,
     /// The thread that was to make them panicked.
     #[error("make the directories of a run")]
     Panicked(#[from] tokio::task::JoinError),
@@ -81,6 +85,7 @@ impl Claimed {
         let Read { payload, scopes, findings } = read_task(worker, &claim);
         let wishes = Switched::of(payload.as_ref(), &worker.config.file.disabled_features());
         let held = held(worker, &claim, &wishes);
+        let processor = take_processor(worker)?;
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
         let opening = move || open(&worker_of_run, &interrupts_of_run, held);
         let Opened { id, directory, log, file } = tokio::task::spawn_blocking(opening).await??;
@@ -123,6 +128,7 @@ impl Claimed {
             image: None,
             caches: Vec::new(),
             network: None,
+            processor,
             mounts: Vec::new(),
             remains: Remains::None,
             failures: Vec::new(),
@@ -231,6 +237,12 @@ fn keep_claim(
         file: file.clone(),
         events: worker.events.clone(),
     })
+}
+
+/// The run's own processor, where each has one.
+fn take_processor(worker: &Worker) -> Result<Option<Processor>, BeginError> {
+    let processors = worker.host.processor_for_each.as_ref();
+    processors.map(|all| all.take().ok_or(BeginError::NoProcessor)).transpose()
 }
 
 /// What a run begins with.

@@ -9,9 +9,10 @@ use crate::features::{Contributions, StageError};
 use crate::net::{TaskNetwork, names};
 use crate::payload::Payload;
 use crate::payload::env::{self, Reserved, Sources};
+use crate::processors::Processor;
 use crate::registry::Phase;
 use crate::spec::process::ProcessError;
-use crate::spec::{self, ContainerRequest, NetworkChoice, Profile};
+use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile};
 use crate::task::bundle::{Bundle, BundleError, Names};
 use crate::task::container::{Container, ContainerError, Created};
 use crate::task::error::{TaskError, end_by};
@@ -93,7 +94,9 @@ impl ImageReady {
         };
         binds.extend(names.provide(self.run.directory.task())?);
         let environment = self.environment(&environment, &hostname);
-        let Run { worker, id, network, features, directory, .. } = &mut self.run;
+        let Run { worker, id, network, features, directory, processor, .. } = &mut self.run;
+        let limits =
+            Limits { processor: processor.as_ref().map(Processor::number), ..worker.host.limits.clone() };
         let mut request = ContainerRequest {
             id,
             profile: Profile::Task,
@@ -105,7 +108,7 @@ impl ImageReady {
             devices,
             capabilities,
             network: if network.is_some() { NetworkChoice::Prepared } else { NetworkChoice::Loopback },
-            limits: &worker.host.limits,
+            limits: &limits,
             ceilings: &worker.host.ceilings,
             processors: worker.host.processors,
             socketcall: worker.config.file.socketcall(),
@@ -117,6 +120,7 @@ impl ImageReady {
             request,
             root: Some(self.root.root.as_fd()),
             network: network.as_ref().map(TaskNetwork::namespace),
+            scheduling: worker.host.scheduling.clone(),
             output: None,
         };
         Ok(bundle.write()?)

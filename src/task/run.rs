@@ -20,6 +20,7 @@ use crate::interrupt::{Interrupter, Interrupts};
 use crate::live_log::LiveLogServer;
 use crate::net::{Network, TaskNetwork};
 use crate::payload::{Origin, Payload};
+use crate::processors::Processor;
 use crate::queue::Claim;
 use crate::registry::{Entry, Registry};
 use crate::run_directory::RunDirectory;
@@ -99,6 +100,8 @@ pub struct Run {
     pub caches: Vec<CacheLease>,
     /// The network that the run holds.
     pub network: Option<TaskNetwork>,
+    /// The processor that the run has to itself.
+    pub processor: Option<Processor>,
     /// What is mounted for the run in the worker's own mount namespace, in order.
     pub mounts: Vec<PathBuf>,
     /// What may still be there of the container when the run is over.

@@ -19,6 +19,7 @@ mod it {
     mod crash;
     mod exhaustion;
     mod interrupts;
+    mod processors;
     mod profile;
     #[expect(dead_code, unused_imports, reason = "the tests of images are not part of this binary")]
     pub mod support;

@@ -95,6 +95,7 @@ const FLOORS: &[&[&str]] = &[
     &["spec"],
     &["own_directory"],
     &["directories", "file_lock", "random", "remove_tree", "root", "line_writer", "scopes", "yaml"],
+    &["processors"],
     &["known_features", "units", "suggestion", "readiness", "background", "interrupt", "patience"],
     &["text"],
     &["limits", "timestamp"],

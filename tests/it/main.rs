@@ -30,6 +30,7 @@ mod network_crash;
 mod network_links;
 mod payload;
 mod pid_reuse;
+mod processors;
 mod profile;
 mod queue;
 mod refused_images;

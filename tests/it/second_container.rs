@@ -99,6 +99,7 @@ impl Fixture {
             request,
             root: None,
             network: Some(network.namespace()),
+            scheduling: None,
             output,
         };
         let mut container = Container::launch(bundle.write().unwrap()).unwrap();

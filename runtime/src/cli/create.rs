@@ -210,6 +210,9 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Request, Problem> {
             Arg::Long("network-fd") => request.network_fd = Some(arguments.value()?.parse()?),
             Arg::Long("report-fd") => request.report_fd = Some(arguments.value()?.parse()?),
             Arg::Long("lifeline-fd") => request.lifeline_fd = Some(arguments.value()?.parse()?),
+            Arg::Long("command-scheduling") => {
+                request.options.scheduling = Some(arguments.value()?.parse()?);
+            }
             #[cfg(feature = "test-stop-points")]
             Arg::Long("stop-after") => {
                 request.options.stop = execute::StopPoint::after(arguments.value()?.parse()?)

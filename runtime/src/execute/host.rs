@@ -20,6 +20,7 @@ use crate::plan::Step;
 use crate::plan::mount_options::{Depth, Propagation};
 use crate::rootfs::Root;
 use crate::rootfs::mount::{self, MountError, clone_path, hold_events, set_root_events};
+use crate::scheduling::Scheduling;
 use crate::spec::{IdMapping, Namespace};
 use crate::state::{State, StateError, Status};
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
@@ -228,6 +229,7 @@ impl<'a> Host<'a> {
         }
         let own_pids = self.enter_pid_namespace().map_err(failed("join the pid namespace"))?;
         let flags = namespaces.iter().fold(Namespaces::default(), |set, kind| set.with(in_kernel(*kind).0));
+        let own = self.lend_scheduling().map_err(failed("give the command its processors and niceness"))?;
         let forked = clone3(&alone, flags, self.unified_group()).map_err(failed("clone3"))?;
         match forked {
             Forked::Child => {
@@ -238,6 +240,9 @@ impl<'a> Host<'a> {
             Forked::Parent { child, pid } => {
                 self.child = Some(Child { pidfd: child, pid, socket: ours });
                 self.held = Held::default();
+                if let Some(own) = own {
+                    own.take().map_err(failed("take back processors and niceness"))?;
+                }
                 if let Some(own) = own_pids {
                     // Hooks and everything else that this process starts belong into its own.
                     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
@@ -246,6 +251,14 @@ impl<'a> Host<'a> {
                 self.write_state()
             }
         }
+    }
+
+    /// What is forked from now on has the command's scheduling. Returns this process's own, if that is another.
+    fn lend_scheduling(&self) -> io::Result<Option<Scheduling>> {
+        let Some(commands) = &self.container.options.scheduling else { return Ok(None) };
+        let own = Scheduling::own()?;
+        commands.take()?;
+        Ok(Some(own))
     }
 
     /// v2: the group that PID 1 is forked into.

@@ -33,6 +33,7 @@ fn start_with(bundle: &Bundle, root: Option<OwnedFd>, descriptors: Vec<OwnedFd>)
         network: None,
         log: Some(bundle.path("log")),
         output: None,
+        scheduling: None,
         descriptors,
     })
     .unwrap()
@@ -135,6 +136,7 @@ fn a_runtime_that_is_not_installed_is_an_error_and_no_child() {
         network: None,
         log: None,
         output: None,
+        scheduling: None,
         descriptors: Vec::new(),
     });
     assert!(matches!(error, Err(LaunchError::Spawn { .. })), "{error:?}");
