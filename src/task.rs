@@ -18,12 +18,13 @@ pub mod claimed;
 pub mod container;
 pub mod error;
 pub mod holdings;
-mod image;
+pub mod image;
 pub mod image_ready;
 mod linking;
 pub mod reclaim;
 pub mod resolution;
 pub mod resolve;
+pub mod resolved;
 pub mod resolving;
 pub mod resources;
 pub mod root_file_system;
@@ -39,7 +40,9 @@ use std::task::Poll;
 
 use claimed::Claimed;
 use holdings::Holdings;
-use resolving::{Resolved, Resolving};
+use resolve::End;
+use resolved::Resolved;
+use resolving::Resolving;
 
 /// Takes a claimed run to its resolution; what it still holds then is to be given back. A panic on the way is this run's
 /// internal error and nobody else's; what the run held is for a clean-up.
@@ -51,7 +54,12 @@ pub async fn carry_out(claimed: Claimed) -> (Resolved, Option<Holdings>) {
     };
     match catch_panic(to_its_resolution).await {
         Ok((resolved, holdings)) => (resolved, Some(holdings)),
-        Err(why) => (Resolved::panicked(identity, &why).await, None),
+        // What it held is a dead run's from then on.
+        Err(why) => {
+            let why =
+                format!("The worker panicked ({why}); \"docker-worker cleanup\" undoes what the task held.");
+            (identity.resolve_without_log(End::WorkerFault, why).await, None)
+        }
     }
 }
 

@@ -43,11 +43,10 @@ pub use self::quarantine::Quarantine;
 use self::runner::Runner;
 use self::runs::Runs;
 use self::unfinished::Recovery;
-use crate::artifact::Store;
 use crate::cleanup::Unfinished;
 use crate::interrupt::Interrupt;
 use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity, WorkerQueue};
-use crate::task::run::Worker;
+use crate::task::run::{RunOptions, Worker};
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
@@ -65,8 +64,8 @@ pub struct Service {
     pub queue: WorkerQueue,
     /// Who claims them.
     pub identity: WorkerIdentity,
-    /// Where artifacts go.
-    pub store: Store,
+    /// How each run is carried out.
+    pub options: RunOptions,
     /// The worker's own log.
     pub log: WorkerLog,
     /// Whether it may have tasks.

@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use super::signals::{self, Asked};
 use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
 use crate::artifact::{self, Destination, RESOLUTION};
-use crate::config::Config;
+use crate::config::{Config, ConfigFile};
 use crate::directories::Directories;
 use crate::event::RunEvent;
 use crate::host::{self, Facts, Host};
@@ -36,13 +36,15 @@ use crate::queue::definition::{Submission, Submitted};
 use crate::queue::task_id::TaskId;
 use crate::queue::{Claim, EmbeddedQueue, RunId, RunState, WorkerIdentity, WorkerQueue, steady_clock};
 use crate::task::carry_out;
-use crate::task::claimed::{BeginError, Claimed};
+use crate::task::claimed::Claimed;
+use crate::task::image::Pulling;
 use crate::task::resolution::ResolutionDocument;
-use crate::task::resolve::{End, Outcome, exit_status, resolve};
-use crate::task::resolving::Resolved;
+use crate::task::resolve::{End, Outcome, resolve};
+use crate::task::resolved::Resolved;
+use crate::task::run::RunOptions;
 use crate::text::excerpt;
 use crate::timestamp::Timestamp;
-use crate::worker::assembly::{Parts, assemble};
+use crate::worker::assembly::{Parts, assemble, pull_options};
 use crate::worker::control::Control;
 
 /// The status of a task that cannot be carried out as it is written.
@@ -229,30 +231,26 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     signals::listen(operator.clone(), listener)
         .map_err(|error| Refusal::new(HOST_UNFIT, format!("failed to listen for signals: {error}")))?;
     let (claim, config) = claim(&task_id, &submitted, config, &host.name).await?;
-    let (worker, notice) = assemble(Parts {
-        config,
-        network,
-        host,
-        events: operator.events(),
-        origin: Origin::Operator,
-        payload_pointer: submitted.payload_pointer,
-        live_log: None,
-        pull_observer: progress::observer(operator),
-    })
-    .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    let (worker, notice) =
+        assemble(Parts { config, network, host, events: operator.events(), live_log: None })
+            .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     if let Some(notice) = notice {
         operator.note(&notice);
     }
     let worker = Arc::new(worker);
     let _control = Control::offer(&worker, Interrupt::CancelledHere, &|message| operator.note(message));
-    let store = artifact::Store::Directory(Arc::clone(&destination));
-    let claimed = Claimed::begin(&worker, claim, store, (interrupter, interrupts.clone()))
-        .await
-        .map_err(|error| not_begun(&error, interrupts.current()))?;
-    let following = stdout::follow(claimed.log()).map_err(|error| {
-        Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
-    })?;
-    let (resolved, holdings) = carry_out(claimed).await;
+    let options = run_options(&worker.config.file, &submitted, &destination, operator);
+    let begun = Claimed::begin(&worker, claim, options, (interrupter, interrupts.clone())).await;
+    let (resolved, holdings, following) = match begun {
+        Ok(claimed) => {
+            let following = stdout::follow(claimed.log()).map_err(|error| {
+                Refusal::new(FAILED, format!("failed to write the log to standard output: {error}"))
+            })?;
+            let (resolved, holdings) = carry_out(claimed).await;
+            (resolved, holdings, Some(following))
+        }
+        Err(not_begun) => (not_begun.resolve().await, None, None),
+    };
     if resolved.document.artifacts.iter().any(|artifact| artifact.name.as_str() == RESOLUTION) {
         operator.note("the artifact resolution.json gives way to the run's own file of that name");
     }
@@ -264,7 +262,9 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     if let Some(holdings) = holdings {
         holdings.give_back().await.iter().for_each(|problem| operator.note(problem));
     }
-    if let Err(error) = following.finish(interrupts).await {
+    if let Some(following) = following
+        && let Err(error) = following.finish(interrupts).await
+    {
         operator.note(&format!("the log on standard output is not whole: {error}"));
     }
     // People hear last what went wrong with a task, also where the log, which says it as well, has gone elsewhere.
@@ -282,10 +282,19 @@ fn interrupt_by(signal: Asked) -> Interrupt {
     }
 }
 
-/// A run that was claimed and cannot begin: an interrupt may be why.
-fn not_begun(error: &BeginError, interrupt: Option<Interrupt>) -> Refusal {
-    let outcome = Outcome { interrupt, ..Outcome::new(End::HostUnfit) };
-    Refusal::because(exit_status(&outcome, &resolve(&outcome)), error)
+fn run_options(
+    file: &ConfigFile,
+    submitted: &Submitted,
+    destination: &Arc<Destination>,
+    operator: &Operator,
+) -> RunOptions {
+    let origin = Origin::Operator;
+    RunOptions {
+        store: artifact::Store::Directory(Arc::clone(destination)),
+        origin,
+        payload_pointer: submitted.payload_pointer,
+        pulling: Pulling { options: pull_options(file, origin), observer: progress::observer(operator) },
+    }
 }
 
 /// Puts the task into a queue of its own and claims it.

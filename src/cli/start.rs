@@ -29,8 +29,10 @@ use crate::net::Network;
 use crate::payload::Origin;
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
 use crate::readiness::write_all;
+use crate::task::image::Pulling;
+use crate::task::run::RunOptions;
 use crate::text::chain;
-use crate::worker::assembly::{Parts, assemble};
+use crate::worker::assembly::{Parts, assemble, pull_options};
 use crate::worker::control::Control;
 use crate::worker::exit::{self, Exit, ExitRequester};
 use crate::worker::log::{Entry, WorkerLog};
@@ -265,29 +267,23 @@ fn service(
 ) -> Result<Service, Refusal> {
     let uploader = Uploader::new(Pace::default())
         .map_err(|error| Refusal::new(HOST_UNFIT, format!("failed to set up TLS for uploads: {error}")))?;
-    let (worker, notice) = assemble(Parts {
-        config,
-        network: Some(network),
-        host,
-        events: log.events(),
-        origin: Origin::Queue,
-        payload_pointer: "/payload",
-        live_log,
-        pull_observer: Box::new(|_| {}),
-    })
-    .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    let (worker, notice) =
+        assemble(Parts { config, network: Some(network), host, events: log.events(), live_log })
+            .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     if let Some(notice) = notice {
         log.write(&Entry::Warning { message: &notice });
     }
-    let Deployment { queue, identity } = deployment;
-    Ok(Service {
-        worker: Arc::new(worker),
-        queue,
-        identity,
+    let origin = Origin::Queue;
+    let pull = pull_options(&worker.config.file, origin);
+    let options = RunOptions {
         store: Store::Queue(uploader),
-        log,
-        quarantine: Quarantine::default(),
-    })
+        origin,
+        payload_pointer: "/payload",
+        pulling: Pulling { options: pull, observer: Arc::new(|_| {}) },
+    };
+    let Deployment { queue, identity } = deployment;
+    let worker = Arc::new(worker);
+    Ok(Service { worker, queue, identity, options, log, quarantine: Quarantine::default() })
 }
 
 /// The server of live logs. Without one tasks run all the same, and their logs are there when they have ended.

@@ -21,11 +21,13 @@ use crate::queue::{Claim, RunId, Task, WorkerIdentity};
 use crate::registry::{Handles, Phase};
 use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::scopes;
-use crate::task::error::TaskError;
+use crate::task::error::{TaskError, end_by};
+use crate::task::image::Pulling;
 use crate::task::reclaim;
 use crate::task::resolve::End;
-use crate::task::resolving::{Identity, Resolving};
-use crate::task::run::{Began, Remains, Run, Worker};
+use crate::task::resolved::{Identity, Resolved};
+use crate::task::resolving::Resolving;
+use crate::task::run::{Began, Remains, Run, RunOptions, Worker};
 use crate::task::validated::Validated;
 use crate::task_log::reader::LogReader;
 use crate::task_log::spool::Spool;
@@ -41,6 +43,13 @@ const FALLBACK_LOG: &str = "public/logs/live.log";
 pub struct Claimed {
     run: Run,
     findings: Vec<Finding>,
+    pulling: Pulling,
+}
+
+/// A run that is this worker's, and that could not begin.
+pub struct NotBegun {
+    identity: Identity,
+    error: BeginError,
 }
 
 /// Why a run could not even begin; nothing of it is in any log.
@@ -73,22 +82,28 @@ impl Claimed {
     ///
     /// # Errors
     ///
-    /// [`BeginError`] when this host has no room for it.
+    /// [`NotBegun`] when this host has no room for it; it is to be resolved as any other.
     pub async fn begin(
         worker: &Arc<Worker>,
         claim: Claim,
-        store: Store,
-        channel: (Interrupter, Interrupts),
-    ) -> Result<Claimed, BeginError> {
+        options: RunOptions,
+        (interrupter, interrupts): (Interrupter, Interrupts),
+    ) -> Result<Claimed, NotBegun> {
         let began = Began::now();
-        let (interrupter, interrupts) = channel;
-        let Read { payload, scopes, findings } = read_task(worker, &claim);
+        let Read { payload, scopes, findings } = read_task(worker, &claim, &options);
         let wishes = Switched::of(payload.as_ref(), &worker.config.file.disabled_features());
         let held = held(worker, &claim, &wishes);
-        let processor = take_processor(worker)?;
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
         let opening = move || open(&worker_of_run, &interrupts_of_run, held);
-        let Opened { id, directory, log, file } = tokio::task::spawn_blocking(opening).await??;
+        let opened = tokio::task::spawn_blocking(opening).await.map_err(BeginError::from);
+        let Opened { id, directory, log, file, processor } = match opened.flatten() {
+            Ok(opened) => opened,
+            Err(error) => {
+                let identity = Identity { queue: claim.queue, file: None, interrupts, began };
+                return Err(NotBegun { identity, error });
+            }
+        };
+        let RunOptions { store, pulling, .. } = options;
         let reclaiming = keep_claim(worker, &claim, &interrupter, (&log, &file));
         let context = RunContext {
             run: claim.queue.run().clone(),
@@ -134,7 +149,7 @@ impl Claimed {
             failures: Vec::new(),
             began,
         };
-        Ok(Claimed { run, findings })
+        Ok(Claimed { run, findings, pulling })
     }
 
     /// To read its log.
@@ -144,7 +159,7 @@ impl Claimed {
 
     /// Who it is, for the case that nothing else is left of it.
     pub(super) fn identity(&self) -> Identity {
-        Identity { queue: self.run.claim.queue.clone(), file: self.run.file.clone(), began: self.run.began }
+        self.run.identity()
     }
 
     /// Checks the payload and what the task may do.
@@ -155,7 +170,7 @@ impl Claimed {
     pub fn validate(mut self) -> Result<Validated, Box<Resolving>> {
         self.write_header();
         match self.check() {
-            Ok((payload, source)) => Ok(Validated { run: self.run, payload, source }),
+            Ok((payload, source)) => Ok(Validated { run: self.run, payload, source, pulling: self.pulling }),
             Err(error) => {
                 let end = self.run.fail(error);
                 Err(Resolving::without_container(self.run, end))
@@ -222,6 +237,27 @@ impl Claimed {
     }
 }
 
+impl NotBegun {
+    /// Why it could not.
+    pub fn error(&self) -> &BeginError {
+        &self.error
+    }
+
+    /// Reports it.
+    pub async fn resolve(self) -> Resolved {
+        let NotBegun { identity, error } = self;
+        let end = match error {
+            BeginError::Directory(_) | BeginError::Claim(_) | BeginError::Log { .. } => {
+                end_by(&error, End::HostUnfit)
+            }
+            BeginError::NoProcessor => End::ResourceShort,
+            BeginError::Panicked(_) => End::WorkerFault,
+        };
+        let why = format!("The task could not begin: failed to {}", chain(&error));
+        identity.resolve_without_log(end, why).await
+    }
+}
+
 fn keep_claim(
     worker: &Worker,
     claim: &Claim,
@@ -251,11 +287,13 @@ struct Opened {
     directory: RunDirectory,
     log: Spool,
     file: Option<ClaimFile>,
+    processor: Option<Processor>,
 }
 
-/// Writes down that there is a run, and makes its directories and its log. Blocks.
+/// Takes the run's processor, writes down that there is a run, and makes its directories and its log. Blocks.
 fn open(worker: &Worker, interrupts: &Interrupts, held: Option<HeldRun>) -> Result<Opened, BeginError> {
     let directories = &worker.config.directories;
+    let processor = take_processor(worker)?;
     let id = random_id().map_err(|source| BeginError::Log { path: directories.runs(), source })?;
     // A claim without directories is a dead run's: nobody may look between its writing and their making.
     let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;
@@ -266,7 +304,7 @@ fn open(worker: &Worker, interrupts: &Interrupts, held: Option<HeldRun>) -> Resu
         file.remove()?;
     }
     let (directory, log) = made?;
-    Ok(Opened { id, directory, log, file })
+    Ok(Opened { id, directory, log, file, processor })
 }
 
 fn make(
@@ -317,14 +355,14 @@ struct Read {
     findings: Vec<Finding>,
 }
 
-fn read_task(worker: &Worker, claim: &Claim) -> Read {
+fn read_task(worker: &Worker, claim: &Claim, options: &RunOptions) -> Read {
     let file = &worker.config.file;
     let context = TaskContext {
         expires: claim.expires,
-        origin: worker.origin,
+        origin: options.origin,
         disabled_features: &file.disabled_features(),
         max_task_run_time: file.max_task_run_time.map(u64::from),
-        pointer: worker.payload_pointer,
+        pointer: options.payload_pointer,
     };
     match claim.definition.read() {
         Ok(Task { payload, scopes }) => {

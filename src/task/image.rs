@@ -1,16 +1,29 @@
 //! Bringing a task's image into the store, and what its log says of that.
 
+use std::sync::Arc;
+
 use images::source::Source;
-use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
+use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions, Store};
 use rustix::process::{Resource, getrlimit};
 
 use crate::event::{RunEvent, RunEvents};
 use crate::interrupt::Interrupts;
 use crate::task::error::TaskError;
 use crate::task::resolve::End;
-use crate::task::run::Worker;
 use crate::task_log::spool::Spool;
 use crate::text::{chain, escaped};
+
+/// Hears how a pull goes on.
+pub type PullObserver = Arc<dyn Fn(&PullEvent) + Send + Sync>;
+
+/// How an image may be pulled.
+#[derive(Clone)]
+pub struct Pulling {
+    /// From whom, with what limits.
+    pub options: PullOptions,
+    /// Shows how it goes on.
+    pub observer: PullObserver,
+}
 
 /// Who waits for an image.
 pub(super) struct Waiting<'a> {
@@ -23,7 +36,8 @@ pub(super) struct Waiting<'a> {
 
 /// Finds the image in the store, or pulls it; an image that is there by its name is not pulled.
 pub(super) async fn bring(
-    worker: &Worker,
+    store: &Store,
+    pulling: &Pulling,
     source: &Source,
     waiting: Waiting<'_>,
 ) -> Result<Lease, TaskError> {
@@ -32,18 +46,18 @@ pub(super) async fn bring(
         return Err(TaskError::interrupted());
     }
     let observe = |event: PullEvent| {
-        (worker.pull_observer)(&event);
+        (pulling.observer)(&event);
         tell(events, &event);
         if let Some(text) = log_line(&event) {
             log.text(&text);
         }
     };
     let mut interrupts = interrupts.clone();
-    let options = PullOptions { cancel: stop.clone(), ..worker.pull.clone() };
+    let options = PullOptions { cancel: stop.clone(), ..pulling.options.clone() };
     let bringing = async {
-        match worker.store.find(source, &options).await? {
+        match store.find(source, &options).await? {
             Some(lease) => Ok(lease),
-            None => worker.store.pull(source, &options, &observe).await,
+            None => store.pull(source, &options, &observe).await,
         }
     };
     tokio::pin!(bringing);

@@ -8,23 +8,22 @@ use std::sync::Arc;
 use runtime::launch::Exited;
 
 use crate::cache::Fate;
-use crate::claim_file::ClaimFile;
 use crate::event::RunEvent;
 use crate::features::Hooks;
 use crate::features::{Killed, Stopped};
 use crate::interrupt::Interrupt;
 use crate::payload::OnExitStatus;
-use crate::queue::{Reason, Reporter, RunQueue, Verdict};
+use crate::queue::{Reason, Verdict};
 use crate::registry::Phase;
 use crate::root::ContainerRoot;
 use crate::task::holdings::{self, Holdings, Releasing, Returned};
 use crate::task::resolution::{ImageUsed, ResolutionDocument};
-use crate::task::resolve::{self, End, NO_STATUS, Outcome, Resolution, exit_status};
+use crate::task::resolve::{self, End, Outcome, Resolution, exit_status};
+use crate::task::resolved::Resolved;
 use crate::task::resources::Resources;
-use crate::task::run::{Began, Remains, Run};
+use crate::task::run::{Remains, Run};
 use crate::task::running::Held;
 use crate::task_log;
-use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// A run that only has to be resolved.
@@ -57,46 +56,6 @@ pub(super) struct Finished {
     pub(super) exited: Result<Exited, End>,
     /// What it used, as far as it is known to have ended.
     pub(super) resources: Option<Resources>,
-}
-
-/// A run that is over.
-#[derive(Debug)]
-pub struct Resolved {
-    /// What was reported.
-    pub resolution: Resolution,
-    /// The status for `docker-worker run`.
-    pub exit_status: u8,
-    /// What went wrong, as far as it did, as the log says it: why the status is not the command's own.
-    pub explanation: Option<String>,
-    /// The content of `resolution.json`.
-    pub document: ResolutionDocument,
-}
-
-/// What is known of a run whatever becomes of it.
-pub(super) struct Identity {
-    pub(super) queue: RunQueue,
-    pub(super) file: Option<ClaimFile>,
-    pub(super) began: Began,
-}
-
-impl Resolved {
-    /// The end of a run in which the worker panicked. What it held is a dead run's from then on.
-    pub(super) async fn panicked(identity: Identity, why: &str) -> Resolved {
-        let Identity { queue, file, began } = identity;
-        let verdict = Verdict::Exception(Reason::InternalError);
-        let resolution = Resolution { verdict, exit_code: NO_STATUS, caches: resolve::Caches::Keep };
-        let mut explanation =
-            format!("The worker panicked ({why}); \"docker-worker cleanup\" undoes what the task held.");
-        if let Err(error) = queue.report(verdict).await {
-            explanation += &format!(" Failed to report the task: failed to {}", chain(&error));
-        }
-        if let Some(problem) = forget(file).await {
-            explanation += &format!(" {problem}");
-        }
-        let exit_status = exit_status(&Outcome::new(End::WorkerFault), &resolution);
-        let document = ResolutionDocument::without_container(queue.run().clone(), &resolution, began.at);
-        Resolved { resolution, exit_status, explanation: Some(explanation), document }
-    }
 }
 
 impl Resolving {
@@ -152,7 +111,7 @@ impl Resolving {
             // Nobody may take for completed what the queue knows nothing of.
             Verdict::Exception(Reason::InternalError)
         });
-        returned.problems.extend(forget(self.run.file.take()).await);
+        returned.problems.extend(self.run.identity().forget().await);
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
         let (document, holdings) = self.part(&resolution, releasing, returned);
@@ -303,11 +262,7 @@ impl Resolving {
     async fn report(&mut self, verdict: Verdict) -> Result<Verdict, String> {
         // A claim of a run that is resolved cannot be prolonged, which would look like a cancellation.
         self.run.reclaiming = None;
-        if verdict.reporter() == Reporter::Queue {
-            return Ok(verdict);
-        }
-        let settled = self.run.claim.queue.settle(verdict).await;
-        settled.map_err(|error| format!("Failed to report the task: failed to {}", chain(&error)))
+        self.run.identity().report(verdict).await
     }
 
     /// Parts what is to be told of the run from what it holds.
@@ -339,16 +294,6 @@ impl Resolving {
             releasing,
         };
         (document, holdings)
-    }
-}
-
-/// A run that is resolved needs nobody any more who could do so. Says what resists.
-async fn forget(file: Option<ClaimFile>) -> Option<String> {
-    let file = file?;
-    match tokio::task::spawn_blocking(move || file.remove()).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("Failed to {}.", chain(&error))),
-        Err(error) => Some(format!("Failed to remove the claim's file: {error}.")),
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use images::image::Image;
-use images::store::{PullEvent, PullOptions, Store};
+use images::store::Store;
 use runtime::id::ContainerId;
 
-use crate::artifact::Publisher;
+use crate::artifact::{self, Publisher};
 use crate::background::Background;
 use crate::cache::{CacheLease, Caches};
 use crate::claim_file::ClaimFile;
@@ -26,13 +26,12 @@ use crate::registry::{Entry, Registry};
 use crate::run_directory::RunDirectory;
 use crate::task::container::EndError;
 use crate::task::error::TaskError;
+use crate::task::image::Pulling;
 use crate::task::resolve::End;
+use crate::task::resolved::Identity;
 use crate::task_log::spool::Spool;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
-
-/// Hears how a pull goes on.
-pub type PullObserver = Box<dyn Fn(&PullEvent) + Send + Sync>;
 
 /// What all runs of one worker share.
 pub struct Worker {
@@ -42,24 +41,29 @@ pub struct Worker {
     pub config: Config,
     /// Where images lie.
     pub store: Store,
-    /// How images may be pulled.
-    pub pull: PullOptions,
     /// Where caches lie.
     pub caches: Caches,
     /// Who hears of what happens.
     pub events: Events,
-    /// Who writes the tasks.
-    pub origin: Origin,
-    /// Where payloads are in the documents that they came in: findings point there.
-    pub payload_pointer: &'static str,
     /// Serves the logs of runs to others.
     pub live_log: Option<Arc<LiveLogServer>>,
     /// The runs that are under way.
     pub registry: Registry,
     /// What this host is.
     pub host: Host,
-    /// Shows how pulls go on.
-    pub pull_observer: PullObserver,
+}
+
+/// How one run is to be carried out, beside what all of its worker have in common.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// Where its artifacts go.
+    pub store: artifact::Store,
+    /// Who wrote the task.
+    pub origin: Origin,
+    /// Where the payload is in the document that it came in: findings point there.
+    pub payload_pointer: &'static str,
+    /// How its image may be pulled.
+    pub pulling: Pulling,
 }
 
 /// One run, whatever phase it is in.
@@ -144,6 +148,12 @@ impl Began {
 }
 
 impl Run {
+    /// Who it is, for the case that nothing else is left of it.
+    pub(super) fn identity(&self) -> Identity {
+        let (queue, interrupts) = (self.claim.queue.clone(), self.interrupts.clone());
+        Identity { queue, file: self.file.clone(), interrupts, began: self.began }
+    }
+
     /// Writes why the run does not go on, and says how far it came.
     pub fn fail(&mut self, error: TaskError) -> End {
         for line in &error.lines {

@@ -17,7 +17,7 @@ use crate::payload::{CacheName, MountPoint, Payload};
 use crate::run_directory::RunDirectory;
 use crate::spec::{Bind, BindSource};
 use crate::task::error::{TaskError, end_by};
-use crate::task::image::{self, Waiting};
+use crate::task::image::{self, Pulling, Waiting};
 use crate::task::image_ready::ImageReady;
 use crate::task::linking::Linking;
 use crate::task::resolve::End;
@@ -32,6 +32,7 @@ pub struct Validated {
     pub(super) run: Run,
     pub(super) payload: Payload,
     pub(super) source: Source,
+    pub(super) pulling: Pulling,
 }
 
 impl Validated {
@@ -77,7 +78,7 @@ impl Validated {
         // Both to their end: what was taken has to be given back.
         let (linked, made) = tokio::join!(
             or_stop(&stop, linking.link(&stop)),
-            or_stop(&stop, root.make(&self.payload, &self.source, &stop)),
+            or_stop(&stop, root.make(&self.payload, (&self.source, &self.pulling), &stop)),
         );
         match (linked, made) {
             (Ok(mut contributions), Ok((root, binds))) => {
@@ -118,11 +119,11 @@ impl Root<'_> {
     async fn make(
         self,
         payload: &Payload,
-        source: &Source,
+        (source, pulling): (&Source, &Pulling),
         stop: &Cancel,
     ) -> Result<(RootFileSystem, Vec<Bind>), TaskError> {
         let waiting = Waiting { log: self.log, events: self.events, interrupts: self.interrupts, stop };
-        let bringing = or_stop(stop, image::bring(self.worker, source, waiting));
+        let bringing = or_stop(stop, image::bring(&self.worker.store, pulling, source, waiting));
         let (worker, id, interrupts) = (self.worker, self.id, self.interrupts);
         let (events, held) = (self.events, self.caches);
         let taking = async {

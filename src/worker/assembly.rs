@@ -6,14 +6,14 @@ use images::registry::Access;
 use images::store::{PullOptions, Store, StoreError};
 
 use crate::cache::{CacheError, Caches};
-use crate::config::Config;
+use crate::config::{Config, ConfigFile};
 use crate::event::Events;
 use crate::host::Host;
 use crate::live_log::LiveLogServer;
 use crate::net::Network;
 use crate::payload::Origin;
 use crate::registry::Registry;
-use crate::task::run::{PullObserver, Worker};
+use crate::task::run::Worker;
 
 /// What a [`Worker`] is made of beside its store and its caches.
 pub struct Parts {
@@ -25,14 +25,8 @@ pub struct Parts {
     pub host: Host,
     /// Who hears of what happens.
     pub events: Events,
-    /// Who writes the tasks.
-    pub origin: Origin,
-    /// Where payloads are in the documents that they came in.
-    pub payload_pointer: &'static str,
     /// Serves logs that grow, if somebody may read them.
     pub live_log: Option<LiveLogServer>,
-    /// Shows how pulls go on.
-    pub pull_observer: PullObserver,
 }
 
 /// Why there is no place for images or caches.
@@ -52,33 +46,24 @@ pub enum AssemblyError {
 ///
 /// [`AssemblyError`].
 pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError> {
-    let Parts { config, network, host, events, origin, payload_pointer, live_log, pull_observer } = parts;
-    let access = match origin {
-        Origin::Operator => Access::operator(),
-        Origin::Queue => Access::default(),
-    };
-    let mut pull = PullOptions::new(config.file.registry_access(access));
-    pull.limits = config.file.image_limits();
+    let Parts { config, network, host, events, live_log } = parts;
     let root = config.directories.images();
-    let store = Store::open_within(&root, &pull.limits)?;
+    let store = Store::open_within(&root, &config.file.image_limits())?;
     let notice = store
         .discarded_version()
         .map(|version| format!("the images in {root:?} were of version {version}: they are pulled again"));
     let caches = Caches::open(&config.directories.caches())?;
     let registry = Registry::default();
-    let worker = Worker {
-        network,
-        config,
-        store,
-        pull,
-        caches,
-        events,
-        origin,
-        payload_pointer,
-        live_log: live_log.map(Arc::new),
-        registry,
-        host,
-        pull_observer,
-    };
+    let worker =
+        Worker { network, config, store, caches, events, live_log: live_log.map(Arc::new), registry, host };
     Ok((worker, notice))
+}
+
+/// How the image of a task may be pulled, by who wrote the task.
+pub fn pull_options(file: &ConfigFile, origin: Origin) -> PullOptions {
+    let access = match origin {
+        Origin::Operator => Access::operator(),
+        Origin::Queue => Access::default(),
+    };
+    PullOptions { limits: file.image_limits(), ..PullOptions::new(file.registry_access(access)) }
 }

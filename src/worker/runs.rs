@@ -10,10 +10,10 @@ use super::Service;
 use super::log::{Entry, Metric, TaskState};
 use super::watch::watch;
 use crate::interrupt::{Interrupt, Interrupter, channel};
-use crate::queue::{Claim, Reason, RunId, Verdict};
+use crate::queue::{Claim, RunId};
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
-use crate::task::resolving::Resolved;
+use crate::task::resolved::Resolved;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
@@ -100,34 +100,31 @@ impl Service {
             self.log.count(Metric::TaskQueue, created, Some(&run));
         }
         self.log.count(Metric::TaskStart, Timestamp::now(), Some(&run));
+        let poll = self.worker.config.file.status_poll();
         let ends = (interrupter.clone(), interrupts);
-        match Claimed::begin(&self.worker, claim, self.store.clone(), ends).await {
+        let (resolved, holdings) = match Claimed::begin(&self.worker, claim, self.options.clone(), ends).await
+        {
             Ok(claimed) => {
-                let poll = self.worker.config.file.status_poll();
                 let purged_and_carried_out = async {
                     purged.get_or_init(|| self.purge()).await;
                     carry_out(claimed).await
                 };
-                let (resolved, holdings) = tokio::select! {
+                tokio::select! {
                     ended = purged_and_carried_out => ended,
                     () = watch(queue, deadline, poll, interrupter) => return,
-                };
-                self.tell(&run, &resolved);
-                self.log.count(Metric::TaskFinish, Timestamp::now(), Some(&run));
-                if let Some(holdings) = holdings {
-                    for problem in holdings.give_back().await {
-                        self.log.write(&Entry::Warning { message: &problem });
-                    }
                 }
             }
-            Err(error) => {
-                let message = format!("failed to {}", chain(&error));
+            Err(not_begun) => {
+                let message = format!("failed to {}", chain(not_begun.error()));
                 self.log.write(&Entry::TaskError { run: &run, message: &message });
-                if let Err(error) = queue.report(Verdict::Exception(Reason::InternalError)).await {
-                    let message = format!("failed to {}", chain(&error));
-                    self.log.write(&Entry::TaskError { run: &run, message: &message });
-                }
-                self.log.count(Metric::TaskFinish, Timestamp::now(), Some(&run));
+                (not_begun.resolve().await, None)
+            }
+        };
+        self.tell(&run, &resolved);
+        self.log.count(Metric::TaskFinish, Timestamp::now(), Some(&run));
+        if let Some(holdings) = holdings {
+            for problem in holdings.give_back().await {
+                self.log.write(&Entry::Warning { message: &problem });
             }
         }
     }

@@ -169,7 +169,7 @@ impl Service {
         Publisher::new(PublisherParts {
             queue: queue.clone(),
             expires: held.expires,
-            store: self.store.clone(),
+            store: self.options.store.clone(),
             reserved: Vec::new(),
             scratch: scratch.to_owned(),
             config: Arc::new(self.worker.config.file.clone()),

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use images::store::PullEvent;
 
 use crate::cli::operator::Operator;
-use crate::task::run::PullObserver;
+use crate::task::image::PullObserver;
 
 /// Time between two looks of the line.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -19,11 +19,11 @@ const REFRESH: Duration = Duration::from_millis(100);
 /// The observer of pulls, by where standard output and standard error lead.
 pub(super) fn observer(operator: &Operator) -> PullObserver {
     if io::stdout().is_terminal() || !io::stderr().is_terminal() {
-        return Box::new(|_| {});
+        return Arc::new(|_| {});
     }
     let pull = Mutex::new(Pull::default());
     let operator = operator.clone();
-    Box::new(move |event| {
+    Arc::new(move |event| {
         let mut pull = pull.lock().unwrap_or_else(PoisonError::into_inner);
         pull.hear(event);
         let now = Instant::now();

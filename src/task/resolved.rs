@@ -1,0 +1,74 @@
+//! A run that is over, and the way there for those that have no log to say why: they could not begin, or the worker
+//! panicked.
+
+use crate::claim_file::ClaimFile;
+use crate::interrupt::Interrupts;
+use crate::queue::{Reason, Reporter, RunQueue, Verdict};
+use crate::task::resolution::ResolutionDocument;
+use crate::task::resolve::{End, Outcome, Resolution, exit_status, resolve};
+use crate::task::run::Began;
+use crate::text::chain;
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What was reported.
+    pub resolution: Resolution,
+    /// The status for `docker-worker run`.
+    pub exit_status: u8,
+    /// What went wrong, as far as it did, as the log says it: why the status is not the command's own.
+    pub explanation: Option<String>,
+    /// The content of `resolution.json`.
+    pub document: ResolutionDocument,
+}
+
+/// What is known of a run whatever becomes of it.
+pub(super) struct Identity {
+    pub(super) queue: RunQueue,
+    /// Where it stands for a successor of this worker, if it does.
+    pub(super) file: Option<ClaimFile>,
+    pub(super) interrupts: Interrupts,
+    pub(super) began: Began,
+}
+
+impl Identity {
+    /// Tells the queue how the run ended, if that is for this worker to do; gives what stands there then, which may be
+    /// what somebody else said before. An error is a sentence.
+    pub(super) async fn report(&self, verdict: Verdict) -> Result<Verdict, String> {
+        if verdict.reporter() == Reporter::Queue {
+            return Ok(verdict);
+        }
+        let settled = self.queue.settle(verdict).await;
+        settled.map_err(|error| format!("Failed to report the task: failed to {}", chain(&error)))
+    }
+
+    /// A run that is resolved needs nobody any more who could do so. Says what resists.
+    pub(super) async fn forget(&self) -> Option<String> {
+        let file = self.file.clone()?;
+        match tokio::task::spawn_blocking(move || file.remove()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("Failed to {}.", chain(&error))),
+            Err(error) => Some(format!("Failed to remove the claim's file: {error}.")),
+        }
+    }
+
+    /// Resolves a run that is at its end without a log; `why` is for the operator.
+    pub(super) async fn resolve_without_log(self, end: End, mut why: String) -> Resolved {
+        let outcome = Outcome { interrupt: self.interrupts.current(), ..Outcome::new(end) };
+        let mut resolution = resolve(&outcome);
+        resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
+            why = format!("{why} {problem}");
+            Verdict::Exception(Reason::InternalError)
+        });
+        if let Some(problem) = self.forget().await {
+            why = format!("{why} {problem}");
+        }
+        let run = self.queue.run().clone();
+        Resolved {
+            resolution,
+            exit_status: exit_status(&outcome, &resolution),
+            explanation: Some(why),
+            document: ResolutionDocument::without_container(run, &resolution, self.began.at),
+        }
+    }
+}
