@@ -13,6 +13,11 @@ impl Background {
     pub fn start(work: impl Future<Output = ()> + Send + 'static) -> Background {
         Background(tokio::spawn(work))
     }
+
+    /// Ends it before the value goes.
+    pub fn end(&self) {
+        self.0.abort();
+    }
 }
 
 impl Drop for Background {

@@ -30,6 +30,7 @@ pub mod resources;
 pub mod root_file_system;
 pub mod run;
 pub mod running;
+mod taken;
 pub mod timer;
 pub mod validated;
 

@@ -26,8 +26,9 @@ use crate::task::image::Pulling;
 use crate::task::reclaim;
 use crate::task::resolve::End;
 use crate::task::resolved::{Identity, Resolved};
-use crate::task::resolving::Resolving;
-use crate::task::run::{Began, Remains, Run, RunOptions, Worker};
+use crate::task::resolving::{Aftermath, Resolving, Terms};
+use crate::task::run::{Began, Run, RunOptions, Worker};
+use crate::task::taken::Taken;
 use crate::task::validated::Validated;
 use crate::task_log::reader::LogReader;
 use crate::task_log::spool::Spool;
@@ -42,7 +43,8 @@ const FALLBACK_LOG: &str = "public/logs/live.log";
 /// A run that is this worker's and that nobody has looked at yet.
 pub struct Claimed {
     run: Run,
-    findings: Vec<Finding>,
+    features: Active,
+    task: Read,
     pulling: Pulling,
 }
 
@@ -90,8 +92,8 @@ impl Claimed {
         (interrupter, interrupts): (Interrupter, Interrupts),
     ) -> Result<Claimed, NotBegun> {
         let began = Began::now();
-        let Read { payload, scopes, findings } = read_task(worker, &claim, &options);
-        let wishes = Switched::of(payload.as_ref(), &worker.config.file.disabled_features());
+        let task = read_task(worker, &claim, &options);
+        let wishes = Switched::of(task.payload.as_ref(), &worker.config.file.disabled_features());
         let held = held(worker, &claim, &wishes);
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
         let opening = move || open(&worker_of_run, &interrupts_of_run, held);
@@ -107,14 +109,14 @@ impl Claimed {
         let reclaiming = keep_claim(worker, &claim, &interrupter, (&log, &file));
         let context = RunContext {
             run: claim.queue.run().clone(),
-            scopes: scopes.clone(),
+            scopes: task.scopes.clone(),
             config: Arc::new(worker.config.file.clone()),
             data: directory.data().to_owned(),
             log: log.clone(),
             live_log: worker.live_log.clone(),
             interrupts: interrupts.clone(),
         };
-        let (features, reserved) = start_features(context.clone(), payload.as_ref(), &wishes);
+        let (features, reserved) = start_features(context.clone(), task.payload.as_ref(), &wishes);
         let publisher = publisher(worker, &claim, (store, reserved), context);
         let (container, interrupter_of_run) = (id.clone(), interrupter.clone());
         let handles = Handles {
@@ -130,26 +132,18 @@ impl Claimed {
             events: announce(worker, claim.queue.run()),
             claim,
             file,
-            reclaiming: Some(reclaiming),
+            reclaiming,
             id,
             directory,
             log,
             publisher,
-            features,
             interrupter,
             interrupts,
-            payload,
-            scopes,
-            image: None,
-            caches: Vec::new(),
-            network: None,
             processor,
-            mounts: Vec::new(),
-            remains: Remains::None,
             failures: Vec::new(),
             began,
         };
-        Ok(Claimed { run, findings, pulling })
+        Ok(Claimed { run, features, task, pulling })
     }
 
     /// To read its log.
@@ -167,21 +161,27 @@ impl Claimed {
     /// # Errors
     ///
     /// The run goes straight to its resolution.
-    pub fn validate(mut self) -> Result<Validated, Box<Resolving>> {
+    pub fn validate(self) -> Result<Validated, Box<Resolving>> {
         self.write_header();
-        match self.check() {
-            Ok((payload, source)) => Ok(Validated { run: self.run, payload, source, pulling: self.pulling }),
+        let checked = self.check();
+        let Claimed { mut run, features, task, pulling } = self;
+        match checked {
+            Ok((payload, source)) => Ok(Validated { run, features, payload, source, pulling }),
             Err(error) => {
-                let end = self.run.fail(error);
-                Err(Resolving::without_container(self.run, end))
+                let end = run.fail(error);
+                let terms = task.payload.as_ref().map(Terms::of).unwrap_or_default();
+                let (taken, aftermath) = (Taken::default(), Aftermath::NoContainer);
+                Err(Box::new(Resolving { run, features, taken, terms, end, aftermath }))
             }
         }
     }
 
-    fn write_header(&mut self) {
-        let Run { worker, claim, payload, log: spool, .. } = &mut self.run;
+    fn write_header(&self) {
+        let Run { worker, claim, log: spool, .. } = &self.run;
         let file = &worker.config.file;
-        let caches: Vec<(&str, &str)> = payload
+        let caches: Vec<(&str, &str)> = self
+            .task
+            .payload
             .iter()
             .flat_map(|payload| &payload.cache)
             .map(|(name, mount_point)| (name.as_str(), mount_point.as_str()))
@@ -204,13 +204,13 @@ impl Claimed {
         }
     }
 
-    fn check(&mut self) -> Result<(Payload, Source), TaskError> {
-        let warnings = self.findings.iter().filter(|it| it.severity == Severity::Warning);
+    fn check(&self) -> Result<(Payload, Source), TaskError> {
+        let warnings = self.task.findings.iter().filter(|it| it.severity == Severity::Warning);
         for warning in warnings {
             self.run.log.info(&format!("Warning: {warning}"));
         }
-        let Some(payload) = self.run.payload.clone() else {
-            let text = task_log::refused_payload(&self.findings);
+        let Some(payload) = self.task.payload.clone() else {
+            let text = task_log::refused_payload(&self.task.findings);
             return Err(TaskError::new(End::MalformedPayload, text));
         };
         let source = Source::parse(&payload.image.name).map_err(|error| {
@@ -225,7 +225,7 @@ impl Claimed {
         let names = payload.cache.keys().map(|name| name.as_str());
         let pool = self.run.worker.config.file.worker_pool();
         let expression = scopes::cache_expression(names, &pool);
-        match scopes::refuse_caches(&expression, &self.run.scopes) {
+        match scopes::refuse_caches(&expression, &self.task.scopes) {
             None => Ok(()),
             Some(refusal) => {
                 let text = format!(

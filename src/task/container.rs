@@ -44,6 +44,16 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
 }
 
+/// What may be there of a container that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Nothing.
+    None,
+    /// Processes, mounts, control groups: its monitor did not end in time. What could tell of them is kept, and what
+    /// they can reach is given to nobody else, until a clean-up has undone them.
+    Container,
+}
+
 /// Why a container is not, or no longer, under control.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {

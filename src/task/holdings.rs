@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::cache::{CacheLease, Discarded, Fate};
 use crate::net::tables::TablesError;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
-use crate::task::run::Remains;
+use crate::task::container::Remains;
 use crate::task::running::Held;
 use crate::text::chain;
 use crate::text::escaped;
@@ -21,26 +21,35 @@ pub(super) type Releasing = JoinHandle<Result<(), TablesError>>;
 /// What a run that is resolved still holds of the host. If it is dropped, a clean-up finds it.
 #[must_use = "the run holds it until it is given back"]
 pub struct Holdings {
+    pub(super) releasing: Option<Releasing>,
+    pub(super) rest: Rest,
+}
+
+/// What goes when the network has gone.
+pub(super) struct Rest {
     pub(super) held: Option<Held>,
     pub(super) returned: Returned,
+    /// In the order in which they were made.
     pub(super) mounts: Vec<PathBuf>,
     pub(super) directory: RunDirectory,
     pub(super) remains: Remains,
-    pub(super) releasing: Option<Releasing>,
 }
 
 impl Holdings {
     /// Gives everything back, and says what resists.
-    pub async fn give_back(mut self) -> Vec<String> {
-        let released = released(self.releasing.take()).await;
-        match tokio::task::spawn_blocking(move || self.give_back_now(released)).await {
+    pub async fn give_back(self) -> Vec<String> {
+        let Holdings { releasing, rest } = self;
+        let released = released(releasing).await;
+        match tokio::task::spawn_blocking(move || rest.give_back(released)).await {
             Ok(problems) => problems,
             Err(error) => vec![format!("Failed to give back what the task held: {error}")],
         }
     }
+}
 
+impl Rest {
     /// Blocks, for as long as it takes to remove what the task has written.
-    fn give_back_now(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
+    fn give_back(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
         let Returned { discarded, mut problems } = self.returned;
         // With what is held the container's mounts go, and the image may be collected.
         drop(self.held);

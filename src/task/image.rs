@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use images::source::Source;
-use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions, Store};
+use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
 use rustix::process::{Resource, getrlimit};
 
 use crate::event::{RunEvent, RunEvents};
-use crate::interrupt::Interrupts;
 use crate::task::error::TaskError;
 use crate::task::resolve::End;
-use crate::task_log::spool::Spool;
+use crate::task::run::Run;
 use crate::text::{chain, escaped};
 
 /// Hears how a pull goes on.
@@ -25,23 +24,15 @@ pub struct Pulling {
     pub observer: PullObserver,
 }
 
-/// Who waits for an image.
-pub(super) struct Waiting<'a> {
-    pub(super) log: &'a Spool,
-    pub(super) events: &'a RunEvents,
-    pub(super) interrupts: &'a Interrupts,
-    /// The run needs it no more. Each pull has a switch of its own: other runs of this worker go on.
-    pub(super) stop: &'a Cancel,
-}
-
-/// Finds the image in the store, or pulls it; an image that is there by its name is not pulled.
+/// Finds the image in the store, or pulls it; an image that is there by its name is not pulled. `stop`: the run needs it
+/// no more. Each pull has a switch of its own: other runs of this worker go on.
 pub(super) async fn bring(
-    store: &Store,
+    run: &Run,
     pulling: &Pulling,
     source: &Source,
-    waiting: Waiting<'_>,
+    stop: &Cancel,
 ) -> Result<Lease, TaskError> {
-    let Waiting { log, events, interrupts, stop } = waiting;
+    let Run { worker, log, events, interrupts, .. } = run;
     if interrupts.current().is_some() {
         return Err(TaskError::interrupted());
     }
@@ -55,9 +46,9 @@ pub(super) async fn bring(
     let mut interrupts = interrupts.clone();
     let options = PullOptions { cancel: stop.clone(), ..pulling.options.clone() };
     let bringing = async {
-        match store.find(source, &options).await? {
+        match worker.store.find(source, &options).await? {
             Some(lease) => Ok(lease),
-            None => store.pull(source, &options, &observe).await,
+            None => worker.store.pull(source, &options, &observe).await,
         }
     };
     tokio::pin!(bringing);

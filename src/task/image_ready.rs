@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use runtime::launch::{FailureKind, Launch};
 
-use crate::features::{Contributions, StageError};
+use crate::features::{Active, Contributions, StageError};
 use crate::net::{TaskNetwork, names};
 use crate::payload::Payload;
 use crate::payload::env::{self, Reserved, Sources};
@@ -14,14 +14,15 @@ use crate::registry::Phase;
 use crate::spec::process::ProcessError;
 use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile};
 use crate::task::bundle::{Bundle, BundleError, Names};
-use crate::task::container::{Container, ContainerError, Created};
+use crate::task::container::{Container, ContainerError, Created, Remains};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
 use crate::task::resolve::End;
-use crate::task::resolving::Resolving;
+use crate::task::resolving::{Aftermath, Resolving, Terms};
 use crate::task::root_file_system::RootFileSystem;
 use crate::task::run::Run;
 use crate::task::running::Running;
+use crate::task::taken::Taken;
 use crate::task::timer::limit_run_time;
 use crate::task_log;
 use crate::text::chain;
@@ -30,6 +31,8 @@ use crate::text::escaped;
 /// A run with everything that its container needs.
 pub struct ImageReady {
     pub(super) run: Run,
+    pub(super) features: Active,
+    pub(super) taken: Taken,
     pub(super) payload: Payload,
     pub(super) root: RootFileSystem,
     pub(super) contributions: Contributions,
@@ -61,23 +64,24 @@ impl ImageReady {
         });
         let (launch, run_time) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => {
-                let end = self.run.fail(not_prepared(&error));
-                return Err(Resolving::without_container(self.run, end));
-            }
+            Err(error) => return Err(self.failed(not_prepared(&error), Aftermath::NoContainer)),
         };
         self.run.log.info(task_log::TASK_STARTING);
         match self.launch(launch).await {
             Ok((container, created, terminal)) => {
-                let ImageReady { run, root, .. } = self;
+                let ImageReady { run, features, taken, payload, root, .. } = self;
                 run.entry.pass_to(Phase::Running);
-                Ok(Running { run, lease: root.lease, container, created, terminal, run_time })
+                let lease = root.lease;
+                Ok(Running { run, features, taken, payload, lease, container, created, terminal, run_time })
             }
-            Err(failure) => {
-                let end = self.run.fail(failure);
-                Err(Resolving::after_failed_start(self.run, end))
-            }
+            Err((failure, remains)) => Err(self.failed(failure, Aftermath::NotStarted(remains))),
         }
+    }
+
+    fn failed(self, error: TaskError, aftermath: Aftermath) -> Box<Resolving> {
+        let ImageReady { mut run, features, taken, payload, .. } = self;
+        let (end, terms) = (run.fail(error), Terms::of(&payload));
+        Box::new(Resolving { run, features, taken, terms, end, aftermath })
     }
 
     /// The container as payload, image and features want it.
@@ -88,13 +92,14 @@ impl ImageReady {
         let resolvers = self.run.worker.network.as_ref().map(|network| names::resolvers(network.dns()));
         let names = Names {
             hostname: &hostname,
-            address: self.run.network.as_ref().map(TaskNetwork::address),
+            address: self.taken.network.as_ref().map(TaskNetwork::address),
             aliases: &aliases,
             resolvers: resolvers.as_ref(),
         };
         binds.extend(names.provide(self.run.directory.task())?);
         let environment = self.environment(&environment, &hostname);
-        let Run { worker, id, network, features, directory, processor, .. } = &mut self.run;
+        let Run { worker, id, directory, processor, .. } = &self.run;
+        let network = &self.taken.network;
         let limits =
             Limits { processor: processor.as_ref().map(Processor::number), ..worker.host.limits.clone() };
         let mut request = ContainerRequest {
@@ -113,7 +118,7 @@ impl ImageReady {
             processors: worker.host.processors,
             socketcall: worker.config.file.socketcall(),
         };
-        features.configure(&mut request)?;
+        self.features.configure(&mut request)?;
         let bundle = Bundle {
             runtime: &worker.host.runtime,
             directory: directory.task(),
@@ -150,15 +155,18 @@ impl ImageReady {
     }
 
     /// Starts the runtime and waits until the command runs.
-    async fn launch(&mut self, launch: Launch) -> Result<(Container, Created, OwnedFd), TaskError> {
-        let mut container = Container::launch(launch).map_err(|error| container_failure(&error))?;
+    async fn launch(
+        &mut self,
+        launch: Launch,
+    ) -> Result<(Container, Created, OwnedFd), (TaskError, Remains)> {
+        let mut container =
+            Container::launch(launch).map_err(|error| (container_failure(&error), Remains::None))?;
         let mut interrupts = self.run.interrupts.clone();
         let started = tokio::select! {
             biased;
             started = container.started(self.run.worker.host.memory_for_all) => started,
             _ = interrupts.interrupted() => {
-                self.let_go(&mut container).await;
-                return Err(TaskError::interrupted());
+                return Err((TaskError::interrupted(), self.let_go(&mut container).await));
             }
         };
         let with_terminal = started.and_then(|mut created| {
@@ -167,16 +175,14 @@ impl ImageReady {
         });
         match with_terminal {
             Ok((created, terminal)) => Ok((container, created, terminal)),
-            Err(error) => {
-                self.let_go(&mut container).await;
-                Err(container_failure(&error))
-            }
+            Err(error) => Err((container_failure(&error), self.let_go(&mut container).await)),
         }
     }
 
-    async fn let_go(&mut self, container: &mut Container) {
-        if let Err(error) = container.end(self.run.directory.task().runtime_state()).await {
-            self.run.abandon(&error);
+    async fn let_go(&mut self, container: &mut Container) -> Remains {
+        match container.end(self.run.directory.task().runtime_state()).await {
+            Ok(()) => Remains::None,
+            Err(error) => self.run.abandon(&error),
         }
     }
 }

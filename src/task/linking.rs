@@ -3,30 +3,20 @@
 use std::sync::Arc;
 
 use images::store::Cancel;
-use runtime::id::ContainerId;
 
-use crate::artifact::Publisher;
 use crate::features::{Active, Attached, Contributions, Link, StageError};
-use crate::interrupt::Interrupts;
 use crate::net::TaskNetwork;
-use crate::run_directory::RunDirectory;
 use crate::task::error::{TaskError, end_by};
 use crate::task::resolve::End;
-use crate::task::run::Worker;
-use crate::task_log::spool::Spool;
+use crate::task::run::Run;
 use crate::text::{chain, escaped};
 
 /// The parts of a run that this is about.
 pub(super) struct Linking<'a> {
-    pub(super) worker: &'a Worker,
-    pub(super) id: &'a ContainerId,
-    pub(super) directory: &'a RunDirectory,
-    pub(super) log: &'a Spool,
-    pub(super) interrupts: &'a Interrupts,
+    pub(super) run: &'a Run,
     /// Where the network is kept, for the run to give it back.
     pub(super) network: &'a mut Option<TaskNetwork>,
     pub(super) features: &'a mut Active,
-    pub(super) publisher: &'a Publisher,
 }
 
 impl Linking<'_> {
@@ -42,20 +32,21 @@ impl Linking<'_> {
 
     /// To its end in any case: what was made has to be given back.
     async fn attach(&mut self) -> Result<(), TaskError> {
-        let Some(network) = self.worker.network.as_ref().map(Arc::clone) else { return Ok(()) };
-        let (id, record) = (self.id.clone(), self.directory.task().network());
-        let interrupts = self.interrupts.clone();
-        let wanted = move || interrupts.current().is_none();
+        let Run { worker, id, directory, log, interrupts, .. } = self.run;
+        let Some(network) = worker.network.as_ref().map(Arc::clone) else { return Ok(()) };
+        let (id, record) = (id.clone(), directory.task().network());
+        let of_run = interrupts.clone();
+        let wanted = move || of_run.current().is_none();
         let attaching = tokio::task::spawn_blocking(move || network.attach(&id, &record, &wanted));
         match attaching.await {
             Ok(Ok(attached)) => {
                 for obstacle in attached.obstacles() {
-                    self.log.info(&format!("network: {obstacle}"));
+                    log.info(&format!("network: {obstacle}"));
                 }
                 *self.network = Some(attached);
                 Ok(())
             }
-            Ok(Err(_)) if self.interrupts.current().is_some() => Err(TaskError::interrupted()),
+            Ok(Err(_)) if interrupts.current().is_some() => Err(TaskError::interrupted()),
             Ok(Err(error)) => Err(network_failure(End::HostUnfit, &chain(&error))),
             Err(error) => Err(network_failure(End::WorkerFault, &error.to_string())),
         }
@@ -63,14 +54,14 @@ impl Linking<'_> {
 
     async fn run_hooks(&mut self) -> Result<Contributions, TaskError> {
         let mut contributions = Contributions::default();
-        let record = self.directory.task().network();
-        let network = match (self.worker.network.as_deref(), self.network.as_mut()) {
+        let record = self.run.directory.task().network();
+        let network = match (self.run.worker.network.as_deref(), self.network.as_mut()) {
             (Some(network), Some(task)) => Some(Attached { network, task, record: &record }),
             (None, _) | (_, None) => None,
         };
         let link = Link { network, contributions: &mut contributions };
         self.features.link(link).await.map_err(|error| not_created(&error))?;
-        self.features.created(self.publisher).await.map_err(|error| not_created(&error))?;
+        self.features.created(&self.run.publisher).await.map_err(|error| not_created(&error))?;
         Ok(contributions)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The names of its fields are an interface: scripts tell a command's own status 120 from a refused payload by them.
 
+use images::image::Image;
 use serde::Serialize;
 
 use crate::artifact::ArtifactRecord;
@@ -63,6 +64,14 @@ pub struct ImageUsed {
     pub name: String,
     /// The digest of its manifest.
     pub digest: String,
+}
+
+impl ImageUsed {
+    /// As the store has it.
+    #[must_use]
+    pub fn of(image: &Image) -> ImageUsed {
+        ImageUsed { name: image.name.clone(), digest: image.digest.to_string() }
+    }
 }
 
 #[cfg(test)]

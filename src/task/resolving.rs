@@ -3,90 +3,83 @@
 //! Every run comes through here exactly once, however far it came: artifacts, footer, logs, report. What it still holds
 //! of the host comes out beside the resolution, for [`holdings`](super::holdings) to give back.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtime::launch::Exited;
 
-use crate::cache::Fate;
+use crate::cache::{CacheLease, Fate};
 use crate::event::RunEvent;
-use crate::features::Hooks;
-use crate::features::{Killed, Stopped};
+use crate::features::{Active, Hooks, Killed, Stopped};
 use crate::interrupt::Interrupt;
-use crate::payload::OnExitStatus;
+use crate::net::TaskNetwork;
+use crate::payload::{OnExitStatus, Payload};
 use crate::queue::{Reason, Verdict};
 use crate::registry::Phase;
 use crate::root::ContainerRoot;
-use crate::task::holdings::{self, Holdings, Releasing, Returned};
+use crate::task::container::Remains;
+use crate::task::holdings::{self, Holdings, Releasing, Rest, Returned};
 use crate::task::resolution::{ImageUsed, ResolutionDocument};
 use crate::task::resolve::{self, End, Outcome, Resolution, exit_status};
 use crate::task::resolved::Resolved;
 use crate::task::resources::Resources;
-use crate::task::run::{Remains, Run};
+use crate::task::run::Run;
 use crate::task::running::Held;
+use crate::task::taken::Taken;
 use crate::task_log;
 use crate::timestamp::Timestamp;
 
 /// A run that only has to be resolved.
 pub struct Resolving {
-    run: Run,
-    end: End,
-    container: Container,
+    pub(super) run: Run,
+    pub(super) features: Active,
+    pub(super) taken: Taken,
+    pub(super) terms: Terms,
+    pub(super) end: End,
+    pub(super) aftermath: Aftermath,
 }
 
-/// How far the container came.
-enum Container {
+/// What the payload says about the end; nothing where there is no valid payload.
+#[derive(Default)]
+pub(super) struct Terms {
+    max_run_time: Duration,
+    on_exit_status: OnExitStatus,
+}
+
+/// What is left of the container.
+pub(super) enum Aftermath {
     /// There was none.
-    None,
+    NoContainer,
     /// It was to start and did not.
-    NotStarted,
+    NotStarted(Remains),
     /// It ran, and is over.
     Over(Box<Over>),
 }
 
 /// What is left of a container that ran.
-struct Over {
-    held: Held,
-    exited: Option<Exited>,
-    resources: Option<Resources>,
-}
-
-/// A container that is over.
-pub(super) struct Finished {
+pub(super) struct Over {
     pub(super) held: Held,
-    pub(super) exited: Result<Exited, End>,
+    pub(super) exited: Option<Exited>,
     /// What it used, as far as it is known to have ended.
     pub(super) resources: Option<Resources>,
+    pub(super) remains: Remains,
+}
+
+impl Terms {
+    pub(super) fn of(payload: &Payload) -> Terms {
+        Terms { max_run_time: payload.max_run_time, on_exit_status: payload.on_exit_status.clone() }
+    }
 }
 
 impl Resolving {
-    pub(super) fn without_container(run: Run, end: End) -> Box<Resolving> {
-        Box::new(Resolving { run, end, container: Container::None })
-    }
-
-    pub(super) fn after_failed_start(run: Run, end: End) -> Box<Resolving> {
-        Box::new(Resolving { run, end, container: Container::NotStarted })
-    }
-
-    pub(super) fn of_container(run: Run, finished: Finished) -> Box<Resolving> {
-        let Finished { held, exited, resources } = finished;
-        let (end, exited) = match exited {
-            Ok(exited) => (End::Exited(status(&exited)), Some(exited)),
-            Err(end) => (end, None),
-        };
-        Box::new(Resolving {
-            run,
-            end,
-            container: Container::Over(Box::new(Over { held, exited, resources })),
-        })
-    }
-
     /// Publishes what the run leaves behind, closes its log and reports it. To give back what it holds may take as long as
     /// the disk does, so that comes after whatever has to be told of the run.
     pub async fn resolve(mut self: Box<Self>) -> (Resolved, Holdings) {
         self.run.entry.pass_to(Phase::Resolving);
         let known = self.run.interrupts.current();
         self.explain_end(known);
-        if !matches!(self.container, Container::None) {
+        if !matches!(self.aftermath, Aftermath::NoContainer) {
             self.run.log.info(task_log::TASK_FINISHED);
         }
         let stopped = self.stop().await;
@@ -95,7 +88,8 @@ impl Resolving {
         if known.is_none() {
             self.explain_interrupt(interrupt);
         }
-        let releasing = self.release_network();
+        let Taken { image, caches, network, mounts } = std::mem::take(&mut self.taken);
+        let releasing = self.release_network(network);
         let mut outcome = self.outcome(stopped, interrupt);
         let exit_code = resolve::resolve(&outcome).exit_code;
         if let Some(resources) = self.resources() {
@@ -105,7 +99,7 @@ impl Resolving {
         self.run.log.text(&footer);
         outcome.killed = self.close_log().await;
         let mut resolution = resolve::resolve(&outcome);
-        let mut returned = self.return_caches(fate(&resolution)).await;
+        let mut returned = self.return_caches(caches, fate(&resolution)).await;
         resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
             self.run.failures.push(problem);
             // Nobody may take for completed what the queue knows nothing of.
@@ -114,8 +108,9 @@ impl Resolving {
         returned.problems.extend(self.run.identity().forget().await);
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
-        let (document, holdings) = self.part(&resolution, releasing, returned);
-        (Resolved { resolution, exit_status, explanation, document }, holdings)
+        let (document, rest) = self.part(&resolution, image, (returned, mounts));
+        let resolved = Resolved { resolution, exit_status, explanation, document };
+        (resolved, Holdings { releasing, rest })
     }
 
     /// The lines about an end that was not the command's own.
@@ -166,28 +161,35 @@ impl Resolving {
     }
 
     fn exited(&self) -> Option<&Exited> {
-        match &self.container {
-            Container::Over(over) => over.exited.as_ref(),
-            Container::None | Container::NotStarted => None,
+        match &self.aftermath {
+            Aftermath::Over(over) => over.exited.as_ref(),
+            Aftermath::NoContainer | Aftermath::NotStarted(_) => None,
         }
     }
 
     fn resources(&self) -> Option<Resources> {
-        match &self.container {
-            Container::Over(over) => over.resources,
-            Container::None | Container::NotStarted => None,
+        match &self.aftermath {
+            Aftermath::Over(over) => over.resources,
+            Aftermath::NoContainer | Aftermath::NotStarted(_) => None,
+        }
+    }
+
+    fn remains(&self) -> Remains {
+        match &self.aftermath {
+            Aftermath::NoContainer => Remains::None,
+            Aftermath::NotStarted(remains) => *remains,
+            Aftermath::Over(over) => over.remains,
         }
     }
 
     fn interrupt_text(&self, interrupt: Interrupt) -> String {
-        let limit = self.run.payload.as_ref().map(|payload| payload.max_run_time);
-        task_log::interrupted(interrupt, limit.unwrap_or_default())
+        task_log::interrupted(interrupt, self.terms.max_run_time)
     }
 
     /// The hooks `stopped`, if the command ran.
     async fn stop(&mut self) -> Hooks {
-        let Container::Over(over) = &self.container else { return Hooks::Done };
-        if over.exited.is_none() && self.run.remains == Remains::Container {
+        let Aftermath::Over(over) = &self.aftermath else { return Hooks::Done };
+        if over.exited.is_none() && over.remains == Remains::Container {
             // Its processes may go on writing. A run without its command's end is no success in any case.
             return Hooks::Done;
         }
@@ -199,7 +201,6 @@ impl Resolving {
             }
         };
         let stage = self
-            .run
             .features
             .stopped(Stopped {
                 root,
@@ -217,28 +218,27 @@ impl Resolving {
     }
 
     fn outcome(&self, stopped: Hooks, interrupt: Option<Interrupt>) -> Outcome {
-        let on_exit_status = match &self.run.payload {
-            Some(payload) => payload.on_exit_status.clone(),
-            None => OnExitStatus::default(),
-        };
+        let on_exit_status = self.terms.on_exit_status.clone();
         Outcome { end: self.end, interrupt, stopped, killed: Hooks::Done, on_exit_status }
     }
 
     /// Begins to give the network back, beside the reports: nobody of the task is there to use it.
-    fn release_network(&mut self) -> Option<Releasing> {
+    fn release_network(&self, task: Option<TaskNetwork>) -> Option<Releasing> {
         let network = Arc::clone(self.run.worker.network.as_ref()?);
-        if self.run.remains == Remains::Container {
-            return None;
+        match self.remains() {
+            Remains::None => {
+                let record = self.run.directory.task().network();
+                Some(tokio::task::spawn_blocking(move || network.release(task, &record)))
+            }
+            Remains::Container => None,
         }
-        let (task, record) = (self.run.network.take(), self.run.directory.task().network());
-        Some(tokio::task::spawn_blocking(move || network.release(task, &record)))
     }
 
     /// Closes the log and runs the hooks `killed`.
     async fn close_log(&mut self) -> Hooks {
         let broken = self.run.log.end();
         let killed = Killed { log: self.run.log.path(), publisher: &self.run.publisher };
-        let stage = self.run.features.killed(killed).await;
+        let stage = self.features.killed(killed).await;
         self.run.failures.extend(stage.as_ref().err().map(ToString::to_string));
         match broken {
             None => Hooks::from(&stage),
@@ -251,17 +251,17 @@ impl Resolving {
     }
 
     /// Caches that a container may still write to stay marked as its own.
-    async fn return_caches(&mut self, fate: Fate) -> Returned {
-        match self.run.remains {
-            Remains::None => holdings::return_caches(std::mem::take(&mut self.run.caches), fate).await,
+    async fn return_caches(&self, caches: Vec<CacheLease>, fate: Fate) -> Returned {
+        match self.remains() {
+            Remains::None => holdings::return_caches(caches, fate).await,
             Remains::Container => Returned::default(),
         }
     }
 
     /// Tells the queue how the run ended; gives what stands there then, which may be what somebody else said before.
-    async fn report(&mut self, verdict: Verdict) -> Result<Verdict, String> {
+    async fn report(&self, verdict: Verdict) -> Result<Verdict, String> {
         // A claim of a run that is resolved cannot be prolonged, which would look like a cancellation.
-        self.run.reclaiming = None;
+        self.run.reclaiming.end();
         self.run.identity().report(verdict).await
     }
 
@@ -269,31 +269,23 @@ impl Resolving {
     fn part(
         self: Box<Self>,
         resolution: &Resolution,
-        releasing: Option<Releasing>,
-        returned: Returned,
-    ) -> (ResolutionDocument, Holdings) {
-        let resources = self.resources();
-        let Resolving { run, container, .. } = *self;
-        let held = match container {
-            Container::Over(over) => Some(over.held),
-            Container::None | Container::NotStarted => None,
+        image: Option<ImageUsed>,
+        (returned, mounts): (Returned, Vec<PathBuf>),
+    ) -> (ResolutionDocument, Rest) {
+        let (resources, remains) = (self.resources(), self.remains());
+        let Resolving { run, aftermath, .. } = *self;
+        let held = match aftermath {
+            Aftermath::Over(over) => Some(over.held),
+            Aftermath::NoContainer | Aftermath::NotStarted(_) => None,
         };
         let document = ResolutionDocument {
             resolved: Timestamp::now(),
-            image: run.image.map(|image| ImageUsed { name: image.name, digest: image.digest.to_string() }),
+            image,
             artifacts: run.publisher.into_records(),
             resources,
             ..ResolutionDocument::without_container(run.claim.queue.run().clone(), resolution, run.began.at)
         };
-        let holdings = Holdings {
-            held,
-            returned,
-            mounts: run.mounts,
-            directory: run.directory,
-            remains: run.remains,
-            releasing,
-        };
-        (document, holdings)
+        (document, Rest { held, returned, mounts, directory: run.directory, remains })
     }
 }
 
@@ -302,9 +294,4 @@ fn fate(resolution: &Resolution) -> Fate {
         resolve::Caches::Keep => Fate::Keep,
         resolve::Caches::Purge => Fate::Purge,
     }
-}
-
-/// 128 + signal and the like fit; what would not counts as the worst.
-fn status(exited: &Exited) -> u8 {
-    u8::try_from(exited.status).unwrap_or(u8::MAX)
 }

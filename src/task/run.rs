@@ -1,30 +1,28 @@
-//! What every phase of a run carries on to the next: who it is, its directories, its log.
+//! What every phase of a run hands on to the next: who it is, its directories, its log. What else there is of a run
+//! belongs to its phase.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use images::image::Image;
 use images::store::Store;
 use runtime::id::ContainerId;
 
 use crate::artifact::{self, Publisher};
 use crate::background::Background;
-use crate::cache::{CacheLease, Caches};
+use crate::cache::Caches;
 use crate::claim_file::ClaimFile;
 use crate::config::Config;
 use crate::event::{Events, RunEvents};
-use crate::features::Active;
 use crate::host::Host;
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::live_log::LiveLogServer;
-use crate::net::{Network, TaskNetwork};
-use crate::payload::{Origin, Payload};
+use crate::net::Network;
+use crate::payload::Origin;
 use crate::processors::Processor;
 use crate::queue::Claim;
 use crate::registry::{Entry, Registry};
 use crate::run_directory::RunDirectory;
-use crate::task::container::EndError;
+use crate::task::container::{EndError, Remains};
 use crate::task::error::TaskError;
 use crate::task::image::Pulling;
 use crate::task::resolve::End;
@@ -66,7 +64,7 @@ pub struct RunOptions {
     pub pulling: Pulling,
 }
 
-/// One run, whatever phase it is in.
+/// One run, the same in all of its phases.
 pub struct Run {
     /// The worker.
     pub worker: Arc<Worker>,
@@ -79,7 +77,7 @@ pub struct Run {
     /// Where it stands for a successor of this worker, if it does.
     pub file: Option<ClaimFile>,
     /// Keeps the claim; ended before the run is reported.
-    pub reclaiming: Option<Background>,
+    pub reclaiming: Background,
     /// The container's name.
     pub id: ContainerId,
     /// Where the container's things lie.
@@ -88,42 +86,16 @@ pub struct Run {
     pub log: Spool,
     /// The way out for artifacts.
     pub publisher: Publisher,
-    /// The features that are on.
-    pub features: Active,
     /// For the run's own time limit.
     pub interrupter: Interrupter,
     /// What ends the run early.
     pub interrupts: Interrupts,
-    /// The payload, once it is known to be valid.
-    pub payload: Option<Payload>,
-    /// What the task may do.
-    pub scopes: Vec<String>,
-    /// The image, once it is there.
-    pub image: Option<Image>,
-    /// The caches that the run holds.
-    pub caches: Vec<CacheLease>,
-    /// The network that the run holds.
-    pub network: Option<TaskNetwork>,
-    /// The processor that the run has to itself.
+    /// The processor that the run has to itself, where each has one.
     pub processor: Option<Processor>,
-    /// What is mounted for the run in the worker's own mount namespace, in order.
-    pub mounts: Vec<PathBuf>,
-    /// What may still be there of the container when the run is over.
-    pub remains: Remains,
     /// Why it does not go on, for the operator if the log could not be kept.
     pub failures: Vec<String>,
     /// When the run began.
     pub began: Began,
-}
-
-/// What may be there of a container that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remains {
-    /// Nothing.
-    None,
-    /// Processes, mounts, control groups: its monitor did not end in time. What could tell of them is kept, and what
-    /// they can reach is given to nobody else, until a clean-up has undone them.
-    Container,
 }
 
 /// The beginning of a run, by both clocks.
@@ -163,14 +135,14 @@ impl Run {
         error.end
     }
 
-    /// Something of the container may still be there.
-    pub fn abandon(&mut self, error: &EndError) {
-        self.remains = Remains::Container;
+    /// Says that something of the container may still be there.
+    pub fn abandon(&mut self, error: &EndError) -> Remains {
         let text = format!(
             "Failed to {}; what is left of the container is kept until \"docker-worker cleanup\" can undo it.",
             chain(error)
         );
         self.log.error(&text);
         self.failures.push(text);
+        Remains::Container
     }
 }

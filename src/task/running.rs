@@ -11,17 +11,19 @@ use tokio::time::MissedTickBehavior;
 
 use crate::background::Background;
 use crate::event::RunEvent;
-use crate::features::StageError;
+use crate::features::{Active, StageError};
 use crate::host::free_bytes;
-use crate::net;
 use crate::net::link::Bytes;
-use crate::task::container::{Container, ContainerError, Created, EndError};
+use crate::net::{self, TaskNetwork};
+use crate::payload::Payload;
+use crate::task::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::task::error::TaskError;
 use crate::task::linking::stage_failure;
 use crate::task::resolve::End;
-use crate::task::resolving::{Finished, Resolving};
+use crate::task::resolving::{Aftermath, Over, Resolving, Terms};
 use crate::task::resources::Resources;
-use crate::task::run::{Remains, Run};
+use crate::task::run::Run;
+use crate::task::taken::Taken;
 use crate::task_log::output::Pump;
 use crate::text::chain;
 
@@ -40,6 +42,9 @@ const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// A run whose command runs.
 pub struct Running {
     pub(super) run: Run,
+    pub(super) features: Active,
+    pub(super) taken: Taken,
+    pub(super) payload: Payload,
     pub(super) lease: Lease,
     pub(super) container: Container,
     pub(super) created: Created,
@@ -75,28 +80,34 @@ impl Running {
         let started = Instant::now();
         let mut pump = Pump::start(&self.terminal, &self.run.log);
         let ending = self.ending(&mut pump).await;
-        let end = self.finish(ending).await;
+        let (end, mut remains) = self.finish(ending).await;
         let wall = started.elapsed();
         drop(self.run_time);
         let pumped = pump.finish(DRAIN_TIME).await;
         let resources = match &end {
-            Ok(exited) => Some(Resources::of(exited, wall, traffic(&self.run).await)),
+            Ok(exited) => Some(Resources::of(exited, wall, traffic(self.taken.network.as_ref()).await)),
             Err(_) => None,
         };
         // After what the task printed: the lines about its end are the last ones.
         let exited = end.and_then(|exited| pumped.map(|()| exited).map_err(output_failure));
-        let exited = exited.map_err(|error| self.run.fail(error));
-        if self.run.remains == Remains::None
+        let (end, exited) = match exited {
+            Ok(exited) => (End::Exited(status(&exited)), Some(exited)),
+            Err(error) => (self.run.fail(error), None),
+        };
+        if remains == Remains::None
             && let Err(error) = self.container.reap().await
         {
-            self.run.abandon(&EndError::Monitor(error));
+            remains = self.run.abandon(&EndError::Monitor(error));
         }
-        let Running { run, created, lease, .. } = self;
-        Resolving::of_container(run, Finished { held: Held { created, _lease: lease }, exited, resources })
+        let Running { run, features, taken, payload, created, lease, .. } = self;
+        let terms = Terms::of(&payload);
+        let over = Over { held: Held { created, _lease: lease }, exited, resources, remains };
+        let aftermath = Aftermath::Over(Box::new(over));
+        Box::new(Resolving { run, features, taken, terms, end, aftermath })
     }
 
     async fn ending(&mut self, pump: &mut Pump) -> Ending {
-        let Running { run: Run { features, publisher, interrupts, directory, .. }, container, .. } = self;
+        let Running { run: Run { publisher, interrupts, directory, .. }, features, container, .. } = self;
         let mut interrupts = interrupts.clone();
         // A command that ends early leaves the hooks their time.
         let command = async {
@@ -127,16 +138,19 @@ impl Running {
     }
 
     /// Sees to it that no process is left.
-    async fn finish(&mut self, ending: Ending) -> Result<Exited, TaskError> {
+    async fn finish(&mut self, ending: Ending) -> (Result<Exited, TaskError>, Remains) {
         let (ended, abort) = match ending {
             Ending::Itself(ended) => (ended, None),
             Ending::Interrupted => (self.kill().await, None),
             Ending::Aborted(error) => (self.kill().await, Some(error)),
         };
         match (ended, abort) {
-            (Ok(exited), None) => Ok(exited),
-            (Ok(_), Some(error)) => Err(error),
-            (Err(error), _) => Err(self.lost(&error).await),
+            (Ok(exited), None) => (Ok(exited), Remains::None),
+            (Ok(_), Some(error)) => (Err(error), Remains::None),
+            (Err(error), _) => {
+                let (lost, remains) = self.lost(&error).await;
+                (Err(lost), remains)
+            }
         }
     }
 
@@ -150,22 +164,23 @@ impl Running {
     }
 
     /// The monitor is gone or does not answer: what it held is undone by what it wrote down.
-    async fn lost(&mut self, error: &ContainerError) -> TaskError {
+    async fn lost(&mut self, error: &ContainerError) -> (TaskError, Remains) {
         let text = format!("The worker lost control of the task's container: failed to {}", chain(error));
         let mut lost = TaskError::new(End::WorkerFault, text);
         if let Err(error) = self.created.kill() {
             lost = lost.and(format!("Failed to kill the container's first process: {error}"));
         }
-        if let Err(error) = self.container.end(self.run.directory.task().runtime_state()).await {
-            self.run.abandon(&error);
-        }
-        lost
+        let remains = match self.container.end(self.run.directory.task().runtime_state()).await {
+            Ok(()) => Remains::None,
+            Err(error) => self.run.abandon(&error),
+        };
+        (lost, remains)
     }
 }
 
 /// What has passed the task's link; unknown without one.
-async fn traffic(run: &Run) -> Option<Bytes> {
-    let link = run.network.as_ref()?.link().to_owned();
+async fn traffic(network: Option<&TaskNetwork>) -> Option<Bytes> {
+    let link = network?.link().to_owned();
     // Not on this thread: whoever changes the host's network keeps the question waiting.
     let counted = tokio::task::spawn_blocking(move || net::traffic(&link)).await;
     // A fact less about a task that is over is no fault of it.
@@ -183,6 +198,11 @@ async fn disk_is_full(data: &Path) -> u64 {
             _ => {}
         }
     }
+}
+
+/// 128 + signal and the like fit; what would not counts as the worst.
+fn status(exited: &Exited) -> u8 {
+    u8::try_from(exited.status).unwrap_or(u8::MAX)
 }
 
 fn output_failure(error: io::Error) -> TaskError {

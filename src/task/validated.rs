@@ -11,25 +11,26 @@ use tokio::task::JoinError;
 
 use crate::cache::{CacheError, CacheLease, Caches, Origin};
 use crate::event::{RunEvent, RunEvents};
-use crate::features::Contributions;
+use crate::features::{Active, Contributions};
 use crate::interrupt::Interrupts;
 use crate::payload::{CacheName, MountPoint, Payload};
-use crate::run_directory::RunDirectory;
 use crate::spec::{Bind, BindSource};
 use crate::task::error::{TaskError, end_by};
-use crate::task::image::{self, Pulling, Waiting};
+use crate::task::image::{self, Pulling};
 use crate::task::image_ready::ImageReady;
 use crate::task::linking::Linking;
+use crate::task::resolution::ImageUsed;
 use crate::task::resolve::End;
-use crate::task::resolving::Resolving;
+use crate::task::resolving::{Aftermath, Resolving, Terms};
 use crate::task::root_file_system::{self, RootFileSystem};
-use crate::task::run::{Began, Run, Worker};
-use crate::task_log::spool::Spool;
+use crate::task::run::{Began, Run};
+use crate::task::taken::Taken;
 use crate::text::chain;
 
 /// A run whose payload is valid.
 pub struct Validated {
     pub(super) run: Run,
+    pub(super) features: Active,
     pub(super) payload: Payload,
     pub(super) source: Source,
     pub(super) pulling: Pulling,
@@ -43,42 +44,31 @@ impl Validated {
     ///
     /// The run goes straight to its resolution.
     pub async fn image_ready(mut self) -> Result<ImageReady, Box<Resolving>> {
-        match self.make_ready().await {
+        let mut taken = Taken::default();
+        let made = self.make_ready(&mut taken).await;
+        let Validated { mut run, features, payload, .. } = self;
+        match made {
             Ok((root, contributions)) => {
-                let Validated { run, payload, .. } = self;
-                Ok(ImageReady { run, payload, root, contributions })
+                Ok(ImageReady { run, features, taken, payload, root, contributions })
             }
             Err(error) => {
-                let end = self.run.fail(error);
-                Err(Resolving::without_container(self.run, end))
+                let (end, terms) = (run.fail(error), Terms::of(&payload));
+                let aftermath = Aftermath::NoContainer;
+                Err(Box::new(Resolving { run, features, taken, terms, end, aftermath }))
             }
         }
     }
 
-    async fn make_ready(&mut self) -> Result<(RootFileSystem, Contributions), TaskError> {
-        let Run {
-            worker,
-            id,
-            directory,
-            log,
-            events,
-            interrupts,
-            network,
-            features,
-            publisher,
-            caches,
-            image,
-            mounts,
-            began,
-            ..
-        } = &mut self.run;
-        let linking = Linking { worker, id, directory, log, interrupts, network, features, publisher };
-        let root = Root { worker, id, directory, log, events, interrupts, began, caches, image, mounts };
+    async fn make_ready(&mut self, taken: &mut Taken) -> Result<(RootFileSystem, Contributions), TaskError> {
+        let Validated { run, features, payload, source, pulling } = self;
+        let Taken { image, caches, network, mounts } = taken;
         let stop = Cancel::default();
+        let linking = Linking { run, features, network };
+        let root = Root { run, payload, caches, image, mounts };
         // Both to their end: what was taken has to be given back.
         let (linked, made) = tokio::join!(
             or_stop(&stop, linking.link(&stop)),
-            or_stop(&stop, root.make(&self.payload, (&self.source, &self.pulling), &stop)),
+            or_stop(&stop, root.make(source, pulling, &stop)),
         );
         match (linked, made) {
             (Ok(mut contributions), Ok((root, binds))) => {
@@ -101,44 +91,36 @@ async fn or_stop<T>(stop: &Cancel, work: impl Future<Output = Result<T, TaskErro
     ended
 }
 
-/// The parts of a run that its root is made of; what is taken is kept there, for the run to give it back.
+/// What a root is made of; what is taken is kept where the run finds it to give it back.
 struct Root<'a> {
-    worker: &'a Worker,
-    id: &'a ContainerId,
-    directory: &'a RunDirectory,
-    log: &'a Spool,
-    events: &'a RunEvents,
-    interrupts: &'a Interrupts,
-    began: &'a Began,
+    run: &'a Run,
+    payload: &'a Payload,
     caches: &'a mut Vec<CacheLease>,
-    image: &'a mut Option<Image>,
+    image: &'a mut Option<ImageUsed>,
     mounts: &'a mut Vec<PathBuf>,
 }
 
 impl Root<'_> {
     async fn make(
         self,
-        payload: &Payload,
-        (source, pulling): (&Source, &Pulling),
+        source: &Source,
+        pulling: &Pulling,
         stop: &Cancel,
     ) -> Result<(RootFileSystem, Vec<Bind>), TaskError> {
-        let waiting = Waiting { log: self.log, events: self.events, interrupts: self.interrupts, stop };
-        let bringing = or_stop(stop, image::bring(&self.worker.store, pulling, source, waiting));
-        let (worker, id, interrupts) = (self.worker, self.id, self.interrupts);
-        let (events, held) = (self.events, self.caches);
+        let Root { run, payload, caches, image, mounts } = self;
         let taking = async {
-            let wanted = take_caches(worker, id, interrupts, payload, held).await?;
-            Ok(bind_caches(events, held, &wanted))
+            let wanted = take_caches(run, payload, caches).await?;
+            Ok(bind_caches(&run.events, caches, &wanted))
         };
-        let (taken, brought) = tokio::join!(or_stop(stop, taking), bringing);
+        let bringing = image::bring(run, pulling, source, stop);
+        let (taken, brought) = tokio::join!(or_stop(stop, taking), or_stop(stop, bringing));
         let binds = taken?;
         let lease = brought?;
-        announce(self.events, lease.image(), self.began);
-        *self.image = Some(lease.image().clone());
-        let making =
-            root_file_system::make(worker.store.clone(), self.directory.task().data().to_owned(), lease);
-        let (root, mounts) = making.await?;
-        self.mounts.extend(mounts);
+        announce(&run.events, lease.image(), &run.began);
+        *image = Some(ImageUsed::of(lease.image()));
+        let place = run.directory.task().data().to_owned();
+        let (root, mounted) = root_file_system::make(run.worker.store.clone(), place, lease).await?;
+        mounts.extend(mounted);
         Ok((root?, binds))
     }
 }
@@ -153,22 +135,20 @@ fn announce(events: &RunEvents, image: &Image, began: &Began) {
 
 /// Takes the payload's caches into `held`, one after the other as they are listed in the result.
 async fn take_caches(
-    worker: &Worker,
-    id: &ContainerId,
-    interrupts: &Interrupts,
+    run: &Run,
     payload: &Payload,
     held: &mut Vec<CacheLease>,
 ) -> Result<Vec<(CacheName, MountPoint)>, TaskError> {
     let wanted: Vec<(CacheName, MountPoint)> = payload.cache.clone().into_iter().collect();
     let names = wanted.iter().map(|(name, _)| name.clone()).collect();
-    let (caches, container, of_run) = (worker.caches.clone(), id.clone(), interrupts.clone());
+    let (caches, container, of_run) = (run.worker.caches.clone(), run.id.clone(), run.interrupts.clone());
     let taking = tokio::task::spawn_blocking(move || take(&caches, names, &container, &of_run));
     let (leases, failure) = taking.await.map_err(|error| panicked(&error))?;
     held.extend(leases);
     match failure {
         None => Ok(wanted),
         // It is why there is no cache.
-        Some(_) if interrupts.current().is_some() => Err(TaskError::interrupted()),
+        Some(_) if run.interrupts.current().is_some() => Err(TaskError::interrupted()),
         Some(error) => Err(cache_failure(&error)),
     }
 }
