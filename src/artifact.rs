@@ -16,7 +16,7 @@ mod draft;
 mod record;
 mod spooled;
 #[cfg(test)]
-mod storage;
+pub(crate) mod storage;
 mod store;
 pub mod upload;
 

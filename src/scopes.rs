@@ -94,18 +94,22 @@ pub fn cache_expression<'a>(names: impl IntoIterator<Item = &'a str>, worker_poo
     ScopeExpression::AllOf(names.into_iter().map(either).collect())
 }
 
-/// The log's text for caches that a task may not attach; `None` when it may.
-///
-/// The text has several lines; every word that the task chose stands in JSON quotes.
+/// The log's text for caches that a task may not attach: several lines, in which every word that the task chose stands in
+/// JSON quotes.
 #[must_use]
-pub fn refuse_caches(expression: &ScopeExpression, held: &[String]) -> Option<String> {
-    let missing = expression.missing(held)?;
-    Some(format!(
+pub fn refuse_caches(expression: &ScopeExpression, missing: &ScopeExpression) -> String {
+    format!(
         "Insufficient scopes to attach cache volumes.\nThe task is missing the following scopes:\n\n```\n{}\n```\n\
          The requested caches require the task scopes to satisfy the following scope expression:\n\n```\n{}\n```",
-        as_json(&missing),
+        as_json(missing),
         as_json(expression),
-    ))
+    )
+}
+
+/// The log's text for a feature that a task may not use.
+#[must_use]
+pub fn refuse_feature(name: &str, scope: &str) -> String {
+    format!("Insufficient scopes to use '{name}' feature.  Try adding {scope} to the .scopes array.")
 }
 
 fn as_json(expression: &ScopeExpression) -> String {
@@ -152,21 +156,22 @@ mod tests {
             "docker-worker:cache:*",
             "*",
         ] {
-            assert_eq!(refuse_caches(&expression, &scopes(&[held])), None, "{held}");
+            assert_eq!(expression.missing(&scopes(&[held])), None, "{held}");
         }
         for held in [
             "docker-worker:cache:level",
             "docker-worker:cache:level-1:other/pool",
             "docker-worker:cache:level-3",
         ] {
-            assert!(refuse_caches(&expression, &scopes(&[held])).is_some(), "{held}");
+            assert!(expression.missing(&scopes(&[held])).is_some(), "{held}");
         }
     }
 
     #[test]
     fn the_text_shows_what_is_missing_and_then_the_whole_expression() {
         let expression = cache_expression(["a", "b"], "p/w");
-        let text = refuse_caches(&expression, &scopes(&["docker-worker:cache:a"])).unwrap();
+        let missing = expression.missing(&scopes(&["docker-worker:cache:a"])).unwrap();
+        let text = refuse_caches(&expression, &missing);
         let expected = r#"Insufficient scopes to attach cache volumes.
 The task is missing the following scopes:
 
@@ -203,14 +208,13 @@ The requested caches require the task scopes to satisfy the following scope expr
 
     #[test]
     fn no_cache_needs_no_scope() {
-        assert_eq!(refuse_caches(&cache_expression([], "p/w"), &[]), None);
+        assert_eq!(cache_expression([], "p/w").missing(&[]), None);
     }
 
     #[test]
     fn s60_a_cache_name_cannot_colour_or_break_the_text() {
-        let text =
-            refuse_caches(&cache_expression(["\u{1b}[31m\u{202e}\n[taskcluster:error] x"], "p/w"), &[])
-                .unwrap();
+        let expression = cache_expression(["\u{1b}[31m\u{202e}\n[taskcluster:error] x"], "p/w");
+        let text = refuse_caches(&expression, &expression.missing(&[]).unwrap());
         assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
         assert!(!text.lines().any(|line| line.starts_with("[taskcluster")), "{text}");
     }

@@ -13,6 +13,7 @@
 //! happens, a run passes through [`resolving`] exactly once. One channel ([`interrupt`]) ends any of
 //! them early; one pure function ([`resolve`]) says what is reported.
 
+mod authorization;
 pub mod bundle;
 pub mod claimed;
 pub mod container;
@@ -84,7 +85,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 /// All phases up to the end of the last process; an error is a run that came less far.
 async fn to_its_end(claimed: Claimed) -> Result<Box<Resolving>, Box<Resolving>> {
-    let validated = claimed.validate()?;
+    let validated = claimed.validate().await?;
     let ready = validated.image_ready().await?;
     let running = ready.start().await?;
     Ok(running.wait().await)

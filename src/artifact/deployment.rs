@@ -57,6 +57,13 @@ impl Deployment {
                     "uploadMethod": {"putUrl": {"url": url, "expires": LATER, "headers": headers}},
                 })
             }
+            // It has one role.
+            ("POST", ["auth", "v1", "scopes", "expand"]) => {
+                let own = body["scopes"].as_array().unwrap();
+                let is_builder = own.contains(&json!("assume:builder"));
+                let of_role = is_builder.then(|| json!("docker-worker:cache:level-1-*"));
+                json!({ "scopes": own.iter().cloned().chain(of_role).collect::<Vec<_>>() })
+            }
             ("PUT", ["queue", "v1", "task", ..]) | ("POST", ["object", "v1", "finish-upload", _]) => {
                 json!({})
             }

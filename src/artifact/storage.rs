@@ -20,7 +20,7 @@ const KEPT_BYTES: usize = 1 << 20;
 
 /// What becomes of one request.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It is stored.
     Store,
     /// The body is read, and refused with a status and S3's word for it.
@@ -37,7 +37,7 @@ pub(super) enum Answer {
 
 /// One request.
 #[derive(Clone, Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) headers: BTreeMap<String, String>,
@@ -48,7 +48,7 @@ pub(super) struct Received {
 }
 
 /// The storage; gone with this value.
-pub(super) struct Storage {
+pub(crate) struct Storage {
     address: SocketAddr,
     shared: Arc<Shared>,
     _accepting: Background,
@@ -66,7 +66,7 @@ struct Shared {
 
 impl Storage {
     /// Answers so, request by request; all that come later are stored.
-    pub(super) async fn start(answers: &[Answer]) -> Storage {
+    pub(crate) async fn start(answers: &[Answer]) -> Storage {
         Storage::start_at("127.0.0.1:0".parse().unwrap(), answers).await
     }
 
@@ -85,11 +85,11 @@ impl Storage {
         Storage { address, shared, _accepting: accepting }
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub(super) fn received(&self) -> MutexGuard<'_, Vec<Received>> {
+    pub(crate) fn received(&self) -> MutexGuard<'_, Vec<Received>> {
         self.shared.received.lock().unwrap()
     }
 

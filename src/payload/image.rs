@@ -6,6 +6,7 @@ use crate::document::finding::Findings;
 use crate::document::reader::{Object, Place};
 use crate::limits;
 use crate::payload::{NOT_YET, Origin};
+use crate::queue::task_id::{TaskId, TaskIdError};
 use crate::suggestion::nearest;
 use crate::text::chain;
 use crate::text::{escaped, excerpt};
@@ -18,17 +19,51 @@ const ARCHIVES: &[&str] = &[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".
 
 /// An image as the payload names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageField {
-    /// As written: `name[:tag][@digest]`, for the operator also `docker-archive:FILE` and the like.
-    pub name: String,
-    /// What it means.
-    pub source: Source,
+pub enum ImageField {
+    /// `name[:tag][@digest]`, for the operator also `docker-archive:FILE` and the like.
+    Named(Source),
+    /// An artifact of the task that was indexed last under a namespace.
+    Indexed {
+        /// Where the index has the task.
+        namespace: String,
+        /// The artifact's name.
+        path: String,
+    },
+    /// An artifact of a task.
+    OfTask {
+        /// Which task.
+        task_id: TaskId,
+        /// The artifact's name.
+        path: String,
+    },
+}
+
+/// Why an image cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an image of type \"{kind}\" {NOT_YET}")]
+pub struct UnsupportedImage {
+    kind: &'static str,
+}
+
+impl ImageField {
+    /// Where the image comes from.
+    ///
+    /// # Errors
+    ///
+    /// [`UnsupportedImage`] when it is an artifact.
+    pub fn source(&self) -> Result<&Source, UnsupportedImage> {
+        match self {
+            ImageField::Named(source) => Ok(source),
+            ImageField::Indexed { .. } => Err(UnsupportedImage { kind: "indexed-image" }),
+            ImageField::OfTask { .. } => Err(UnsupportedImage { kind: "task-image" }),
+        }
+    }
 }
 
 /// Reads the field: a name, or an object that says which kind of name.
 pub(super) fn read(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Option<ImageField> {
     if place.value.is_string() {
-        return read_name(place, origin, findings);
+        return read_name(place, origin, findings).map(ImageField::Named);
     }
     if !place.value.is_object() {
         place.expected("the name of an image, or an object with its \"type\"", findings);
@@ -36,40 +71,54 @@ pub(super) fn read(place: &Place<'_>, origin: Origin, findings: &mut Findings) -
     }
     let image = place.object(findings)?;
     let kind = image.required("type", findings)?;
-    match kind.string(findings)? {
+    let field = match kind.string(findings)? {
         "docker-image" => {
             image.refuse_unknown(&["type", "name"], findings);
-            read_name(&image.required("name", findings)?, origin, findings)
+            ImageField::Named(read_name(&image.required("name", findings)?, origin, findings)?)
         }
-        "indexed-image" => not_yet(&kind, &image, ["type", "namespace", "path"], findings),
-        "task-image" => not_yet(&kind, &image, ["type", "taskId", "path"], findings),
+        "indexed-image" => {
+            let [namespace, path] = read_artifact(&image, "namespace", findings)?;
+            ImageField::Indexed { namespace, path }
+        }
+        "task-image" => {
+            let [task_id, path] = read_artifact(&image, "taskId", findings)?;
+            let task_id = TaskId::parse(&task_id);
+            let task_id = task_id.map_err(|error| refuse_task_id(&image, &error, findings)).ok()?;
+            ImageField::OfTask { task_id, path }
+        }
         other => {
             let other = excerpt(other);
             kind.refuse(format!("Unrecognized image type. Image Type: {other}"), findings);
             findings.hint("known here: docker-image, indexed-image, task-image");
-            None
+            return None;
         }
+    };
+    if let Err(unsupported) = field.source() {
+        kind.refuse(unsupported.to_string(), findings);
+        findings.hint("name an image of a registry");
     }
+    Some(field)
 }
 
-/// An image that is an artifact: its fields are checked all the same, so that its author hears of everything at once.
-fn not_yet(
-    kind: &Place<'_>,
-    image: &Object<'_>,
-    fields: [&str; 3],
-    findings: &mut Findings,
-) -> Option<ImageField> {
-    image.refuse_unknown(&fields, findings);
-    for field in fields {
-        image.required(field, findings).and_then(|place| place.string(findings));
+/// Of which task, and under which name, an image is an artifact.
+fn read_artifact(image: &Object<'_>, of: &'static str, findings: &mut Findings) -> Option<[String; 2]> {
+    image.refuse_unknown(&["type", of, "path"], findings);
+    let read = [of, "path"].map(|field| {
+        let place = image.required(field, findings)?;
+        place.string(findings).map(str::to_owned)
+    });
+    let [of, path] = read;
+    Some([of?, path?])
+}
+
+fn refuse_task_id(image: &Object<'_>, error: &TaskIdError, findings: &mut Findings) {
+    if let Some(place) = image.member("taskId") {
+        place.refuse(error.to_string(), findings);
     }
-    kind.refuse(format!("an image of type {} {NOT_YET}", kind.value), findings);
-    findings.hint("name an image of a registry");
-    None
 }
 
 /// S27: a name that somebody put into a queue means a registry, whatever it looks like.
-fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Option<ImageField> {
+fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Option<Source> {
     let name = place.string(findings)?;
     if name.len() > limits::IMAGE_NAME_BYTES {
         place.refuse(format!("must be at most {} bytes long", limits::IMAGE_NAME_BYTES), findings);
@@ -87,7 +136,7 @@ fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Opti
             hint(name, origin, findings);
             None
         }
-        Ok(source) => Some(ImageField { name: name.to_owned(), source }),
+        Ok(source) => Some(source),
         Err(error) => {
             place.refuse(escaped(&chain(&error)).to_string(), findings);
             hint(name, origin, findings);

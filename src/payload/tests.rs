@@ -46,10 +46,14 @@ fn refused(extra: &Value, expected: &[&str]) {
     assert!(found.is_none(), "{extra}");
 }
 
+fn named(image: &str) -> ImageField {
+    ImageField::Named(images::source::Source::parse(image).unwrap())
+}
+
 #[test]
 fn a_payload_with_nothing_but_its_two_required_fields_gets_the_defaults() {
     let payload = accepted(&json!({}));
-    assert_eq!(payload.image.name, "busybox");
+    assert_eq!(payload.image, named("busybox"));
     assert_eq!(payload.max_run_time, Duration::from_secs(60));
     assert_eq!(payload.log.as_str(), "public/logs/live.log");
     assert!(payload.command.is_empty() && payload.env.is_empty());
@@ -81,7 +85,7 @@ fn every_field_that_works_is_read() {
         "capabilities": { "privileged": false, "devices": { "kvm": false } },
         "encryptedEnv": [],
     }));
-    assert_eq!(payload.image.name, "example.com:5000/a/b:1");
+    assert_eq!(payload.image, named("example.com:5000/a/b:1"));
     assert_eq!(payload.command, ["sh", "-c", "true"]);
     assert_eq!(payload.env["A"], "1");
     assert_eq!(payload.max_run_time, Duration::from_secs(3600));
@@ -250,6 +254,10 @@ fn an_image_is_a_name_or_an_object_with_its_kind() {
         (json!({ "type": "rpm" }), "/image/type: Unrecognized image type. Image Type: rpm"),
         (
             json!({ "type": "task-image", "taskId": "x", "path": "public/image.tar.zst" }),
+            "/image/taskId: read \"x\" as a task id: an id is a version 4 UUID in base64url, 22 characters",
+        ),
+        (
+            json!({ "type": "task-image", "taskId": "fN1SbArXTPSVFNUvaOlinQ", "path": "public/image.tar.zst" }),
             "/image/type: an image of type \"task-image\" is not there yet in this version of docker-worker",
         ),
         (
@@ -278,7 +286,7 @@ fn s27_a_claimed_task_can_name_registries_only() {
         let (found, _) = Payload::parse(&payload(&json!({ "image": name })), &context(Origin::Queue));
         assert_eq!(found.is_some(), !name.ends_with(':'), "{name}");
     }
-    assert_eq!(accepted(&json!({ "image": "docker-archive:/x.tar" })).image.name, "docker-archive:/x.tar");
+    assert_eq!(accepted(&json!({ "image": "docker-archive:/x.tar" })).image, named("docker-archive:/x.tar"));
 }
 
 #[test]

@@ -190,20 +190,28 @@ impl HttpQueue {
 
     /// See [`super::WorkerQueue::expand_scopes`].
     pub(super) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
-        #[derive(Deserialize)]
-        struct Reply {
-            scopes: Vec<String>,
-        }
-        let body = json!({ "scopes": scopes });
-        let call = Call {
-            method: "POST",
-            path: "api/auth/v1/scopes/expand".to_owned(),
-            body: Some(&body),
-            what: "a task's scopes".to_owned(),
-            patience: PATIENCE,
-            most: ANSWER_BYTES,
-        };
-        let reply: Reply = self.0.ask(call).await?;
-        Ok(reply.scopes)
+        expand_scopes(&self.0, scopes, PATIENCE).await
     }
+}
+
+async fn expand_scopes(
+    session: &Session,
+    scopes: &[String],
+    patience: Duration,
+) -> Result<Vec<String>, QueueError> {
+    #[derive(Deserialize)]
+    struct Reply {
+        scopes: Vec<String>,
+    }
+    let body = json!({ "scopes": scopes });
+    let call = Call {
+        method: "POST",
+        path: "api/auth/v1/scopes/expand".to_owned(),
+        body: Some(&body),
+        what: "a task's scopes".to_owned(),
+        patience,
+        most: ANSWER_BYTES,
+    };
+    let reply: Reply = session.ask(call).await?;
+    Ok(reply.scopes)
 }

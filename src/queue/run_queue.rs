@@ -60,6 +60,19 @@ impl RunQueue {
         }
     }
 
+    /// All scopes that a task has which has these: what roles add to them. Asked for in the task's name.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Unauthorized`], [`QueueError::Unreachable`] after two minutes, [`QueueError::Internal`].
+    pub async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
+        match &self.0.maker {
+            // There are no roles.
+            Maker::Embedded(_) => Ok(scopes.to_vec()),
+            Maker::Http(queue) => queue.expand_scopes(scopes).await,
+        }
+    }
+
     /// Prolongs the claim; gives the time until which it holds.
     ///
     /// # Errors

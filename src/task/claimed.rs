@@ -20,7 +20,7 @@ use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{Claim, RunId, Task, WorkerIdentity};
 use crate::registry::{Handles, Phase};
 use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
-use crate::scopes;
+use crate::task::authorization::Authorization;
 use crate::task::error::{TaskError, end_by};
 use crate::task::image::Pulling;
 use crate::task::reclaim;
@@ -161,9 +161,9 @@ impl Claimed {
     /// # Errors
     ///
     /// The run goes straight to its resolution.
-    pub fn validate(self) -> Result<Validated, Box<Resolving>> {
+    pub async fn validate(self) -> Result<Validated, Box<Resolving>> {
         self.write_header();
-        let checked = self.check();
+        let checked = self.check().await;
         let Claimed { mut run, features, task, pulling } = self;
         match checked {
             Ok((payload, source)) => Ok(Validated { run, features, payload, source, pulling }),
@@ -204,7 +204,7 @@ impl Claimed {
         }
     }
 
-    fn check(&self) -> Result<(Payload, Source), TaskError> {
+    async fn check(&self) -> Result<(Payload, Source), TaskError> {
         let warnings = self.task.findings.iter().filter(|it| it.severity == Severity::Warning);
         for warning in warnings {
             self.run.log.info(&format!("Warning: {warning}"));
@@ -213,26 +213,22 @@ impl Claimed {
             let text = task_log::refused_payload(&self.task.findings);
             return Err(TaskError::new(End::MalformedPayload, text));
         };
-        let source = Source::parse(&payload.image.name).map_err(|error| {
-            let text = format!("`task.payload.image` names no image: failed to {}", escaped(&chain(&error)));
-            TaskError::new(End::MalformedPayload, text)
+        let source = payload.image.source().cloned().map_err(|unsupported| {
+            TaskError::new(End::MalformedPayload, format!("`task.payload.image`: {unsupported}"))
         })?;
-        self.check_scopes(&payload)?;
+        self.authorize(&payload).await?;
         Ok((payload, source))
     }
 
-    fn check_scopes(&self, payload: &Payload) -> Result<(), TaskError> {
-        let names = payload.cache.keys().map(|name| name.as_str());
+    /// Before anything is made or found for the task, an image that is there already included.
+    async fn authorize(&self, payload: &Payload) -> Result<(), TaskError> {
         let pool = self.run.worker.config.file.worker_pool();
-        let expression = scopes::cache_expression(names, &pool);
-        match scopes::refuse_caches(&expression, &self.task.scopes) {
-            None => Ok(()),
-            Some(refusal) => {
-                let text = format!(
-                    "Docker configuration could not be created.  This may indicate an authentication error when validating scopes necessary for running the task. \n{refusal}"
-                );
-                Err(TaskError::new(End::SetupFailed, text))
-            }
+        let authorization = Authorization::new(&self.run.claim.queue, &self.task.scopes);
+        let mut interrupts = self.run.interrupts.clone();
+        tokio::select! {
+            biased;
+            checked = authorization.check(payload, &pool) => checked,
+            _ = interrupts.interrupted() => Err(TaskError::interrupted()),
         }
     }
 }

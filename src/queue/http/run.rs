@@ -18,6 +18,9 @@ use crate::timestamp::Timestamp;
 /// How long a call is tried on which the run's result depends. Its claim may go before; then it is refused.
 const LASTING: Duration = Duration::from_secs(10 * 60);
 
+/// How long it is tried to learn what a task may do: it fails without.
+const EXPANDING: Duration = Duration::from_secs(2 * 60);
+
 /// A run's side of a deployment.
 #[derive(Debug)]
 pub(in crate::queue) struct HttpRun {
@@ -37,6 +40,11 @@ impl HttpRun {
     /// See [`RunQueue::credentials`](crate::queue::RunQueue::credentials).
     pub(in crate::queue) fn credentials(&self) -> watch::Receiver<Credentials> {
         self.session.credentials()
+    }
+
+    /// See [`RunQueue::expand_scopes`](crate::queue::RunQueue::expand_scopes).
+    pub(in crate::queue) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
+        super::expand_scopes(&self.session, scopes, EXPANDING).await
     }
 
     /// See [`RunQueue::reclaim`](crate::queue::RunQueue::reclaim).

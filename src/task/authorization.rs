@@ -1,0 +1,157 @@
+//! Whether a task may have what its payload asks for: by its own scopes, and by those that roles add to them.
+
+use tokio::sync::OnceCell;
+
+use crate::known_features::KnownFeature;
+use crate::payload::Payload;
+use crate::queue::{QueueError, RunQueue};
+use crate::scopes::{self, ScopeExpression};
+use crate::task::error::TaskError;
+use crate::task::resolve::End;
+use crate::text::chain;
+use crate::text::escaped;
+
+/// What a task holds.
+pub(super) struct Authorization<'a> {
+    queue: &'a RunQueue,
+    /// As its definition has them.
+    own: &'a [String],
+    /// With those of roles: asked for once, and only where its own do not do.
+    expanded: OnceCell<Vec<String>>,
+}
+
+impl<'a> Authorization<'a> {
+    pub(super) fn new(queue: &'a RunQueue, own: &'a [String]) -> Authorization<'a> {
+        Authorization { queue, own, expanded: OnceCell::new() }
+    }
+
+    /// Checks all that takes scopes, in the order in which it would be used. `pool` is the worker's.
+    pub(super) async fn check(&self, payload: &Payload, pool: &str) -> Result<(), TaskError> {
+        for feature in payload.features.on() {
+            self.check_feature(feature).await?;
+        }
+        let names = payload.cache.keys().map(|name| name.as_str());
+        let expression = scopes::cache_expression(names, pool);
+        match self.missing(&expression).await.map_err(|error| not_expanded(&error))? {
+            None => Ok(()),
+            Some(missing) => Err(not_configured(&scopes::refuse_caches(&expression, &missing))),
+        }
+    }
+
+    async fn check_feature(&self, feature: &KnownFeature) -> Result<(), TaskError> {
+        let Some(scope) = feature.scope else { return Ok(()) };
+        let missing = self.missing(&ScopeExpression::Scope(scope.to_owned())).await;
+        match missing.map_err(|error| not_expanded(&error))? {
+            None => Ok(()),
+            Some(_) => {
+                // The original looked at it in a hook.
+                let text = format!(
+                    "Task was aborted because states could not be created successfully. Error calling 'link' for {} : {}",
+                    feature.handler,
+                    scopes::refuse_feature(feature.name, scope)
+                );
+                Err(TaskError::new(End::SetupFailed, text))
+            }
+        }
+    }
+
+    /// What the task lacks of an expression.
+    async fn missing(&self, needed: &ScopeExpression) -> Result<Option<ScopeExpression>, QueueError> {
+        if needed.is_satisfied_by(self.own) {
+            return Ok(None);
+        }
+        let expanded = self.expanded.get_or_try_init(|| self.queue.expand_scopes(self.own)).await?;
+        Ok(needed.missing(expanded))
+    }
+}
+
+fn not_expanded(error: &QueueError) -> TaskError {
+    not_configured(&format!("Failed to {}", escaped(&chain(error))))
+}
+
+fn not_configured(why: &str) -> TaskError {
+    let text = format!(
+        "Docker configuration could not be created.  This may indicate an authentication error when validating scopes necessary for running the task. \n{why}"
+    );
+    TaskError::new(End::SetupFailed, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::artifact::storage::Storage;
+    use crate::known_features;
+    use crate::payload::{Origin, TaskContext};
+    use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
+    use crate::timestamp::Timestamp;
+
+    /// A deployment whose role `builder` has the caches that begin with `level-1`, and a run of it.
+    async fn deployment() -> (Storage, RunQueue) {
+        let storage = Storage::start(&[]).await;
+        let credentials = Credentials {
+            client_id: "worker".to_owned(),
+            access_token: "secret".to_owned(),
+            certificate: None,
+        };
+        let queue = WorkerQueue::deployment(&storage.url(""), credentials).unwrap();
+        let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+        let claim = queue.claim_work("p/w", &identity, 1).await.unwrap().claims.remove(0);
+        storage.received().clear();
+        (storage, claim.queue)
+    }
+
+    fn payload(caches: &Value) -> Payload {
+        let text = json!({"image": "i", "maxRunTime": 60, "cache": caches});
+        let context = TaskContext {
+            expires: Timestamp::now(),
+            origin: Origin::Queue,
+            disabled_features: &[],
+            max_task_run_time: None,
+            pointer: "",
+        };
+        Payload::parse(&text, &context).0.unwrap()
+    }
+
+    #[tokio::test]
+    async fn roles_are_asked_for_once_and_only_where_the_tasks_own_scopes_do_not_do() {
+        let both = payload(&json!({"level-1-a": "/a", "level-3-b": "/b"}));
+        let level_1 = payload(&json!({"level-1-a": "/a"}));
+        let none = payload(&json!({}));
+        let direct = "docker-worker:cache:level-3-b:p/w";
+        let cases: [(&[&str], &Payload, usize, Option<&str>); 6] = [
+            (&["*"], &both, 0, None),
+            (&[], &none, 0, None),
+            (&["assume:builder"], &level_1, 1, None),
+            (&["assume:builder", direct], &both, 1, None),
+            (&["assume:builder"], &both, 1, Some("\"docker-worker:cache:level-3-b\"")),
+            (&[direct], &level_1, 1, Some("Insufficient scopes to attach cache volumes.")),
+        ];
+        for (own, payload, calls, refusal) in cases {
+            let (storage, queue) = deployment().await;
+            let own: Vec<String> = own.iter().map(|&scope| scope.to_owned()).collect();
+            let authorization = Authorization::new(&queue, &own);
+            for _ in 0..2 {
+                let checked = authorization.check(payload, "p/w").await;
+                let text = checked.err().map(|error| error.lines.concat());
+                match refusal {
+                    None => assert_eq!(text, None, "{own:?}"),
+                    Some(refusal) => assert!(text.as_ref().unwrap().contains(refusal), "{own:?}: {text:?}"),
+                }
+            }
+            assert_eq!(storage.received().len(), calls, "{own:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_feature_with_a_scope_is_refused_in_the_originals_words() {
+        let (_storage, queue) = deployment().await;
+        let feature = known_features::find("allowPtrace").unwrap();
+        let own = ["docker-worker:feature:*".to_owned()];
+        assert!(Authorization::new(&queue, &own).check_feature(feature).await.is_ok());
+        let error = Authorization::new(&queue, &[]).check_feature(feature).await.unwrap_err();
+        let expected = "Task was aborted because states could not be created successfully. Error calling 'link' for allowPtrace : Insufficient scopes to use 'allowPtrace' feature.  Try adding docker-worker:feature:allowPtrace to the .scopes array.";
+        assert_eq!((error.lines, error.end), (vec![expected.to_owned()], End::SetupFailed));
+    }
+}
