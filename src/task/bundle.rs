@@ -69,19 +69,46 @@ pub enum BundleError {
     Descriptors(#[source] io::Error),
 }
 
+/// The worker's files for a container, as they are to be written. The disk may take its time for that, so it is for a
+/// thread that may wait.
+#[derive(Debug, Default)]
+pub struct Files(Vec<NewFile>);
+
+#[derive(Debug)]
+struct NewFile {
+    path: PathBuf,
+    content: Vec<u8>,
+    mode: u32,
+}
+
+impl Files {
+    /// Writes them. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`BundleError::Write`]
+    pub fn write(self) -> Result<(), BundleError> {
+        for NewFile { path, content, mode } in self.0 {
+            std::fs::write(&path, content)
+                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(mode)))
+                .map_err(|source| BundleError::Write { path, source })?;
+        }
+        Ok(())
+    }
+}
+
 impl Bundle<'_> {
-    /// Writes the Spec. What is returned starts the container.
+    /// What starts the container once `files`, to which its Spec is added, are written.
     ///
     /// # Errors
     ///
     /// [`BundleError`]
-    pub fn write(self) -> Result<Launch, BundleError> {
+    pub fn prepare(self, files: &mut Files) -> Result<Launch, BundleError> {
         let Bundle { runtime, directory, request, root, network, scheduling, output } = self;
         let id = request.id.clone();
         let spec = spec::write_spec(request)?;
-        let path = directory.bundle().join("config.json");
-        let json = serde_json::to_vec(&spec)?;
-        std::fs::write(&path, json).map_err(|source| BundleError::Write { path, source })?;
+        let (path, content) = (directory.bundle().join("config.json"), serde_json::to_vec(&spec)?);
+        files.0.push(NewFile { path, content, mode: 0o600 });
         let duplicate = |fd: Option<BorrowedFd<'_>>| fd.map(|fd| fd.try_clone_to_owned()).transpose();
         Ok(Launch {
             executable: runtime.to_owned(),
@@ -99,30 +126,20 @@ impl Bundle<'_> {
 }
 
 impl Names<'_> {
-    /// Writes the files, for the container to see.
-    ///
-    /// # Errors
-    ///
-    /// [`BundleError::Write`]
-    pub fn provide(&self, directory: &ContainerDirectory) -> Result<Vec<Bind>, BundleError> {
+    /// The files that say so, added to `files`, as the container sees them in `/etc`.
+    pub fn provide(&self, directory: &ContainerDirectory, files: &mut Files) -> Vec<Bind> {
         let Names { hostname, address, aliases, resolvers } = *self;
-        let mut binds = vec![
-            provide(directory, "hosts", &names::hosts(hostname, address, aliases))?,
-            provide(directory, "hostname", &format!("{hostname}\n"))?,
-        ];
-        if let Some(resolvers) = resolvers {
-            binds.push(provide(directory, "resolv.conf", &resolvers.resolv_conf())?);
+        let hosts = names::hosts(hostname, address, aliases);
+        let texts = [("hosts", Some(hosts)), ("hostname", Some(format!("{hostname}\n")))];
+        let resolv_conf = ("resolv.conf", resolvers.map(Resolvers::resolv_conf));
+        let mut binds = Vec::new();
+        for (name, text) in texts.into_iter().chain([resolv_conf]) {
+            let Some(text) = text else { continue };
+            let source = directory.file(name);
+            // For every user of the container; on the host the directory above keeps it private.
+            files.0.push(NewFile { path: source.clone(), content: text.into_bytes(), mode: 0o644 });
+            binds.push(Bind { source, destination: format!("/etc/{name}"), kind: BindSource::WorkerFile });
         }
-        Ok(binds)
+        binds
     }
-}
-
-/// Writes a file of the worker's that the container sees in `/etc`.
-fn provide(directory: &ContainerDirectory, name: &str, text: &str) -> Result<Bind, BundleError> {
-    let source = directory.file(name);
-    // For every user of the container; on the host the directory above keeps it private.
-    std::fs::write(&source, text)
-        .and_then(|()| std::fs::set_permissions(&source, Permissions::from_mode(0o644)))
-        .map_err(|error| BundleError::Write { path: source.clone(), source: error })?;
-    Ok(Bind { source, destination: format!("/etc/{name}"), kind: BindSource::WorkerFile })
 }

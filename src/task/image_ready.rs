@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use runtime::launch::{FailureKind, Launch};
+use tokio::task::JoinError;
 
 use crate::features::{Active, Contributions, StageError};
 use crate::net::{TaskNetwork, names};
@@ -13,7 +14,7 @@ use crate::processors::Processor;
 use crate::registry::Phase;
 use crate::spec::process::ProcessError;
 use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile};
-use crate::task::bundle::{Bundle, BundleError, Names};
+use crate::task::bundle::{Bundle, BundleError, Files, Names};
 use crate::task::container::{Container, ContainerError, Created, Remains};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
@@ -45,6 +46,8 @@ enum PrepareError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Features(#[from] StageError),
+    #[error("write the container's files")]
+    Panicked(#[from] JoinError),
     #[error("set the clock of maxRunTime")]
     Clock(#[source] io::Error),
 }
@@ -58,7 +61,7 @@ impl ImageReady {
     pub async fn start(mut self) -> Result<Running, Box<Resolving>> {
         // The clock of maxRunTime runs from before the container is made; the pull does not count.
         let limit = self.payload.max_run_time;
-        let prepared = self.prepare().and_then(|launch| {
+        let prepared = self.prepare().await.and_then(|launch| {
             let clock = limit_run_time(limit, self.run.interrupter.clone()).map_err(PrepareError::Clock)?;
             Ok((launch, clock))
         });
@@ -85,7 +88,14 @@ impl ImageReady {
     }
 
     /// The container as payload, image and features want it.
-    fn prepare(&mut self) -> Result<Launch, PrepareError> {
+    async fn prepare(&mut self) -> Result<Launch, PrepareError> {
+        let mut files = Files::default();
+        let launch = self.describe(&mut files)?;
+        tokio::task::spawn_blocking(move || files.write()).await??;
+        Ok(launch)
+    }
+
+    fn describe(&mut self, files: &mut Files) -> Result<Launch, PrepareError> {
         let Contributions { environment, mut binds, aliases, devices, capabilities } =
             std::mem::take(&mut self.contributions);
         let hostname = spec::hostname(&self.run.id);
@@ -96,7 +106,7 @@ impl ImageReady {
             aliases: &aliases,
             resolvers: resolvers.as_ref(),
         };
-        binds.extend(names.provide(self.run.directory.task())?);
+        binds.extend(names.provide(self.run.directory.task(), files));
         let environment = self.environment(&environment, &hostname);
         let Run { worker, id, directory, processor, .. } = &self.run;
         let network = &self.taken.network;
@@ -128,7 +138,7 @@ impl ImageReady {
             scheduling: worker.host.scheduling.clone(),
             output: None,
         };
-        Ok(bundle.write()?)
+        Ok(bundle.prepare(files)?)
     }
 
     fn environment(&self, features: &[(String, String)], hostname: &str) -> Vec<String> {
@@ -198,6 +208,7 @@ fn not_prepared(error: &PrepareError) -> TaskError {
             | BundleError::Write { .. }
             | BundleError::Json(_),
         )
+        | PrepareError::Panicked(_)
         | PrepareError::Clock(_) => end_by(error, End::WorkerFault),
         PrepareError::Features(error) => return stage_failure(error, End::SetupFailed, "created"),
     };

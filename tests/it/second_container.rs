@@ -15,7 +15,7 @@ use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, NetworkSettings, TaskNetwork};
 use docker_worker::run_directory::{Beginning, ContainerDirectory, RunDirectory, random_id};
 use docker_worker::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
-use docker_worker::task::bundle::{Bundle, Names};
+use docker_worker::task::bundle::{Bundle, Files, Names};
 use docker_worker::task::container::{Container, Created};
 use images::image::ImageConfig;
 use runtime::id::ContainerId;
@@ -73,6 +73,7 @@ impl Fixture {
         fs::create_dir_all(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
         let hostname = spec::hostname(id);
+        let mut files = Files::default();
         let names = Names { hostname: &hostname, address: Some(network.address()), aliases, resolvers: None };
         let command = ["/bin/busybox", "sh", "-c", script].map(str::to_owned);
         let (image, limits) = (ImageConfig::default(), Limits::default());
@@ -84,7 +85,7 @@ impl Fixture {
             user: &user,
             command: &command,
             environment: Vec::new(),
-            binds: names.provide(directory).unwrap(),
+            binds: names.provide(directory, &mut files),
             devices: Vec::new(),
             capabilities: Vec::new(),
             network: NetworkChoice::Prepared,
@@ -102,7 +103,9 @@ impl Fixture {
             scheduling: None,
             output,
         };
-        let mut container = Container::launch(bundle.write().unwrap()).unwrap();
+        let launch = bundle.prepare(&mut files).unwrap();
+        files.write().unwrap();
+        let mut container = Container::launch(launch).unwrap();
         let created = container.started(None).await.unwrap();
         Started { container, created, directory: directory.clone() }
     }
