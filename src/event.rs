@@ -108,6 +108,8 @@ pub enum RunEvent<'a> {
     Interrupted {
         /// Why.
         reason: &'a str,
+        /// By what the worker knows it.
+        notice: &'a str,
     },
     /// An artifact is stored.
     ArtifactPublished {

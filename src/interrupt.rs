@@ -45,6 +45,40 @@ impl Interrupt {
     }
 }
 
+/// By what the worker has notice that a task is to end. The log says it, for nobody else can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A signal.
+    Signal,
+    /// Somebody on this host, over the worker's control socket.
+    ControlSocket,
+    /// worker-runner, by `graceful-termination`.
+    WorkerRunner,
+    /// The queue, when the claim was to be prolonged.
+    Reclaim,
+    /// The queue, when it was asked how the run stands.
+    Status,
+    /// A clock of the worker's.
+    Clock,
+    /// The worker itself, which has come to its end.
+    Worker,
+}
+
+impl Notice {
+    /// Its name in events.
+    pub fn word(self) -> &'static str {
+        match self {
+            Notice::Signal => "signal",
+            Notice::ControlSocket => "control-socket",
+            Notice::WorkerRunner => "worker-runner",
+            Notice::Reclaim => "reclaim",
+            Notice::Status => "status",
+            Notice::Clock => "clock",
+            Notice::Worker => "worker",
+        }
+    }
+}
+
 /// The end that interrupts: given to signal handlers, timers and the reclaimer.
 #[derive(Clone, Debug)]
 pub struct Interrupter(watch::Sender<Arrivals>);
@@ -55,7 +89,7 @@ pub struct Interrupts(watch::Receiver<Arrivals>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Arrivals {
-    first: Option<Interrupt>,
+    first: Option<(Interrupt, Notice)>,
     count: usize,
 }
 
@@ -67,9 +101,9 @@ pub fn channel() -> (Interrupter, Interrupts) {
 
 impl Interrupter {
     /// Interrupts the task; why, unless something did so before.
-    pub fn interrupt(&self, reason: Interrupt) {
+    pub fn interrupt(&self, reason: Interrupt, notice: Notice) {
         self.0.send_modify(|arrivals| {
-            arrivals.first.get_or_insert(reason);
+            arrivals.first.get_or_insert((reason, notice));
             arrivals.count += 1;
         });
     }
@@ -78,6 +112,11 @@ impl Interrupter {
 impl Interrupts {
     /// What has interrupted the task so far.
     pub fn current(&self) -> Option<Interrupt> {
+        self.first().map(|(reason, _)| reason)
+    }
+
+    /// The same, and by what the worker knows it.
+    pub fn first(&self) -> Option<(Interrupt, Notice)> {
         self.0.borrow().first
     }
 
@@ -96,7 +135,7 @@ impl Interrupts {
     /// Waits for the interrupt. Never returns when nobody is left who could interrupt.
     pub async fn interrupted(&mut self) -> Interrupt {
         let found = match self.0.wait_for(|arrivals| arrivals.first.is_some()).await {
-            Ok(arrivals) => arrivals.first,
+            Ok(arrivals) => arrivals.first.map(|(reason, _)| reason),
             Err(_) => None,
         };
         match found {
@@ -114,10 +153,11 @@ mod tests {
     async fn the_first_interrupt_wins_and_the_others_are_counted() {
         let (interrupter, mut interrupts) = channel();
         assert_eq!((interrupts.current(), interrupts.count()), (None, 0));
-        interrupter.interrupt(Interrupt::MaxRunTime);
-        interrupter.interrupt(Interrupt::Cancelled);
+        interrupter.interrupt(Interrupt::MaxRunTime, Notice::Clock);
+        interrupter.interrupt(Interrupt::Cancelled, Notice::Status);
         drop(interrupter);
         assert_eq!(interrupts.interrupted().await, Interrupt::MaxRunTime);
         assert_eq!((interrupts.current(), interrupts.count()), (Some(Interrupt::MaxRunTime), 2));
+        assert_eq!(interrupts.first(), Some((Interrupt::MaxRunTime, Notice::Clock)));
     }
 }

@@ -91,7 +91,7 @@ impl Drop for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interrupt::{self, Interrupt};
+    use crate::interrupt::{self, Interrupt, Notice};
     use crate::queue::task_id::TaskId;
     use crate::task_log::spool::Spool;
 
@@ -114,7 +114,7 @@ mod tests {
         let found = registry.get(&run).unwrap();
         assert_eq!(found.phase, Phase::Running);
         assert_eq!(found.log.read(0, 100).unwrap(), b"line\n");
-        found.interrupter.interrupt(Interrupt::CancelledHere);
+        found.interrupter.interrupt(Interrupt::CancelledHere, Notice::Signal);
         assert_eq!(interrupts.current(), Some(Interrupt::CancelledHere));
         assert_eq!(registry.all().len(), 1);
         drop(entry);

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::document::finding::{Finding, Severity};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Notice};
 use crate::text::escaped;
 use crate::timestamp::Timestamp;
 
@@ -91,21 +91,53 @@ pub fn footer(now: Timestamp, exit_code: i32, duration: Duration) -> String {
     info(now, &format!("{result} task run with exit code: {exit_code} completed in {seconds} seconds"))
 }
 
-/// The error text of a run that is ended from outside; `max_run_time` is the payload's.
+/// The error text of a run that is ended from outside: the original's words, and by what the worker knows it.
+/// `max_run_time` is the payload's.
 #[must_use]
-pub fn interrupted(interrupt: Interrupt, max_run_time: Duration) -> String {
-    let aborted = |reason| format!("Task has been aborted prematurely. Reason: {reason}");
+pub fn interrupted((interrupt, notice): (Interrupt, Notice), max_run_time: Duration) -> String {
+    let aborted =
+        |reason, because| format!("Task has been aborted prematurely. Reason: {reason} ({because})");
     match interrupt {
         Interrupt::MaxRunTime => {
             format!("Task timeout after {} seconds. Force killing container.", max_run_time.as_secs())
         }
         Interrupt::Cancelled => "Task was canceled by another entity. This can happen using a taskcluster client or by cancelling a task within Treeherder.".to_owned(),
         Interrupt::CancelledHere => {
-            "Task was canceled by the one who runs this worker (Ctrl-C or SIGINT).".to_owned()
+            format!("Task was canceled by the one who runs this worker ({}).", because_of_operator(notice))
         }
-        Interrupt::Deadline => aborted("deadline-exceeded"),
-        Interrupt::LostClaim => aborted("internal-error"),
-        Interrupt::Shutdown => aborted("worker-shutdown"),
+        Interrupt::Deadline => aborted("deadline-exceeded", because_of_deadline(notice)),
+        Interrupt::LostClaim => aborted("internal-error", because_of_claim(notice)),
+        Interrupt::Shutdown => aborted("worker-shutdown", because_of_end(notice)),
+    }
+}
+
+fn because_of_operator(notice: Notice) -> &'static str {
+    if notice == Notice::ControlSocket { "over its control socket" } else { "Ctrl-C or SIGINT" }
+}
+
+fn because_of_deadline(notice: Notice) -> &'static str {
+    match notice {
+        Notice::Reclaim | Notice::Status => "the queue says that the task's deadline has passed",
+        Notice::Clock | Notice::Signal | Notice::ControlSocket | Notice::WorkerRunner | Notice::Worker => {
+            "the task's deadline has passed"
+        }
+    }
+}
+
+fn because_of_claim(notice: Notice) -> &'static str {
+    if notice == Notice::Reclaim {
+        "the claim could not be prolonged"
+    } else {
+        "the queue has given up this run"
+    }
+}
+
+fn because_of_end(notice: Notice) -> &'static str {
+    match notice {
+        Notice::Signal => "a signal told the worker to end",
+        Notice::ControlSocket => "somebody ended it over the worker's control socket",
+        Notice::WorkerRunner => "worker-runner told the worker to end",
+        Notice::Worker | Notice::Clock | Notice::Reclaim | Notice::Status => "the worker has come to its end",
     }
 }
 
@@ -160,22 +192,59 @@ mod tests {
 
     #[test]
     fn each_interrupt_has_a_sentence_of_its_own() {
+        let aborted = |reason| format!("Task has been aborted prematurely. Reason: {reason}");
         let cases = [
-            (Interrupt::MaxRunTime, "Task timeout after 10 seconds. Force killing container."),
+            (
+                Interrupt::MaxRunTime,
+                Notice::Clock,
+                "Task timeout after 10 seconds. Force killing container.".to_owned(),
+            ),
             (
                 Interrupt::Cancelled,
-                "Task was canceled by another entity. This can happen using a taskcluster client or by cancelling a task within Treeherder.",
+                Notice::Status,
+                "Task was canceled by another entity. This can happen using a taskcluster client or by cancelling a task within Treeherder.".to_owned(),
             ),
             (
                 Interrupt::CancelledHere,
-                "Task was canceled by the one who runs this worker (Ctrl-C or SIGINT).",
+                Notice::Signal,
+                "Task was canceled by the one who runs this worker (Ctrl-C or SIGINT).".to_owned(),
             ),
-            (Interrupt::Deadline, "Task has been aborted prematurely. Reason: deadline-exceeded"),
-            (Interrupt::LostClaim, "Task has been aborted prematurely. Reason: internal-error"),
-            (Interrupt::Shutdown, "Task has been aborted prematurely. Reason: worker-shutdown"),
+            (
+                Interrupt::CancelledHere,
+                Notice::ControlSocket,
+                "Task was canceled by the one who runs this worker (over its control socket).".to_owned(),
+            ),
+            (
+                Interrupt::Deadline,
+                Notice::Clock,
+                aborted("deadline-exceeded (the task's deadline has passed)"),
+            ),
+            (
+                Interrupt::Deadline,
+                Notice::Reclaim,
+                aborted("deadline-exceeded (the queue says that the task's deadline has passed)"),
+            ),
+            (
+                Interrupt::LostClaim,
+                Notice::Reclaim,
+                aborted("internal-error (the claim could not be prolonged)"),
+            ),
+            (Interrupt::LostClaim, Notice::Status, aborted("internal-error (the queue has given up this run)")),
+            (Interrupt::Shutdown, Notice::Signal, aborted("worker-shutdown (a signal told the worker to end)")),
+            (
+                Interrupt::Shutdown,
+                Notice::WorkerRunner,
+                aborted("worker-shutdown (worker-runner told the worker to end)"),
+            ),
+            (
+                Interrupt::Shutdown,
+                Notice::ControlSocket,
+                aborted("worker-shutdown (somebody ended it over the worker's control socket)"),
+            ),
+            (Interrupt::Shutdown, Notice::Worker, aborted("worker-shutdown (the worker has come to its end)")),
         ];
-        for (interrupt, expected) in cases {
-            assert_eq!(interrupted(interrupt, Duration::from_secs(10)), expected);
+        for (interrupt, notice, expected) in cases {
+            assert_eq!(interrupted((interrupt, notice), Duration::from_secs(10)), expected);
         }
     }
 

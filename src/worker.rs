@@ -44,7 +44,7 @@ use self::runner::Runner;
 use self::runs::Runs;
 use self::unfinished::Recovery;
 use crate::cleanup::Unfinished;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Notice};
 use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity, WorkerQueue};
 use crate::task::run::{RunOptions, Worker};
 use crate::text::chain;
@@ -124,7 +124,8 @@ async fn converse(
                 FromRunner::GracefulTermination(termination) => {
                     let finish_tasks = termination == Termination::FinishTasks;
                     service.log.write(&Entry::GracefulTermination { finish_tasks });
-                    requester.ask(if finish_tasks { Exit::WhenIdle } else { Exit::Now });
+                    let exit = if finish_tasks { Exit::WhenIdle } else { Exit::Now };
+                    requester.ask(exit, Notice::WorkerRunner);
                 }
                 FromRunner::NewCredentials(credentials) => {
                     service.log.write(&Entry::NewCredentials);
@@ -133,7 +134,7 @@ async fn converse(
             }
         }
         // Whoever has started this worker is gone, and with it the way to new credentials and to the host's end.
-        requester.ask(Exit::WhenIdle);
+        requester.ask(Exit::WhenIdle, Notice::Worker);
     }
     std::future::pending().await
 }
@@ -151,7 +152,7 @@ async fn claim_and_run(
     let mut alive = interval(ALIVE);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut occupation = Occupation::IdleSince(Instant::now());
-    let mut exit = Exit::Stay;
+    let (mut exit, mut asked_by) = (Exit::Stay, Notice::Worker);
     let mut patience = None;
     let mut failure = None;
     service.log.write(&Entry::Start);
@@ -169,20 +170,20 @@ async fn claim_and_run(
         let idle_end = occupation.end(file.idle_time()).filter(|_| exit == Exit::Stay);
         tokio::select! {
             asked = requests.more_than(exit) => {
-                exit = asked;
+                (exit, asked_by) = asked;
                 patience.get_or_insert_with(|| Instant::now() + CLAIM_GRACE);
                 if exit == Exit::Now {
-                    runs.interrupt(Interrupt::Shutdown);
+                    runs.interrupt(Interrupt::Shutdown, asked_by);
                 }
             }
             answer = claiming.answer(free > 0) => {
                 let (claims, refused) = service.heard(answer, renewable.get());
                 if refused.is_some() {
                     failure = failure.or(refused);
-                    requester.ask(Exit::WhenIdle);
+                    requester.ask(Exit::WhenIdle, Notice::Worker);
                 }
                 // Those that were asked for before the worker was told to end are somebody else's.
-                let interrupt = (exit > Exit::Stay).then_some(Interrupt::Shutdown);
+                let interrupt = (exit > Exit::Stay).then_some((Interrupt::Shutdown, asked_by));
                 runs.start_all(service, claims, interrupt);
             }
             () = runs.ended(service) => claiming.hurry(),
@@ -195,7 +196,7 @@ async fn claim_and_run(
                 }
             }
             () = at(idle_end) => {
-                requester.ask(Exit::WhenIdle);
+                requester.ask(Exit::WhenIdle, Notice::Worker);
             }
             _ = alive.tick() => service.log.alive(ALIVE),
         }

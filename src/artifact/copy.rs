@@ -184,7 +184,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::interrupt::{Interrupt, channel};
+    use crate::interrupt::{Interrupt, Notice, channel};
 
     /// A file of so many bytes with `text` at `at`.
     fn sparse(size: u64, at: u64, text: &str) -> File {
@@ -244,7 +244,7 @@ mod tests {
         let artifact = Patience::with_artifact(&interrupts);
         let log = Patience::with_log(&interrupts);
         for (artifact_is_over, log_is_over) in [(true, false), (true, true)] {
-            interrupter.interrupt(Interrupt::Cancelled);
+            interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
             assert_eq!((artifact.is_over(), log.is_over()), (artifact_is_over, log_is_over));
         }
         artifact.over().await;

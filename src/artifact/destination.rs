@@ -188,7 +188,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
-    use crate::interrupt::{Interrupt, channel};
+    use crate::interrupt::{Interrupt, Notice, channel};
 
     struct Fixture {
         directory: tempfile::TempDir,
@@ -306,7 +306,7 @@ mod tests {
         std::fs::write(&path, "new").unwrap();
         let (interrupter, interrupts) = channel();
         let patience = Patience::with_artifact(&interrupts);
-        interrupter.interrupt(Interrupt::Cancelled);
+        interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
         for name in ["a", "b", "c.gz"] {
             let source = Source::Task(File::open(&path).unwrap());
             let result = place.destination.store(&named(name), source, ContentEncoding::Gzip, &patience);

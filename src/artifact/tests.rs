@@ -6,7 +6,7 @@ use super::storage::{Answer, Received, Storage};
 use super::upload::{Pace, Uploader};
 use super::*;
 use crate::config::ArtifactStorage;
-use crate::interrupt::{Interrupter, channel};
+use crate::interrupt::{Interrupter, Notice, channel};
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
 
 struct Fixture {
@@ -242,7 +242,7 @@ async fn eight_are_uploaded_at_a_time_and_an_interrupt_ends_them_all() {
     let all = futures_util::future::join_all(names.iter().map(|name| run.publish(name, "abc")));
     let interrupt = async {
         run.storage.puts(8).await;
-        run.interrupter.interrupt(Interrupt::Cancelled);
+        run.interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
     };
     let (results, ()) = tokio::join!(all, interrupt);
     assert!(results.iter().all(|it| matches!(it, Err(PublishError::Interrupted))), "{results:?}");
@@ -265,10 +265,10 @@ async fn a_queue_that_does_not_answer_holds_no_interrupted_run() {
     let missing = Missing { reason: ErrorReason::FileMissingOnWorker, message: "gone" };
     let interrupt = async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        run.interrupter.interrupt(Interrupt::Cancelled);
+        run.interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         // The log is worth one interrupt.
-        run.interrupter.interrupt(Interrupt::Shutdown);
+        run.interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
     };
     let calls = async {
         tokio::join!(

@@ -27,7 +27,7 @@ use crate::config::{Config, ConfigFile};
 use crate::directories::Directories;
 use crate::event::RunEvent;
 use crate::host::{self, Facts, Host};
-use crate::interrupt::{Interrupt, channel};
+use crate::interrupt::{Interrupt, Notice, channel};
 use crate::limits;
 use crate::net::Network;
 use crate::payload::{Origin, meant_by};
@@ -227,7 +227,7 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let Order { task_id, submitted, destination, network, host } = order;
     let (interrupter, interrupts) = channel();
     let asked = interrupter.clone();
-    let listener = move |signal| asked.interrupt(interrupt_by(signal));
+    let listener = move |signal| asked.interrupt(interrupt_by(signal), Notice::Signal);
     signals::listen(operator.clone(), listener)
         .map_err(|error| Refusal::new(HOST_UNFIT, format!("failed to listen for signals: {error}")))?;
     let (claim, config) = claim(&task_id, &submitted, config, &host.name).await?;

@@ -22,7 +22,7 @@ use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile, Profile, Secret};
 use crate::host::{self, Facts};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::{LineWriter, Stream};
 use crate::live_log::LiveLogServer;
 use crate::net::Network;
@@ -303,7 +303,7 @@ fn listen(requester: &ExitRequester, log: &WorkerLog, operator: &Operator) -> io
     signals::listen(operator.clone(), move |asked| match asked {
         Asked::FromTheKeyboard | Asked::ToEnd => {
             log.write(&Entry::Terminating);
-            requester.ask(Exit::Now);
+            requester.ask(Exit::Now, Notice::Signal);
         }
     })
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::artifact::{Destination, PublisherParts, Store};
 use crate::config::Logging;
 use crate::event::Events;
-use crate::interrupt::{Interrupt, Interrupter, channel};
+use crate::interrupt::{Interrupt, Interrupter, Notice, channel};
 use crate::known_features::{ARTIFACTS, BULK_LOG, KNOWN_FEATURES, LOCAL_LIVE_LOG, Support};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
@@ -133,7 +133,8 @@ async fn one_feature_that_fails_keeps_no_other_from_its_hook_and_the_log_names_a
 async fn an_interrupt_ends_a_stage_before_the_commands_end() {
     let mut fixture = Fixture::of([Does::Contributes("A"), Does::Hangs, Does::Contributes("B")]).await;
     let interrupter = fixture.interrupter.clone();
-    let (linked, ()) = tokio::join!(fixture.link(), async { interrupter.interrupt(Interrupt::Shutdown) });
+    let (linked, ()) =
+        tokio::join!(fixture.link(), async { interrupter.interrupt(Interrupt::Shutdown, Notice::Signal) });
     assert!(matches!(linked, Err(StageError::Interrupted)), "{linked:?}");
 }
 
@@ -143,9 +144,9 @@ async fn a_second_interrupt_ends_one_hook_after_the_commands_end_and_the_others_
     let interrupter = fixture.interrupter.clone();
     let hour = std::time::Duration::from_secs(3600);
     let interrupted = async {
-        interrupter.interrupt(Interrupt::MaxRunTime);
+        interrupter.interrupt(Interrupt::MaxRunTime, Notice::Signal);
         tokio::time::sleep(hour).await;
-        interrupter.interrupt(Interrupt::Shutdown);
+        interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
         tokio::time::Instant::now()
     };
     let (killed, interrupted) = tokio::join!(fixture.killed(), interrupted);

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::background::Background;
 use crate::claim_file::ClaimFile;
 use crate::event::{Event, Events};
-use crate::interrupt::{Interrupt, Interrupter};
+use crate::interrupt::{Interrupt, Interrupter, Notice};
 use crate::queue::{QueueError, Reason, RunQueue, Standing, Verdict};
 use crate::task_log::spool::Spool;
 use crate::text::chain;
@@ -60,7 +60,7 @@ async fn reclaim(mut claim: Held) {
             }
             Err(error) => {
                 claim.log.error(&format!("Could not reclaim task. Failed to {}", chain(&error)));
-                claim.interrupter.interrupt(why(&claim).await);
+                claim.interrupter.interrupt(why(&claim).await, Notice::Reclaim);
                 return;
             }
         }

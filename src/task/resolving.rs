@@ -12,7 +12,7 @@ use runtime::launch::Exited;
 use crate::cache::{CacheLease, Fate};
 use crate::event::RunEvent;
 use crate::features::{Active, Hooks, Killed, Stopped};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Notice};
 use crate::net::TaskNetwork;
 use crate::payload::{OnExitStatus, Payload};
 use crate::queue::{Reason, Verdict};
@@ -77,20 +77,20 @@ impl Resolving {
     /// the disk does, so that comes after whatever has to be told of the run.
     pub async fn resolve(mut self: Box<Self>) -> (Resolved, Holdings) {
         self.run.entry.pass_to(Phase::Resolving);
-        let known = self.run.interrupts.current();
+        let known = self.run.interrupts.first();
         self.explain_end(known);
         if !matches!(self.aftermath, Aftermath::NoContainer) {
             self.run.log.info(task_log::TASK_FINISHED);
         }
         let stopped = self.stop().await;
         // The last one that counts: from here on the run is what it is.
-        let interrupt = self.run.interrupts.current();
+        let interrupt = self.run.interrupts.first();
         if known.is_none() {
             self.explain_interrupt(interrupt);
         }
         let Taken { image, caches, network, mounts } = std::mem::take(&mut self.taken);
         let releasing = self.release_network(network);
-        let mut outcome = self.outcome(stopped, interrupt);
+        let mut outcome = self.outcome(stopped, interrupt.map(|(reason, _)| reason));
         let exit_code = resolve::resolve(&outcome).exit_code;
         if let Some(resources) = self.resources() {
             self.run.log.info(&resources.line());
@@ -114,7 +114,7 @@ impl Resolving {
     }
 
     /// The lines about an end that was not the command's own.
-    fn explain_end(&mut self, interrupt: Option<Interrupt>) {
+    fn explain_end(&mut self, interrupt: Option<(Interrupt, Notice)>) {
         self.explain_interrupt(interrupt);
         if let Some(exited) = self.exited() {
             self.run.events.emit(&RunEvent::ContainerExited {
@@ -142,7 +142,8 @@ impl Resolving {
     fn explanation(&self, outcome: &Outcome, exit_status: u8) -> Option<String> {
         let is_commands_own = outcome.interrupt.is_none() && outcome.end == End::Exited(exit_status);
         let mut reasons = self.run.failures.clone();
-        reasons.extend(outcome.interrupt.map(|interrupt| self.interrupt_text(interrupt)));
+        let interrupt = outcome.interrupt.and(self.run.interrupts.first());
+        reasons.extend(interrupt.map(|interrupt| self.interrupt_text(interrupt)));
         match (outcome.end, reasons.is_empty()) {
             (_, true) if is_commands_own => None,
             (End::Exited(status), true) => {
@@ -152,10 +153,11 @@ impl Resolving {
         }
     }
 
-    fn explain_interrupt(&self, interrupt: Option<Interrupt>) {
+    fn explain_interrupt(&self, interrupt: Option<(Interrupt, Notice)>) {
         if let Some(interrupt) = interrupt {
             let text = self.interrupt_text(interrupt);
-            self.run.events.emit(&RunEvent::Interrupted { reason: interrupt.word() });
+            let (reason, notice) = (interrupt.0.word(), interrupt.1.word());
+            self.run.events.emit(&RunEvent::Interrupted { reason, notice });
             self.run.log.error(&text);
         }
     }
@@ -182,7 +184,7 @@ impl Resolving {
         }
     }
 
-    fn interrupt_text(&self, interrupt: Interrupt) -> String {
+    fn interrupt_text(&self, interrupt: (Interrupt, Notice)) -> String {
         task_log::interrupted(interrupt, self.terms.max_run_time)
     }
 

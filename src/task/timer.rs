@@ -11,7 +11,7 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 
 use crate::background::Background;
-use crate::interrupt::{Interrupt, Interrupter};
+use crate::interrupt::{Interrupt, Interrupter, Notice};
 use crate::readiness::readable;
 
 /// Interrupts a run after `limit`, whatever it does then, until the result is dropped.
@@ -24,7 +24,7 @@ pub fn limit_run_time(limit: Duration, interrupter: Interrupter) -> io::Result<B
     Ok(Background::start(async move {
         match deadline.passed().await {
             // A timer that cannot be waited for counts as passed: no task runs without its limit.
-            Ok(()) | Err(_) => interrupter.interrupt(Interrupt::MaxRunTime),
+            Ok(()) | Err(_) => interrupter.interrupt(Interrupt::MaxRunTime, Notice::Clock),
         }
     }))
 }

@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::background::Background;
 use crate::directories::Directories;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Notice};
 use crate::queue::RunId;
 use crate::queue::task_id::TaskId;
 use crate::registry::{Phase, Registry};
@@ -224,7 +224,7 @@ impl Served {
                 let run = RunId { task_id, run_id };
                 match self.registry.get(&run) {
                     Some(handles) => {
-                        handles.interrupter.interrupt(self.interrupt);
+                        handles.interrupter.interrupt(self.interrupt, Notice::ControlSocket);
                         Answer::Ended { ended: true }
                     }
                     None => refusal(format!("this worker has no run {run_id} of task {}", run.task_id)),

@@ -398,7 +398,7 @@ mod tests {
         });
         log.count(Metric::TaskStart, at, Some(&run));
         log.count(Metric::WorkerReady, at, None);
-        log.events().of(&run).emit(&RunEvent::Interrupted { reason: "canceled" });
+        log.events().of(&run).emit(&RunEvent::Interrupted { reason: "canceled", notice: "status" });
         out.finish();
         let mut bytes = vec![0; 4096];
         let count = std::fs::File::from(reader).read(&mut bytes).unwrap();
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(lines.next(), Some(expected));
         assert_eq!(lines.next(), Some(""));
         assert!(lines.next().unwrap().contains(r#""eventType":"workerReady""#));
-        let expected = r#"{"type":"task event","event":"interrupted","reason":"canceled","taskId":"fN1SbArXTPSVFNUvaOlinQ","runId":1,"#;
+        let expected = r#"{"type":"task event","event":"interrupted","reason":"canceled","notice":"status","taskId":"fN1SbArXTPSVFNUvaOlinQ","runId":1,"#;
         let event = lines.next().unwrap();
         assert!(event.starts_with(expected), "{event}");
     }

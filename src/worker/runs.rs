@@ -9,7 +9,7 @@ use tokio::task::{Id, JoinSet};
 use super::Service;
 use super::log::{Entry, Metric, TaskState};
 use super::watch::watch;
-use crate::interrupt::{Interrupt, Interrupter, channel};
+use crate::interrupt::{Interrupt, Interrupter, Notice, channel};
 use crate::queue::{Claim, RunId};
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
@@ -38,7 +38,7 @@ impl Runs {
         &mut self,
         service: &Rc<Service>,
         claims: Vec<Claim>,
-        interrupt: Option<Interrupt>,
+        interrupt: Option<(Interrupt, Notice)>,
     ) {
         let purged = Purged::default();
         for claim in claims {
@@ -50,13 +50,13 @@ impl Runs {
         &mut self,
         service: &Rc<Service>,
         (claim, purged): (Claim, Purged),
-        interrupt: Option<Interrupt>,
+        interrupt: Option<(Interrupt, Notice)>,
     ) {
         let run = claim.queue.run().clone();
         service.log.write(&Entry::ClaimedTask { run: &run, taken_until: claim.taken_until });
         let (interrupter, interrupts) = channel();
-        if let Some(interrupt) = interrupt {
-            interrupter.interrupt(interrupt);
+        if let Some((interrupt, notice)) = interrupt {
+            interrupter.interrupt(interrupt, notice);
         }
         let service = Rc::clone(service);
         let ends = (interrupter.clone(), interrupts);
@@ -65,9 +65,9 @@ impl Runs {
     }
 
     /// Ends all of them early.
-    pub(super) fn interrupt(&self, why: Interrupt) {
+    pub(super) fn interrupt(&self, why: Interrupt, notice: Notice) {
         for (_, interrupter) in self.running.values() {
-            interrupter.interrupt(why);
+            interrupter.interrupt(why, notice);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::artifact::{Publisher, PublisherParts};
 use crate::claim_file::HeldRun;
 use crate::cleanup::Unfinished;
 use crate::features::{Killed, publish_logs};
-use crate::interrupt::{Interrupt, channel};
+use crate::interrupt::{Interrupt, Notice, channel};
 use crate::queue::{QueueError, Reason, RunQueue, RunState, Standing, Verdict};
 use crate::task::reclaim::{is_decided, prolong};
 use crate::task::resolve::NO_STATUS;
@@ -147,7 +147,7 @@ impl Service {
         }
         let (interrupter, interrupts) = channel();
         // As after any other interrupt. The next one ends what cannot be dropped.
-        interrupter.interrupt(Interrupt::Shutdown);
+        interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
         let publisher = self.publisher(queue, held, scratch, interrupts);
         let killed = Killed { log: &log, publisher: &publisher };
         let problem = match timeout(limit, publish_logs(&held.logs, killed)).await {
@@ -155,7 +155,7 @@ impl Service {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it took too long".to_owned(),
         };
-        interrupter.interrupt(Interrupt::Shutdown);
+        interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
         self.warn(&format!("failed to store the log of {}: {problem}", held.run));
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::interrupt::{Interrupt, Interrupter};
+use crate::interrupt::{Interrupt, Interrupter, Notice};
 use crate::queue::{Reason, RunQueue, Standing, Verdict};
 use crate::timestamp::Timestamp;
 
@@ -19,11 +19,11 @@ pub(super) async fn watch(
     poll: Option<Duration>,
     interrupter: Interrupter,
 ) {
-    let interrupt = tokio::select! {
-        () = passed(&queue, deadline) => Interrupt::Deadline,
-        interrupt = resolved(&queue, poll) => interrupt,
+    let (interrupt, notice) = tokio::select! {
+        () = passed(&queue, deadline) => (Interrupt::Deadline, Notice::Clock),
+        interrupt = resolved(&queue, poll) => (interrupt, Notice::Status),
     };
-    interrupter.interrupt(interrupt);
+    interrupter.interrupt(interrupt, notice);
     std::future::pending().await
 }
 

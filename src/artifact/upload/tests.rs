@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::artifact::ContentEncoding;
 use crate::artifact::storage::{Answer, Storage};
-use crate::interrupt::{Interrupt, Interrupts, channel};
+use crate::interrupt::{Interrupt, Interrupts, Notice, channel};
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
@@ -207,7 +207,7 @@ async fn an_interrupt_ends_an_upload_at_once_and_its_connection_too() {
         let interrupt = async {
             storage.connections(1).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
-            interrupter.interrupt(Interrupt::Cancelled);
+            interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
         };
         let (result, ()) = tokio::join!(upload_until(&interrupts, &storage, &spooled, pace), interrupt);
         assert!(matches!(result, Err(UploadError::Interrupted)), "{result:?}");

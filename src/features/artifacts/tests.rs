@@ -14,7 +14,7 @@ use crate::config::{ArtifactSettings, ConfigFile};
 use crate::event::Events;
 use crate::features::Hooks;
 use crate::features::{Active, Contributions, Link, RunContext, Stopped, Wishes};
-use crate::interrupt::channel;
+use crate::interrupt::{Notice, channel};
 use crate::payload::{Origin, Payload, TaskContext, reserved_names};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
@@ -104,7 +104,7 @@ impl Task {
         let (scratch, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (interrupter, interrupts) = channel();
         if let Some(interrupt) = interrupt {
-            interrupter.interrupt(interrupt);
+            interrupter.interrupt(interrupt, Notice::Signal);
         }
         let run = claim.queue.run().clone();
         let publisher = Publisher::new(PublisherParts {
