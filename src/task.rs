@@ -1,17 +1,23 @@
 //! One task from its claim to its resolution.
 //!
 //! ```text
-//!   Claimed ──validate──► Validated ──image_ready──► ImageReady ──start──► Running ──wait──► Resolving
-//!      │                      │                          │                                      ▲   │
-//!      └── malformed ─────────┴── no image, no cache ────┴── does not start ────────────────────┘ resolve
-//!                                                                                                   ▼
-//!                                                                        Resolved, and Holdings ──give_back──► ∅
+//!   claim ──begin──► Claimed ──validate──► Validated ──image_ready──► ImageReady ──start──► Running ──wait──► Resolving
+//!     │                 │                      │                          │                                      ▲   │
+//!     │                 └── malformed, ────────┴── no image, no cache ────┴── does not start ────────────────────┘ resolve
+//!     │                     not allowed                                                                               ▼
+//!     └── no room for it ──► NotBegun ──resolve──► Resolved                  Resolved, and Holdings ──give_back──► ∅
 //! ```
 //!
-//! Each phase is a type that can only be made from the one before, and holds what is true from then
-//! on: a valid payload, an image and caches that nobody else can take away, a container. Whatever
-//! happens, a run passes through [`resolving`] exactly once. One channel ([`interrupt`]) ends any of
-//! them early; one pure function ([`resolve`]) says what is reported.
+//! Each phase is a type that can only be made from the one before, and owns what is there from then on: a valid payload,
+//! an image and caches that nobody else can take away, a container. `run` is what all of them hand on, `taken` the list
+//! of what has to be given back. Whatever happens, a run passes through [`resolving`] exactly once, or through [`resolved`]
+//! alone where it has no log. One channel ([`interrupt`](crate::interrupt)) ends any of them early; one pure function
+//! ([`resolve`]) says what is reported.
+//!
+//! Beside the phases there is a file for each thing that they need: before the first one its place ([`opening`]) and its
+//! claim ([`reclaim`]); then what the task may do (`authorization`), its network and features (`linking`), its image
+//! ([`image`], [`root_file_system`]), its container ([`bundle`], [`container`], [`timer`]); and for the end what is told of
+//! it ([`resolution`], [`resources`]) and what is given back ([`holdings`]).
 
 mod authorization;
 pub mod bundle;
@@ -22,6 +28,7 @@ pub mod holdings;
 pub mod image;
 pub mod image_ready;
 mod linking;
+pub mod opening;
 pub mod reclaim;
 pub mod resolution;
 pub mod resolve;

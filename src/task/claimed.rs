@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use images::source::Source;
-use runtime::id::ContainerId;
 
 use crate::artifact::{Publisher, PublisherParts, Store};
 use crate::background::Background;
-use crate::claim_file::{ClaimFile, ClaimFileError, HeldRun, Logs};
+use crate::claim_file::{ClaimFile, Logs};
 use crate::document::finding::{Finding, Findings, Severity};
 use crate::event::{RunEvent, RunEvents};
 use crate::features::{Active, RunContext, Wishes};
@@ -15,14 +14,13 @@ use crate::interrupt::{Interrupter, Interrupts};
 use crate::known_features::{BULK_LOG, LOCAL_LIVE_LOG};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
-use crate::processors::Processor;
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{Claim, RunId, Task, WorkerIdentity};
+use crate::queue::{Claim, RunId, Task};
 use crate::registry::{Handles, Phase};
-use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::task::authorization::Authorization;
 use crate::task::error::{TaskError, end_by};
 use crate::task::image::Pulling;
+use crate::task::opening::{self, BeginError, Opened};
 use crate::task::reclaim;
 use crate::task::resolve::End;
 use crate::task::resolved::{Identity, Resolved};
@@ -54,31 +52,6 @@ pub struct NotBegun {
     error: BeginError,
 }
 
-/// Why a run could not even begin; nothing of it is in any log.
-#[derive(Debug, thiserror::Error)]
-pub enum BeginError {
-    /// No place for the container's things.
-    #[error(transparent)]
-    Directory(#[from] RunDirectoryError),
-    /// Nobody could resolve the run if this worker were killed.
-    #[error(transparent)]
-    Claim(#[from] ClaimFileError),
-    /// More runs than processors.
-    #[error("find a processor for the task: each has one to itself (restrictCPU), and none is free")]
-    NoProcessor,
-    /// The thread that was to make them panicked.
-    #[error("make the directories of a run")]
-    Panicked(#[from] tokio::task::JoinError),
-    /// No place for the log, or no random id.
-    #[error("begin the task's log in {}", path.display())]
-    Log {
-        /// Where.
-        path: std::path::PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-}
-
 impl Claimed {
     /// Begins a run: makes its directories and its log, and keeps its claim from now on.
     ///
@@ -94,9 +67,9 @@ impl Claimed {
         let began = Began::now();
         let task = read_task(worker, &claim, &options);
         let wishes = Switched::of(task.payload.as_ref(), &worker.config.file.disabled_features());
-        let held = held(worker, &claim, &wishes);
+        let held = opening::held(worker, &claim, wishes.logs());
         let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
-        let opening = move || open(&worker_of_run, &interrupts_of_run, held);
+        let opening = move || opening::open(&worker_of_run, &interrupts_of_run, held);
         let opened = tokio::task::spawn_blocking(opening).await.map_err(BeginError::from);
         let Opened { id, directory, log, file, processor } = match opened.flatten() {
             Ok(opened) => opened,
@@ -268,72 +241,6 @@ fn keep_claim(
         log: log.clone(),
         file: file.clone(),
         events: worker.events.clone(),
-    })
-}
-
-/// The run's own processor, where each has one.
-fn take_processor(worker: &Worker) -> Result<Option<Processor>, BeginError> {
-    let processors = worker.host.processor_for_each.as_ref();
-    processors.map(|all| all.take().ok_or(BeginError::NoProcessor)).transpose()
-}
-
-/// What a run begins with.
-struct Opened {
-    id: ContainerId,
-    directory: RunDirectory,
-    log: Spool,
-    file: Option<ClaimFile>,
-    processor: Option<Processor>,
-}
-
-/// Takes the run's processor, writes down that there is a run, and makes its directories and its log. Blocks.
-fn open(worker: &Worker, interrupts: &Interrupts, held: Option<HeldRun>) -> Result<Opened, BeginError> {
-    let directories = &worker.config.directories;
-    let processor = take_processor(worker)?;
-    let id = random_id().map_err(|source| BeginError::Log { path: directories.runs(), source })?;
-    // A claim without directories is a dead run's: nobody may look between its writing and their making.
-    let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;
-    let held = held.map(|held| HeldRun { container_id: id.as_str().to_owned(), ..held });
-    let file = held.map(|held| ClaimFile::create(directories, &held)).transpose()?;
-    let made = make(worker, &beginning, &id);
-    if let (Err(_), Some(file)) = (&made, &file) {
-        file.remove()?;
-    }
-    let (directory, log) = made?;
-    Ok(Opened { id, directory, log, file, processor })
-}
-
-fn make(
-    worker: &Worker,
-    beginning: &Beginning,
-    id: &ContainerId,
-) -> Result<(RunDirectory, Spool), BeginError> {
-    let directory = RunDirectory::create(beginning, id)?;
-    match Spool::create(&directory.log(), worker.config.file.log_bytes()) {
-        Ok(log) => Ok((directory, log)),
-        Err(source) => {
-            directory.remove()?;
-            Err(BeginError::Log { path: worker.config.directories.runs(), source })
-        }
-    }
-}
-
-/// What a successor of this worker has to know to resolve a run; nothing where no call is signed, as the queue is in
-/// this process. The container has no name yet.
-fn held(worker: &Worker, claim: &Claim, wishes: &Switched) -> Option<HeldRun> {
-    let file = &worker.config.file;
-    let (root_url, worker_id) = (file.root_url.clone()?, file.worker_id.clone()?);
-    let credentials = claim.queue.credentials()?.borrow().clone();
-    Some(HeldRun {
-        root_url,
-        worker: WorkerIdentity { worker_group: file.worker_group().to_owned(), worker_id },
-        run: claim.queue.run().clone(),
-        taken_until: claim.taken_until,
-        expires: claim.expires,
-        began: Timestamp::now(),
-        container_id: String::new(),
-        logs: wishes.logs(),
-        credentials,
     })
 }
 

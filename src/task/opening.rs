@@ -1,0 +1,111 @@
+//! What there is of a run before anything else: its processor, word of it for a successor of this worker, its directories, its log.
+
+use std::io;
+use std::path::PathBuf;
+
+use runtime::id::ContainerId;
+use tokio::task::JoinError;
+
+use crate::claim_file::{ClaimFile, ClaimFileError, HeldRun, Logs};
+use crate::interrupt::Interrupts;
+use crate::processors::Processor;
+use crate::queue::{Claim, WorkerIdentity};
+use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
+use crate::task::run::Worker;
+use crate::task_log::spool::Spool;
+use crate::timestamp::Timestamp;
+
+/// Why a run could not even begin; nothing of it is in any log.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// No place for the container's things.
+    #[error(transparent)]
+    Directory(#[from] RunDirectoryError),
+    /// Nobody could resolve the run if this worker were killed.
+    #[error(transparent)]
+    Claim(#[from] ClaimFileError),
+    /// More runs than processors.
+    #[error("find a processor for the task: each has one to itself (restrictCPU), and none is free")]
+    NoProcessor,
+    /// The thread that was to make them panicked.
+    #[error("make the directories of a run")]
+    Panicked(#[from] JoinError),
+    /// No place for the log, or no random id.
+    #[error("begin the task's log in {}", path.display())]
+    Log {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What a run begins with.
+pub(super) struct Opened {
+    pub(super) id: ContainerId,
+    pub(super) directory: RunDirectory,
+    pub(super) log: Spool,
+    pub(super) file: Option<ClaimFile>,
+    /// The run's own, where each has one.
+    pub(super) processor: Option<Processor>,
+}
+
+/// Takes the run's processor, writes down that there is a run, and makes its directories and its log. Blocks.
+pub(super) fn open(
+    worker: &Worker,
+    interrupts: &Interrupts,
+    held: Option<HeldRun>,
+) -> Result<Opened, BeginError> {
+    let directories = &worker.config.directories;
+    let processor = take_processor(worker)?;
+    let id = random_id().map_err(|source| BeginError::Log { path: directories.runs(), source })?;
+    // A claim without directories is a dead run's: nobody may look between its writing and their making.
+    let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;
+    let held = held.map(|held| HeldRun { container_id: id.as_str().to_owned(), ..held });
+    let file = held.map(|held| ClaimFile::create(directories, &held)).transpose()?;
+    let made = make(worker, &beginning, &id);
+    if let (Err(_), Some(file)) = (&made, &file) {
+        file.remove()?;
+    }
+    let (directory, log) = made?;
+    Ok(Opened { id, directory, log, file, processor })
+}
+
+fn take_processor(worker: &Worker) -> Result<Option<Processor>, BeginError> {
+    let processors = worker.host.processor_for_each.as_ref();
+    processors.map(|all| all.take().ok_or(BeginError::NoProcessor)).transpose()
+}
+
+fn make(
+    worker: &Worker,
+    beginning: &Beginning,
+    id: &ContainerId,
+) -> Result<(RunDirectory, Spool), BeginError> {
+    let directory = RunDirectory::create(beginning, id)?;
+    match Spool::create(&directory.log(), worker.config.file.log_bytes()) {
+        Ok(log) => Ok((directory, log)),
+        Err(source) => {
+            directory.remove()?;
+            Err(BeginError::Log { path: worker.config.directories.runs(), source })
+        }
+    }
+}
+
+/// What a successor of this worker has to know to resolve a run; nothing where no call is signed, as the queue is in
+/// this process. The container has no name yet.
+pub(super) fn held(worker: &Worker, claim: &Claim, logs: Logs) -> Option<HeldRun> {
+    let file = &worker.config.file;
+    let (root_url, worker_id) = (file.root_url.clone()?, file.worker_id.clone()?);
+    let credentials = claim.queue.credentials()?.borrow().clone();
+    Some(HeldRun {
+        root_url,
+        worker: WorkerIdentity { worker_group: file.worker_group().to_owned(), worker_id },
+        run: claim.queue.run().clone(),
+        taken_until: claim.taken_until,
+        expires: claim.expires,
+        began: Timestamp::now(),
+        container_id: String::new(),
+        logs,
+        credentials,
+    })
+}
