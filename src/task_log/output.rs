@@ -184,6 +184,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_prints_right_before_its_end_is_in_the_log() {
+        for number in 0..1000 {
+            let (master, terminal) = pty();
+            let (_directory, spool) = Spool::temporary(1 << 20);
+            let pumping = std::thread::spawn({
+                let spool = spool.clone();
+                move || pump(&master, &spool)
+            });
+            let mut printer = std::process::Command::new("printf");
+            // The other end is the process's alone.
+            printer.arg(format!("x{number}")).stdout(terminal);
+            let printed = printer.status();
+            drop(printer);
+            assert!(printed.unwrap().success());
+            pumping.join().unwrap().unwrap();
+            assert_eq!(std::fs::read_to_string(spool.path()).unwrap(), format!("x{number}"));
+        }
+    }
+
+    #[test]
     fn a_trickle_without_a_pause_reaches_the_log_while_it_goes_on() {
         let (master, mut terminal) = pty();
         let (_directory, spool) = Spool::temporary(1 << 30);
