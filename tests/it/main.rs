@@ -38,6 +38,8 @@ mod run;
 mod second_container;
 mod standalone;
 mod start;
+mod start_artifacts;
+mod start_logs;
 mod start_tasks;
 mod start_unfinished;
 mod stuck_monitor;

@@ -103,6 +103,14 @@ impl Started {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
     }
 
+    /// The most memory in bytes that it has had so far.
+    pub fn most_memory(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
     /// Waits until it has ended.
     pub fn ended(mut self) -> Ended {
         let finished = finish(self.child.take().unwrap(), LIMIT);

@@ -100,6 +100,11 @@ impl Wire {
         assert!(!limit.timed_out(), "waited {LIMIT:?} for {part:?}; so far: {:#?}", state.asked);
     }
 
+    /// How many requests have come whose `METHOD /path` holds `part`.
+    pub fn asked(&self, part: &str) -> usize {
+        self.lock().asked.iter().filter(|asked| asked.contains(part)).count()
+    }
+
     /// What went over the wire so far: calls of the API, in the order of their replies.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.clone()
