@@ -72,3 +72,58 @@ impl Identity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interrupt::{Interrupt, Notice, channel};
+    use crate::queue::definition::Submission;
+    use crate::queue::task_id::TaskId;
+    use crate::queue::{EmbeddedQueue, Standing, WorkerIdentity, WorkerQueue, steady_clock};
+
+    /// A run that has just been claimed.
+    async fn claimed() -> RunQueue {
+        let author = EmbeddedQueue::in_memory(steady_clock()).unwrap();
+        let task_id = TaskId::random().unwrap();
+        let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
+        let definition = submission.into_task(&task_id, author.now()).unwrap().definition;
+        author.create_task(&task_id, &definition).await.unwrap();
+        let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+        let queue = WorkerQueue::embedded(author);
+        queue.claim_work(&definition.task_queue_id, &worker, 1).await.unwrap().claims.remove(0).queue
+    }
+
+    #[tokio::test]
+    async fn a_run_without_a_log_is_reported_with_its_reason() {
+        for (end, interrupt, reason, exit_status) in [
+            (End::HostUnfit, None, Reason::InternalError, 125),
+            (End::ResourceShort, None, Reason::ResourceUnavailable, 122),
+            (End::WorkerFault, None, Reason::InternalError, 122),
+            (End::HostUnfit, Some(Interrupt::Shutdown), Reason::WorkerShutdown, 122),
+        ] {
+            let queue = claimed().await;
+            let (interrupter, interrupts) = channel();
+            interrupt.into_iter().for_each(|interrupt| interrupter.interrupt(interrupt, Notice::Signal));
+            let identity = Identity { queue: queue.clone(), file: None, interrupts, began: Began::now() };
+            let resolved = identity.resolve_without_log(end, "Why.".to_owned()).await;
+            let verdict = Verdict::Exception(reason);
+            assert_eq!(queue.status().await.unwrap(), Standing::Resolved(verdict), "{end:?}");
+            assert_eq!(
+                (resolved.resolution.verdict, resolved.exit_status),
+                (verdict, exit_status),
+                "{end:?}"
+            );
+            assert_eq!(resolved.explanation.as_deref(), Some("Why."));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_others_have_made_of_the_run_stands() {
+        let queue = claimed().await;
+        queue.report(Verdict::Failed).await.unwrap();
+        let identity = Identity { queue, file: None, interrupts: channel().1, began: Began::now() };
+        let resolved = identity.resolve_without_log(End::HostUnfit, "Why.".to_owned()).await;
+        assert_eq!(resolved.resolution.verdict, Verdict::Failed);
+        assert_eq!(resolved.explanation.as_deref(), Some("Why."));
+    }
+}
