@@ -91,6 +91,9 @@ fn any_bytes_are_the_same_in_the_live_log_and_in_the_stored_one() {
 fn a_line_without_end_and_a_line_that_is_written_anew_a_million_times_go_to_readers_as_they_come() {
     let site = Site::new();
     let worker = site.start(&json!({}));
+    let first = site.deployment.create(&site.payload("echo first"));
+    assert!(completed(&site.deployment.await_resolved(&first)));
+    let before = worker.most_memory();
     let script = "sleep 1; head -c 20000000 /dev/zero | tr '\\0' x; awk 'BEGIN { for (i = 0; i < 1000000; i++) printf \"%d\\r\", i }'";
     let task = site.deployment.create(&site.payload(script));
     // One that takes what it can get, one that takes next to nothing, one that takes nothing at all.
@@ -106,6 +109,8 @@ fn a_line_without_end_and_a_line_that_is_written_anew_a_million_times_go_to_read
         "{} bytes",
         stored.len()
     );
+    let grown = worker.most_memory() - before;
+    assert!(grown < 16 << 20, "{grown} bytes for a log of {}", stored.len());
     for mut other in others {
         other.kill().unwrap();
         other.wait().unwrap();
