@@ -203,7 +203,7 @@ impl Publisher {
                 self.refuse_reserved(&what.name)?;
                 Patience::with_artifact(&self.interrupts)
             }
-            Source::Log(_) => Patience::with_log(&self.interrupts),
+            Source::Log(_) | Source::Own(_) => Patience::with_log(&self.interrupts),
         };
         let _turn = self.turn(&patience).await?;
         let stored = match &self.store {
@@ -303,6 +303,15 @@ impl Publisher {
             ..empty_record(name.clone(), expires)
         });
         Ok(())
+    }
+
+    /// The hashes of the task's own artifacts that are stored, and of one of the worker's: of their bytes before
+    /// compression, in hexadecimal.
+    pub fn hashes(&self, own: &str) -> BTreeMap<ArtifactName, String> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_reserved = |name: &ArtifactName| self.reserved.iter().any(|(reserved, _)| reserved == name);
+        let wanted = records.values().filter(|it| it.name.as_str() == own || !is_reserved(&it.name));
+        wanted.filter_map(|it| Some((it.name.clone(), it.sha256.clone()?))).collect()
     }
 
     /// What was published, by name.

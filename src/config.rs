@@ -70,9 +70,8 @@ pub struct ConfigFile {
     pub region: Option<String>,
     /// The host's public address.
     pub public_ip: Option<String>,
-    /// The host's address in its own network. Accepted, not used.
-    #[serde(skip_serializing)]
-    pub private_ip: Unused,
+    /// The host's address in its own network, for what the worker certifies.
+    pub private_ip: Option<String>,
     /// The host's public name, for live logs.
     pub host: Option<String>,
     /// Where the worker runs, as JSON text; tasks see it as `TASKCLUSTER_WORKER_LOCATION`.
@@ -114,6 +113,9 @@ pub struct ConfigFile {
     /// A directory on the disk that is measured instead of the data directory's.
     #[serde(deserialize_with = "absolute_path")]
     pub docker_volume: Option<PathBuf>,
+    /// The file with the key that certifies what tasks do.
+    #[serde(rename = "ed25519SigningKeyLocation", deserialize_with = "absolute_path")]
+    pub ed25519_signing_key_location: Option<PathBuf>,
     /// Switches by feature; only names of [`known_features`](crate::known_features) are there.
     #[serde(deserialize_with = "known_features")]
     pub features: BTreeMap<String, FeatureSwitch>,
@@ -152,9 +154,6 @@ pub struct ConfigFile {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub docker_worker_private_key: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub ed25519_signing_key_location: Unused,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub influx: Unused,

@@ -16,6 +16,7 @@
 
 pub mod artifacts;
 pub mod bulk_log;
+mod chain_of_trust;
 mod contributions;
 pub mod local_live_log;
 pub mod stage;
@@ -35,9 +36,10 @@ use crate::live_log::LiveLogServer;
 use crate::net::{Network, TaskNetwork};
 use crate::payload::Payload;
 use crate::payload::features::FeatureSwitches;
-use crate::queue::RunId;
 use crate::queue::artifact_name::ArtifactName;
+use crate::queue::{ReceivedDefinition, RunId};
 use crate::root::ContainerRoot;
+use crate::signing_key::SigningKey;
 use crate::spec::ContainerRequest;
 use crate::task_log::spool::Spool;
 
@@ -53,7 +55,8 @@ pub struct FeatureRow {
 }
 
 /// In hook order.
-pub const FEATURES: &[FeatureRow] = &[local_live_log::ROW, bulk_log::ROW, artifacts::ROW];
+pub const FEATURES: &[FeatureRow] =
+    &[chain_of_trust::ROW, local_live_log::ROW, bulk_log::ROW, artifacts::ROW];
 
 /// What a run's payload says that concerns features; the defaults when it has no valid payload.
 pub struct Wishes<'a> {
@@ -70,6 +73,12 @@ pub struct Wishes<'a> {
 pub struct RunContext {
     /// Which task, and which run of it.
     pub run: RunId,
+    /// The task as the queue sent it.
+    pub definition: ReceivedDefinition,
+    /// Which worker has it.
+    pub worker_id: String,
+    /// What it certifies with, if it can.
+    pub signing_key: Option<Arc<SigningKey>>,
     /// The task's scopes as its definition has them: roles are not expanded.
     pub scopes: Vec<String>,
     /// The configuration in force: root URL, pool, and the features' own keys.
@@ -170,6 +179,8 @@ pub struct Stopped<'a> {
 pub struct Killed<'a> {
     /// The whole log.
     pub log: &'a Path,
+    /// The digest of the configuration of the image that the container was made of, if the run came as far as that.
+    pub image_id: Option<&'a str>,
     /// The way out.
     pub publisher: &'a Publisher,
 }

@@ -69,6 +69,15 @@ impl Reserved {
 /// The name of the log that `bulkLog` keeps.
 pub const BULK_LOG_ARTIFACT: &str = "public/logs/terminal_bulk.log.gz";
 
+/// The name of the log whose hash `chainOfTrust` certifies.
+pub const CERTIFIED_LOG: &str = "public/logs/certified.log";
+
+/// The name of what `chainOfTrust` certifies.
+pub const STATEMENT: &str = "public/chain-of-trust.json";
+
+/// The name of its signature.
+pub const SIGNATURE: &str = "public/chain-of-trust.json.sig";
+
 /// The log under the name that the payload gives it.
 pub const LOCAL_LIVE_LOG: KnownFeature = KnownFeature {
     on_by_default: true,
@@ -103,6 +112,18 @@ pub const ARTIFACTS: KnownFeature = KnownFeature {
     ..here("artifacts")
 };
 
+/// What ran, and what came out, signed by the worker.
+pub const CHAIN_OF_TRUST: KnownFeature = KnownFeature {
+    reserved: &[
+        Reserved::Always(CERTIFIED_LOG, "certified log"),
+        Reserved::Always(STATEMENT, "chain of trust"),
+        Reserved::Always(SIGNATURE, "signature of the chain of trust"),
+    ],
+    settings: &["ed25519SigningKeyLocation"],
+    summary: "a signed statement of what ran and what came out, as `public/chain-of-trust.json` and `public/chain-of-trust.json.sig`, and the log that it is about as `public/logs/certified.log`",
+    ..here("chainOfTrust")
+};
+
 /// All of them, from 2014 to 2026.
 pub const KNOWN_FEATURES: &[KnownFeature] = &[
     LOCAL_LIVE_LOG,
@@ -114,7 +135,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         ..later("interactive", "a shell in the task, for as long as somebody uses it")
     },
     scoped(later("allowPtrace", "tracing of the task's own processes"), "docker-worker:feature:allowPtrace"),
-    later("chainOfTrust", "a signed statement of what ran and what came out"),
+    CHAIN_OF_TRUST,
     later("dockerSave", "the container as an image, among the artifacts"),
     later("dind", "a Docker daemon of the task's own"),
     scoped(later("balrogVPNProxy", "a way to Balrog"), "docker-worker:feature:balrogVPNProxy"),

@@ -57,6 +57,7 @@ pub mod remove_tree;
 pub mod root;
 pub mod run_directory;
 pub mod scopes;
+pub mod signing_key;
 pub mod spec;
 pub mod standalone;
 mod suggestion;

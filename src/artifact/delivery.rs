@@ -41,7 +41,7 @@ impl Publisher {
         // be unreadable, and what was created cannot become an error any more.
         let mut created = match &source {
             Source::Log(_) => Some(create().await?),
-            Source::Task(_) => None,
+            Source::Task(_) | Source::Own(_) => None,
         };
         let spooled = self.spool(source, what.content_encoding, patience).await?;
         let target = async || {

@@ -33,6 +33,8 @@ pub enum Destination {
 pub enum Source {
     /// In a file of the task's, opened for reading.
     Task(File),
+    /// In a file of the worker's own, opened for reading.
+    Own(File),
     /// In the finished log of the task, a file of the worker's own.
     Log(PathBuf),
 }
@@ -40,7 +42,7 @@ pub enum Source {
 impl Source {
     pub(super) fn open(&self) -> io::Result<File> {
         match self {
-            Source::Task(file) => file.try_clone(),
+            Source::Task(file) | Source::Own(file) => file.try_clone(),
             Source::Log(path) => File::open(path),
         }
     }
@@ -111,7 +113,7 @@ impl Destination {
             match source {
                 // A second name costs nothing, however long the log is; only its hash is left to make.
                 Source::Log(path) if Draft::adopt(&place, fs::CWD, &path)? => copy.to(|_, _| Ok(()))?,
-                Source::Log(_) | Source::Task(_) => store_as_it_is(&place, &copy)?,
+                Source::Log(_) | Source::Own(_) | Source::Task(_) => store_as_it_is(&place, &copy)?,
             }
         };
         let Copied { size, sha256 } = copied;

@@ -85,6 +85,9 @@ impl Fixture {
         let config = Arc::new(ConfigFile::default());
         let context = RunContext {
             run: run.clone(),
+            definition: claim.definition.clone(),
+            worker_id: "w".to_owned(),
+            signing_key: None,
             scopes: Vec::new(),
             config: Arc::clone(&config),
             data: scratch.path().to_owned(),
@@ -114,7 +117,7 @@ impl Fixture {
 
     async fn killed(&mut self) -> Result<(), StageError> {
         let log = self.scratch.path().join("log");
-        self.active.killed(Killed { log: &log, publisher: &self.publisher }).await
+        self.active.killed(Killed { log: &log, image_id: None, publisher: &self.publisher }).await
     }
 }
 

@@ -421,7 +421,6 @@ fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
         "taskclusterProxy",
         "interactive",
         "allowPtrace",
-        "chainOfTrust",
         "dockerSave",
         "dind",
         "balrogVPNProxy",

@@ -82,6 +82,9 @@ impl Claimed {
         let reclaiming = keep_claim(worker, &claim, &interrupter, (&log, &file));
         let context = RunContext {
             run: claim.queue.run().clone(),
+            definition: claim.definition.clone(),
+            worker_id: worker.id().to_owned(),
+            signing_key: worker.signing_key.clone(),
             scopes: task.scopes.clone(),
             config: Arc::new(worker.config.file.clone()),
             data: directory.data().to_owned(),
@@ -162,7 +165,7 @@ impl Claimed {
         let pool = file.worker_pool();
         let header = Header {
             task_id: claim.queue.run().task_id.as_str(),
-            worker_id: file.worker_id.as_deref().unwrap_or(&worker.host.name),
+            worker_id: worker.id(),
             worker_group: file.worker_group(),
             worker_node_type: file.worker_node_type(),
             worker_pool: &pool,

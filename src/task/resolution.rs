@@ -64,13 +64,16 @@ pub struct ImageUsed {
     pub name: String,
     /// The digest of its manifest.
     pub digest: String,
+    /// That of its configuration, which Docker calls the image's id; for what is certified.
+    #[serde(skip)]
+    pub id: String,
 }
 
 impl ImageUsed {
     /// As the store has it.
     #[must_use]
     pub fn of(image: &Image) -> ImageUsed {
-        ImageUsed { name: image.name.clone(), digest: image.digest.to_string() }
+        ImageUsed { name: image.name.clone(), digest: image.digest.to_string(), id: image.id.to_string() }
     }
 }
 
@@ -111,7 +114,11 @@ mod tests {
             exit_code: 3,
             started: at("2026-11-24T08:00:00Z"),
             resolved: at("2026-11-24T08:00:01.500Z"),
-            image: Some(ImageUsed { name: "busybox".to_owned(), digest: "sha256:9f2".to_owned() }),
+            image: Some(ImageUsed {
+                name: "busybox".to_owned(),
+                digest: "sha256:9f2".to_owned(),
+                id: String::new(),
+            }),
             artifacts: vec![file, missing],
             resources: Some(Resources {
                 wall_seconds: 1.5,

@@ -97,7 +97,7 @@ impl Resolving {
         }
         let footer = task_log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
-        outcome.killed = self.close_log().await;
+        outcome.killed = self.close_log(image.as_ref()).await;
         let mut resolution = resolve::resolve(&outcome);
         let mut returned = self.return_caches(caches, fate(&resolution)).await;
         resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
@@ -237,9 +237,13 @@ impl Resolving {
     }
 
     /// Closes the log and runs the hooks `killed`.
-    async fn close_log(&mut self) -> Hooks {
+    async fn close_log(&mut self, image: Option<&ImageUsed>) -> Hooks {
         let broken = self.run.log.end();
-        let killed = Killed { log: self.run.log.path(), publisher: &self.run.publisher };
+        let killed = Killed {
+            log: self.run.log.path(),
+            image_id: image.map(|image| image.id.as_str()),
+            publisher: &self.run.publisher,
+        };
         let stage = self.features.killed(killed).await;
         self.run.failures.extend(stage.as_ref().err().map(ToString::to_string));
         match broken {

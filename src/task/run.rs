@@ -22,6 +22,7 @@ use crate::processors::Processor;
 use crate::queue::Claim;
 use crate::registry::{Entry, Registry};
 use crate::run_directory::RunDirectory;
+use crate::signing_key::SigningKey;
 use crate::task::container::{EndError, Remains};
 use crate::task::error::TaskError;
 use crate::task::image::Pulling;
@@ -45,10 +46,19 @@ pub struct Worker {
     pub events: Events,
     /// Serves the logs of runs to others.
     pub live_log: Option<Arc<LiveLogServer>>,
+    /// What it certifies tasks with, if it can.
+    pub signing_key: Option<Arc<SigningKey>>,
     /// The runs that are under way.
     pub registry: Registry,
     /// What this host is.
     pub host: Host,
+}
+
+impl Worker {
+    /// Which one it is: by its configuration, or by its host.
+    pub fn id(&self) -> &str {
+        self.config.file.worker_id.as_deref().unwrap_or(&self.host.name)
+    }
 }
 
 /// How one run is to be carried out, beside what all of its worker have in common.

@@ -13,6 +13,7 @@ use crate::live_log::LiveLogServer;
 use crate::net::Network;
 use crate::payload::Origin;
 use crate::registry::Registry;
+use crate::signing_key::{SigningKey, SigningKeyError};
 use crate::task::run::Worker;
 
 /// What a [`Worker`] is made of beside its store and its caches.
@@ -29,18 +30,21 @@ pub struct Parts {
     pub live_log: Option<LiveLogServer>,
 }
 
-/// Why there is no place for images or caches.
+/// Why there is no place for images or caches, or no key.
 #[derive(Debug, thiserror::Error)]
 pub enum AssemblyError {
     /// The image store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key to sign with cannot be used.
+    #[error(transparent)]
+    SigningKey(#[from] SigningKeyError),
     /// The caches cannot be used.
     #[error(transparent)]
     Caches(#[from] CacheError),
 }
 
-/// Opens the store and the caches. The text is a notice for the operator.
+/// Opens the store and the caches, reads the key. The text is a notice for the operator.
 ///
 /// # Errors
 ///
@@ -53,9 +57,19 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
         .discarded_version()
         .map(|version| format!("the images in {root:?} were of version {version}: they are pulled again"));
     let caches = Caches::open(&config.directories.caches())?;
+    let signing_key = SigningKey::of(&config.file)?.map(Arc::new);
     let registry = Registry::default();
-    let worker =
-        Worker { network, config, store, caches, events, live_log: live_log.map(Arc::new), registry, host };
+    let worker = Worker {
+        network,
+        config,
+        store,
+        caches,
+        events,
+        live_log: live_log.map(Arc::new),
+        signing_key,
+        registry,
+        host,
+    };
     Ok((worker, notice))
 }
 

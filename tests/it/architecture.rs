@@ -89,6 +89,7 @@ const FLOORS: &[&[&str]] = &[
     &["run_directory"],
     &["cache"],
     &["undo_containers"],
+    &["signing_key"],
     &["config"],
     &["net"],
     &["parent_group"],

@@ -50,6 +50,9 @@ async fn claim(scratch: &Scratch, payload: &Value) -> Claimed {
         (Arc::new(ConfigFile::default()), Spool::create(&scratch.join("log"), 1 << 20).unwrap());
     let run = RunContext {
         run: claim.queue.run().clone(),
+        definition: claim.definition.clone(),
+        worker_id: "w".to_owned(),
+        signing_key: None,
         scopes: Vec::new(),
         config: Arc::clone(&config),
         data: scratch.path().to_owned(),

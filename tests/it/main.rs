@@ -10,6 +10,7 @@ mod architecture;
 mod broken_disk;
 mod cache_purge;
 mod caches_and_artifacts;
+mod chain_of_trust;
 mod control;
 mod crash;
 mod crash_artifact;

@@ -123,7 +123,18 @@ impl Task {
         let (_interrupter, interrupts) = channel();
         let data = scratch.path().to_owned();
         let log = spool.clone();
-        let run = RunContext { run, scopes: Vec::new(), config, data, log, live_log: None, interrupts };
+        let run = RunContext {
+            run,
+            definition: claim.definition,
+            worker_id: "w".to_owned(),
+            signing_key: None,
+            scopes: Vec::new(),
+            config,
+            data,
+            log,
+            live_log: None,
+            interrupts,
+        };
         let active = Active::start(run, Some(&wishes));
         let root = Arc::new(root(scratch.path()));
         Task { publisher, active, spool, root, scratch, out }
