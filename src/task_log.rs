@@ -106,7 +106,7 @@ pub fn interrupted((interrupt, notice): (Interrupt, Notice), max_run_time: Durat
             format!("Task was canceled by the one who runs this worker ({}).", because_of_operator(notice))
         }
         Interrupt::Deadline => aborted("deadline-exceeded", because_of_deadline(notice)),
-        Interrupt::LostClaim => aborted("internal-error", because_of_claim(notice)),
+        Interrupt::LostClaim => aborted("claim-expired", because_of_claim(notice)),
         Interrupt::Shutdown => aborted("worker-shutdown", because_of_end(notice)),
     }
 }
@@ -227,9 +227,9 @@ mod tests {
             (
                 Interrupt::LostClaim,
                 Notice::Reclaim,
-                aborted("internal-error (the claim could not be prolonged)"),
+                aborted("claim-expired (the claim could not be prolonged)"),
             ),
-            (Interrupt::LostClaim, Notice::Status, aborted("internal-error (the queue has given up this run)")),
+            (Interrupt::LostClaim, Notice::Status, aborted("claim-expired (the queue has given up this run)")),
             (Interrupt::Shutdown, Notice::Signal, aborted("worker-shutdown (a signal told the worker to end)")),
             (
                 Interrupt::Shutdown,

@@ -123,7 +123,8 @@ fn verdict_of_interrupt(interrupt: Interrupt) -> Verdict {
     match interrupt {
         Interrupt::Cancelled | Interrupt::CancelledHere => Verdict::Exception(Reason::Canceled),
         Interrupt::Deadline => Verdict::Exception(Reason::DeadlineExceeded),
-        Interrupt::LostClaim => Verdict::Exception(Reason::InternalError),
+        // Nobody reports it: the queue sees the claim run out, and makes another run.
+        Interrupt::LostClaim => Verdict::Exception(Reason::ClaimExpired),
         Interrupt::Shutdown => Verdict::Exception(Reason::WorkerShutdown),
         // No exception: the task itself took too long.
         Interrupt::MaxRunTime => Verdict::Failed,

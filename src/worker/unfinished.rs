@@ -72,6 +72,11 @@ impl Recovery {
 impl Service {
     async fn take_up(&self, mut unfinished: Unfinished) {
         let held = &unfinished.held;
+        if let Some((_, log)) = unfinished.log()
+            && let Err(error) = end_log(log, held.began).await
+        {
+            self.warn(&format!("failed to end the log of {}: {error}", held.run));
+        }
         if let Some(queue) = self.queue.resume(held.run.clone(), held.credentials.clone()) {
             match prolong(&queue, held.taken_until, |error| is_decided(error) || is_refused(error)).await {
                 Ok(taken_until) => {
@@ -88,17 +93,21 @@ impl Service {
         }
     }
 
-    /// The run is still this worker's.
+    /// The run is still this worker's. A log that cannot be stored in time keeps nobody from trying the task again.
     async fn resolve(&self, queue: &RunQueue, unfinished: &Unfinished) {
         let HeldRun { run, taken_until, .. } = &unfinished.held;
         self.write_down(queue, unfinished).await;
         let rest = || taken_until.since(queue.now());
-        self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
+        let stored = self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
         let verdict = Verdict::Exception(Reason::WorkerShutdown);
         match timeout(rest(), queue.settle(verdict)).await {
             Ok(Ok(standing)) => self.tell_resolved(unfinished, standing),
             Ok(Err(error)) => self.warn(&format!("failed to report {run}: failed to {}", chain(&error))),
             Err(_) => self.warn(&format!("failed to report {run}: its claim is over")),
+        }
+        if let Err(problem) = stored {
+            self.warn(&format!("failed to store the log of {run}: {problem}; trying once more"));
+            self.store_log_late(queue, unfinished).await;
         }
     }
 
@@ -109,9 +118,8 @@ impl Service {
         let Some(Standing::Resolved(verdict)) = standing else {
             return self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
         };
-        // Of an exception the queue still takes artifacts for a while.
         if verdict.state() == RunState::Exception {
-            self.store_log(queue, unfinished, LATE_LOG_TIME).await;
+            self.store_log_late(queue, unfinished).await;
         }
         self.tell_resolved(unfinished, verdict);
     }
@@ -138,25 +146,34 @@ impl Service {
         }
     }
 
-    /// Stores the log, as far as the run came to have one, in at most `limit`.
-    async fn store_log(&self, queue: &RunQueue, unfinished: &Unfinished, limit: Duration) {
-        let held = &unfinished.held;
-        let Some((scratch, log)) = unfinished.log() else { return };
-        if let Err(error) = end_log(log.clone(), held.began).await {
-            self.warn(&format!("failed to end the log of {}: {error}", held.run));
+    /// Of an exception the queue still takes artifacts for a while.
+    async fn store_log_late(&self, queue: &RunQueue, unfinished: &Unfinished) {
+        if let Err(problem) = self.store_log(queue, unfinished, LATE_LOG_TIME).await {
+            self.warn(&format!("failed to store the log of {}: {problem}", unfinished.held.run));
         }
+    }
+
+    /// Stores the log, as far as the run came to have one, in at most `limit`.
+    async fn store_log(
+        &self,
+        queue: &RunQueue,
+        unfinished: &Unfinished,
+        limit: Duration,
+    ) -> Result<(), String> {
+        let held = &unfinished.held;
+        let Some((scratch, log)) = unfinished.log() else { return Ok(()) };
         let (interrupter, interrupts) = channel();
         // As after any other interrupt. The next one ends what cannot be dropped.
         interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
         let publisher = self.publisher(queue, held, scratch, interrupts);
         let killed = Killed { log: &log, image_id: None, publisher: &publisher };
         let problem = match timeout(limit, publish_logs(&held.logs, killed)).await {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it took too long".to_owned(),
         };
         interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
-        self.warn(&format!("failed to store the log of {}: {problem}", held.run));
+        Err(problem)
     }
 
     fn publisher(

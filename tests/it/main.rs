@@ -40,6 +40,8 @@ mod second_container;
 mod standalone;
 mod start;
 mod start_artifacts;
+mod start_claims;
+mod start_crash;
 mod start_logs;
 mod start_tasks;
 mod start_unfinished;

@@ -41,7 +41,7 @@ pub use process::{Finished, await_written, finish, read_until, tool};
 pub use registry::Registry;
 pub use scratch::Scratch;
 pub use scripted_server::ScriptedServer;
-pub use site::Site;
+pub use site::{Site, Started};
 pub use small_disk::SmallDisk;
 pub use stand_in::StandIn;
 pub use store::assert_holds_one_image;

@@ -87,7 +87,7 @@ fn an_interrupt_outranks_the_exit_code() {
         (Interrupt::Cancelled, Exception(Reason::Canceled), 122),
         (Interrupt::CancelledHere, Exception(Reason::Canceled), 130),
         (Interrupt::Deadline, Exception(Reason::DeadlineExceeded), 122),
-        (Interrupt::LostClaim, Exception(Reason::InternalError), 122),
+        (Interrupt::LostClaim, Exception(Reason::ClaimExpired), 122),
         (Interrupt::Shutdown, Exception(Reason::WorkerShutdown), 122),
         (Interrupt::MaxRunTime, Failed, 124),
     ];
@@ -187,7 +187,8 @@ fn an_exit_code_in_the_footer_is_the_commands_own_or_minus_one() {
 #[test]
 fn only_what_the_queue_sets_itself_goes_unreported() {
     for outcome in all_outcomes() {
-        let of_the_queue = [Interrupt::Cancelled, Interrupt::CancelledHere, Interrupt::Deadline];
+        let of_the_queue =
+            [Interrupt::Cancelled, Interrupt::CancelledHere, Interrupt::Deadline, Interrupt::LostClaim];
         let by_queue = outcome.interrupt.is_some_and(|interrupt| of_the_queue.contains(&interrupt));
         assert_eq!(resolve(&outcome).verdict.reporter() == Reporter::Queue, by_queue, "{outcome:?}");
     }

@@ -68,9 +68,7 @@ impl Site {
     pub fn start_with(&self, more: &Value, options: &[&str]) -> Started {
         let path = self.config(more);
         let arguments = [&["start", "--config", &path], options].concat();
-        let mut child = self.worker.command(&arguments).spawn().unwrap();
-        let log = read_until(&mut child, "workerReady");
-        Started { child: Some(child), log: Some(log) }
+        Started::of(self.worker.command(&arguments).spawn().unwrap())
     }
 
     /// Writes a configuration; gives its path.
@@ -99,6 +97,12 @@ impl Site {
 }
 
 impl Started {
+    /// Waits until a worker is ready for tasks.
+    pub fn of(mut child: Child) -> Started {
+        let log = read_until(&mut child, "workerReady");
+        Started { child: Some(child), log: Some(log) }
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
     }

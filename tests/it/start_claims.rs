@@ -1,0 +1,168 @@
+//! What a worker of a deployment makes of its claims when queue, author or task misbehave.
+
+use std::time::Duration;
+
+use docker_worker::queue::RunState;
+use docker_worker::queue::task_id::TaskId;
+use docker_worker::timestamp::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::{Fault, Site, Terms, WatchedRegistry, busybox_image};
+
+fn terms(claim_seconds: u64) -> Terms {
+    Terms { claim_time: Duration::from_secs(claim_seconds), ..Terms::default() }
+}
+
+/// What the queue says of a task's last run.
+fn end(site: &Site, task_id: &TaskId) -> (RunState, Value, usize) {
+    let status = site.deployment.await_resolved(task_id);
+    let last = json!(status.runs.last().unwrap())["reasonResolved"].clone();
+    (status.state, last, status.runs.len())
+}
+
+/// The worker, which has room for one task, carries out another one.
+fn assert_is_free(site: &Site) {
+    let next = site.deployment.create(&site.payload("echo next"));
+    assert_eq!(site.deployment.await_resolved(&next).state, RunState::Completed);
+}
+
+#[test]
+fn a_reclaim_whose_answer_comes_after_the_report_changes_nothing() {
+    let site = Site::with(terms(8));
+    site.deployment.wire.fail("/reclaim", Fault::Held, 1);
+    let worker = site.start(&json!({}));
+    let task_id = site.deployment.create(&site.payload("sleep 5; echo done"));
+    assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1));
+    site.deployment.wire.let_go();
+    assert_is_free(&site);
+    let log = site.deployment.log(&task_id);
+    assert!(log.contains("done") && !log.contains("cancel") && !log.contains("reclaim"), "{log}");
+    assert_eq!(site.deployment.wire.asked(&format!("{task_id}/runs/0/completed")), 1);
+    worker.stop();
+}
+
+#[test]
+fn a_claim_outlives_a_queue_that_is_at_fault_for_a_while() {
+    let site = Site::with(terms(10));
+    site.deployment.wire.fail("/reclaim", Fault::Status(500), 2);
+    site.deployment.wire.fail("/reclaim", Fault::Reset, 2);
+    let worker = site.start(&json!({}));
+    let task_id = site.deployment.create(&site.payload("sleep 12; echo done"));
+    assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1));
+    let log = site.deployment.log(&task_id);
+    assert!(log.contains("done") && !log.contains("reclaim"), "{log}");
+    worker.stop();
+}
+
+#[test]
+fn a_claim_that_cannot_be_kept_is_the_queues_to_resolve() {
+    let site = Site::with(terms(6));
+    let task = json!({"retries": 0, "payload": site.payload("sleep 1000")});
+    site.deployment.wire.fail("/reclaim", Fault::Reset, 1000);
+    let worker = site.start(&json!({}));
+    let mut definition = site.deployment.definition(&task["payload"]);
+    definition["retries"] = task["retries"].clone();
+    let task_id = site.deployment.create_task(definition);
+    let (state, reason, runs) = end(&site, &task_id);
+    assert_eq!((state, reason, runs), (RunState::Exception, json!("claim-expired"), 1));
+    assert_is_free(&site);
+    let log = worker.stop().log;
+    assert!(log.contains(r#""reason":"claim-expired""#), "the worker says what the queue says: {log}");
+}
+
+#[test]
+fn a_report_that_is_refused_is_told_and_frees_its_slot() {
+    let site = Site::new();
+    site.deployment.wire.fail("/completed", Fault::Status(400), 1);
+    let worker = site.start(&json!({}));
+    site.deployment.create(&site.payload("true"));
+    site.deployment.wire.await_asked("/completed", 1);
+    assert_is_free(&site);
+    let log = worker.stop().log;
+    assert_eq!(log.matches("Failed to report the task").count(), 1, "{log}");
+}
+
+#[test]
+fn a_report_whose_answer_is_lost_is_made_again_and_counts_once() {
+    let site = Site::new();
+    site.deployment.wire.fail("/failed", Fault::LostReply, 1);
+    let worker = site.start(&json!({}));
+    let task_id = site.deployment.create(&site.payload("exit 3"));
+    assert_eq!(end(&site, &task_id), (RunState::Failed, json!("failed"), 1));
+    assert_is_free(&site);
+    let log = worker.stop().log;
+    assert!(log.contains(r#""reason":"failed""#) && !log.contains("Failed to report"), "{log}");
+}
+
+#[test]
+fn a_deadline_before_the_tasks_own_limit_ends_it_and_its_log_is_there() {
+    let site = Site::new();
+    let worker = site.start(&json!({}));
+    let mut payload = site.payload("echo begun; sleep 1000");
+    payload["maxRunTime"] = json!(3600);
+    let mut definition = site.deployment.definition(&payload);
+    definition["deadline"] = json!(Timestamp::now().plus(Duration::from_secs(6)));
+    let task_id = site.deployment.create_task(definition);
+    assert_eq!(end(&site, &task_id), (RunState::Exception, json!("deadline-exceeded"), 1));
+    assert_is_free(&site);
+    let log = site.deployment.log(&task_id);
+    assert!(log.contains("begun") && log.contains("deadline-exceeded"), "{log}");
+    worker.stop();
+}
+
+#[test]
+fn a_cancelled_task_does_not_wait_for_a_registry_that_is_stuck() {
+    let site = Site::new();
+    let stuck = WatchedRegistry::serve_on(&site.internet, &site.worker.image(&busybox_image()));
+    stuck.hold_layers_at(1000);
+    let plain = json!({"plainHttp": true, "privateAddresses": true});
+    let hosts = [&site.image, &stuck.name].map(|name| name.split_once('/').unwrap().0);
+    let worker = site.start(&json!({"registries": {hosts[0]: plain, hosts[1]: plain}}));
+    let mut payload = site.payload("true");
+    payload["image"] = json!(stuck.name);
+    let task_id = site.deployment.create(&payload);
+    stuck.await_held();
+    site.deployment.cancel(&task_id);
+    // While the layer is still held back.
+    assert_is_free(&site);
+    assert_eq!(end(&site, &task_id), (RunState::Exception, json!("canceled"), 1));
+    stuck.let_go();
+    worker.stop();
+}
+
+#[test]
+fn artifacts_that_the_queue_refuses_after_a_cancellation_are_tried_a_few_times_only() {
+    for status in [400, 403] {
+        let site = Site::new();
+        let worker = site.start(&json!({}));
+        let task_id = site.deployment.create(&site.payload("echo begun; sleep 1000"));
+        site.deployment.await_running(&task_id);
+        site.deployment.wire.await_asked("public%2Flogs%2Flive.log", 1);
+        site.deployment.wire.fail(&format!("{task_id}/runs/0/artifacts/"), Fault::Status(status), 1000);
+        site.deployment.cancel(&task_id);
+        assert_is_free(&site);
+        for name in ["live_backing.log", "live.log"] {
+            let count =
+                site.deployment.wire.asked(&format!("{task_id}/runs/0/artifacts/public%2Flogs%2F{name}"));
+            assert!((1..=3).contains(&count), "{status}: {name} {count} times");
+        }
+        worker.stop();
+    }
+}
+
+#[test]
+fn a_task_that_signals_everybody_reaches_nobody_else() {
+    let site = Site::new();
+    let worker = site.start(&json!({}));
+    for script in [
+        "kill -TERM -1; kill -KILL -1; echo here",
+        "kill -INT 0",
+        "printf '\\003' >/dev/tty; printf '\\003' | cat",
+    ] {
+        let task_id = site.deployment.create(&site.payload(script));
+        site.deployment.await_resolved(&task_id);
+    }
+    assert_is_free(&site);
+    let log = worker.stop().log;
+    assert_eq!(log.matches("Terminating worker").count(), 1, "only at the test's own request: {log}");
+}
