@@ -1,8 +1,9 @@
 //! What can end a task before its command does, and the one channel that says so.
 //!
 //! Every phase that waits for the outside world waits for the interrupt too. The first one wins: a
-//! task whose time is over is not turned into a cancelled one by a Ctrl-C that comes later. Later ones
-//! are counted: what goes on all the same, such as storing the log, ends with them.
+//! task whose time is over is not turned into a cancelled one by a Ctrl-C that comes later. Later ones are counted: what goes
+//! on all the same ends with them. The log ends with a person's only: a deadline that passes while a cancelled task's log is
+//! stored is no reason to lose it.
 
 use tokio::sync::watch;
 
@@ -29,6 +30,18 @@ impl Interrupt {
         match self {
             Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim => true,
             Interrupt::CancelledHere | Interrupt::MaxRunTime | Interrupt::Shutdown => false,
+        }
+    }
+
+    /// Somebody waits for the end. A worker that is told to stop tells each of its runs once: only when it is told again,
+    /// that is impatience.
+    fn is_impatience(self, was_shut_down: bool) -> bool {
+        match self {
+            Interrupt::CancelledHere => true,
+            Interrupt::Shutdown => was_shut_down,
+            Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim | Interrupt::MaxRunTime => {
+                false
+            }
         }
     }
 
@@ -90,7 +103,9 @@ pub struct Interrupts(watch::Receiver<Arrivals>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Arrivals {
     first: Option<(Interrupt, Notice)>,
+    was_shut_down: bool,
     count: usize,
+    urgency: usize,
 }
 
 /// Makes the two ends of one task's channel.
@@ -103,8 +118,13 @@ impl Interrupter {
     /// Interrupts the task; why, unless something did so before.
     pub fn interrupt(&self, reason: Interrupt, notice: Notice) {
         self.0.send_modify(|arrivals| {
+            let is_first = arrivals.first.is_none();
             arrivals.first.get_or_insert((reason, notice));
             arrivals.count += 1;
+            if is_first || reason.is_impatience(arrivals.was_shut_down) {
+                arrivals.urgency += 1;
+            }
+            arrivals.was_shut_down |= reason == Interrupt::Shutdown;
         });
     }
 }
@@ -125,9 +145,23 @@ impl Interrupts {
         self.0.borrow().count
     }
 
+    /// How many there were so far, of the later ones only those of somebody who is impatient.
+    pub fn urgency(&self) -> usize {
+        self.0.borrow().urgency
+    }
+
     /// Waits until there were more than so many. Never returns when nobody is left who could interrupt.
     pub async fn more_than(&mut self, count: usize) {
-        if self.0.wait_for(|arrivals| arrivals.count > count).await.is_err() {
+        self.wait(|arrivals| arrivals.count > count).await;
+    }
+
+    /// Waits until it is more urgent than that. Never returns when nobody is left who could interrupt.
+    pub async fn more_urgent_than(&mut self, urgency: usize) {
+        self.wait(|arrivals| arrivals.urgency > urgency).await;
+    }
+
+    async fn wait(&mut self, is_so: impl Fn(&Arrivals) -> bool) {
+        if self.0.wait_for(is_so).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -150,14 +184,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_interrupt_wins_and_the_others_are_counted() {
+    async fn the_first_interrupt_wins_and_a_persons_later_ones_are_urgent() {
         let (interrupter, mut interrupts) = channel();
         assert_eq!((interrupts.current(), interrupts.count()), (None, 0));
         interrupter.interrupt(Interrupt::MaxRunTime, Notice::Clock);
-        interrupter.interrupt(Interrupt::Cancelled, Notice::Status);
+        for (later, urgency) in [
+            (Interrupt::Cancelled, 1),
+            (Interrupt::LostClaim, 1),
+            (Interrupt::Deadline, 1),
+            (Interrupt::Shutdown, 1),
+            (Interrupt::Shutdown, 2),
+            (Interrupt::CancelledHere, 3),
+        ] {
+            interrupter.interrupt(later, Notice::Status);
+            assert_eq!(interrupts.urgency(), urgency, "{later:?}");
+        }
+        assert_eq!(interrupts.count(), 7);
         drop(interrupter);
         assert_eq!(interrupts.interrupted().await, Interrupt::MaxRunTime);
-        assert_eq!((interrupts.current(), interrupts.count()), (Some(Interrupt::MaxRunTime), 2));
+        assert_eq!(interrupts.current(), Some(Interrupt::MaxRunTime));
         assert_eq!(interrupts.first(), Some((Interrupt::MaxRunTime, Notice::Clock)));
     }
 }

@@ -32,11 +32,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::claiming::Claiming;
 use self::collecting::Collecting;
-use self::exit::{Exit, ExitRequester, ExitRequests};
+use self::exit::{Exit, ExitRequester, ExitRequests, at};
 use self::log::{Entry, Metric, WorkerLog};
 use self::protocol::{Capability, FromRunner, Termination};
 pub use self::quarantine::Quarantine;
@@ -164,7 +164,7 @@ async fn claim_and_run(
         }
         let free = if exit == Exit::Stay { capacity.saturating_sub(runs.count()) } else { 0 };
         claiming.begin(service, &mut collecting, free);
-        let is_waited_for = claiming.is_under_way() || (exit == Exit::Now && recovery.count() > 0);
+        let is_waited_for = claiming.is_under_way() || (exit >= Exit::Now && recovery.count() > 0);
         let grace_end = patience.filter(|_| is_waited_for);
         occupation = occupation.look(busy, &service.log);
         let idle_end = occupation.end(file.idle_time()).filter(|_| exit == Exit::Stay);
@@ -172,7 +172,8 @@ async fn claim_and_run(
             asked = requests.more_than(exit) => {
                 (exit, asked_by) = asked;
                 patience.get_or_insert_with(|| Instant::now() + CLAIM_GRACE);
-                if exit == Exit::Now {
+                if exit >= Exit::Now {
+                    // The first time ends the tasks, the second one what is done for them after that.
                     runs.interrupt(Interrupt::Shutdown, asked_by);
                 }
             }
@@ -191,7 +192,7 @@ async fn claim_and_run(
             () = recovery.ended(service) => {}
             () = at(grace_end) => {
                 claiming.give_up();
-                if exit == Exit::Now {
+                if exit >= Exit::Now {
                     recovery.give_up();
                 }
             }
@@ -237,14 +238,6 @@ impl Service {
         let skew = self.queue.clock_skew().map(|skew| format!(" ({skew})")).unwrap_or_default();
         let message = format!("failed to {}{skew}", chain(error));
         self.log.write(&Entry::TaskRetrievalError { message: &message });
-    }
-}
-
-/// Waits until then; for ever without a time.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

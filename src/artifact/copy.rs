@@ -22,31 +22,47 @@ const RESERVE_BYTES: u64 = 64 << 20;
 /// Longer copies are long.
 const LONG_BYTES: u64 = 1 << 20;
 
-/// How long storing goes on: until an interrupt that was not there when it began.
+/// How long storing goes on.
 #[derive(Clone, Debug)]
 pub struct Patience {
     interrupts: Interrupts,
-    bears: usize,
+    bears: Bears,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Bears {
+    /// So many interrupts.
+    Interrupts(usize),
+    /// So much urgency.
+    Urgency(usize),
 }
 
 impl Patience {
     /// With a file of the task's: what has interrupted the task so far does not count, what comes now does.
     pub fn with_artifact(interrupts: &Interrupts) -> Patience {
-        Patience { interrupts: interrupts.clone(), bears: interrupts.count() }
+        Patience { interrupts: interrupts.clone(), bears: Bears::Interrupts(interrupts.count()) }
     }
 
-    /// With the log, which an interrupted task leaves as well: the first interrupt does not count in any case.
+    /// With the log, which an interrupted task leaves as well: until somebody is impatient. The first interrupt does not
+    /// count in any case.
     pub fn with_log(interrupts: &Interrupts) -> Patience {
-        Patience { interrupts: interrupts.clone(), bears: interrupts.count().max(1) }
+        Patience { interrupts: interrupts.clone(), bears: Bears::Urgency(interrupts.urgency().max(1)) }
     }
 
     fn is_over(&self) -> bool {
-        self.interrupts.count() > self.bears
+        match self.bears {
+            Bears::Interrupts(count) => self.interrupts.count() > count,
+            Bears::Urgency(urgency) => self.interrupts.urgency() > urgency,
+        }
     }
 
     /// Waits until it is. Never returns when nobody is left who could interrupt.
     pub(super) async fn over(&self) {
-        self.interrupts.clone().more_than(self.bears).await;
+        let mut interrupts = self.interrupts.clone();
+        match self.bears {
+            Bears::Interrupts(count) => interrupts.more_than(count).await,
+            Bears::Urgency(urgency) => interrupts.more_urgent_than(urgency).await,
+        }
     }
 }
 
@@ -243,8 +259,12 @@ mod tests {
         let (interrupter, interrupts) = channel();
         let artifact = Patience::with_artifact(&interrupts);
         let log = Patience::with_log(&interrupts);
-        for (artifact_is_over, log_is_over) in [(true, false), (true, true)] {
-            interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
+        for (interrupt, artifact_is_over, log_is_over) in [
+            (Interrupt::Cancelled, true, false),
+            (Interrupt::Deadline, true, false),
+            (Interrupt::CancelledHere, true, true),
+        ] {
+            interrupter.interrupt(interrupt, Notice::Signal);
             assert_eq!((artifact.is_over(), log.is_over()), (artifact_is_over, log_is_over));
         }
         artifact.over().await;

@@ -268,7 +268,7 @@ async fn a_queue_that_does_not_answer_holds_no_interrupted_run() {
         run.interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         // The log is worth one interrupt.
-        run.interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
+        run.interrupter.interrupt(Interrupt::CancelledHere, Notice::Signal);
     };
     let calls = async {
         tokio::join!(

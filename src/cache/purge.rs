@@ -21,6 +21,8 @@ pub struct Purged {
     pub discarded: Vec<Discarded>,
     /// Names of the caches of those that a task has: they go when it gives them back.
     pub in_use: Vec<String>,
+    /// What kept others from going. Those that could be marked go when a task gives them back, or at the next start.
+    pub errors: Vec<CacheError>,
 }
 
 impl Caches {
@@ -38,7 +40,8 @@ impl Caches {
     ///
     /// # Errors
     ///
-    /// [`CacheError`] when an instance cannot be looked at, marked or moved; those before it are purged all the same.
+    /// [`CacheError`] when the directory cannot be locked or read. An instance that cannot be marked or moved keeps no
+    /// other one from going.
     pub fn purge(&self, requests: &[PurgeRequest], wanted: &dyn Fn() -> bool) -> Result<Purged, CacheError> {
         let _alone = self.directory.lock(Hold::Exclusive, wanted)?;
         let mut purged = Purged::default();
@@ -48,11 +51,15 @@ impl Caches {
             if !requests.iter().any(asked) {
                 continue;
             }
-            // Before anything that may fail.
-            record::mark(&self.instance(&id))?;
-            match self.discard(&id, record)? {
-                Ok(discarded) => purged.discarded.push(discarded),
-                Err(record) => purged.in_use.push(record.name),
+            // Before anything else that may fail.
+            let marked = record::mark(&self.instance(&id));
+            match self.discard(&id, record) {
+                Ok(Ok(discarded)) => purged.discarded.push(discarded),
+                Ok(Err(record)) => {
+                    purged.in_use.push(record.name);
+                    purged.errors.extend(marked.err());
+                }
+                Err(error) => purged.errors.push(error),
             }
         }
         Ok(purged)

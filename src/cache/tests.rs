@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn caches() -> (tempfile::TempDir, Caches) {
@@ -146,6 +148,23 @@ fn a_purge_takes_what_is_named_and_was_made_before() {
     assert_eq!(trash(&directory), 0);
     assert_eq!(take(&caches, "old").origin(), Origin::Miss);
     assert_eq!(take(&caches, "other").origin(), Origin::Hit);
+}
+
+#[test]
+fn an_instance_that_cannot_go_keeps_no_other_from_it() {
+    let (directory, caches) = caches();
+    let leases = [take(&caches, "x"), take(&caches, "x")];
+    // Its place in the trash is taken.
+    let stuck = leases[0].content().parent().unwrap().file_name().unwrap().to_owned();
+    leases.into_iter().for_each(|lease| release(lease, Fate::Keep));
+    let taken = directory.path().join("caches/trash").join(stuck);
+    std::fs::create_dir_all(taken.join("not empty")).unwrap();
+    let before = Timestamp::now().plus(Duration::from_millis(1));
+    let request = PurgeRequest { cache_name: "x".to_owned(), before };
+    let purged = caches.purge(&[request], &|| true).unwrap();
+    assert_eq!((purged.discarded.len(), purged.errors.len()), (1, 1), "{purged:?}");
+    // It is marked, and so nobody's.
+    assert_eq!(take(&caches, "x").origin(), Origin::Miss);
 }
 
 #[test]

@@ -34,7 +34,7 @@ use crate::task::run::RunOptions;
 use crate::text::chain;
 use crate::worker::assembly::{Parts, assemble, pull_options};
 use crate::worker::control::Control;
-use crate::worker::exit::{self, Exit, ExitRequester};
+use crate::worker::exit::{self, ExitRequester};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
 use crate::worker::{Quarantine, Service, serve};
@@ -297,13 +297,13 @@ async fn serve_live_logs(file: &ConfigFile, log: &WorkerLog) -> Option<LiveLogSe
     }
 }
 
-/// Signals end the worker now: its tasks are for others.
+/// Signals end the worker now: its tasks are for others. Another one does not wait for their logs.
 fn listen(requester: &ExitRequester, log: &WorkerLog, operator: &Operator) -> io::Result<()> {
     let (requester, log) = (requester.clone(), log.clone());
     signals::listen(operator.clone(), move |asked| match asked {
         Asked::FromTheKeyboard | Asked::ToEnd => {
             log.write(&Entry::Terminating);
-            requester.ask(Exit::Now, Notice::Signal);
+            requester.insist(Notice::Signal);
         }
     })
 }

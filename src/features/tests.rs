@@ -147,7 +147,7 @@ async fn a_second_interrupt_ends_one_hook_after_the_commands_end_and_the_others_
     let interrupter = fixture.interrupter.clone();
     let hour = std::time::Duration::from_secs(3600);
     let interrupted = async {
-        interrupter.interrupt(Interrupt::MaxRunTime, Notice::Signal);
+        interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
         tokio::time::sleep(hour).await;
         interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
         tokio::time::Instant::now()

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -16,6 +16,9 @@ use crate::config::Ssl;
 /// Bytes of a file of certificates, or of a key.
 const FILE_BYTES: u64 = 1 << 20;
 
+/// How often the files are looked at, at most: strangers make connections as often as they like.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Certificate and key, read again when their files change: a worker runs for longer than a certificate is good.
 #[derive(Debug)]
 pub(super) struct Tls {
@@ -26,6 +29,7 @@ pub(super) struct Tls {
 
 #[derive(Debug)]
 struct Loaded {
+    looked: Instant,
     written: [Option<SystemTime>; 2],
     config: Arc<ServerConfig>,
 }
@@ -77,9 +81,12 @@ impl Tls {
     /// For a new connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.written != written(&self.certificate, &self.key) {
-            // While only one of the two is new, or half of one is there, the old pair goes on.
-            if let Ok(new) = load(&self.certificate, &self.key) {
+        if loaded.looked.elapsed() > LOOK {
+            loaded.looked = Instant::now();
+            if loaded.written != written(&self.certificate, &self.key)
+                // While only one of the two is new, or half of one is there, the old pair goes on.
+                && let Ok(new) = load(&self.certificate, &self.key)
+            {
                 *loaded = new;
             }
         }
@@ -105,7 +112,7 @@ fn load(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private));
     let config = config.map_err(|source| TlsError::Pair { path: certificate.to_owned(), source })?;
-    Ok(Loaded { written, config: Arc::new(config) })
+    Ok(Loaded { looked: Instant::now(), written, config: Arc::new(config) })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Between two attempts to prolong a claim: the first wait, which doubles, and the longest.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
+/// The least time between two prolongations.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What a queue that works needs for an answer: as much has to be left of a claim for another attempt.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
@@ -57,6 +60,8 @@ async fn reclaim(mut claim: Held) {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
                 claim.write_down().await;
+                // Also where the queue's clock makes the new time one that is over.
+                sleep(PAUSE).await;
             }
             Err(error) => {
                 claim.log.error(&format!("Could not reclaim task. Failed to {}", chain(&error)));

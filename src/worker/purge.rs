@@ -8,8 +8,7 @@ use tokio::time::timeout;
 
 use super::Service;
 use super::log::{Entry, WorkerLog};
-use crate::cache::{CacheError, Discarded, PurgeRequest};
-use crate::task::run::Worker;
+use crate::cache::{Discarded, PurgeRequest, Purged};
 use crate::text::chain;
 
 /// How long tasks wait for the answer.
@@ -36,12 +35,17 @@ impl Service {
 
     async fn carry_out_purge(&self, requests: Vec<PurgeRequest>) {
         let worker = Arc::clone(&self.worker);
-        match spawn_blocking(move || purge(&worker, &requests)).await {
-            Ok(Ok(discarded)) if discarded.is_empty() => {}
-            Ok(Ok(discarded)) => {
+        // Others have the lock for as long as it takes to look at their instances.
+        match spawn_blocking(move || worker.caches.purge(&requests, &|| true)).await {
+            Ok(Ok(Purged { discarded, errors, .. })) => {
+                for error in errors {
+                    self.tell_purge_problem(&chain(&error));
+                }
                 let log = self.log.clone();
-                // Nobody waits for it: what is left of it at the worker's end is removed at its next start.
-                drop(spawn_blocking(move || remove(discarded, &log)));
+                if !discarded.is_empty() {
+                    // Nobody waits for it: what is left of it at the worker's end is removed at its next start.
+                    drop(spawn_blocking(move || remove(discarded, &log)));
+                }
             }
             Ok(Err(error)) => self.tell_purge_problem(&chain(&error)),
             Err(error) => self.tell_purge_problem(&chain(&error)),
@@ -51,11 +55,6 @@ impl Service {
     fn tell_purge_problem(&self, problem: &str) {
         self.log.write(&Entry::Warning { message: &format!("failed to {problem}") });
     }
-}
-
-fn purge(worker: &Worker, requests: &[PurgeRequest]) -> Result<Vec<Discarded>, CacheError> {
-    // Others have the lock for as long as it takes to look at their instances.
-    Ok(worker.caches.purge(requests, &|| true)?.discarded)
 }
 
 fn remove(discarded: Vec<Discarded>, log: &WorkerLog) {
