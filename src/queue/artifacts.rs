@@ -32,6 +32,18 @@ pub(super) fn check(
     }
 }
 
+/// What a request means for an artifact of that name: a link has no media type of its own where there is one already.
+pub(super) fn settle(old: &ArtifactRequest, new: ArtifactRequest) -> ArtifactRequest {
+    let ArtifactRequest { expires, content } = new;
+    let content = match content {
+        ArtifactContent::Link { artifact, .. } => {
+            ArtifactContent::Link { artifact, content_type: old.content.content_type().to_owned() }
+        }
+        other => other,
+    };
+    ArtifactRequest { expires, content }
+}
+
 /// Whether `new` may take the place of `old`, which has the same name.
 ///
 /// The content type stays, the expiry only grows. A reference may point elsewhere or become a link: that is how a live
@@ -127,6 +139,17 @@ mod tests {
             assert_eq!(result.is_ok(), allowed, "{old:?} → {new:?}");
             assert!(matches!(result, Ok(()) | Err(QueueError::Conflict { .. })), "{result:?}");
         }
+    }
+
+    #[test]
+    fn a_link_takes_over_the_media_type_that_is_there() {
+        let request = |content| ArtifactRequest { expires: at(9), content };
+        let bare = ArtifactContent::Link {
+            artifact: ArtifactName::new("a").unwrap(),
+            content_type: "application/binary".to_owned(),
+        };
+        assert_eq!(settle(&request(reference("u")), request(bare)), request(link("a")));
+        assert_eq!(settle(&request(reference("u")), request(s3("a/b"))), request(s3("a/b")));
     }
 
     #[test]

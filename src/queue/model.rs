@@ -104,7 +104,7 @@ pub struct RunStatus {
     /// Who has or had it.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerIdentity>,
-    /// Until when, while it runs.
+    /// Until when they have or had it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken_until: Option<Timestamp>,
     /// When it became pending.
@@ -216,7 +216,7 @@ impl ArtifactContent {
             | ArtifactContent::Object { content_type }
             | ArtifactContent::Reference { content_type, .. }
             | ArtifactContent::Link { content_type, .. } => content_type,
-            ArtifactContent::Error { .. } => "application/json",
+            ArtifactContent::Error { .. } => "application/binary",
         }
     }
 }

@@ -182,7 +182,6 @@ fn finish(status: &mut TaskStatus, run_id: u32, verdict: Verdict, now: Timestamp
         run.state = state;
         run.reason_resolved = Some(verdict);
         run.resolved = Some(now);
-        run.taken_until = None;
     }
     status.state = state;
     let again = match verdict {

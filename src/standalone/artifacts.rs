@@ -14,6 +14,7 @@ use crate::document::reader::Object;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{
     ArtifactContent, ArtifactRequest, Created, ErrorReason, QueueError, RunId, RunStatus, StorageType,
+    TaskStatus, WorkerIdentity,
 };
 use crate::scopes::ScopeExpression;
 use crate::timestamp::Timestamp;
@@ -24,6 +25,8 @@ const PUT_TIME: Duration = Duration::from_secs(45 * 60);
 const GET_TIME: Duration = Duration::from_secs(30 * 60);
 /// How long an object may be uploaded.
 const UPLOAD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How far a clock may be off.
+const DRIFT: Duration = Duration::from_secs(15 * 60);
 /// The media type of a link that names none.
 const ANY_TYPE: &str = "application/binary";
 
@@ -32,6 +35,9 @@ pub(super) async fn create(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let (run, name) = (it.params.run()?, it.params.artifact()?);
     let request = it.read(read_request)?;
     let expires = request.expires;
+    if it.now.since(expires) > DRIFT {
+        return Err(Refusal::new(Code::InputError, format!("it would have expired at {expires}")));
+    }
     let kind = request.content.storage_type();
     let content_type = request.content.content_type().to_owned();
     let created = it.services.queue.run(run.clone()).create_artifact(&name, &request).await;
@@ -41,7 +47,7 @@ pub(super) async fn create(it: &Exchange<'_>) -> Result<Reply, Refusal> {
             let status = it.services.queue.status(&run.task_id).await?;
             let object = object_name(&run, &name);
             let until = expires.min(it.now.plus(UPLOAD_TIME));
-            let client_id = format!("artifact-upload/{}/{}", run.task_id, run.run_id);
+            let client_id = uploader(&status, &run)?;
             let scope = format!("object:upload:{}:{object}", status.project_id);
             ok(&json!({
                 "storageType": kind,
@@ -62,6 +68,15 @@ pub(super) async fn create(it: &Exchange<'_>) -> Result<Reply, Refusal> {
             }))
         }
     }
+}
+
+/// Who uploads an object, by name.
+fn uploader(status: &TaskStatus, run: &RunId) -> Result<String, Refusal> {
+    let worker = status.runs.iter().find(|known| known.run_id == run.run_id);
+    let worker = worker.and_then(|known| known.worker.as_ref());
+    let worker = worker.ok_or_else(|| QueueError::NotFound { what: run.to_string() })?;
+    let WorkerIdentity { worker_group, worker_id } = worker;
+    Ok(format!("artifact-upload/{}/{}/on/{worker_group}/{worker_id}", run.task_id, run.run_id))
 }
 
 /// `finishArtifact`

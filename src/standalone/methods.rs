@@ -1,5 +1,7 @@
 //! Each method and what carries it out.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::clients::expand;
@@ -91,8 +93,15 @@ fn purge_requests(it: &Exchange<'_>) -> Result<Reply, Refusal> {
 fn expand_scopes(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let scopes: Vec<String> = it.read(|payload, findings| {
         payload.refuse_unknown(&["scopes"], findings);
-        let scopes = payload.required("scopes", findings)?.list(findings)?;
-        scopes.iter().map(|place| place.string(findings).map(str::to_owned)).collect()
+        let place = payload.required("scopes", findings)?;
+        let scopes = place.list(findings)?;
+        let scopes: Option<Vec<String>> =
+            scopes.iter().map(|place| place.string(findings).map(str::to_owned)).collect();
+        let distinct: Option<BTreeSet<_>> = scopes.as_ref().map(|scopes| scopes.iter().collect());
+        if distinct.map(|it| it.len()) != scopes.as_ref().map(Vec::len) {
+            place.refuse("must not have a scope twice", findings);
+        }
+        scopes
     })?;
     ok(&json!({ "scopes": expand(&scopes) }))
 }

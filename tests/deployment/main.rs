@@ -3,7 +3,17 @@
 //! provisioner `proj-x`. It makes tasks in pools of its own.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "../it/support/caller.rs"]
+mod caller;
 mod published;
+mod recording;
+#[path = "../it/script.rs"]
+mod script;
+
+/// What the script is written with.
+mod support {
+    pub use crate::caller::{Answered, Signer, call, put};
+}
 
 use std::time::{Duration, Instant};
 

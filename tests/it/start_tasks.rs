@@ -231,6 +231,8 @@ fn a_worker_that_is_told_to_end_waits_for_no_reply() {
 fn a_claim_that_runs_out_is_lost_and_the_task_is_ended() {
     let site = Site::with(Terms { claim_time: Duration::from_secs(4), ..Terms::default() });
     site.deployment.wire.fail("runs/0/reclaim", Fault::Status(503), usize::MAX);
+    // Until the queue has given the run up: a report before would be heard.
+    site.deployment.wire.fail("runs/0/exception", Fault::Status(503), 5);
     let worker = site.start(&nothing());
     let task = site.deployment.create(&endless(&site));
     let is_second = |status: &TaskStatus| status.runs.len() > 1 && status.runs[1].state == RunState::Running;

@@ -3,6 +3,7 @@
 
 mod answering_server;
 mod broken_disk;
+mod caller;
 mod canary;
 mod deployment;
 mod fixtures;
@@ -26,6 +27,7 @@ mod worker;
 
 pub use answering_server::{AnsweringServer, Request};
 pub use broken_disk::BrokenDisk;
+pub use caller::{Answered, Signer, call, put};
 pub use canary::Canary;
 pub use deployment::{Deployment, POOL, Terms};
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};

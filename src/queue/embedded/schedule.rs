@@ -109,17 +109,19 @@ pub(super) fn create_artifact(
     runs::takes_artifacts(&status, run, now)?;
     artifacts::check(name, request, status.expires)?;
     let known = store::find_artifact(database, run, name)?;
+    let mut request = request.clone();
     if let Some(known) = &known {
-        artifacts::check_replacement(name, &known.request, request)?;
+        request = artifacts::settle(&known.request, request);
+        artifacts::check_replacement(name, &known.request, &request)?;
     }
     let upload_id = match (&request.content, known) {
         (ArtifactContent::Object { .. }, Some(known)) => known.upload_id,
         (ArtifactContent::Object { .. }, None) => Some(fresh_word(name)?),
         _ => None,
     };
-    let artifact = store::Artifact { request: request.clone(), upload_id: upload_id.clone() };
+    let artifact = store::Artifact { request, upload_id: upload_id.clone() };
     store::store_artifact(database, run, name, &artifact)?;
-    Ok(match (&request.content, upload_id) {
+    Ok(match (&artifact.request.content, upload_id) {
         (_, Some(upload_id)) => Created::Object(ObjectUpload::in_process(upload_id)),
         (ArtifactContent::S3 { .. }, None) => Created::KeepBytes,
         (_, None) => Created::Done,

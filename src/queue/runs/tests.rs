@@ -75,7 +75,7 @@ fn each_report_has_its_state_and_its_new_run() {
         report(&mut status, &run, reason, at(9)).unwrap();
         let first = &status.runs[0];
         assert_eq!((first.state, first.reason_resolved, first.resolved), (state, Some(reason), Some(at(9))));
-        assert_eq!(first.taken_until, None, "{reason:?}");
+        assert_eq!(first.taken_until, Some(at(1200)), "{reason:?}");
         assert_eq!(status.runs.get(1).map(|run| run.reason_created), again, "{reason:?}");
         assert_eq!(status.retries_left, u32::from(again.is_none()), "{reason:?}");
         assert_eq!(status.state, if again.is_some() { RunState::Pending } else { state }, "{reason:?}");
@@ -225,7 +225,7 @@ fn a_status_is_written_as_the_queues_schema_has_it() {
             "workerId": "w",
             "scheduled": "2001-09-09T01:46:40.000Z",
             "started": "2001-09-09T01:46:40.000Z",
-            "resolved": "2001-09-09T01:46:41.000Z",
+            "takenUntil": "2001-09-09T02:06:40.000Z", "resolved": "2001-09-09T01:46:41.000Z",
         }],
     });
     assert_eq!(serde_json::to_value(&status).unwrap(), expected);

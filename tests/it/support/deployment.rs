@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::caller::Signer;
 use super::internet::Internet;
 use super::process::{finish, read_until};
 use super::wire::Wire;
@@ -26,7 +27,7 @@ use super::wire::Wire;
 /// More than any task of the tests takes.
 const LIMIT: Duration = Duration::from_secs(180);
 /// The pool whose tasks the tests make.
-pub const POOL: &str = "local/docker-worker";
+pub const POOL: &str = "proj-x/docker-worker";
 const TOKEN: &str = "a token of the tests, of no use elsewhere";
 
 /// How a deployment differs from others.
@@ -122,6 +123,11 @@ impl Deployment {
     pub fn seen_with(&self, token: &str) -> WorkerQueue {
         let credentials = Credentials { access_token: token.to_owned(), ..credentials("worker") };
         WorkerQueue::deployment(&self.root_url, credentials).unwrap()
+    }
+
+    /// Somebody who signs calls by hand.
+    pub fn signer(&self, client_id: &str) -> Signer {
+        Signer { client_id: client_id.to_owned(), access_token: TOKEN.to_owned(), certificate: None }
     }
 
     /// The deployment as its worker sees it.

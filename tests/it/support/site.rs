@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::deployment::{Deployment, Terms};
+use super::deployment::{Deployment, POOL, Terms};
 use super::fixtures::busybox_image;
 use super::internet::Internet;
 use super::process::{Finished, finish, read_until};
@@ -74,10 +74,11 @@ impl Site {
     /// Writes a configuration; gives its path.
     pub fn config(&self, more: &Value) -> String {
         let (registry, _) = self.image.split_once('/').unwrap();
+        let (provisioner, kind) = POOL.split_once('/').unwrap();
         let mut config = json!({
             "registries": { registry: { "plainHttp": true, "privateAddresses": true } },
-            "provisionerId": "local",
-            "workerType": "docker-worker",
+            "provisionerId": provisioner,
+            "workerType": kind,
             "workerGroup": "tests",
             "workerId": "worker",
             "host": "127.0.0.1",
