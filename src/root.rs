@@ -5,12 +5,16 @@
 //! What is found is looked at by descriptor before it is opened for reading, so a device node, a
 //! fifo or a file that the kernel makes up is never opened.
 
+mod walk;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+
+pub use self::walk::{Listing, WalkBounds, WalkError, walk};
 
 /// Attempts at a lookup that a rename somewhere above keeps from finishing.
 const LOOKUP_ATTEMPTS: u32 = 32;
@@ -182,132 +186,6 @@ impl Found {
     }
 }
 
-/// How far a walk through a directory goes.
-#[derive(Clone, Copy, Debug)]
-pub struct WalkBounds {
-    /// Directories below one another.
-    pub depth: usize,
-    /// Regular files in all.
-    pub files: usize,
-}
-
-/// Why a directory could not be listed.
-#[derive(Debug, thiserror::Error)]
-pub enum WalkError {
-    /// It lies deeper than the bound.
-    #[error("list {path:?}: it lies more than {depth} directories deep; pack the tree into an archive")]
-    TooDeep {
-        /// Where, below the directory that is walked.
-        path: String,
-        /// The bound.
-        depth: usize,
-    },
-    /// There are more files than the bound.
-    #[error("list the directory: it holds more than {files} files; pack them into an archive")]
-    TooMany {
-        /// The bound.
-        files: usize,
-    },
-}
-
-/// What lies in and below a directory, as paths relative to it.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// The regular files, in order.
-    pub files: Vec<String>,
-    /// What has a name that is not UTF-8, made readable.
-    pub unnamable: Vec<String>,
-    /// What the kernel does not let anybody look at, and why; the directory itself is the empty path.
-    pub unreadable: Vec<(String, io::Error)>,
-}
-
-/// Lists a directory. Links, device nodes, fifos, sockets and what the kernel makes up are passed over.
-///
-/// # Errors
-///
-/// [`WalkError`] when a bound is passed.
-pub fn walk(top: &Found, bounds: WalkBounds) -> Result<Listing, WalkError> {
-    let mut walk = Walk { bounds, listing: Listing::default() };
-    match top.open_directory() {
-        Ok(directory) => walk.directory(&directory, "", 0)?,
-        Err(errno) => walk.unreadable("", errno)?,
-    }
-    walk.listing.files.sort_unstable();
-    Ok(walk.listing)
-}
-
-struct Walk {
-    bounds: WalkBounds,
-    listing: Listing,
-}
-
-impl Walk {
-    fn directory(&mut self, directory: &OwnedFd, path: &str, depth: usize) -> Result<(), WalkError> {
-        if depth >= self.bounds.depth {
-            return Err(WalkError::TooDeep { path: path.to_owned(), depth: self.bounds.depth });
-        }
-        let whole = path.trim_end_matches('/');
-        let entries = match Dir::read_from(directory) {
-            Ok(entries) => entries,
-            Err(errno) => return self.unreadable(whole, errno),
-        };
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // Nothing tells whether the rest can be had.
-                Err(errno) => return self.unreadable(whole, errno),
-            };
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let Ok(utf8) = name.to_str() else {
-                self.count()?;
-                self.listing.unnamable.push(format!("{path}{}", name.to_string_lossy()));
-                continue;
-            };
-            self.entry(directory, utf8, &format!("{path}{utf8}"), depth)?;
-        }
-        Ok(())
-    }
-
-    fn entry(&mut self, parent: &OwnedFd, name: &str, below: &str, depth: usize) -> Result<(), WalkError> {
-        let status = match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(status) => status,
-            Err(errno) => return self.unreadable(below, errno),
-        };
-        match kind_of(&status) {
-            Kind::File => {
-                self.count()?;
-                self.listing.files.push(below.to_owned());
-                Ok(())
-            }
-            Kind::Directory => match fs::openat(parent, name, directory_flags(), Mode::empty()) {
-                Ok(child) if is_made_up(child.as_fd()) => Ok(()),
-                Ok(child) => self.directory(&child, &format!("{below}/"), depth + 1),
-                Err(errno) => self.unreadable(below, errno),
-            },
-            Kind::Link | Kind::Special => Ok(()),
-        }
-    }
-
-    fn unreadable(&mut self, path: &str, errno: Errno) -> Result<(), WalkError> {
-        self.count()?;
-        self.listing.unreadable.push((path.to_owned(), errno.into()));
-        Ok(())
-    }
-
-    /// Makes room for one more path.
-    fn count(&self) -> Result<(), WalkError> {
-        let Listing { files, unnamable, unreadable } = &self.listing;
-        if files.len() + unnamable.len() + unreadable.len() < self.bounds.files {
-            Ok(())
-        } else {
-            Err(WalkError::TooMany { files: self.bounds.files })
-        }
-    }
-}
-
 fn directory_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
 }
@@ -336,13 +214,13 @@ mod tests {
 
     use super::*;
 
-    struct Tree {
+    pub(super) struct Tree {
         _directory: tempfile::TempDir,
-        root: ContainerRoot,
+        pub(super) root: ContainerRoot,
     }
 
     /// A root with links of every kind, and a canary beside it.
-    fn tree() -> Tree {
+    pub(super) fn tree() -> Tree {
         let directory = tempfile::tempdir().unwrap();
         let top = directory.path();
         std::fs::write(top.join("canary"), "outside").unwrap();
@@ -404,24 +282,6 @@ mod tests {
         for path in ["/proc/kmsg", "/proc/version", "/sys", "/dev/null"] {
             assert_eq!(host.find(path).unwrap().kind(), Kind::Special, "{path}");
         }
-    }
-
-    #[test]
-    fn a_walk_finds_files_in_order_and_follows_no_link() {
-        let tree = tree();
-        let bounds = WalkBounds { depth: 8, files: 8 };
-        let listing = walk(&tree.root.find("dir").unwrap(), bounds).unwrap();
-        assert_eq!(listing.files, ["a", "deep/er/b"]);
-        assert!(listing.unnamable.is_empty() && listing.unreadable.is_empty(), "{listing:?}");
-    }
-
-    #[test]
-    fn a_walk_is_bounded() {
-        let tree = tree();
-        let top = tree.root.find("dir").unwrap();
-        assert!(matches!(walk(&top, WalkBounds { depth: 2, files: 8 }), Err(WalkError::TooDeep { .. })));
-        assert!(matches!(walk(&top, WalkBounds { depth: 8, files: 1 }), Err(WalkError::TooMany { .. })));
-        assert!(walk(&top, WalkBounds { depth: 3, files: 2 }).is_ok());
     }
 
     #[test]

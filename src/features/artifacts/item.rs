@@ -32,7 +32,8 @@ use crate::text::{chain, escaped};
 use crate::timestamp::Timestamp;
 
 /// How far directories are looked through.
-const BOUNDS: WalkBounds = WalkBounds { depth: 64, files: 100_000 };
+const BOUNDS: WalkBounds =
+    WalkBounds { depth: 64, files: 100_000, directories: 1_000_000, path_bytes: 32 << 20 };
 
 /// The artifact could not be stored; the log says why.
 pub(super) struct NotStored;
