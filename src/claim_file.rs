@@ -264,19 +264,27 @@ fn look(claims: &Path, found: &mut Found) -> Result<(), ClaimFileError> {
             continue;
         };
         match read(&path) {
-            Ok(held) if held.run.task_id == task_id && !name.ends_with(BESIDE) => found.runs.push(held),
-            Ok(_) => found.discard(&path, "it was not written to its end"),
-            Err(error) => found.discard(&path, &error.to_string()),
+            // The claim itself lies beside it, or was never there.
+            _ if name.ends_with(BESIDE) => found.discard(&path, "removed", "it was not written to its end"),
+            Ok(held) if held.run.task_id == task_id => found.runs.push(held),
+            Ok(_) => found.discard(&path, "lost the claim in", "it is another task's"),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                found.discard(&path, "lost the claim in", &error.to_string());
+            }
+            // It may be a worker's that lives.
+            Err(error) => {
+                found.notes.push(format!("failed to read the claim in {}: {error}", path.display()))
+            }
         }
     }
     Ok(())
 }
 
 impl Found {
-    fn discard(&mut self, path: &Path, why: &str) {
+    fn discard(&mut self, path: &Path, what: &str, why: &str) {
         let removed = std::fs::remove_file(path);
         let end = removed.err().map(|error| format!("; failed to remove it: {error}")).unwrap_or_default();
-        self.notes.push(format!("the claim in {} is lost: {why}{end}", path.display()));
+        self.notes.push(format!("{what} {}: {why}{end}", path.display()));
     }
 }
 

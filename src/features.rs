@@ -10,8 +10,8 @@
 //! Reversed on the way out, artifacts are published before the logs, and what attests the others comes last. The
 //! features of one stage run one after the other: their order is the same in every run.
 //!
-//! An interrupt ends the stages before the command's end, and a second one those after it: the hook's future is dropped
-//! where it waits. So what a hook makes it keeps in its feature before it waits again, for `killed` to undo, which runs
+//! An interrupt ends the stages before the command's end, and somebody's impatience those after it: the hook's future is
+//! dropped where it waits. So what a hook makes it keeps in its feature before it waits again, for `killed` to undo, which runs
 //! for every run.
 
 pub mod artifacts;

@@ -33,8 +33,8 @@ impl Interrupt {
         }
     }
 
-    /// Somebody waits for the end. A worker that is told to stop tells each of its runs once: only when it is told again,
-    /// that is impatience.
+    /// Somebody waits for the end. A worker that is told to stop tells each of its runs once, also one that somebody has ended
+    /// before: only when it is told again, that is impatience.
     fn is_impatience(self, was_shut_down: bool) -> bool {
         match self {
             Interrupt::CancelledHere => true,
@@ -124,7 +124,7 @@ impl Interrupter {
             if is_first || reason.is_impatience(arrivals.was_shut_down) {
                 arrivals.urgency += 1;
             }
-            arrivals.was_shut_down |= reason == Interrupt::Shutdown;
+            arrivals.was_shut_down |= reason == Interrupt::Shutdown && notice != Notice::ControlSocket;
         });
     }
 }
@@ -188,18 +188,19 @@ mod tests {
         let (interrupter, mut interrupts) = channel();
         assert_eq!((interrupts.current(), interrupts.count()), (None, 0));
         interrupter.interrupt(Interrupt::MaxRunTime, Notice::Clock);
-        for (later, urgency) in [
-            (Interrupt::Cancelled, 1),
-            (Interrupt::LostClaim, 1),
-            (Interrupt::Deadline, 1),
-            (Interrupt::Shutdown, 1),
-            (Interrupt::Shutdown, 2),
-            (Interrupt::CancelledHere, 3),
+        for (later, notice, urgency) in [
+            (Interrupt::Cancelled, Notice::Status, 1),
+            (Interrupt::LostClaim, Notice::Reclaim, 1),
+            (Interrupt::Deadline, Notice::Clock, 1),
+            (Interrupt::Shutdown, Notice::ControlSocket, 1),
+            (Interrupt::Shutdown, Notice::Signal, 1),
+            (Interrupt::Shutdown, Notice::Signal, 2),
+            (Interrupt::CancelledHere, Notice::Signal, 3),
         ] {
-            interrupter.interrupt(later, Notice::Status);
+            interrupter.interrupt(later, notice);
             assert_eq!(interrupts.urgency(), urgency, "{later:?}");
         }
-        assert_eq!(interrupts.count(), 7);
+        assert_eq!(interrupts.count(), 8);
         drop(interrupter);
         assert_eq!(interrupts.interrupted().await, Interrupt::MaxRunTime);
         assert_eq!(interrupts.current(), Some(Interrupt::MaxRunTime));

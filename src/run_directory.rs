@@ -9,7 +9,7 @@
 //!     containers/<another>/      the same for each container that serves the task
 //!   <data>/runs/<container id>/  locked as well; log, volumes/
 //!     containers/task/           upper/, root/, image/
-//!   <run>/<process id>/          a worker process's own: see [`process`]
+//!   <run>/<random id>/           a worker process's own: see [`process`]
 //! ```
 //!
 //! Two places, because `/run` is small and a tmpfs: an overlay's upper directory and the log belong

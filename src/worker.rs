@@ -32,7 +32,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use self::claiming::Claiming;
 use self::collecting::Collecting;
@@ -149,14 +149,11 @@ async fn claim_and_run(
     let capacity = usize::try_from(file.capacity()).unwrap_or(usize::MAX);
     let (mut runs, mut claiming) = (Runs::default(), Claiming::new(file.poll_interval()));
     let mut collecting = Collecting::new(service);
-    let mut alive = interval(ALIVE);
-    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut alive = signs_of_life();
     let mut occupation = Occupation::IdleSince(Instant::now());
     let (mut exit, mut asked_by) = (Exit::Stay, Notice::Worker);
-    let mut patience = None;
-    let mut failure = None;
-    service.log.write(&Entry::Start);
-    service.log.count(Metric::WorkerReady, Timestamp::now(), None);
+    let (mut patience, mut failure) = (None, None);
+    tell_beginning(&service.log);
     loop {
         let busy = runs.count() + recovery.count();
         if exit > Exit::Stay && busy == 0 && !claiming.is_under_way() {
@@ -171,7 +168,7 @@ async fn claim_and_run(
         tokio::select! {
             asked = requests.more_than(exit) => {
                 (exit, asked_by) = asked;
-                patience.get_or_insert_with(|| Instant::now() + CLAIM_GRACE);
+                patience = Some(Instant::now() + CLAIM_GRACE);
                 if exit >= Exit::Now {
                     // The first time ends the tasks, the second one what is done for them after that.
                     runs.interrupt(Interrupt::Shutdown, asked_by);
@@ -186,6 +183,9 @@ async fn claim_and_run(
                 // Those that were asked for before the worker was told to end are somebody else's.
                 let interrupt = (exit > Exit::Stay).then_some((Interrupt::Shutdown, asked_by));
                 runs.start_all(service, claims, interrupt);
+                if exit == Exit::AtOnce {
+                    runs.interrupt(Interrupt::Shutdown, asked_by);
+                }
             }
             () = runs.ended(service) => claiming.hurry(),
             () = collecting.made_room(service) => claiming.hurry(),
@@ -205,6 +205,17 @@ async fn claim_and_run(
     collecting.stop(service).await;
     tell_end(&service.log);
     failure.map_or(Ok(()), Err)
+}
+
+fn signs_of_life() -> Interval {
+    let mut alive = interval(ALIVE);
+    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    alive
+}
+
+fn tell_beginning(log: &WorkerLog) {
+    log.write(&Entry::Start);
+    log.count(Metric::WorkerReady, Timestamp::now(), None);
 }
 
 fn tell_end(log: &WorkerLog) {

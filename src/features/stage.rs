@@ -123,15 +123,15 @@ pub(super) async fn until_interrupted(
     }
 }
 
-/// A hook after the command's end: what an interrupted run leaves is stored all the same, until somebody is impatient. Storing notices by itself; whatever else does not, is dropped.
+/// A hook after the command's end: what an interrupted run leaves is stored all the same, until somebody is impatient: from then
+/// on each hook has a moment and no more. Storing notices by itself; whatever else does not, is dropped.
 pub(super) async fn until_interrupted_again(
     run: &RunContext,
     hook: impl Future<Output = Result<(), FeatureError>>,
 ) -> Result<(), FeatureError> {
     let mut interrupts = run.interrupts.clone();
-    let before = interrupts.urgency().max(1);
     let interrupted_again = async {
-        interrupts.more_urgent_than(before).await;
+        interrupts.more_urgent_than(1).await;
         tokio::time::sleep(LAST_WORDS).await;
     };
     tokio::select! {

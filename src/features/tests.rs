@@ -158,6 +158,16 @@ async fn a_second_interrupt_ends_one_hook_after_the_commands_end_and_the_others_
     assert!(interrupted.elapsed() < hour);
 }
 
+#[tokio::test(start_paused = true)]
+async fn after_a_second_interrupt_every_hook_has_a_moment_and_no_more() {
+    let mut fixture = Fixture::of([Does::Hangs, Does::Hangs, Does::Hangs]).await;
+    fixture.interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
+    fixture.interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
+    let hour = std::time::Duration::from_secs(3600);
+    let killed = tokio::time::timeout(hour, fixture.killed()).await.expect("an end of the last hook as well");
+    assert_eq!(killed.unwrap_err().to_string().matches("it had not ended when another").count(), 3);
+}
+
 #[tokio::test]
 async fn a_live_log_is_a_reference_while_the_task_runs_and_a_link_afterwards() {
     let logging = Logging { live_log_address: Some(Ipv4Addr::LOCALHOST.into()), ..Logging::default() };

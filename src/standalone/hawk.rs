@@ -19,8 +19,8 @@ use crate::timestamp::Timestamp;
 
 /// How far a signature's time may be from the present.
 const SKEW: Duration = Duration::from_secs(15 * 60);
-/// Bytes of a header.
-const HEADER_BYTES: usize = 16 << 10;
+/// Bytes of a header: it holds the scopes of a temporary certificate.
+const HEADER_BYTES: usize = 48 << 10;
 
 /// What a header says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,9 @@
 //! A file has a head of fixed length, JSON and spaces, then the bytes. It gets its name when it is complete; whoever puts
 //! again takes its place.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use tokio::fs::File;
+use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -76,7 +78,7 @@ impl Storage {
     ///
     /// When there is no such directory to be had.
     pub(super) fn open(directory: PathBuf, secret: &str) -> io::Result<Storage> {
-        std::fs::create_dir_all(&directory)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let own = hmac::sign(&secret, b"storage");
         Ok(Storage { directory, key: hmac::Key::new(hmac::HMAC_SHA256, own.as_ref()) })
@@ -188,7 +190,8 @@ fn kept(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Denied
 }
 
 async fn write(path: &Path, mut head: Head, mut body: Incoming) -> Result<(), Denied> {
-    let mut file = File::create_new(path).await.map_err(|_| FAULT)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).await.map_err(|_| FAULT)?;
     file.write_all(&[b' '; HEAD_BYTES]).await.map_err(|_| FAULT)?;
     let mut sha256 = digest::Context::new(&digest::SHA256);
     let cut = Denied(StatusCode::BAD_REQUEST, "IncompleteBody");
@@ -206,7 +209,9 @@ async fn write(path: &Path, mut head: Head, mut body: Incoming) -> Result<(), De
     let text = serde_json::to_vec(&head).map_err(|_| FAULT)?;
     file.rewind().await.map_err(|_| FAULT)?;
     file.write_all(&text).await.map_err(|_| FAULT)?;
-    file.flush().await.map_err(|_| FAULT)
+    file.flush().await.map_err(|_| FAULT)?;
+    // It is answered for from now on.
+    file.sync_data().await.map_err(|_| FAULT)
 }
 
 async fn read_head(file: &mut File) -> io::Result<Head> {

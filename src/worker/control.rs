@@ -1,6 +1,6 @@
 //! What others on this host can ask of a worker: which tasks it has, and to end one.
 //!
-//! A socket, `<run>/<process id>/control` (0600, in a directory that is 0700), takes one JSON object a line and answers
+//! A socket, `<run>/<a random id>/control` (0600, in a directory that is 0700), takes one JSON object a line and answers
 //! each with one:
 //!
 //! | request | answer |

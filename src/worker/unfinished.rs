@@ -21,7 +21,7 @@ use crate::claim_file::HeldRun;
 use crate::cleanup::Unfinished;
 use crate::features::{Killed, publish_logs};
 use crate::interrupt::{Interrupt, Notice, channel};
-use crate::queue::{QueueError, Reason, RunQueue, RunState, Standing, Verdict};
+use crate::queue::{QueueError, Reason, Reporter, RunQueue, Standing, Verdict};
 use crate::task::reclaim::{is_decided, prolong};
 use crate::task::resolve::NO_STATUS;
 use crate::task_log;
@@ -72,11 +72,6 @@ impl Recovery {
 impl Service {
     async fn take_up(&self, mut unfinished: Unfinished) {
         let held = &unfinished.held;
-        if let Some((_, log)) = unfinished.log()
-            && let Err(error) = end_log(log, held.began).await
-        {
-            self.warn(&format!("failed to end the log of {}: {error}", held.run));
-        }
         if let Some(queue) = self.queue.resume(held.run.clone(), held.credentials.clone()) {
             match prolong(&queue, held.taken_until, |error| is_decided(error) || is_refused(error)).await {
                 Ok(taken_until) => {
@@ -96,6 +91,7 @@ impl Service {
     /// The run is still this worker's. A log that cannot be stored in time keeps nobody from trying the task again.
     async fn resolve(&self, queue: &RunQueue, unfinished: &Unfinished) {
         let HeldRun { run, taken_until, .. } = &unfinished.held;
+        self.end_log(unfinished).await;
         self.write_down(queue, unfinished).await;
         let rest = || taken_until.since(queue.now());
         let stored = self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
@@ -118,10 +114,21 @@ impl Service {
         let Some(Standing::Resolved(verdict)) = standing else {
             return self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
         };
-        if verdict.state() == RunState::Exception {
+        // What the worker itself has reported has its log.
+        if verdict.reporter() == Reporter::Queue {
+            self.end_log(unfinished).await;
             self.store_log_late(queue, unfinished).await;
         }
         self.tell_resolved(unfinished, verdict);
+    }
+
+    async fn end_log(&self, unfinished: &Unfinished) {
+        let held = &unfinished.held;
+        if let Some((_, log)) = unfinished.log()
+            && let Err(error) = end_log(log, held.began).await
+        {
+            self.warn(&format!("failed to end the log of {}: {error}", held.run));
+        }
     }
 
     fn tell_resolved(&self, Unfinished { held, .. }: &Unfinished, verdict: Verdict) {

@@ -214,7 +214,7 @@ fn what_is_not_this_workers_to_resolve_is_one_line_and_no_request() {
         (past, "nobody has resolved run 0 of task", false),
         (elsewhere, "which only its own worker, g/w, can resolve", true),
         (neighbours, "which only its own worker, g/v, can resolve", true),
-        (json!({ "runId": "x" }), "is lost: it is no claim", false),
+        (json!({ "runId": "x" }), ": it is no claim", false),
     ];
     for (changes, line, stays) in cases {
         let queue = queue(|_| None);
