@@ -6,7 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::{
-    Internet, Run, Worker, await_written, busybox_image, compiled, file, finish, read_until, shell_payload,
+    Internet, Run, StalledOpening, Worker, await_end, await_path, await_written, busybox_image, compiled,
+    file, finish, read_until, shell_payload,
 };
 
 /// Processes that do all they can to stay: they leave session and parent, ignore signals, stop themselves.
@@ -83,16 +84,12 @@ fn a_resolution_waits_for_nothing_that_is_only_given_back() {
         worker.start_run(&["--json", "--image", &image], &["sh", "-c", "echo running; sleep 1000"]);
     let log = read_until(&mut child, "running");
     // Here the address of a task's network is noted when it is given back.
-    let addresses = std::fs::File::open(worker.run_directory().join("network/addresses")).unwrap();
-    addresses.lock().unwrap();
+    let giving_back = StalledOpening::of(&worker.run_directory().join("network/addresses"));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !artifacts.join("resolution.json").exists() {
-        assert!(Instant::now() < deadline, "no resolution before everything is given back");
-        std::thread::yield_now();
-    }
+    giving_back.await_opening();
+    await_path(&artifacts.join("resolution.json"));
     assert_eq!(child.try_wait().unwrap(), None, "the network is not given back yet");
-    drop(addresses);
+    drop(giving_back);
     Run::collect(finish(child, Duration::from_secs(60)), artifacts).expect(122, "shutdown");
     log.join().unwrap();
     worker.assert_nothing_left("after everything is given back");
@@ -170,10 +167,8 @@ fn a_second_ctrl_c_leaves_at_once_and_a_clean_up_undoes_the_rest() {
     kill_process(monitor, Signal::STOP).unwrap();
     let own = Pid::from_child(&child);
     kill_process(own, Signal::INT).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !worker.processes("sleep").is_empty() {
-        assert!(Instant::now() < deadline, "the task goes on");
-        std::thread::yield_now();
+    while let [sleep, ..] = worker.processes("sleep")[..] {
+        await_end(sleep);
     }
     kill_process(own, Signal::INT).unwrap();
     let finished = finish(child, Duration::from_secs(10));

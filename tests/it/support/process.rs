@@ -1,7 +1,7 @@
 //! Child processes with a deadline.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,7 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::internet::await_readable;
 
 /// What a process left.
 pub struct Finished {
@@ -64,6 +68,26 @@ pub fn read_until(child: &mut Child, text: &str) -> thread::JoinHandle<String> {
         seen.extend([line.as_str(), "\n"]);
     }
     thread::spawn(move || lines.fold(seen, |seen, line| seen + &line + "\n"))
+}
+
+/// Waits until there is something at `path`, whose directory is there.
+pub fn await_path(path: &Path) {
+    let changes = File::from(inotify::init(CreateFlags::CLOEXEC).unwrap());
+    let directory = path.parent().unwrap();
+    inotify::add_watch(&changes, directory, WatchFlags::CREATE | WatchFlags::MOVED_TO).unwrap();
+    while !path.exists() {
+        await_readable(&changes, &path.display().to_string());
+        // Whatever it was: what counts is what is there now.
+        assert_ne!((&changes).read(&mut [0; 4096]).unwrap(), 0);
+    }
+}
+
+/// Waits until a process has ended, which may be anybody's child.
+pub fn await_end(process: Pid) {
+    match pidfd_open(process, PidfdFlags::empty()) {
+        Ok(pidfd) => await_readable(&pidfd, "a process to end"),
+        Err(error) => assert_eq!(error, Errno::SRCH),
+    }
 }
 
 /// Waits until `child` has written more than `bytes` into a file in `directory`, whether or not that has a name.
