@@ -11,6 +11,7 @@ use std::future::ready;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 
@@ -51,7 +52,8 @@ fn start(wishes: &Wishes<'_>) -> Box<dyn Feature> {
 impl Feature for Artifacts {
     fn link<'a>(&'a mut self, run: &'a RunContext, link: &'a mut Link<'_>) -> Hook<'a> {
         Box::pin(async {
-            Ok(self.make_volumes(&run.data, link.contributions).map_err(ArtifactsError::Volume)?)
+            let made = self.make_volumes(&run.data, link.contributions).await;
+            Ok(made.map_err(ArtifactsError::Volume)?)
         })
     }
 
@@ -61,11 +63,10 @@ impl Feature for Artifacts {
 }
 
 impl Artifacts {
-    fn make_volumes(&mut self, data: &Path, contributions: &mut Contributions) -> io::Result<()> {
+    async fn make_volumes(&mut self, data: &Path, contributions: &mut Contributions) -> io::Result<()> {
         for (number, (name, entry)) in self.entries.iter().enumerate() {
             let ArtifactSource::Volume(mount_point) = &entry.source else { continue };
             let directory = data.join("volumes").join(number.to_string());
-            make_volume(&directory)?;
             contributions.binds.push(Bind {
                 source: directory.clone(),
                 destination: mount_point.as_str().to_owned(),
@@ -73,7 +74,9 @@ impl Artifacts {
             });
             self.volumes.insert(name.clone(), directory);
         }
-        Ok(())
+        let directories: Vec<PathBuf> = self.volumes.values().cloned().collect();
+        let making = move || directories.iter().try_for_each(|directory| make_volume(directory));
+        tokio::task::spawn_blocking(making).await.map_err(io::Error::other).flatten()
     }
 
     /// Publishes all entries, several at a time; one that cannot be stored does not keep the others from it.
@@ -102,11 +105,13 @@ impl Artifacts {
             closer: self.closer(name),
             expires: entry.expires.unwrap_or(stopped.publisher.task_expires()),
         };
-        let found = match self.volumes.get(name) {
-            Some(directory) => find_volume(directory),
-            None => stopped.root.find(item.path),
+        let (volume, root) = (self.volumes.get(name).cloned(), Arc::clone(&stopped.root));
+        let path = item.path.to_owned();
+        let find = move || match volume {
+            Some(directory) => find_volume(&directory),
+            None => root.find(&path),
         };
-        item.publish(found, stopped).await
+        item.publish(find, stopped).await
     }
 
     fn closer(&self, name: &ArtifactName) -> Vec<Closer<'_>> {
@@ -131,13 +136,14 @@ fn is_wanted(source: &ArtifactSource, command_ended: bool, interrupt: Option<Int
     }
 }
 
+/// Blocks.
 fn make_volume(directory: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).recursive(true).create(directory)?;
     // As docker makes a volume: everybody may look in, root alone may write.
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))
 }
 
-/// A volume is read on its own: links in it lead nowhere else.
+/// A volume is read on its own: links in it lead nowhere else. Blocks.
 fn find_volume(directory: &Path) -> io::Result<Found> {
     let flags = rustix::fs::OFlags::PATH
         | rustix::fs::OFlags::DIRECTORY

@@ -1,7 +1,10 @@
-//! Artifacts that lie on a disk which does not give all of them back.
+//! Artifacts that lie on a disk which does not give all of them back, or takes its time.
 
 use std::fs::{self, File};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use docker_worker::artifact::{Destination, Publisher, PublisherParts, Store};
 use docker_worker::config::ConfigFile;
@@ -17,8 +20,9 @@ use docker_worker::task_log::spool::Spool;
 use docker_worker::timestamp::Timestamp;
 use rustix::fs::{Mode, OFlags, open};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use crate::support::{BrokenDisk, Scratch};
+use crate::support::{BrokenDisk, Scratch, StalledOpening};
 
 /// A run whose command has ended.
 struct Claimed {
@@ -75,6 +79,12 @@ async fn claim(scratch: &Scratch, payload: &Value) -> Claimed {
     Claimed { publisher, active, log }
 }
 
+/// A container's root that lies there.
+fn root(directory: &Path) -> Arc<ContainerRoot> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Arc::new(ContainerRoot::new(open(directory, flags, Mode::empty()).unwrap()))
+}
+
 #[tokio::test]
 async fn a_file_that_the_disk_does_not_give_has_an_entry_and_all_others_are_stored() {
     let scratch = Scratch::new();
@@ -95,8 +105,7 @@ async fn a_file_that_the_disk_does_not_give_has_an_entry_and_all_others_are_stor
         }
     });
     let Claimed { publisher, mut active, log } = claim(&scratch, &payload).await;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = Arc::new(ContainerRoot::new(open(disk.path(), flags, Mode::empty()).unwrap()));
+    let root = root(disk.path());
     let stopped = Stopped { root, log: &log, publisher: &publisher, command_ended: true };
     let stage = active.stopped(stopped).await;
 
@@ -120,4 +129,41 @@ async fn a_file_that_the_disk_does_not_give_has_an_entry_and_all_others_are_stor
     }
     assert_eq!(fs::read(scratch.join("out/public/all/c.txt")).unwrap(), b"behind");
     assert!(File::open(scratch.join("out/public/own")).is_err(), "there is no half of a file");
+}
+
+#[test]
+fn a_disk_that_is_slow_to_open_a_file_keeps_no_other_task_waiting() {
+    for (kind, path) in [("file", "/slow"), ("directory", "/")] {
+        let scratch = Scratch::new();
+        let files = scratch.join("files");
+        fs::create_dir(&files).unwrap();
+        fs::write(files.join("slow"), "at last").unwrap();
+        let slow = StalledOpening::of(&files.join("slow"));
+        let artifacts = json!({ "public": {"type": kind, "path": path} });
+        let payload = json!({ "image": "i", "maxRunTime": 1, "artifacts": artifacts });
+        let (scratch, root) = (Arc::new(scratch), root(&files));
+        let scratch_of_worker = Arc::clone(&scratch);
+        let ((stalled, is_stalled), (tell, told)) = (oneshot::channel::<()>(), mpsc::channel());
+        let worker = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let Claimed { publisher, mut active, log } = claim(&scratch_of_worker, &payload).await;
+                let stopped = Stopped { root, log: &log, publisher: &publisher, command_ended: true };
+                let another = async {
+                    is_stalled.await.unwrap();
+                    tell.send(()).unwrap();
+                };
+                let (stage, ()) = tokio::join!(active.stopped(stopped), another);
+                stage.unwrap();
+            });
+        });
+        slow.await_opening();
+        stalled.send(()).unwrap();
+        let told = told.recv_timeout(Duration::from_secs(60));
+        drop(slow);
+        worker.join().unwrap();
+        assert_eq!(told, Ok(()), "{kind}: another task of the same loop went on meanwhile");
+        let stored = scratch.join(if kind == "file" { "out/public" } else { "out/public/slow" });
+        assert_eq!(fs::read(stored).unwrap(), b"at last");
+    }
 }

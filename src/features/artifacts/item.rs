@@ -14,6 +14,7 @@
 //!
 //! The log has a line for each but the first, and one does not keep the others from being stored.
 
+use std::fs::File;
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
@@ -34,6 +35,24 @@ use crate::timestamp::Timestamp;
 /// How far directories are looked through.
 const BOUNDS: WalkBounds =
     WalkBounds { depth: 64, files: 100_000, directories: 1_000_000, path_bytes: 32 << 20 };
+
+/// What stands at the path of an entry.
+enum Looked {
+    /// A file, where one is to be.
+    File(Content),
+    /// A directory, where one is to be.
+    Directory(Found),
+    /// Something else.
+    Other(Kind),
+}
+
+/// A regular file.
+enum Content {
+    /// Opened for reading.
+    Open(File),
+    /// Not opened, as it has so many bytes.
+    TooLarge(u64),
+}
 
 /// The artifact could not be stored; the log says why.
 pub(super) struct NotStored;
@@ -67,20 +86,18 @@ impl Closer<'_> {
 }
 
 impl Item<'_> {
-    /// Stores what was found at its path.
+    /// Stores what `find` finds at its path.
     pub(super) async fn publish(
         &self,
-        found: io::Result<Found>,
+        find: impl FnOnce() -> io::Result<Found> + Send + 'static,
         stopped: &Stopped<'_>,
     ) -> Result<(), NotStored> {
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => return self.unread(self.name, self.path, &error, stopped).await,
-        };
-        match (self.declared, found.kind()) {
-            ("file", Kind::File) => self.file(self.name, self.path, &found, stopped).await,
-            ("directory" | "volume", Kind::Directory) => self.directory(found, stopped).await,
-            (_, actual) => self.mismatch(actual, stopped).await,
+        let (declared, most) = (self.declared, stopped.publisher.config().artifact_bytes());
+        match off_the_loop(move || look(find()?, declared, most)).await {
+            Ok(Looked::File(content)) => self.file(self.name, self.path, content, stopped).await,
+            Ok(Looked::Directory(top)) => self.directory(top, stopped).await,
+            Ok(Looked::Other(actual)) => self.mismatch(actual, stopped).await,
+            Err(error) => self.unread(self.name, self.path, &error, stopped).await,
         }
     }
 
@@ -89,29 +106,18 @@ impl Item<'_> {
         &self,
         name: &ArtifactName,
         path: &str,
-        found: &Found,
+        content: Content,
         stopped: &Stopped<'_>,
     ) -> Result<(), NotStored> {
+        let file = match content {
+            Content::Open(file) => file,
+            Content::TooLarge(bytes) => return self.file_too_large(name, bytes, stopped).await,
+        };
         let description = Description {
             name: name.clone(),
             content_type: content_type(path),
             content_encoding: content_encoding(path, stopped.publisher.config()),
             expires: self.expires,
-        };
-        let most = stopped.publisher.config().artifact_bytes();
-        if found.bytes() > most {
-            let text = format!(
-                "Error uploading \"{name}\". It is {} bytes long, and an artifact may be {most} (artifacts.maxBytes).",
-                found.bytes()
-            );
-            stopped.log.error(&text);
-            return self
-                .error(name, Missing { reason: ErrorReason::TooLargeFileOnWorker, message: &text }, stopped)
-                .await;
-        }
-        let file = match found.open_file() {
-            Ok(file) => file,
-            Err(error) => return self.unread(name, path, &error, stopped).await,
         };
         match stopped.publisher.publish(description, Source::Task(file)).await {
             Ok(()) => Ok(()),
@@ -139,18 +145,19 @@ impl Item<'_> {
         for (below, error) in unreadable {
             all = all.and(self.unread_below(&below, &error, stopped).await);
         }
-        let members = self.members(&top, files, stopped).await;
+        let members = self.members(top, files, stopped).await;
         all.and(members)
     }
 
     /// Stores the files of a directory, several at a time.
     pub(super) async fn members(
         &self,
-        top: &Found,
+        top: Arc<Found>,
         files: Vec<String>,
         stopped: &Stopped<'_>,
     ) -> Result<(), NotStored> {
         let interrupt = stopped.publisher.interrupt();
+        let top = &top;
         let publish = |below: String| async move {
             // The rest is not tried when one was interrupted.
             if stopped.publisher.interrupt() != interrupt {
@@ -162,7 +169,7 @@ impl Item<'_> {
         published.fold(Ok(()), |all, one| ready(all.and(one))).await
     }
 
-    async fn member(&self, top: &Found, below: &str, stopped: &Stopped<'_>) -> Result<(), NotStored> {
+    async fn member(&self, top: &Arc<Found>, below: &str, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let name = match self.name.join(below) {
             Ok(name) => name,
             Err(error) => return Err(self.unnamable(below, &error.to_string(), stopped)),
@@ -171,8 +178,10 @@ impl Item<'_> {
             self.leave_out(&name, &format!("the artifact \"{}\" of the payload", other.name), stopped);
             return Ok(());
         }
-        match top.find_below(below) {
-            Ok(found) => self.file(&name, below, &found, stopped).await,
+        let (top, path, most) =
+            (Arc::clone(top), below.to_owned(), stopped.publisher.config().artifact_bytes());
+        match off_the_loop(move || open(&top.find_below(&path)?, most)).await {
+            Ok(content) => self.file(&name, below, content, stopped).await,
             Err(error) => self.unread(&name, below, &error, stopped).await,
         }
     }
@@ -246,6 +255,20 @@ impl Item<'_> {
         .await
     }
 
+    async fn file_too_large(
+        &self,
+        name: &ArtifactName,
+        bytes: u64,
+        stopped: &Stopped<'_>,
+    ) -> Result<(), NotStored> {
+        let most = stopped.publisher.config().artifact_bytes();
+        let text = format!(
+            "Error uploading \"{name}\". It is {bytes} bytes long, and an artifact may be {most} (artifacts.maxBytes)."
+        );
+        stopped.log.error(&text);
+        self.error(name, Missing { reason: ErrorReason::TooLargeFileOnWorker, message: &text }, stopped).await
+    }
+
     async fn too_large(&self, error: &WalkError, stopped: &Stopped<'_>) -> Result<(), NotStored> {
         let text = format!("Error uploading \"{}\". Failed to {error}", self.name);
         stopped.log.error(&text);
@@ -293,6 +316,28 @@ impl Item<'_> {
         stopped.log.error(&format!("Error uploading \"{name}\" artifact. {why}"));
         NotStored
     }
+}
+
+/// A lookup, on a thread that may wait: the disk takes its time for each step of one.
+async fn off_the_loop<T: Send + 'static>(
+    lookup: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other).flatten()
+}
+
+/// Looks at what was found for an entry. Blocks.
+fn look(found: Found, declared: &str, most: u64) -> io::Result<Looked> {
+    match (declared, found.kind()) {
+        ("file", Kind::File) => Ok(Looked::File(open(&found, most)?)),
+        ("directory" | "volume", Kind::Directory) => Ok(Looked::Directory(found)),
+        (_, actual) => Ok(Looked::Other(actual)),
+    }
+}
+
+/// Opens a regular file, unless it is longer than `most`. Blocks.
+fn open(found: &Found, most: u64) -> io::Result<Content> {
+    let bytes = found.bytes();
+    if bytes > most { Ok(Content::TooLarge(bytes)) } else { Ok(Content::Open(found.open_file()?)) }
 }
 
 /// What an error of a lookup says if it means that nothing is there, rather than that looking failed.

@@ -3,8 +3,6 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::*;
@@ -305,9 +303,9 @@ async fn a_file_that_vanishes_from_a_directory_is_an_error_artifact_and_the_othe
     let name = ArtifactName::new("public/out").unwrap();
     let expires = task.publisher.task_expires();
     let item = Item { name: &name, declared: "directory", path: "/out", closer: Vec::new(), expires };
-    let found = task.root.find("/out").unwrap();
+    let found = Arc::new(task.root.find("/out").unwrap());
     let listed = ["1.txt", "gone.txt", "sub/2.gz"].map(str::to_owned).to_vec();
-    let published = item.members(&found, listed, &task.stopped(true)).await;
+    let published = item.members(found, listed, &task.stopped(true)).await;
     assert!(published.is_ok(), "as if it had been missing from the beginning");
     let log = task.log();
     let said = "Artifact \"public/out/gone.txt\" not found at \"gone.txt\": no such file or directory";
