@@ -125,15 +125,8 @@ impl ClaimFile {
     ///
     /// [`ClaimFileError`].
     pub fn create(directories: &Directories, held: &HeldRun) -> Result<ClaimFile, ClaimFileError> {
-        let claims = directories.claims();
-        match DirBuilder::new().mode(0o700).create(&claims) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed("make the directory", &claims)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        let _alone = make_and_lock(&directories.claims())?;
         let file = held.file(directories);
-        let _alone = lock(&claims)?;
         file.write(held)?;
         Ok(file)
     }
@@ -194,18 +187,50 @@ impl ClaimFile {
 
     /// Beside its place first, so that it is whole or absent, and on the disk, if that is where it lies.
     fn write(&self, held: &HeldRun) -> Result<(), ClaimFileError> {
-        let path = self.path();
-        let mut beside = path.clone().into_os_string();
-        beside.push(BESIDE);
+        let (path, beside) = (self.path(), beside(&self.claims, &self.run.task_id));
         let write = || {
-            let mut file =
-                File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-            file.write_all(&serde_json::to_vec(held)?)?;
-            file.sync_data()?;
+            write_down(&beside, &serde_json::to_vec(held)?)?;
             std::fs::rename(&beside, &path)
         };
         write().map_err(failed("write", &path))
     }
+}
+
+/// Whether a claim could be written down now: writes a file that is none, as one that a crash has cut short, and removes
+/// it. Blocks.
+///
+/// # Errors
+///
+/// [`ClaimFileError`].
+pub fn rehearse(directories: &Directories) -> Result<(), ClaimFileError> {
+    let claims = directories.claims();
+    let _alone = make_and_lock(&claims)?;
+    let task_id = TaskId::random().map_err(failed("name a file in", &claims))?;
+    let path = beside(&claims, &task_id);
+    let written = write_down(&path, &[]).map_err(failed("write", &path));
+    let removed = std::fs::remove_file(&path).map_err(failed("remove", &path));
+    written.and(removed)
+}
+
+/// Where a file is until it is whole.
+fn beside(claims: &Path, task_id: &TaskId) -> PathBuf {
+    claims.join(format!("{task_id}{BESIDE}"))
+}
+
+fn write_down(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_data()
+}
+
+fn make_and_lock(claims: &Path) -> Result<File, ClaimFileError> {
+    match DirBuilder::new().mode(0o700).create(claims) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed("make the directory", claims)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    lock(claims)
 }
 
 /// Keeps others from the files as long as the result lives.

@@ -18,6 +18,7 @@ mod claiming;
 mod collecting;
 pub mod control;
 pub mod exit;
+mod fitness;
 pub mod log;
 pub mod protocol;
 mod purge;
@@ -37,6 +38,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use self::claiming::Claiming;
 use self::collecting::Collecting;
 use self::exit::{Exit, ExitRequester, ExitRequests, at};
+pub use self::fitness::Fitness;
 use self::log::{Entry, Metric, WorkerLog};
 use self::protocol::{Capability, FromRunner, Termination};
 pub use self::quarantine::Quarantine;
@@ -70,6 +72,8 @@ pub struct Service {
     pub log: WorkerLog,
     /// Whether it may have tasks.
     pub quarantine: Quarantine,
+    /// Whether it can have them.
+    pub fitness: Fitness,
 }
 
 /// How long the worker has had no task.
@@ -243,6 +247,10 @@ impl Service {
         self.tell_retrieval_error(&error);
         let is_final = matches!(error, QueueError::Unauthorized { .. }) && !renewable;
         (Vec::new(), is_final.then_some(error))
+    }
+
+    fn warn(&self, message: &str) {
+        self.log.write(&Entry::Warning { message });
     }
 
     fn tell_retrieval_error(&self, error: &QueueError) {

@@ -37,7 +37,7 @@ use crate::worker::control::Control;
 use crate::worker::exit::{self, ExitRequester};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
-use crate::worker::{Quarantine, Service, serve};
+use crate::worker::{Fitness, Quarantine, Service, serve};
 
 /// What the original understands before its profile.
 const ORIGINAL_OPTIONS: &[&str] = &[
@@ -283,7 +283,8 @@ fn service(
     };
     let Deployment { queue, identity } = deployment;
     let worker = Arc::new(worker);
-    Ok(Service { worker, queue, identity, options, log, quarantine: Quarantine::default() })
+    let (quarantine, fitness) = (Quarantine::default(), Fitness::default());
+    Ok(Service { worker, queue, identity, options, log, quarantine, fitness })
 }
 
 /// The server of live logs. Without one tasks run all the same, and their logs are there when they have ended.

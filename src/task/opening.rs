@@ -1,4 +1,5 @@
-//! What there is of a run before anything else: its processor, word of it for a successor of this worker, its directories, its log.
+//! What there is of a run before anything else: its processor, word of it for a successor of this worker, its directories,
+//! its log.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +7,7 @@ use std::path::PathBuf;
 use runtime::id::ContainerId;
 use tokio::task::JoinError;
 
-use crate::claim_file::{ClaimFile, ClaimFileError, HeldRun, Logs};
+use crate::claim_file::{self, ClaimFile, ClaimFileError, HeldRun, Logs};
 use crate::interrupt::Interrupts;
 use crate::processors::Processor;
 use crate::queue::{Claim, WorkerIdentity};
@@ -58,7 +59,7 @@ pub(super) fn open(
 ) -> Result<Opened, BeginError> {
     let directories = &worker.config.directories;
     let processor = take_processor(worker)?;
-    let id = random_id().map_err(|source| BeginError::Log { path: directories.runs(), source })?;
+    let id = new_id(worker)?;
     // A claim without directories is a dead run's: nobody may look between its writing and their making.
     let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;
     let held = held.map(|held| HeldRun { container_id: id.as_str().to_owned(), ..held });
@@ -69,6 +70,25 @@ pub(super) fn open(
     }
     let (directory, log) = made?;
     Ok(Opened { id, directory, log, file, processor })
+}
+
+/// Does the same without a run, and undoes it: says what keeps a run from beginning now. Blocks.
+///
+/// # Errors
+///
+/// What [`open`] would say.
+pub fn rehearse(worker: &Worker) -> Result<(), BeginError> {
+    let directories = &worker.config.directories;
+    drop(take_processor(worker)?);
+    let beginning = Beginning::of_a_run(directories, &|| true)?;
+    claim_file::rehearse(directories)?;
+    let (directory, log) = make(worker, &beginning, &new_id(worker)?)?;
+    drop(log);
+    Ok(directory.remove()?)
+}
+
+fn new_id(worker: &Worker) -> Result<ContainerId, BeginError> {
+    random_id().map_err(|source| BeginError::Log { path: worker.config.directories.runs(), source })
 }
 
 fn take_processor(worker: &Worker) -> Result<Option<Processor>, BeginError> {

@@ -41,7 +41,7 @@ impl Claiming {
         self.request.is_some()
     }
 
-    /// Asks for at most `free` tasks, if it is time and there is room for them on the disk.
+    /// Asks for at most `free` tasks, if it is time, there is room for them on the disk, and a run can begin here.
     pub(super) fn begin(&mut self, service: &Rc<Service>, collecting: &mut Collecting, free: usize) {
         let now = Instant::now();
         if free == 0 || self.request.is_some() || now < self.due {
@@ -54,6 +54,9 @@ impl Claiming {
         }
         let service = Rc::clone(service);
         let request = async move {
+            if !service.is_fit().await {
+                return Ok(ClaimedWork::default());
+            }
             let pool = service.worker.config.file.worker_pool();
             let answer = service.queue.claim_work(&pool, &service.identity, free.min(MOST)).await;
             if answer.as_ref().is_ok_and(|work| work.claims.is_empty()) {

@@ -117,6 +117,9 @@ impl Service {
             Err(not_begun) => {
                 let message = format!("failed to {}", chain(not_begun.error()));
                 self.log.write(&Entry::TaskError { run: &run, message: &message });
+                self.doubt_fitness();
+                // Nothing of the task has happened: another worker is to have it, as when this one ends.
+                interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
                 (not_begun.resolve().await, None)
             }
         };

@@ -201,10 +201,6 @@ impl Service {
             interrupts,
         })
     }
-
-    fn warn(&self, message: &str) {
-        self.log.write(&Entry::Warning { message });
-    }
 }
 
 /// The claim's own credentials are no longer valid.

@@ -1,5 +1,6 @@
 //! What a worker of a deployment makes of its claims when queue, author or task misbehave.
 
+use std::fs;
 use std::time::Duration;
 
 use docker_worker::queue::RunState;
@@ -68,6 +69,25 @@ fn a_claim_that_cannot_be_kept_is_the_queues_to_resolve() {
     assert_is_free(&site);
     let log = worker.stop().log;
     assert!(log.contains(r#""reason":"claim-expired""#), "the worker says what the queue says: {log}");
+}
+
+#[test]
+fn a_run_that_cannot_begin_is_for_another_worker_and_no_more_are_claimed_meanwhile() {
+    let site = Site::new();
+    let mut worker = site.start(&json!({}));
+    // Nobody can write a claim down.
+    let claims = site.worker.run_directory().join("claims");
+    fs::write(&claims, "").unwrap();
+    let mut definition = site.deployment.definition(&site.payload("true"));
+    definition["retries"] = json!(1);
+    let task_id = site.deployment.create_task(definition);
+    worker.await_logged("no task is asked for until one can begin: failed to ");
+    fs::remove_file(&claims).unwrap();
+    let status = site.deployment.await_resolved(&task_id);
+    let reasons: Vec<Value> = status.runs.iter().map(|run| json!(run)["reasonResolved"].clone()).collect();
+    assert_eq!(reasons, [json!("worker-shutdown"), json!("completed")], "the only other try is not spent");
+    let log = worker.stop().log;
+    assert_eq!(log.matches("no task is asked for").count(), 1, "{log}");
 }
 
 #[test]

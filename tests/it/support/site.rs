@@ -1,8 +1,10 @@
 //! A host of a test's own with a deployment, a registry and `docker-worker start`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Child;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,12 +13,12 @@ use serde_json::{Value, json};
 use super::deployment::{Deployment, POOL, Terms};
 use super::fixtures::busybox_image;
 use super::internet::Internet;
-use super::process::{Finished, finish, read_until};
+use super::process::{Finished, finish};
 use super::watched_registry::WatchedRegistry;
 use super::worker::{Worker, shell_payload};
 
-/// More than a worker takes to end that has been told so.
-const LIMIT: Duration = Duration::from_secs(60);
+/// More than a worker takes to end that has been told so, or to say something.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Everything that a worker of a deployment needs.
 pub struct Site {
@@ -30,7 +32,10 @@ pub struct Site {
 /// A worker of a deployment that has been started.
 pub struct Started {
     child: Option<Child>,
-    log: Option<JoinHandle<String>>,
+    /// What it prints, as it comes.
+    lines: Receiver<String>,
+    /// Those that were looked at.
+    log: String,
 }
 
 /// What a worker of a deployment left.
@@ -100,8 +105,22 @@ impl Site {
 impl Started {
     /// Waits until a worker is ready for tasks.
     pub fn of(mut child: Child) -> Started {
-        let log = read_until(&mut child, "workerReady");
-        Started { child: Some(child), log: Some(log) }
+        let printed = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let (line, lines) = channel();
+        // Whether or not anybody looks: a worker whose log nobody takes loses lines.
+        thread::spawn(move || printed.map(|text| line.send(text)).take_while(Result::is_ok).for_each(drop));
+        let mut started = Started { child: Some(child), lines, log: String::new() };
+        started.await_logged("workerReady");
+        started
+    }
+
+    /// Waits until its log says something.
+    pub fn await_logged(&mut self, text: &str) {
+        while !self.log.contains(text) {
+            let line = self.lines.recv_timeout(LIMIT);
+            let line = line.unwrap_or_else(|_| panic!("the worker does not say {text:?}: {}", self.log));
+            self.log.extend([line.as_str(), "\n"]);
+        }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -119,7 +138,9 @@ impl Started {
     /// Waits until it has ended.
     pub fn ended(mut self) -> Ended {
         let finished = finish(self.child.take().unwrap(), LIMIT);
-        Ended { finished, log: self.log.take().unwrap().join().unwrap() }
+        let mut log = std::mem::take(&mut self.log);
+        self.lines.iter().for_each(|line| log.extend([line.as_str(), "\n"]));
+        Ended { finished, log }
     }
 
     /// Tells it to end, and waits until it has.

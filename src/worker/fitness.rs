@@ -1,0 +1,51 @@
+//! Whether runs can begin here. One that could not goes to another worker; before this one asks for a task again, it tries
+//! without one what has failed: it would only keep the others from them.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::Service;
+use crate::task::opening::{BeginError, rehearse};
+use crate::text::chain;
+
+/// What is known so far.
+#[derive(Debug, Default)]
+pub struct Fitness {
+    /// A run could not begin, and none could since.
+    is_in_doubt: Cell<bool>,
+    /// The log says why no task is asked for.
+    is_told: Cell<bool>,
+}
+
+impl Service {
+    /// To be called when a run could not begin.
+    pub(super) fn doubt_fitness(&self) {
+        self.fitness.is_in_doubt.set(true);
+    }
+
+    /// Whether a run could begin now; says once in the log why not.
+    pub(super) async fn is_fit(&self) -> bool {
+        let Fitness { is_in_doubt, is_told } = &self.fitness;
+        if !is_in_doubt.get() {
+            return true;
+        }
+        let worker = Arc::clone(&self.worker);
+        let rehearsed = tokio::task::spawn_blocking(move || rehearse(&worker)).await;
+        match rehearsed.map_err(BeginError::from).flatten() {
+            Ok(()) => {
+                is_in_doubt.set(false);
+                is_told.set(false);
+                true
+            }
+            Err(error) => {
+                if !is_told.replace(true) {
+                    self.warn(&format!(
+                        "no task is asked for until one can begin: failed to {}",
+                        chain(&error)
+                    ));
+                }
+                false
+            }
+        }
+    }
+}
