@@ -30,7 +30,7 @@ use crate::text::chain;
 
 mod room;
 
-pub use self::room::{Room, Space};
+pub use self::room::{MeasureError, Room, Shortage, Space, measure};
 
 /// Where there may be garbage.
 #[derive(Clone, Debug)]
@@ -216,7 +216,7 @@ impl Collector {
         if !helps(room, &self.places.directories.images()) {
             return Ok(());
         }
-        self.collect_images(GcPolicy::Until(&|| room.shortage().is_none()), client)
+        self.collect_images(GcPolicy::Until(&|| !room.is_short()), client)
     }
 
     fn collect_images(&self, policy: GcPolicy<'_>, client: &Client<'_>) -> Result<(), SweepError> {
@@ -239,7 +239,7 @@ impl Collector {
 
 /// Whether there is too little room, and removing something in `place` would make some.
 fn helps(room: &Room, place: &Path) -> bool {
-    room.shortage().is_some() && room.is_made_in(place)
+    room.is_short() && room.is_made_in(place)
 }
 
 fn remove_cache(discarded: Discarded, client: &Client<'_>) {

@@ -5,6 +5,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile, Profile, Secret};
+use crate::gc;
 use crate::host::{self, Facts};
 use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::{LineWriter, Stream};
@@ -160,6 +162,7 @@ pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Oper
 
 fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refusal> {
     let deployment = Deployment::of(&config.file)?;
+    require_disk(config.file.docker_volume.as_deref())?;
     // A worker of a deployment makes room by itself, or waits for it.
     let facts = Facts { wanted_free_bytes: 0, ..Facts::gather(&config) };
     let unfit = |unfit: host::Unfit| Refusal::new(HOST_UNFIT, unfit.to_string());
@@ -199,6 +202,15 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
     runtime.shutdown_background();
     out.finish();
     ended.map_err(|error| Refusal::because(FAILED, &error))
+}
+
+/// A disk that cannot be measured would let the worker claim nothing.
+fn require_disk(volume: Option<&Path>) -> Result<(), Refusal> {
+    let measured = volume.map_or(Ok(()), |volume| gc::measure(volume).map(drop));
+    measured.map_err(|error| {
+        let remedy = "let dockerVolume name a directory that is there, or leave it out";
+        Refusal::new(HOST_UNFIT, format!("failed to {}; {remedy}", chain(&error)))
+    })
 }
 
 /// Where tasks come from, and who this worker is there.

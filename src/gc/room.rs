@@ -1,5 +1,6 @@
 //! Room on the disk that tasks need.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,13 +22,49 @@ pub struct Space {
     pub total: u64,
 }
 
+/// A disk that does not say what it has.
+#[derive(Debug, thiserror::Error)]
+#[error("measure the disk of {}", place.display())]
+pub struct MeasureError {
+    /// A directory on it.
+    place: PathBuf,
+    /// The kernel's answer.
+    source: io::Error,
+}
+
+/// What the file system of a directory has.
+///
+/// # Errors
+///
+/// [`MeasureError`], also when the directory is not there.
+pub fn measure(place: &Path) -> Result<Space, MeasureError> {
+    let failed = |errno| MeasureError { place: place.to_owned(), source: io::Error::from(errno) };
+    let statistics = rustix::fs::statvfs(place).map_err(failed)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(statistics.f_frsize);
+    Ok(Space { free: bytes(statistics.f_bavail), total: bytes(statistics.f_blocks) })
+}
+
+/// Why nobody may count on there being room.
+#[derive(Debug)]
+pub enum Shortage {
+    /// This is too little.
+    Known(Space),
+    /// Nobody knows what there is.
+    Unknown(MeasureError),
+}
+
 impl Room {
-    /// What there is, if it is too little. A file system that does not say has enough: writing will tell.
-    pub fn shortage(&self) -> Option<Space> {
-        let statistics = rustix::fs::statvfs(&self.place).ok()?;
-        let bytes = |blocks: u64| blocks.saturating_mul(statistics.f_frsize);
-        let space = Space { free: bytes(statistics.f_bavail), total: bytes(statistics.f_blocks) };
-        (space.free <= self.bytes).then_some(space)
+    /// Why nobody may count on it, if nobody may.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match measure(&self.place) {
+            Ok(space) => (space.free <= self.bytes).then_some(Shortage::Known(space)),
+            Err(error) => Some(Shortage::Unknown(error)),
+        }
+    }
+
+    /// Whether there is too little, so that it helps to remove something.
+    pub fn is_short(&self) -> bool {
+        matches!(self.shortage(), Some(Shortage::Known(_)))
     }
 
     /// Whether what is removed from a directory makes room here: it lies on the same file system.

@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Service;
 use super::log::{Entry, WorkerLog};
-use crate::gc::{Ages, Client, Collector, News, Places, Room, Space};
+use crate::gc::{Ages, Client, Collector, News, Places, Room, Shortage, Space};
+use crate::text::chain;
 
 /// How long the worker's end waits for a sweep that was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -88,7 +89,7 @@ impl Collecting {
     pub(super) fn has_room(&mut self, service: &Service, slots: usize) -> bool {
         let room = room_for(service, slots);
         let shortage = room.shortage();
-        let now = Instant::now();
+        let (now, has_room) = (Instant::now(), shortage.is_none());
         match shortage {
             None => {
                 self.is_shortage_told = false;
@@ -96,18 +97,18 @@ impl Collecting {
                     self.begin(service, None);
                 }
             }
-            Some(space) => match &self.in_vain {
+            Some(shortage) => match &self.in_vain {
                 Some(in_vain) if now < in_vain.until => {
                     if !self.is_shortage_told {
-                        tell_shortage(&service.log, (&room, space), slots, &in_vain.used);
+                        tell_shortage(&service.log, (&room, &shortage), slots, &in_vain.used);
                     }
                     self.is_shortage_told = true;
                 }
                 _ => self.begin(service, Some(room)),
             },
         }
-        self.is_awaited = shortage.is_some() && self.sweep.is_some();
-        shortage.is_none()
+        self.is_awaited = !has_room && self.sweep.is_some();
+        has_room
     }
 
     fn begin(&mut self, service: &Service, room: Option<Room>) {
@@ -189,7 +190,7 @@ impl Sweeper {
         let in_vain = is_short.then(|| match self.collector.used_images() {
             Ok(used) => used,
             Err(error) => {
-                let message = format!("failed to {}", crate::text::chain(&error));
+                let message = format!("failed to {}", chain(&error));
                 (client.tell)(News::Problem { message: &message });
                 Vec::new()
             }
@@ -266,8 +267,14 @@ fn room_for(service: &Service, slots: usize) -> Room {
     Room { place: place.clone(), bytes: config.file.free_bytes().saturating_mul(slots) }
 }
 
-fn tell_shortage(log: &WorkerLog, (room, space): (&Room, Space), slots: usize, used: &[String]) {
-    let Space { free, total } = space;
+fn tell_shortage(log: &WorkerLog, (room, shortage): (&Room, &Shortage), slots: usize, used: &[String]) {
+    let Space { free, total } = match shortage {
+        Shortage::Known(space) => *space,
+        Shortage::Unknown(error) => {
+            let message = format!("no tasks are asked for: failed to {}", chain(error));
+            return log.write(&Entry::Warning { message: &message });
+        }
+    };
     let taken = total.saturating_sub(free);
     log.increment("diskspaceThreshold");
     log.write(&Entry::DiskspaceThreshold {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use docker_worker::cache::{Caches, Fate};
 use docker_worker::directories::Directories;
-use docker_worker::gc::{Ages, Client, Collector, News, Places, Room};
+use docker_worker::gc::{Ages, Client, Collector, News, Places, Room, measure};
 use docker_worker::registry::Registry;
 use docker_worker::timestamp::Timestamp;
 use images::registry::Access;
@@ -172,10 +172,7 @@ fn caches_go_only_until_there_is_room_enough() {
     let [first, second] = [4 << 20, 5 << 20].map(|bytes| image(&images, bytes));
     let disk = SmallDisk::mount(&worker.data(), "100m");
     let site = Site::of(&worker);
-    let free = || {
-        let room = Room { place: worker.data(), bytes: u64::MAX };
-        room.shortage().unwrap().free
-    };
+    let free = || measure(&worker.data()).unwrap().free;
     for (name, bytes) in [("oldest", 10 << 20), ("older", 10 << 20), ("newest", 10 << 20)] {
         site.fill_cache(name, bytes);
     }

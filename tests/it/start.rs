@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use docker_worker::cache::{Caches, Fate};
+use docker_worker::cache::{CacheLease, Caches, Fate};
 use runtime::id::ContainerId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -165,6 +165,59 @@ fn a_root_url_that_is_none_is_refused_at_once() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_measured_is_refused_at_once() {
+    let worker = Worker::new();
+    let path = config_with(&worker, "127.0.0.1:1", json!({"dockerVolume": "/nowhere"}));
+    let refused = worker.call(&["start", "--config", &path]);
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    let sentence = "\ndocker-worker: failed to measure the disk of /nowhere: No such file or directory (os error 2); \
+        let dockerVolume name a directory that is there, or leave it out\n";
+    assert!(text(&refused.stderr).ends_with(sentence), "{refused:?}");
+}
+
+#[test]
+fn a_disk_that_can_be_measured_no_longer_is_told_once_and_keeps_tasks_away() {
+    let queue = AnsweringServer::start(|_, _| (200, json!({"tasks": [], "workerId": "w"})));
+    let worker = Worker::new();
+    let volume = worker.fresh("volume");
+    fs::create_dir(&volume).unwrap();
+    let more = json!({
+        "dockerVolume": volume,
+        "capacityManagement": {"diskspaceThreshold": 0},
+        "taskQueue": {"pollInterval": 10}
+    });
+    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
+    let mut child = worker.command(&arguments).spawn().unwrap();
+    let log = read_until(&mut child, "workerReady");
+    let asked = || queue.requests().iter().filter(|it| it.path.contains("/claim-work/")).count();
+    let await_more_than = |count| {
+        let deadline = Instant::now() + LIMIT;
+        while asked() <= count {
+            assert!(Instant::now() < deadline, "no tasks are asked for");
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    };
+    await_more_than(0);
+    fs::remove_dir(&volume).unwrap();
+    // A sweep comes between two looks.
+    for _ in 0..3 {
+        drop(take_cache(&worker));
+        await_no_cache(&worker);
+    }
+    let count = asked();
+    fs::create_dir(&volume).unwrap();
+    await_more_than(count);
+    terminate(&child);
+    assert!(finish(child, Duration::from_secs(20)).status.success());
+    let sentence = format!(
+        "no tasks are asked for: failed to measure the disk of {}: No such file or directory (os error 2)",
+        volume.display()
+    );
+    let log = log.join().unwrap();
+    assert_eq!(log.matches(&sentence).count(), 1, "{log}");
+}
+
+#[test]
 fn credentials_that_are_no_longer_valid_end_a_worker_that_cannot_get_others() {
     let (worker, queue) = (Worker::new(), Queue::start(Answer::Unauthorized));
     let ended = worker.call(&["start", "--config", &config(&worker, &queue.address)]);
@@ -215,11 +268,18 @@ fn a_worker_that_waits_for_tasks_ends_soon_when_it_is_told_to() {
     worker.assert_nothing_left("after the end of an idle worker");
 }
 
-/// Makes a free instance of a cache.
-fn leave_cache(worker: &Worker) {
+/// An instance of a cache in the hands of a container that is not there: dropped, it is garbage.
+fn take_cache(worker: &Worker) -> CacheLease {
     let caches = Caches::open(&worker.data().join("caches")).unwrap();
-    let lease = caches.take("x", &ContainerId::new("container").unwrap(), &|| true).unwrap();
-    assert!(lease.release(Fate::Keep).unwrap().is_none());
+    caches.take("x", &ContainerId::new("container").unwrap(), &|| true).unwrap()
+}
+
+fn await_no_cache(worker: &Worker) {
+    let deadline = Instant::now() + LIMIT;
+    while !worker.caches().is_empty() {
+        assert!(Instant::now() < deadline, "the cache stays");
+        thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -236,12 +296,8 @@ fn a_worker_without_room_removes_what_it_may_claims_nothing_and_says_so_once() {
     let log = read_until(&mut child, "diskspace threshold reached");
     // It goes on looking for room.
     for _ in 0..3 {
-        leave_cache(&worker);
-        let deadline = Instant::now() + LIMIT;
-        while !worker.caches().is_empty() {
-            assert!(Instant::now() < deadline, "the cache stays");
-            thread::park_timeout(Duration::from_millis(5));
-        }
+        assert!(take_cache(&worker).release(Fate::Keep).unwrap().is_none());
+        await_no_cache(&worker);
     }
     terminate(&child);
     let ended = finish(child, Duration::from_secs(20));
