@@ -14,7 +14,8 @@
 //! an image can be had again, what is in a cache has to be made again.
 //!
 //! Remains are kept for a while although their worker is gone: a worker that comes back uploads what there is of a log.
-//! What lies on another file system than the one that is measured stays, as its end would make no room there.
+//! Each disk is looked at by itself: what lies on another one than the one that is short stays, as its end would make no
+//! room there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -130,9 +131,9 @@ impl Collector {
         Collector { places, ages, remains: BTreeMap::new() }
     }
 
-    /// One sweep: what is old, and then what `room` needs. What resists in one place does not keep the others.
-    /// Blocks, for as long as the disk takes.
-    pub fn sweep(&mut self, room: Option<&Room>, client: &Client<'_>) {
+    /// One sweep: what is old, and then what makes the `rooms` that are wanted, each on another disk. What resists in one
+    /// place does not keep the others. Blocks, for as long as the disk takes.
+    pub fn sweep(&mut self, rooms: &[Room], client: &Client<'_>) {
         let steps: [Step; 3] =
             [Collector::remove_remains, Collector::remove_leftover_caches, Collector::remove_old_images];
         let mut done: Vec<_> = Vec::new();
@@ -141,10 +142,8 @@ impl Collector {
                 done.push(step(self, client));
             }
         }
-        if let Some(room) = room {
-            done.push(self.remove_images_for(room, client));
-            done.push(self.remove_caches_for(room, client));
-        }
+        done.push(self.remove_images_for(rooms, client));
+        done.push(self.remove_caches_for(rooms, client));
         for error in done.into_iter().filter_map(Result::err) {
             // Whoever calls the sweep back need not hear that it waited in vain.
             if (client.wanted)() {
@@ -153,13 +152,17 @@ impl Collector {
         }
     }
 
-    /// The images that are used now, and which no shortage removes.
+    /// The images that are in the way of `rooms`: they are used now, and no shortage removes them.
     ///
     /// # Errors
     ///
     /// As of [`Store::used`].
-    pub fn used_images(&self) -> Result<Vec<String>, StoreError> {
-        self.places.store.used()
+    pub fn images_in_the_way(&self, rooms: &[Room]) -> Result<Vec<String>, StoreError> {
+        if is_made_in(&self.places.directories.images(), rooms) {
+            self.places.store.used()
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     fn remove_remains(&mut self, client: &Client<'_>) -> Result<(), SweepError> {
@@ -212,11 +215,12 @@ impl Collector {
         self.collect_images(policy, client)
     }
 
-    fn remove_images_for(&self, room: &Room, client: &Client<'_>) -> Result<(), SweepError> {
-        if !helps(room, &self.places.directories.images()) {
+    fn remove_images_for(&self, rooms: &[Room], client: &Client<'_>) -> Result<(), SweepError> {
+        let place = self.places.directories.images();
+        if !is_made_in(&place, rooms) {
             return Ok(());
         }
-        self.collect_images(GcPolicy::Until(&|| !room.is_short()), client)
+        self.collect_images(GcPolicy::Until(&|| !is_made_in(&place, rooms)), client)
     }
 
     fn collect_images(&self, policy: GcPolicy<'_>, client: &Client<'_>) -> Result<(), SweepError> {
@@ -227,9 +231,9 @@ impl Collector {
         Ok(())
     }
 
-    fn remove_caches_for(&self, room: &Room, client: &Client<'_>) -> Result<(), SweepError> {
+    fn remove_caches_for(&self, rooms: &[Room], client: &Client<'_>) -> Result<(), SweepError> {
         let place = self.places.directories.caches();
-        while (client.wanted)() && helps(room, &place) {
+        while (client.wanted)() && is_made_in(&place, rooms) {
             let Some(discarded) = self.places.caches.discard_oldest(client.wanted)? else { break };
             remove_cache(discarded, client);
         }
@@ -237,9 +241,9 @@ impl Collector {
     }
 }
 
-/// Whether there is too little room, and removing something in `place` would make some.
-fn helps(room: &Room, place: &Path) -> bool {
-    room.is_short() && room.is_made_in(place)
+/// Whether there is too little room on some disk, and removing something in `place` would make some.
+fn is_made_in(place: &Path, rooms: &[Room]) -> bool {
+    rooms.iter().any(|room| room.is_made_in(place))
 }
 
 fn remove_cache(discarded: Discarded, client: &Client<'_>) {

@@ -1,5 +1,6 @@
 //! Room on the disk that tasks need.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,14 @@ pub enum Shortage {
 }
 
 impl Room {
+    /// So much room on each of the disks that `places` lie on. One that cannot be looked at counts as a disk of its own.
+    pub fn on_each_disk(places: &[&Path], bytes: u64) -> Vec<Room> {
+        let mut seen = BTreeSet::new();
+        let mut is_new = |place: &Path| device(place).is_none_or(|device| seen.insert(device));
+        let places = places.iter().filter(|place| is_new(place));
+        places.map(|place| Room { place: place.to_path_buf(), bytes }).collect()
+    }
+
     /// Why nobody may count on it, if nobody may.
     pub fn shortage(&self) -> Option<Shortage> {
         match measure(&self.place) {
@@ -62,15 +71,19 @@ impl Room {
         }
     }
 
-    /// Whether there is too little, so that it helps to remove something.
-    pub fn is_short(&self) -> bool {
-        matches!(self.shortage(), Some(Shortage::Known(_)))
+    /// Whether removing something from a directory makes room that is lacking here: it lies on the same file system.
+    pub fn is_made_in(&self, directory: &Path) -> bool {
+        let place = device(&self.place);
+        place.is_some() && place == device(directory) && self.is_short()
     }
 
-    /// Whether what is removed from a directory makes room here: it lies on the same file system.
-    pub fn is_made_in(&self, directory: &Path) -> bool {
-        let device = |path: &Path| std::fs::metadata(path).map(|it| it.dev()).ok();
-        let place = device(&self.place);
-        place.is_some() && place == device(directory)
+    /// Whether it is known that there is too little.
+    fn is_short(&self) -> bool {
+        matches!(self.shortage(), Some(Shortage::Known(_)))
     }
+}
+
+/// What tells the file system of a directory from others, if that can be looked at.
+fn device(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).map(|it| it.dev()).ok()
 }

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -33,7 +34,8 @@ pub(super) struct Collecting {
     sweep: Option<Sweep>,
     /// The last sweep for room was in vain: until then there is none.
     in_vain: Option<InVain>,
-    is_shortage_told: bool,
+    /// Places whose shortage was told and goes on, and whether it is known how much there is.
+    told: BTreeSet<(PathBuf, bool)>,
     /// There is no request for tasks before the sweep that is under way has ended.
     is_awaited: bool,
 }
@@ -79,44 +81,43 @@ impl Collecting {
             sweeper: Sweeper::new(service),
             sweep: None,
             in_vain: None,
-            is_shortage_told: false,
+            told: BTreeSet::new(),
             is_awaited: false,
         }
     }
 
-    /// Whether there is room for so many more tasks. Where there is not, a sweep is begun to make some, and
-    /// [`Collecting::made_room`] says when to ask again; one in vain is told once.
+    /// Whether there is room for so many more tasks, on each disk that they write to. Where there is not, a sweep is begun
+    /// to make some, and [`Collecting::made_room`] says when to ask again; one in vain is told once.
     pub(super) fn has_room(&mut self, service: &Service, slots: usize) -> bool {
-        let room = room_for(service, slots);
-        let shortage = room.shortage();
-        let (now, has_room) = (Instant::now(), shortage.is_none());
-        match shortage {
-            None => {
-                self.is_shortage_told = false;
-                if now >= self.due {
-                    self.begin(service, None);
-                }
+        let rooms = rooms_for(service, slots);
+        let short: Vec<(&Room, Shortage)> =
+            rooms.iter().filter_map(|room| Some((room, room.shortage()?))).collect();
+        let has_room = short.is_empty();
+        self.told.retain(|told| short.iter().any(|(room, shortage)| *told == key(room, shortage)));
+        let now = Instant::now();
+        match &self.in_vain {
+            _ if has_room && now < self.due => {}
+            _ if has_room => self.begin(service, Vec::new()),
+            Some(in_vain) if now < in_vain.until => {
+                let new: Vec<_> =
+                    short.iter().filter(|(room, shortage)| self.told.insert(key(room, shortage))).collect();
+                tell_shortages(&service.log, &new, slots, &in_vain.used);
             }
-            Some(shortage) => match &self.in_vain {
-                Some(in_vain) if now < in_vain.until => {
-                    if !self.is_shortage_told {
-                        tell_shortage(&service.log, (&room, &shortage), slots, &in_vain.used);
-                    }
-                    self.is_shortage_told = true;
-                }
-                _ => self.begin(service, Some(room)),
-            },
+            _ => {
+                drop(short);
+                self.begin(service, rooms);
+            }
         }
         self.is_awaited = !has_room && self.sweep.is_some();
         has_room
     }
 
-    fn begin(&mut self, service: &Service, room: Option<Room>) {
+    fn begin(&mut self, service: &Service, rooms: Vec<Room>) {
         if self.sweep.is_some() {
             return;
         }
         let sweeper = std::mem::replace(&mut self.sweeper, Sweeper::new(service));
-        match Sweep::begin(sweeper, room, service.log.clone()) {
+        match Sweep::begin(sweeper, rooms, service.log.clone()) {
             Ok(sweep) => self.sweep = Some(sweep),
             Err(error) => {
                 let message = format!("failed to start a thread for garbage collection: {error}");
@@ -181,13 +182,13 @@ impl Sweeper {
         Sweeper { collector: Collector::new(places, ages), known: BTreeSet::new() }
     }
 
-    fn sweep(mut self, room: Option<&Room>, wanted: &dyn Fn() -> bool, log: &WorkerLog) -> Swept {
+    fn sweep(mut self, rooms: &[Room], wanted: &dyn Fn() -> bool, log: &WorkerLog) -> Swept {
         let report =
             Report { log, known: &self.known, told: RefCell::default(), has_begun: Cell::new(false) };
         let client = Client { wanted, tell: &|news| report.tell(&news) };
-        self.collector.sweep(room, &client);
-        let is_short = room.is_some_and(|room| room.shortage().is_some());
-        let in_vain = is_short.then(|| match self.collector.used_images() {
+        self.collector.sweep(rooms, &client);
+        let is_short = rooms.iter().any(|room| room.shortage().is_some());
+        let in_vain = is_short.then(|| match self.collector.images_in_the_way(rooms) {
             Ok(used) => used,
             Err(error) => {
                 let message = format!("failed to {}", chain(&error));
@@ -201,7 +202,7 @@ impl Sweeper {
 }
 
 impl Sweep {
-    fn begin(sweeper: Sweeper, room: Option<Room>, log: WorkerLog) -> io::Result<Sweep> {
+    fn begin(sweeper: Sweeper, rooms: Vec<Room>, log: WorkerLog) -> io::Result<Sweep> {
         let (done, end) = oneshot::channel();
         let wanted = Arc::new(AtomicBool::new(true));
         let is_wanted = Arc::clone(&wanted);
@@ -209,7 +210,7 @@ impl Sweep {
             // Of this thread alone; one that keeps its priority sweeps as well.
             rustix::process::setpriority_process(None, NICE).unwrap_or_default();
             let is_wanted = || is_wanted.load(Ordering::Relaxed);
-            let swept = sweeper.sweep(room.as_ref(), &is_wanted, &log);
+            let swept = sweeper.sweep(&rooms, &is_wanted, &log);
             // Nobody may wait any more.
             drop(done.send(swept));
         })?;
@@ -259,22 +260,40 @@ impl Report<'_> {
     }
 }
 
-/// What has to be free for so many more tasks.
-fn room_for(service: &Service, slots: usize) -> Room {
+/// What has to be free for so many more tasks: where images and containers lie, where caches do, and where the operator
+/// says.
+fn rooms_for(service: &Service, slots: usize) -> Vec<Room> {
     let config = &service.worker.config;
     let slots = u64::try_from(slots).unwrap_or(u64::MAX);
-    let place = config.file.docker_volume.as_ref().unwrap_or(&config.directories.data);
-    Room { place: place.clone(), bytes: config.file.free_bytes().saturating_mul(slots) }
+    let caches = config.directories.caches();
+    let mut places = vec![config.directories.data.as_path(), caches.as_path()];
+    places.extend(config.file.docker_volume.as_deref());
+    Room::on_each_disk(&places, config.file.free_bytes().saturating_mul(slots))
 }
 
-fn tell_shortage(log: &WorkerLog, (room, shortage): (&Room, &Shortage), slots: usize, used: &[String]) {
-    let Space { free, total } = match shortage {
-        Shortage::Known(space) => *space,
-        Shortage::Unknown(error) => {
-            let message = format!("no tasks are asked for: failed to {}", chain(error));
-            return log.write(&Entry::Warning { message: &message });
+/// By what it is known that a shortage was told.
+fn key(room: &Room, shortage: &Shortage) -> (PathBuf, bool) {
+    (room.place.clone(), matches!(shortage, Shortage::Known(_)))
+}
+
+fn tell_shortages(log: &WorkerLog, short: &[&(&Room, Shortage)], slots: usize, used: &[String]) {
+    for (room, shortage) in short {
+        match shortage {
+            Shortage::Known(space) => tell_shortage(log, (room, *space), slots),
+            Shortage::Unknown(error) => {
+                let message = format!("no tasks are asked for: failed to {}", chain(error));
+                log.write(&Entry::Warning { message: &message });
+            }
         }
-    };
+    }
+    for image in used.iter().filter(|_| !short.is_empty()) {
+        let message = "Cannot remove image while it is running.";
+        log.write(&Entry::GcWarning { message, image: Some(image) });
+    }
+}
+
+fn tell_shortage(log: &WorkerLog, (room, space): (&Room, Space), slots: usize) {
+    let Space { free, total } = space;
     let taken = total.saturating_sub(free);
     log.increment("diskspaceThreshold");
     log.write(&Entry::DiskspaceThreshold {
@@ -287,8 +306,4 @@ fn tell_shortage(log: &WorkerLog, (room, shortage): (&Room, &Shortage), slots: u
         available_worker_capacity: slots,
         total_threshold: room.bytes,
     });
-    for image in used {
-        let message = "Cannot remove image while it is running.";
-        log.write(&Entry::GcWarning { message, image: Some(image) });
-    }
 }

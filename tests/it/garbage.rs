@@ -110,7 +110,7 @@ fn told(collector: &mut Collector, room: Option<&Room>) -> Vec<String> {
             resists => format!("{resists:?}"),
         });
     };
-    collector.sweep(room, &Client { wanted: &|| true, tell: &tell });
+    collector.sweep(room.map_or(&[], std::slice::from_ref), &Client { wanted: &|| true, tell: &tell });
     told.into_inner()
 }
 
@@ -233,7 +233,7 @@ fn what_a_task_uses_stays_although_the_disk_is_short() {
     let log = crate::support::read_until(&mut child, "=== Task Starting ===");
     let mut collector = site.collector(Duration::ZERO);
     assert_eq!(told(&mut collector, Some(&site.no_end_of_room())), [""; 0]);
-    assert_eq!(collector.used_images().unwrap(), [registry.name]);
+    assert_eq!(collector.images_in_the_way(&[site.no_end_of_room()]).unwrap(), [registry.name]);
     fs::write(cache.join("fifo"), "still there\n").unwrap();
     let status = finish(child, LIMIT).status;
     assert!(status.success() && log.join().unwrap().contains("still there"), "{artifacts:?}");

@@ -14,7 +14,7 @@ use runtime::id::ContainerId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{AnsweringServer, Worker, busybox_image, finish, read_until};
+use crate::support::{AnsweringServer, SmallDisk, Worker, busybox_image, finish, read_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -330,6 +330,57 @@ fn a_worker_without_room_removes_what_it_may_claims_nothing_and_says_so_once() {
     assert_eq!(shortage["availableWorkerCapacity"], 2);
     assert_eq!(shortage["volume"], worker.data().to_str().unwrap());
     worker.assert_nothing_left("after a shortage");
+}
+
+/// The disk of the data directory is short, whatever other one there is.
+#[test]
+fn room_on_another_disk_is_none_for_images_and_containers() {
+    let (worker, queue) = (Worker::new(), Queue::start(Answer::Held));
+    let volume = worker.fresh("volume");
+    fs::create_dir(&volume).unwrap();
+    let disk = SmallDisk::mount(&worker.data(), "20m");
+    let more = json!({
+        "dockerVolume": volume,
+        "capacityManagement": {"diskspaceThreshold": 30_000_000},
+        "taskQueue": {"pollInterval": 10}
+    });
+    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
+    let mut child = worker.command(&arguments).spawn().unwrap();
+    let log = read_until(&mut child, "diskspace threshold reached");
+    terminate(&child);
+    assert!(finish(child, Duration::from_secs(20)).status.success());
+    assert_eq!(queue.requests.load(Ordering::SeqCst), 0);
+    let log = log.join().unwrap();
+    assert!(log.contains(&format!(r#""volume":{}"#, json!(worker.data()))), "{log}");
+    drop(disk);
+}
+
+#[test]
+fn a_disk_of_caches_alone_that_is_short_loses_caches_alone() {
+    let queue = AnsweringServer::start(|_, _| (200, json!({"tasks": [], "workerId": "w"})));
+    let worker = Worker::new();
+    worker.run(&worker.image(&busybox_image()).source, &["true"]).expect(0, "the image is there");
+    let volumes = worker.fresh("volumes");
+    let disk = SmallDisk::mount(&volumes, "40m");
+    let caches = Caches::open(&volumes.join("docker-worker-caches")).unwrap();
+    let cache = caches.take("x", &ContainerId::new("container").unwrap(), &|| true).unwrap();
+    fs::write(cache.content().join("file"), vec![b'c'; 30 << 20]).unwrap();
+    assert!(cache.release(Fate::Keep).unwrap().is_none());
+    let more = json!({
+        "cache": {"volumeCachePath": volumes},
+        "capacityManagement": {"diskspaceThreshold": 20_000_000},
+        "taskQueue": {"pollInterval": 10}
+    });
+    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
+    let mut child = worker.command(&arguments).spawn().unwrap();
+    let log = read_until(&mut child, "cache volume removed");
+    queue.await_requests(1, |request| request.path.contains("/claim-work/"));
+    terminate(&child);
+    assert!(finish(child, Duration::from_secs(20)).status.success());
+    let log = log.join().unwrap();
+    assert!(!log.contains("image removed") && !log.contains("diskspace threshold"), "{log}");
+    drop(caches);
+    drop(disk);
 }
 
 #[test]
