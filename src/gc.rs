@@ -1,7 +1,7 @@
 //! What a worker removes while it lives, and in which order.
 //!
 //! ```text
-//!   always           remains of runs whose worker is gone, once they are old
+//!   always           remains of runs whose worker is gone, once they are old; without room sooner
 //!                    caches that nobody may have, and what others did not come to remove
 //!                    images that were not used for long, and what no image needs
 //!   until there is   blobs that no image runs from
@@ -13,7 +13,8 @@
 //! another; each step leaves things so that a kill after it loses nothing, and the next sweep goes on. Caches come last:
 //! an image can be had again, what is in a cache has to be made again.
 //!
-//! Remains are kept for a while although their worker is gone: a worker that comes back uploads what there is of a log.
+//! Remains are kept for a while although their worker is gone: somebody may want to see them. Where room is lacking they go
+//! before anything that is of use, but those of claims that hold: a worker that comes back uploads what there is of a log.
 //! Each disk is looked at by itself: what lies on another one than the one that is short stays, as its end would make no
 //! room there.
 
@@ -24,10 +25,12 @@ use std::time::{Duration, Instant, SystemTime};
 use images::store::{Collected, GcPolicy, Store, StoreError};
 
 use crate::cache::{CacheError, Caches, Discarded};
+use crate::claim_file;
 use crate::directories::Directories;
 use crate::registry::Registry;
 use crate::run_directory::{self, RunDirectoryError};
 use crate::text::chain;
+use crate::timestamp::Timestamp;
 
 mod room;
 
@@ -114,7 +117,7 @@ enum SweepError {
 }
 
 /// A part of a sweep.
-type Step = fn(&mut Collector, &Client<'_>) -> Result<(), SweepError>;
+type Step = fn(&mut Collector, &[Room], &Client<'_>) -> Result<(), SweepError>;
 
 /// Removes garbage, and remembers how long remains have been there.
 #[derive(Debug)]
@@ -134,16 +137,19 @@ impl Collector {
     /// One sweep: what is old, and then what makes the `rooms` that are wanted, each on another disk. What resists in one
     /// place does not keep the others. Blocks, for as long as the disk takes.
     pub fn sweep(&mut self, rooms: &[Room], client: &Client<'_>) {
-        let steps: [Step; 3] =
-            [Collector::remove_remains, Collector::remove_leftover_caches, Collector::remove_old_images];
+        let steps: [Step; 5] = [
+            Collector::remove_remains,
+            |it, _, client| it.remove_leftover_caches(client),
+            |it, _, client| it.remove_old_images(client),
+            |it, rooms, client| it.remove_images_for(rooms, client),
+            |it, rooms, client| it.remove_caches_for(rooms, client),
+        ];
         let mut done: Vec<_> = Vec::new();
         for step in steps {
             if (client.wanted)() {
-                done.push(step(self, client));
+                done.push(step(self, rooms, client));
             }
         }
-        done.push(self.remove_images_for(rooms, client));
-        done.push(self.remove_caches_for(rooms, client));
         for error in done.into_iter().filter_map(Result::err) {
             // Whoever calls the sweep back need not hear that it waited in vain.
             if (client.wanted)() {
@@ -165,7 +171,7 @@ impl Collector {
         }
     }
 
-    fn remove_remains(&mut self, client: &Client<'_>) -> Result<(), SweepError> {
+    fn remove_remains(&mut self, rooms: &[Room], client: &Client<'_>) -> Result<(), SweepError> {
         let Places { directories, registry, .. } = &self.places;
         let own: BTreeSet<String> =
             registry.all().into_iter().map(|(_, handles)| handles.container.to_string()).collect();
@@ -174,14 +180,19 @@ impl Collector {
             self.remains.clear();
             return Ok(());
         }
+        let place = directories.runs();
+        let claims = if is_made_in(&place, rooms) { self.claims(client) } else { None };
+        let has_to_go = |id: &str| {
+            claims.as_ref().is_some_and(|claims| !claims.contains(id)) && is_made_in(&place, rooms)
+        };
         let (now, age) = (Instant::now(), self.ages.remains);
         let seen = std::mem::take(&mut self.remains);
         let remains = &mut self.remains;
         let mut choose = |id: &str| {
             let since = seen.get(id).copied().unwrap_or(now);
-            let is_old = now.duration_since(since) >= age;
-            remains.insert(id.to_owned(), if is_old { now } else { since });
-            is_old
+            let goes = now.duration_since(since) >= age || has_to_go(id);
+            remains.insert(id.to_owned(), if goes { now } else { since });
+            goes
         };
         let sweep = run_directory::sweep_chosen(directories, &mut choose, client.wanted)?;
         for id in &sweep.removed {
@@ -192,6 +203,18 @@ impl Collector {
             (client.tell)(News::ContainerResists { id, message: &format!("failed to {}", chain(error)) });
         }
         Ok(())
+    }
+
+    /// The containers of claims that hold; nothing where that is not known.
+    fn claims(&self, client: &Client<'_>) -> Option<BTreeSet<String>> {
+        let found = claim_file::find(&self.places.directories);
+        for message in &found.notes {
+            (client.tell)(News::Problem { message });
+        }
+        let now = Timestamp::now();
+        let held = found.runs.into_iter().filter(|held| held.taken_until > now);
+        let containers = held.map(|held| held.container_id).collect();
+        found.notes.is_empty().then_some(containers)
     }
 
     fn remove_leftover_caches(&mut self, client: &Client<'_>) -> Result<(), SweepError> {

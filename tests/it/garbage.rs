@@ -9,8 +9,11 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use docker_worker::cache::{Caches, Fate};
+use docker_worker::claim_file::{ClaimFile, HeldRun, Logs};
 use docker_worker::directories::Directories;
 use docker_worker::gc::{Ages, Client, Collector, News, Places, Room, measure};
+use docker_worker::queue::task_id::TaskId;
+use docker_worker::queue::{Credentials, RunId, WorkerIdentity};
 use docker_worker::registry::Registry;
 use docker_worker::timestamp::Timestamp;
 use images::registry::Access;
@@ -144,13 +147,11 @@ fn under_pressure_left_overs_go_first_then_images_and_caches_last() {
     site.pull(&old);
     site.unused_for(HOUR);
     site.pull(&new);
-    // Its worker was not yet seen to be gone: what it has left may still be asked for.
+    // Its worker was not yet seen to be gone: somebody may want to see what it has left.
     let mut collector = site.collector(2 * HOUR);
     assert_eq!(told(&mut collector, None), [""; 0]);
     assert_eq!(worker.containers().len(), 1);
 
-    let ages = Ages { image: 2 * HOUR, remains: Duration::ZERO };
-    let mut collector = Collector::new(site.places.clone(), ages);
     let order = told(&mut collector, Some(&site.no_end_of_room()));
     let expected = [
         "container".to_owned(),
@@ -161,6 +162,39 @@ fn under_pressure_left_overs_go_first_then_images_and_caches_last() {
         "cache second".to_owned(),
     ];
     assert_eq!(order, expected);
+    worker.assert_nothing_left("after the sweep");
+}
+
+#[test]
+fn what_is_left_of_a_run_whose_claim_holds_waits_for_its_worker_although_room_is_lacking() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    site.killed_worker(&image(&worker, 1000));
+    let now = Timestamp::now();
+    let held = HeldRun {
+        root_url: "https://tc.example.com".to_owned(),
+        worker: WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() },
+        run: RunId { task_id: TaskId::random().unwrap(), run_id: 0 },
+        taken_until: now.plus(HOUR),
+        expires: now.plus(HOUR),
+        began: now,
+        container_id: worker.containers()[0].clone(),
+        logs: Logs::default(),
+        credentials: Credentials {
+            client_id: "me".to_owned(),
+            access_token: "sesame".to_owned(),
+            certificate: None,
+        },
+    };
+    let claim = ClaimFile::create(&site.places.directories, &held).unwrap();
+    let mut collector = site.collector(2 * HOUR);
+    let room = site.no_end_of_room();
+    let in_use = worker.caches().len();
+    assert!(!told(&mut collector, Some(&room)).contains(&"container".to_owned()));
+    assert_eq!((worker.containers(), worker.caches().len()), (vec![held.container_id.clone()], in_use));
+    claim.renew(now, held.credentials).unwrap();
+    assert_eq!(told(&mut collector, Some(&room)), ["container", "cache x"], "its claim is over");
+    claim.remove().unwrap();
     worker.assert_nothing_left("after the sweep");
 }
 
