@@ -1,7 +1,9 @@
 //! The layers of one image on their way into the store.
 
 use std::collections::HashSet;
+use std::fs;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -137,9 +139,23 @@ impl Transfer {
                 None => missing.push(Layer { blob: blob.clone(), diff_id: diff_id.clone() }),
             }
         }
-        let bytes = missing.iter().map(|layer| layer.blob.size).sum();
+        let mut bytes = 0_u64;
+        for layer in &missing {
+            bytes = bytes.saturating_add(self.still_to_fetch(layer)?);
+        }
         disk::check(self.store.layout().root(), bytes, &self.options.limits)?;
         Ok(missing)
+    }
+
+    /// What of a layer's blob is not yet in the store: another pull may have begun it, or one that was interrupted.
+    fn still_to_fetch(&self, layer: &Layer) -> Result<u64, StoreError> {
+        let layout = self.store.layout();
+        let size = layer.blob.size;
+        if file_bytes(&layout.blob(&layer.blob.digest))?.is_some() {
+            return Ok(0);
+        }
+        let partial = file_bytes(&layout.partial(&layer.blob.digest))?;
+        Ok(size - self.source.resumable(partial.unwrap_or(0), size))
     }
 
     /// One layer, by whoever holds the claim on its blob.
@@ -302,15 +318,33 @@ impl Transfer {
     }
 }
 
-/// Where to go on with a blob that an interrupted pull has begun. Reading a file again costs
-/// nothing, so that starts anew; so does what is longer than the blob can be.
-fn resume_point(claim: &Claim, layer: &Layer, source: &LayerSource) -> Result<u64, StoreError> {
-    let bytes = claim.partial_bytes()?;
-    if matches!(source, LayerSource::Registry(_)) && bytes <= layer.blob.size {
-        return Ok(bytes);
+impl LayerSource {
+    /// How much of the `bytes` of a blob with `size` that an interrupted pull has left are of use. Reading a file again
+    /// costs nothing, so that starts anew; so does what is longer than the blob can be.
+    fn resumable(&self, bytes: u64, size: u64) -> u64 {
+        match self {
+            LayerSource::Registry(_) if bytes <= size => bytes,
+            LayerSource::Registry(_) | LayerSource::Archive(..) => 0,
+        }
     }
-    claim.truncate()?;
-    Ok(0)
+}
+
+/// How large a file is, if it is there.
+fn file_bytes(path: &Path) -> Result<Option<u64>, StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::file("look at", path)(error)),
+    }
+}
+
+/// Where to go on with a blob that an interrupted pull has begun.
+fn resume_point(claim: &Claim, layer: &Layer, source: &LayerSource) -> Result<u64, StoreError> {
+    let bytes = source.resumable(claim.partial_bytes()?, layer.blob.size);
+    if bytes == 0 {
+        claim.truncate()?;
+    }
+    Ok(bytes)
 }
 
 /// The network's chunks as a stream for a thread. It ends well only with [`Received::End`].

@@ -1,12 +1,15 @@
 //! Several pulls of one process at the same time: as many tasks of one worker make them.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use images::store::{Cancel, PullError, PullErrorKind, PullOptions};
+use rustix::mount::{MountFlags, mount};
 use tokio::task::JoinSet;
 
-use crate::sample::{Compression, Sample, TestStore, noise_tar};
+use crate::namespace::in_own_mount_namespace;
+use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
 use crate::scripted::{Body, Reply, ScriptedServer, honest, is_layer};
 use crate::store::{block_on, options, pull, source};
 
@@ -84,6 +87,62 @@ fn a_pull_that_fails_fails_for_all_who_wait() {
         }
         assert!(test.store.list().unwrap().is_empty());
     }
+}
+
+/// Half of the layer is there, and the disk has no room for another one.
+#[test]
+fn a_pull_asks_for_no_room_for_what_another_one_has_fetched() {
+    const LAYER: usize = 5_000_000;
+    let (large, small) = (noise_tar("large", LAYER), noise_tar("small", 1000));
+    let first = Sample::of(std::slice::from_ref(&large), Compression::Plain);
+    let second = Sample::of(&[large, small], Compression::Plain);
+    let (served, own) = (first.clone(), second.clone());
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let halting = ScriptedServer::start(move |request| match honest(&served, request) {
+        Reply { body: Body::Whole(layer), .. } if is_layer(&served, request) && request.from() == 0 => {
+            // Then the connection breaks.
+            Reply::body(200, Body::Announced(layer[..LAYER / 10 * 9].to_vec(), layer.len()))
+        }
+        reply => {
+            if is_layer(&served, request) {
+                held.lock().unwrap().recv().unwrap();
+            }
+            reply
+        }
+    });
+    let other = ScriptedServer::start(move |request| honest(&own, request));
+    let at = tempfile::tempdir().unwrap();
+    in_own_mount_namespace(|| {
+        // Blob and data of the large layer, and little more.
+        let size = std::ffi::CString::new("size=12m").unwrap();
+        mount("tmpfs", at.path(), "tmpfs", MountFlags::empty(), Some(size.as_c_str())).unwrap();
+        let store = open_store(&at.path().join("images"));
+        block_on(async {
+            let pull = |server: &ScriptedServer| {
+                let (store, name) = (store.clone(), source(&server.name()));
+                tokio::spawn(async move { store.pull(&name, &quick(), &|_| {}).await.map(drop) })
+            };
+            let asked = |server: &ScriptedServer, sample: &Sample| {
+                server.requests().iter().filter(|request| is_layer(sample, request)).count()
+            };
+            let fetching = pull(&halting);
+            while asked(&halting, &first) < 2 {
+                assert!(!fetching.is_finished(), "{:?}", halting.requests());
+                tokio::task::yield_now().await;
+            }
+            let waiting = pull(&other);
+            // It has looked for room when it fetches its own layer.
+            while asked(&other, &second) < 1 && !waiting.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            let_go.send(()).unwrap();
+            for pull in [fetching, waiting] {
+                pull.await.unwrap().unwrap();
+            }
+            assert_eq!((store.list().unwrap().len(), asked(&other, &second)), (2, 1));
+        });
+    });
 }
 
 #[test]
