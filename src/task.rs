@@ -24,6 +24,7 @@ pub mod bundle;
 pub mod claimed;
 pub mod container;
 pub mod error;
+pub mod full_disk;
 pub mod holdings;
 pub mod image;
 pub mod image_ready;

@@ -206,7 +206,7 @@ async fn claim_and_run(
             _ = alive.tick() => service.log.alive(ALIVE),
         }
     }
-    collecting.stop(service).await;
+    collecting.stop().await;
     tell_end(&service.log);
     failure.map_or(Ok(()), Err)
 }

@@ -51,8 +51,7 @@ impl Rest {
     /// Blocks, for as long as it takes to remove what the task has written.
     fn give_back(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
         let Returned { discarded, mut problems } = self.returned;
-        // With what is held the container's mounts go, and the image may be collected.
-        drop(self.held);
+        let _turn = self.held.and_then(Held::release);
         for mount in self.mounts.iter().rev() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             if let Err(error) = rustix::mount::unmount(mount, flags) {

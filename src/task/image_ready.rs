@@ -75,7 +75,18 @@ impl ImageReady {
                 let ImageReady { run, features, taken, payload, root, .. } = self;
                 run.entry.pass_to(Phase::Running);
                 let lease = root.lease;
-                Ok(Running { run, features, taken, payload, lease, container, created, terminal, run_time })
+                Ok(Running {
+                    run,
+                    features,
+                    taken,
+                    payload,
+                    lease,
+                    container,
+                    created,
+                    terminal,
+                    run_time,
+                    turn: None,
+                })
             }
             Err((failure, remains)) => Err(self.failed(failure, Aftermath::NotStarted(remains))),
         }

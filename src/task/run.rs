@@ -25,6 +25,7 @@ use crate::run_directory::RunDirectory;
 use crate::signing_key::SigningKey;
 use crate::task::container::{EndError, Remains};
 use crate::task::error::TaskError;
+use crate::task::full_disk::FullDisk;
 use crate::task::image::Pulling;
 use crate::task::resolve::End;
 use crate::task::resolved::Identity;
@@ -50,6 +51,8 @@ pub struct Worker {
     pub signing_key: Option<Arc<SigningKey>>,
     /// The runs that are under way.
     pub registry: Registry,
+    /// What they do when the disk is full.
+    pub full_disk: FullDisk,
     /// What this host is.
     pub host: Host,
 }

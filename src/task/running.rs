@@ -2,22 +2,20 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use images::store::Lease;
 use runtime::launch::Exited;
-use tokio::time::MissedTickBehavior;
 
 use crate::background::Background;
 use crate::event::RunEvent;
 use crate::features::{Active, StageError};
-use crate::host::free_bytes;
 use crate::net::link::Bytes;
 use crate::net::{self, TaskNetwork};
 use crate::payload::Payload;
 use crate::task::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::task::error::TaskError;
+use crate::task::full_disk::{MustEnd, Turn};
 use crate::task::linking::stage_failure;
 use crate::task::resolve::End;
 use crate::task::resolving::{Aftermath, Over, Resolving, Terms};
@@ -33,12 +31,6 @@ const KILL_TIME: Duration = Duration::from_secs(15);
 /// How long what the task printed may take to arrive after its last process is gone.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-/// How often the disk is looked at while a task runs.
-const DISK_LOOK: Duration = Duration::from_secs(1);
-
-/// Bytes that stay free on the data directory's file system for logs and clean-up.
-const DISK_RESERVE_BYTES: u64 = 64 << 20;
-
 /// A run whose command runs.
 pub struct Running {
     pub(super) run: Run,
@@ -51,6 +43,8 @@ pub struct Running {
     /// The pty's other end.
     pub(super) terminal: OwnedFd,
     pub(super) run_time: Background,
+    /// Of a run that ends because the disk is full.
+    pub(super) turn: Option<Turn>,
 }
 
 /// Why a container comes to its end.
@@ -61,6 +55,8 @@ enum Ending {
     Interrupted,
     /// The worker cannot let it run on.
     Aborted(TaskError),
+    /// There is no room for what it writes.
+    DiskFull(MustEnd),
 }
 
 /// What the kernel holds of a container that is over.
@@ -68,6 +64,15 @@ pub(super) struct Held {
     pub(super) created: Created,
     /// Keeps the image in the store while it is mounted.
     pub(super) _lease: Lease,
+    /// Keeps other runs from being ended for want of room.
+    pub(super) turn: Option<Turn>,
+}
+
+impl Held {
+    /// The container's mounts go, and the image may be collected. What is left is held until the files are gone.
+    pub(super) fn release(self) -> Option<Turn> {
+        self.turn
+    }
 }
 
 impl Running {
@@ -99,15 +104,15 @@ impl Running {
         {
             remains = self.run.abandon(&EndError::Monitor(error));
         }
-        let Running { run, features, taken, payload, created, lease, .. } = self;
+        let Running { run, features, taken, payload, created, lease, turn, .. } = self;
         let terms = Terms::of(&payload);
-        let over = Over { held: Held { created, _lease: lease }, exited, resources, remains };
+        let over = Over { held: Held { created, _lease: lease, turn }, exited, resources, remains };
         let aftermath = Aftermath::Over(Box::new(over));
         Box::new(Resolving { run, features, taken, terms, end, aftermath })
     }
 
     async fn ending(&mut self, pump: &mut Pump) -> Ending {
-        let Running { run: Run { publisher, interrupts, directory, .. }, features, container, .. } = self;
+        let Running { run: Run { publisher, interrupts, worker, id, .. }, features, container, .. } = self;
         let mut interrupts = interrupts.clone();
         // A command that ends early leaves the hooks their time.
         let command = async {
@@ -128,12 +133,7 @@ impl Running {
             _ = interrupts.interrupted() => Ending::Interrupted,
             // Nobody reads what the task prints any more: it would wait for ever.
             error = pump.failed() => Ending::Aborted(output_failure(error)),
-            free = disk_is_full(directory.data()) => Ending::Aborted(TaskError::new(
-                End::ResourceShort,
-                format!(
-                    "The task was ended because the worker's disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept for logs and clean-up."
-                ),
-            )),
+            full = worker.full_disk.ends(worker, id) => Ending::DiskFull(full),
         }
     }
 
@@ -143,6 +143,10 @@ impl Running {
             Ending::Itself(ended) => (ended, None),
             Ending::Interrupted => (self.kill().await, None),
             Ending::Aborted(error) => (self.kill().await, Some(error)),
+            Ending::DiskFull(MustEnd { error, turn }) => {
+                self.turn = Some(turn);
+                (self.kill().await, Some(error))
+            }
         };
         match (ended, abort) {
             (Ok(exited), None) => (Ok(exited), Remains::None),
@@ -185,19 +189,6 @@ async fn traffic(network: Option<&TaskNetwork>) -> Option<Bytes> {
     let counted = tokio::task::spawn_blocking(move || net::traffic(&link)).await;
     // A fact less about a task that is over is no fault of it.
     counted.ok()?.ok()?
-}
-
-/// Waits until less than the reserve is free; says how much is.
-async fn disk_is_full(data: &Path) -> u64 {
-    let mut ticks = tokio::time::interval(DISK_LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match free_bytes(data) {
-            Some(free) if free < DISK_RESERVE_BYTES => return free,
-            _ => {}
-        }
-    }
 }
 
 /// 128 + signal and the like fit; what would not counts as the worst.

@@ -14,6 +14,7 @@ use crate::net::Network;
 use crate::payload::Origin;
 use crate::registry::Registry;
 use crate::signing_key::{SigningKey, SigningKeyError};
+use crate::task::full_disk::FullDisk;
 use crate::task::run::Worker;
 
 /// What a [`Worker`] is made of beside its store and its caches.
@@ -68,6 +69,7 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
         live_log: live_log.map(Arc::new),
         signing_key,
         registry,
+        full_disk: FullDisk::default(),
         host,
     };
     Ok((worker, notice))

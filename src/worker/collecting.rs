@@ -1,7 +1,8 @@
 //! Garbage collection beside the worker's loop: when a sweep is due, and what is said of it.
 //!
 //! A sweep runs on a thread of its own, at the lowest priority, and stops between two pieces of work when the worker
-//! ends. Where the disk is too full for another task, one comes before the next request for tasks.
+//! ends. Where the disk is too full for another task, one comes before the next request for tasks; where it fills while
+//! tasks run, they ask for one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -12,12 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::Service;
 use super::log::{Entry, WorkerLog};
 use crate::gc::{Ages, Client, Collector, News, Places, Room, Shortage, Space};
+use crate::task::full_disk::{RoomRequest, low_mark};
 use crate::text::chain;
 
 /// How long the worker's end waits for a sweep that was told to stop.
@@ -38,6 +41,10 @@ pub(super) struct Collecting {
     told: BTreeSet<(PathBuf, bool)>,
     /// There is no request for tasks before the sweep that is under way has ended.
     is_awaited: bool,
+    /// Of runs whose disk fills.
+    requests: mpsc::UnboundedReceiver<RoomRequest>,
+    /// Those that came after the sweep which is under way had begun.
+    waiting: Vec<RoomRequest>,
 }
 
 /// What is kept from one sweep to the next.
@@ -50,20 +57,33 @@ struct Sweeper {
 
 struct InVain {
     until: Instant,
+    /// Where there is still too little.
+    places: BTreeSet<PathBuf>,
     /// Images that could not go.
     used: Vec<String>,
+}
+
+impl InVain {
+    /// Whether a sweep for this room would be in vain as well.
+    fn is_so(&self, room: &Room, now: Instant) -> bool {
+        now < self.until && self.places.contains(&room.place)
+    }
 }
 
 /// A thread that sweeps. It is told to stop when this goes.
 struct Sweep {
     end: oneshot::Receiver<Swept>,
     wanted: Arc<AtomicBool>,
+    /// Answered when it has ended.
+    _served: Vec<RoomRequest>,
 }
 
 struct Swept {
     sweeper: Sweeper,
-    /// There is still too little room, and these images cannot go.
-    in_vain: Option<Vec<String>>,
+    /// Where there is still too little room.
+    short: BTreeSet<PathBuf>,
+    /// Images that cannot go.
+    used: Vec<String>,
 }
 
 impl Drop for Sweep {
@@ -83,6 +103,8 @@ impl Collecting {
             in_vain: None,
             told: BTreeSet::new(),
             is_awaited: false,
+            requests: service.worker.full_disk.requests(),
+            waiting: Vec::new(),
         }
     }
 
@@ -97,73 +119,109 @@ impl Collecting {
         let now = Instant::now();
         match &self.in_vain {
             _ if has_room && now < self.due => {}
-            _ if has_room => self.begin(service, Vec::new()),
-            Some(in_vain) if now < in_vain.until => {
+            _ if has_room => self.begin(service, Vec::new(), Vec::new()),
+            Some(in_vain) if short.iter().all(|(room, _)| in_vain.is_so(room, now)) => {
                 let new: Vec<_> =
                     short.iter().filter(|(room, shortage)| self.told.insert(key(room, shortage))).collect();
                 tell_shortages(&service.log, &new, slots, &in_vain.used);
             }
             _ => {
                 drop(short);
-                self.begin(service, rooms);
+                self.begin(service, rooms, Vec::new());
             }
         }
         self.is_awaited = !has_room && self.sweep.is_some();
         has_room
     }
 
-    fn begin(&mut self, service: &Service, rooms: Vec<Room>) {
+    /// A run's disk fills. A request that nothing can be done for is answered at once, by dropping it.
+    fn asked(&mut self, service: &Service, request: RoomRequest) {
+        if self.sweep.is_none() || request.is_waited_for() {
+            self.waiting.push(request);
+            self.begin_for_runs(service);
+        }
+    }
+
+    fn begin_for_runs(&mut self, service: &Service) {
+        let rooms = rooms(service, low_mark(&service.worker.config.file));
+        // Runs lie on the first disk.
+        let is_in_vain =
+            |in_vain: &InVain| rooms.first().is_some_and(|room| in_vain.is_so(room, Instant::now()));
+        if self.in_vain.as_ref().is_some_and(is_in_vain) {
+            self.waiting.clear();
+        }
+        if self.sweep.is_none() && !self.waiting.is_empty() {
+            let served = std::mem::take(&mut self.waiting);
+            self.begin(service, rooms, served);
+        }
+    }
+
+    fn begin(&mut self, service: &Service, rooms: Vec<Room>, served: Vec<RoomRequest>) {
         if self.sweep.is_some() {
             return;
         }
         let sweeper = std::mem::replace(&mut self.sweeper, Sweeper::new(service));
-        match Sweep::begin(sweeper, rooms, service.log.clone()) {
+        match Sweep::begin(sweeper, (rooms, served), service.log.clone()) {
             Ok(sweep) => self.sweep = Some(sweep),
             Err(error) => {
                 let message = format!("failed to start a thread for garbage collection: {error}");
-                service.log.write(&Entry::GcWarning { message: &message, image: None });
-                self.rest(Some(Vec::new()));
+                self.failed(service, &message);
             }
         }
     }
 
-    /// Waits for the end of a sweep that a request for tasks waits for; for ever without one. May be dropped at any time.
+    /// Waits for the end of a sweep that a request for tasks waits for, and has room made meanwhile for runs that ask;
+    /// for ever without one. May be dropped at any time.
     pub(super) async fn made_room(&mut self, service: &Service) {
-        while !self.ended(service).await {}
+        loop {
+            tokio::select! {
+                swept = end_of(&mut self.sweep) => {
+                    self.ended(service, swept);
+                    if std::mem::take(&mut self.is_awaited) {
+                        return;
+                    }
+                }
+                Some(request) = self.requests.recv() => self.asked(service, request),
+            }
+        }
     }
 
-    /// Waits for the end of the sweep that is under way, and says whether a request for tasks has waited for it; for ever
-    /// without one.
-    async fn ended(&mut self, service: &Service) -> bool {
-        let Some(sweep) = &mut self.sweep else { return std::future::pending().await };
-        let ended = (&mut sweep.end).await;
+    /// The sweep that was under way has ended.
+    fn ended(&mut self, service: &Service, swept: Result<Swept, RecvError>) {
         self.sweep = None;
-        match ended {
-            Ok(Swept { sweeper, in_vain }) => {
+        match swept {
+            Ok(Swept { sweeper, short, used }) => {
                 self.sweeper = sweeper;
-                self.rest(in_vain);
+                self.rest(short, used);
             }
             Err(_) => {
                 let message = "garbage collection ended by a fault of its own, which is on standard error";
-                service.log.write(&Entry::GcWarning { message, image: None });
-                self.rest(Some(Vec::new()));
+                self.failed(service, message);
             }
         }
-        std::mem::take(&mut self.is_awaited)
+        self.waiting.retain(RoomRequest::is_waited_for);
+        self.begin_for_runs(service);
     }
 
-    fn rest(&mut self, in_vain: Option<Vec<String>>) {
+    /// Until the next try it is as if no sweep helped.
+    fn failed(&mut self, service: &Service, message: &str) {
+        service.log.write(&Entry::GcWarning { message, image: None });
+        let everywhere = rooms(service, 0).into_iter().map(|room| room.place).collect();
+        self.rest(everywhere, Vec::new());
+    }
+
+    fn rest(&mut self, places: BTreeSet<PathBuf>, used: Vec<String>) {
         self.due = Instant::now() + self.pause;
-        self.in_vain = in_vain.map(|used| InVain { until: self.due, used });
+        self.in_vain = (!places.is_empty()).then_some(InVain { until: self.due, places, used });
     }
 
     /// Ends the sweep that is under way, at its next piece of work. A longer piece goes with the process, and is gone on
     /// with by the next.
-    pub(super) async fn stop(mut self, service: &Service) {
+    pub(super) async fn stop(mut self) {
         if let Some(sweep) = &self.sweep {
             sweep.wanted.store(false, Ordering::Relaxed);
             // Either way nothing is left to be done here.
-            timeout(STOP_GRACE, self.ended(service)).await.unwrap_or_default();
+            timeout(STOP_GRACE, end_of(&mut self.sweep)).await.map(drop).unwrap_or_default();
         }
     }
 }
@@ -187,22 +245,23 @@ impl Sweeper {
             Report { log, known: &self.known, told: RefCell::default(), has_begun: Cell::new(false) };
         let client = Client { wanted, tell: &|news| report.tell(&news) };
         self.collector.sweep(rooms, &client);
-        let is_short = rooms.iter().any(|room| room.shortage().is_some());
-        let in_vain = is_short.then(|| match self.collector.images_in_the_way(rooms) {
-            Ok(used) => used,
-            Err(error) => {
-                let message = format!("failed to {}", chain(&error));
-                (client.tell)(News::Problem { message: &message });
-                Vec::new()
-            }
+        let short = rooms.iter().filter(|room| room.shortage().is_some()).map(|room| room.place.clone());
+        let used = self.collector.images_in_the_way(rooms).unwrap_or_else(|error| {
+            let message = format!("failed to {}", chain(&error));
+            (client.tell)(News::Problem { message: &message });
+            Vec::new()
         });
         self.known = report.end();
-        Swept { sweeper: self, in_vain }
+        Swept { sweeper: self, short: short.collect(), used }
     }
 }
 
 impl Sweep {
-    fn begin(sweeper: Sweeper, rooms: Vec<Room>, log: WorkerLog) -> io::Result<Sweep> {
+    fn begin(
+        sweeper: Sweeper,
+        (rooms, served): (Vec<Room>, Vec<RoomRequest>),
+        log: WorkerLog,
+    ) -> io::Result<Sweep> {
         let (done, end) = oneshot::channel();
         let wanted = Arc::new(AtomicBool::new(true));
         let is_wanted = Arc::clone(&wanted);
@@ -214,7 +273,15 @@ impl Sweep {
             // Nobody may wait any more.
             drop(done.send(swept));
         })?;
-        Ok(Sweep { end, wanted })
+        Ok(Sweep { end, wanted, _served: served })
+    }
+}
+
+/// Waits for the end of a sweep; for ever without one. May be dropped at any time.
+async fn end_of(sweep: &mut Option<Sweep>) -> Result<Swept, RecvError> {
+    match sweep {
+        Some(sweep) => (&mut sweep.end).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -260,15 +327,20 @@ impl Report<'_> {
     }
 }
 
-/// What has to be free for so many more tasks: where images and containers lie, where caches do, and where the operator
-/// says.
+/// What has to be free for so many more tasks.
 fn rooms_for(service: &Service, slots: usize) -> Vec<Room> {
-    let config = &service.worker.config;
     let slots = u64::try_from(slots).unwrap_or(u64::MAX);
+    rooms(service, service.worker.config.file.free_bytes().saturating_mul(slots))
+}
+
+/// So much room where images and containers lie, where caches do, and where the operator says. The data directory is the
+/// first, so that its disk has its name.
+fn rooms(service: &Service, bytes: u64) -> Vec<Room> {
+    let config = &service.worker.config;
     let caches = config.directories.caches();
     let mut places = vec![config.directories.data.as_path(), caches.as_path()];
     places.extend(config.file.docker_volume.as_deref());
-    Room::on_each_disk(&places, config.file.free_bytes().saturating_mul(slots))
+    Room::on_each_disk(&places, bytes)
 }
 
 /// By what it is known that a shortage was told.

@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use docker_worker::queue::RunState;
+use docker_worker::queue::task_id::TaskId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -62,6 +64,28 @@ impl Site {
     /// A payload that runs a shell script.
     pub fn payload(&self, script: &str) -> Value {
         shell_payload(&self.image, script)
+    }
+
+    /// Makes a task that prints `begun`, waits for [`Site::let_go`], and prints `done`. One at a time.
+    pub fn create_waiting(&self, script: &str) -> TaskId {
+        let script = format!("{script}; echo begun; until [ -e /x/go ]; do sleep 0.1; done; echo done");
+        let mut payload = self.payload(&script);
+        payload["cache"] = json!({ "x": "/x" });
+        let mut definition = self.deployment.definition(&payload);
+        definition["scopes"] = json!(["docker-worker:cache:x"]);
+        let task = self.deployment.create_task(definition);
+        self.deployment.await_printed(&task, "begun");
+        task
+    }
+
+    /// Lets the task of [`Site::create_waiting`] come to its end; gives its log.
+    pub fn let_go(&self, task: &TaskId) -> String {
+        let cache = self.worker.data().join("caches").join(&self.worker.caches()[0]);
+        fs::write(cache.join("content/go"), "").unwrap();
+        let status = self.deployment.await_resolved(task);
+        let log = self.deployment.log(task);
+        assert_eq!(status.state, RunState::Completed, "{log}");
+        log
     }
 
     /// Starts a worker and waits until it is ready for tasks. `more` goes over its configuration.

@@ -1,0 +1,140 @@
+//! A disk that fills while tasks run: what nobody uses goes first, and if that is not enough a task ends, and then the next.
+//!
+//! ```text
+//!   less than the low mark is free   whoever collects garbage is told, and tasks run on
+//!   less than the reserve is free    a sweep is waited for; after it, if it was in vain, that run ends which has most on
+//!                                    the disk, and the next one not before the files of that one are gone
+//! ```
+//!
+//! Where nobody collects garbage, as with `run`, the first half is left out.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use runtime::id::ContainerId;
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use self::weight::weight;
+use crate::config::ConfigFile;
+use crate::host::free_bytes;
+use crate::registry::Phase;
+use crate::task::error::TaskError;
+use crate::task::resolve::End;
+use crate::task::run::Worker;
+
+mod weight;
+
+/// How often the disk is looked at while a task runs.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes that stay free on the data directory's file system for logs and clean-up.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// How long a run waits for a sweep to make room before it ends all the same.
+const SWEEP_TIME: Duration = Duration::from_secs(10);
+
+/// Bytes that a worker tries to keep free while tasks run: what a pull leaves, and in any case more than ends them.
+pub fn low_mark(file: &ConfigFile) -> u64 {
+    file.reserve_bytes().max(2 * RESERVE_BYTES)
+}
+
+/// What the runs of one worker have in common when their disk is full. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct FullDisk {
+    /// Held by the run that is ended for it, or by one that looks whether it is the one.
+    turn: Arc<Mutex<()>>,
+    collector: Arc<OnceLock<mpsc::UnboundedSender<RoomRequest>>>,
+}
+
+/// A run's request for room. To drop it is to answer: there is no more to be had.
+#[derive(Debug)]
+pub struct RoomRequest(oneshot::Sender<()>);
+
+/// As long as it lives, no other run ends because the disk is full.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _held: OwnedMutexGuard<()>,
+}
+
+/// A run is to end because the disk is full.
+pub(super) struct MustEnd {
+    pub(super) error: TaskError,
+    pub(super) turn: Turn,
+}
+
+impl RoomRequest {
+    /// Whether a run waits for the answer, and ends if it does not help.
+    pub fn is_waited_for(&self) -> bool {
+        !self.0.is_closed()
+    }
+}
+
+impl FullDisk {
+    /// What runs ask for from now on. One of each worker may have it.
+    pub fn requests(&self) -> mpsc::UnboundedReceiver<RoomRequest> {
+        let (sender, requests) = mpsc::unbounded_channel();
+        // Whoever comes second hears nothing.
+        self.collector.set(sender).unwrap_or_default();
+        requests
+    }
+
+    /// Waits until the run of a container has to end, if it ever has.
+    pub(super) async fn ends(&self, worker: &Worker, container: &ContainerId) -> MustEnd {
+        let runs = worker.config.directories.runs();
+        let low_mark = low_mark(&worker.config.file);
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // A file system that does not say has enough: writing will tell.
+            match free_bytes(&runs) {
+                Some(free) if free < RESERVE_BYTES => {}
+                Some(free) if free < low_mark => {
+                    drop(self.ask_for_room());
+                    continue;
+                }
+                Some(_) | None => continue,
+            }
+            let turn = Turn { _held: Arc::clone(&self.turn).lock_owned().await };
+            if let Some(swept) = self.ask_for_room() {
+                // However it ends, the disk says what came of it.
+                timeout(SWEEP_TIME, swept).await.map(drop).unwrap_or_default();
+            }
+            let Some(free) = free_bytes(&runs).filter(|free| *free < RESERVE_BYTES) else { continue };
+            if is_heaviest(worker, container).await {
+                let text = format!(
+                    "The task was ended because the worker's disk is full: {free} bytes are free, {RESERVE_BYTES} are kept for logs and clean-up."
+                );
+                return MustEnd { error: TaskError::new(End::ResourceShort, text), turn };
+            }
+        }
+    }
+
+    /// What comes out ends with the answer; nothing where nobody collects garbage.
+    fn ask_for_room(&self) -> Option<oneshot::Receiver<()>> {
+        let (request, answer) = oneshot::channel();
+        self.collector.get()?.send(RoomRequest(request)).ok()?;
+        Some(answer)
+    }
+}
+
+/// Whether none of the worker's running tasks has more on the disk: the end of this one makes the most room.
+async fn is_heaviest(worker: &Worker, container: &ContainerId) -> bool {
+    let all = worker.registry.all().into_iter().filter(|(_, run)| run.phase == Phase::Running);
+    let others: Vec<ContainerId> =
+        all.map(|(_, run)| run.container).filter(|other| other != container).collect();
+    if others.is_empty() {
+        return true;
+    }
+    let (runs, container) = (worker.config.directories.runs(), container.clone());
+    let weighed = spawn_blocking(move || {
+        let weight =
+            |container: &ContainerId| (weight(&runs.join(container.as_str())), container.to_string());
+        let own = weight(&container);
+        others.iter().all(|other| weight(other) < own)
+    });
+    // What panics has said so; a run that cannot be compared with others is one that ends.
+    weighed.await.unwrap_or(true)
+}
