@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::symlink as link_on_host;
 use std::time::Duration;
 
+use docker_worker::gc::measure;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Canary, Run, Worker, busybox_image, finish, shell_payload, tool};
+use crate::support::{Canary, Run, SmallDisk, Worker, busybox_image, finish, shell_payload, tool};
 
 /// A worker, busybox as its image, and a host file that must not be published.
 struct Host {
@@ -231,6 +232,48 @@ fn a_volume_of_the_image_below_a_caches_mount_point_is_not_mounted_over_the_cach
         let options = ["--image", &image.source, "--cache", "c=/cache"];
         let run = worker.run_with(&options, &["sh", "-c", script]).expect(0, case);
         assert_eq!(run.output(), expected, "{case}");
+    }
+}
+
+#[test]
+fn what_is_written_to_a_volume_of_the_image_goes_with_the_run() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image().set("Volumes", json!({"/data": {}})));
+    let free = || measure(&worker.data()).unwrap().free;
+    let disk = SmallDisk::mount(&worker.data(), "200m");
+    let config = worker.fresh("config").with_extension("yml");
+    fs::write(&config, "capacityManagement: {diskspaceThreshold: 1}\n").unwrap();
+    let options = ["--config", config.to_str().unwrap(), "--image", &image.source];
+    let run = |script: &str| worker.run_with(&options, &["sh", "-c", script]).expect(0, script).output();
+    assert_eq!(run("ls -A /data"), "");
+    let before = free();
+    for _ in 0..3 {
+        assert_eq!(run("ls -A /data; dd if=/dev/zero of=/data/file bs=1M count=100 2> /dev/null"), "");
+        assert_eq!(worker.data_of_task(), None);
+        assert!(before.saturating_sub(free()) < 1 << 20, "{} of {before} are free", free());
+    }
+    drop(disk);
+}
+
+#[test]
+fn a_cache_keeps_owners_modes_and_times_from_task_to_task() {
+    let host = Host::new();
+    let list = "cd /x; find . | sort | xargs stat -c '%n %u:%g %a %s %Y'; readlink link; cat secret";
+    let fill = "cd /x; mkdir -p d/e; echo text > secret; echo root > own; ln -s secret link; \
+        chown 1234:1235 secret d/e; chown -h 1236:1237 link; chmod 400 secret; chmod 4750 own; chmod 1777 d/e; \
+        touch -h -d '2001-02-03 04:05:06' secret own link d/e d .";
+    let task = |script: &str| {
+        let mut payload = shell_payload(&host.image, script);
+        payload["cache"] = json!({ "x": "/x" });
+        host.worker.task(&payload).expect(0, script).output()
+    };
+    let first = task(&format!("{fill}; {list}"));
+    for row in ["./secret 1234:1235 400 5 981173106", "./own 0:0 4750 5 981173106", "./d/e 1234:1235 1777 "] {
+        assert!(first.contains(row), "{first}");
+    }
+    assert!(first.ends_with("secret\ntext\n"), "{first}");
+    for _ in 0..2 {
+        assert_eq!(task(list), first);
     }
 }
 

@@ -10,13 +10,15 @@ use serde_json::{Value, json};
 use crate::support::{Run, Worker, busybox_image, sha256, tool};
 
 /// A key as openssl makes it, and a configuration that names it in the original's form.
-struct Key {
+pub struct Key {
+    /// In the original's form.
+    pub secret: PathBuf,
     public: PathBuf,
     config: String,
 }
 
 impl Key {
-    fn make(worker: &Worker) -> Key {
+    pub fn make(worker: &Worker) -> Key {
         let directory = worker.fresh("key");
         fs::create_dir(&directory).unwrap();
         let path = |name: &str| directory.join(name);
@@ -42,7 +44,7 @@ impl Key {
             path("key").display()
         );
         fs::write(&config, text).unwrap();
-        Key { public, config: config.to_str().unwrap().to_owned() }
+        Key { secret: path("key"), public, config: config.to_str().unwrap().to_owned() }
     }
 
     /// Fails the test unless the signature is one of exactly the statement's bytes.

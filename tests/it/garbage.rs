@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use docker_worker::cache::{Caches, Fate};
 use docker_worker::claim_file::{ClaimFile, HeldRun, Logs};
@@ -20,9 +20,14 @@ use images::registry::Access;
 use images::source::Source;
 use images::store::{PullOptions, Store};
 use runtime::id::ContainerId;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{SmallDisk, WatchedRegistry, Worker, busybox_image, file, finish, shell_payload};
+use crate::start::config_with;
+use crate::support::{
+    AnsweringServer, SmallDisk, WatchedRegistry, Worker, busybox_image, file, finish, read_until,
+    shell_payload,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -95,7 +100,7 @@ impl Site<'_> {
         let task = self.worker.fresh("task").with_extension("json");
         fs::write(&task, payload.to_string()).unwrap();
         let (mut child, _) = self.worker.start_run(&[task.to_str().unwrap()], &[]);
-        crate::support::read_until(&mut child, "=== Task Starting ===");
+        read_until(&mut child, "=== Task Starting ===");
         child.kill().unwrap();
         finish(child, LIMIT);
         self.worker.scratch().await_processes(LIMIT);
@@ -226,6 +231,55 @@ fn caches_go_only_until_there_is_room_enough() {
 }
 
 #[test]
+fn what_is_left_of_a_run_goes_when_it_has_been_there_long_enough() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    site.killed_worker(&image(&worker, 1000));
+    let age = Duration::from_millis(500);
+    let mut collector = Collector::new(site.places.clone(), Ages { image: HOUR, remains: age });
+    let begun = Instant::now();
+    let mut news = told(&mut collector, None);
+    while news.is_empty() {
+        assert!(begun.elapsed() < LIMIT);
+        news = told(&mut collector, None);
+    }
+    assert_eq!(news, ["container", "cache x"]);
+    assert!(begun.elapsed() >= age);
+}
+
+/// No disk is short: what is old goes all the same, by the ages that the configuration says.
+#[test]
+fn a_worker_removes_what_is_old_between_two_requests_for_tasks() {
+    let worker = Worker::new();
+    let site = Site::of(&worker);
+    let image = image(&worker, 1000);
+    let queue = AnsweringServer::start(|_, _| (200, json!({"tasks": [], "workerId": "w"})));
+    let more = json!({
+        "capacityManagement": {"diskspaceThreshold": 0},
+        "garbageCollection": {"imageExpiration": 1, "containerExpiration": 200},
+        "taskQueue": {"pollInterval": 10}
+    });
+    let path = config_with(&worker, &queue.address, more);
+    let mut child = worker.command(&["start", "--config", &path]).spawn().unwrap();
+    let log = read_until(&mut child, "workerReady");
+    // After the clean-up of the worker's own beginning.
+    site.killed_worker(&image);
+    let begun = Instant::now();
+    while !worker.containers().is_empty() || !site.places.store.list().unwrap().is_empty() {
+        assert!(begun.elapsed() < LIMIT, "{:?}, {:?}", worker.containers(), site.places.store.list());
+        thread::park_timeout(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(finish(child, LIMIT).status.success());
+    let log = log.join().unwrap();
+    for (kind, times) in
+        [("container removed", 1), ("image removed", 1), ("cache volume removed", 1), ("diskspace", 0)]
+    {
+        assert_eq!(log.matches(&format!(r#""type":"{kind}"#)).count(), times, "{kind}: {log}");
+    }
+}
+
+#[test]
 fn what_lies_on_another_disk_than_the_one_that_is_short_stays() {
     let worker = Worker::new();
     let site = Site::of(&worker);
@@ -264,7 +318,7 @@ fn what_a_task_uses_stays_although_the_disk_is_short() {
     let cache = worker.data().join("caches").join(&worker.caches()[0]).join("content");
     crate::support::tool("mkfifo", &[cache.join("fifo").to_str().unwrap()]);
     let (mut child, artifacts) = worker.start_run(&[task.to_str().unwrap()], &[]);
-    let log = crate::support::read_until(&mut child, "=== Task Starting ===");
+    let log = read_until(&mut child, "=== Task Starting ===");
     let mut collector = site.collector(Duration::ZERO);
     assert_eq!(told(&mut collector, Some(&site.no_end_of_room())), [""; 0]);
     assert_eq!(collector.images_in_the_way(&[site.no_end_of_room()]).unwrap(), [registry.name]);

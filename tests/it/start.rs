@@ -94,7 +94,7 @@ fn config(worker: &Worker, queue: &str) -> String {
 }
 
 /// The same with these keys as well.
-fn config_with(worker: &Worker, queue: &str, more: Value) -> String {
+pub fn config_with(worker: &Worker, queue: &str, more: Value) -> String {
     let path = worker.fresh("config");
     let mut config = json!({
         "rootUrl": format!("http://{queue}"),
@@ -248,6 +248,25 @@ fn a_worker_to_which_others_can_be_sent_goes_on_without_valid_credentials() {
     writeln!(runner, r#"~{{"type":"graceful-termination","finish-tasks":true}}"#).unwrap();
     let ended = finish(child, Duration::from_secs(20));
     assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn worker_runner_is_told_that_credentials_were_refused() {
+    let (worker, queue) = (Worker::new(), Queue::start(Answer::Unauthorized));
+    let mut command = worker.command(&["--host", "worker-runner", "test"]);
+    command.env("DOCKER_WORKER_CONFIG", config(&worker, &queue.address)).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut runner = child.stdin.take().unwrap();
+    writeln!(runner, r#"~{{"type":"welcome","capabilities":["shutdown","error-report"]}}"#).unwrap();
+    let ended = finish(child, Duration::from_secs(20));
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let messages = text(&ended.stdout).lines().filter_map(|line| line.strip_prefix('~'));
+    let [hello, report, shutdown]: [Value; 3] =
+        messages.map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!((&hello["type"], &shutdown["type"]), (&json!("hello"), &json!("shutdown")));
+    assert_eq!((&report["type"], &report["kind"]), (&json!("error-report"), &json!("invalid-credentials")));
+    let description = report["description"].as_str().unwrap();
+    assert!(description.contains("ext.certificate.expiry < now"), "{report}");
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! Artifacts of a deployment's tasks where storage, queue or the task itself do not what they should.
 
-use std::time::Duration;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{Reason, TaskStatus, Verdict};
 use docker_worker::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Fault, Site, Terms, finish};
+use crate::support::{
+    Deployment, Fault, Internet, Site, Terms, WatchedRegistry, Worker, busybox_image, finish,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -101,6 +105,41 @@ fn what_passes_costs_an_artifact_nothing_but_time() {
         assert_eq!(verdicts(&status), [Some(Verdict::Completed)], "{part} {fault:?}");
         assert_eq!(site.deployment.artifact(&task, "public/text"), b"text\n", "{part} {fault:?}");
     }
+    worker.stop();
+}
+
+/// The worker's `/etc/hosts`, which is the test's, loses the deployment's name.
+#[test]
+fn a_deployment_whose_name_is_unknown_for_a_while_costs_an_artifact_nothing_but_time() {
+    let internet = Internet::new();
+    let deployment = Deployment::start_on(&internet, Terms::default());
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    let know = |name: &str| fs::write(hosts.path(), format!("127.0.0.1 localhost {name}\n")).unwrap();
+    know("tc.test");
+    let bind = "mount --bind \"$0\" /etc/hosts";
+    let worker = Worker::on_changed(&internet, bind, hosts.path().to_str().unwrap());
+    let image = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image())).name;
+    let site = Site { deployment, worker, image, internet };
+    let root_url = site.deployment.root_url.replace("127.0.0.1", "tc.test");
+    let worker = site.start(&json!({ "rootUrl": root_url }));
+    let task = site.create_waiting("true");
+    know("");
+    // Connections that are open need no name.
+    site.deployment.wire.fail("/", Fault::Reset, 4);
+    let deadline = Instant::now() + LIMIT;
+    let mut asked = 0;
+    // The task's status is asked for each second.
+    while std::mem::replace(&mut asked, site.deployment.wire.asked("/")) != asked {
+        assert!(Instant::now() < deadline, "the worker still reaches the deployment");
+        thread::park_timeout(Duration::from_secs(3));
+    }
+    site.release();
+    thread::park_timeout(Duration::from_secs(3));
+    assert_eq!(site.deployment.wire.asked("/"), asked);
+    know("tc.test");
+    let status = site.deployment.await_resolved(&task);
+    assert_eq!(verdicts(&status), [Some(Verdict::Completed)], "{status:#?}");
+    assert!(site.deployment.log(&task).contains("done"));
     worker.stop();
 }
 

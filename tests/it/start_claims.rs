@@ -1,6 +1,8 @@
 //! What a worker of a deployment makes of its claims when queue, author or task misbehave.
 
 use std::fs;
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Duration;
 
 use docker_worker::queue::RunState;
@@ -8,7 +10,7 @@ use docker_worker::queue::task_id::TaskId;
 use docker_worker::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Fault, Site, Terms, WatchedRegistry, busybox_image};
+use crate::support::{Fault, Site, Terms, WatchedRegistry, busybox_image, finish, read_until};
 
 fn terms(claim_seconds: u64) -> Terms {
     Terms { claim_time: Duration::from_secs(claim_seconds), ..Terms::default() }
@@ -173,7 +175,8 @@ fn artifacts_that_the_queue_refuses_after_a_cancellation_are_tried_a_few_times_o
 #[test]
 fn a_task_that_signals_everybody_reaches_nobody_else() {
     let site = Site::new();
-    let worker = site.start(&json!({}));
+    let worker = site.start(&json!({ "capacity": 2 }));
+    let neighbour = site.create_waiting("true");
     for script in [
         "kill -TERM -1; kill -KILL -1; echo here",
         "kill -INT 0",
@@ -182,7 +185,77 @@ fn a_task_that_signals_everybody_reaches_nobody_else() {
         let task_id = site.deployment.create(&site.payload(script));
         site.deployment.await_resolved(&task_id);
     }
+    assert!(site.let_go(&neighbour).contains("done"));
     assert_is_free(&site);
     let log = worker.stop().log;
     assert_eq!(log.matches("Terminating worker").count(), 1, "only at the test's own request: {log}");
+}
+
+#[test]
+fn a_task_that_eats_memory_ends_and_its_neighbour_completes() {
+    let site = Site::new();
+    let worker = site.start(&json!({ "capacity": 2, "limits": { "memory": "64M" } }));
+    let neighbour = site.create_waiting("true");
+    let script =
+        "echo hungry; exec awk 'BEGIN { s = \"0123456789abcdef\"; while (length(s) < 300000000) s = s s; }'";
+    let hog = site.deployment.create(&site.payload(script));
+    assert_eq!(end(&site, &hog), (RunState::Failed, json!("failed"), 1));
+    let log = site.deployment.log(&hog);
+    assert!(log.contains("hungry") && log.contains("memory was used up"), "{log}");
+    assert!(site.let_go(&neighbour).contains("done"));
+    worker.stop();
+}
+
+/// Whether the command's end or its time comes first, a run is reported once.
+#[test]
+fn a_command_that_ends_when_its_time_does_is_reported_once() {
+    let site = Site::new();
+    let worker = site.start(&json!({ "capacity": 8 }));
+    // Its time began with the making of the container.
+    let tasks: Vec<TaskId> = (0..60)
+        .map(|number| {
+            let mut payload = site.payload(&format!("exec sleep 0.{}", 880 + 2 * number));
+            payload["maxRunTime"] = json!(1);
+            site.deployment.create(&payload)
+        })
+        .collect();
+    for task_id in &tasks {
+        let (state, _, runs) = end(&site, task_id);
+        assert!(
+            matches!(state, RunState::Completed | RunState::Failed) && runs == 1,
+            "{state:?}, {runs} runs"
+        );
+        let reports = ["completed", "failed", "exception"];
+        let reports = reports.map(|word| site.deployment.wire.asked(&format!("{task_id}/runs/0/{word}")));
+        assert_eq!(reports.iter().sum::<usize>(), 1, "{reports:?}");
+    }
+    assert_is_free(&site);
+    let log = worker.stop().log;
+    assert!(!log.contains("[alert-operator]"), "{log}");
+}
+
+#[test]
+fn credentials_that_come_in_time_let_a_worker_go_on_that_was_refused() {
+    let site = Site::new();
+    let mut known = site.deployment.access()["taskcluster"].clone();
+    let token = known["accessToken"].as_str().unwrap().to_owned();
+    known["accessToken"] = json!("expired");
+    let path = site.config(&json!({ "taskcluster": known }));
+    let mut command = site.worker.command(&["start", "--host", "worker-runner", "--config", &path]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut runner = child.stdin.take().unwrap();
+    let mut say = |message: &Value| writeln!(runner, "~{message}").unwrap();
+    say(&json!({ "type": "welcome", "capabilities": ["graceful-termination", "new-credentials"] }));
+    let log = read_until(&mut child, "task retrieval error");
+    let task_id = site.deployment.create(&site.payload("true"));
+    say(&json!({ "type": "new-credentials", "client-id": "worker", "access-token": token }));
+    assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1));
+    say(&json!({ "type": "graceful-termination", "finish-tasks": true }));
+    let ended = finish(child, Duration::from_secs(60));
+    assert!(ended.status.success(), "{ended:?}");
+    let exchanges = site.deployment.wire.exchanges();
+    let claims = exchanges.iter().filter(|it| it.request.contains("/claim-work/"));
+    let mut answers: Vec<u16> = claims.map(|it| it.status).collect();
+    answers.dedup();
+    assert_eq!(answers, [401, 200], "{}", log.join().unwrap());
 }

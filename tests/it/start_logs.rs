@@ -8,6 +8,7 @@ use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{RunState, TaskStatus};
 use serde_json::json;
 
+use crate::chain_of_trust::Key;
 use crate::support::{Site, finish};
 
 const LOG: &str = "public/logs/live.log";
@@ -69,12 +70,14 @@ fn what_is_printed_right_before_the_end_is_in_the_log() {
 }
 
 #[test]
-fn any_bytes_are_the_same_in_the_live_log_and_in_the_stored_one() {
+fn any_bytes_are_the_same_in_the_live_log_in_the_stored_one_and_in_the_certified_one() {
     let site = Site::new();
-    let worker = site.start(&json!({}));
+    let key = Key::make(&site.worker);
+    let worker = site.start(&json!({ "ed25519SigningKeyLocation": key.secret }));
     let script = "stty raw -echo; sleep 1; head -c 1000000 /dev/urandom | tee /bytes; printf '\\303'; sleep 0.2; printf '\\251'; sleep 1";
     let mut payload = site.payload(script);
     payload["artifacts"] = json!({ "public/bytes": { "type": "file", "path": "/bytes" } });
+    payload["features"] = json!({ "chainOfTrust": true });
     let task = site.deployment.create(&payload);
     let follower = follow(&site, &task, &[]);
     assert!(completed(&site.deployment.await_resolved(&task)));
@@ -82,6 +85,7 @@ fn any_bytes_are_the_same_in_the_live_log_and_in_the_stored_one() {
     assert!(live.status.success(), "{live:?}");
     let stored = site.deployment.artifact(&task, LOG);
     assert!(live.stdout == stored, "{} bytes live, {} stored", live.stdout.len(), stored.len());
+    assert!(site.deployment.artifact(&task, "public/logs/certified.log") == stored);
     let bytes = site.deployment.artifact(&task, "public/bytes");
     assert!(printed(&stored) == [&bytes[..], "é".as_bytes()].concat(), "{} bytes", stored.len());
     worker.stop();

@@ -66,7 +66,7 @@ impl Site {
         shell_payload(&self.image, script)
     }
 
-    /// Makes a task that prints `begun`, waits for [`Site::let_go`], and prints `done`. One at a time.
+    /// Makes a task that prints `begun`, waits for [`Site::release`], and prints `done`. One at a time.
     pub fn create_waiting(&self, script: &str) -> TaskId {
         let script = format!("{script}; echo begun; until [ -e /x/go ]; do sleep 0.1; done; echo done");
         let mut payload = self.payload(&script);
@@ -78,10 +78,15 @@ impl Site {
         task
     }
 
-    /// Lets the task of [`Site::create_waiting`] come to its end; gives its log.
-    pub fn let_go(&self, task: &TaskId) -> String {
+    /// Lets the command of [`Site::create_waiting`] come to its end.
+    pub fn release(&self) {
         let cache = self.worker.data().join("caches").join(&self.worker.caches()[0]);
         fs::write(cache.join("content/go"), "").unwrap();
+    }
+
+    /// The same; waits for the task's resolution and gives its log.
+    pub fn let_go(&self, task: &TaskId) -> String {
+        self.release();
         let status = self.deployment.await_resolved(task);
         let log = self.deployment.log(task);
         assert_eq!(status.state, RunState::Completed, "{log}");
