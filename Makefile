@@ -48,6 +48,7 @@ bench:
 	@tests/setup build bench
 	@$(MAKE) --no-print-directory build
 	@set -e; for bench in start crowd run pull log; do benches/$$bench; done
+	@DEPLOYMENT=$$(cargo bench --no-run --bench deployment 2>&1 | sed -n 's/.*(\(.*\))$$/\1/p') benches/worker
 
 install:
 	@[ -x $(release)/docker-worker ] || { echo 'nothing to install yet: run make build first' >&2; exit 1; }

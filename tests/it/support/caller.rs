@@ -64,7 +64,8 @@ async fn send(url: &Uri, request: Request<Full<Bytes>>) -> Answered {
 }
 
 impl Signer {
-    fn sign(&self, method: &str, url: &Uri, body: &str) -> String {
+    /// The header `Authorization` of a call.
+    pub fn sign(&self, method: &str, url: &Uri, body: &str) -> String {
         let ext = self.certificate.as_ref().map(|certificate| {
             use base64::Engine;
             let ext = format!("{{\"certificate\":{certificate}}}");
