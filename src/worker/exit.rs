@@ -67,15 +67,19 @@ impl ExitRequests {
         self.asked.borrow().0
     }
 
-    /// Waits until more is asked for than `known`, and says by whom; for ever when nobody is left who could ask. May be
-    /// dropped at any time.
+    /// Waits until more is asked for than `known`, and says by whom; for ever when nobody is left who could ask.
+    /// [`Exit::Now`] is never passed over: each of the two interrupts the runs, and they may have been asked for before
+    /// anybody looked. May be dropped at any time.
     pub async fn more_than(&mut self, known: Exit) -> (Exit, Notice) {
         let logs_end = self.logs_end.filter(|_| known == Exit::Now);
         let more = tokio::select! {
             asked = self.asked.wait_for(|(asked, _)| *asked > known) => asked.ok().map(|asked| *asked),
             () = at(logs_end) => Some((Exit::AtOnce, Notice::Clock)),
         };
-        let Some(more) = more else { return std::future::pending().await };
+        let Some(mut more) = more else { return std::future::pending().await };
+        if known < Exit::Now {
+            more.0 = more.0.min(Exit::Now);
+        }
         if more.0 >= Exit::Now {
             self.logs_end.get_or_insert_with(|| Instant::now() + LOG_GRACE);
         }
@@ -103,6 +107,14 @@ mod tests {
         let begin = Instant::now();
         assert_eq!(requests.more_than(Exit::Now).await, (Exit::AtOnce, Notice::Clock));
         assert_eq!(begin.elapsed().as_secs(), LOG_GRACE.as_secs());
+    }
+
+    #[tokio::test]
+    async fn two_requests_at_once_are_heard_one_after_the_other() {
+        let (requester, mut requests) = channel();
+        assert!(requester.insist(Notice::Signal) && requester.insist(Notice::Signal));
+        assert_eq!(requests.more_than(Exit::Stay).await, (Exit::Now, Notice::Signal));
+        assert_eq!(requests.more_than(Exit::Now).await, (Exit::AtOnce, Notice::Signal));
     }
 
     #[tokio::test]
