@@ -86,6 +86,9 @@ pub enum EndError {
     /// Its monitor does not end.
     #[error("wait for the container's monitor")]
     Monitor(#[source] io::Error),
+    /// Its monitor runs, and nobody can hear how it ends.
+    #[error("watch the container's monitor, which undoes by itself what it has done")]
+    Unwatched,
     /// What the monitor left cannot be undone.
     #[error(transparent)]
     Undo(#[from] UndoContainerError),
@@ -99,7 +102,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`ContainerError::Launch`] and [`ContainerError::Watch`].
+    /// [`ContainerError::Launch`]: there is no container. [`ContainerError::Watch`]: there may be one. Its monitor is let go
+    /// of and undoes what it did, but nobody waits for that.
     pub fn launch(what: Launch) -> Result<Container, ContainerError> {
         let monitor = launch(what)?;
         let duplicate = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().and_then(readable);

@@ -15,7 +15,7 @@ use crate::registry::Phase;
 use crate::spec::process::ProcessError;
 use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile};
 use crate::task::bundle::{Bundle, BundleError, Files, Names};
-use crate::task::container::{Container, ContainerError, Created, Remains};
+use crate::task::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
 use crate::task::resolve::End;
@@ -180,8 +180,10 @@ impl ImageReady {
         &mut self,
         launch: Launch,
     ) -> Result<(Container, Created, OwnedFd), (TaskError, Remains)> {
-        let mut container =
-            Container::launch(launch).map_err(|error| (container_failure(&error), Remains::None))?;
+        let mut container = match Container::launch(launch) {
+            Ok(container) => container,
+            Err(error) => return Err((container_failure(&error), self.not_launched(&error))),
+        };
         let mut interrupts = self.run.interrupts.clone();
         let started = tokio::select! {
             biased;
@@ -197,6 +199,19 @@ impl ImageReady {
         match with_terminal {
             Ok((created, terminal)) => Ok((container, created, terminal)),
             Err(error) => Err((container_failure(&error), self.let_go(&mut container).await)),
+        }
+    }
+
+    /// What may be there of a container that was not under control from its beginning.
+    fn not_launched(&mut self, error: &ContainerError) -> Remains {
+        match error {
+            ContainerError::Launch(_) => Remains::None,
+            ContainerError::Watch(_)
+            | ContainerError::Failed(_)
+            | ContainerError::Lost(_)
+            | ContainerError::MemoryForAll(_)
+            | ContainerError::Died(_)
+            | ContainerError::NoTerminal => self.run.abandon(&EndError::Unwatched),
         }
     }
 
