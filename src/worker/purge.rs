@@ -9,52 +9,59 @@ use tokio::time::timeout;
 use super::Service;
 use super::log::{Entry, WorkerLog};
 use crate::cache::{Discarded, PurgeRequest, Purged};
+use crate::interrupt::Interrupts;
 use crate::text::chain;
 
 /// How long tasks wait for the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// Asks for the requests and carries them out. A service that is at fault keeps no task from running.
-    pub(super) async fn purge(&self) {
+    /// Asks for the requests and carries them out, for a run that waits for it. A service that is at fault keeps no task
+    /// from running. May be dropped at any time.
+    pub(super) async fn purge(&self, interrupts: &Interrupts) {
         let worker = Arc::clone(&self.worker);
         match spawn_blocking(move || worker.caches.are_there()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return,
-            Ok(Err(error)) => return self.tell_purge_problem(&chain(&error)),
-            Err(error) => return self.tell_purge_problem(&chain(&error)),
+            Ok(Err(error)) => return tell_problem(&self.log, &chain(&error)),
+            Err(error) => return tell_problem(&self.log, &chain(&error)),
         }
         let pool = self.worker.config.file.worker_pool();
         match timeout(PATIENCE, self.queue.purge_requests(&pool)).await {
             Ok(Ok(requests)) if requests.is_empty() => {}
-            Ok(Ok(requests)) => self.carry_out_purge(requests).await,
-            Ok(Err(error)) => self.tell_purge_problem(&chain(&error)),
-            Err(_) => self.tell_purge_problem("have an answer which caches are to be purged in time"),
+            Ok(Ok(requests)) => self.carry_out_purge(requests, interrupts.clone()).await,
+            Ok(Err(error)) => tell_problem(&self.log, &chain(&error)),
+            Err(_) => tell_problem(&self.log, "have an answer which caches are to be purged in time"),
         }
     }
 
-    async fn carry_out_purge(&self, requests: Vec<PurgeRequest>) {
-        let worker = Arc::clone(&self.worker);
+    async fn carry_out_purge(&self, requests: Vec<PurgeRequest>, interrupts: Interrupts) {
+        let (worker, log) = (Arc::clone(&self.worker), self.log.clone());
         // Others have the lock for as long as it takes to look at their instances.
-        match spawn_blocking(move || worker.caches.purge(&requests, &|| true)).await {
-            Ok(Ok(Purged { discarded, errors, .. })) => {
+        let wanted = move || interrupts.current().is_none();
+        // To its end on that thread: whoever waits for it may be gone.
+        let purge = move || match worker.caches.purge(&requests, &wanted) {
+            Ok(Purged { discarded, errors, .. }) => {
                 for error in errors {
-                    self.tell_purge_problem(&chain(&error));
+                    tell_problem(&log, &chain(&error));
                 }
-                let log = self.log.clone();
                 if !discarded.is_empty() {
                     // Nobody waits for it: what is left of it at the worker's end is removed at its next start.
                     drop(spawn_blocking(move || remove(discarded, &log)));
                 }
             }
-            Ok(Err(error)) => self.tell_purge_problem(&chain(&error)),
-            Err(error) => self.tell_purge_problem(&chain(&error)),
+            // The next run asks again.
+            Err(_) if !wanted() => {}
+            Err(error) => tell_problem(&log, &chain(&error)),
+        };
+        if let Err(error) = spawn_blocking(purge).await {
+            tell_problem(&self.log, &chain(&error));
         }
     }
+}
 
-    fn tell_purge_problem(&self, problem: &str) {
-        self.log.write(&Entry::Warning { message: &format!("failed to {problem}") });
-    }
+fn tell_problem(log: &WorkerLog, problem: &str) {
+    log.write(&Entry::Warning { message: &format!("failed to {problem}") });
 }
 
 fn remove(discarded: Vec<Discarded>, log: &WorkerLog) {

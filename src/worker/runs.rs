@@ -9,7 +9,7 @@ use tokio::task::{Id, JoinSet};
 use super::Service;
 use super::log::{Entry, Metric, TaskState};
 use super::watch::watch;
-use crate::interrupt::{Interrupt, Interrupter, Notice, channel};
+use crate::interrupt::{Interrupt, Interrupter, Interrupts, Notice, channel};
 use crate::queue::{Claim, RunId};
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
@@ -90,7 +90,7 @@ impl Service {
         &self,
         claim: Claim,
         purged: &Purged,
-        (interrupter, interrupts): (Interrupter, crate::interrupt::Interrupts),
+        (interrupter, interrupts): (Interrupter, Interrupts),
     ) {
         let queue = claim.queue.clone();
         let run = queue.run().clone();
@@ -101,12 +101,12 @@ impl Service {
         }
         self.log.count(Metric::TaskStart, Timestamp::now(), Some(&run));
         let poll = self.worker.config.file.status_poll();
-        let ends = (interrupter.clone(), interrupts);
+        let ends = (interrupter.clone(), interrupts.clone());
         let (resolved, holdings) = match Claimed::begin(&self.worker, claim, self.options.clone(), ends).await
         {
             Ok(claimed) => {
                 let purged_and_carried_out = async {
-                    purged.get_or_init(|| self.purge()).await;
+                    self.await_purge(purged, interrupts).await;
                     carry_out(claimed).await
                 };
                 tokio::select! {
@@ -129,6 +129,17 @@ impl Service {
             for problem in holdings.give_back().await {
                 self.log.write(&Entry::Warning { message: &problem });
             }
+        }
+    }
+
+    /// Waits until caches may be taken. A run that is interrupted takes none that matters, and leaves what it has begun to
+    /// the next one.
+    async fn await_purge(&self, purged: &Purged, mut interrupts: Interrupts) {
+        let of_run = interrupts.clone();
+        tokio::select! {
+            biased;
+            _ = interrupts.interrupted() => {}
+            () = async { purged.get_or_init(|| self.purge(&of_run)).await; } => {}
         }
     }
 
