@@ -6,7 +6,7 @@
 //!
 //! Whoever reads the stream may stop reading; a write then blocks for ever, and on the worker's only loop it would
 //! make it deaf to signals. So lines go through a queue; what does not fit is counted, and the count is told as soon as
-//! there is room again. Before the thread is started, while the command line is looked at, lines are written at once:
+//! there is room again. Only what another program waits for is never lost: words of a protocol, which are few. Before the thread is started, while the command line is looked at, lines are written at once:
 //! a signal then still ends the process.
 //!
 //! Why no O_NONBLOCK: the flag would hold for everybody who shares the terminal or the pipe.
@@ -73,6 +73,15 @@ enum Writer {
     Writing,
 }
 
+/// What becomes of a line for which there is no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// It is counted.
+    Counted,
+    /// It waits all the same.
+    None,
+}
+
 impl LineWriter {
     /// Lines are written at once. `lost_line` words how many lines were lost.
     #[must_use]
@@ -107,7 +116,12 @@ impl LineWriter {
     pub fn line(&self, text: &str) {
         let mut state = self.state();
         let erase = if std::mem::take(&mut state.has_progress) { ERASE } else { "" };
-        self.put(state, format!("{erase}{text}\n"));
+        self.put(state, format!("{erase}{text}\n"), Loss::Counted);
+    }
+
+    /// Writes a line that is not lost however many wait: a word of a protocol, few and short.
+    pub fn word(&self, text: &str) {
+        self.put(self.state(), format!("{text}\n"), Loss::None);
     }
 
     /// Shows how something goes on in a line that the next one replaces; nothing erases it. Dropped where lines wait.
@@ -115,7 +129,7 @@ impl LineWriter {
         let mut state = self.state();
         if state.queue.is_empty() && (state.has_progress || !text.is_empty()) {
             state.has_progress = !text.is_empty();
-            self.put(state, format!("{ERASE}{text}"));
+            self.put(state, format!("{ERASE}{text}"), Loss::Counted);
         }
     }
 
@@ -134,7 +148,7 @@ impl LineWriter {
         }
     }
 
-    fn put(&self, mut state: MutexGuard<'_, State>, text: String) {
+    fn put(&self, mut state: MutexGuard<'_, State>, text: String, loss: Loss) {
         if state.writer == Writer::Caller {
             drop(state);
             let written = match self.shared.stream {
@@ -146,11 +160,11 @@ impl LineWriter {
             }
             return;
         }
-        if state.bytes + text.len() > QUEUE_BYTES {
+        if loss == Loss::Counted && state.bytes + text.len() > QUEUE_BYTES {
             state.lost += 1;
             return;
         }
-        if state.lost > 0 {
+        if state.lost > 0 && loss == Loss::Counted {
             let line = (self.shared.lost_line)(std::mem::take(&mut state.lost)) + "\n";
             state.push(line);
         }
@@ -243,5 +257,22 @@ mod tests {
             text += std::str::from_utf8(&bytes[..count]).unwrap();
         }
         assert!(text.contains(" lost\nroom again\n"), "{}", &text[text.len() - 100..]);
+    }
+
+    #[test]
+    fn a_word_of_a_protocol_is_there_whatever_was_lost() {
+        let (mut reader, lines) = pipe();
+        let long = "x".repeat(1000);
+        for _ in 0..5000 {
+            lines.line(&long);
+        }
+        lines.word("the end");
+        let mut text = String::new();
+        while !text.contains("the end\n") {
+            let mut bytes = vec![0; 1 << 16];
+            let count = reader.read(&mut bytes).unwrap();
+            text += std::str::from_utf8(&bytes[..count]).unwrap();
+            lines.finish();
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Runner {
     }
 
     fn say(&self, message: &ToRunner<'_>) {
-        self.out.line(&message.line());
+        self.out.word(&message.line());
     }
 }
 
