@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Service;
 use super::log::Entry;
@@ -14,6 +14,9 @@ use crate::timestamp::Timestamp;
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// How long the next request for tasks waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is known so far.
 #[derive(Debug)]
@@ -40,7 +43,10 @@ impl Service {
         }
         due.set(Some(now + PAUSE));
         let pool = self.worker.config.file.worker_pool();
-        match self.queue.quarantined_until(&pool, &self.identity).await {
+        let asked = timeout(PATIENCE, self.queue.quarantined_until(&pool, &self.identity));
+        // It does not matter enough to say that it is not known.
+        let Ok(answer) = asked.await else { return };
+        match answer {
             Ok(until) => {
                 if let Some(until) = until.filter(|until| told.get() != Some(*until)) {
                     let message =
@@ -50,7 +56,6 @@ impl Service {
                 told.set(until);
             }
             Err(QueueError::Unauthorized { .. } | QueueError::Invalid { .. }) => due.set(None),
-            // It does not matter enough to say that it is not known.
             Err(
                 QueueError::NotFound { .. }
                 | QueueError::Conflict { .. }
