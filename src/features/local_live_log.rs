@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::{Feature, FeatureRow, Hook, Killed, RunContext, Wishes};
 use crate::artifact::{ContentEncoding, Description, LOG_TYPE, PublishError, Publisher, Source};
 use crate::known_features::LOCAL_LIVE_LOG;
@@ -30,6 +32,9 @@ pub(super) enum LogError {
 
 /// What a run may take beside its command: the image, the artifacts.
 const BESIDE: Duration = Duration::from_secs(6 * 3600);
+
+/// How long a task waits for its live log to be listed.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct LocalLiveLog {
     name: ArtifactName,
@@ -64,19 +69,19 @@ impl LocalLiveLog {
                 return Ok(());
             }
         };
-        match publisher.publish_reference(&self.name, offer.url()).await {
-            Ok(()) => Ok(()),
+        let published = timeout(PATIENCE, publisher.publish_reference(&self.name, offer.url()));
+        let why = match published.await {
+            Ok(Ok(())) => return Ok(()),
             // A log that cannot be read before its end is no reason to have none. What is refused now would be then, too.
-            Err(error @ PublishError::Queue(QueueError::Unreachable { .. })) => {
-                self.offer = None;
-                run.log.info(&format!(
-                    "The log cannot be read while the task runs: failed to {}",
-                    chain(&error)
-                ));
-                Ok(())
+            Ok(Err(error @ PublishError::Queue(QueueError::Unreachable { .. }))) => {
+                format!("failed to {}", chain(&error))
             }
-            Err(source) => Err(LogError::Publish { name: self.name.clone(), source }),
-        }
+            Ok(Err(source)) => return Err(LogError::Publish { name: self.name.clone(), source }),
+            Err(_) => format!("the queue has not created \"{}\" in {} s", self.name, PATIENCE.as_secs()),
+        };
+        // It may have done so, and only the answer was lost: whoever comes finds the log.
+        run.log.info(&format!("Perhaps the log cannot be read while the task runs: {why}"));
+        Ok(())
     }
 
     async fn publish(&mut self, killed: &mut Killed<'_>) -> Result<(), LogError> {
