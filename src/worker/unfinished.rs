@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,9 +35,19 @@ const REPORT_TIME: Duration = Duration::from_secs(30);
 /// How long a log of a run that the queue has resolved already may take: the claim is no bound any more.
 const LATE_LOG_TIME: Duration = Duration::from_secs(120);
 
-/// What is told of such a run.
+/// What is told of a run that the worker could not report.
 const EXPLANATION: &str =
     "The worker died while it had this task; what there is of the log was stored when it started again.";
+
+/// What is told of one that it had reported.
+const REPORTED: &str = "The worker died after it had reported this task, with its log.";
+
+/// The last line but one of a log whose worker has died.
+const DIED: &str =
+    "The worker died while this task ran. Task has been aborted prematurely. Reason: worker-shutdown";
+
+/// Bytes that the two last lines of such a log do not exceed.
+const END_BYTES: u64 = 1 << 10;
 
 /// The runs that are being resolved.
 #[derive(Default)]
@@ -97,7 +108,7 @@ impl Service {
         let stored = self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
         let verdict = Verdict::Exception(Reason::WorkerShutdown);
         match timeout(rest(), queue.settle(verdict)).await {
-            Ok(Ok(standing)) => self.tell_resolved(unfinished, standing),
+            Ok(Ok(standing)) => self.tell_resolved(unfinished, standing, EXPLANATION),
             Ok(Err(error)) => self.warn(&format!("failed to report {run}: failed to {}", chain(&error))),
             Err(_) => self.warn(&format!("failed to report {run}: its claim is over")),
         }
@@ -114,12 +125,15 @@ impl Service {
         let Some(Standing::Resolved(verdict)) = standing else {
             return self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
         };
-        // What the worker itself has reported has its log.
-        if verdict.reporter() == Reporter::Queue {
-            self.end_log(unfinished).await;
-            self.store_log_late(queue, unfinished).await;
-        }
-        self.tell_resolved(unfinished, verdict);
+        let explanation = match verdict.reporter() {
+            Reporter::Queue => {
+                self.end_log(unfinished).await;
+                self.store_log_late(queue, unfinished).await;
+                EXPLANATION
+            }
+            Reporter::Worker => REPORTED,
+        };
+        self.tell_resolved(unfinished, verdict, explanation);
     }
 
     async fn end_log(&self, unfinished: &Unfinished) {
@@ -131,8 +145,8 @@ impl Service {
         }
     }
 
-    fn tell_resolved(&self, Unfinished { held, .. }: &Unfinished, verdict: Verdict) {
-        let (task_state, message) = (TaskState::of(verdict), Some(EXPLANATION));
+    fn tell_resolved(&self, Unfinished { held, .. }: &Unfinished, verdict: Verdict, explanation: &str) {
+        let (task_state, message) = (TaskState::of(verdict), Some(explanation));
         self.log.write(&Entry::TaskResolved {
             run: &held.run,
             task_state,
@@ -208,12 +222,42 @@ fn is_refused(error: &QueueError) -> bool {
     matches!(error, QueueError::Unauthorized { .. })
 }
 
-/// Says at the log's end why there is no more of it.
+/// Says at the log's end why there is no more of it, unless a start of the worker that was cut short has said so.
 async fn end_log(log: PathBuf, began: Timestamp) -> io::Result<()> {
     let now = Timestamp::now();
-    let text = task_log::error(
-        "The worker died while this task ran. Task has been aborted prematurely. Reason: worker-shutdown",
-    ) + &task_log::footer(now, NO_STATUS, now.since(began));
-    let write = move || File::options().append(true).open(log)?.write_all(text.as_bytes());
+    let text = task_log::error(DIED) + &task_log::footer(now, NO_STATUS, now.since(began));
+    let write = move || {
+        let mut log = File::options().read(true).append(true).open(log)?;
+        if has_ended(&log)? { Ok(()) } else { log.write_all(text.as_bytes()) }
+    };
     spawn_blocking(write).await.map_err(io::Error::other)?
+}
+
+fn has_ended(log: &File) -> io::Result<bool> {
+    let length = log.metadata()?.len();
+    let mut end = vec![0; usize::try_from(length.min(END_BYTES)).unwrap_or_default()];
+    log.read_exact_at(&mut end, length - length.min(END_BYTES))?;
+    let end = String::from_utf8_lossy(&end);
+    Ok(end.lines().nth_back(1).is_some_and(|line| line.ends_with(DIED)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_is_ended_once_however_often_the_worker_starts() {
+        for text in ["", "so far\nand no", &"x".repeat(5000)] {
+            let directory = tempfile::tempdir().unwrap();
+            let log = directory.path().join("log");
+            std::fs::write(&log, text).unwrap();
+            for _ in 0..3 {
+                end_log(log.clone(), Timestamp::now()).await.unwrap();
+            }
+            let ended = std::fs::read_to_string(&log).unwrap();
+            assert!(ended.starts_with(text) && ended.ends_with(" seconds\n"), "{ended}");
+            assert_eq!(ended.matches(DIED).count(), 1, "{ended}");
+            assert_eq!(ended.matches("task run with exit code").count(), 1, "{ended}");
+        }
+    }
 }
