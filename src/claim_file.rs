@@ -125,9 +125,9 @@ impl ClaimFile {
     ///
     /// [`ClaimFileError`].
     pub fn create(directories: &Directories, held: &HeldRun) -> Result<ClaimFile, ClaimFileError> {
-        let _alone = make_and_lock(&directories.claims())?;
+        let alone = make_and_lock(&directories.claims())?;
         let file = held.file(directories);
-        file.write(held)?;
+        file.write(held, &alone)?;
         Ok(file)
     }
 
@@ -138,9 +138,9 @@ impl ClaimFile {
     ///
     /// [`ClaimFileError`].
     pub fn renew(&self, taken_until: Timestamp, credentials: Credentials) -> Result<(), ClaimFileError> {
-        let _alone = lock(&self.claims)?;
+        let alone = lock(&self.claims)?;
         match self.read()? {
-            Some(held) => self.write(&HeldRun { taken_until, credentials, ..held }),
+            Some(held) => self.write(&HeldRun { taken_until, credentials, ..held }, &alone),
             None => Ok(()),
         }
     }
@@ -186,11 +186,12 @@ impl ClaimFile {
     }
 
     /// Beside its place first, so that it is whole or absent, and on the disk, if that is where it lies.
-    fn write(&self, held: &HeldRun) -> Result<(), ClaimFileError> {
+    fn write(&self, held: &HeldRun, claims: &File) -> Result<(), ClaimFileError> {
         let (path, beside) = (self.path(), beside(&self.claims, &self.run.task_id));
         let write = || {
             write_down(&beside, &serde_json::to_vec(held)?)?;
-            std::fs::rename(&beside, &path)
+            std::fs::rename(&beside, &path)?;
+            claims.sync_data()
         };
         write().map_err(failed("write", &path))
     }
