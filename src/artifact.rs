@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
@@ -34,7 +35,7 @@ pub use draft::RESOLUTION;
 pub use record::ArtifactRecord;
 pub use store::Store;
 
-use self::delivery::{off_the_loop, until_over};
+use self::delivery::{off_the_loop, until_over, until_over_for};
 use self::spooled::Spooled;
 use self::upload::UploadError;
 
@@ -45,6 +46,9 @@ use crate::limits;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{ArtifactContent, ErrorReason, QueueError, RunQueue, StorageType};
 use crate::timestamp::Timestamp;
+
+/// How long an attempt at a link has when nobody has patience any more.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What an artifact is to be called and how it is described.
 #[derive(Clone, Debug)]
@@ -257,7 +261,8 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let content = ArtifactContent::Link { artifact: existing.clone(), content_type: LOG_TYPE.to_owned() };
         let patience = Patience::with_log(&self.interrupts);
-        until_over(&patience, self.create_or_ignore(name, self.expires, content)).await?;
+        // What it takes the place of leads to a server that will be gone.
+        until_over_for(LAST_WORDS, &patience, self.create_or_ignore(name, self.expires, content)).await?;
         let stored_as = match &self.store {
             Store::Directory(destination) => {
                 let (destination, new, old) = (Arc::clone(destination), name.clone(), existing.clone());

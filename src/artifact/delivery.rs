@@ -2,6 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::copy::{Copied, CopyError, Patience};
 use super::spooled::Spooled;
@@ -143,5 +146,22 @@ pub(super) async fn until_over<T>(
         biased;
         () = patience.over() => Err(PublishError::Interrupted),
         done = work => done,
+    }
+}
+
+/// The same, and so much longer: what is done is asked for in any case.
+pub(super) async fn until_over_for<T>(
+    longer: Duration,
+    patience: &Patience,
+    work: impl Future<Output = Result<T, PublishError>>,
+) -> Result<T, PublishError> {
+    let over = async {
+        patience.over().await;
+        sleep(longer).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = over => Err(PublishError::Interrupted),
     }
 }

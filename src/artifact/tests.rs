@@ -236,6 +236,20 @@ async fn the_log_is_compressed_once_for_all_its_names() {
 }
 
 #[tokio::test]
+async fn a_log_that_nobody_waits_for_is_not_stored_and_its_link_is_made_all_the_same() {
+    let run = run(ArtifactStorage::S3, &[]).await;
+    for _ in 0..2 {
+        run.interrupter.interrupt(Interrupt::CancelledHere, Notice::Signal);
+    }
+    let log = run.directory.path().join("log");
+    std::fs::write(&log, "text").unwrap();
+    let stored = run.publisher.publish(run.description("backing.log"), Source::Log(log)).await;
+    assert!(matches!(stored, Err(PublishError::Interrupted)), "{stored:?}");
+    run.publisher.publish_link(&named("live.log"), &named("backing.log")).await.unwrap();
+    assert_eq!(run.calls(), ["POST /artifacts/live.log"]);
+}
+
+#[tokio::test]
 async fn eight_are_uploaded_at_a_time_and_an_interrupt_ends_them_all() {
     let run = run(ArtifactStorage::S3, &[Answer::Hang; 8]).await;
     let names: Vec<String> = (0..20).map(|number| format!("public/{number}")).collect();
