@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore};
 
 pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::{CopyError, Patience};
@@ -209,7 +209,8 @@ impl Publisher {
             }
             Source::Log(_) | Source::Own(_) => Patience::with_log(&self.interrupts),
         };
-        let _turn = self.turn(&patience).await?;
+        let _of_run = store::permit(&self.storing, &patience).await?;
+        let _of_worker = self.store.turn(&source, &patience).await?;
         let stored = match &self.store {
             Store::Directory(destination) => self.keep_here(destination, &what, source, patience).await?,
             Store::Queue(uploader) => {
@@ -330,16 +331,6 @@ impl Publisher {
         match self.reserved.iter().find(|(reserved, _)| reserved == name) {
             Some((_, owner)) => Err(PublishError::Reserved { owner }),
             None => Ok(()),
-        }
-    }
-
-    /// Waits until this one may be stored.
-    async fn turn(&self, patience: &Patience) -> Result<SemaphorePermit<'_>, PublishError> {
-        tokio::select! {
-            biased;
-            () = patience.over() => Err(PublishError::Interrupted),
-            // Nobody closes it.
-            permit = self.storing.acquire() => permit.map_err(|_closed| PublishError::Interrupted),
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Destination;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::upload::Uploader;
+use super::{Destination, Patience, PublishError, Source};
 use crate::config::{ArtifactStorage, ConfigFile};
 
-/// Uploads at the same time.
+/// Uploads of one run at the same time.
 const UPLOADS: usize = 8;
 
 /// Where the bytes of a run's artifacts go.
@@ -34,5 +36,31 @@ impl Store {
             Store::Directory(_) => 1,
             Store::Queue(_) => UPLOADS,
         }
+    }
+
+    /// Waits until a file of a task's may be stored beside those of the other runs of this worker. What is the worker's own,
+    /// as logs are, is little and waits for none of them.
+    pub(super) async fn turn(
+        &self,
+        source: &Source,
+        patience: &Patience,
+    ) -> Result<Option<SemaphorePermit<'_>>, PublishError> {
+        match (self, source) {
+            (Store::Queue(uploader), Source::Task(_)) => Ok(Some(permit(uploader.turns(), patience).await?)),
+            (Store::Queue(_), Source::Log(_) | Source::Own(_)) | (Store::Directory(_), _) => Ok(None),
+        }
+    }
+}
+
+/// Waits for a place among those who store.
+pub(super) async fn permit<'a>(
+    places: &'a Semaphore,
+    patience: &Patience,
+) -> Result<SemaphorePermit<'a>, PublishError> {
+    tokio::select! {
+        biased;
+        () = patience.over() => Err(PublishError::Interrupted),
+        // Nobody closes it.
+        permit = places.acquire() => permit.map_err(|_closed| PublishError::Interrupted),
     }
 }

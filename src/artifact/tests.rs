@@ -18,6 +18,15 @@ struct Fixture {
 
 /// A run that was claimed of a deployment whose storage answers so.
 async fn run(kind: ArtifactStorage, answers: &[Answer]) -> Fixture {
+    run_of(uploader(), kind, answers).await
+}
+
+fn uploader() -> Uploader {
+    Uploader::new(Pace { wait: Duration::from_millis(1), ..Pace::default() }).unwrap()
+}
+
+/// The same, of a worker that may have other runs.
+async fn run_of(uploader: Uploader, kind: ArtifactStorage, answers: &[Answer]) -> Fixture {
     let storage = Storage::start(answers).await;
     let credentials =
         Credentials { client_id: "worker".to_owned(), access_token: "secret".to_owned(), certificate: None };
@@ -29,11 +38,10 @@ async fn run(kind: ArtifactStorage, answers: &[Answer]) -> Fixture {
     let (interrupter, interrupts) = channel();
     let mut config = ConfigFile::default();
     config.artifacts.storage = kind;
-    let pace = Pace { wait: std::time::Duration::from_millis(1), ..Pace::default() };
     let publisher = Publisher::new(PublisherParts {
         queue: claim.queue,
         expires: claim.expires,
-        store: Store::Queue(Uploader::new(pace).unwrap()),
+        store: Store::Queue(uploader),
         reserved: Vec::new(),
         scratch: directory.path().to_owned(),
         config: Arc::new(config),
@@ -163,7 +171,7 @@ async fn a_deployment_that_is_gone_for_a_while_is_waited_for() {
         expires: publisher.task_expires(),
     };
     let back = async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         Storage::start_at(address, &[Answer::Cut(0)]).await
     };
     let source = Source::Task(std::fs::File::open(path).unwrap());
@@ -265,6 +273,33 @@ async fn eight_are_uploaded_at_a_time_and_an_interrupt_ends_them_all() {
 }
 
 #[tokio::test]
+async fn all_runs_of_a_worker_together_upload_no_more_than_it_can_bear_and_logs_do_not_wait_for_that() {
+    let uploader = uploader();
+    let mut runs = Vec::new();
+    for _ in 0..5 {
+        runs.push(run_of(uploader.clone(), ArtifactStorage::S3, &[Answer::Hang; 8]).await);
+    }
+    let names: Vec<String> = (0..8).map(|number| format!("public/{number}")).collect();
+    let all = runs.iter().flat_map(|run| names.iter().map(|name| run.publish(name, "abc")));
+    let all = futures_util::future::join_all(all);
+    let uploads = || runs.iter().map(|run| run.put().len()).sum::<usize>();
+    let interrupt = async {
+        while uploads() < 32 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let other = run_of(uploader.clone(), ArtifactStorage::S3, &[]).await;
+        let log = other.directory.path().join("log");
+        std::fs::write(&log, "text").unwrap();
+        other.publisher.publish(other.description("a.log"), Source::Log(log)).await.unwrap();
+        runs.iter().for_each(|run| run.interrupter.interrupt(Interrupt::Cancelled, Notice::Signal));
+    };
+    let both = async { tokio::join!(all, interrupt) };
+    let (results, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    assert!(results.iter().all(|it| matches!(it, Err(PublishError::Interrupted))), "{results:?}");
+    assert_eq!(uploads(), 32);
+}
+
+#[tokio::test]
 async fn what_is_refused_says_by_whom_and_with_what() {
     let run = run(ArtifactStorage::S3, &[Answer::Refuse(413, "EntityTooLarge")]).await;
     let error = run.publish("a", "abc").await.unwrap_err();
@@ -278,9 +313,9 @@ async fn a_queue_that_does_not_answer_holds_no_interrupted_run() {
     let name = named("silent");
     let missing = Missing { reason: ErrorReason::FileMissingOnWorker, message: "gone" };
     let interrupt = async {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         run.interrupter.interrupt(Interrupt::Cancelled, Notice::Signal);
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         // The log is worth one interrupt.
         run.interrupter.interrupt(Interrupt::CancelledHere, Notice::Signal);
     };
@@ -292,7 +327,7 @@ async fn a_queue_that_does_not_answer_holds_no_interrupted_run() {
             interrupt,
         )
     };
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), calls).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), calls).await.unwrap();
     for result in [ended.0, ended.1, ended.2] {
         assert!(matches!(result, Err(PublishError::Interrupted)), "{result:?}");
     }

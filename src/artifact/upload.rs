@@ -27,6 +27,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri};
+use tokio::sync::Semaphore;
 
 /// By how much each wait is longer than the one before.
 const GROWTH: f64 = 1.311;
@@ -36,6 +37,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Bytes of a reply that are looked at.
 const REPLY_BYTES: usize = 4 << 10;
+
+/// Uploads of tasks' files at the same time, whatever the worker's capacity: each has buffers, and a thread for as long as
+/// the storage takes its time.
+const UPLOADS: usize = 32;
 
 /// How often, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -123,11 +128,12 @@ enum Failure {
     Unsendable(UploadError),
 }
 
-/// Makes uploads; clones share their connections.
+/// Makes uploads; clones share their connections and their places.
 #[derive(Clone, Debug)]
 pub struct Uploader {
     connector: Arc<Connector>,
     pace: Pace,
+    turns: Arc<Semaphore>,
 }
 
 impl Uploader {
@@ -137,7 +143,13 @@ impl Uploader {
     ///
     /// When TLS cannot be set up.
     pub fn new(pace: Pace) -> Result<Uploader, rustls::Error> {
-        Ok(Uploader { connector: Arc::new(Connector::new(pace.connect)?), pace })
+        let connector = Arc::new(Connector::new(pace.connect)?);
+        Ok(Uploader { connector, pace, turns: Arc::new(Semaphore::new(UPLOADS)) })
+    }
+
+    /// The places of those who upload for tasks.
+    pub(super) fn turns(&self) -> &Semaphore {
+        &self.turns
     }
 
     /// Puts bytes where `target` says; it is asked again when that is no good any more. Gives what was sent, before
