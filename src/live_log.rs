@@ -23,6 +23,7 @@ mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
@@ -32,6 +33,7 @@ use self::offers::{Entry, Offers, secret};
 use self::tls::Tls;
 use crate::background::Background;
 use crate::config::ConfigFile;
+use crate::event::Events;
 use crate::task_log::reader::LogReader;
 use crate::timestamp::Timestamp;
 
@@ -45,6 +47,8 @@ pub struct LiveLogServer {
     scheme: &'static str,
     host: HostName,
     offers: Offers,
+    /// Of one log at the same time.
+    readers: usize,
     _accepting: Background,
 }
 
@@ -77,19 +81,23 @@ pub enum LiveLogError {
 }
 
 impl LiveLogServer {
-    /// Begins to listen where the configuration says. Inside a tokio runtime only.
+    /// Begins to listen where the configuration says; `events` hears of what goes wrong later. Inside a tokio runtime only.
     ///
     /// # Errors
     ///
     /// [`LiveLogError`]. Tasks can run all the same: their logs are there when they have ended.
-    pub async fn start(config: &ConfigFile) -> Result<LiveLogServer, LiveLogError> {
-        LiveLogServer::start_with(config, LIMITS).await
+    pub async fn start(config: &ConfigFile, events: Events) -> Result<LiveLogServer, LiveLogError> {
+        LiveLogServer::start_with(config, events, LIMITS).await
     }
 
-    async fn start_with(config: &ConfigFile, limits: Limits) -> Result<LiveLogServer, LiveLogError> {
+    async fn start_with(
+        config: &ConfigFile,
+        events: Events,
+        limits: Limits,
+    ) -> Result<LiveLogServer, LiveLogError> {
         let host = HostName::of(config)?;
         let is_secure = config.logging.secure_live_logging.unwrap_or(false);
-        let tls = is_secure.then(|| Tls::open(&config.ssl)).transpose()?;
+        let tls = is_secure.then(|| Tls::open(&config.ssl, events)).transpose()?;
         let address = SocketAddr::new(
             config.logging.live_log_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             config.logging.live_log_port.unwrap_or(0),
@@ -99,8 +107,9 @@ impl LiveLogServer {
         let address = listener.local_addr().map_err(failed)?;
         let offers = Offers::default();
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let accepting = connections::accept(listener, tls, offers.clone(), limits);
-        Ok(LiveLogServer { address, scheme, host, offers, _accepting: Background::start(accepting) })
+        let accepting = connections::accept(listener, tls.map(Arc::new), offers.clone(), limits);
+        let (readers, accepting) = (limits.reading_one, Background::start(accepting));
+        Ok(LiveLogServer { address, scheme, host, offers, readers, _accepting: accepting })
     }
 
     /// Where it listens.
@@ -117,7 +126,7 @@ impl LiveLogServer {
         let secret = secret()?;
         let host = self.host.until(until)?;
         let url = format!("{}://{host}:{}/log/{secret}", self.scheme, self.address.port());
-        Ok(Offer { url, _entry: self.offers.enter(secret, log) })
+        Ok(Offer { url, _entry: self.offers.enter(secret, log, self.readers) })
     }
 }
 

@@ -301,7 +301,7 @@ fn service(
 
 /// The server of live logs. Without one tasks run all the same, and their logs are there when they have ended.
 async fn serve_live_logs(file: &ConfigFile, log: &WorkerLog) -> Option<LiveLogServer> {
-    match LiveLogServer::start(file).await {
+    match LiveLogServer::start(file, log.events()).await {
         Ok(server) => Some(server),
         Err(error) => {
             log.write(&Entry::Warning { message: &format!("failed to {}", chain(&error)) });

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::artifact::storage::Storage;
 use crate::artifact::{Destination, PublisherParts, Store};
 use crate::config::Logging;
 use crate::event::Events;
@@ -11,7 +12,7 @@ use crate::interrupt::{Interrupt, Interrupter, Notice, channel};
 use crate::known_features::{ARTIFACTS, BULK_LOG, KNOWN_FEATURES, LOCAL_LIVE_LOG, Support};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
-use crate::queue::{Claim, EmbeddedQueue, StorageType, WorkerIdentity, WorkerQueue};
+use crate::queue::{Claim, Credentials, EmbeddedQueue, StorageType, WorkerIdentity, WorkerQueue};
 use crate::timestamp::Timestamp;
 
 #[test]
@@ -68,6 +69,19 @@ async fn claim() -> Claim {
     queue.claim_work(&definition.task_queue_id, &identity, 1).await.unwrap().claims.remove(0)
 }
 
+fn publisher(claim: Claim, run: &RunContext) -> Publisher {
+    Publisher::new(PublisherParts {
+        queue: claim.queue,
+        expires: claim.expires,
+        store: Store::Directory(Arc::new(Destination::Nowhere)),
+        reserved: Vec::new(),
+        scratch: run.data.clone(),
+        config: Arc::clone(&run.config),
+        events: Events::none(),
+        interrupts: run.interrupts.clone(),
+    })
+}
+
 struct Fixture {
     active: Active,
     publisher: Publisher,
@@ -82,32 +96,22 @@ impl Fixture {
         let scratch = tempfile::tempdir().unwrap();
         let (interrupter, interrupts) = channel();
         let run = claim.queue.run().clone();
-        let config = Arc::new(ConfigFile::default());
         let context = RunContext {
             run: run.clone(),
             definition: claim.definition.clone(),
             worker_id: "w".to_owned(),
             signing_key: None,
             scopes: Vec::new(),
-            config: Arc::clone(&config),
+            config: Arc::new(ConfigFile::default()),
             data: scratch.path().to_owned(),
             log: Spool::create(&scratch.path().join("log"), 1 << 20).unwrap(),
             live_log: None,
-            interrupts: interrupts.clone(),
+            interrupts,
         };
         let mut active = Active::start(context, None);
         let rows = [&LOCAL_LIVE_LOG, &BULK_LOG, &ARTIFACTS].into_iter().zip(behaviours);
         active.features.extend(rows.map(|(row, does)| (row, Box::new(does) as Box<dyn Feature>)));
-        let publisher = Publisher::new(PublisherParts {
-            queue: claim.queue,
-            expires: claim.expires,
-            store: Store::Directory(Arc::new(Destination::Nowhere)),
-            reserved: Vec::new(),
-            scratch: scratch.path().to_owned(),
-            config,
-            events: Events::none(),
-            interrupts,
-        });
+        let publisher = publisher(claim, &active.run);
         Fixture { active, publisher, interrupter, contributions: Contributions::default(), scratch }
     }
 
@@ -169,16 +173,46 @@ async fn after_a_second_interrupt_every_hook_has_a_moment_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_task_does_not_wait_long_for_its_live_log_to_be_listed_and_whoever_finds_it_may_read_it() {
+    let deployment = Storage::start(&[]).await;
+    let credentials =
+        Credentials { client_id: "w".to_owned(), access_token: "s".to_owned(), certificate: None };
+    let queue = WorkerQueue::deployment(&deployment.url(""), credentials).unwrap();
+    let identity = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let claim = queue.claim_work("p/w", &identity, 1).await.unwrap().claims.remove(0);
+    let mut fixture = Fixture::of([Does::Hangs; 3]).await;
+    fixture.publisher = publisher(claim, &fixture.active.run);
+    // There is no answer about it.
+    let name = ArtifactName::new("public/silent").unwrap();
+    fixture.active.features = vec![(&LOCAL_LIVE_LOG, live_log(&name))];
+    let logging = Logging { live_log_address: Some(Ipv4Addr::LOCALHOST.into()), ..Logging::default() };
+    let config = ConfigFile { logging, ..ConfigFile::default() };
+    let server = Arc::new(LiveLogServer::start(&config, Events::none()).await.unwrap());
+    fixture.active.run.live_log = Some(Arc::clone(&server));
+    tokio::time::pause();
+    let minute = std::time::Duration::from_secs(60);
+    let created = tokio::time::timeout(minute, fixture.active.created(&fixture.publisher)).await;
+    created.expect("an end within a minute").unwrap();
+    let log = std::fs::read_to_string(fixture.scratch.path().join("log")).unwrap();
+    assert!(log.contains("Perhaps the log cannot be read while the task runs"), "{log}");
+    assert_eq!(format!("{server:?}").matches("Offers(1)").count(), 1, "{server:?}");
+}
+
+fn live_log(name: &ArtifactName) -> Box<dyn Feature> {
+    let switches = FeatureSwitches::of_defaults(&[]);
+    (local_live_log::ROW.start)(&Wishes { payload: None, switches: &switches, log: name })
+}
+
+#[tokio::test]
 async fn a_live_log_is_a_reference_while_the_task_runs_and_a_link_afterwards() {
     let logging = Logging { live_log_address: Some(Ipv4Addr::LOCALHOST.into()), ..Logging::default() };
     let config = ConfigFile { logging, ..ConfigFile::default() };
     let name = ArtifactName::new("public/logs/live.log").unwrap();
     for (is_over, storage_type) in [(false, StorageType::Reference), (true, StorageType::Link)] {
         let mut fixture = Fixture::of([Does::Hangs; 3]).await;
-        let switches = FeatureSwitches::of_defaults(&[]);
-        let wishes = Wishes { payload: None, switches: &switches, log: &name };
-        fixture.active.features = vec![(&LOCAL_LIVE_LOG, (local_live_log::ROW.start)(&wishes))];
-        fixture.active.run.live_log = Some(Arc::new(LiveLogServer::start(&config).await.unwrap()));
+        fixture.active.features = vec![(&LOCAL_LIVE_LOG, live_log(&name))];
+        let server = LiveLogServer::start(&config, Events::none()).await.unwrap();
+        fixture.active.run.live_log = Some(Arc::new(server));
         fixture.active.created(&fixture.publisher).await.unwrap();
         if is_over {
             fixture.killed().await.unwrap();

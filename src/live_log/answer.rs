@@ -8,10 +8,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{End, LogBody};
-use super::offers::Offers;
+use super::body::{End, LogBody, Place};
+use super::offers::{Found, Offers};
 use super::range::{Wanted, content_range};
 use crate::artifact::LOG_TYPE;
 use crate::task_log::reader::LogReader;
@@ -20,7 +19,7 @@ use crate::task_log::reader::LogReader;
 pub(super) type Reply = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// The log that a request is for, or the reply to a request for anything else.
-pub(super) fn find<B>(request: &Request<B>, offers: &Offers) -> Result<LogReader, Reply> {
+pub(super) fn find<B>(request: &Request<B>, offers: &Offers) -> Result<Found, Reply> {
     let Some(secret) = request.uri().path().strip_prefix("/log/") else {
         return Err(text(StatusCode::NOT_FOUND, "Not found"));
     };
@@ -45,7 +44,7 @@ pub(super) fn find<B>(request: &Request<B>, offers: &Offers) -> Result<LogReader
 }
 
 /// The log, or the part of it that is asked for. Waits until that part begins.
-pub(super) async fn send(mut log: LogReader, wanted: Wanted, place: OwnedSemaphorePermit) -> Reply {
+pub(super) async fn send(mut log: LogReader, wanted: Wanted, place: Place) -> Reply {
     let now = log.progress();
     let (first, last) = match wanted {
         Wanted::Whole => (0, None),

@@ -12,13 +12,15 @@ use crate::task_log::reader::LogReader;
 /// Bytes of one piece: all that a reader costs.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// A reader's place among those of all logs, and among those of its own.
+pub(super) type Place = [OwnedSemaphorePermit; 2];
+
 /// Bytes of a log, from one on.
 pub(super) struct LogBody {
     offset: u64,
     end: End,
     state: State,
-    /// The reader's place among those who read.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Where it ends.
@@ -44,7 +46,7 @@ enum State {
 type Piece = (LogReader, io::Result<Vec<u8>>);
 
 impl LogBody {
-    pub(super) fn new(log: LogReader, offset: u64, end: End, place: OwnedSemaphorePermit) -> LogBody {
+    pub(super) fn new(log: LogReader, offset: u64, end: End, place: Place) -> LogBody {
         LogBody { offset, end, state: State::Idle(log), _place: place }
     }
 

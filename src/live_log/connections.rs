@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   accepted ─► asking ─► reading ─► the log has ended
-//!                 │          └ takes nothing for minutes, or goes on for minutes after the log's end: cut
+//!                 │          └ takes nothing of what there is for minutes, or goes on for minutes after its end: cut
 //!                 └ says nothing in time, or too many others ask: cut, the one that has asked longest first
 //! ```
 //!
-//! Whoever wants to keep others out has to have more connections than these ask within the time of one request.
+//! Whoever wants to keep others out has to have more connections than these ask within the time of one request. Readers
+//! stay as long as the task runs, and of a log that does not grow nothing can be taken: so those of one log, who all have
+//! its secret, have a bound of their own and leave places for those of others.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,7 +26,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Reply};
-use super::offers::Offers;
+use super::offers::{Found, Offers};
 use super::range::Wanted;
 use super::tls::Tls;
 use crate::patience::Patient;
@@ -37,6 +39,8 @@ pub(super) struct Limits {
     pub(super) asking: usize,
     /// Connections that are sent a log.
     pub(super) reading: usize,
+    /// Those among them that are sent the same one.
+    pub(super) reading_one: usize,
     /// Until a connection has said what it wants, its handshake included.
     pub(super) asking_time: Duration,
     /// How long a reader may take nothing.
@@ -49,6 +53,7 @@ pub(super) struct Limits {
 pub(super) const LIMITS: Limits = Limits {
     asking: 64,
     reading: 256,
+    reading_one: 64,
     asking_time: Duration::from_secs(10),
     idle_time: Duration::from_secs(300),
     rest_time: Duration::from_secs(600),
@@ -72,7 +77,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What all connections share.
 struct Shared {
     offers: Offers,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     limits: Limits,
     reading: Arc<Semaphore>,
 }
@@ -85,7 +90,7 @@ struct Asking {
 }
 
 /// Serves whoever connects, for ever. All connections end with this future.
-pub(super) async fn accept(listener: TcpListener, tls: Option<Tls>, offers: Offers, limits: Limits) {
+pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, offers: Offers, limits: Limits) {
     let reading = Arc::new(Semaphore::new(limits.reading));
     let shared = Arc::new(Shared { offers, tls, limits, reading });
     let mut connections = JoinSet::new();
@@ -119,7 +124,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, log: Arc<SetOnce<Log
         match &shared.tls {
             None => serve(stream, &shared, &log).await,
             Some(tls) => {
-                if let Ok(stream) = tls.acceptor().accept(stream).await {
+                if let Ok(stream) = tls.acceptor().await.accept(stream).await {
                     serve(stream, &shared, &log).await;
                 }
             }
@@ -160,11 +165,12 @@ where
 }
 
 async fn reply<B>(request: &Request<B>, shared: &Shared, asking: &SetOnce<LogReader>) -> Reply {
-    let log = match answer::find(request, &shared.offers) {
-        Ok(log) => log,
+    let Found { log, places } = match answer::find(request, &shared.offers) {
+        Ok(found) => found,
         Err(reply) => return reply,
     };
-    let Ok(place) = Arc::clone(&shared.reading).try_acquire_owned() else {
+    let place = (places.try_acquire_owned(), Arc::clone(&shared.reading).try_acquire_owned());
+    let (Ok(of_log), Ok(of_all)) = place else {
         return answer::text(StatusCode::SERVICE_UNAVAILABLE, "Too many readers");
     };
     // It is set once: a connection is for one request.
@@ -172,5 +178,5 @@ async fn reply<B>(request: &Request<B>, shared: &Shared, asking: &SetOnce<LogRea
         return answer::text(StatusCode::BAD_REQUEST, "One request for each connection");
     }
     let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
-    answer::send(log, Wanted::parse(range), place).await
+    answer::send(log, Wanted::parse(range), [of_log, of_all]).await
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::Semaphore;
 
 use crate::task_log::reader::LogReader;
 
@@ -20,7 +21,14 @@ pub(super) struct Offers(Arc<Mutex<Vec<Offered>>>);
 /// One log and its secret.
 struct Offered {
     secret: Arc<str>,
-    log: LogReader,
+    log: Found,
+}
+
+/// A log that somebody may read, and room for those who do.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) log: LogReader,
+    pub(super) places: Arc<Semaphore>,
 }
 
 /// A log that can be read as long as this lives.
@@ -39,14 +47,16 @@ pub(super) fn secret() -> io::Result<String> {
 }
 
 impl Offers {
-    pub(super) fn enter(&self, secret: String, log: LogReader) -> Entry {
+    /// At most so many read it at the same time.
+    pub(super) fn enter(&self, secret: String, log: LogReader, readers: usize) -> Entry {
         let secret: Arc<str> = secret.into();
+        let log = Found { log, places: Arc::new(Semaphore::new(readers)) };
         self.logs().push(Offered { secret: Arc::clone(&secret), log });
         Entry { offers: self.clone(), secret }
     }
 
     /// The log of that secret. How long the answer takes says nothing of how much of a secret was right.
-    pub(super) fn find(&self, secret: &str) -> Option<LogReader> {
+    pub(super) fn find(&self, secret: &str) -> Option<Found> {
         let mut found = None;
         for Offered { secret: known, log } in self.logs().iter() {
             if verify_slices_are_equal(known.as_bytes(), secret.as_bytes()).is_ok() {

@@ -23,7 +23,7 @@ async fn serve(limits: Limits) -> Served {
     let loopback = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let logging = Logging { live_log_address: loopback, ..Logging::default() };
     let config = ConfigFile { logging, ..ConfigFile::default() };
-    let server = LiveLogServer::start_with(&config, limits).await.unwrap();
+    let server = LiveLogServer::start_with(&config, Events::none(), limits).await.unwrap();
     let (directory, spool) = Spool::temporary(1 << 30);
     let offer = server.offer(spool.reader(), Timestamp::now()).unwrap();
     Served { server, spool, offer, _directory: directory }
@@ -288,6 +288,25 @@ async fn readers_beyond_the_limit_are_told_so_and_places_become_free() {
 }
 
 #[tokio::test]
+async fn readers_of_one_log_leave_places_for_those_of_another() {
+    let served = serve(Limits { reading_one: 2, ..LIMITS }).await;
+    let (_directory, other) = Spool::temporary(1 << 20);
+    other.output(b"other");
+    assert!(other.end().is_none());
+    let other = served.server.offer(other.reader(), Timestamp::now()).unwrap();
+    served.spool.output(b"text");
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        let mut reader = served.ask("GET", &served.path(), "").await;
+        reader.read_exact(&mut [0; 9]).await.unwrap();
+        readers.push(reader);
+    }
+    assert!(served.get("").await.head.starts_with("http/1.1 503"));
+    let (_, path) = other.url().split_once("/log/").unwrap();
+    assert_eq!(rest(served.ask("GET", &format!("/log/{path}"), "").await).await.body, "other");
+}
+
+#[tokio::test]
 async fn what_takes_too_long_or_is_too_long_is_cut() {
     let limits =
         Limits { asking_time: Duration::from_millis(200), rest_time: Duration::from_millis(200), ..LIMITS };
@@ -328,6 +347,6 @@ async fn a_port_that_is_taken_is_named() {
         ..Logging::default()
     };
     let config = ConfigFile { logging, ..ConfigFile::default() };
-    let error = LiveLogServer::start(&config).await.unwrap_err().to_string();
+    let error = LiveLogServer::start(&config, Events::none()).await.unwrap_err().to_string();
     assert!(error.contains(&served.server.address().to_string()) && error.contains("liveLogPort"), "{error}");
 }
