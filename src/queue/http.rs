@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use self::clock::QueueClock;
 use self::path::component;
-use self::session::{Call, Session};
+use self::session::{Call, Session, misshapen};
 use super::claim::{Claim, ClaimedWork, ReceivedDefinition};
 use super::{Credentials, QueueError, RunId, RunQueue, WorkerIdentity};
 use crate::cache::PurgeRequest;
@@ -109,10 +109,7 @@ impl HttpQueue {
         for text in reply.tasks {
             match self.claim(&text) {
                 Ok(claim) => work.claims.push(claim),
-                Err(error) => {
-                    let (call, source) = ("read a task that it gave out", error.into());
-                    work.unreadable.push(QueueError::Internal { call, source });
-                }
+                Err(error) => work.unreadable.push(misshapen("read a task that it gave out", &error)),
             }
         }
         Ok(work)

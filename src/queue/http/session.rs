@@ -114,8 +114,7 @@ impl Session {
     /// The answer to a call, read as JSON.
     pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, QueueError> {
         let answer = self.call(&call).await?;
-        serde_json::from_slice(&answer)
-            .map_err(|error| QueueError::Internal { call: "read its answer", source: error.into() })
+        serde_json::from_slice(&answer).map_err(|error| misshapen("read its answer", &error))
     }
 
     /// The answer to a call: tried again while the deployment cannot be reached or is at fault.
@@ -196,6 +195,15 @@ impl Session {
     }
 }
 
+/// What is said of an answer that is not as it should be: where, and not what stands there, which may be a secret.
+pub(super) fn misshapen(call: &'static str, error: &serde_json::Error) -> QueueError {
+    let (line, column) = (error.line(), error.column());
+    QueueError::Internal {
+        call,
+        source: format!("it is of another form (line {line}, column {column})").into(),
+    }
+}
+
 impl Signer {
     fn new(credentials: Credentials) -> Signer {
         Signer { credentials, client: OnceCell::new() }
@@ -219,4 +227,19 @@ fn build(root_url: &str, credentials: Credentials, timeout: Duration) -> Result<
     let credentials = taskcluster::Credentials { client_id, access_token, certificate };
     let builder = ClientBuilder::new(root_url).credentials(credentials).retry(NO_RETRY).timeout(timeout);
     builder.build().map_err(|error| QueueError::Internal { call: MAKE_CLIENT, source: error.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::chain;
+
+    #[test]
+    fn what_is_wrong_with_an_answer_is_told_without_what_it_says() {
+        for answer in [r#"{"accessToken": "secret"}"#, r#"["secret", 1]"#, r#""secret""#, "secret"] {
+            let error = serde_json::from_str::<Vec<u8>>(answer).unwrap_err();
+            let said = chain(&misshapen("read its answer", &error));
+            assert!(said.contains("line 1, column") && !said.contains("secret"), "{said}");
+        }
+    }
 }
