@@ -31,3 +31,6 @@ pub use model::{
 pub use run_queue::RunQueue;
 pub use verdict::{Reason, Reporter, Verdict};
 pub use worker_queue::WorkerQueue;
+
+/// The most tasks that one call may ask for.
+pub const MOST_TASKS: usize = 32;

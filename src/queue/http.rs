@@ -18,7 +18,7 @@ use self::clock::QueueClock;
 use self::path::component;
 use self::session::{Call, Session, misshapen};
 use super::claim::{Claim, ClaimedWork, ReceivedDefinition};
-use super::{Credentials, QueueError, RunId, RunQueue, WorkerIdentity};
+use super::{Credentials, MOST_TASKS, QueueError, RunId, RunQueue, WorkerIdentity};
 use crate::cache::PurgeRequest;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
@@ -26,14 +26,15 @@ use crate::timestamp::Timestamp;
 pub use self::object::ObjectUpload;
 pub(super) use self::run::HttpRun;
 
-/// The most tasks that one claim may ask for.
-const MOST_TASKS: usize = 32;
-/// How long one claim may take: the queue answers after 20 seconds where there is nothing to claim.
+/// How long one attempt at a call of the worker's own may take: the queue answers a claim after 20 seconds where there is
+/// nothing to claim. Whoever waits for less than that says so.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long another call may take.
+/// How long one attempt at a call about a run may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the worker's own calls are tried. It has a loop of its own around them.
+/// How long the worker's other calls are tried. It has a loop of its own around them.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a call is tried on which a run's result depends. Its claim may go before; then it is refused.
+const LASTING: Duration = Duration::from_secs(10 * 60);
 /// Bytes of an answer to a claim: 32 of the largest definitions that the queue takes.
 const CLAIMED_BYTES: usize = 32 << 20;
 /// Bytes of any other answer.
@@ -93,8 +94,8 @@ impl HttpQueue {
             tasks: Vec<Box<RawValue>>,
         }
         let WorkerIdentity { worker_group, worker_id } = worker;
-        let most = most.min(MOST_TASKS);
-        let body = json!({ "tasks": most, "workerGroup": worker_group, "workerId": worker_id });
+        let body =
+            json!({ "tasks": most.min(MOST_TASKS), "workerGroup": worker_group, "workerId": worker_id });
         let call = Call {
             method: "POST",
             path: format!("api/queue/v1/claim-work/{}", component(task_queue_id)),

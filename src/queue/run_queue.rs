@@ -1,14 +1,19 @@
 //! What is said about one run between its claim and its resolution.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::http::HttpRun;
 use crate::queue::model::{ArtifactRequest, Created, RunId, Standing};
 use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reporter, Verdict};
 use crate::timestamp::Timestamp;
+
+/// The longest wait between two looks at the queue's clock, which goes on while this host is suspended.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// A queue, with the rights of one run. Clones are the same run's.
 #[derive(Clone, Debug)]
@@ -47,6 +52,17 @@ impl RunQueue {
         match &self.0.maker {
             Maker::Embedded(queue) => queue.now(),
             Maker::Http(queue) => queue.now(),
+        }
+    }
+
+    /// Waits until it is so late by that clock.
+    pub async fn wait_until(&self, due: Timestamp) {
+        loop {
+            let rest = due.since(self.now());
+            if rest.is_zero() {
+                return;
+            }
+            sleep(rest.min(LOOK)).await;
         }
     }
 

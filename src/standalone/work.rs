@@ -11,13 +11,10 @@ use super::reply::{Refusal, Reply, fault};
 use crate::document::finding::Findings;
 use crate::document::reader::Object;
 use crate::queue::{
-    Claim, Credentials, QueueError, RunId, RunQueue, Task, Verdict, WorkerIdentity, WorkerQueue,
+    Claim, Credentials, MOST_TASKS, QueueError, RunId, RunQueue, Task, Verdict, WorkerIdentity, WorkerQueue,
 };
 use crate::scopes::ScopeExpression;
 use crate::timestamp::Timestamp;
-
-/// Tasks that one call may ask for.
-const MOST_TASKS: i64 = 32;
 
 /// `claimWork`: the reply waits for a task. A caller that goes meanwhile claims none.
 pub(super) async fn claim_work(it: &Exchange<'_>) -> Result<Reply, Refusal> {
@@ -26,7 +23,7 @@ pub(super) async fn claim_work(it: &Exchange<'_>) -> Result<Reply, Refusal> {
         let worker = read_worker(payload, findings);
         let tasks = payload.required("tasks", findings)?;
         let number = tasks.integer(findings)?;
-        let most = usize::try_from(number).ok().filter(|_| (1..=MOST_TASKS).contains(&number));
+        let most = usize::try_from(number).ok().filter(|most| (1..=MOST_TASKS).contains(most));
         if most.is_none() {
             tasks.refuse(format!("must be from 1 to {MOST_TASKS}"), findings);
         }

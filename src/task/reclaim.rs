@@ -17,9 +17,6 @@ use crate::task_log::spool::Spool;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
-/// The longest wait between two looks at the queue's time, which goes on while this host is suspended.
-const LOOK: Duration = Duration::from_secs(30);
-
 /// Between two attempts to prolong a claim: the first wait, which doubles, and the longest.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
@@ -55,7 +52,7 @@ pub fn keep(claim: Held) -> Background {
 async fn reclaim(mut claim: Held) {
     loop {
         let now = claim.queue.now();
-        wait_until(&claim.queue, now.plus(claim.taken_until.since(now).div_f64(claim.divisor))).await;
+        claim.queue.wait_until(now.plus(claim.taken_until.since(now).div_f64(claim.divisor))).await;
         match prolong(&claim.queue, claim.taken_until, is_decided).await {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
@@ -131,16 +128,6 @@ async fn while_it_holds<F: Future<Output = Result<Timestamp, QueueError>>>(
     }
 }
 
-async fn wait_until(queue: &RunQueue, due: Timestamp) {
-    loop {
-        let rest = due.since(queue.now());
-        if rest.is_zero() {
-            return;
-        }
-        sleep(rest.min(LOOK)).await;
-    }
-}
-
 /// What the queue has made of the run.
 async fn why(claim: &Held) -> Interrupt {
     match claim.queue.status().await {
@@ -207,7 +194,7 @@ mod tests {
     async fn pass(author: &EmbeddedQueue, run: &RunQueue, time: Duration) {
         let begin = tokio::time::Instant::now();
         while begin.elapsed() < time {
-            tokio::time::advance(LOOK).await;
+            tokio::time::advance(HOUR / 120).await;
             for _ in 0..3 {
                 author.status(&run.run().task_id).await.unwrap();
             }

@@ -14,9 +14,6 @@ use super::Service;
 use super::collecting::Collecting;
 use crate::queue::{ClaimedWork, QueueError};
 
-/// What the queue gives out at most for one request.
-const MOST: usize = 32;
-
 /// A request that took this long was held by the queue.
 const LONG_POLL: Duration = Duration::from_secs(10);
 
@@ -58,7 +55,7 @@ impl Claiming {
                 return Ok(ClaimedWork::default());
             }
             let pool = service.worker.config.file.worker_pool();
-            let answer = service.queue.claim_work(&pool, &service.identity, free.min(MOST)).await;
+            let answer = service.queue.claim_work(&pool, &service.identity, free).await;
             if answer.as_ref().is_ok_and(|work| work.claims.is_empty()) {
                 service.look_for_quarantine().await;
             }

@@ -9,9 +9,6 @@ use crate::interrupt::{Interrupt, Interrupter, Notice};
 use crate::queue::{Reason, RunQueue, Standing, Verdict};
 use crate::timestamp::Timestamp;
 
-/// The longest wait between two looks at the queue's time, which goes on while this host is suspended.
-const LOOK: Duration = Duration::from_secs(30);
-
 /// Interrupts a run when its time or its task is over. Never returns: what it watches ends it.
 pub(super) async fn watch(
     queue: RunQueue,
@@ -20,21 +17,11 @@ pub(super) async fn watch(
     interrupter: Interrupter,
 ) {
     let (interrupt, notice) = tokio::select! {
-        () = passed(&queue, deadline) => (Interrupt::Deadline, Notice::Clock),
+        () = queue.wait_until(deadline) => (Interrupt::Deadline, Notice::Clock),
         interrupt = resolved(&queue, poll) => (interrupt, Notice::Status),
     };
     interrupter.interrupt(interrupt, notice);
     std::future::pending().await
-}
-
-async fn passed(queue: &RunQueue, deadline: Timestamp) {
-    loop {
-        let rest = deadline.since(queue.now());
-        if rest.is_zero() {
-            return;
-        }
-        tokio::time::sleep(rest.min(LOOK)).await;
-    }
 }
 
 /// Looks at the run's status until somebody else has ended it. What fails now is tried again: the claim's own keeper

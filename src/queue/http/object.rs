@@ -1,18 +1,13 @@
 //! The way of an artifact's bytes into the object service.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::session::{Call, Session};
-use super::{ANSWER_BYTES, component};
+use super::{ANSWER_BYTES, LASTING, component};
 use crate::queue::QueueError;
 use crate::queue::model::PutTarget;
 use crate::timestamp::Timestamp;
-
-/// How long a step is tried.
-const LASTING: Duration = Duration::from_secs(10 * 60);
 
 /// An artifact that is to become an object. It is listed once
 /// [`RunQueue::finish_artifact`](crate::queue::RunQueue::finish_artifact) has been told its id.

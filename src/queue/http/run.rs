@@ -9,14 +9,11 @@ use tokio::sync::watch;
 use super::component;
 use super::object::ObjectUpload;
 use super::session::{Call, Session};
-use super::{ANSWER_BYTES, PATIENCE};
+use super::{ANSWER_BYTES, LASTING, PATIENCE};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::model::{ArtifactRequest, Created, PutTarget};
 use crate::queue::{Credentials, QueueError, Reason, RunId, RunState, Standing, Verdict};
 use crate::timestamp::Timestamp;
-
-/// How long a call is tried on which the run's result depends. Its claim may go before; then it is refused.
-const LASTING: Duration = Duration::from_secs(10 * 60);
 
 /// How long it is tried to learn what a task may do: it fails without.
 const EXPANDING: Duration = Duration::from_secs(2 * 60);
