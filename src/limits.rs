@@ -1,4 +1,4 @@
-//! Bounds on what a task definition may bring in, and on what is written about it.
+//! Bounds on what a task definition may bring in, on what is written about it, and on what a task may fill.
 
 /// Bytes of a task file or of a definition from a queue (the queue's own bound is 1 MiB).
 pub const DEFINITION_BYTES: usize = 4 << 20;
@@ -35,5 +35,7 @@ pub const EXEC_STRING_BYTES: usize = 128 << 10;
 pub const MAX_RUN_TIME_SECONDS: u64 = 100 * 366 * 24 * 60 * 60;
 /// Nodes that YAML aliases may repeat in all.
 pub const DEFINITION_ALIASED_NODES: usize = 10_000;
+/// Bytes that stay free on the data directory's file system for logs and clean-up.
+pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
 /// Bytes of an image's name.
 pub const IMAGE_NAME_BYTES: usize = 4096;

@@ -12,12 +12,10 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::interrupt::Interrupts;
+use crate::limits::DISK_RESERVE_BYTES;
 
 /// Bytes copied between two looks at the disk and at what interrupts.
 const COPY_BYTES: usize = 256 * 1024;
-
-/// Bytes that a long copy leaves free on the disk that it goes to.
-const RESERVE_BYTES: u64 = 64 << 20;
 
 /// Longer copies are long.
 const LONG_BYTES: u64 = 1 << 20;
@@ -176,10 +174,10 @@ impl Copy<'_> {
         let Some(place) = self.place.filter(|_| self.size >= LONG_BYTES) else { return Ok(()) };
         let status = rustix::fs::fstatvfs(place)?;
         let free = status.f_bavail.saturating_mul(status.f_frsize);
-        if free >= RESERVE_BYTES {
+        if free >= DISK_RESERVE_BYTES {
             return Ok(());
         }
-        let why = format!("the disk is full: {free} bytes are free, {RESERVE_BYTES} are kept");
+        let why = format!("the disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept");
         Err(io::Error::new(io::ErrorKind::StorageFull, why))
     }
 }

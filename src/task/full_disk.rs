@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use self::weight::weight;
 use crate::config::ConfigFile;
 use crate::host::free_bytes;
+use crate::limits::DISK_RESERVE_BYTES;
 use crate::registry::Phase;
 use crate::task::error::TaskError;
 use crate::task::resolve::End;
@@ -29,15 +30,12 @@ mod weight;
 /// How often the disk is looked at while a task runs.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Bytes that stay free on the data directory's file system for logs and clean-up.
-const RESERVE_BYTES: u64 = 64 << 20;
-
 /// How long a run waits for a sweep to make room before it ends all the same.
 const SWEEP_TIME: Duration = Duration::from_secs(10);
 
 /// Bytes that a worker tries to keep free while tasks run: what a pull leaves, and in any case more than ends them.
 pub fn low_mark(file: &ConfigFile) -> u64 {
-    file.reserve_bytes().max(2 * RESERVE_BYTES)
+    file.reserve_bytes().max(2 * DISK_RESERVE_BYTES)
 }
 
 /// What the runs of one worker have in common when their disk is full. Clones are the same.
@@ -90,7 +88,7 @@ impl FullDisk {
             ticks.tick().await;
             // A file system that does not say has enough: writing will tell.
             match free_bytes(&runs) {
-                Some(free) if free < RESERVE_BYTES => {}
+                Some(free) if free < DISK_RESERVE_BYTES => {}
                 Some(free) if free < low_mark => {
                     drop(self.ask_for_room());
                     continue;
@@ -102,10 +100,10 @@ impl FullDisk {
                 // However it ends, the disk says what came of it.
                 timeout(SWEEP_TIME, swept).await.map(drop).unwrap_or_default();
             }
-            let Some(free) = free_bytes(&runs).filter(|free| *free < RESERVE_BYTES) else { continue };
+            let Some(free) = free_bytes(&runs).filter(|free| *free < DISK_RESERVE_BYTES) else { continue };
             if is_heaviest(worker, container).await {
                 let text = format!(
-                    "The task was ended because the worker's disk is full: {free} bytes are free, {RESERVE_BYTES} are kept for logs and clean-up."
+                    "The task was ended because the worker's disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept for logs and clean-up."
                 );
                 return MustEnd { error: TaskError::new(End::ResourceShort, text), turn };
             }
