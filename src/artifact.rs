@@ -186,6 +186,11 @@ impl Publisher {
         self.interrupts.current()
     }
 
+    /// How long a stage stores files of the task's: until something interrupts that has not done so yet.
+    pub fn patience(&self) -> Patience {
+        Patience::with_artifact(&self.interrupts)
+    }
+
     /// How many artifacts are stored at the same time; more that are handed in wait.
     pub fn at_once(&self) -> usize {
         self.store.at_once()

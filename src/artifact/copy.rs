@@ -47,7 +47,8 @@ impl Patience {
         Patience { interrupts: interrupts.clone(), bears: Bears::Urgency(1) }
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
         match self.bears {
             Bears::Interrupts(count) => self.interrupts.count() > count,
             Bears::Urgency(urgency) => self.interrupts.urgency() > urgency,
@@ -55,7 +56,7 @@ impl Patience {
     }
 
     /// Waits until it is. Never returns when nobody is left who could interrupt.
-    pub(super) async fn over(&self) {
+    pub async fn over(&self) {
         let mut interrupts = self.interrupts.clone();
         match self.bears {
             Bears::Interrupts(count) => interrupts.more_than(count).await,

@@ -5,6 +5,7 @@
 //! nothing is.
 
 mod item;
+mod listings;
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 
-use self::item::{Closer, Item, NotStored};
+use self::item::{Closer, Item, NotStored, Sharing};
 use super::{Contributions, Feature, FeatureRow, Hook, Link, RunContext, Stopped, Wishes};
 use crate::interrupt::Interrupt;
 use crate::known_features::ARTIFACTS;
@@ -81,8 +82,9 @@ impl Artifacts {
 
     /// Publishes all entries, several at a time; one that cannot be stored does not keep the others from it.
     async fn publish(&self, stopped: &Stopped<'_>) -> Result<(), ArtifactsError> {
+        let sharing = Sharing::of(stopped.publisher);
         let published = stream::iter(&self.entries)
-            .map(|(name, entry)| self.publish_entry(name, entry, stopped))
+            .map(|(name, entry)| self.publish_entry((name, entry), &sharing, stopped))
             .buffer_unordered(stopped.publisher.at_once())
             .fold(Ok(()), |all, one| ready(all.and(one)));
         published.await.map_err(|NotStored| ArtifactsError::NotStored)
@@ -90,20 +92,22 @@ impl Artifacts {
 
     async fn publish_entry(
         &self,
-        name: &ArtifactName,
-        entry: &ArtifactEntry,
+        (name, entry): (&ArtifactName, &ArtifactEntry),
+        sharing: &Sharing,
         stopped: &Stopped<'_>,
     ) -> Result<(), NotStored> {
         // Looked at each time: an interrupt may have come meanwhile.
         if !is_wanted(&entry.source, stopped.command_ended, stopped.publisher.interrupt()) {
             return Ok(());
         }
+        sharing.check()?;
         let item = Item {
             name,
             declared: entry.source.kind(),
             path: entry.source.path(),
             closer: self.closer(name),
             expires: entry.expires.unwrap_or(stopped.publisher.task_expires()),
+            sharing,
         };
         let (volume, root) = (self.volumes.get(name).cloned(), Arc::clone(&stopped.root));
         let path = item.path.to_owned();

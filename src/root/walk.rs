@@ -52,6 +52,9 @@ pub enum WalkError {
         /// The bound.
         bytes: usize,
     },
+    /// Nobody waits for it any more.
+    #[error("list the directory: it was interrupted")]
+    Unwanted,
 }
 
 /// What lies in and below a directory, as paths relative to it.
@@ -65,13 +68,22 @@ pub struct Listing {
     pub unreadable: Vec<(String, io::Error)>,
 }
 
-/// Lists a directory. Links, device nodes, fifos, sockets and what the kernel makes up are passed over.
+impl Listing {
+    /// Bytes of all paths.
+    pub fn path_bytes(&self) -> usize {
+        let named = self.files.iter().chain(&self.unnamable).map(String::len).sum::<usize>();
+        named + self.unreadable.iter().map(|(path, _)| path.len()).sum::<usize>()
+    }
+}
+
+/// Lists a directory, while that is `wanted`. Links, device nodes, fifos, sockets and what the kernel makes up are passed
+/// over.
 ///
 /// # Errors
 ///
-/// [`WalkError`] when a bound is passed.
-pub fn walk(top: &Found, bounds: WalkBounds) -> Result<Listing, WalkError> {
-    let mut walk = Walk { bounds, directories: 0, path_bytes: 0, listing: Listing::default() };
+/// [`WalkError`] when a bound is passed, or it is no longer wanted.
+pub fn walk(top: &Found, bounds: WalkBounds, wanted: &dyn Fn() -> bool) -> Result<Listing, WalkError> {
+    let mut walk = Walk { bounds, wanted, directories: 0, path_bytes: 0, listing: Listing::default() };
     match top.open_directory() {
         Ok(directory) => walk.directory(&directory, "", 0)?,
         Err(errno) => walk.unreadable("", errno)?,
@@ -80,15 +92,19 @@ pub fn walk(top: &Found, bounds: WalkBounds) -> Result<Listing, WalkError> {
     Ok(walk.listing)
 }
 
-struct Walk {
+struct Walk<'a> {
     bounds: WalkBounds,
+    wanted: &'a dyn Fn() -> bool,
     directories: usize,
     path_bytes: usize,
     listing: Listing,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn directory(&mut self, directory: &OwnedFd, path: &str, depth: usize) -> Result<(), WalkError> {
+        if !(self.wanted)() {
+            return Err(WalkError::Unwanted);
+        }
         if depth >= self.bounds.depth {
             return Err(WalkError::TooDeep { path: path.to_owned(), depth: self.bounds.depth });
         }
@@ -171,8 +187,9 @@ mod tests {
     fn a_walk_finds_files_in_order_and_follows_no_link() {
         let tree = tree();
         let bounds = WalkBounds { depth: 8, files: 8, directories: 8, path_bytes: 80 };
-        let listing = walk(&tree.root.find("dir").unwrap(), bounds).unwrap();
+        let listing = walk(&tree.root.find("dir").unwrap(), bounds, &|| true).unwrap();
         assert_eq!(listing.files, ["a", "deep/er/b"]);
+        assert_eq!(listing.path_bytes(), 10);
         assert!(listing.unnamable.is_empty() && listing.unreadable.is_empty(), "{listing:?}");
     }
 
@@ -182,14 +199,25 @@ mod tests {
         let top = tree.root.find("dir").unwrap();
         // "a" and "deep/er/b"
         let enough = WalkBounds { depth: 3, files: 2, directories: 3, path_bytes: 10 };
-        assert!(walk(&top, enough).is_ok());
-        let shallow = walk(&top, WalkBounds { depth: 2, ..enough });
+        let walk = |bounds| walk(&top, bounds, &|| true);
+        assert!(walk(enough).is_ok());
+        let shallow = walk(WalkBounds { depth: 2, ..enough });
         assert!(matches!(shallow, Err(WalkError::TooDeep { .. })), "{shallow:?}");
-        let few = walk(&top, WalkBounds { files: 1, ..enough });
+        let few = walk(WalkBounds { files: 1, ..enough });
         assert!(matches!(few, Err(WalkError::TooMany { files: 1 })), "{few:?}");
-        let narrow = walk(&top, WalkBounds { directories: 2, ..enough });
+        let narrow = walk(WalkBounds { directories: 2, ..enough });
         assert!(matches!(narrow, Err(WalkError::TooManyDirectories { directories: 2 })), "{narrow:?}");
-        let short = walk(&top, WalkBounds { path_bytes: 9, ..enough });
+        let short = walk(WalkBounds { path_bytes: 9, ..enough });
         assert!(matches!(short, Err(WalkError::TooLong { bytes: 9 })), "{short:?}");
+    }
+
+    #[test]
+    fn a_walk_ends_with_the_next_directory_when_nobody_wants_it() {
+        let tree = tree();
+        let bounds = WalkBounds { depth: 8, files: 8, directories: 8, path_bytes: 80 };
+        let looks = std::cell::Cell::new(0);
+        let wanted = || looks.replace(looks.get() + 1) < 1;
+        let ended = walk(&tree.root.find("dir").unwrap(), bounds, &wanted);
+        assert!(matches!(ended, Err(WalkError::Unwanted)) && looks.get() == 2, "{ended:?}");
     }
 }

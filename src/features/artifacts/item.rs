@@ -23,18 +23,15 @@ use futures_util::stream::{self, StreamExt};
 use rustix::io::Errno;
 
 use super::Stopped;
+use super::listings::{Listings, NotListed};
 use crate::artifact::content::{content_encoding, content_type};
-use crate::artifact::{Description, Missing, PublishError, Source};
+use crate::artifact::{Description, Missing, Patience, PublishError, Publisher, Source};
 use crate::payload::ArtifactSource;
 use crate::queue::ErrorReason;
 use crate::queue::artifact_name::ArtifactName;
-use crate::root::{Found, Kind, Listing, WalkBounds, WalkError, walk};
+use crate::root::{Found, Kind, Listing, WalkError};
 use crate::text::{chain, escaped};
 use crate::timestamp::Timestamp;
-
-/// How far directories are looked through.
-const BOUNDS: WalkBounds =
-    WalkBounds { depth: 64, files: 100_000, directories: 1_000_000, path_bytes: 32 << 20 };
 
 /// What stands at the path of an entry.
 enum Looked {
@@ -57,6 +54,23 @@ enum Content {
 /// The artifact could not be stored; the log says why.
 pub(super) struct NotStored;
 
+/// What the entries of one payload share while they are stored.
+pub(super) struct Sharing {
+    patience: Patience,
+    listings: Listings,
+}
+
+impl Sharing {
+    pub(super) fn of(publisher: &Publisher) -> Sharing {
+        Sharing { patience: publisher.patience(), listings: Listings::default() }
+    }
+
+    /// The rest is not tried when one was interrupted.
+    pub(super) fn check(&self) -> Result<(), NotStored> {
+        if self.patience.is_over() { Err(NotStored) } else { Ok(()) }
+    }
+}
+
 /// One entry of the payload.
 pub(super) struct Item<'a> {
     pub(super) name: &'a ArtifactName,
@@ -65,6 +79,7 @@ pub(super) struct Item<'a> {
     /// The entries of the payload whose names lie below this one's.
     pub(super) closer: Vec<Closer<'a>>,
     pub(super) expires: Timestamp,
+    pub(super) sharing: &'a Sharing,
 }
 
 /// An entry whose name lies below that of another: whichever is stored first, the names that it gives are its own.
@@ -119,6 +134,7 @@ impl Item<'_> {
             content_encoding: content_encoding(path, stopped.publisher.config()),
             expires: self.expires,
         };
+        self.sharing.check()?;
         match stopped.publisher.publish(description, Source::Task(file)).await {
             Ok(()) => Ok(()),
             Err(PublishError::Read(error)) => self.unread(name, path, &error, stopped).await,
@@ -128,16 +144,16 @@ impl Item<'_> {
 
     /// Stores every regular file below a directory.
     async fn directory(&self, found: Found, stopped: &Stopped<'_>) -> Result<(), NotStored> {
-        let top = Arc::new(found);
-        let walked = {
-            let top = Arc::clone(&top);
-            tokio::task::spawn_blocking(move || walk(&top, BOUNDS)).await
+        let (top, Sharing { patience, listings }) = (Arc::new(found), self.sharing);
+        let (listing, _room) = match listings.list(&top, patience).await {
+            Ok(listed) => listed,
+            Err(NotListed::Walk(error)) => return self.too_large(&error, stopped).await,
+            Err(NotListed::Panicked(error)) => {
+                return Err(self.not_stored(self.name, &error.to_string(), stopped));
+            }
+            Err(NotListed::Interrupted) => return Err(NotStored),
         };
-        let Listing { files, unnamable, unreadable } = match walked {
-            Ok(Ok(listing)) => listing,
-            Ok(Err(error)) => return self.too_large(&error, stopped).await,
-            Err(error) => return Err(self.not_stored(self.name, &error.to_string(), stopped)),
-        };
+        let Listing { files, unnamable, unreadable } = listing;
         let mut all = Ok(());
         for name in unnamable {
             all = Err(self.unnamable(&name, "be UTF-8", stopped));
@@ -156,13 +172,9 @@ impl Item<'_> {
         files: Vec<String>,
         stopped: &Stopped<'_>,
     ) -> Result<(), NotStored> {
-        let interrupt = stopped.publisher.interrupt();
         let top = &top;
         let publish = |below: String| async move {
-            // The rest is not tried when one was interrupted.
-            if stopped.publisher.interrupt() != interrupt {
-                return Err(NotStored);
-            }
+            self.sharing.check()?;
             self.member(top, &below, stopped).await
         };
         let published = stream::iter(files).map(publish).buffer_unordered(stopped.publisher.at_once());

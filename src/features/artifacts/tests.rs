@@ -12,7 +12,7 @@ use crate::config::{ArtifactSettings, ConfigFile};
 use crate::event::Events;
 use crate::features::Hooks;
 use crate::features::{Active, Contributions, Link, RunContext, Stopped, Wishes};
-use crate::interrupt::{Notice, channel};
+use crate::interrupt::{Interrupter, Notice, channel};
 use crate::payload::{Origin, Payload, TaskContext, reserved_names};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
@@ -77,6 +77,7 @@ fn operators(expires: Timestamp) -> TaskContext<'static> {
 /// A claimed run whose payload has artifacts.
 struct Task {
     publisher: Publisher,
+    interrupter: Interrupter,
     active: Active,
     spool: Spool,
     root: Arc<ContainerRoot>,
@@ -135,7 +136,7 @@ impl Task {
         };
         let active = Active::start(run, Some(&wishes));
         let root = Arc::new(root(scratch.path()));
-        Task { publisher, active, spool, root, scratch, out }
+        Task { publisher, interrupter, active, spool, root, scratch, out }
     }
 
     fn stopped(&self, command_ended: bool) -> Stopped<'_> {
@@ -302,7 +303,9 @@ async fn a_file_that_vanishes_from_a_directory_is_an_error_artifact_and_the_othe
     let task = Task::claimed(json!({}), None).await;
     let name = ArtifactName::new("public/out").unwrap();
     let expires = task.publisher.task_expires();
-    let item = Item { name: &name, declared: "directory", path: "/out", closer: Vec::new(), expires };
+    let sharing = &Sharing::of(&task.publisher);
+    let item =
+        Item { name: &name, declared: "directory", path: "/out", closer: Vec::new(), expires, sharing };
     let found = Arc::new(task.root.find("/out").unwrap());
     let listed = ["1.txt", "gone.txt", "sub/2.gz"].map(str::to_owned).to_vec();
     let published = item.members(found, listed, &task.stopped(true)).await;
@@ -314,6 +317,22 @@ async fn a_file_that_vanishes_from_a_directory_is_an_error_artifact_and_the_othe
     let rows: Vec<_> = records.iter().map(|it| (it.name.as_str(), it.reason)).collect();
     let gone = ("public/out/gone.txt", Some(ErrorReason::FileMissingOnWorker));
     assert_eq!(rows, [("public/out/1.txt", None), gone, ("public/out/sub/2.gz", None)]);
+}
+
+#[tokio::test]
+async fn a_second_interrupt_ends_what_the_first_one_has_left_to_do() {
+    let task = Task::claimed(json!({}), Some(Interrupt::Shutdown)).await;
+    let name = ArtifactName::new("public/out").unwrap();
+    let expires = task.publisher.task_expires();
+    let sharing = &Sharing::of(&task.publisher);
+    let item = Item { name: &name, declared: "volume", path: "/out", closer: Vec::new(), expires, sharing };
+    task.interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
+    let found = Arc::new(task.root.find("/out").unwrap());
+    assert!(item.members(found, vec!["1.txt".to_owned()], &task.stopped(false)).await.is_err());
+    let root = Arc::clone(&task.root);
+    assert!(item.publish(move || root.find("/out"), &task.stopped(false)).await.is_err());
+    let log = task.log();
+    assert!(task.publisher.into_records().is_empty(), "{log}");
 }
 
 #[tokio::test]
