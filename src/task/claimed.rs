@@ -68,13 +68,11 @@ impl Claimed {
         let task = read_task(worker, &claim, &options);
         let wishes = Switched::of(task.payload.as_ref(), &worker.config.file.disabled_features());
         let held = opening::held(worker, &claim, wishes.logs());
-        let (worker_of_run, interrupts_of_run) = (Arc::clone(worker), interrupts.clone());
-        let opening = move || opening::open(&worker_of_run, &interrupts_of_run, held);
-        let opened = tokio::task::spawn_blocking(opening).await.map_err(BeginError::from);
-        let Opened { id, directory, log, file, processor } = match opened.flatten() {
+        let opened = opening::open(worker, &interrupts, held).await;
+        let Opened { id, directory, log, file, processor } = match opened {
             Ok(opened) => opened,
-            Err(error) => {
-                let identity = Identity { queue: claim.queue, file: None, interrupts, began };
+            Err((error, file)) => {
+                let identity = Identity { queue: claim.queue, file, interrupts, began };
                 return Err(NotBegun { identity, error });
             }
         };

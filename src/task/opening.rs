@@ -3,17 +3,20 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use runtime::id::ContainerId;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::claim_file::{self, ClaimFile, ClaimFileError, HeldRun, Logs};
+use crate::event::Event;
 use crate::interrupt::Interrupts;
 use crate::processors::Processor;
 use crate::queue::{Claim, WorkerIdentity};
 use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::task::run::Worker;
 use crate::task_log::spool::Spool;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// Why a run could not even begin; nothing of it is in any log.
@@ -51,11 +54,26 @@ pub(super) struct Opened {
     pub(super) processor: Option<Processor>,
 }
 
-/// Takes the run's processor, writes down that there is a run, and makes its directories and its log. Blocks.
-pub(super) fn open(
+/// Takes the run's processor, writes down that there is a run, and makes its directories and its log. Where something
+/// fails after the run was written down, the file comes with the error: a successor of this worker may have to resolve it.
+pub(super) async fn open(
+    worker: &Arc<Worker>,
+    interrupts: &Interrupts,
+    held: Option<HeldRun>,
+) -> Result<Opened, (BeginError, Option<ClaimFile>)> {
+    let (worker, interrupts, written) = (Arc::clone(worker), interrupts.clone(), Arc::new(OnceLock::new()));
+    let note = Arc::clone(&written);
+    let opening = spawn_blocking(move || open_now(&worker, &interrupts, held, &note));
+    let opened = opening.await.map_err(BeginError::from).flatten();
+    opened.map_err(|error| (error, written.get().cloned()))
+}
+
+/// Blocks.
+fn open_now(
     worker: &Worker,
     interrupts: &Interrupts,
     held: Option<HeldRun>,
+    written: &OnceLock<ClaimFile>,
 ) -> Result<Opened, BeginError> {
     let directories = &worker.config.directories;
     let processor = take_processor(worker)?;
@@ -64,11 +82,8 @@ pub(super) fn open(
     let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;
     let held = held.map(|held| HeldRun { container_id: id.as_str().to_owned(), ..held });
     let file = held.map(|held| ClaimFile::create(directories, &held)).transpose()?;
-    let made = make(worker, &beginning, &id);
-    if let (Err(_), Some(file)) = (&made, &file) {
-        file.remove()?;
-    }
-    let (directory, log) = made?;
+    let file = file.map(|file| written.get_or_init(|| file).clone());
+    let (directory, log) = make(worker, &beginning, &id)?;
     Ok(Opened { id, directory, log, file, processor })
 }
 
@@ -105,7 +120,11 @@ fn make(
     match Spool::create(&directory.log(), worker.config.file.log_bytes()) {
         Ok(log) => Ok((directory, log)),
         Err(source) => {
-            directory.remove()?;
+            // What resists is a clean-up's; the run is told why it could not begin.
+            if let Err(error) = directory.remove() {
+                let message = format!("failed to {}", chain(&error));
+                worker.events.emit(&Event::Warning { message: &message });
+            }
             Err(BeginError::Log { path: worker.config.directories.runs(), source })
         }
     }
