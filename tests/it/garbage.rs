@@ -20,12 +20,11 @@ use images::registry::Access;
 use images::source::Source;
 use images::store::{PullOptions, Store};
 use runtime::id::ContainerId;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::start::config_with;
 use crate::support::{
-    AnsweringServer, SmallDisk, WatchedRegistry, Worker, busybox_image, file, finish, read_until,
+    AnsweringServer, SmallDisk, Started, WatchedRegistry, Worker, busybox_image, file, finish, read_until,
     shell_payload,
 };
 
@@ -93,8 +92,14 @@ impl Site<'_> {
         }
     }
 
-    /// Starts a task that holds the cache `x`, and kills its worker.
+    /// Starts a task that holds the cache `x`, and kills its worker; nothing of either runs any more.
     fn killed_worker(&self, image: &str) {
+        self.kill_worker(image);
+        self.worker.scratch().await_processes(LIMIT);
+    }
+
+    /// The same beside another worker with these directories.
+    fn kill_worker(&self, image: &str) {
         let mut payload = shell_payload(image, "echo text > /x/file; sleep 100");
         payload["cache"] = json!({ "x": "/x" });
         let task = self.worker.fresh("task").with_extension("json");
@@ -103,7 +108,6 @@ impl Site<'_> {
         read_until(&mut child, "=== Task Starting ===");
         child.kill().unwrap();
         finish(child, LIMIT);
-        self.worker.scratch().await_processes(LIMIT);
     }
 }
 
@@ -260,23 +264,19 @@ fn a_worker_removes_what_is_old_between_two_requests_for_tasks() {
         "taskQueue": {"pollInterval": 10}
     });
     let path = config_with(&worker, &queue.address, more);
-    let mut child = worker.command(&["start", "--config", &path]).spawn().unwrap();
-    let log = read_until(&mut child, "workerReady");
+    let mut started = Started::of(worker.command(&["start", "--config", &path]).spawn().unwrap());
     // After the clean-up of the worker's own beginning.
-    site.killed_worker(&image);
-    let begun = Instant::now();
-    while !worker.containers().is_empty() || !site.places.store.list().unwrap().is_empty() {
-        assert!(begun.elapsed() < LIMIT, "{:?}, {:?}", worker.containers(), site.places.store.list());
-        thread::park_timeout(Duration::from_millis(5));
+    site.kill_worker(&image);
+    let kinds = ["container removed", "image removed", "cache volume removed"]
+        .map(|kind| format!(r#""type":"{kind}""#));
+    kinds.iter().for_each(|kind| started.await_logged(kind));
+    let log = started.stop().log;
+    for kind in kinds {
+        assert_eq!(log.matches(&kind).count(), 1, "{kind}: {log}");
     }
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert!(finish(child, LIMIT).status.success());
-    let log = log.join().unwrap();
-    for (kind, times) in
-        [("container removed", 1), ("image removed", 1), ("cache volume removed", 1), ("diskspace", 0)]
-    {
-        assert_eq!(log.matches(&format!(r#""type":"{kind}"#)).count(), times, "{kind}: {log}");
-    }
+    assert!(!log.contains("diskspace"), "{log}");
+    assert_eq!((worker.containers().len(), worker.caches().len()), (0, 0));
+    assert!(site.places.store.list().unwrap().is_empty());
 }
 
 #[test]
