@@ -47,6 +47,7 @@ pub use collect::{Collected, GcPolicy};
 pub use error::{PullError, PullErrorKind, StoreError};
 pub use ingest::IngestError;
 pub use lease::Lease;
+pub use lock::Holder;
 pub use options::{Cancel, PullEvent, PullOptions};
 
 use catalog::store_name;
@@ -77,16 +78,16 @@ impl Store {
     ///
     /// A newer version's store, one that an older program is using, or a directory that cannot be made.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
-        Store::open_within(root, &Limits::default())
+        Store::open_within(root, &Limits::default(), |_| None)
     }
 
-    /// The same with other limits for what is read of images.
+    /// The same with other limits for what is read of images, and somebody who knows by whom a lock is held.
     ///
     /// # Errors
     ///
     /// As [`Store::open`].
-    pub fn open_within(root: &Path, limits: &Limits) -> Result<Store, StoreError> {
-        let (layout, discarded) = Layout::open(root)?;
+    pub fn open_within(root: &Path, limits: &Limits, holder: Holder) -> Result<Store, StoreError> {
+        let (layout, discarded) = Layout::open(root, holder)?;
         let inner = Inner { layout, boot: Boot::current()?, limits: limits.clone(), discarded };
         let store = Store { inner: Arc::new(inner) };
         store.recover()?;
@@ -104,7 +105,7 @@ impl Store {
     ///
     /// I/O errors of the store.
     pub fn list(&self) -> Result<Vec<Image>, StoreError> {
-        let _using = lock::shared(&self.layout().lock())?;
+        let _using = self.layout().lock_shared(&|| true)?;
         let names = self.read_names()?;
         let images = names.iter().map(|(record, _)| self.image_of(record));
         images.filter_map(Result::transpose).collect()
@@ -116,7 +117,7 @@ impl Store {
     ///
     /// I/O errors of the store.
     pub fn remove(&self, name: &Source) -> Result<bool, StoreError> {
-        let _using = lock::shared(&self.layout().lock())?;
+        let _using = self.layout().lock_shared(&|| true)?;
         let path = self.layout().name(&store_name(name));
         let was_there = path.exists();
         layout::remove_file(&path)?;
@@ -157,7 +158,7 @@ impl Store {
         for layer in image.layers.iter().filter(|layer| !self.layer_data(layer).is_file()) {
             Boot::distrust(&self.layout().layer(layer))?;
         }
-        let claim = Claim::take(self.layout(), &image.id)?;
+        let claim = Claim::take(self.layout(), &image.id, self.layout().moments(&|| true))?;
         let built = self.build_image(claim, &image.id, &configuration, &self.inner.limits);
         // A layer that is damaged itself comes first: the next `find` or `pull` makes it.
         built.or_else(|error| self.distrust_index(error))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use images::registry::Access;
 use images::store::{PullOptions, Store, StoreError};
+use runtime::lock;
 
 use crate::cache::{CacheError, Caches};
 use crate::config::{Config, ConfigFile};
@@ -53,7 +54,7 @@ pub enum AssemblyError {
 pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError> {
     let Parts { config, network, host, events, live_log } = parts;
     let root = config.directories.images();
-    let store = Store::open_within(&root, &config.file.image_limits())?;
+    let store = Store::open_within(&root, &config.file.image_limits(), |file| lock::holder(file))?;
     let notice = store
         .discarded_version()
         .map(|version| format!("the images in {root:?} were of version {version}: they are pulled again"));

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 
 use super::StoreError;
 use super::layout::{self, Layout};
-use super::lock;
+use super::lock::{self, Waiting};
 
 /// A held claim. To end it, [`Claim::commit`] or [`Claim::release`]; a claim that is only dropped
 /// leaves its partial file, as a crash does.
@@ -25,13 +25,12 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// Waits until no one else has it. Blocks.
-    pub(crate) fn take(layout: &Layout, digest: &Digest) -> Result<Claim, StoreError> {
+    pub(crate) fn take(layout: &Layout, digest: &Digest, waiting: Waiting<'_>) -> Result<Claim, StoreError> {
         loop {
             let partial = layout.partial(digest);
             let file = lock::open(&partial)?;
-            let failed = StoreError::file("lock", &partial);
-            lock::lock_exclusive(&file).map_err(failed)?;
-            if lock::is_still_at(&file, &partial).map_err(failed)? {
+            lock::wait_alone(&partial, &file, waiting)?;
+            if lock::is_still_at(&file, &partial).map_err(StoreError::file("lock", &partial))? {
                 return Ok(Claim { file, partial, blob: layout.blob(digest), work: layout.work(digest) });
             }
         }
@@ -114,19 +113,23 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Layout, Digest) {
         let parent = tempfile::tempdir().unwrap();
-        let (layout, _) = Layout::open(&parent.path().join("images")).unwrap();
+        let (layout, _) = Layout::open(&parent.path().join("images"), |_| None).unwrap();
         (parent, layout, Digest::of(b"x"))
+    }
+
+    fn take(layout: &Layout, digest: &Digest) -> Claim {
+        Claim::take(layout, digest, layout.moments(&|| true)).unwrap()
     }
 
     #[test]
     fn a_second_claimant_waits_and_then_finds_the_blob() {
         let (_parent, layout, digest) = store();
-        let claim = Claim::take(&layout, &digest).unwrap();
+        let claim = take(&layout, &digest);
         assert!(Claim::try_take(&layout, &digest).unwrap().is_none());
         let second = {
             let (layout, digest) = (layout.clone(), digest.clone());
             std::thread::spawn(move || {
-                let claim = Claim::take(&layout, &digest).unwrap();
+                let claim = take(&layout, &digest);
                 let seen = layout.blob(&digest).exists();
                 claim.release().unwrap();
                 seen
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn a_dropped_claim_can_be_resumed_and_a_released_one_leaves_nothing() {
         let (_parent, layout, digest) = store();
-        let claim = Claim::take(&layout, &digest).unwrap();
+        let claim = take(&layout, &digest);
         claim.file().write_all(b"abc").unwrap();
         claim.fresh_work().unwrap();
         drop(claim);

@@ -15,7 +15,7 @@ use crate::manifest::Descriptor;
 use super::catalog::NameRecord;
 use super::claim::Claim;
 use super::layout::{self, FRESH, GONE, PARTIAL};
-use super::lock::{self, Lock};
+use super::lock::Lock;
 use super::{Store, StoreError, lease};
 
 /// How far to go. What nothing refers to, and what killed processes have left, goes in any case.
@@ -59,8 +59,8 @@ impl Store {
         self.gc_while(policy, &|| true)
     }
 
-    /// The same as long as it is `wanted`, which is asked before each object. What it does not come to is left to the
-    /// next call.
+    /// The same as long as it is `wanted`, which is asked before each object and while others are waited for. What it does
+    /// not come to is left to the next call.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Store {
         let is_enough: &dyn Fn() -> bool = match policy {
             GcPolicy::Unreferenced => return Ok(collected),
             GcPolicy::UnusedSince(then) => {
-                collected.names = self.forget_unused(then)?;
+                collected.names = self.forget_unused(then, wanted)?;
                 if !collected.names.is_empty() {
                     self.remove_unreferenced(&mut collected, wanted)?;
                 }
@@ -92,7 +92,7 @@ impl Store {
     /// I/O errors of the store.
     pub fn used(&self) -> Result<Vec<String>, StoreError> {
         let layout = self.layout();
-        let _alone = lock::exclusive(&layout.lock())?;
+        let _alone = layout.lock_exclusive(&|| true)?;
         let held = lease::held(layout)?;
         let used = self.read_names()?.into_iter().map(|(record, _)| record);
         let used = used.filter(|record| held.contains(&layout.image(&record.image)));
@@ -124,7 +124,7 @@ impl Store {
             if is_enough() {
                 break;
             }
-            if self.remove_name(&record)? {
+            if self.remove_name(&record, wanted)? {
                 collected.names.push(record.name);
                 self.remove_unreferenced(collected, wanted)?;
             }
@@ -225,16 +225,16 @@ impl Store {
     fn remove_blobs_of(&self, record: &NameRecord, wanted: &dyn Fn() -> bool) -> Result<usize, StoreError> {
         let layout = self.layout();
         let blobs: Vec<PathBuf> = record.blobs.iter().map(|blob| layout.blob(&blob.digest)).collect();
-        let alone = lock::exclusive(&layout.lock())?;
+        let alone = layout.lock_exclusive(wanted)?;
         let held = lease::held(layout)?;
         let gone: Vec<PathBuf> = blobs.into_iter().filter(|path| !held.contains(path)).collect();
         self.set_aside_and_remove(&gone, alone, wanted)
     }
 
     /// Forgets the names that nobody has used since `then`, and notes of those that are used that they are.
-    fn forget_unused(&self, then: SystemTime) -> Result<Vec<String>, StoreError> {
+    fn forget_unused(&self, then: SystemTime, wanted: &dyn Fn() -> bool) -> Result<Vec<String>, StoreError> {
         let layout = self.layout();
-        let _alone = lock::exclusive(&layout.lock())?;
+        let _alone = layout.lock_exclusive(wanted)?;
         let held = lease::held(layout)?;
         let mut forgotten = Vec::new();
         for (record, used) in self.read_names()? {
@@ -250,9 +250,9 @@ impl Store {
     }
 
     /// Forgets a name whose image nobody uses.
-    fn remove_name(&self, record: &NameRecord) -> Result<bool, StoreError> {
+    fn remove_name(&self, record: &NameRecord, wanted: &dyn Fn() -> bool) -> Result<bool, StoreError> {
         let layout = self.layout();
-        let _alone = lock::exclusive(&layout.lock())?;
+        let _alone = layout.lock_exclusive(wanted)?;
         // It may lead to another image by now, which a pull has just brought.
         let is_same = self.read_name(&record.name)?.is_some_and(|now| now.image == record.image);
         if !is_same || lease::held(layout)?.contains(&layout.image(&record.image)) {
@@ -267,7 +267,7 @@ impl Store {
         choose: impl FnOnce(&HashSet<PathBuf>) -> Result<Vec<PathBuf>, StoreError>,
         wanted: &dyn Fn() -> bool,
     ) -> Result<usize, StoreError> {
-        let alone = lock::exclusive(&self.layout().lock())?;
+        let alone = self.layout().lock_exclusive(wanted)?;
         let gone = choose(&self.needed()?)?;
         self.set_aside_and_remove(&gone, alone, wanted)
     }

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn only_marks_of_this_boot_and_durable_ones_are_trusted() {
         let parent = tempfile::tempdir().unwrap();
-        let (layout, _) = Layout::open(&parent.path().join("images")).unwrap();
+        let (layout, _) = Layout::open(&parent.path().join("images"), |_| None).unwrap();
         let boot = Boot::current().unwrap();
         let object = layout.layer(&crate::digest::Digest::of(b"x"));
         assert_eq!(boot.soundness(&object).unwrap(), Soundness::Absent);

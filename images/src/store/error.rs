@@ -61,6 +61,20 @@ pub enum StoreError {
         /// The store.
         root: PathBuf,
     },
+    /// Somebody else holds a lock, and goes on holding it.
+    #[error("lock {path:?} in the image store: it is held by {holder}")]
+    Locked {
+        /// What is locked.
+        path: PathBuf,
+        /// Who it is.
+        holder: String,
+    },
+    /// Nobody waits for a lock any more.
+    #[error("lock {path:?} in the image store: the wait for it was interrupted")]
+    Unwanted {
+        /// What is locked.
+        path: PathBuf,
+    },
     /// Someone has removed files of the store by hand.
     #[error("use image {name:?}: it has been removed meanwhile; pull it again")]
     Gone {
@@ -138,6 +152,7 @@ impl StoreError {
                 PullErrorKind::DiskFull
             }
             StoreError::DiskFull(_) => PullErrorKind::DiskFull,
+            StoreError::Unwanted { .. } => PullErrorKind::Cancelled,
             StoreError::Merge { source: MergeError::TooLarge { .. } | MergeError::NoLinkTarget { .. } } => {
                 PullErrorKind::Refused
             }

@@ -19,7 +19,7 @@ use super::ingest::{Control, Expected};
 use super::layers::{BlobInput, BuildError};
 use super::lease::{Hold, Lease};
 use super::waiting::{in_thread, unless_cancelled};
-use super::{PullError, PullOptions, Store, StoreError, layout, lock};
+use super::{PullError, PullOptions, Store, StoreError, layout};
 
 impl Store {
     /// The image of that name, leased, if it is there whole or can be made so from what is there. Of a
@@ -47,7 +47,7 @@ impl Store {
         name: &str,
         options: &PullOptions,
     ) -> Result<Option<Lease>, StoreError> {
-        let using = lock::shared(&self.layout().lock())?;
+        let using = self.layout().lock_shared(&|| !options.cancel.is_cancelled())?;
         let Some(record) = self.named(reference, name)? else { return Ok(None) };
         let configuration = match self.image_record(&record.image)? {
             Some(_) => None,
@@ -104,7 +104,7 @@ impl Store {
                     return Ok(None);
                 }
             }
-            let claim = Claim::take(self.layout(), &record.image)?;
+            let claim = self.claim(&record.image, options)?;
             match self.build_image(claim, &record.image, &configuration, &options.limits) {
                 Ok(()) => return self.image_of(record),
                 Err(error) => self.distrust_index(error)?,
@@ -133,6 +133,12 @@ impl Store {
         Ok(parse_configuration(&record.image, &json, record.blobs.len(), &options.limits).ok())
     }
 
+    /// Waits for whoever has the claim, as long as a pull may take.
+    fn claim(&self, digest: &Digest, options: &PullOptions) -> Result<Claim, StoreError> {
+        let wanted = || !options.cancel.is_cancelled();
+        Claim::take(self.layout(), digest, self.layout().at_most(options.limits.pull, &wanted))
+    }
+
     fn rebuild_layer(
         &self,
         diff_id: &Digest,
@@ -140,7 +146,7 @@ impl Store {
         (options, budget): (&PullOptions, &Budget),
     ) -> Result<bool, StoreError> {
         let path = self.layout().blob(&blob.digest);
-        let claim = Claim::take(self.layout(), &blob.digest)?;
+        let claim = self.claim(&blob.digest, options)?;
         if self.has_layer(diff_id)? || !path.exists() {
             claim.leave()?;
             return self.has_layer(diff_id);

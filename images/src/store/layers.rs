@@ -133,7 +133,8 @@ impl Store {
     /// lock keeps one from taking the other's away again, who looked when there was none.
     fn commit_layer(&self, claim: &Claim, diff_id: &Digest) -> Result<(), StoreError> {
         let layer = self.layout().layer(diff_id);
-        let one_at_a_time = lock::exclusive_directory(&self.layout().layers())?;
+        let one_at_a_time =
+            lock::exclusive_directory(&self.layout().layers(), self.layout().moments(&|| true))?;
         if self.has_layer(diff_id)? {
             return Ok(());
         }

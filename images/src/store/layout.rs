@@ -20,6 +20,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -27,6 +28,7 @@ use rustix::io::Errno;
 use crate::archive::SCRATCH_PREFIX;
 use crate::digest::Digest;
 
+use super::lock::{Holder, Lock, Waiting};
 use super::{StoreError, lease, lock};
 
 /// The number in `version`. It goes up when an older program would misread what is there.
@@ -45,25 +47,30 @@ pub(crate) const FRESH: &str = "new";
 /// Extension of an object that is being removed.
 pub(crate) const GONE: &str = "gone";
 
+/// How long a lock may be held that is for moments: removing what an older version has made, or renaming on a disk that is
+/// busy.
+const MOMENTS: Duration = Duration::from_secs(60);
+
 const DIRECTORIES: &[&str] = &["blobs", "work", "layers", "images", "names", "leases"];
 
 /// Paths of one store.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
+    holder: Holder,
 }
 
 impl Layout {
     /// Makes what is absent, and checks the version: a newer one is refused, and an older one's content
     /// discarded. Says which version that was.
-    pub(crate) fn open(root: &Path) -> Result<(Layout, Option<u32>), StoreError> {
-        let layout = Layout { root: root.to_owned() };
+    pub(crate) fn open(root: &Path, holder: Holder) -> Result<(Layout, Option<u32>), StoreError> {
+        let layout = Layout { root: root.to_owned(), holder };
         make_directory(root)?;
         let stamp = layout.root.join("version");
         let mut older = None;
         if version(root, &stamp)? != Some(VERSION) {
             // One program at a time: the others find it done.
-            let _alone = lock::exclusive_directory(root)?;
+            let _alone = lock::exclusive_directory(root, layout.moments(&|| true))?;
             let found = version(root, &stamp)?;
             older = found.filter(|found| *found < VERSION);
             if older.is_some() {
@@ -96,6 +103,26 @@ impl Layout {
             entries(&directory)?.iter().try_for_each(|path| remove_any(path))?;
         }
         Ok(())
+    }
+
+    /// Waits for the store's lock, which others may share.
+    pub(crate) fn lock_shared(&self, wanted: &dyn Fn() -> bool) -> Result<Lock, StoreError> {
+        lock::shared(&self.lock(), self.moments(wanted))
+    }
+
+    /// Waits for the store's lock alone.
+    pub(crate) fn lock_exclusive(&self, wanted: &dyn Fn() -> bool) -> Result<Lock, StoreError> {
+        lock::exclusive(&self.lock(), self.moments(wanted))
+    }
+
+    /// How a lock is waited for that nobody holds for long.
+    pub(crate) fn moments<'a>(&self, wanted: &'a dyn Fn() -> bool) -> Waiting<'a> {
+        self.at_most(MOMENTS, wanted)
+    }
+
+    /// How a lock is waited for that somebody may hold for as long as their work takes.
+    pub(crate) fn at_most<'a>(&self, most: Duration, wanted: &'a dyn Fn() -> bool) -> Waiting<'a> {
+        Waiting { most, wanted, holder: self.holder }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -339,13 +366,13 @@ mod tests {
     fn a_newer_store_is_refused_in_words() {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("images");
-        Layout::open(&root).unwrap();
-        Layout::open(&root).unwrap();
+        Layout::open(&root, |_| None).unwrap();
+        Layout::open(&root, |_| None).unwrap();
         fs::write(root.join("version"), "3\n").unwrap();
-        assert!(matches!(Layout::open(&root), Err(StoreError::Version { found: 3, .. })));
+        assert!(matches!(Layout::open(&root, |_| None), Err(StoreError::Version { found: 3, .. })));
         for damaged in [&b"x"[..], b"-1", b"2 3", b"\xff\0\n", &[b'9'; 1000]] {
             fs::write(root.join("version"), damaged).unwrap();
-            let error = Layout::open(&root).unwrap_err();
+            let error = Layout::open(&root, |_| None).unwrap_err();
             assert!(matches!(error, StoreError::Stamp { .. }) && error.to_string().len() < 300, "{error}");
         }
     }
@@ -374,7 +401,7 @@ mod tests {
         for left in ["", "\n", "\0\0"] {
             make_directory(&root).unwrap();
             fs::write(root.join("version"), left).unwrap();
-            assert_eq!(Layout::open(&root).unwrap().1, None);
+            assert_eq!(Layout::open(&root, |_| None).unwrap().1, None);
             assert_eq!(fs::read(root.join("version")).unwrap(), b"2\n", "{left:?}");
         }
     }
@@ -383,23 +410,24 @@ mod tests {
     fn an_older_store_is_discarded_once_nobody_uses_it() {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("images");
-        let (layout, _) = Layout::open(&root).unwrap();
+        let (layout, _) = Layout::open(&root, |_| None).unwrap();
         let old = layout.layers().join(format!("{}.v0", Digest::of(b"old").hex()));
         fs::create_dir(&old).unwrap();
         fs::write(root.join("version"), "1\n").unwrap();
         let used = lock::open(&layout.leases().join("1-0")).unwrap();
         assert!(lock::try_lock(&used).unwrap());
-        let error = Layout::open(&root).unwrap_err();
+        let error = Layout::open(&root, |_| None).unwrap_err();
         assert!(matches!(error, StoreError::Busy { .. }) && old.exists(), "{error}");
         drop(used);
         // Of several programs that start at once one does it, and all go on.
         let opened: Vec<Option<u32>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| Layout::open(&root).unwrap().1)).collect();
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| Layout::open(&root, |_| None).unwrap().1)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(opened.iter().flatten().count(), 1, "{opened:?}");
         assert!(!old.exists());
-        assert_eq!(Layout::open(&root).unwrap().1, None);
+        assert_eq!(Layout::open(&root, |_| None).unwrap().1, None);
     }
 
     #[test]
@@ -407,7 +435,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("data/images");
-        Layout::open(&root).unwrap();
+        Layout::open(&root, |_| None).unwrap();
         for path in [root.clone(), root.join("blobs"), root.join("layers")] {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700, "{path:?}");
         }

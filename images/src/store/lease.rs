@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn dead_leases_go_live_ones_stay_and_a_name_that_is_taken_is_no_obstacle() {
         let parent = tempfile::tempdir().unwrap();
-        let (layout, _) = Layout::open(&parent.path().join("images")).unwrap();
+        let (layout, _) = Layout::open(&parent.path().join("images"), |_| None).unwrap();
         let object = |name: &str| layout.layers().join(name);
         // Of a process with our number in another pid namespace, and of a dead one.
         let taken = layout.leases().join(format!("{}-0", std::process::id()));

@@ -29,7 +29,7 @@ use super::lease::{Hold, Lease};
 use super::options::{Cancel, PullEvent, PullOptions};
 use super::transfer::{LayerSource, Transfer};
 use super::waiting::{blocking, in_thread, unless_cancelled};
-use super::{PullError, PullErrorKind, Store, StoreError, layout, lock};
+use super::{PullError, PullErrorKind, Store, StoreError, layout};
 
 pub(super) type Events<'a> = &'a (dyn Fn(PullEvent) + Send + Sync);
 
@@ -132,10 +132,10 @@ impl Store {
         };
         let wanted = disk::reserve_bytes(&root, &options.limits).saturating_add(needed);
         let before = disk::free_bytes(&root);
-        let (store, place) = (self.clone(), root.clone());
+        let (store, place, cancel) = (self.clone(), root.clone(), options.cancel.clone());
         let make_room = move || {
             let has_enough = || disk::free_bytes(&place).is_none_or(|free| free >= wanted);
-            store.gc(GcPolicy::Until(&has_enough))
+            store.gc_while(GcPolicy::Until(&has_enough), &|| !cancel.is_cancelled())
         };
         let collected = in_thread(make_room, drop);
         unless_cancelled(&options.cancel, &store_name(source), collected).await??;
@@ -154,7 +154,8 @@ impl Store {
 
     /// Fetches and names one image.
     async fn pull_offered(&self, offered: Offered, request: &Request<'_>) -> Result<Vec<Lease>, PullError> {
-        let hold = unless_cancelled(request.cancel, request.name, self.hold(&offered.offer)).await??;
+        let hold = unless_cancelled(request.cancel, request.name, self.hold(&offered.offer, request.cancel))
+            .await??;
         let transfer = Transfer::new(self, offered.source, request);
         let pulled = self.fetch_and_build(&transfer, &offered.offer, request).await;
         if let Err(error) = &pulled
@@ -170,7 +171,12 @@ impl Store {
         let (store, offer) = (self.clone(), offered.offer);
         let names = if offered.names.is_empty() { vec![request.name.to_owned()] } else { offered.names };
         let resolved = offer.resolved.clone();
-        let named = blocking(move || store.name_image(&offer, &names, hold)).await?;
+        let cancel = request.cancel.clone();
+        let named = blocking(move || {
+            let _using = store.layout().lock_shared(&|| !cancel.is_cancelled())?;
+            store.name_image(&offer, &names, hold)
+        });
+        let named = named.await?;
         warn_of_platform(request, &named);
         for (lease, before) in &named {
             tell(request, &resolved.to_string(), lease.image(), before);
@@ -207,7 +213,7 @@ impl Store {
 
     /// Holds everything that the image will consist of, so that no `gc` takes away what is there or
     /// being made.
-    async fn hold(&self, offer: &Offer) -> Result<Hold, StoreError> {
+    async fn hold(&self, offer: &Offer, cancel: &Cancel) -> Result<Hold, StoreError> {
         let layout = self.layout();
         let mut objects: Vec<PathBuf> =
             offer.configuration.diff_ids.iter().map(|layer| layout.layer(layer)).collect();
@@ -215,10 +221,10 @@ impl Store {
         let documents = [&offer.config_blob.digest, &offer.digest].into_iter();
         let blobs = documents.chain(offer.layers.iter().map(|blob| &blob.digest));
         objects.extend(blobs.map(|blob| layout.blob(blob)));
-        let store = self.clone();
+        let (store, cancel) = (self.clone(), cancel.clone());
         in_thread(
             move || {
-                let _using = lock::shared(&store.layout().lock())?;
+                let _using = store.layout().lock_shared(&|| !cancel.is_cancelled())?;
                 Hold::take(store.layout(), &objects)
             },
             drop,
@@ -258,14 +264,14 @@ impl Store {
         Ok(found.into_iter().map(offer).collect())
     }
 
-    /// Keeps the documents, and writes the names last. Says of each whether it led to the image before.
+    /// Keeps the documents, and writes the names last. Says of each whether it led to the image before. The caller shares
+    /// the store's lock.
     fn name_image(
         &self,
         offer: &Offer,
         names: &[String],
         hold: Hold,
     ) -> Result<Vec<(Lease, Before)>, StoreError> {
-        let _using = lock::shared(&self.layout().lock())?;
         let id = &offer.config_blob.digest;
         for (digest, content) in [(id, &offer.config), (&offer.digest, &offer.manifest)] {
             layout::replace(&self.layout().blob(digest), content)?;

@@ -308,7 +308,12 @@ impl Transfer {
             return Ok(claim);
         }
         // What comes too late is given up: a claim that is only dropped leaves an empty file behind.
-        let taking = in_thread(move || Claim::take(&layout, &digest), |late: Claim| drop(late.leave()));
+        let (cancel, most) = (self.cancel.clone(), self.options.limits.pull);
+        let take = move || {
+            let wanted = || !cancel.is_cancelled();
+            Claim::take(&layout, &digest, layout.at_most(most, &wanted))
+        };
+        let taking = in_thread(take, |late: Claim| drop(late.leave()));
         Ok(unless_cancelled(&self.cancel, &self.name, taking).await??)
     }
 

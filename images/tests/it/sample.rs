@@ -182,7 +182,7 @@ impl Drop for TestStore {
 /// A store that keeps no disk free for others: the host that tests run on may be fuller than is good for one.
 pub fn open_store(root: &Path) -> images::store::Store {
     let limits = Limits { free_disk_bytes: 0, free_disk_percent: 0, ..Limits::default() };
-    images::store::Store::open_within(root, &limits).unwrap()
+    images::store::Store::open_within(root, &limits, |_| None).unwrap()
 }
 
 impl TestStore {

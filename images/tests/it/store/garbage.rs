@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use images::store::{Collected, GcPolicy};
+use images::store::{Collected, GcPolicy, StoreError};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
@@ -100,6 +100,18 @@ fn whoever_calls_it_back_gets_the_rest_of_the_work_done_later() {
     assert!(asked > 5, "{asked}");
     test.store.gc(GcPolicy::All).unwrap();
     assert_eq!(test.files(), empty);
+}
+
+#[test]
+fn whoever_waits_for_another_process_can_be_called_back() {
+    let test = TestStore::new();
+    let lock = test.root().join("lock");
+    let held = File::options().read(true).write(true).create(true).truncate(false).open(&lock).unwrap();
+    held.lock().unwrap();
+    let questions = Cell::new(0);
+    let wanted = || questions.replace(questions.get() + 1) < 3;
+    let ended = test.store.gc_while(GcPolicy::Unreferenced, &wanted);
+    assert!(matches!(&ended, Err(StoreError::Unwanted { path }) if *path == lock), "{ended:?}");
 }
 
 /// Names the store, for a child; and the question at which it is killed.
