@@ -127,7 +127,10 @@ impl Caches {
     /// # Errors
     ///
     /// [`CacheError`] when something cannot be looked at or removed.
-    pub fn sweep(&self, there: &BTreeSet<&str>) -> Result<Vec<Foreign>, CacheError> {
+    pub fn sweep<E: From<CacheError>>(
+        &self,
+        there: impl FnOnce() -> Result<BTreeSet<String>, E>,
+    ) -> Result<Vec<Foreign>, E> {
         let Leftovers { discarded, foreign } = self.leftovers(there, &|| true)?;
         discarded.into_iter().try_for_each(Discarded::remove)?;
         Ok(foreign)
@@ -139,22 +142,24 @@ impl Caches {
     ///
     /// # Errors
     ///
-    /// [`CacheError`] when something cannot be looked at or moved.
-    pub fn leftovers(
+    /// [`CacheError`] when something cannot be looked at or moved, and what `there` says.
+    pub fn leftovers<E: From<CacheError>>(
         &self,
-        there: &BTreeSet<&str>,
+        there: impl FnOnce() -> Result<BTreeSet<String>, E>,
         wanted: &dyn Fn() -> bool,
-    ) -> Result<Leftovers, CacheError> {
-        let entries = self.entries()?;
+    ) -> Result<Leftovers, E> {
+        let entries = self.entries().map_err(CacheError::from)?;
         {
             // Nobody makes an instance meanwhile: before it has its record and its lock it looks like a dead one.
-            let _alone = self.directory.lock(Hold::Exclusive, wanted)?;
+            let _alone = self.directory.lock(Hold::Exclusive, wanted).map_err(CacheError::from)?;
+            // Not before: a container that has begun since has taken an instance, and its worker may have died as well.
+            let there = there()?;
             for id in entries.own {
                 let instance = self.instance(&id);
                 let Some(lock) = hold(&instance)? else { continue };
                 let user = Record::read(&instance).map(|record| record.used_by);
                 let keep = match user {
-                    Some(Some(container)) => there.contains(container.as_str()),
+                    Some(Some(container)) => there.contains(&container),
                     Some(None) => !record::is_marked(&instance),
                     None => false,
                 };

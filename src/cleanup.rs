@@ -3,7 +3,6 @@
 //! What a live worker holds is told apart by the lock that its process keeps, so a clean-up is safe
 //! beside running tasks; and it may be repeated, or interrupted and begun again.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{CacheError, Caches};
@@ -97,10 +96,16 @@ pub fn clean_up(directories: &Directories, claims: Claims) -> Result<Cleaned, Cl
     let mut sweep = run_directory::sweep(directories, &is_wanted)?;
     crate::net::sweep(&directories.run)?;
     parent_group::remove()?;
-    // Whatever resisted may still write to its caches.
-    let there: BTreeSet<&str> =
-        sweep.failed.iter().map(|(id, _)| id).chain(&sweep.alive).map(String::as_str).collect();
-    let foreign = Caches::open(&directories.caches())?.sweep(&there)?;
+    // Whatever resisted may still write to its caches, and whatever has begun since.
+    let is_undone = |id: &String| {
+        let resists = sweep.failed.iter().any(|(failed, _)| failed == id);
+        !resists && (sweep.removed.contains(id) || sweep.kept.iter().any(|dead| dead.id() == id))
+    };
+    let there = || {
+        let there = run_directory::containers_there(directories)?;
+        Ok::<_, CleanupError>(there.into_iter().filter(|id| !is_undone(id)).collect())
+    };
+    let foreign = Caches::open(&directories.caches())?.sweep(there)?;
     sweep.foreign.extend(foreign);
     let mut cleaned = Cleaned { sweep, unfinished: Vec::new(), notes: found.notes };
     for held in found.runs {

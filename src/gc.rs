@@ -218,9 +218,8 @@ impl Collector {
     }
 
     fn remove_leftover_caches(&mut self, client: &Client<'_>) -> Result<(), SweepError> {
-        let there = run_directory::containers_there(&self.places.directories)?;
-        let there = there.iter().map(String::as_str).collect();
-        let leftovers = self.places.caches.leftovers(&there, client.wanted)?;
+        let there = || Ok::<_, SweepError>(run_directory::containers_there(&self.places.directories)?);
+        let leftovers = self.places.caches.leftovers(there, client.wanted)?;
         for discarded in leftovers.discarded {
             if !(client.wanted)() {
                 break;

@@ -11,7 +11,8 @@ fn caches() -> (tempfile::TempDir, Caches) {
 /// What a next worker sees, if the containers `there` have resisted.
 fn reopen(directory: &tempfile::TempDir, there: &[&str]) -> Caches {
     let caches = Caches::open(&directory.path().join("caches")).unwrap();
-    caches.sweep(&there.iter().copied().collect()).unwrap();
+    let there = there.iter().map(|&id| id.to_owned()).collect();
+    caches.sweep(|| Ok::<_, CacheError>(there)).unwrap();
     caches
 }
 
@@ -46,6 +47,18 @@ fn put(lease: &CacheLease, text: &str) {
 
 fn get(lease: &CacheLease) -> Option<String> {
     std::fs::read_to_string(lease.content().join("file")).ok()
+}
+
+#[test]
+fn who_is_there_is_asked_when_nobody_can_take_an_instance_any_more() {
+    let (_directory, caches) = caches();
+    let there = || {
+        let taken = caches.take("late", &ContainerId::new("container").unwrap(), &|| false);
+        assert!(matches!(&taken, Err(CacheError::Place(_))), "{taken:?}");
+        Ok::<_, CacheError>(BTreeSet::new())
+    };
+    caches.leftovers(there, &|| true).unwrap();
+    take(&caches, "late");
 }
 
 #[test]
@@ -120,7 +133,8 @@ fn what_the_worker_did_not_make_is_left_alone_and_named() {
         std::fs::create_dir_all(place.join(name).join("files")).unwrap();
     }
     std::fs::create_dir(place.join("trash/files")).unwrap();
-    let foreign = caches.sweep(&BTreeSet::new()).unwrap().iter().map(Foreign::to_string).collect::<Vec<_>>();
+    let foreign = caches.sweep(|| Ok::<_, CacheError>(BTreeSet::new())).unwrap();
+    let foreign: Vec<String> = foreign.iter().map(Foreign::to_string).collect();
     assert!(foreign[0].contains("3 that docker-worker did not make"), "{foreign:?}");
     assert!(foreign[1].contains("1 that docker-worker did not make"), "{foreign:?}");
     assert_eq!(std::fs::read_dir(&place).unwrap().count(), 3 + 2, "and the marker and the trash");
