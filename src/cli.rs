@@ -10,6 +10,7 @@ pub mod features;
 mod help;
 mod operator;
 pub mod process;
+mod proxies;
 mod recovery;
 mod refusal;
 pub mod run;

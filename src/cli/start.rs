@@ -17,7 +17,7 @@ use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
+use super::{FAILED, HOST_UNFIT, WRONG_USE, process, proxies, scheduling};
 use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
@@ -161,6 +161,8 @@ pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Oper
 }
 
 fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refusal> {
+    let failed = |error| Refusal::new(FAILED, format!("failed to start without proxies: {error}"));
+    proxies::leave_out(operator).map_err(failed)?;
     let deployment = Deployment::of(&config.file)?;
     require_disk(config.file.docker_volume.as_deref())?;
     // A worker of a deployment makes room by itself, or waits for it.

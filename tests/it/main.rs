@@ -45,6 +45,7 @@ mod start_artifacts;
 mod start_claims;
 mod start_crash;
 mod start_disk;
+mod start_environment;
 mod start_logs;
 mod start_tasks;
 mod start_unfinished;
