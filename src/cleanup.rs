@@ -51,8 +51,8 @@ pub struct Cleaned {
     pub notes: Vec<String>,
 }
 
-/// A run that a worker has left unresolved. Nothing of it runs any more. As long as the value lives, nobody else takes it
-/// up.
+/// A run that a worker has left unresolved. What of it could not be ended is named in [`Sweep::failed`], and may still
+/// run. As long as the value lives, nobody else takes it up.
 #[derive(Debug)]
 pub struct Unfinished {
     /// What it is.

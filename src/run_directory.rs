@@ -297,8 +297,9 @@ pub struct Sweep {
     pub foreign: Vec<Foreign>,
 }
 
-/// Undoes what workers that are gone have left behind, and leaves alone what belongs to live ones. Nothing runs any more
-/// of those runs that are `wanted`, but their directories are kept.
+/// Undoes what workers that are gone have left behind, and leaves alone what belongs to live ones. The directories of
+/// those runs that are `wanted` are kept. A run of which something may still run is among those that failed, wanted or
+/// not.
 ///
 /// # Errors
 ///

@@ -10,7 +10,7 @@ use crate::timestamp::Timestamp;
 pub struct PurgeRequest {
     /// The cache's name.
     pub cache_name: String,
-    /// Instances made before this go.
+    /// Instances made before this go, by this host's clock.
     pub before: Timestamp,
 }
 

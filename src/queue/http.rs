@@ -182,8 +182,10 @@ impl HttpQueue {
             most: ANSWER_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
+        let clock = &self.0.clock;
         let requests = reply.requests.into_iter();
-        Ok(requests.map(|it| PurgeRequest { cache_name: it.cache_name, before: it.before }).collect())
+        let request = |it: Request| PurgeRequest { cache_name: it.cache_name, before: clock.here(it.before) };
+        Ok(requests.map(request).collect())
     }
 
     /// See [`super::WorkerQueue::expand_scopes`].

@@ -13,6 +13,9 @@ use crate::timestamp::Timestamp;
 /// How far apart two clocks may be before it is worth a word: the queue accepts signatures of its last minute.
 const WORTH_A_WORD: Duration = Duration::from_secs(30);
 
+/// Clocks that are no farther apart show the same time: `Date` has whole seconds, and an answer takes its time to come.
+const SAME_MILLIS: i64 = 5000;
+
 /// The queue's clock.
 #[derive(Debug)]
 pub(super) struct QueueClock {
@@ -31,6 +34,12 @@ impl QueueClock {
         Timestamp::from_millis(self.offset.load(Ordering::Relaxed).saturating_add(since_boot()))
     }
 
+    /// When a moment of the queue's is on this host's wall clock; a little later where the two differ by more than
+    /// `Date` is wrong.
+    pub(super) fn here(&self, moment: Timestamp) -> Timestamp {
+        translate(moment, Timestamp::now(), self.now())
+    }
+
     /// Notes an answer's `Date`, in whole seconds; one that is no date says nothing.
     pub(super) fn note(&self, date: &str) {
         let parser = jiff::fmt::rfc2822::DateTimeParser::new();
@@ -45,6 +54,14 @@ impl QueueClock {
     pub(super) fn skew(&self) -> Option<String> {
         describe(Timestamp::now(), self.now())
     }
+}
+
+fn translate(moment: Timestamp, here: Timestamp, queue: Timestamp) -> Timestamp {
+    let ahead = here.as_millis().saturating_sub(queue.as_millis());
+    if ahead.abs() <= SAME_MILLIS {
+        return moment;
+    }
+    Timestamp::from_millis(moment.as_millis().saturating_add(ahead).saturating_add(SAME_MILLIS))
 }
 
 fn describe(here: Timestamp, queue: Timestamp) -> Option<String> {
@@ -75,6 +92,14 @@ mod tests {
         clock.note("Sun, 29 Nov 2026 10:39:12 GMT");
         let told = Timestamp::parse("2026-11-29T10:39:12Z").unwrap();
         assert!(clock.now().since(told) < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_moment_of_the_queues_is_found_on_a_clock_that_is_off() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        assert_eq!(translate(at(50), at(100), at(105)), at(50), "as exact as it can be told");
+        assert_eq!(translate(at(50), at(200), at(100)), at(155), "this host is ahead");
+        assert_eq!(translate(at(150), at(100), at(200)), at(55), "and behind");
     }
 
     #[test]
