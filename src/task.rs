@@ -12,12 +12,12 @@
 //! an image and caches that nobody else can take away, a container. `run` is what all of them hand on, `taken` the list
 //! of what has to be given back. Whatever happens, a run passes through [`resolving`] exactly once, or through [`resolved`]
 //! alone where it has no log. One channel ([`interrupt`](crate::interrupt)) ends any of them early; one pure function
-//! ([`resolve`]) says what is reported.
+//! ([`outcome`]) says what is reported.
 //!
 //! Beside the phases there is a file for each thing that they need: before the first one its place ([`opening`]) and its
 //! claim ([`reclaim`]); then what the task may do (`authorization`), its network and features (`linking`), its image
 //! ([`image`], [`root_file_system`]), its container ([`bundle`], [`container`], [`timer`]); and for the end what is told of
-//! it ([`resolution`], [`resources`]) and what is given back ([`holdings`]).
+//! it ([`resolution_document`], [`resources`]) and what is given back ([`holdings`]).
 
 mod authorization;
 pub mod bundle;
@@ -30,9 +30,9 @@ pub mod image;
 pub mod image_ready;
 mod linking;
 pub mod opening;
+pub mod outcome;
 pub mod reclaim;
-pub mod resolution;
-pub mod resolve;
+pub mod resolution_document;
 pub mod resolved;
 pub mod resolving;
 pub mod resources;
@@ -50,7 +50,7 @@ use std::task::Poll;
 
 use claimed::Claimed;
 use holdings::Holdings;
-use resolve::End;
+use outcome::End;
 use resolved::Resolved;
 use resolving::Resolving;
 

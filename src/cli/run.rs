@@ -38,8 +38,8 @@ use crate::queue::{Claim, EmbeddedQueue, RunId, RunState, WorkerIdentity, Worker
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
 use crate::task::image::Pulling;
-use crate::task::resolution::ResolutionDocument;
-use crate::task::resolve::{End, Outcome, resolve};
+use crate::task::outcome::{End, Outcome, judge};
+use crate::task::resolution_document::ResolutionDocument;
 use crate::task::resolved::Resolved;
 use crate::task::run::RunOptions;
 use crate::text::excerpt;
@@ -208,7 +208,7 @@ fn resolution_name() -> io::Result<ArtifactName> {
 /// What there is to say of a task that never became a run.
 fn refused() -> io::Result<ResolutionDocument> {
     let run = RunId { task_id: TaskId::random()?, run_id: 0 };
-    let resolution = resolve(&Outcome::new(End::MalformedPayload));
+    let resolution = judge(&Outcome::new(End::MalformedPayload));
     Ok(ResolutionDocument::without_container(run, &resolution, Timestamp::now()))
 }
 

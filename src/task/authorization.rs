@@ -7,7 +7,7 @@ use crate::payload::Payload;
 use crate::queue::{QueueError, RunQueue};
 use crate::scopes::{self, ScopeExpression};
 use crate::task::error::TaskError;
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::text::chain;
 use crate::text::escaped;
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 
 /// A failure of one phase.
 #[derive(Debug)]

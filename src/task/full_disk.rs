@@ -22,7 +22,7 @@ use crate::host::free_bytes;
 use crate::limits::DISK_RESERVE_BYTES;
 use crate::registry::Phase;
 use crate::task::error::TaskError;
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::task::run::Worker;
 
 mod weight;

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::event::{RunEvent, RunEvents};
 use crate::task::error::TaskError;
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::task::run::Run;
 use crate::text::{chain, escaped};
 

@@ -18,7 +18,7 @@ use crate::task::bundle::{Bundle, BundleError, Files, Names};
 use crate::task::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::task::resolving::{Aftermath, Resolving, Terms};
 use crate::task::root_file_system::RootFileSystem;
 use crate::task::run::Run;

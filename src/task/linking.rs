@@ -7,7 +7,7 @@ use images::store::Cancel;
 use crate::features::{Active, Attached, Contributions, Link, StageError};
 use crate::net::TaskNetwork;
 use crate::task::error::{TaskError, end_by};
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::task::run::Run;
 use crate::text::{chain, escaped};
 

@@ -4,8 +4,8 @@
 use crate::claim_file::ClaimFile;
 use crate::interrupt::Interrupts;
 use crate::queue::{Reason, Reporter, RunQueue, Verdict};
-use crate::task::resolution::ResolutionDocument;
-use crate::task::resolve::{End, Outcome, Resolution, exit_status, resolve};
+use crate::task::outcome::{End, Outcome, Resolution, exit_status, judge};
+use crate::task::resolution_document::ResolutionDocument;
 use crate::task::run::Began;
 use crate::text::chain;
 
@@ -55,7 +55,7 @@ impl Identity {
     /// Resolves a run that is at its end without a log; `why` is for the operator.
     pub(super) async fn resolve_without_log(self, end: End, mut why: String) -> Resolved {
         let outcome = Outcome { interrupt: self.interrupts.current(), ..Outcome::new(end) };
-        let mut resolution = resolve(&outcome);
+        let mut resolution = judge(&outcome);
         resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
             why = format!("{why} {problem}");
             Verdict::Exception(Reason::InternalError)

@@ -20,8 +20,8 @@ use crate::registry::Phase;
 use crate::root::ContainerRoot;
 use crate::task::container::Remains;
 use crate::task::holdings::{self, Holdings, Releasing, Rest, Returned};
-use crate::task::resolution::{ImageUsed, ResolutionDocument};
-use crate::task::resolve::{self, End, Outcome, Resolution, exit_status};
+use crate::task::outcome::{Caches, End, Outcome, Resolution, exit_status, judge};
+use crate::task::resolution_document::{ImageUsed, ResolutionDocument};
 use crate::task::resolved::Resolved;
 use crate::task::resources::Resources;
 use crate::task::run::Run;
@@ -91,14 +91,14 @@ impl Resolving {
         let Taken { image, caches, network, mounts } = std::mem::take(&mut self.taken);
         let releasing = self.release_network(network);
         let mut outcome = self.outcome(stopped, interrupt.map(|(reason, _)| reason));
-        let exit_code = resolve::resolve(&outcome).exit_code;
+        let exit_code = judge(&outcome).exit_code;
         if let Some(resources) = self.resources() {
             self.run.log.info(&resources.line());
         }
         let footer = task_log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
         outcome.killed = self.close_log(image.as_ref()).await;
-        let mut resolution = resolve::resolve(&outcome);
+        let mut resolution = judge(&outcome);
         let mut returned = self.return_caches(caches, fate(&resolution)).await;
         resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
             self.run.failures.push(problem);
@@ -297,7 +297,7 @@ impl Resolving {
 
 fn fate(resolution: &Resolution) -> Fate {
     match resolution.caches {
-        resolve::Caches::Keep => Fate::Keep,
-        resolve::Caches::Purge => Fate::Purge,
+        Caches::Keep => Fate::Keep,
+        Caches::Purge => Fate::Purge,
     }
 }

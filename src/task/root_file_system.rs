@@ -17,7 +17,7 @@ use crate::root::ContainerRoot;
 use crate::spec::process::working_directory;
 use crate::spec::user::{ResolvedUser, UserError, resolve_user};
 use crate::task::error::{TaskError, end_by};
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::text::chain;
 use crate::text::escaped;
 

@@ -27,7 +27,7 @@ use crate::task::container::{EndError, Remains};
 use crate::task::error::TaskError;
 use crate::task::full_disk::FullDisk;
 use crate::task::image::Pulling;
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::task::resolved::Identity;
 use crate::task_log::spool::Spool;
 use crate::text::chain;

@@ -17,7 +17,7 @@ use crate::task::container::{Container, ContainerError, Created, EndError, Remai
 use crate::task::error::TaskError;
 use crate::task::full_disk::{MustEnd, Turn};
 use crate::task::linking::stage_failure;
-use crate::task::resolve::End;
+use crate::task::outcome::End;
 use crate::task::resolving::{Aftermath, Over, Resolving, Terms};
 use crate::task::resources::Resources;
 use crate::task::run::Run;

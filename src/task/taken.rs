@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cache::CacheLease;
 use crate::net::TaskNetwork;
-use crate::task::resolution::ImageUsed;
+use crate::task::resolution_document::ImageUsed;
 
 /// All of it, as far as the run came.
 #[derive(Default)]

@@ -51,7 +51,7 @@ fn all_outcomes() -> Vec<Outcome> {
 
 #[track_caller]
 fn check(outcome: &Outcome, verdict: Verdict, exit_code: i32, status: u8) {
-    let resolution = resolve(outcome);
+    let resolution = judge(outcome);
     assert_eq!((resolution.verdict, resolution.exit_code), (verdict, exit_code), "{outcome:?}");
     assert_eq!(exit_status(outcome, &resolution), status, "{outcome:?}");
 }
@@ -141,7 +141,7 @@ fn retry_is_asked_of_failures_of_the_command_only() {
         let on_exit_status = listing(codes);
         let outcome =
             Outcome { end: *end, interrupt: None, stopped: *stopped, killed: *killed, on_exit_status };
-        let resolution = resolve(&outcome);
+        let resolution = judge(&outcome);
         assert_eq!((resolution.verdict, resolution.exit_code), (*verdict, *exit_code), "{outcome:?}");
     }
 }
@@ -158,14 +158,14 @@ fn caches_are_purged_for_a_listed_code_of_the_command() {
     for (end, interrupt, expected) in cases {
         let on_exit_status = OnExitStatus { retry: vec![], purge_caches: vec![0, 3, -1] };
         let outcome = Outcome { interrupt, on_exit_status, ..Outcome::new(end) };
-        assert_eq!(resolve(&outcome).caches, expected, "{outcome:?}");
+        assert_eq!(judge(&outcome).caches, expected, "{outcome:?}");
     }
 }
 
 #[test]
 fn status_0_is_success_and_success_is_status_0() {
     for outcome in all_outcomes() {
-        let resolution = resolve(&outcome);
+        let resolution = judge(&outcome);
         let status = exit_status(&outcome, &resolution);
         assert_eq!(status == 0, resolution.verdict == Completed, "{outcome:?}");
     }
@@ -174,7 +174,7 @@ fn status_0_is_success_and_success_is_status_0() {
 #[test]
 fn an_exit_code_in_the_footer_is_the_commands_own_or_minus_one() {
     for outcome in all_outcomes() {
-        let resolution = resolve(&outcome);
+        let resolution = judge(&outcome);
         match (outcome.interrupt, outcome.end) {
             (None, End::Exited(status)) if resolution.exit_code != NO_STATUS => {
                 assert_eq!(resolution.exit_code, i32::from(status), "{outcome:?}");
@@ -190,6 +190,6 @@ fn only_what_the_queue_sets_itself_goes_unreported() {
         let of_the_queue =
             [Interrupt::Cancelled, Interrupt::CancelledHere, Interrupt::Deadline, Interrupt::LostClaim];
         let by_queue = outcome.interrupt.is_some_and(|interrupt| of_the_queue.contains(&interrupt));
-        assert_eq!(resolve(&outcome).verdict.reporter() == Reporter::Queue, by_queue, "{outcome:?}");
+        assert_eq!(judge(&outcome).verdict.reporter() == Reporter::Queue, by_queue, "{outcome:?}");
     }
 }

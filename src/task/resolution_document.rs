@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::artifact::ArtifactRecord;
 use crate::queue::task_id::TaskId;
 use crate::queue::{RunId, RunState};
-use crate::task::resolve::Resolution;
+use crate::task::outcome::Resolution;
 use crate::task::resources::Resources;
 use crate::timestamp::Timestamp;
 

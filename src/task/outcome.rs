@@ -1,7 +1,7 @@
 //! From what happened to a run, to what is reported about it. Pure and total.
 //!
 //! ```text
-//!   Outcome ── resolve() ──► Resolution ── exit_status() ──► status of `docker-worker run`
+//!   Outcome ── judge() ──► Resolution ── exit_status() ──► status of `docker-worker run`
 //!   (facts)                  (for the queue, the footer,
 //!                             the caches)
 //! ```
@@ -97,7 +97,7 @@ pub enum Caches {
 
 /// Judges a run.
 #[must_use]
-pub fn resolve(outcome: &Outcome) -> Resolution {
+pub fn judge(outcome: &Outcome) -> Resolution {
     let judged = |verdict, exit_code| Resolution { verdict, exit_code, caches: Caches::Keep };
     if let Some(interrupt) = outcome.interrupt {
         return judged(verdict_of_interrupt(interrupt), NO_STATUS);
@@ -110,7 +110,7 @@ pub fn resolve(outcome: &Outcome) -> Resolution {
         End::StartFailed | End::CommandNotExecutable | End::CommandNotFound => {
             unsuccessful(outcome, NO_STATUS)
         }
-        End::Exited(0) => resolve_success(outcome),
+        End::Exited(0) => judge_success(outcome),
         End::Exited(status) => unsuccessful(outcome, i32::from(status)),
         End::Interrupted | End::WorkerFault | End::HostUnfit => {
             judged(Verdict::Exception(Reason::InternalError), NO_STATUS)
@@ -132,7 +132,7 @@ fn verdict_of_interrupt(interrupt: Interrupt) -> Verdict {
 }
 
 /// The command ended with 0: what the hooks did decides.
-fn resolve_success(outcome: &Outcome) -> Resolution {
+fn judge_success(outcome: &Outcome) -> Resolution {
     match (outcome.stopped, outcome.killed) {
         (Hooks::Done, Hooks::Done) => {
             Resolution { verdict: Verdict::Completed, exit_code: 0, caches: caches_after(outcome, 0) }
