@@ -25,6 +25,24 @@ pub fn satisfies(held: &[String], required: &str) -> bool {
     })
 }
 
+/// The fewest scopes that satisfy all that these do, in order.
+#[must_use]
+pub fn minimal(mut scopes: Vec<String>) -> Vec<String> {
+    fn prefix(scope: &str) -> (&str, bool) {
+        scope.strip_suffix('*').map_or((scope, true), |prefix| (prefix, false))
+    }
+    // So that whatever begins as a pattern does comes behind it, and nothing else in between.
+    scopes.sort_by(|one, other| prefix(one).cmp(&prefix(other)));
+    let mut fewest: Vec<String> = Vec::new();
+    for scope in scopes {
+        if !fewest.last().is_some_and(|last| satisfies(std::slice::from_ref(last), &scope)) {
+            fewest.push(scope);
+        }
+    }
+    fewest.sort();
+    fewest
+}
+
 impl ScopeExpression {
     /// Whether the scopes held satisfy this expression.
     #[must_use]
@@ -148,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn what_another_scope_stands_for_is_left_out() {
+        let cases: &[(&[&str], &[&str])] = &[
+            (&[], &[]),
+            (&["b", "a", "b"], &["a", "b"]),
+            (&["a:b", "a:*", "a"], &["a", "a:*"]),
+            (&["a", "a*", "a**", "a b", "b"], &["a*", "b"]),
+            (&["x", "*"], &["*"]),
+        ];
+        for (all, fewest) in cases {
+            assert_eq!(minimal(scopes(all)), scopes(fewest), "{all:?}");
+        }
+    }
+
+    #[test]
     fn a_cache_is_granted_by_its_name_with_or_without_the_pool() {
         let expression = cache_expression(["level-1"], "proj/ci");
         for held in [
@@ -225,6 +257,19 @@ The requested caches require the task scopes to satisfy the following scope expr
             prop_assert!(satisfies(std::slice::from_ref(&scope), &scope));
             let (held, required) = (format!("{scope}*"), format!("{scope}{rest}"));
             prop_assert!(satisfies(&[held], &required));
+        }
+
+        #[test]
+        fn the_fewest_scopes_satisfy_all_and_none_of_them_another(all in proptest::collection::vec("[ab *]{0,3}", 0..8)) {
+            let fewest = minimal(all.clone());
+            for scope in &all {
+                prop_assert!(satisfies(&fewest, scope), "{all:?} {fewest:?}");
+            }
+            for (index, scope) in fewest.iter().enumerate() {
+                let mut others = fewest.clone();
+                others.remove(index);
+                prop_assert!(all.contains(scope) && !satisfies(&others, scope), "{all:?} {fewest:?}");
+            }
         }
 
         #[test]

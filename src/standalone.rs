@@ -4,7 +4,7 @@
 //!   client, worker ──► connections ──► routes ──► exchange: payload, hawk ► clients (who, which scopes)
 //!                          │                          │
 //!                          ▼                          ▼ methods
-//!                       storage                    tasks, work, artifacts, objects ──► queue
+//!                       storage                    tasks, work, workers, artifacts, objects ──► queue
 //! ```
 //!
 //! What the methods take, need and answer are the services' own; so are codes and statuses of refusals. Of the other
@@ -20,13 +20,13 @@ mod exchange;
 mod hawk;
 mod methods;
 mod objects;
-mod purges;
 mod reply;
 mod routes;
 mod storage;
 mod stored_body;
 mod tasks;
 mod work;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,7 +38,6 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use self::clients::Clients;
-use self::purges::Purges;
 use self::storage::Storage;
 use crate::background::Background;
 use crate::queue::{Credentials, EmbeddedQueue};
@@ -98,7 +97,6 @@ struct Services {
     clients: Clients,
     root: Credentials,
     storage: Storage,
-    purges: Purges,
     long_poll: Duration,
     since: Instant,
 }
@@ -124,15 +122,8 @@ impl Standalone {
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let bound = listener.local_addr().map_err(listening)?;
         clients.push(Client { credentials: root.clone(), scopes: vec!["*".to_owned()] });
-        let services = Services {
-            queue,
-            clients: Clients(clients),
-            root,
-            storage,
-            purges: Purges::default(),
-            long_poll,
-            since: Instant::now(),
-        };
+        let services =
+            Services { queue, clients: Clients(clients), root, storage, long_poll, since: Instant::now() };
         let accepting = connections::accept(listener, Arc::new(services));
         Ok(Standalone { address: bound, _accepting: Background::start(accepting) })
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   EmbeddedQueue ──job──► thread: time ► transaction ► answer
 //!   (any number of                   │ schedule: what a call does
-//!    callers, async)                 └ store: rows and columns
+//!    callers, async)                 └ store, workers, purges: rows and columns
 //! ```
 //!
 //! The database is one thread's own, so that no caller waits for a disk on the event loop, and what comes in together is
@@ -11,10 +11,12 @@
 //! something is due: a claim that runs out, a deadline.
 
 mod open;
+mod purges;
 mod schedule;
 mod store;
 mod thread;
 mod time;
+mod workers;
 
 use std::fmt;
 use std::path::Path;
@@ -28,12 +30,14 @@ use self::schedule::{Claimant, Claimed};
 use self::thread::QueueThread;
 use super::model::{ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity};
 use super::{Claim, ClaimedWork, QueueError, ReceivedDefinition, RunQueue, Standing, Verdict, runs};
+use crate::cache::PurgeRequest;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 pub use self::store::Artifact;
+pub use self::workers::KnownWorker;
 
 /// Tells the present.
 pub type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
@@ -271,6 +275,58 @@ impl EmbeddedQueue {
     pub(super) async fn standing(&self, run: &RunId) -> Result<Standing, QueueError> {
         let status = self.status(&run.task_id).await?;
         Ok(runs::find(&status, run)?.reason_resolved.map_or(Standing::Open, Standing::Resolved))
+    }
+
+    /// A worker that asks for tasks of a task queue; none where it has not asked for long.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn worker(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+    ) -> Result<Option<KnownWorker>, QueueError> {
+        let (task_queue_id, worker) = (task_queue_id.to_owned(), worker.clone());
+        self.ask(move |database, _now| workers::find(database, &task_queue_id, &worker)).await
+    }
+
+    /// Gives a worker no tasks until then; a time that has passed ends that.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`] for one that has not asked for long.
+    pub async fn quarantine(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+        until: Timestamp,
+    ) -> Result<KnownWorker, QueueError> {
+        let (task_queue_id, worker) = (task_queue_id.to_owned(), worker.clone());
+        self.ask(move |database, _now| workers::quarantine(database, &task_queue_id, &worker, until)).await
+    }
+
+    /// Asks the workers of a pool to drop the caches of a name that they have by now.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn purge_cache(&self, worker_pool_id: &str, cache_name: &str) -> Result<(), QueueError> {
+        let (worker_pool_id, cache_name) = (worker_pool_id.to_owned(), cache_name.to_owned());
+        self.ask(move |database, before| {
+            purges::ask(database, &worker_pool_id, &PurgeRequest { cache_name, before })
+        })
+        .await
+    }
+
+    /// The caches that workers of a pool are asked to drop.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn purge_requests(&self, worker_pool_id: &str) -> Result<Vec<PurgeRequest>, QueueError> {
+        let worker_pool_id = worker_pool_id.to_owned();
+        self.ask(move |database, now| purges::list(database, &worker_pool_id, now)).await
     }
 
     /// Changes the status of one task.

@@ -21,6 +21,7 @@ use super::claim::{Claim, ClaimedWork, ReceivedDefinition};
 use super::{Credentials, MOST_TASKS, QueueError, RunId, RunQueue, WorkerIdentity};
 use crate::cache::PurgeRequest;
 use crate::queue::task_id::TaskId;
+use crate::scopes::minimal;
 use crate::timestamp::Timestamp;
 
 pub use self::object::ObjectUpload;
@@ -203,7 +204,8 @@ async fn expand_scopes(
     struct Reply {
         scopes: Vec<String>,
     }
-    let body = json!({ "scopes": scopes });
+    // The service refuses one that comes twice, which a task may well have.
+    let body = json!({ "scopes": minimal(scopes.to_vec()) });
     let call = Call {
         method: "POST",
         path: "api/auth/v1/scopes/expand".to_owned(),

@@ -10,6 +10,7 @@ use crate::queue::artifact_name::ArtifactName;
 use crate::queue::http::HttpRun;
 use crate::queue::model::{ArtifactRequest, Created, RunId, Standing};
 use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reporter, Verdict};
+use crate::scopes::minimal;
 use crate::timestamp::Timestamp;
 
 /// The longest wait between two looks at the queue's clock, which goes on while this host is suspended.
@@ -84,7 +85,7 @@ impl RunQueue {
     pub async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
         match &self.0.maker {
             // There are no roles.
-            Maker::Embedded(_) => Ok(scopes.to_vec()),
+            Maker::Embedded(_) => Ok(minimal(scopes.to_vec())),
             Maker::Http(queue) => queue.expand_scopes(scopes).await,
         }
     }

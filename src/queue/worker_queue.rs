@@ -4,6 +4,7 @@ use crate::cache::PurgeRequest;
 use crate::queue::http::HttpQueue;
 use crate::queue::model::WorkerIdentity;
 use crate::queue::{ClaimedWork, Credentials, EmbeddedQueue, QueueError, RunId, RunQueue};
+use crate::scopes::minimal;
 use crate::timestamp::Timestamp;
 
 /// A queue, with the worker's rights. Clones are the same worker's.
@@ -90,7 +91,10 @@ impl WorkerQueue {
         worker: &WorkerIdentity,
     ) -> Result<Option<Timestamp>, QueueError> {
         match &self.0 {
-            Maker::Embedded(_) => Ok(None),
+            Maker::Embedded(queue) => {
+                let known = queue.worker(task_queue_id, worker).await?;
+                Ok(known.and_then(|known| known.quarantined_until).filter(|until| *until > queue.now()))
+            }
             Maker::Http(queue) => queue.quarantined_until(task_queue_id, worker).await,
         }
     }
@@ -102,8 +106,7 @@ impl WorkerQueue {
     /// As of [`WorkerQueue::claim_work`].
     pub async fn purge_requests(&self, worker_pool_id: &str) -> Result<Vec<PurgeRequest>, QueueError> {
         match &self.0 {
-            // Whoever runs a task in one's own process removes caches by hand.
-            Maker::Embedded(_) => Ok(Vec::new()),
+            Maker::Embedded(queue) => queue.purge_requests(worker_pool_id).await,
             Maker::Http(queue) => queue.purge_requests(worker_pool_id).await,
         }
     }
@@ -116,7 +119,7 @@ impl WorkerQueue {
     pub async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
         match &self.0 {
             // There are no roles.
-            Maker::Embedded(_) => Ok(scopes.to_vec()),
+            Maker::Embedded(_) => Ok(minimal(scopes.to_vec())),
             Maker::Http(queue) => queue.expand_scopes(scopes).await,
         }
     }

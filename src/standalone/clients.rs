@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::certificate::{Certificate, CertificateError, is_scope};
 use super::hawk::{Authorization, HawkError, Signed};
 use crate::queue::Credentials;
-use crate::scopes::{ScopeExpression, satisfies};
+use crate::scopes::{ScopeExpression, minimal, satisfies};
 use crate::timestamp::Timestamp;
 
 /// What everybody may do, with credentials or without: read, as on public deployments.
@@ -147,13 +147,7 @@ pub(super) fn expand(scopes: &[String]) -> Vec<String> {
     if satisfies(scopes, ASSUME_ANONYMOUS) {
         all.extend(ANONYMOUS.iter().map(|&scope| scope.to_owned()));
     }
-    all.sort();
-    all.dedup();
-    let needed = |scope: &String| {
-        let others: Vec<String> = all.iter().filter(|other| *other != scope).cloned().collect();
-        !satisfies(&others, scope)
-    };
-    all.iter().filter(|scope| needed(scope)).cloned().collect()
+    minimal(all)
 }
 
 #[cfg(test)]

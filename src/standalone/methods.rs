@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::clients::expand;
 use super::exchange::{Exchange, done, ok};
-use super::reply::{Refusal, Reply};
+use super::reply::{Code, Refusal, Reply};
 use super::routes::Api;
-use super::{artifacts, objects, tasks, work};
+use super::{artifacts, objects, tasks, work, workers};
 use crate::cache::PurgeRequest;
 use crate::queue::{Reason, Verdict};
 use crate::scopes::ScopeExpression;
@@ -27,20 +27,25 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::ReportCompleted => work::report(it, Verdict::Completed).await,
         Api::ReportFailed => work::report(it, Verdict::Failed).await,
         Api::ReportException => work::report(it, Verdict::Exception(reason(it)?)).await,
+        Api::GetWorker => workers::get(it).await,
+        Api::QuarantineWorker => workers::quarantine(it).await,
         Api::CreateArtifact => artifacts::create(it).await,
         Api::FinishArtifact => artifacts::finish(it).await,
         Api::GetArtifact => artifacts::get(it).await,
         Api::GetLatestArtifact => artifacts::get_latest(it).await,
         Api::ListArtifacts => artifacts::list(it).await,
         Api::ListLatestArtifacts => artifacts::list_latest(it).await,
-        Api::PurgeCache => purge_cache(it),
-        Api::PurgeRequests => purge_requests(it),
+        Api::PurgeCache => purge_cache(it).await,
+        Api::PurgeRequests => purge_requests(it).await,
         Api::ExpandScopes => expand_scopes(it),
         Api::CurrentScopes => ok(&json!({ "scopes": it.caller()?.scopes })),
         Api::CreateUpload => objects::create_upload(it).await,
         Api::FinishUpload => objects::finish_upload(it).await,
     }
 }
+
+/// Bytes of a cache's name: each is kept for a day.
+const CACHE_NAME_BYTES: usize = 1024;
 
 /// The reasons that a worker may report.
 const REASONS: &[(&str, Reason)] = &[
@@ -64,21 +69,25 @@ fn reason(it: &Exchange<'_>) -> Result<Reason, Refusal> {
     })
 }
 
-fn purge_cache(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+async fn purge_cache(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let pool = it.params.text("workerPoolId");
     let cache_name = it.read(|payload, findings| {
         payload.refuse_unknown(&["cacheName"], findings);
         payload.required("cacheName", findings)?.string(findings).map(str::to_owned)
     })?;
     it.require(&ScopeExpression::Scope(format!("purge-cache:{pool}:{cache_name}")))?;
-    it.services.purges.ask(pool, PurgeRequest { cache_name, before: it.now });
+    if cache_name.len() > CACHE_NAME_BYTES {
+        let message = format!("the name of a cache has at most {CACHE_NAME_BYTES} bytes");
+        return Err(Refusal::new(Code::InputError, message));
+    }
+    it.services.queue.purge_cache(pool, &cache_name).await?;
     done()
 }
 
-fn purge_requests(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+async fn purge_requests(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let pool = it.params.text("workerPoolId");
     let (provisioner_id, worker_type) = pool.split_once('/').unwrap_or_default();
-    let asked = it.services.purges.of(pool, it.now);
+    let asked = it.services.queue.purge_requests(pool).await?;
     let requests = asked.into_iter().map(|PurgeRequest { cache_name, before }| {
         json!({
             "provisionerId": provisioner_id,

@@ -24,6 +24,8 @@ pub(super) enum Api {
     ReportCompleted,
     ReportFailed,
     ReportException,
+    GetWorker,
+    QuarantineWorker,
     CreateArtifact,
     FinishArtifact,
     GetArtifact,
@@ -64,6 +66,13 @@ pub(super) struct Route {
 
 const RECLAIM: Needs = Needs::Scope("queue:reclaim-task:<taskId>/<runId>");
 const RESOLVE: Needs = Needs::Scope("queue:resolve-task:<taskId>/<runId>");
+const GET_WORKER: Needs =
+    Needs::Scope("queue:get-worker:<provisionerId>/<workerType>/<workerGroup>/<workerId>");
+const QUARANTINE: Needs =
+    Needs::Scope("queue:quarantine-worker:<provisionerId>/<workerType>/<workerGroup>/<workerId>");
+/// A worker.
+const WORKER: (&str, &str) =
+    ("queue", "provisioners/<provisionerId>/worker-types/<workerType>/workers/<workerGroup>/<workerId>");
 const CREATE_ARTIFACT: Needs = Needs::Scope("queue:create-artifact:<taskId>/<runId>");
 
 /// A row of the table.
@@ -112,6 +121,8 @@ const ROUTES: &[Route] = &[
         ("reportException", RESOLVE),
         ("queue", "task/<taskId>/runs/<runId>/exception"),
     ),
+    get(Api::GetWorker, ("getWorker", GET_WORKER), WORKER),
+    put(Api::QuarantineWorker, ("quarantineWorker", QUARANTINE), WORKER),
     post(
         Api::CreateArtifact,
         ("createArtifact", CREATE_ARTIFACT),
@@ -220,6 +231,9 @@ impl Params {
                 "taskQueueId" | "workerPoolId" if !is_queue_id(text) => {
                     return Err(unfit(name, "PROVISIONER/TYPE"));
                 }
+                "provisionerId" | "workerType" | "workerGroup" | "workerId" if !is_word(text) => {
+                    return Err(unfit(name, WORD));
+                }
                 // Whoever uses them asks for more of them.
                 _ => {}
             }
@@ -256,6 +270,14 @@ impl Params {
         let members = self.0.iter().map(|(name, text)| ((*name).to_owned(), Value::String(text.clone())));
         Value::Object(members.collect::<Map<_, _>>())
     }
+}
+
+/// What the name of a worker, of its group or of half of its pool is.
+pub(super) const WORD: &str = "1 to 38 letters, digits, - and _";
+
+pub(super) fn is_word(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=38).contains(&text.len()) && text.bytes().all(fits)
 }
 
 fn unfit(name: &str, wanted: &str) -> Refusal {
@@ -314,6 +336,9 @@ mod tests {
             ("taskQueueId", "p/t/u", false),
             ("taskQueueId", "p", false),
             ("workerPoolId", "p/", false),
+            ("workerId", "w_1", true),
+            ("workerId", "", false),
+            ("workerGroup", "a/b", false),
         ] {
             assert_eq!(of(name, text).check().is_ok(), fits, "{name} {text}");
         }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::certificate::issue;
 use super::exchange::{Exchange, ok};
 use super::reply::{Refusal, Reply, fault};
+use super::routes::{WORD, is_word};
 use crate::document::finding::Findings;
 use crate::document::reader::Object;
 use crate::queue::{
@@ -119,9 +120,8 @@ fn read_worker(payload: &Object<'_>, findings: &mut Findings) -> Option<WorkerId
     let mut word = |key| {
         let place = payload.required(key, findings)?;
         let word = place.string(findings)?;
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        if !(1..=38).contains(&word.len()) || !word.bytes().all(fits) {
-            place.refuse("must be 1 to 38 letters, digits, - and _", findings);
+        if !is_word(word) {
+            place.refuse(format!("must be {WORD}"), findings);
         }
         Some(word.to_owned())
     };

@@ -1,148 +1,391 @@
-//! What every queue must do, asked through the two handles that the worker knows.
+//! What every queue must do, asked through each of the two handles that a worker has: at the embedded queue itself, and
+//! over the HTTP API that it is served with.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+mod play;
+
 use std::time::Duration;
 
-use docker_worker::queue::artifact_name::ArtifactName;
-use docker_worker::queue::definition::{Priority, Submission, TaskDefinition};
+use docker_worker::queue::definition::{Priority, TaskDefinition};
 use docker_worker::queue::task_id::TaskId;
-use docker_worker::queue::{
-    ArtifactContent, ArtifactRequest, Claim, Created, EmbeddedQueue, ErrorReason, QueueError, Reason, RunId,
-    RunQueue, RunState, Standing, StorageType, Verdict, WorkerIdentity, WorkerQueue,
-};
+use docker_worker::queue::{QueueError, RunId, RunState};
 use docker_worker::timestamp::Timestamp;
+use serde_json::json;
 
-const TASK_QUEUE: &str = "local/docker-worker";
-const TEXT: &str = "text/plain; charset=utf-8";
+use self::play::Ask::{
+    Artifact, Cancel, Claim, Earlier, Expand, ExpandFor, Finish, FinishWrongly, Later, List, Look, Make,
+    Pass, Purge, PurgeRequests, Put, Quarantine, Quarantined, Reclaim, Report, Status,
+};
+use self::play::Content::{Error, Link, Object, Reference, S3};
+use self::play::{Ask, MAKERS, Play, TEXT, worker};
+use crate::support::{Deployment, POOL, Terms};
 
-/// A queue and the hand on its clock.
-struct Fixture {
-    /// The side of whoever makes tasks.
-    author: EmbeddedQueue,
-    /// The worker's side.
-    queue: WorkerQueue,
-    millis: Arc<AtomicI64>,
+/// What is asked one after the other, and what comes of each.
+type Case = (&'static str, &'static [(Ask, &'static str)]);
+
+const MAKE: (Ask, &str) = (Make { retries: 5 }, "done");
+const CLAIM: (Ask, &str) = (Claim, "run 0");
+
+const CASES: &[Case] = &[
+    ("nothing is pending", &[(Claim, "no task"), (Claim, "no task")]),
+    (
+        "a task goes from its claim to its resolution",
+        &[
+            MAKE,
+            (Look, "pending"),
+            CLAIM,
+            (Look, "running"),
+            (Claim, "no task"),
+            (Status(0), "open"),
+            (Reclaim(0), "5 minutes"),
+            (Pass(4), "done"),
+            (Reclaim(0), "5 minutes"),
+            (Pass(4), "done"),
+            (Report(0, "completed"), "done"),
+            (Status(0), "completed"),
+            (Reclaim(0), "conflict"),
+            (Claim, "no task"),
+        ],
+    ),
+    (
+        "a worker that stops hands its task to the next",
+        &[
+            MAKE,
+            CLAIM,
+            (Report(0, "worker-shutdown"), "done"),
+            (Look, "worker-shutdown, pending"),
+            (Claim, "run 1"),
+            (Reclaim(0), "conflict"),
+            (Reclaim(1), "5 minutes"),
+            (Report(1, "failed"), "done"),
+            (Look, "worker-shutdown, failed"),
+        ],
+    ),
+    (
+        "without retries nobody gets it",
+        &[
+            (Make { retries: 0 }, "done"),
+            CLAIM,
+            (Report(0, "worker-shutdown"), "done"),
+            (Look, "worker-shutdown"),
+            (Claim, "no task"),
+        ],
+    ),
+    (
+        "a claim that is forgotten is lost",
+        &[
+            MAKE,
+            CLAIM,
+            (Pass(5), "done"),
+            (Reclaim(0), "conflict"),
+            (Report(0, "completed"), "conflict"),
+            (Status(0), "claim-expired"),
+            (Artifact(0, "log", S3(TEXT)), "bytes"),
+            (Look, "claim-expired, pending"),
+            (Claim, "run 1"),
+            (Status(1), "open"),
+        ],
+    ),
+    (
+        "a task that is not resolved by its deadline is lost",
+        &[
+            MAKE,
+            CLAIM,
+            (Pass(4), "done"),
+            (Reclaim(0), "5 minutes"),
+            (Pass(4), "done"),
+            (Reclaim(0), "5 minutes"),
+            (Pass(2), "done"),
+            (Reclaim(0), "conflict"),
+            (Report(0, "failed"), "conflict"),
+            (Status(0), "deadline-exceeded"),
+            (Artifact(0, "log", S3(TEXT)), "bytes"),
+            (Look, "deadline-exceeded"),
+            (Claim, "no task"),
+        ],
+    ),
+    (
+        "one that nobody claims too",
+        &[MAKE, (Pass(10), "done"), (Claim, "no task"), (Look, "deadline-exceeded")],
+    ),
+    (
+        "a task that is cancelled is lost to its worker but takes its log",
+        &[
+            MAKE,
+            CLAIM,
+            (Cancel, "done"),
+            (Status(0), "canceled"),
+            (Reclaim(0), "conflict"),
+            (Report(0, "failed"), "conflict"),
+            (Report(0, "worker-shutdown"), "conflict"),
+            (Artifact(0, "log", S3(TEXT)), "bytes"),
+            (Put("log"), "done"),
+            (List(0), "log s3"),
+            (Cancel, "done"),
+            (Look, "canceled"),
+        ],
+    ),
+    ("one that is cancelled in time is nobody's", &[MAKE, (Cancel, "done"), (Claim, "no task")]),
+    (
+        "only the queue itself says that it has ended a run",
+        &[
+            MAKE,
+            CLAIM,
+            (Report(0, "canceled"), "invalid"),
+            (Report(0, "deadline-exceeded"), "invalid"),
+            (Report(0, "claim-expired"), "invalid"),
+            (Report(0, "superseded"), "invalid"),
+            (Look, "running"),
+        ],
+    ),
+    (
+        "artifacts of each storage type are listed by name",
+        &[
+            MAKE,
+            CLAIM,
+            (List(0), "nothing"),
+            (Artifact(0, "d", S3(TEXT)), "bytes"),
+            (Put("d"), "done"),
+            (Artifact(0, "c", Reference("http://x/log")), "done"),
+            (Artifact(0, "b", Link("none")), "done"),
+            (Artifact(0, "a", Error("not there")), "done"),
+            (List(0), "a error, b link, c reference, d s3"),
+        ],
+    ),
+    (
+        "each may be made again as it is and not become another",
+        &[
+            MAKE,
+            CLAIM,
+            (Artifact(0, "s", S3(TEXT)), "bytes"),
+            (Artifact(0, "s", S3(TEXT)), "bytes"),
+            (Artifact(0, "s", S3("text/html")), "conflict"),
+            (Artifact(0, "s", Object(TEXT)), "conflict"),
+            (Artifact(0, "s", Error("m")), "conflict"),
+            (Artifact(0, "l", Link("s")), "done"),
+            (Artifact(0, "l", Link("s")), "done"),
+            (Artifact(0, "l", Link("t")), "conflict"),
+            (Artifact(0, "e", Error("m")), "done"),
+            (Artifact(0, "e", Error("m")), "done"),
+            (Artifact(0, "e", Error("n")), "conflict"),
+            (List(0), "e error, l link, s s3"),
+        ],
+    ),
+    (
+        "a live log becomes a link and stays one",
+        &[
+            MAKE,
+            CLAIM,
+            (Artifact(0, "live.log", Reference("http://x/1")), "done"),
+            (Artifact(0, "live.log", Reference("http://x/1")), "done"),
+            (Artifact(0, "live.log", Reference("http://x/2")), "done"),
+            (Artifact(0, "live.log", S3(TEXT)), "conflict"),
+            (Artifact(0, "live.log", Link("backing.log")), "done"),
+            (Artifact(0, "live.log", Link("backing.log")), "done"),
+            (Artifact(0, "live.log", Reference("http://x/3")), "conflict"),
+            (List(0), "live.log link"),
+        ],
+    ),
+    (
+        "an artifact does not outlive its task, and an expiry only grows",
+        &[
+            MAKE,
+            CLAIM,
+            (Later(0, "a", S3(TEXT)), "invalid"),
+            (Earlier(0, "a", S3(TEXT), 5), "bytes"),
+            (Earlier(0, "a", S3(TEXT), 6), "conflict"),
+            (Artifact(0, "a", S3(TEXT)), "bytes"),
+            (Earlier(0, "a", S3(TEXT), 5), "conflict"),
+        ],
+    ),
+    (
+        "an object is listed once it is finished",
+        &[
+            MAKE,
+            CLAIM,
+            (Artifact(0, "o", Object(TEXT)), "object"),
+            (Artifact(0, "o", Object(TEXT)), "object"),
+            (Artifact(0, "o", Object("text/html")), "conflict"),
+            (Put("o"), "done"),
+            (List(0), "nothing"),
+            (FinishWrongly(0, "o"), "invalid"),
+            (Finish(0, "o"), "done"),
+            (Finish(0, "o"), "done"),
+            (List(0), "o object"),
+            (Artifact(0, "o", Object(TEXT)), "conflict"),
+            (Artifact(0, "s", S3(TEXT)), "bytes"),
+            (FinishWrongly(0, "s"), "invalid"),
+            (FinishWrongly(0, "none"), "not found"),
+        ],
+    ),
+    (
+        "after an exception artifacts are taken, after another end none",
+        &[
+            MAKE,
+            CLAIM,
+            (Artifact(0, "o", Object(TEXT)), "object"),
+            (Put("o"), "done"),
+            (Report(0, "intermittent-task"), "done"),
+            (Finish(0, "o"), "done"),
+            (Artifact(0, "log", S3(TEXT)), "bytes"),
+            (List(0), "log s3, o object"),
+            (Claim, "run 1"),
+            (List(1), "nothing"),
+            (Report(1, "failed"), "done"),
+            (Artifact(1, "log", S3(TEXT)), "conflict"),
+        ],
+    ),
+    (
+        "caches are to be purged that somebody names",
+        &[
+            (PurgeRequests, "nothing"),
+            (Purge("b"), "done"),
+            (Purge("a"), "done"),
+            (Purge("b"), "done"),
+            (PurgeRequests, "a, b"),
+        ],
+    ),
+    (
+        "scopes are expanded to the fewest that do",
+        &[
+            (Expand(&[]), "nothing"),
+            (Expand(&["b", "a:b", "a:*", "b"]), "a:*, b"),
+            MAKE,
+            CLAIM,
+            (ExpandFor(0, &["b", "a:b", "a:*", "b"]), "a:*, b"),
+        ],
+    ),
+    (
+        "a worker in quarantine gets no tasks until that is over",
+        &[
+            (Quarantine(5), "not found"),
+            (Claim, "no task"),
+            (Quarantined, "no"),
+            (Quarantine(5), "done"),
+            (Quarantined, "yes"),
+            MAKE,
+            (Claim, "no task"),
+            (Pass(6), "done"),
+            (Quarantined, "no"),
+            CLAIM,
+            (Quarantine(5), "done"),
+            (Reclaim(0), "5 minutes"),
+            (Report(0, "completed"), "done"),
+        ],
+    ),
+];
+
+/// How a run may end, in the words of those who say so; whether another one follows.
+const VERDICTS: &[(&str, bool)] = &[
+    ("completed", false),
+    ("failed", false),
+    ("malformed-payload", false),
+    ("internal-error", false),
+    ("resource-unavailable", false),
+    ("worker-shutdown", true),
+    ("intermittent-task", true),
+];
+
+#[test]
+fn both_makers_of_a_workers_handle_behave_alike() {
+    for (name, steps) in CASES {
+        for maker in MAKERS {
+            let mut play = Play::new(maker);
+            let (mut came, mut expected) = (Vec::new(), Vec::new());
+            for (ask, comes) in *steps {
+                came.push((ask, play.ask(*ask)));
+                expected.push((ask, (*comes).to_owned()));
+            }
+            assert_eq!(came, expected, "{name}, {maker:?}");
+        }
+    }
 }
 
-impl Fixture {
-    fn new() -> Fixture {
-        let millis = Arc::new(AtomicI64::new(1_800_000_000_000));
-        let clock = Arc::clone(&millis);
-        let author =
-            EmbeddedQueue::in_memory(Box::new(move || Timestamp::from_millis(clock.load(Ordering::Relaxed))));
-        let author = author.unwrap();
-        Fixture { queue: WorkerQueue::embedded(author.clone()), author, millis }
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.millis.load(Ordering::Relaxed))
-    }
-
-    fn pass(&self, time: Duration) {
-        self.millis.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
-    }
-
-    fn task(&self, task_id: &TaskId) -> TaskDefinition {
-        let submission = Submission::parse(b"{\"image\": \"busybox\", \"maxRunTime\": 60}").unwrap();
-        submission.into_task(task_id, self.now()).unwrap().definition
-    }
-
-    async fn claim(&self, most: usize) -> Vec<Claim> {
-        self.queue.claim_work(TASK_QUEUE, &worker(), most).await.unwrap().claims
-    }
-
-    /// A task that this worker has claimed.
-    async fn claimed(&self) -> RunQueue {
-        let task_id = TaskId::random().unwrap();
-        self.author.create_task(&task_id, &self.task(&task_id)).await.unwrap();
-        let claim = self.claim(1).await.remove(0);
-        assert_eq!(*claim.queue.run(), RunId { task_id, run_id: 0 });
-        claim.queue
-    }
-
-    async fn create(
-        &self,
-        run: &RunQueue,
-        name: &str,
-        content: ArtifactContent,
-    ) -> Result<Created, QueueError> {
-        let request = ArtifactRequest { expires: self.now().plus(Duration::from_secs(3600)), content };
-        run.create_artifact(&artifact(name), &request).await
-    }
-
-    async fn names(&self, run: &RunQueue) -> Vec<String> {
-        let list = self.author.list_artifacts(run.run()).await.unwrap();
-        list.iter().map(|artifact| artifact.name.as_str().to_owned()).collect()
+#[test]
+fn each_end_of_a_run_may_be_said_twice_and_no_other_after_it() {
+    for maker in MAKERS {
+        for (word, is_retried) in VERDICTS {
+            let mut play = Play::new(maker);
+            let look = if *is_retried { format!("{word}, pending") } else { (*word).to_owned() };
+            for (ask, comes) in [MAKE, CLAIM, (Report(0, word), "done"), (Report(0, word), "done")] {
+                assert_eq!(play.ask(ask), comes, "{word}: {ask:?}, {maker:?}");
+            }
+            for (other, _) in VERDICTS.iter().filter(|(other, _)| other != word) {
+                assert_eq!(play.ask(Report(0, other)), "conflict", "{word}, then {other}, {maker:?}");
+            }
+            assert_eq!((play.ask(Status(0)).as_str(), play.ask(Look)), (*word, look), "{maker:?}");
+        }
     }
 }
 
-fn worker() -> WorkerIdentity {
-    WorkerIdentity { worker_group: "group".to_owned(), worker_id: "worker".to_owned() }
+#[test]
+fn the_most_urgent_task_is_claimed_first_then_the_oldest() {
+    for maker in MAKERS {
+        let play = Play::new(maker);
+        let mut ids = Vec::new();
+        for (priority, pool) in
+            [("low", POOL), ("highest", POOL), ("low", POOL), ("lowest", POOL), ("highest", "other/pool")]
+        {
+            let mut task = play.deployment.definition(&json!({}));
+            task["priority"] = json!(priority);
+            task["taskQueueId"] = json!(pool);
+            ids.push(play.deployment.create_task(task));
+            play.deployment.pass(Duration::from_millis(1));
+        }
+        let mut order = Vec::new();
+        for most in [1, 2, 9] {
+            let queue = play.queue.clone();
+            let work = play.deployment.within(async move { queue.claim_work(POOL, &worker(), most).await });
+            let claims = work.unwrap().claims;
+            assert!(claims.len() <= most, "{maker:?}");
+            order.extend(claims.into_iter().map(|claim| claim.queue.run().task_id.clone()));
+        }
+        assert_eq!(order, [&ids[1], &ids[0], &ids[2], &ids[3]].map(Clone::clone), "{maker:?}");
+    }
 }
 
-fn artifact(name: &str) -> ArtifactName {
-    ArtifactName::new(name).unwrap()
+#[test]
+fn an_exception_takes_artifacts_for_25_minutes() {
+    // Over HTTP the run's credentials have expired by then.
+    let mut play = Play::new(MAKERS[0]);
+    for (ask, comes) in [
+        MAKE,
+        CLAIM,
+        (Report(0, "internal-error"), "done"),
+        (Pass(26), "done"),
+        (Artifact(0, "log", S3(TEXT)), "conflict"),
+    ] {
+        assert_eq!(play.ask(ask), comes, "{ask:?}");
+    }
 }
 
-fn s3() -> ArtifactContent {
-    ArtifactContent::S3 { content_type: TEXT.to_owned() }
-}
-
-fn is_conflict<T>(result: Result<T, QueueError>) -> bool {
-    matches!(result, Err(QueueError::Conflict { .. }))
-}
-
-fn is_invalid<T>(result: Result<T, QueueError>) -> bool {
-    matches!(result, Err(QueueError::Invalid { .. }))
-}
-
-fn is_not_found<T>(result: Result<T, QueueError>) -> bool {
-    matches!(result, Err(QueueError::NotFound { .. }))
-}
-
-#[tokio::test]
-async fn a_task_goes_from_its_definition_to_its_resolution() {
-    let fixture = Fixture::new();
+/// A queue, a task to be made in it, and its id.
+fn author() -> (Deployment, TaskId, TaskDefinition) {
+    let deployment = Deployment::start(Terms::default());
     let task_id = TaskId::random().unwrap();
-    let task = fixture.task(&task_id);
-    let created = fixture.author.create_task(&task_id, &task).await.unwrap();
-    assert_eq!((created.state, created.runs.len()), (RunState::Pending, 1));
-
-    let claims = fixture.claim(5).await;
-    assert_eq!(claims.len(), 1);
-    let claim = &claims[0];
-    assert_eq!(serde_json::from_str::<TaskDefinition>(claim.definition.text()).unwrap(), task);
-    assert_eq!(claim.queue.status().await.unwrap(), Standing::Open);
-    assert_eq!(fixture.author.status(&task_id).await.unwrap().runs[0].worker, Some(worker()));
-    assert!(claim.taken_until > fixture.now());
-    assert!(fixture.claim(5).await.is_empty());
-
-    fixture.pass(Duration::from_secs(600));
-    assert!(claim.queue.reclaim().await.unwrap() > claim.taken_until);
-    claim.queue.report(Verdict::Completed).await.unwrap();
-    assert_eq!(fixture.author.status(&task_id).await.unwrap().state, RunState::Completed);
-    assert_eq!(claim.queue.status().await.unwrap(), Standing::Resolved(Verdict::Completed));
-    assert!(is_conflict(claim.queue.reclaim().await));
+    let definition = deployment.definition(&json!({}));
+    let task = TaskDefinition::requested(&definition, &task_id, deployment.queue.now()).unwrap();
+    (deployment, task_id, task)
 }
 
-#[tokio::test]
-async fn creating_a_task_twice_changes_nothing_unless_the_definition_differs() {
-    let fixture = Fixture::new();
-    let task_id = TaskId::random().unwrap();
-    let task = fixture.task(&task_id);
-    let first = fixture.author.create_task(&task_id, &task).await.unwrap();
-    assert_eq!(fixture.author.create_task(&task_id, &task).await.unwrap(), first);
-    let other = TaskDefinition { priority: Priority::High, ..task };
-    assert!(is_conflict(fixture.author.create_task(&task_id, &other).await));
+#[test]
+fn creating_a_task_twice_changes_nothing_unless_the_definition_differs() {
+    let (deployment, task_id, task) = author();
+    let queue = deployment.queue.clone();
+    deployment.within(async move {
+        let first = queue.create_task(&task_id, &task).await.unwrap();
+        assert_eq!((first.state, first.runs.len()), (RunState::Pending, 1));
+        assert_eq!(queue.create_task(&task_id, &task).await.unwrap(), first);
+        let other = TaskDefinition { priority: Priority::High, ..task };
+        let refused = queue.create_task(&task_id, &other).await;
+        assert!(matches!(refused, Err(QueueError::Conflict { .. })), "{refused:?}");
+    });
 }
 
-#[tokio::test]
-async fn times_that_do_not_fit_together_are_refused() {
-    let fixture = Fixture::new();
-    let task_id = TaskId::random().unwrap();
-    let task = fixture.task(&task_id);
-    let now = fixture.now();
+#[test]
+fn times_that_do_not_fit_together_are_refused() {
+    let (deployment, task_id, task) = author();
+    let queue = deployment.queue.clone();
+    let now = queue.now();
     let day = Duration::from_secs(24 * 60 * 60);
     let cases = [
         TaskDefinition { deadline: task.created, ..task.clone() },
@@ -150,185 +393,30 @@ async fn times_that_do_not_fit_together_are_refused() {
         TaskDefinition { deadline: now.plus(day * 6), ..task.clone() },
         TaskDefinition { expires: task.deadline, ..task.clone() },
     ];
-    for task in cases {
-        assert!(is_invalid(fixture.author.create_task(&task_id, &task).await), "{task:?}");
-    }
-    assert!(is_not_found(fixture.author.status(&task_id).await));
+    deployment.within(async move {
+        for task in cases {
+            let refused = queue.create_task(&task_id, &task).await;
+            assert!(matches!(refused, Err(QueueError::Invalid { .. })), "{task:?}: {refused:?}");
+        }
+        let none = queue.status(&task_id).await;
+        assert!(matches!(none, Err(QueueError::NotFound { .. })), "{none:?}");
+    });
 }
 
-#[tokio::test]
-async fn the_most_urgent_task_is_claimed_first_then_the_oldest() {
-    let fixture = Fixture::new();
-    let mut ids = Vec::new();
-    for priority in [Priority::Low, Priority::Highest, Priority::Low, Priority::Lowest] {
-        let task_id = TaskId::random().unwrap();
-        let task = TaskDefinition { priority, ..fixture.task(&task_id) };
-        fixture.author.create_task(&task_id, &task).await.unwrap();
-        fixture.pass(Duration::from_millis(1));
-        ids.push(task_id);
-    }
-    let elsewhere = TaskId::random().unwrap();
-    let task = TaskDefinition { task_queue_id: "other/queue".to_owned(), ..fixture.task(&elsewhere) };
-    fixture.author.create_task(&elsewhere, &task).await.unwrap();
-
-    let mut order = Vec::new();
-    for most in [1, 2, 9] {
-        let claims = fixture.claim(most).await;
-        assert!(claims.len() <= most);
-        order.extend(claims.into_iter().map(|claim| claim.queue.run().task_id.clone()));
-    }
-    assert_eq!(order, [&ids[1], &ids[0], &ids[2], &ids[3]].map(Clone::clone));
-}
-
-#[tokio::test]
-async fn a_worker_that_stops_hands_its_task_to_the_next() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    run.report(Verdict::Exception(Reason::WorkerShutdown)).await.unwrap();
-    let claims = fixture.claim(1).await;
-    assert_eq!(*claims[0].queue.run(), RunId { run_id: 1, ..run.run().clone() });
-}
-
-#[tokio::test]
-async fn a_claim_that_is_forgotten_goes_to_the_next_worker() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    fixture.pass(Duration::from_secs(20 * 60));
-    assert!(is_conflict(run.report(Verdict::Completed).await));
-    let claims = fixture.claim(1).await;
-    assert_eq!(claims[0].queue.run().run_id, 1);
-    let status = fixture.author.status(&run.run().task_id).await.unwrap();
-    assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::ClaimExpired)));
-}
-
-#[tokio::test]
-async fn a_cancelled_run_is_lost_to_its_worker_but_takes_its_log() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    let status = fixture.author.cancel_task(&run.run().task_id).await.unwrap();
-    assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::Canceled)));
-    assert!(is_conflict(run.reclaim().await));
-    assert!(is_conflict(run.report(Verdict::Failed).await));
-    let created = fixture.create(&run, "public/logs/live_backing.log", s3()).await.unwrap();
-    assert!(matches!(created, Created::KeepBytes));
-    fixture.pass(Duration::from_secs(26 * 60));
-    assert!(is_conflict(fixture.create(&run, "late", s3()).await));
-}
-
-#[tokio::test]
-async fn only_the_queue_says_that_a_task_was_cancelled() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    for reason in [Reason::Canceled, Reason::DeadlineExceeded] {
-        assert!(is_invalid(run.report(Verdict::Exception(reason)).await), "{reason:?}");
-    }
-    assert_eq!(fixture.author.status(&run.run().task_id).await.unwrap().state, RunState::Running);
-}
-
-#[tokio::test]
-async fn artifacts_of_every_kind_are_listed_by_name() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    let reference =
-        ArtifactContent::Reference { url: "http://x/log".to_owned(), content_type: TEXT.to_owned() };
-    let link = ArtifactContent::Link { artifact: artifact("d"), content_type: TEXT.to_owned() };
-    let error =
-        ArtifactContent::Error { reason: ErrorReason::FileMissingOnWorker, message: "not there".to_owned() };
-    for (name, content) in [("d", s3()), ("c", reference), ("b", link), ("a", error)] {
-        let created = fixture.create(&run, name, content).await.unwrap();
-        let has_bytes = matches!(created, Created::KeepBytes);
-        assert_eq!(has_bytes, name == "d", "{name}: {created:?}");
-    }
-    let list = fixture.author.list_artifacts(run.run()).await.unwrap();
-    let found: Vec<_> = list.iter().map(|artifact| (artifact.name.as_str(), artifact.storage_type)).collect();
-    let expected = [
-        ("a", StorageType::Error),
-        ("b", StorageType::Link),
-        ("c", StorageType::Reference),
-        ("d", StorageType::S3),
-    ];
-    assert_eq!(found, expected);
-    assert_eq!(list[3].content_type, TEXT);
-}
-
-#[tokio::test]
-async fn a_live_log_becomes_a_link_and_stays_one() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    let live = "public/logs/live.log";
-    let reference =
-        |url: &str| ArtifactContent::Reference { url: url.to_owned(), content_type: TEXT.to_owned() };
-    let link = ArtifactContent::Link {
-        artifact: artifact("public/logs/live_backing.log"),
-        content_type: TEXT.to_owned(),
-    };
-    for content in [reference("http://x/1"), reference("http://x/2"), link.clone(), link] {
-        fixture.create(&run, live, content).await.unwrap();
-    }
-    assert!(is_conflict(fixture.create(&run, live, reference("http://x/3")).await));
-    assert!(is_conflict(fixture.create(&run, live, s3()).await));
-    let list = fixture.author.list_artifacts(run.run()).await.unwrap();
-    assert_eq!(list.len(), 1);
-    assert_eq!(list[0].storage_type, StorageType::Link);
-}
-
-#[tokio::test]
-async fn an_artifact_cannot_outlive_its_task_or_change_its_type() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    let expires = fixture.author.status(&run.run().task_id).await.unwrap().expires;
-    let late = ArtifactRequest { expires: expires.plus(Duration::from_millis(1)), content: s3() };
-    assert!(is_invalid(run.create_artifact(&artifact("a"), &late).await));
-    fixture.create(&run, "a", s3()).await.unwrap();
-    let html = ArtifactContent::S3 { content_type: "text/html".to_owned() };
-    assert!(is_conflict(fixture.create(&run, "a", html).await));
-    let earlier = ArtifactRequest { expires: fixture.now(), content: s3() };
-    assert!(is_conflict(run.create_artifact(&artifact("a"), &earlier).await));
-}
-
-#[tokio::test]
-async fn a_resolved_run_takes_no_artifacts_and_a_new_run_has_none() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    fixture.create(&run, "a", s3()).await.unwrap();
-    run.report(Verdict::Exception(Reason::IntermittentTask)).await.unwrap();
-    let next = fixture.claim(1).await.remove(0).queue;
-    assert_eq!(fixture.names(&next).await, Vec::<String>::new());
-    next.report(Verdict::Failed).await.unwrap();
-    assert!(is_conflict(fixture.create(&next, "b", s3()).await));
-    assert_eq!(fixture.names(&run).await, ["a"]);
-    let absent = RunId { run_id: 2, ..run.run().clone() };
-    assert!(is_not_found(fixture.author.list_artifacts(&absent).await));
-}
-
-#[tokio::test]
-async fn an_object_is_listed_once_it_is_finished() {
-    let fixture = Fixture::new();
-    let run = fixture.claimed().await;
-    let object = ArtifactContent::Object { content_type: TEXT.to_owned() };
-    let created = fixture.create(&run, "o", object.clone()).await.unwrap();
-    let Created::Object(upload) = &created else { panic!("{created:?}") };
-    let upload_id = upload.upload_id();
-    let again = fixture.create(&run, "o", object.clone()).await.unwrap();
-    assert!(matches!(again, Created::Object(again) if again.upload_id() == upload_id));
-    assert_eq!(fixture.names(&run).await, Vec::<String>::new());
-    assert!(is_invalid(run.finish_artifact(&artifact("o"), "another").await));
-    for _ in 0..2 {
-        run.finish_artifact(&artifact("o"), upload_id).await.unwrap();
-        assert_eq!(fixture.names(&run).await, ["o"]);
-    }
-    assert!(matches!(fixture.create(&run, "o", object).await.unwrap(), Created::Done));
-    assert_eq!(fixture.names(&run).await, ["o"]);
-    assert!(is_not_found(run.finish_artifact(&artifact("p"), upload_id).await));
-    fixture.create(&run, "s", s3()).await.unwrap();
-    assert!(is_invalid(run.finish_artifact(&artifact("s"), upload_id).await));
-}
-
-#[tokio::test]
-async fn tasks_that_nobody_made_are_not_found() {
-    let fixture = Fixture::new();
-    let run = RunId { task_id: TaskId::random().unwrap(), run_id: 0 };
-    assert!(is_not_found(fixture.author.status(&run.task_id).await));
-    assert!(is_not_found(fixture.author.cancel_task(&run.task_id).await));
-    assert!(is_not_found(fixture.author.list_artifacts(&run).await));
+#[test]
+fn tasks_that_nobody_made_are_not_found() {
+    let (deployment, task_id, _) = author();
+    let queue = deployment.queue.clone();
+    deployment.within(async move {
+        let run = RunId { task_id: task_id.clone(), run_id: 0 };
+        let refusals = [
+            queue.status(&task_id).await.err(),
+            queue.cancel_task(&task_id).await.err(),
+            queue.list_artifacts(&run).await.err(),
+            queue.run(run.clone()).reclaim().await.err(),
+        ];
+        for refused in refusals {
+            assert!(matches!(refused, Some(QueueError::NotFound { .. })), "{refused:?}");
+        }
+    });
 }

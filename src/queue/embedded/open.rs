@@ -6,7 +6,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::store::{self, failed};
+use super::store::failed;
+use super::{purges, store, workers};
 use crate::queue::QueueError;
 
 /// The version of the tables. A change of them raises it and brings older ones up to it.
@@ -66,7 +67,9 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
 fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
     let call = "create its tables";
     let transaction = database.transaction().map_err(failed(call))?;
-    transaction.execute_batch(store::SCHEMA).map_err(failed(call))?;
+    for tables in [store::SCHEMA, workers::SCHEMA, purges::SCHEMA] {
+        transaction.execute_batch(tables).map_err(failed(call))?;
+    }
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed(call))?;
     transaction.pragma_update(None, "user_version", VERSION).map_err(failed(call))?;
     transaction.commit().map_err(failed(call))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Transaction;
 
-use super::store;
+use super::{store, workers};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::http::ObjectUpload;
@@ -59,9 +59,18 @@ pub(super) fn claim_work(
     claimant: &Claimant,
     most: usize,
 ) -> Result<Vec<Claimed>, QueueError> {
+    let Claimant { worker, now, .. } = claimant;
+    workers::see(database, task_queue_id, worker, *now)?;
+    let known = workers::find(database, task_queue_id, worker)?;
+    if known.and_then(|known| known.quarantined_until).is_some_and(|until| until > *now) {
+        return Ok(Vec::new());
+    }
     let mut claims = Vec::new();
     for task_id in store::list_pending(database, task_queue_id, most)? {
         claims.extend(claim(database, &task_id, claimant)?);
+    }
+    if !claims.is_empty() {
+        workers::note_claims(database, task_queue_id, worker, claims.iter().map(|claim| claim.run.clone()))?;
     }
     Ok(claims)
 }
@@ -115,7 +124,11 @@ pub(super) fn create_artifact(
         artifacts::check_replacement(name, &known.request, &request)?;
     }
     let upload_id = match (&request.content, known) {
-        (ArtifactContent::Object { .. }, Some(known)) => known.upload_id,
+        (ArtifactContent::Object { .. }, Some(store::Artifact { upload_id: Some(id), .. })) => Some(id),
+        (ArtifactContent::Object { .. }, Some(store::Artifact { upload_id: None, .. })) => {
+            let because = "it is finished".to_owned();
+            return Err(QueueError::Conflict { what: format!("artifact \"{name}\""), because });
+        }
         (ArtifactContent::Object { .. }, None) => Some(fresh_word(name)?),
         _ => None,
     };

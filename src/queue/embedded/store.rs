@@ -1,4 +1,4 @@
-//! The rows of the embedded queue's database; all SQL is here.
+//! The rows of the embedded queue's database for tasks and their artifacts.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
@@ -264,14 +264,14 @@ fn no_such_task(task_id: &TaskId) -> QueueError {
 }
 
 /// A value as JSON for a column.
-fn text(value: &impl Serialize, call: &'static str) -> Result<String, QueueError> {
+pub(super) fn text(value: &impl Serialize, call: &'static str) -> Result<String, QueueError> {
     serde_json::to_string(value)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
         .map_err(failed(call))
 }
 
 /// A value from a column of JSON.
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
     parsed(row, column, |text| serde_json::from_str(text))
 }
 

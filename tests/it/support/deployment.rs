@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub struct Deployment {
     pub wire: Arc<Wire>,
     /// The queue itself.
     pub queue: EmbeddedQueue,
+    /// By how many milliseconds its clock is ahead of the host's.
+    ahead: Arc<AtomicI64>,
     author: Arc<Queue>,
     /// What a program is started with that is to be where the server is.
     entrance: Vec<String>,
@@ -75,7 +78,11 @@ impl Deployment {
 
     fn start_with(terms: Terms, internet: Option<&Internet>) -> Deployment {
         let storage = tempfile::Builder::new().prefix("docker-worker-test.").tempdir().unwrap();
-        let queue = EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap();
+        let ahead = Arc::new(AtomicI64::new(0));
+        let hand = Arc::clone(&ahead);
+        let clock =
+            move || Timestamp::from_millis(Timestamp::now().as_millis() + hand.load(Ordering::Relaxed));
+        let queue = EmbeddedQueue::in_memory(Box::new(clock)).unwrap();
         let queue = queue.with_claim_time(terms.claim_time);
         let settings = Settings {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -101,6 +108,7 @@ impl Deployment {
             root_url,
             wire,
             queue,
+            ahead,
             author: Arc::new(author),
             entrance: internet
                 .map_or(Vec::new(), |it| vec!["nsenter".to_owned(), it.host.entrance(), "--".to_owned()]),
@@ -142,9 +150,15 @@ impl Deployment {
         answered.recv_timeout(LIMIT).expect("no answer from the deployment")
     }
 
+    /// Lets so much time pass for the queue. Its credentials and signatures go by the same clock: after a quarter of an
+    /// hour it finds those that are signed on this host stale.
+    pub fn pass(&self, time: Duration) {
+        self.ahead.fetch_add(i64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
     /// A task definition around a payload: it may be changed before it is created.
     pub fn definition(&self, payload: &Value) -> Value {
-        let now = Timestamp::now();
+        let now = self.queue.now();
         json!({
             "taskQueueId": POOL,
             "created": now,
@@ -292,6 +306,7 @@ fn worker_scopes() -> Vec<String> {
         "queue:worker-id:*".to_owned(),
         format!("purge-cache:purge-requests::{POOL}"),
         "auth:expand-scopes".to_owned(),
+        format!("queue:get-worker:{POOL}/*"),
     ];
     own.to_vec()
 }
