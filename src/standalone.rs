@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::clients::Clients;
@@ -97,6 +98,8 @@ struct Services {
     clients: Clients,
     root: Credentials,
     storage: Storage,
+    /// Room in bytes for payloads that are large.
+    large_payloads: Semaphore,
     long_poll: Duration,
     since: Instant,
 }
@@ -122,8 +125,15 @@ impl Standalone {
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let bound = listener.local_addr().map_err(listening)?;
         clients.push(Client { credentials: root.clone(), scopes: vec!["*".to_owned()] });
-        let services =
-            Services { queue, clients: Clients(clients), root, storage, long_poll, since: Instant::now() };
+        let services = Services {
+            queue,
+            clients: Clients(clients),
+            root,
+            storage,
+            large_payloads: Semaphore::new(exchange::LARGE_BYTES_AT_ONCE),
+            long_poll,
+            since: Instant::now(),
+        };
         let accepting = connections::accept(listener, Arc::new(services));
         Ok(Standalone { address: bound, _accepting: Background::start(accepting) })
     }

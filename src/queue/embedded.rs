@@ -27,7 +27,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::watch;
 
 use self::schedule::{Claimant, Claimed};
-use self::thread::QueueThread;
+use self::thread::{ForWhom, QueueThread};
 use super::model::{ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity};
 use super::{Claim, ClaimedWork, QueueError, ReceivedDefinition, RunQueue, Standing, Verdict, runs};
 use crate::cache::PurgeRequest;
@@ -143,7 +143,7 @@ impl EmbeddedQueue {
     ) -> Result<ClaimedWork, QueueError> {
         let (task_queue_id, worker, time) = (task_queue_id.to_owned(), worker.clone(), self.claim_time);
         let claimed = self
-            .ask(move |database, now| {
+            .give(move |database, now| {
                 let claimant = Claimant { worker, now, time };
                 schedule::claim_work(database, &task_queue_id, &claimant, most)
             })
@@ -160,7 +160,7 @@ impl EmbeddedQueue {
     pub async fn claim_run(&self, run: &RunId, worker: &WorkerIdentity) -> Result<Claim, QueueError> {
         let (run, worker, time) = (run.clone(), worker.clone(), self.claim_time);
         let claimed = self
-            .ask(move |database, now| schedule::claim_run(database, &run, &Claimant { worker, now, time }));
+            .give(move |database, now| schedule::claim_run(database, &run, &Claimant { worker, now, time }));
         Ok(self.claim(claimed.await?))
     }
 
@@ -350,7 +350,15 @@ impl EmbeddedQueue {
         &self,
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.inner.thread.ask(self.now(), work).await
+        self.inner.thread.ask((self.now(), ForWhom::Anybody), work).await
+    }
+
+    /// The same, but nothing is done for callers that have gone when their turn comes.
+    async fn give<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        self.inner.thread.ask((self.now(), ForWhom::WhoeverWaits), work).await
     }
 }
 

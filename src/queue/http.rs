@@ -36,7 +36,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a call is tried on which a run's result depends. Its claim may go before; then it is refused.
 const LASTING: Duration = Duration::from_secs(10 * 60);
-/// Bytes of an answer to a claim: 32 of the largest definitions that the queue takes.
+/// Bytes of one task in an answer to a claim: a definition of 10 MiB, which is the most that the queue takes, and its
+/// scopes once more in credentials, where JSON is written into JSON.
 const CLAIMED_BYTES: usize = 32 << 20;
 /// Bytes of any other answer.
 const ANSWER_BYTES: usize = 4 << 20;
@@ -104,7 +105,7 @@ impl HttpQueue {
             what: format!("a claim of worker {worker_group}/{worker_id} on {task_queue_id}"),
             // An answer that was lost may have claimed tasks: to ask again at once would claim more than was asked for.
             patience: Duration::ZERO,
-            most: CLAIMED_BYTES,
+            most: most.min(MOST_TASKS) * CLAIMED_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
         let mut work = ClaimedWork::default();

@@ -33,11 +33,11 @@ pub struct Client {
 /// Everybody with permanent credentials.
 pub(super) struct Clients(pub(super) Vec<Client>);
 
-/// Who has made a request.
+/// Who has made a request, by its head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// Nobody in particular, without credentials.
-    pub(super) client_id: Option<String>,
+    /// None: nobody in particular, without credentials.
+    signature: Option<Authorization>,
     pub(super) scopes: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ struct Ext {
 }
 
 impl Clients {
-    /// Who has signed a request; without a signature nobody in particular.
+    /// Who has signed the head of a request; without a signature nobody in particular.
     pub(super) fn authenticate(
         &self,
         header: Option<&str>,
@@ -77,7 +77,7 @@ impl Clients {
         now: Timestamp,
     ) -> Result<Caller, AuthenticationError> {
         let Some(header) = header else {
-            return Ok(Caller { client_id: None, scopes: expand(&[ASSUME_ANONYMOUS.to_owned()]) });
+            return Ok(Caller { signature: None, scopes: expand(&[ASSUME_ANONYMOUS.to_owned()]) });
         };
         let authorization = Authorization::parse(header)?;
         let Ext { certificate, authorized_scopes } =
@@ -101,7 +101,7 @@ impl Clients {
             scopes = authorized;
         }
         scopes.push(ASSUME_ANONYMOUS.to_owned());
-        Ok(Caller { client_id: Some(authorization.id), scopes: expand(&scopes) })
+        Ok(Caller { signature: Some(authorization), scopes: expand(&scopes) })
     }
 
     fn find(&self, client_id: &str) -> Result<&Client, AuthenticationError> {
@@ -111,6 +111,19 @@ impl Clients {
 }
 
 impl Caller {
+    /// Who; nobody in particular without credentials.
+    pub(super) fn client_id(&self) -> Option<&str> {
+        self.signature.as_ref().map(|signature| signature.id.as_str())
+    }
+
+    /// Refuses a payload that is not the one that they have signed.
+    pub(super) fn sent(self, content_type: &str, payload: &[u8]) -> Result<Caller, AuthenticationError> {
+        if let Some(signature) = &self.signature {
+            signature.verify_payload(content_type, payload)?;
+        }
+        Ok(self)
+    }
+
     /// What is missing of what a request needs; `None` when nothing is.
     pub(super) fn lacks(&self, required: &ScopeExpression) -> Option<ScopeExpression> {
         required.missing(&self.scopes)

@@ -22,7 +22,9 @@ use crate::timestamp::Timestamp;
 
 /// Connections at a time; further ones wait until one of these ends.
 const MOST: usize = 512;
-/// How long a connection may be silent before, within and between requests.
+/// How long the head of a request may take, from the connection's beginning or the reply before; and how long a reply may
+/// wait for its peer to take a byte. What comes after a head has times of its own, and a caller may wait for a task for
+/// [`LONG_POLL`](super::LONG_POLL).
 const SILENCE: Duration = Duration::from_secs(90);
 /// Header lines of a request.
 const HEADERS: usize = 64;

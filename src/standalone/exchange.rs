@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
-use hyper::{Request, StatusCode, Uri, body};
+use hyper::{Request, StatusCode, Uri};
 use serde_json::{Map, Value};
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::clients::{AuthenticationError, Caller};
 use super::hawk::Signed;
-use super::reply::{Code, Refusal, Reply, json_reply};
+use super::reply::{Code, Refusal, Reply, fault, json_reply};
 use super::routes::{self, Needs, Params};
 use super::{Services, methods};
 use crate::document::finding::Findings;
@@ -19,9 +20,13 @@ use crate::document::reader::{Object, Place};
 use crate::scopes::ScopeExpression;
 use crate::timestamp::Timestamp;
 
-/// Bytes of a call's payload.
-const PAYLOAD_BYTES: usize = 10 << 20;
-/// How long one may take to come.
+/// Bytes of a payload that anybody may send with any call.
+const SMALL_BYTES: usize = 32 << 10;
+/// Bytes of a payload that holds a task or its scopes, as the real services take them, from callers who have signed.
+const LARGE_BYTES: usize = 10 << 20;
+/// Bytes of such payloads at a time. Read, one takes up to 16 times as much memory.
+pub(super) const LARGE_BYTES_AT_ONCE: usize = 3 * LARGE_BYTES;
+/// How long a payload may take to come, the wait for room included.
 const PAYLOAD_TIME: Duration = Duration::from_secs(60);
 
 /// A call, its payload read and its caller known.
@@ -43,7 +48,7 @@ struct Payload {
 }
 
 /// Answers a call.
-pub(super) async fn answer(services: &Services, request: Request<body::Incoming>) -> Reply {
+pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> Reply {
     let now = services.queue.now();
     let (head, body) = request.into_parts();
     let Some((route, params)) = routes::find(&head.method, head.uri.path()) else {
@@ -51,23 +56,27 @@ pub(super) async fn answer(services: &Services, request: Request<body::Incoming>
         return refusal.reply("none", Value::Object(Map::new()), Value::Null, now);
     };
     let described = params.to_json();
-    let bytes = match collect(body).await {
-        Ok(bytes) => bytes,
-        Err(refusal) => return refusal.reply(route.name, described, Value::Null, now),
-    };
+    // Who calls is known before anything is read of what they send.
     let content_type = text(&head.headers, &header::CONTENT_TYPE).unwrap_or_default();
-    let payload = match Payload::read(content_type, &bytes) {
-        Ok(payload) => payload,
+    let host = text(&head.headers, &header::HOST).unwrap_or_default();
+    let signed = (head.method.as_str(), resource(&head.uri));
+    let caller = authenticate(services, text(&head.headers, &header::AUTHORIZATION), host, signed);
+    let has_signed = caller.as_ref().is_ok_and(|caller| caller.client_id().is_some());
+    let most = if has_signed && route.takes_much() { LARGE_BYTES } else { SMALL_BYTES };
+    let received = match timeout(PAYLOAD_TIME, receive(services, body, most)).await {
+        Ok(received) => received,
+        Err(_) => Err(malformed("the payload takes too long to come".to_owned())),
+    };
+    let read = received.and_then(|it| Payload::read(content_type, &it.bytes).map(|payload| (it, payload)));
+    let (received, payload) = match read {
+        Ok(read) => read,
         Err(refusal) => return refusal.reply(route.name, described, Value::Null, now),
     };
-    let shown = payload.json.clone();
-    let host = text(&head.headers, &header::HOST).unwrap_or_default();
-    let signed = (head.method.as_str(), resource(&head.uri), content_type, &bytes[..]);
-    let caller = authenticate(services, text(&head.headers, &header::AUTHORIZATION), host, signed);
+    let caller = caller.and_then(|caller| caller.sent(content_type, &received.bytes));
     let exchange = Exchange { services, params, now, origin: format!("http://{host}"), caller, payload };
     match exchange.carry_out(route).await {
         Ok(reply) => reply,
-        Err(refusal) => refusal.reply(route.name, described, shown, now),
+        Err(refusal) => refusal.reply(route.name, described, exchange.payload.json, now),
     }
 }
 
@@ -85,7 +94,7 @@ impl Exchange<'_> {
         let caller = self.caller()?;
         let Some(missing) = caller.lacks(required) else { return Ok(()) };
         let shown = serde_json::to_string(&missing).unwrap_or_default();
-        let message = match &caller.client_id {
+        let message = match caller.client_id() {
             Some(client_id) => format!("the client {client_id} lacks the scopes {shown}"),
             None => format!("this needs credentials with the scopes {shown}"),
         };
@@ -102,8 +111,7 @@ impl Exchange<'_> {
     /// The payload of a method that takes one.
     pub(super) fn payload(&self) -> Result<&Value, Refusal> {
         if !self.payload.is_json {
-            let message = "the payload must be JSON, of type application/json";
-            return Err(Refusal::new(Code::MalformedPayload, message));
+            return Err(malformed("the payload must be JSON, of type application/json".to_owned()));
         }
         Ok(&self.payload.json)
     }
@@ -128,46 +136,74 @@ pub(super) fn invalid(findings: Findings) -> Refusal {
 }
 
 impl Payload {
-    fn read(content_type: &str, bytes: &Bytes) -> Result<Payload, Refusal> {
+    fn read(content_type: &str, bytes: &[u8]) -> Result<Payload, Refusal> {
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         let is_json = kind.eq_ignore_ascii_case("application/json");
         if !is_json || bytes.is_empty() {
             return Ok(Payload { json: Value::Object(Map::new()), is_json });
         }
-        let malformed =
-            |why: &str| Refusal::new(Code::MalformedPayload, format!("the payload is no JSON: {why}"));
-        let json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error.to_string()))?;
+        let json: Value = serde_json::from_slice(bytes)
+            .map_err(|error| malformed(format!("the payload is no JSON: {error}")))?;
         if json.is_object() || json.is_array() {
             Ok(Payload { json, is_json })
         } else {
-            Err(malformed("it must be an object or an array"))
+            Err(malformed("the payload must be an object or an array".to_owned()))
         }
     }
 }
 
-async fn collect(body: body::Incoming) -> Result<Bytes, Refusal> {
-    match timeout(PAYLOAD_TIME, Limited::new(body, PAYLOAD_BYTES).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("a payload has at most {PAYLOAD_BYTES} bytes");
-            Err(Refusal::new(Code::InputTooLarge, message))
+/// The bytes of a payload, and their room among those of all.
+struct Received<'a> {
+    bytes: Vec<u8>,
+    _room: Option<SemaphorePermit<'a>>,
+}
+
+/// Reads a payload. A large one waits until there is room for it, which is kept until the call is answered.
+async fn receive(services: &Services, mut body: Incoming, most: usize) -> Result<Received<'_>, Refusal> {
+    let length = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let room = match u32::try_from(length.min(most)) {
+        Ok(bytes) if length > SMALL_BYTES && most > SMALL_BYTES => {
+            let room = services.large_payloads.acquire_many(bytes).await;
+            Some(room.map_err(|error| fault("make room for a payload", &error))?)
         }
-        Ok(Err(error)) => Err(Refusal::new(Code::MalformedPayload, format!("the payload is cut: {error}"))),
-        Err(_) => Err(Refusal::new(Code::MalformedPayload, "the payload takes too long to come")),
+        Ok(_) | Err(_) => None,
+    };
+    let (mut bytes, mut came) = (Vec::new(), 0);
+    // Whoever sends more hears of it once they are ready to listen; what there is too much of is not kept.
+    while let Some(frame) = body.frame().await
+        && came <= most + LARGE_BYTES
+    {
+        let frame = frame.map_err(|error| malformed(format!("the payload is cut: {error}")))?;
+        let Some(more) = frame.data_ref() else { continue };
+        came += more.len();
+        if came <= most {
+            bytes.extend_from_slice(more);
+        } else {
+            bytes = Vec::new();
+        }
     }
+    if came > most {
+        let message = format!("the payload of this call has at most {most} bytes from this caller");
+        return Err(Refusal::new(Code::InputTooLarge, message));
+    }
+    Ok(Received { bytes, _room: room })
+}
+
+fn malformed(message: String) -> Refusal {
+    Refusal::new(Code::MalformedPayload, message)
 }
 
 fn authenticate(
     services: &Services,
     authorization: Option<&str>,
     host: &str,
-    (method, resource, content_type, body): (&str, &str, &str, &[u8]),
+    (method, resource): (&str, &str),
 ) -> Result<Caller, AuthenticationError> {
     let (host, port) = match host.parse::<hyper::http::uri::Authority>() {
         Ok(authority) => (authority.host().to_owned(), authority.port_u16().unwrap_or(80)),
         Err(_) => (host.to_owned(), 80),
     };
-    let signed = Signed { method, resource, host: &host, port, content_type, body };
+    let signed = Signed { method, resource, host: &host, port };
     services.clients.authenticate(authorization, &signed, services.queue.now())
 }
 

@@ -182,6 +182,11 @@ pub(super) fn find(verb: &Method, path: &str) -> Option<(&'static Route, Params)
 }
 
 impl Route {
+    /// Whether its payload may be large: a task, or the scopes of one.
+    pub(super) fn takes_much(&self) -> bool {
+        matches!(self.api, Api::CreateTask | Api::ExpandScopes)
+    }
+
     /// The parameters of a path, if it is this method's.
     fn params(&self, parts: &[&str]) -> Option<Params> {
         let mut params = Params::default();

@@ -10,6 +10,10 @@ use crate::queue::TaskStatus;
 use crate::queue::definition::{Priority, TaskDefinition};
 use crate::scopes::ScopeExpression;
 
+/// Bytes of a task's scopes as JSON. The real queue has no such bound, and makes credentials that no server accepts: they
+/// come with each call of the task's worker, in a header.
+const SCOPES_BYTES: usize = 32 << 10;
+
 /// How far a definition's time may be from the present.
 const DRIFT: Duration = Duration::from_secs(15 * 60);
 
@@ -17,6 +21,7 @@ const DRIFT: Duration = Duration::from_secs(15 * 60);
 pub(super) async fn create(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let task_id = it.params.task_id()?;
     let task = TaskDefinition::requested(it.payload()?, &task_id, it.now).map_err(invalid)?;
+    check_scopes(&task)?;
     it.require(&required(&task))?;
     check(it, &task)?;
     let status = it.services.queue.create_task(&task_id, &task).await?;
@@ -54,6 +59,16 @@ pub(super) async fn cancel(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     }
     let status = it.services.queue.cancel_task(&task_id).await?;
     ok(&json!({ "status": status }))
+}
+
+/// Refuses a task whose scopes are too many for its own credentials.
+fn check_scopes(task: &TaskDefinition) -> Result<(), Refusal> {
+    let bytes: usize = task.scopes.iter().map(|scope| json!(scope).to_string().len() + 1).sum();
+    if bytes > SCOPES_BYTES {
+        let message = format!("the scopes take {bytes} bytes; credentials hold {SCOPES_BYTES} at most");
+        return Err(Refusal::new(Code::InputError, message));
+    }
+    Ok(())
 }
 
 /// What whoever makes a task has to have.

@@ -17,7 +17,8 @@ use crate::queue::{
 use crate::scopes::ScopeExpression;
 use crate::timestamp::Timestamp;
 
-/// `claimWork`: the reply waits for a task. A caller that goes meanwhile claims none.
+/// `claimWork`: the reply waits for a task. A caller whose connection has ended when there is one gets none; for one whose
+/// connection ends before the reply has come the claims run out.
 pub(super) async fn claim_work(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let (worker, most) = it.read(|payload, findings| {
         payload.refuse_unknown(&["workerGroup", "workerId", "tasks"], findings);

@@ -28,7 +28,7 @@ mod worker;
 
 pub use answering_server::{AnsweringServer, Request};
 pub use broken_disk::BrokenDisk;
-pub use caller::{Answered, Signer, call, put};
+pub use caller::{Answered, Signer, call, call_signed_for, put};
 pub use canary::Canary;
 pub use deployment::{Deployment, POOL, Terms};
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};

@@ -2,6 +2,8 @@
 //!
 //! Source: `schemas/queue/v1/create-task-request.json`. What it leaves out gets the same defaults as in a file.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{TaskDefinition, fields};
@@ -12,8 +14,12 @@ use crate::timestamp::Timestamp;
 
 /// What must be there.
 const REQUIRED: &[&str] = &["created", "deadline", "payload", "metadata"];
-/// What must be there about it.
-const METADATA: &[&str] = &["name", "description", "owner", "source"];
+/// What must be there about it, and how many characters of it there may be.
+const METADATA: &[(&str, usize)] = &[("name", 255), ("description", 32768), ("owner", 255), ("source", 4096)];
+/// Characters of a tag.
+const TAG_CHARS: usize = 4096;
+/// How many elements lists may have.
+const LISTS: &[(&str, usize)] = &[("dependencies", 10000), ("routes", 64)];
 /// How the URL of a source may begin.
 const SOURCES: &[&str] = &["https://", "http://", "ssh://", "git@"];
 
@@ -58,15 +64,41 @@ fn check(object: &Object<'_>, findings: &mut Findings) {
         findings.error("", "must have the field \"taskQueueId\", or \"provisionerId\" and \"workerType\"");
     }
     if let Some(metadata) = object.member("metadata").and_then(|place| place.object(findings)) {
-        for key in METADATA {
-            metadata.required(key, findings);
+        for (key, most) in METADATA {
+            if let Some(place) = metadata.required(key, findings) {
+                check_length(&place, *most, findings);
+            }
         }
         check_source(&metadata, findings);
     }
     for word in WORDS {
         word.check(object, findings);
     }
+    if let Some(tags) = object.member("tags").and_then(|place| place.object(findings)) {
+        tags.members().for_each(|(_, place)| check_length(&place, TAG_CHARS, findings));
+    }
+    check_lists(object, findings);
     check_texts(object, findings);
+}
+
+fn check_length(place: &Place<'_>, most: usize, findings: &mut Findings) {
+    if place.value.as_str().is_some_and(|text| text.chars().count() > most) {
+        place.refuse(format!("must have at most {most} characters"), findings);
+    }
+}
+
+/// Lists of bounded length, in which nothing comes twice.
+fn check_lists(object: &Object<'_>, findings: &mut Findings) {
+    for (key, most) in LISTS {
+        let Some(place) = object.member(key) else { continue };
+        let Value::Array(list) = place.value else { continue };
+        let distinct: BTreeSet<&str> = list.iter().filter_map(Value::as_str).collect();
+        if list.len() > *most {
+            place.refuse(format!("must have at most {most} elements"), findings);
+        } else if distinct.len() < list.iter().filter(|element| element.is_string()).count() {
+            place.refuse("must not have an element twice", findings);
+        }
+    }
 }
 
 /// Whether a text is `PROVISIONER/TYPE`, as task queues and the pools of their workers are named.
@@ -182,6 +214,15 @@ mod tests {
             ("/scopes", json!(["a b"]), true),
             ("/scopes", json!(["a\nb"]), false),
             ("/routes", json!([""]), false),
+            ("/routes", json!((0..64).map(|it| it.to_string()).collect::<Vec<_>>()), true),
+            ("/routes", json!((0..65).map(|it| it.to_string()).collect::<Vec<_>>()), false),
+            ("/routes", json!(["a", "a"]), false),
+            ("/scopes", json!(["a", "a"]), true),
+            ("/tags", json!({"a": "é".repeat(4096)}), true),
+            ("/tags", json!({"a": "é".repeat(4097)}), false),
+            ("/metadata/name", json!("x".repeat(255)), true),
+            ("/metadata/name", json!("x".repeat(256)), false),
+            ("/metadata/description", json!("x".repeat(32769)), false),
             ("/retries", json!(50), false),
             ("/payload", json!([]), false),
             ("/unknown", json!(1), false),

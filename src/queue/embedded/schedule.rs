@@ -16,6 +16,9 @@ use crate::timestamp::Timestamp;
 /// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 24 * 60 * 60 + 15 * 60);
 
+/// Bytes of definitions that are enough for one answer: whoever has asked for more tasks gets them the next time.
+const ENOUGH_BYTES: usize = 16 << 20;
+
 /// A claim without the handle that goes with it.
 pub(super) struct Claimed {
     pub(super) run: RunId,
@@ -65,9 +68,14 @@ pub(super) fn claim_work(
     if known.and_then(|known| known.quarantined_until).is_some_and(|until| until > *now) {
         return Ok(Vec::new());
     }
-    let mut claims = Vec::new();
+    let (mut claims, mut bytes) = (Vec::new(), 0);
     for task_id in store::list_pending(database, task_queue_id, most)? {
-        claims.extend(claim(database, &task_id, claimant)?);
+        if bytes > ENOUGH_BYTES {
+            break;
+        }
+        let claimed = claim(database, &task_id, claimant)?;
+        bytes += claimed.as_ref().map_or(0, |claimed| claimed.definition.text().len());
+        claims.extend(claimed);
     }
     if !claims.is_empty() {
         workers::note_claims(database, task_queue_id, worker, claims.iter().map(|claim| claim.run.clone()))?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::queue::definition::Submission;
 use crate::queue::{Reason, RunState, WorkerQueue};
@@ -132,6 +134,43 @@ async fn a_claim_runs_out_though_nobody_looks() {
     let status = place.reopen().await.status(&task_id).await.unwrap();
     assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::ClaimExpired)));
     assert_eq!((status.runs.len(), status.state), (2, RunState::Pending));
+}
+
+#[tokio::test]
+async fn who_has_gone_when_it_is_their_turn_is_given_nothing() {
+    let queue = EmbeddedQueue::in_memory(steady_clock()).unwrap();
+    let task_id = create(&queue).await;
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    let holding = queue.ask(move |_, _| {
+        held.recv().unwrap_or_default();
+        Ok(())
+    });
+    let mut holding = Box::pin(holding);
+    let mut claiming = Box::pin(claim(&queue));
+    // Both are asked for now; the second one's caller goes before it is its turn.
+    assert!((&mut holding).now_or_never().is_none() && (&mut claiming).now_or_never().is_none());
+    drop(claiming);
+    drop(go_on);
+    holding.await.unwrap();
+    assert_eq!(queue.status(&task_id).await.unwrap().state, RunState::Pending);
+}
+
+#[tokio::test]
+async fn one_answer_holds_no_more_definitions_than_fit() {
+    let queue = EmbeddedQueue::in_memory(steady_clock()).unwrap();
+    for _ in 0..4 {
+        let task_id = TaskId::random().unwrap();
+        let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
+        let mut definition = submission.into_task(&task_id, queue.now()).unwrap().definition;
+        definition.payload = serde_json::json!({ "filling": "x".repeat(7 << 20) });
+        queue.create_task(&task_id, &definition).await.unwrap();
+    }
+    let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let worker_queue = WorkerQueue::embedded(queue);
+    for expected in [3, 1, 0] {
+        let work = worker_queue.claim_work(TASK_QUEUE, &worker, 9).await.unwrap();
+        assert_eq!(work.claims.len(), expected);
+    }
 }
 
 #[tokio::test]

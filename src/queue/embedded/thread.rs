@@ -17,6 +17,15 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Work for the thread.
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
+/// For whom something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForWhom {
+    /// Also for those who do not wait for the answer any more.
+    Anybody,
+    /// Only for those who still do when its turn comes: what is given out to nobody is lost for a while.
+    WhoeverWaits,
+}
+
 /// The way to the thread. It ends with this value.
 pub(super) struct QueueThread {
     jobs: Sender<Job>,
@@ -40,15 +49,18 @@ impl QueueThread {
     }
 
     /// One transaction, seen from `now`: all of it or, on an error, nothing. Once asked for, it is done whether or not
-    /// its answer is waited for.
+    /// its answer is waited for, as far as `for_whom` does not say otherwise.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
-        now: Timestamp,
+        (now, for_whom): (Timestamp, ForWhom),
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
         let ended = || QueueError::Internal { call: "reach its thread", source: "it has ended".into() };
         let (answer, answered) = oneshot::channel();
         let job = move |database: &mut Connection| {
+            if for_whom == ForWhom::WhoeverWaits && answer.is_closed() {
+                return;
+            }
             // An error is the answer's loss: whoever asked has gone.
             answer.send(transact(database, now, work)).ok();
         };

@@ -27,19 +27,30 @@ pub struct Answered {
 
 /// Makes a call of `METHOD service/path` with a payload of JSON, or without one where it is null.
 pub async fn call(root_url: &str, signer: Option<&Signer>, call: &str, payload: &Value) -> Answered {
+    call_signed_for(root_url, signer, call, payload, payload).await
+}
+
+/// The same with a signature for another payload.
+pub async fn call_signed_for(
+    root_url: &str,
+    signer: Option<&Signer>,
+    call: &str,
+    payload: &Value,
+    signed: &Value,
+) -> Answered {
+    let text = |payload: &Value| if payload.is_null() { String::new() } else { payload.to_string() };
     let (method, path) = call.split_once(' ').unwrap();
     let (service, path) = path.split_once('/').unwrap();
     let url: Uri = format!("{root_url}/api/{service}/v1/{path}").parse().unwrap();
-    let body = if payload.is_null() { String::new() } else { payload.to_string() };
     let mut request = Request::builder().method(method).uri(url.path_and_query().unwrap().as_str());
     request = request.header("host", url.authority().unwrap().as_str());
     if !payload.is_null() {
         request = request.header("content-type", "application/json");
     }
     if let Some(signer) = signer {
-        request = request.header("authorization", signer.sign(method, &url, &body));
+        request = request.header("authorization", signer.sign(method, &url, &text(signed)));
     }
-    send(&url, request.body(Full::new(Bytes::from(body))).unwrap()).await
+    send(&url, request.body(Full::new(Bytes::from(text(payload)))).unwrap()).await
 }
 
 /// Puts bytes to a URL, as storage wants them.
