@@ -7,12 +7,13 @@ PREFIX ?= /usr/local
 target = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 release = $(target)/release
 
-.PHONY: help build demo test bench install clean-host
+.PHONY: help build demo test soak bench install clean-host
 
 help:
 	@echo 'make build       both executables, in $(release)'
 	@echo 'make demo        builds, then a guided offline tour of what a task gets'
 	@echo 'make test        formatting, lints, tests on this host and in a virtual machine (as root)'
+	@echo 'make soak        many tasks of a deployment, whose worker is killed now and then (as root): CONFIG=FILE'
 	@echo 'make bench       ours beside the peers (as root); QUICK=1 only tries whether it works'
 	@echo 'make install     into $$(DESTDIR)$$(PREFIX)/bin; PREFIX is $(PREFIX)'
 	@echo 'make clean-host  undoes whatever a killed worker or test left on this host (as root)'
@@ -43,6 +44,15 @@ demo:
 
 test:
 	@tests/run
+
+# CONFIG is a worker's; TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN make the tasks. More in tests/deployment/soak.
+TASKS ?= 500
+KILLS ?= 10
+soak:
+	@[ -n "$(CONFIG)" ] || { echo 'which worker? make soak CONFIG=FILE' >&2; exit 2; }
+	@tests/setup build test
+	cargo build --workspace
+	cargo test --test soak -- --config $(abspath $(CONFIG)) --tasks $(TASKS) --kills $(KILLS) $(OPTIONS)
 
 bench:
 	@tests/setup build bench

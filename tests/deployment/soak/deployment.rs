@@ -1,0 +1,124 @@
+//! The deployment as the author of tasks sees it.
+
+use std::time::Duration;
+
+use docker_worker::queue::task_id::TaskId;
+use docker_worker::timestamp::Timestamp;
+use serde_json::{Value, json};
+use taskcluster::{ClientBuilder, Credentials, Queue};
+use tokio::process::Command;
+
+/// How long a task may wait for its turn.
+const DEADLINE: Duration = Duration::from_secs(3 * 3600);
+
+/// A client whose tasks are all of one group.
+pub struct Deployment {
+    root_url: String,
+    pool: String,
+    group: TaskId,
+    queue: Queue,
+}
+
+/// One run, as the queue tells it.
+#[derive(Debug)]
+pub struct Run {
+    pub run_id: u64,
+    /// How it was resolved; nothing if it is not.
+    pub reason: Option<String>,
+    pub was_started: bool,
+}
+
+impl Deployment {
+    /// That of a worker's configuration, with the credentials of the environment.
+    pub fn new(config: &Value) -> Deployment {
+        let key = |key: &str| {
+            config[key].as_str().unwrap_or_else(|| panic!("the configuration has to say {key}")).to_owned()
+        };
+        let root_url = key("rootUrl");
+        let credentials = Credentials::from_env().expect(
+            "TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN have to name a client that may make tasks",
+        );
+        Deployment {
+            queue: Queue::new(ClientBuilder::new(&root_url).credentials(credentials)).unwrap(),
+            root_url,
+            pool: format!("{}/{}", key("provisionerId"), key("workerType")),
+            group: TaskId::random().unwrap(),
+        }
+    }
+
+    /// Makes a task.
+    pub async fn create(&self, name: &str, scopes: &[&str], payload: &Value) -> String {
+        let task_id = TaskId::random().unwrap();
+        let now = Timestamp::now();
+        let definition = json!({
+            "taskQueueId": self.pool,
+            "taskGroupId": self.group.as_str(),
+            "retries": 20,
+            "created": now,
+            "deadline": now.plus(DEADLINE),
+            "expires": now.plus(2 * DEADLINE),
+            "scopes": scopes,
+            "payload": payload,
+            "metadata": {
+                "name": name, "description": "one of many",
+                "owner": "nobody@example.com", "source": "https://example.com/"
+            },
+        });
+        self.queue.createTask(task_id.as_str(), &definition).await.unwrap();
+        task_id.as_str().to_owned()
+    }
+
+    pub async fn cancel(&self, task_id: &str) {
+        self.queue.cancelTask(task_id).await.unwrap();
+    }
+
+    /// State and runs of each task.
+    pub async fn statuses(&self) -> Vec<(String, String, Vec<Run>)> {
+        let (mut statuses, mut next) = (Vec::new(), None);
+        loop {
+            let page: Value =
+                self.queue.listTaskGroup(self.group.as_str(), next.as_deref(), None).await.unwrap();
+            statuses.extend(page["tasks"].as_array().unwrap().iter().map(|task| {
+                let status = &task["status"];
+                let runs = status["runs"].as_array().unwrap().iter().map(read_run).collect();
+                (text(&status["taskId"]), text(&status["state"]), runs)
+            }));
+            next = page["continuationToken"].as_str().map(str::to_owned);
+            if next.is_none() {
+                return statuses;
+            }
+        }
+    }
+
+    /// Names and kinds of storage of a run's artifacts.
+    pub async fn artifacts(&self, task_id: &str, run_id: u64) -> Vec<(String, String)> {
+        let list = self.queue.listArtifacts(task_id, &run_id.to_string(), None, None).await.unwrap();
+        let list = list["artifacts"].as_array().unwrap().iter();
+        list.map(|it| (text(&it["name"]), text(&it["storageType"]))).collect()
+    }
+
+    /// What is in a public artifact, as curl gets and decodes it; or curl's sentence.
+    pub async fn fetch(&self, task_id: &str, run_id: u64, name: &str) -> Result<String, String> {
+        let name = name.replace('/', "%2F");
+        let url = format!("{}/api/queue/v1/task/{task_id}/runs/{run_id}/artifacts/{name}", self.root_url);
+        let options = ["--silent", "--show-error", "--fail", "--location", "--compressed", &url];
+        let output = Command::new("curl").args(options).output().await.unwrap();
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        }
+    }
+}
+
+fn read_run(run: &Value) -> Run {
+    Run {
+        run_id: run["runId"].as_u64().unwrap(),
+        reason: run["reasonResolved"].as_str().map(str::to_owned),
+        was_started: run["started"].is_string(),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}

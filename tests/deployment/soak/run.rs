@@ -1,0 +1,159 @@
+//! From the first claim to the last resolution, with kills between them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use docker_worker::random::random_fraction;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::deployment::Deployment;
+use super::faults::Faults;
+use super::journal::Journal;
+use super::kinds::Kind;
+use super::verify::Ended;
+use super::worker::{Entries, Worker};
+
+/// How often the queue is asked whether all tasks are resolved, and faults are asked for.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// At every such look the answer to a request for tasks is lost as well.
+const LOST_CLAIM: u32 = 15;
+
+/// A worker that has resolved nothing for so long does not get on: a claim that it has lost holds for 20 minutes.
+const PATIENCE: Duration = Duration::from_secs(25 * 60);
+
+/// After this part of all tasks the worker is killed no more.
+const LAST_KILL: f64 = 0.95;
+
+/// See the module's head.
+pub struct Soak<'a> {
+    deployment: &'a Deployment,
+    worker: Worker,
+    faults: Faults,
+    tasks: Vec<(Kind, String)>,
+    pub journal: Journal,
+    /// How often the worker was killed.
+    pub kills: usize,
+}
+
+impl<'a> Soak<'a> {
+    pub fn new(
+        deployment: &'a Deployment,
+        worker: Worker,
+        faults: Faults,
+        tasks: Vec<(Kind, String)>,
+    ) -> Soak<'a> {
+        Soak { deployment, worker, faults, tasks, journal: Journal::default(), kills: 0 }
+    }
+
+    /// Has the tasks carried out. Gives what the queue says of them when all are resolved.
+    pub async fn run(&mut self, kills: usize, entries: &mut Entries) -> Vec<Ended> {
+        let cancelled = self.tasks.iter().filter(|(kind, _)| *kind == Kind::IsCancelled);
+        let mut to_cancel: BTreeSet<String> = cancelled.map(|(_, task_id)| task_id.clone()).collect();
+        let mut cancelling = JoinSet::new();
+        let mut milestones = self.milestones(kills).into_iter().peekable();
+        let mut kill_at: Option<Instant> = None;
+        let (mut looks, mut look) = (interval(LOOK), 0);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut resolved, mut since) = (0, Instant::now());
+        self.worker.start();
+        loop {
+            tokio::select! {
+                Some(entry) = entries.recv() => {
+                    if let Some(task_id) = self.journal.note(&entry).and_then(|id| to_cancel.take(&id)) {
+                        cancelling.spawn(async move {
+                            sleep(up_to(2)).await;
+                            task_id
+                        });
+                    }
+                    if milestones.next_if(|milestone| self.journal.count() >= *milestone).is_some() {
+                        kill_at = Some(Instant::now() + up_to(1));
+                    }
+                }
+                Some(task_id) = cancelling.join_next() => self.deployment.cancel(&task_id.unwrap()).await,
+                () = until(kill_at) => {
+                    kill_at = None;
+                    self.worker.kill().await;
+                    self.kills += 1;
+                    sleep(up_to(1)).await;
+                    self.worker.start();
+                }
+                _ = looks.tick() => {
+                    if let Some(ended) = self.ended().await {
+                        return ended;
+                    }
+                    if self.journal.count() > resolved {
+                        (resolved, since) = (self.journal.count(), Instant::now());
+                    }
+                    assert!(since.elapsed() < PATIENCE, "nothing was resolved for {PATIENCE:?}");
+                    look += 1;
+                    self.faults.ask(look % LOST_CLAIM == 0).await;
+                }
+            }
+        }
+    }
+
+    /// How many runs are resolved when the worker is killed, each time somewhere in its own part of the time.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+    fn milestones(&self, kills: usize) -> Vec<usize> {
+        let part = self.tasks.len() as f64 * LAST_KILL / kills as f64;
+        (0..kills).map(|kill| (part * (kill as f64 + random_fraction())) as usize).collect()
+    }
+
+    /// The tasks with their runs, if all are resolved.
+    async fn ended(&self) -> Option<Vec<Ended>> {
+        let statuses = self.deployment.statuses().await;
+        if statuses.iter().any(|(_, state, _)| ["pending", "running"].contains(&state.as_str())) {
+            return None;
+        }
+        let mut runs: HashMap<_, _> =
+            statuses.into_iter().map(|(task_id, _, runs)| (task_id, runs)).collect();
+        let tasks = self.tasks.iter().map(|(kind, task_id)| {
+            let runs = runs.remove(task_id).unwrap_or_else(|| panic!("the queue has lost task {task_id}"));
+            Ended { kind: *kind, task_id: task_id.clone(), runs }
+        });
+        Some(tasks.collect())
+    }
+
+    /// Ends the worker, and gives what it has left in its directories, in sentences, and its greatest memory in bytes.
+    pub async fn end(&mut self, entries: &mut Entries) -> (Vec<String>, u64) {
+        self.faults.end().await;
+        let mut problems = Vec::new();
+        let status = self.worker.stop().await;
+        if !status.success() {
+            problems.push(format!("the worker ended with {status}"));
+        }
+        while let Ok(entry) = entries.try_recv() {
+            self.journal.note(&entry);
+        }
+        let cleaned = self.worker.clean_up().await;
+        let said = String::from_utf8_lossy(&cleaned.stderr).trim().to_owned();
+        if !cleaned.status.success() || !said.ends_with("there was nothing to undo") {
+            problems.push(format!("cleanup ended with {}: {said}", cleaned.status));
+        }
+        for directory in [self.worker.data().join("runs"), self.worker.run_directory().join("claims")] {
+            problems.extend(listing(&directory).map(|path| format!("left behind: {path}")));
+        }
+        (problems, self.worker.most_memory)
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn up_to(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).mul_f64(random_fraction())
+}
+
+/// What lies in a directory of the worker's, but for its mark.
+fn listing(directory: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap());
+    entries.filter(|entry| entry.file_name() != ".docker-worker").map(|it| it.path().display().to_string())
+}
