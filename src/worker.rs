@@ -41,6 +41,7 @@ use self::exit::{Exit, ExitRequester, ExitRequests, at};
 pub use self::fitness::Fitness;
 use self::log::{Entry, Metric, WorkerLog};
 use self::protocol::{Capability, FromRunner, Termination};
+pub use self::purge::PurgeRights;
 pub use self::quarantine::Quarantine;
 use self::runner::Runner;
 use self::runs::Runs;
@@ -74,6 +75,8 @@ pub struct Service {
     pub quarantine: Quarantine,
     /// Whether it can have them.
     pub fitness: Fitness,
+    /// Whether it may ask which caches are to be purged.
+    pub purge_rights: PurgeRights,
 }
 
 /// How long the worker has had no task.
@@ -87,7 +90,8 @@ enum Occupation {
 ///
 /// # Errors
 ///
-/// [`QueueError::Unauthorized`] when the queue refuses the worker's credentials and nobody can bring others.
+/// [`QueueError::Unauthorized`] when the queue refuses the worker's credentials and nobody can bring others;
+/// [`QueueError::Invalid`] when it cannot have such a worker or pool.
 pub async fn serve(
     service: Service,
     unfinished: Vec<Unfinished>,
@@ -105,7 +109,9 @@ pub async fn serve(
     };
     if let Some(runner) = runner {
         if let Err(error) = &ended {
-            runner.report("invalid-credentials", &format!("failed to {}", chain(error)));
+            let is_invalid = matches!(error, QueueError::Invalid { .. });
+            let kind = if is_invalid { "invalid-configuration" } else { "invalid-credentials" };
+            runner.report(kind, &format!("failed to {}", chain(error)));
         }
         runner.shut_down();
     }
@@ -245,7 +251,15 @@ impl Service {
             Err(error) => error,
         };
         self.tell_retrieval_error(&error);
-        let is_final = matches!(error, QueueError::Unauthorized { .. }) && !renewable;
+        let is_final = match error {
+            QueueError::Unauthorized { .. } => !renewable,
+            // What is asked is always the same: the names in the configuration.
+            QueueError::Invalid { .. } => true,
+            QueueError::NotFound { .. }
+            | QueueError::Conflict { .. }
+            | QueueError::Unreachable { .. }
+            | QueueError::Internal { .. } => false,
+        };
         (Vec::new(), is_final.then_some(error))
     }
 

@@ -39,7 +39,7 @@ use crate::worker::control::Control;
 use crate::worker::exit::{self, ExitRequester};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
-use crate::worker::{Fitness, Quarantine, Service, serve};
+use crate::worker::{Fitness, PurgeRights, Quarantine, Service, serve};
 
 /// What the original understands before its profile.
 const ORIGINAL_OPTIONS: &[&str] = &[
@@ -298,7 +298,8 @@ fn service(
     let Deployment { queue, identity } = deployment;
     let worker = Arc::new(worker);
     let (quarantine, fitness) = (Quarantine::default(), Fitness::default());
-    Ok(Service { worker, queue, identity, options, log, quarantine, fitness })
+    let purge_rights = PurgeRights::default();
+    Ok(Service { worker, queue, identity, options, log, quarantine, fitness, purge_rights })
 }
 
 /// The server of live logs. Without one tasks run all the same, and their logs are there when they have ended.

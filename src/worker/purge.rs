@@ -1,5 +1,6 @@
 //! Caches that nobody may have any more: asked for before tasks that might take them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,18 @@ use super::Service;
 use super::log::{Entry, WorkerLog};
 use crate::cache::{Discarded, PurgeRequest, Purged};
 use crate::interrupt::Interrupts;
+use crate::queue::QueueError;
 use crate::text::chain;
 
 /// How long tasks wait for the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the log says of this worker's right to ask.
+#[derive(Debug, Default)]
+pub struct PurgeRights {
+    /// That it has none: it is asked again before the next tasks, and not said again.
+    told: Cell<bool>,
+}
 
 impl Service {
     /// Asks for the requests and carries them out, for a run that waits for it. A service that is at fault keeps no task
@@ -28,9 +37,19 @@ impl Service {
         }
         let pool = self.worker.config.file.worker_pool();
         match timeout(PATIENCE, self.queue.purge_requests(&pool)).await {
-            Ok(Ok(requests)) if requests.is_empty() => {}
-            Ok(Ok(requests)) => self.carry_out_purge(requests, interrupts.clone()).await,
-            Ok(Err(error)) => tell_problem(&self.log, &chain(&error)),
+            Ok(Ok(requests)) => {
+                self.purge_rights.told.set(false);
+                if !requests.is_empty() {
+                    self.carry_out_purge(requests, interrupts.clone()).await;
+                }
+            }
+            Ok(Err(error)) => {
+                let is_refused = matches!(error, QueueError::Unauthorized { .. });
+                let is_told = is_refused && self.purge_rights.told.replace(true);
+                if !is_told {
+                    tell_problem(&self.log, &chain(&error));
+                }
+            }
             Err(_) => tell_problem(&self.log, "have an answer which caches are to be purged in time"),
         }
     }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Worker, busybox_image, finish, shell_payload};
+use docker_worker::queue::RunState;
+
+use crate::support::{Fault, POOL, Site, Worker, busybox_image, call, finish, shell_payload};
 
 /// A payload that fills the cache `x` with so many files and ends with a status for which it is purged.
 fn purging(image: &str, files: usize) -> Value {
@@ -49,4 +51,48 @@ fn s47_a_worker_killed_while_it_removes_a_purged_cache_leaves_it_to_nobody() {
     let mut payload = shell_payload(&image, "ls /x");
     payload["cache"] = json!({ "x": "/x" });
     assert_eq!(worker.task(&payload).expect(0, "the next task").output(), "");
+}
+
+/// A task of a deployment that counts in the cache `x` how many have had it.
+fn counting(site: &Site) -> Value {
+    let mut definition = site.deployment.definition(&site.payload("echo >>/x/file; wc -l </x/file"));
+    definition["scopes"] = json!(["docker-worker:cache:x"]);
+    definition["payload"]["cache"] = json!({ "x": "/x" });
+    definition
+}
+
+#[test]
+fn a_cache_that_somebody_asks_to_purge_is_empty_for_the_next_task() {
+    let site = Site::new();
+    let worker = site.start(&json!({}));
+    let count = || {
+        let task_id = site.deployment.create_task(counting(&site));
+        assert_eq!(site.deployment.await_resolved(&task_id).state, RunState::Completed);
+        let log = site.deployment.log(&task_id);
+        log.lines().find_map(|line| line.trim().parse::<u32>().ok())
+    };
+    assert_eq!((count(), count()), (Some(1), Some(2)));
+    let (root_url, signer) = (site.deployment.root_url.clone(), site.deployment.signer("root"));
+    let purge = format!("POST purge-cache/purge-cache/{}", POOL.replace('/', "%2F"));
+    let asked = site
+        .deployment
+        .within(async move { call(&root_url, Some(&signer), &purge, &json!({ "cacheName": "x" })).await });
+    assert_eq!(asked.status, 204, "{asked:?}");
+    assert_eq!(count(), Some(1));
+    assert!(worker.stop().log.contains("cache volume removed"));
+}
+
+#[test]
+fn a_worker_that_may_not_ask_what_is_to_be_purged_says_so_once() {
+    let site = Site::new();
+    site.deployment.wire.fail("/purge-cache/", Fault::Status(403), usize::MAX);
+    let worker = site.start(&json!({}));
+    for _ in 0..3 {
+        let task_id = site.deployment.create_task(counting(&site));
+        assert_eq!(site.deployment.await_resolved(&task_id).state, RunState::Completed);
+    }
+    // Before the first task there is no cache to ask for.
+    site.deployment.wire.await_asked("/purge-cache/", 2);
+    let log = worker.stop().log;
+    assert_eq!(log.matches("the purge requests of").count(), 1, "{log}");
 }

@@ -29,6 +29,8 @@ struct Queue {
 enum Answer {
     /// 401, as for credentials that are no longer valid.
     Unauthorized,
+    /// 400, as for names that no worker can have.
+    Invalid,
     /// None while the other side waits, as of a queue without tasks.
     Held,
 }
@@ -64,13 +66,10 @@ fn serve(mut stream: TcpStream, answer: Answer) -> bool {
     }
     match answer {
         Answer::Unauthorized => {
-            let body = json!({"code": "AuthenticationFailed", "message": "ext.certificate.expiry < now"})
-                .to_string();
-            let head = format!(
-                "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            stream.write_all((head + &body).as_bytes()).unwrap();
+            refuse(stream, "401 Unauthorized", "AuthenticationFailed", "ext.certificate.expiry < now");
+        }
+        Answer::Invalid => {
+            refuse(stream, "400 Bad Request", "InputValidationError", "data/workerId must match");
         }
         Answer::Held => {
             // Until the worker goes.
@@ -79,6 +78,15 @@ fn serve(mut stream: TcpStream, answer: Answer) -> bool {
         }
     }
     true
+}
+
+fn refuse(mut stream: TcpStream, status: &str, code: &str, message: &str) {
+    let body = json!({ "code": code, "message": message }).to_string();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).unwrap();
 }
 
 impl Drop for Queue {
@@ -218,14 +226,20 @@ fn a_disk_that_can_be_measured_no_longer_is_told_once_and_keeps_tasks_away() {
 }
 
 #[test]
-fn credentials_that_are_no_longer_valid_end_a_worker_that_cannot_get_others() {
-    let (worker, queue) = (Worker::new(), Queue::start(Answer::Unauthorized));
-    let ended = worker.call(&["start", "--config", &config(&worker, &queue.address)]);
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    let sentences = text(&ended.stderr).lines().filter(|line| line.contains("ext.certificate.expiry < now"));
-    assert_eq!(sentences.count(), 1, "{ended:?}");
-    assert!(text(&ended.stdout).contains("[alert-operator] task retrieval error"), "{ended:?}");
-    worker.assert_nothing_left("after wrong credentials");
+fn what_no_other_try_would_change_ends_a_worker_with_one_sentence() {
+    let cases = [
+        (Answer::Unauthorized, "ext.certificate.expiry < now"),
+        (Answer::Invalid, "data/workerId must match"),
+    ];
+    for (answer, words) in cases {
+        let (worker, queue) = (Worker::new(), Queue::start(answer));
+        let ended = worker.call(&["start", "--config", &config(&worker, &queue.address)]);
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let sentences = text(&ended.stderr).lines().filter(|line| line.contains(words));
+        assert_eq!(sentences.count(), 1, "{ended:?}");
+        assert!(text(&ended.stdout).contains("[alert-operator] task retrieval error"), "{ended:?}");
+        worker.assert_nothing_left(words);
+    }
 }
 
 #[test]
