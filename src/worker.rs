@@ -11,7 +11,7 @@
 //!
 //! A run is not `Send`: all of them are tasks of a `LocalSet`, and what blocks goes to threads of its own. A request for
 //! tasks is not dropped while it is under way, as the queue may have given out a task already; only a worker that ends
-//! waits no longer than [`CLAIM_GRACE`] for its answer.
+//! breaks one off that the queue holds, and waits a moment for the answer to another ([`Claiming::wind_up`]).
 
 pub mod assembly;
 mod claiming;
@@ -52,9 +52,6 @@ use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity, WorkerQueue};
 use crate::task::run::{RunOptions, Worker};
 use crate::text::chain;
 use crate::timestamp::Timestamp;
-
-/// How long a worker that ends waits for the answer to a request for tasks.
-const CLAIM_GRACE: Duration = Duration::from_secs(2);
 
 /// How often the worker says that it lives.
 const ALIVE: Duration = Duration::from_secs(30);
@@ -178,7 +175,7 @@ async fn claim_and_run(
         tokio::select! {
             asked = requests.more_than(exit) => {
                 (exit, asked_by) = asked;
-                patience = Some(Instant::now() + CLAIM_GRACE);
+                patience = Some(claiming.wind_up());
                 if exit >= Exit::Now {
                     // The first time ends the tasks, the second one what is done for them after that.
                     runs.interrupt(Interrupt::Shutdown, asked_by);

@@ -17,6 +17,12 @@ use crate::queue::{ClaimedWork, QueueError};
 /// A request that took this long was held by the queue.
 const LONG_POLL: Duration = Duration::from_secs(10);
 
+/// One that is under way for so long is held: when it came nothing was pending, or it would be answered.
+const HELD: Duration = Duration::from_secs(1);
+
+/// How long a worker that ends waits for the answer to another.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// What the queue answers.
 type Answer = Result<ClaimedWork, QueueError>;
 
@@ -86,6 +92,17 @@ impl Claiming {
     /// There is room again: the next request need not wait.
     pub(super) fn hurry(&mut self) {
         self.due = self.due.min(Instant::now());
+    }
+
+    /// No more tasks are wanted: breaks a request off that is held, and the queue gives nothing out for it. It would else
+    /// be given the very tasks that the worker hands back because it ends. Until the time that this returns the answer to
+    /// a younger one is to be waited for.
+    pub(super) fn wind_up(&mut self) -> Instant {
+        let now = Instant::now();
+        if now.duration_since(self.began) > HELD {
+            self.request = None;
+        }
+        now + GRACE
     }
 
     /// Waits no longer. A task that the queue has given out meanwhile is lost until its claim expires.

@@ -125,6 +125,19 @@ fn a_worker_that_is_told_to_end_gives_its_task_back() {
 }
 
 #[test]
+fn a_worker_that_ends_is_not_given_the_task_that_it_gives_back() {
+    let site = Site::new();
+    let worker = site.start(&json!({ "capacity": 2 }));
+    // By then the queue holds the request for a second task.
+    let task = site.deployment.create(&site.payload("sleep 2; echo begun; sleep 1000"));
+    site.deployment.await_printed(&task, "begun");
+    worker.stop();
+    let status = site.deployment.status(&task);
+    let shutdown = Some(Verdict::Exception(Reason::WorkerShutdown));
+    assert_eq!((verdicts(&status), status.state), (vec![shutdown, None], RunState::Pending), "{status:#?}");
+}
+
+#[test]
 fn as_many_tasks_run_at_once_as_the_worker_has_room_for() {
     let site = Site::new();
     let worker = site.start(&json!({ "capacity": 2 }));
