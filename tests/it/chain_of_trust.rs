@@ -7,7 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::support::{Run, Worker, busybox_image, sha256, tool};
+use crate::support::{Run, Site, Worker, busybox_image, call, sha256, tool};
+
+const STATEMENT: &str = "public/chain-of-trust.json";
+const SIGNATURE: &str = "public/chain-of-trust.json.sig";
 
 /// A key as openssl makes it, and a configuration that names it in the original's form.
 pub struct Key {
@@ -48,19 +51,21 @@ impl Key {
     }
 
     /// Fails the test unless the signature is one of exactly the statement's bytes.
-    fn verify(&self, run: &Run) {
-        let file = |name: &str| run.artifacts.join(name).to_str().unwrap().to_owned();
-        let (statement, signature) =
-            (file("public/chain-of-trust.json"), file("public/chain-of-trust.json.sig"));
-        let public = self.public.to_str().unwrap();
-        let how = ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", public];
-        tool("openssl", &[&how[..], &["-in", &statement, "-sigfile", &signature]].concat());
-        assert_eq!(run.artifact("public/chain-of-trust.json.sig").len(), 64);
+    fn verify(&self, statement: &Path, signature: &Path) {
+        let [public, statement, file] =
+            [&self.public, statement, signature].map(|path| path.to_str().unwrap().to_owned());
+        let how = ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", &public];
+        tool("openssl", &[&how[..], &["-in", &statement, "-sigfile", &file]].concat());
+        assert_eq!(fs::metadata(signature).unwrap().len(), 64);
+    }
+
+    fn verify_run(&self, run: &Run) {
+        self.verify(&run.artifacts.join(STATEMENT), &run.artifacts.join(SIGNATURE));
     }
 }
 
 fn statement(run: &Run) -> Value {
-    serde_json::from_slice(&run.artifact("public/chain-of-trust.json")).unwrap()
+    serde_json::from_slice(&run.artifact(STATEMENT)).unwrap()
 }
 
 fn certified(image: &str, script: &str) -> Value {
@@ -82,7 +87,7 @@ fn a_task_is_certified_with_all_that_it_left() {
         "public/missing": {"type": "file", "path": "/missing"},
     });
     let run = worker.task_with(&payload, &["--config", &key.config]).expect(0, "certified");
-    key.verify(&run);
+    key.verify_run(&run);
     let mut said = statement(&run);
     let log = run.artifact("public/logs/certified.log");
     assert_eq!(log, run.artifact("public/logs/live_backing.log"));
@@ -101,7 +106,7 @@ fn a_task_is_certified_with_all_that_it_left() {
         "publicIpAddress": "203.0.113.1", "privateIpAddress": "192.0.2.1", "imageHash": id, "region": "r",
     });
     assert_eq!(said["environment"], environment);
-    let text = String::from_utf8(run.artifact("public/chain-of-trust.json")).unwrap();
+    let text = String::from_utf8(run.artifact(STATEMENT)).unwrap();
     let keys: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("  \"")?.split('"').next()).collect();
     let expected = [
@@ -118,6 +123,30 @@ fn a_task_is_certified_with_all_that_it_left() {
 }
 
 #[test]
+fn a_task_of_a_deployment_is_certified_as_the_queue_has_it() {
+    let site = Site::new();
+    let key = Key::make(&site.worker);
+    let worker = site.start(&json!({ "ed25519SigningKeyLocation": key.secret }));
+    let mut definition = site.deployment.definition(&certified(&site.image, "true"));
+    // Numbers and an order of keys that a reader could change, and defaults that are not there.
+    definition["extra"] = json!({ "z": [1.5e300, 1e-7, -0.0], "a": { "b": "Grüße", "a": null } });
+    let task_id = site.deployment.create_task(definition);
+    site.deployment.await_resolved(&task_id);
+    let [statement, signature] = [STATEMENT, SIGNATURE].map(|name| {
+        let path = site.worker.fresh("certified");
+        fs::write(&path, site.deployment.artifact(&task_id, name)).unwrap();
+        path
+    });
+    key.verify(&statement, &signature);
+    let said: Value = serde_json::from_slice(&fs::read(statement).unwrap()).unwrap();
+    let (root_url, get) = (site.deployment.root_url.clone(), format!("GET queue/task/{task_id}"));
+    let known = site.deployment.within(async move { call(&root_url, None, &get, &Value::Null).await });
+    assert_eq!((known.status, &known.body), (200, &said["task"]));
+    assert_eq!((&said["workerGroup"], &said["workerId"]), (&json!("tests"), &json!("worker")));
+    worker.stop();
+}
+
+#[test]
 fn a_task_without_artifacts_is_certified_by_its_log_and_one_that_fails_too() {
     let worker = Worker::new();
     let image = worker.image(&busybox_image()).source;
@@ -125,7 +154,7 @@ fn a_task_without_artifacts_is_certified_by_its_log_and_one_that_fails_too() {
     let mut payload = certified(&image, "echo said; exit 3");
     payload["features"]["artifacts"] = json!(false);
     let run = worker.task_with(&payload, &["--config", &key.config]).expect(3, "the command's own end");
-    key.verify(&run);
+    key.verify_run(&run);
     let names: Vec<_> = statement(&run)["artifacts"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["public/logs/certified.log"]);
 }
@@ -139,7 +168,7 @@ fn a_task_cannot_put_its_own_statement_in_the_place_of_the_workers() {
     let mut payload = certified(&image, forged);
     payload["artifacts"] = json!({ "public": {"type": "directory", "path": "/p"} });
     let run = worker.task_with(&payload, &["--config", &key.config]);
-    key.verify(&run);
+    key.verify_run(&run);
     assert!(!run.log.contains("forged\n") && statement(&run)["taskId"].is_string(), "{run:?}");
     let names: Vec<_> = statement(&run)["artifacts"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["public/logs/certified.log"]);
