@@ -34,7 +34,7 @@ use crate::timestamp::Timestamp;
 
 mod room;
 
-pub use self::room::{MeasureError, Room, Shortage, Space, measure};
+pub use self::room::{Room, Shortage};
 
 /// Where there may be garbage.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 mod controllers;
 mod facts;
+mod space;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 pub use controllers::Controllers;
 pub use facts::{Facts, find_runtime, free_bytes};
+pub use space::{MeasureError, Space, measure};
 
 use crate::net::NetworkSettings;
 use crate::net::survey;

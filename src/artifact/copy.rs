@@ -11,6 +11,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use crate::host::Space;
 use crate::interrupt::Interrupts;
 use crate::limits::DISK_RESERVE_BYTES;
 
@@ -173,8 +174,7 @@ impl Copy<'_> {
 
     fn check_room(&self) -> io::Result<()> {
         let Some(place) = self.place.filter(|_| self.size >= LONG_BYTES) else { return Ok(()) };
-        let status = rustix::fs::fstatvfs(place)?;
-        let free = status.f_bavail.saturating_mul(status.f_frsize);
+        let free = Space::around(place)?.free;
         if free >= DISK_RESERVE_BYTES {
             return Ok(());
         }

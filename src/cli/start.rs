@@ -22,7 +22,6 @@ use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile, Profile, Secret};
-use crate::gc;
 use crate::host::{self, Facts};
 use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::{LineWriter, Stream};
@@ -208,7 +207,7 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
 
 /// A disk that cannot be measured would let the worker claim nothing.
 fn require_disk(volume: Option<&Path>) -> Result<(), Refusal> {
-    let measured = volume.map_or(Ok(()), |volume| gc::measure(volume).map(drop));
+    let measured = volume.map_or(Ok(()), |volume| host::measure(volume).map(drop));
     measured.map_err(|error| {
         let remedy = "let dockerVolume name a directory that is there, or leave it out";
         Refusal::new(HOST_UNFIT, format!("failed to {}; {remedy}", chain(&error)))

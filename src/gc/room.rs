@@ -1,9 +1,10 @@
 //! Room on the disk that tasks need.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use crate::host::{MeasureError, Space, measure};
 
 /// What has to be free, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,37 +13,6 @@ pub struct Room {
     pub place: PathBuf,
     /// More than so many bytes.
     pub bytes: u64,
-}
-
-/// What a file system has, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// That anybody may still write.
-    pub free: u64,
-    /// In all.
-    pub total: u64,
-}
-
-/// A disk that does not say what it has.
-#[derive(Debug, thiserror::Error)]
-#[error("measure the disk of {}", place.display())]
-pub struct MeasureError {
-    /// A directory on it.
-    place: PathBuf,
-    /// The kernel's answer.
-    source: io::Error,
-}
-
-/// What the file system of a directory has.
-///
-/// # Errors
-///
-/// [`MeasureError`], also when the directory is not there.
-pub fn measure(place: &Path) -> Result<Space, MeasureError> {
-    let failed = |errno| MeasureError { place: place.to_owned(), source: io::Error::from(errno) };
-    let statistics = rustix::fs::statvfs(place).map_err(failed)?;
-    let bytes = |blocks: u64| blocks.saturating_mul(statistics.f_frsize);
-    Ok(Space { free: bytes(statistics.f_bavail), total: bytes(statistics.f_blocks) })
 }
 
 /// Why nobody may count on there being room.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Controllers;
+use super::space::measure;
 use crate::config::Config;
 use crate::spec::process::RlimitCeilings;
 
@@ -186,8 +187,7 @@ const MOST_PROCESSORS: usize = 8192;
 
 /// Bytes that the worker may still write on a directory's file system.
 pub fn free_bytes(directory: &Path) -> Option<u64> {
-    let status = rustix::fs::statvfs(directory).ok()?;
-    Some(status.f_bavail.saturating_mul(status.f_frsize))
+    measure(directory).ok().map(|space| space.free)
 }
 
 #[cfg(test)]

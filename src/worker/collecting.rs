@@ -19,7 +19,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Service;
 use super::log::{Entry, WorkerLog};
-use crate::gc::{Ages, Client, Collector, News, Places, Room, Shortage, Space};
+use crate::gc::{Ages, Client, Collector, News, Places, Room, Shortage};
+use crate::host::Space;
 use crate::task::full_disk::{RoomRequest, low_mark};
 use crate::text::chain;
 

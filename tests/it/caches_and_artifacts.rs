@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink as link_on_host;
 use std::time::Duration;
 
-use docker_worker::gc::measure;
+use docker_worker::host::measure;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
