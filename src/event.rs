@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::LineWriter;
 use crate::queue::{ErrorReason, RunId, RunState, StorageType};
 use crate::timestamp::Timestamp;
@@ -54,6 +55,42 @@ pub enum Event<'a> {
 pub enum RunEvent<'a> {
     /// A run is taken.
     TaskClaimed,
+    /// A feature is on for it.
+    FeatureUsed {
+        /// Its name.
+        name: &'a str,
+    },
+    /// Its claim is left alone for a while.
+    NextClaim {
+        /// For how long.
+        after_ms: u64,
+        /// Until when it holds.
+        taken_until: Timestamp,
+    },
+    /// Its claim is being prolonged.
+    Reclaiming {
+        /// Until when it holds so far.
+        taken_until: Timestamp,
+    },
+    /// Its claim is prolonged.
+    Reclaimed {
+        /// Until when it holds now.
+        taken_until: Timestamp,
+    },
+    /// Its claim cannot be prolonged.
+    ReclaimFailed {
+        /// Until when it holds.
+        taken_until: Timestamp,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// Its payload is not valid.
+    PayloadRefused,
+    /// Its image is looked for, here and then where it comes from.
+    ImageWanted {
+        /// As the payload names it.
+        image: &'a str,
+    },
     /// A layer of the image starts to arrive.
     LayerStarted {
         /// The layer, shortened.
@@ -68,6 +105,13 @@ pub enum RunEvent<'a> {
         /// How long it took.
         seconds: f64,
     },
+    /// The image was not here, and is now.
+    ImagePulled {
+        /// How long it took.
+        took_ms: u64,
+    },
+    /// The image is not to be had.
+    ImageUnavailable,
     /// The image is in the store and leased to this run.
     ImageReady {
         /// The image's canonical name.
@@ -84,12 +128,32 @@ pub enum RunEvent<'a> {
         /// Whether an earlier task has used the instance.
         hit: bool,
     },
+    /// No task may have this instance of a cache any more.
+    CachePurged {
+        /// The cache's name.
+        name: &'a str,
+    },
+    /// A cache is given back.
+    CacheReleased {
+        /// The cache's name.
+        name: &'a str,
+    },
+    /// An instance of a cache that no task may have is gone.
+    CacheRemoved {
+        /// The cache's name.
+        name: &'a str,
+    },
     /// The command runs.
     TaskStarted {
         /// The container.
         container_id: &'a str,
         /// Time since the run was taken.
         after_ms: u64,
+    },
+    /// The command could not be started.
+    StartFailed {
+        /// One sentence.
+        message: &'a str,
     },
     /// Every process of the container is gone.
     ContainerExited {
@@ -107,9 +171,45 @@ pub enum RunEvent<'a> {
     /// The task ends before its command does.
     Interrupted {
         /// Why.
-        reason: &'a str,
+        reason: Interrupt,
         /// By what the worker knows it.
-        notice: &'a str,
+        notice: Notice,
+        /// Seconds that the task had, where they are over.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_run_time: Option<u64>,
+    },
+    /// The run is over, and not by its command's own end.
+    TaskAborted {
+        /// As what it is reported.
+        reason: &'a str,
+    },
+    /// What is done when the command is over did not succeed.
+    KilledHooksFailed {
+        /// One sentence.
+        message: &'a str,
+    },
+    /// The bytes of an artifact are sent.
+    ArtifactUploading {
+        /// Its name.
+        name: &'a str,
+        /// Which attempt it is, from 1.
+        attempt: u32,
+    },
+    /// They were not taken this time.
+    ArtifactUploadFailed {
+        /// Its name.
+        name: &'a str,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// They are where they should be.
+    ArtifactUploaded {
+        /// Its name.
+        name: &'a str,
+        /// Bytes that were sent.
+        sent_bytes: u64,
+        /// How long it took, all attempts together.
+        took_ms: u64,
     },
     /// An artifact is stored.
     ArtifactPublished {

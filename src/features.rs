@@ -202,6 +202,11 @@ impl Active {
         Active { run, features }
     }
 
+    /// What they are called.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.features.iter().map(|(feature, _)| feature.name)
+    }
+
     /// Runs `link` of all.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! on all the same ends with them. The log ends with a person's only: a deadline that passes while a cancelled task's log is
 //! stored is no reason to lose it.
 
+use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
 /// Why a task ends before its command did.
@@ -58,6 +59,12 @@ impl Interrupt {
     }
 }
 
+impl Serialize for Interrupt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
 /// By what the worker has notice that a task is to end. The log says it, for nobody else can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -89,6 +96,12 @@ impl Notice {
             Notice::Clock => "clock",
             Notice::Worker => "worker",
         }
+    }
+}
+
+impl Serialize for Notice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
     }
 }
 

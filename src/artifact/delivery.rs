@@ -2,15 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::copy::{Copied, CopyError, Patience};
 use super::spooled::Spooled;
-use super::upload::Uploader;
+use super::upload::{Attempt, Uploader};
 use super::{ContentEncoding, Description, Destination, PublishError, Publisher, Source, Stored};
 use crate::config::ArtifactStorage;
+use crate::event::RunEvent;
 use crate::interrupt::Interrupt;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{ArtifactContent, ArtifactRequest, Created, QueueError};
@@ -63,12 +64,24 @@ impl Publisher {
                 Created::Done | Created::KeepBytes => Err(PublishError::Nowhere),
             }
         };
-        let Copied { size, sha256 } = uploader.upload(&spooled, patience, target).await?;
+        let name = what.name.as_str();
+        let tell = |attempt: Attempt<'_>| self.tell_attempt(name, attempt);
+        let began = Instant::now();
+        let Copied { size, sha256 } = uploader.upload(&spooled, patience, target, &tell).await?;
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.events.emit(&RunEvent::ArtifactUploaded { name, sent_bytes: spooled.length(), took_ms });
         if let Some(Created::Object(object)) = created {
             object.end(&sha256).await?;
             self.queue.finish_artifact(&what.name, object.upload_id()).await?;
         }
         Ok(Stored { size, sha256: Some(sha256), stored_as: None })
+    }
+
+    fn tell_attempt(&self, name: &str, attempt: Attempt<'_>) {
+        self.events.emit(&match attempt {
+            Attempt::Begins(attempt) => RunEvent::ArtifactUploading { name, attempt },
+            Attempt::Failed(message) => RunEvent::ArtifactUploadFailed { name, message },
+        });
     }
 
     /// What an artifact with bytes is to the queue.

@@ -128,6 +128,25 @@ enum Failure {
     Unsendable(UploadError),
 }
 
+/// How an upload goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt<'a> {
+    /// One begins, of this number.
+    Begins(u32),
+    /// It did not succeed.
+    Failed(&'a str),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Passing(why) => out.write_str(why),
+            Failure::Expired(refusal) | Failure::Refused(refusal) => refusal.fmt(out),
+            Failure::Unsendable(error) => error.fmt(out),
+        }
+    }
+}
+
 /// Makes uploads; clones share their connections and their places.
 #[derive(Clone, Debug)]
 pub struct Uploader {
@@ -152,8 +171,8 @@ impl Uploader {
         &self.turns
     }
 
-    /// Puts bytes where `target` says; it is asked again when that is no good any more. Gives what was sent, before
-    /// compression.
+    /// Puts bytes where `target` says; it is asked again when that is no good any more. `tell` hears of each attempt. Gives
+    /// what was sent, before compression.
     ///
     /// # Errors
     ///
@@ -163,14 +182,17 @@ impl Uploader {
         spooled: &Spooled,
         patience: &Patience,
         mut target: impl AsyncFnMut() -> Result<PutTarget, E>,
+        tell: &dyn Fn(Attempt<'_>),
     ) -> Result<Copied, E> {
         let mut to = target().await?;
         let (mut attempts, mut refusals) = (0, 0);
         loop {
+            tell(Attempt::Begins(attempts + 1));
             let failure = match self.attempt(spooled, patience, &to).await {
                 Ok(content) => return Ok(content),
                 Err(failure) => failure,
             };
+            tell(Attempt::Failed(&failure.to_string()));
             attempts += 1;
             let is_last = attempts >= self.pace.attempts;
             match failure {

@@ -103,7 +103,7 @@ impl Claimed {
         let run = Run {
             worker: Arc::clone(worker),
             entry: worker.registry.enter(claim.queue.run().clone(), handles),
-            events: announce(worker, claim.queue.run()),
+            events: announce(worker, claim.queue.run(), &features),
             claim,
             file,
             reclaiming,
@@ -246,9 +246,12 @@ fn keep_claim(
 }
 
 /// Tells the operator of a run; what becomes of it follows the same way.
-fn announce(worker: &Worker, run: &RunId) -> RunEvents {
+fn announce(worker: &Worker, run: &RunId, features: &Active) -> RunEvents {
     let events = worker.events.of(run);
     events.emit(&RunEvent::TaskClaimed);
+    for name in features.names() {
+        events.emit(&RunEvent::FeatureUsed { name });
+    }
     events
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use tokio::task::JoinHandle;
 
 use crate::cache::{CacheLease, Discarded, Fate};
+use crate::event::{RunEvent, RunEvents};
 use crate::net::tables::TablesError;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
 use crate::task::container::Remains;
@@ -33,6 +34,7 @@ pub(super) struct Rest {
     pub(super) mounts: Vec<PathBuf>,
     pub(super) directory: RunDirectory,
     pub(super) remains: Remains,
+    pub(super) events: RunEvents,
 }
 
 impl Holdings {
@@ -63,8 +65,12 @@ impl Rest {
             return problems;
         }
         for cache in discarded {
-            if let Err(error) = cache.remove() {
-                problems.push(format!("Failed to remove a cache: failed to {}", chain(&error)));
+            let name = cache.name().to_owned();
+            match cache.remove() {
+                Ok(()) => self.events.emit(&RunEvent::CacheRemoved { name: &name }),
+                Err(error) => {
+                    problems.push(format!("Failed to remove a cache: failed to {}", chain(&error)));
+                }
             }
         }
         // It names what has to be undone, so it stays as long as there is anything.
@@ -97,16 +103,25 @@ pub(super) struct Returned {
 }
 
 /// Gives caches back. Before the run is reported: whoever hears of that and wants them finds them.
-pub(super) async fn return_caches(leases: Vec<CacheLease>, fate: Fate) -> Returned {
+pub(super) async fn return_caches(leases: Vec<CacheLease>, fate: Fate, events: RunEvents) -> Returned {
     let returning = tokio::task::spawn_blocking(move || {
         let mut returned = Returned::default();
         for lease in leases {
-            let name = escaped(lease.name()).to_string();
+            let name = lease.name().to_owned();
             match lease.release(fate) {
-                Ok(discarded) => returned.discarded.extend(discarded),
-                Err(error) => returned
-                    .problems
-                    .push(format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error))),
+                Ok(discarded) => {
+                    if fate == Fate::Purge {
+                        events.emit(&RunEvent::CachePurged { name: &name });
+                    }
+                    events.emit(&RunEvent::CacheReleased { name: &name });
+                    returned.discarded.extend(discarded);
+                }
+                Err(error) => {
+                    let name = escaped(&name);
+                    let problem =
+                        format!("Failed to give back the cache \"{name}\": failed to {}", chain(&error));
+                    returned.problems.push(problem);
+                }
             }
         }
         returned

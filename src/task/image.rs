@@ -1,6 +1,7 @@
 //! Bringing a task's image into the store, and what its log says of that.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use images::source::Source;
 use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
@@ -36,6 +37,7 @@ pub(super) async fn bring(
     if interrupts.current().is_some() {
         return Err(TaskError::interrupted());
     }
+    events.emit(&RunEvent::ImageWanted { image: &source.to_string() });
     let observe = |event: PullEvent| {
         (pulling.observer)(&event);
         tell(events, &event);
@@ -48,7 +50,13 @@ pub(super) async fn bring(
     let bringing = async {
         match worker.store.find(source, &options).await? {
             Some(lease) => Ok(lease),
-            None => worker.store.pull(source, &options, &observe).await,
+            None => {
+                let began = Instant::now();
+                let pulled = worker.store.pull(source, &options, &observe).await?;
+                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                events.emit(&RunEvent::ImagePulled { took_ms });
+                Ok(pulled)
+            }
         }
     };
     tokio::pin!(bringing);

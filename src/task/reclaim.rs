@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::background::Background;
 use crate::claim_file::ClaimFile;
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, RunEvent};
 use crate::interrupt::{Interrupt, Interrupter, Notice};
 use crate::queue::{QueueError, Reason, RunQueue, Standing, Verdict};
 use crate::task_log::spool::Spool;
@@ -40,7 +40,7 @@ pub struct Held {
     pub log: Spool,
     /// Where it stands for a successor of this worker, if it does.
     pub file: Option<ClaimFile>,
-    /// Who hears that it does not stand there.
+    /// Who hears how it goes.
     pub events: Events,
 }
 
@@ -52,16 +52,24 @@ pub fn keep(claim: Held) -> Background {
 async fn reclaim(mut claim: Held) {
     loop {
         let now = claim.queue.now();
-        claim.queue.wait_until(now.plus(claim.taken_until.since(now).div_f64(claim.divisor))).await;
+        let taken_until = claim.taken_until;
+        let alone = taken_until.since(now).div_f64(claim.divisor);
+        let after_ms = u64::try_from(alone.as_millis()).unwrap_or(u64::MAX);
+        claim.tell(&RunEvent::NextClaim { after_ms, taken_until });
+        claim.queue.wait_until(now.plus(alone)).await;
+        claim.tell(&RunEvent::Reclaiming { taken_until });
         match prolong(&claim.queue, claim.taken_until, is_decided).await {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
+                claim.tell(&RunEvent::Reclaimed { taken_until });
                 claim.write_down().await;
                 // Also where the queue's clock makes the new time one that is over.
                 sleep(PAUSE).await;
             }
             Err(error) => {
-                claim.log.error(&format!("Could not reclaim task. Failed to {}", chain(&error)));
+                let message = format!("Could not reclaim task. Failed to {}", chain(&error));
+                claim.tell(&RunEvent::ReclaimFailed { taken_until, message: &message });
+                claim.log.error(&message);
                 claim.interrupter.interrupt(why(&claim).await, Notice::Reclaim);
                 return;
             }
@@ -70,6 +78,10 @@ async fn reclaim(mut claim: Held) {
 }
 
 impl Held {
+    fn tell(&self, event: &RunEvent<'_>) {
+        self.events.emit(&Event::OfRun { event, run: self.queue.run() });
+    }
+
     /// Without it the run goes on all the same: only after a crash the queue would have to notice by itself.
     async fn write_down(&self) {
         let (Some(file), Some(credentials)) = (self.file.clone(), self.queue.credentials()) else { return };

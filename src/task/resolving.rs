@@ -91,7 +91,9 @@ impl Resolving {
         let Taken { image, caches, network, mounts } = std::mem::take(&mut self.taken);
         let releasing = self.release_network(network);
         let mut outcome = self.outcome(stopped, interrupt.map(|(reason, _)| reason));
-        let exit_code = judge(&outcome).exit_code;
+        let judged = judge(&outcome);
+        self.tell_abort(&outcome, &judged);
+        let exit_code = judged.exit_code;
         if let Some(resources) = self.resources() {
             self.run.log.info(&resources.line());
         }
@@ -138,6 +140,24 @@ impl Resolving {
         }
     }
 
+    /// Says that this is not its command's own end, nor that of a command that could not be started.
+    fn tell_abort(&self, outcome: &Outcome, judged: &Resolution) {
+        let is_commands = match outcome.end {
+            End::Exited(_) | End::StartFailed | End::CommandNotExecutable | End::CommandNotFound => true,
+            End::MalformedPayload
+            | End::ImageUnavailable
+            | End::SetupFailed
+            | End::StartedHookFailed
+            | End::Interrupted
+            | End::WorkerFault
+            | End::ResourceShort
+            | End::HostUnfit => false,
+        };
+        if outcome.interrupt.is_some() || !is_commands {
+            self.run.events.emit(&RunEvent::TaskAborted { reason: judged.verdict.as_str() });
+        }
+    }
+
     /// Why the run did not come to its command's own end, or what went wrong all the same.
     fn explanation(&self, outcome: &Outcome, exit_status: u8) -> Option<String> {
         let is_commands_own = outcome.interrupt.is_none() && outcome.end == End::Exited(exit_status);
@@ -156,8 +176,9 @@ impl Resolving {
     fn explain_interrupt(&self, interrupt: Option<(Interrupt, Notice)>) {
         if let Some(interrupt) = interrupt {
             let text = self.interrupt_text(interrupt);
-            let (reason, notice) = (interrupt.0.word(), interrupt.1.word());
-            self.run.events.emit(&RunEvent::Interrupted { reason, notice });
+            let (reason, notice) = interrupt;
+            let limit = (reason == Interrupt::MaxRunTime).then_some(self.terms.max_run_time.as_secs());
+            self.run.events.emit(&RunEvent::Interrupted { reason, notice, max_run_time: limit });
             self.run.log.error(&text);
         }
     }
@@ -245,7 +266,11 @@ impl Resolving {
             publisher: &self.run.publisher,
         };
         let stage = self.features.killed(killed).await;
-        self.run.failures.extend(stage.as_ref().err().map(ToString::to_string));
+        if let Err(error) = &stage {
+            let message = error.to_string();
+            self.run.events.emit(&RunEvent::KilledHooksFailed { message: &message });
+            self.run.failures.push(message);
+        }
         match broken {
             None => Hooks::from(&stage),
             Some(error) => {
@@ -259,7 +284,7 @@ impl Resolving {
     /// Caches that a container may still write to stay marked as its own.
     async fn return_caches(&self, caches: Vec<CacheLease>, fate: Fate) -> Returned {
         match self.remains() {
-            Remains::None => holdings::return_caches(caches, fate).await,
+            Remains::None => holdings::return_caches(caches, fate, self.run.events.clone()).await,
             Remains::Container => Returned::default(),
         }
     }
@@ -291,7 +316,7 @@ impl Resolving {
             resources,
             ..ResolutionDocument::without_container(run.claim.queue.run().clone(), resolution, run.began.at)
         };
-        (document, Rest { held, returned, mounts, directory: run.directory, remains })
+        (document, Rest { held, returned, mounts, directory: run.directory, remains, events: run.events })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::background::Background;
 use crate::cache::Caches;
 use crate::claim_file::ClaimFile;
 use crate::config::Config;
-use crate::event::{Events, RunEvents};
+use crate::event::{Events, RunEvent, RunEvents};
 use crate::host::Host;
 use crate::interrupt::{Interrupter, Interrupts};
 use crate::live_log::LiveLogServer;
@@ -144,8 +144,28 @@ impl Run {
         for line in &error.lines {
             self.log.error(line);
         }
+        self.tell_failure(&error);
         self.failures.extend(error.lines);
         error.end
+    }
+
+    /// What operators count.
+    fn tell_failure(&self, error: &TaskError) {
+        let message = &error.lines.join(" ");
+        match error.end {
+            End::MalformedPayload => self.events.emit(&RunEvent::PayloadRefused),
+            End::ImageUnavailable => self.events.emit(&RunEvent::ImageUnavailable),
+            End::StartFailed | End::CommandNotExecutable | End::CommandNotFound => {
+                self.events.emit(&RunEvent::StartFailed { message });
+            }
+            End::SetupFailed
+            | End::StartedHookFailed
+            | End::Exited(_)
+            | End::Interrupted
+            | End::WorkerFault
+            | End::ResourceShort
+            | End::HostUnfit => {}
+        }
     }
 
     /// Says that something of the container may still be there.

@@ -2,237 +2,20 @@
 //!
 //! Types and fields are those that the original's readers know; `WORKER_METRICS` lines are what worker-metrics reads.
 
+mod entry;
+mod run_entry;
+
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+pub use self::entry::{Entry, TaskState};
+pub use self::run_entry::RunEntry;
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
 use crate::line_writer::LineWriter;
-use crate::queue::{Reason, RunId, Verdict};
+use crate::queue::RunId;
 use crate::timestamp::Timestamp;
-
-/// Something that happened to the worker.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "type", rename_all_fields = "camelCase")]
-pub enum Entry<'a> {
-    /// The worker is ready to claim.
-    #[serde(rename = "start")]
-    Start,
-    /// It is there, and how long it has been.
-    #[serde(rename = "aliveness check")]
-    AlivenessCheck {
-        /// Always true.
-        alive: bool,
-        /// Seconds since its start.
-        uptime: f64,
-        /// Milliseconds until the next one.
-        interval: u64,
-    },
-    /// A run is this worker's.
-    #[serde(rename = "claimed task")]
-    ClaimedTask {
-        /// Which.
-        #[serde(flatten)]
-        run: &'a RunId,
-        /// Until when, unless it is reclaimed.
-        taken_until: Timestamp,
-    },
-    /// A run begins.
-    #[serde(rename = "run task")]
-    RunTask {
-        /// Which.
-        #[serde(flatten)]
-        run: &'a RunId,
-    },
-    /// A run is over.
-    #[serde(rename = "task resolved")]
-    TaskResolved {
-        /// Which.
-        #[serde(flatten)]
-        run: &'a RunId,
-        /// `completed`, `failed`, `retry`, `aborted` or `canceled`.
-        task_state: TaskState,
-        /// The queue's word for it.
-        reason: &'a str,
-        /// Why it is not the command's own end, in one sentence.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        message: Option<&'a str>,
-    },
-    /// Tasks could not be asked for.
-    #[serde(rename = "[alert-operator] task retrieval error")]
-    TaskRetrievalError {
-        /// One sentence.
-        message: &'a str,
-    },
-    /// A run that was claimed could not begin.
-    #[serde(rename = "[alert-operator] task error")]
-    TaskError {
-        /// Which.
-        #[serde(flatten)]
-        run: &'a RunId,
-        /// One sentence.
-        message: &'a str,
-    },
-    /// Something is not as it should be, and the worker goes on.
-    #[serde(rename = "[alert-operator] warning")]
-    Warning {
-        /// One sentence.
-        message: &'a str,
-    },
-    /// A cache that nobody may have any more is gone.
-    #[serde(rename = "cache volume removed")]
-    CacheRemoved {
-        /// Its name.
-        name: &'a str,
-    },
-    /// It resists; the next start of a worker tries again.
-    #[serde(rename = "[alert-operator] volume cache removal error")]
-    CacheRemovalError {
-        /// Its name.
-        name: &'a str,
-        /// One sentence.
-        message: &'a str,
-    },
-    /// There is garbage, and it is being removed.
-    #[serde(rename = "garbage collection started")]
-    GcStarted,
-    /// It is gone, as far as it does not resist.
-    #[serde(rename = "garbage collection finished")]
-    GcFinished,
-    /// Something cannot be removed, or looked at.
-    #[serde(rename = "garbage collection warning")]
-    GcWarning {
-        /// One sentence.
-        message: &'a str,
-        /// The image that it is about.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        image: Option<&'a str>,
-    },
-    /// An image is gone: it was not used for long, or its room is needed.
-    #[serde(rename = "image removed")]
-    ImageRemoved {
-        /// What it was called.
-        image: &'a str,
-    },
-    /// What a worker that is gone has left of a container is gone.
-    #[serde(rename = "container removed")]
-    ContainerRemoved {
-        /// Its name.
-        container: &'a str,
-    },
-    /// It resists; it is tried again later.
-    #[serde(rename = "container removal error")]
-    ContainerRemovalError {
-        /// Its name.
-        container: &'a str,
-        /// One sentence.
-        message: &'a str,
-    },
-    /// There is too little room on the disk for another task, and nothing to remove.
-    #[serde(rename = "[alert-operator] diskspace threshold reached")]
-    DiskspaceThreshold {
-        /// A directory on the file system that is measured.
-        volume: &'a str,
-        /// Bytes that are free there.
-        free: u64,
-        /// Bytes in all.
-        total: u64,
-        /// Bytes that are not free.
-        used: u64,
-        /// The same in hundredths of all.
-        pct_used: u64,
-        /// Bytes that have to be free for one task.
-        per_task_threshold: u64,
-        /// Tasks that there would be capacity for.
-        available_worker_capacity: usize,
-        /// Bytes that have to be free for these.
-        #[serde(rename = "totalthreshold")]
-        total_threshold: u64,
-    },
-    /// A counter goes up.
-    #[serde(rename = "monitor.count")]
-    Count {
-        /// Its name, with pool and kind of machine before it.
-        key: &'a str,
-        /// By how much.
-        val: u32,
-    },
-    /// The worker has had no task since the last look.
-    #[serde(rename = "worker idle")]
-    Idle,
-    /// It has one again.
-    #[serde(rename = "worker working")]
-    Working,
-    /// Seconds since the worker's start.
-    #[serde(rename = "uptime")]
-    Uptime {
-        /// Seconds.
-        uptime: f64,
-    },
-    /// The worker is to end.
-    #[serde(rename = "Got graceful-termination request")]
-    GracefulTermination {
-        /// Tasks run to their end.
-        finish_tasks: bool,
-    },
-    /// The worker is to end now.
-    #[serde(rename = "Terminating worker due to SIGTERM")]
-    Terminating,
-    /// There are other credentials to claim with.
-    #[serde(rename = "Got new worker credentials")]
-    NewCredentials,
-    /// No more tasks are claimed, and none runs.
-    #[serde(rename = "shutdown")]
-    Shutdown,
-    /// The last entry.
-    #[serde(rename = "exit")]
-    Exit,
-    /// A phase of a task, as the runs tell it.
-    #[serde(rename = "task event")]
-    Task {
-        /// What happened.
-        #[serde(flatten)]
-        event: &'a Event<'a>,
-    },
-}
-
-/// The state in which a run ended, in the worker log's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskState {
-    /// The command did what it should.
-    Completed,
-    /// It did not.
-    Failed,
-    /// The task asked for another try.
-    Retry,
-    /// The worker or its surroundings ended it.
-    Aborted,
-    /// Somebody else did.
-    Canceled,
-}
-
-impl TaskState {
-    /// The word for how a run ended.
-    pub fn of(verdict: Verdict) -> TaskState {
-        match verdict {
-            Verdict::Completed => TaskState::Completed,
-            Verdict::Failed => TaskState::Failed,
-            Verdict::Exception(Reason::IntermittentTask) => TaskState::Retry,
-            Verdict::Exception(Reason::Canceled | Reason::DeadlineExceeded) => TaskState::Canceled,
-            Verdict::Exception(
-                Reason::MalformedPayload
-                | Reason::WorkerShutdown
-                | Reason::InternalError
-                | Reason::ResourceUnavailable
-                | Reason::Superseded
-                | Reason::ClaimExpired
-                | Reason::Other,
-            ) => TaskState::Aborted,
-        }
-    }
-}
 
 /// What worker-metrics counts.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -344,7 +127,7 @@ impl WorkerLog {
         let Who { provisioner_id, worker_type, worker_node_type, .. } = &self.who;
         let machine = worker_node_type.replacen('.', "", 1);
         let key = format!("{provisioner_id}.{worker_type}.{machine}.{counter}");
-        self.write(&Entry::Count { key: &key, val: 1 });
+        self.write(&Entry::Count { key: &key, val: 1.0 });
     }
 
     /// Seconds since the worker's start.
@@ -361,7 +144,21 @@ impl WorkerLog {
     /// Where the runs' events go: into this log.
     pub fn events(&self) -> Events {
         let log = self.clone();
-        Events::to(move |event| log.write(&Entry::Task { event }))
+        Events::to(move |event| log.hear(event))
+    }
+
+    fn hear(&self, event: &Event<'_>) {
+        match event {
+            Event::OfRun { event, run } => {
+                for entry in RunEntry::of(event) {
+                    self.write(&Entry::OfRun { entry, run });
+                }
+            }
+            Event::Warning { message } => self.write(&Entry::Warning { message }),
+            Event::Refused { .. } | Event::LinesLost { .. } | Event::Recovered { .. } => {
+                self.write(&Entry::Other { event });
+            }
+        }
     }
 }
 
@@ -371,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::event::RunEvent;
+    use crate::interrupt::{Interrupt, Notice};
     use crate::line_writer::Stream;
     use crate::queue::task_id::TaskId;
 
@@ -398,7 +196,11 @@ mod tests {
         });
         log.count(Metric::TaskStart, at, Some(&run));
         log.count(Metric::WorkerReady, at, None);
-        log.events().of(&run).emit(&RunEvent::Interrupted { reason: "canceled", notice: "status" });
+        let (reason, notice) = (Interrupt::Cancelled, Notice::Status);
+        let events = log.events().of(&run);
+        events.emit(&RunEvent::Interrupted { reason, notice, max_run_time: None });
+        events.emit(&RunEvent::ArtifactUploading { name: "public/a", attempt: 2 });
+        events.emit(&RunEvent::LayerDone { layer: "9f", seconds: 1.5 });
         out.finish();
         let mut bytes = vec![0; 4096];
         let count = std::fs::File::from(reader).read(&mut bytes).unwrap();
@@ -420,8 +222,15 @@ mod tests {
         assert_eq!(lines.next(), Some(expected));
         assert_eq!(lines.next(), Some(""));
         assert!(lines.next().unwrap().contains(r#""eventType":"workerReady""#));
-        let expected = r#"{"type":"task event","event":"interrupted","reason":"canceled","notice":"status","taskId":"fN1SbArXTPSVFNUvaOlinQ","runId":1,"#;
-        let event = lines.next().unwrap();
-        assert!(event.starts_with(expected), "{event}");
+        for expected in [
+            r#""type":"cancel task","reason":"canceled","notice":"status""#,
+            r#""type":"retrying artifact upload","name":"public/a","attemptNumber":2"#,
+            r#""type":"Uploading public/a""#,
+            r#""type":"task event","event":"layer-done","layer":"9f","seconds":1.5"#,
+        ] {
+            let of_run = r#""taskId":"fN1SbArXTPSVFNUvaOlinQ","runId":1"#;
+            let (line, expected) = (lines.next().unwrap(), format!("{{{expected},{of_run},"));
+            assert!(line.starts_with(&expected), "{line}");
+        }
     }
 }

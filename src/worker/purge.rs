@@ -60,7 +60,11 @@ impl Service {
         let wanted = move || interrupts.current().is_none();
         // To its end on that thread: whoever waits for it may be gone.
         let purge = move || match worker.caches.purge(&requests, &wanted) {
-            Ok(Purged { discarded, errors, .. }) => {
+            Ok(Purged { discarded, in_use, errors }) => {
+                let names = discarded.iter().map(Discarded::name).chain(in_use.iter().map(String::as_str));
+                for name in names {
+                    log.write(&Entry::CachePurge { name });
+                }
                 for error in errors {
                     tell_problem(&log, &chain(&error));
                 }

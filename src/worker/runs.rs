@@ -10,7 +10,7 @@ use super::Service;
 use super::log::{Entry, Metric, TaskState};
 use super::watch::watch;
 use crate::interrupt::{Interrupt, Interrupter, Interrupts, Notice, channel};
-use crate::queue::{Claim, RunId};
+use crate::queue::{Claim, Reason, RunId, Verdict};
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
 use crate::task::resolved::Resolved;
@@ -111,7 +111,7 @@ impl Service {
                 };
                 tokio::select! {
                     ended = purged_and_carried_out => ended,
-                    () = watch(queue, deadline, poll, interrupter) => return,
+                    () = watch((&queue, &self.log), deadline, poll, interrupter) => return,
                 }
             }
             Err(not_begun) => {
@@ -146,7 +146,9 @@ impl Service {
     fn tell(&self, run: &RunId, resolved: &Resolved) {
         let verdict = resolved.resolution.verdict;
         let message = resolved.explanation.as_deref();
-        let task_state = TaskState::of(verdict);
+        if verdict == Verdict::Exception(Reason::InternalError) {
+            self.log.write(&Entry::TaskError { run, message: message.unwrap_or_default() });
+        }
         self.log.write(&Entry::TaskResolved { run, task_state, reason: verdict.as_str(), message });
     }
 }

@@ -5,21 +5,23 @@
 
 use std::time::Duration;
 
+use super::log::{Entry, RunEntry, WorkerLog};
 use crate::interrupt::{Interrupt, Interrupter, Notice};
 use crate::queue::{Reason, RunQueue, Standing, Verdict};
 use crate::timestamp::Timestamp;
 
 /// Interrupts a run when its time or its task is over. Never returns: what it watches ends it.
 pub(super) async fn watch(
-    queue: RunQueue,
+    (queue, log): (&RunQueue, &WorkerLog),
     deadline: Timestamp,
     poll: Option<Duration>,
     interrupter: Interrupter,
 ) {
     let (interrupt, notice) = tokio::select! {
         () = queue.wait_until(deadline) => (Interrupt::Deadline, Notice::Clock),
-        interrupt = resolved(&queue, poll) => (interrupt, Notice::Status),
+        interrupt = resolved(queue, poll) => (interrupt, Notice::Status),
     };
+    log.write(&Entry::OfRun { entry: RunEntry::Cancelling { reason: interrupt }, run: queue.run() });
     interrupter.interrupt(interrupt, notice);
     std::future::pending().await
 }

@@ -1,5 +1,6 @@
 //! Uploads to a storage that is strict, and sometimes worse.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +65,7 @@ async fn upload_until(
         Ok(target(storage.url(&format!("/{urls}"))))
     };
     let patience = Patience::with_artifact(interrupts);
-    Uploader::new(pace).unwrap().upload(spooled, &patience, next).await
+    Uploader::new(pace).unwrap().upload(spooled, &patience, next, &|_| {}).await
 }
 
 fn paths(storage: &Storage) -> Vec<String> {
@@ -175,9 +176,15 @@ async fn a_storage_that_is_not_there_yet_is_waited_for() {
     let uploader = Uploader::new(pace).unwrap();
     let spooled = spooled(10, ContentEncoding::Identity);
     let next = async || -> Result<PutTarget, UploadError> { Ok(target(format!("http://{address}/1"))) };
-    let (storage, copied) = tokio::join!(later, uploader.upload(&spooled, &patience, next));
+    let attempts = RefCell::new(Vec::new());
+    let tell = |attempt: Attempt<'_>| attempts.borrow_mut().push(format!("{attempt:?}"));
+    let (storage, copied) = tokio::join!(later, uploader.upload(&spooled, &patience, next, &tell));
     assert_eq!(copied.unwrap().size, 10);
     assert_eq!(paths(&storage), ["/1"]);
+    let attempts = attempts.into_inner();
+    assert!(attempts[1].starts_with("Failed(\"") && attempts[2] == "Begins(2)", "{attempts:?}");
+    // The last one is the one that succeeds.
+    assert_eq!((attempts.first().unwrap().as_str(), attempts.len() % 2), ("Begins(1)", 1), "{attempts:?}");
     drop(interrupter);
 }
 
@@ -284,7 +291,8 @@ async fn a_minute_without_a_storage_is_borne() {
     let spooled = spooled(10, ContentEncoding::Gzip);
     let next = async || -> Result<PutTarget, UploadError> { Ok(target(address.clone())) };
     let began = tokio::time::Instant::now();
-    let error = Uploader::new(Pace::default()).unwrap().upload(&spooled, &patience, next).await.unwrap_err();
+    let error =
+        Uploader::new(Pace::default()).unwrap().upload(&spooled, &patience, next, &|_| {}).await.unwrap_err();
     assert!(matches!(error, UploadError::Unavailable { attempts: 11, .. }), "{error}");
     assert!(began.elapsed() >= Duration::from_secs(60), "{:?}", began.elapsed());
 }
@@ -304,7 +312,8 @@ async fn a_url_of_no_use_is_an_error_and_not_told() {
         let next = async || -> Result<PutTarget, UploadError> {
             Ok(PutTarget { headers: headers.clone(), ..target(url.to_owned()) })
         };
-        let error = Uploader::new(PACE).unwrap().upload(&spooled, &patience, next).await.unwrap_err();
+        let error =
+            Uploader::new(PACE).unwrap().upload(&spooled, &patience, next, &|_| {}).await.unwrap_err();
         let text = chain(&error);
         assert!(matches!(error, UploadError::Target(_)) && !text.contains("secret"), "{text}");
     }
