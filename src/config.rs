@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use self::secret::Secret;
 pub use self::sections::{
     ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
-    FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, Profile,
-    RegistrySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings, WorkerSettings,
+    FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, MetricsCollection,
+    Profile, RegistrySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings,
+    WorkerSettings,
 };
 use self::unused::Unused;
 use self::values::{absolute_path, at_least_one, known_features};
@@ -94,6 +95,10 @@ pub struct ConfigFile {
     /// Seconds between two looks at a running task's status, so that a cancellation is noticed; 0: only when it is
     /// reclaimed.
     pub task_status_poll_seconds: Option<u64>,
+    /// Milliseconds between two signs of life in the worker's own log; 0: none.
+    pub aliveness_check_interval: Option<u64>,
+    /// What is measured of the worker and its machine.
+    pub metrics_collection: MetricsCollection,
     /// The longest `maxRunTime` that a payload may have, in seconds.
     #[serde(deserialize_with = "at_least_one")]
     pub max_task_run_time: Option<u32>,
@@ -134,9 +139,6 @@ pub struct ConfigFile {
     /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
     pub registries: BTreeMap<String, RegistrySettings>,
     /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub aliveness_check_interval: Unused,
-    /// Accepted, not used.
     #[serde(rename = "balrogVPNProxyImage", skip_serializing)]
     pub balrog_vpn_proxy_image: Unused,
     /// Accepted, not used.
@@ -163,9 +165,6 @@ pub struct ConfigFile {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub metrics: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub metrics_collection: Unused,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub monitor_project: Unused,

@@ -20,9 +20,12 @@ pub mod control;
 pub mod exit;
 mod fitness;
 pub mod log;
+mod machine;
+mod occupancy;
 pub mod protocol;
 mod purge;
 mod quarantine;
+mod reports;
 pub mod runner;
 mod runs;
 mod unfinished;
@@ -33,7 +36,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use self::claiming::Claiming;
 use self::collecting::Collecting;
@@ -43,6 +46,7 @@ use self::log::{Entry, Metric, WorkerLog};
 use self::protocol::{Capability, FromRunner, Termination};
 pub use self::purge::PurgeRights;
 pub use self::quarantine::Quarantine;
+use self::reports::Reports;
 use self::runner::Runner;
 use self::runs::Runs;
 use self::unfinished::Recovery;
@@ -52,9 +56,6 @@ use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity, WorkerQueue};
 use crate::task::run::{RunOptions, Worker};
 use crate::text::chain;
 use crate::timestamp::Timestamp;
-
-/// How often the worker says that it lives.
-const ALIVE: Duration = Duration::from_secs(30);
 
 /// What a worker is made of.
 pub struct Service {
@@ -97,6 +98,7 @@ pub async fn serve(
     requests: ExitRequests,
 ) -> Result<(), QueueError> {
     let service = Rc::new(service);
+    tell_beginning(&service.log);
     let mut recovery = Recovery::default();
     recovery.start(&service, unfinished);
     let renewable = Rc::new(Cell::new(false));
@@ -104,6 +106,7 @@ pub async fn serve(
         ended = claim_and_run(&service, recovery, &renewable, (&requester, requests)) => ended,
         () = converse(runner.as_mut(), &service, &renewable, &requester) => Ok(()),
     };
+    tell_end(&service.log);
     if let Some(runner) = runner {
         if let Err(error) = &ended {
             let is_invalid = matches!(error, QueueError::Invalid { .. });
@@ -156,13 +159,13 @@ async fn claim_and_run(
     let capacity = usize::try_from(file.capacity()).unwrap_or(usize::MAX);
     let (mut runs, mut claiming) = (Runs::default(), Claiming::new(file.poll_interval()));
     let mut collecting = Collecting::new(service);
-    let mut alive = signs_of_life();
+    let mut reports = Reports::new(&service.worker.config, capacity);
     let mut occupation = Occupation::IdleSince(Instant::now());
     let (mut exit, mut asked_by) = (Exit::Stay, Notice::Worker);
     let (mut patience, mut failure) = (None, None);
-    tell_beginning(&service.log);
     loop {
         let busy = runs.count() + recovery.count();
+        reports.note(runs.count(), &service.log);
         if exit > Exit::Stay && busy == 0 && !claiming.is_under_way() {
             break;
         }
@@ -174,6 +177,7 @@ async fn claim_and_run(
         let idle_end = occupation.end(file.idle_time()).filter(|_| exit == Exit::Stay);
         tokio::select! {
             asked = requests.more_than(exit) => {
+                count_termination(&service.log, exit, asked);
                 (exit, asked_by) = asked;
                 patience = Some(claiming.wind_up());
                 if exit >= Exit::Now {
@@ -206,23 +210,26 @@ async fn claim_and_run(
             () = at(idle_end) => {
                 requester.ask(Exit::WhenIdle, Notice::Worker);
             }
-            _ = alive.tick() => service.log.alive(ALIVE),
+            () = reports.tell(&service.log) => {}
         }
     }
     collecting.stop().await;
-    tell_end(&service.log);
     failure.map_or(Ok(()), Err)
 }
 
-fn signs_of_life() -> Interval {
-    let mut alive = interval(ALIVE);
-    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    alive
+fn tell_beginning(log: &WorkerLog) {
+    log.count(Metric::InstanceBoot, machine::boot_time(), None);
+    log.write(&Entry::Start);
+    log.increment("workerStart");
+    log.measure("workerStart", machine::uptime() * 1000.0);
+    log.count(Metric::WorkerReady, Timestamp::now(), None);
 }
 
-fn tell_beginning(log: &WorkerLog) {
-    log.write(&Entry::Start);
-    log.count(Metric::WorkerReady, Timestamp::now(), None);
+/// Counts that tasks are to end now: as a rule their machine goes, for somebody pays more for it.
+fn count_termination(log: &WorkerLog, known: Exit, (asked, by): (Exit, Notice)) {
+    if known < Exit::Now && asked >= Exit::Now && matches!(by, Notice::Signal | Notice::WorkerRunner) {
+        log.increment("spotTermination");
+    }
 }
 
 fn tell_end(log: &WorkerLog) {

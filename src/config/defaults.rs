@@ -33,6 +33,15 @@ const POLL_INTERVAL_MS: u64 = 5000;
 /// The least of them: a fault that lasts must not keep the worker busy.
 const LEAST_POLL_INTERVAL_MS: u64 = 100;
 
+/// Milliseconds between two signs of life.
+const ALIVENESS_MS: u64 = 30_000;
+
+/// Milliseconds between two reports of how worker and machine are used.
+const METRICS_MS: u64 = 60_000;
+
+/// The least of both: the worker has other things to do.
+const LEAST_REPORT_MS: u64 = 1000;
+
 /// Seconds between looks at a task's status.
 const STATUS_POLL_SECONDS: u64 = 5;
 
@@ -86,6 +95,8 @@ impl ConfigFile {
         self.task.reclaim_divisor.get_or_insert(RECLAIM_DIVISOR);
         self.task_queue.poll_interval.get_or_insert(POLL_INTERVAL_MS);
         self.task_status_poll_seconds.get_or_insert(STATUS_POLL_SECONDS);
+        self.aliveness_check_interval.get_or_insert(ALIVENESS_MS);
+        self.metrics_collection.host_metrics_interval.get_or_insert(METRICS_MS);
         self.worker.nice.get_or_insert(NICE);
         self.logging.secure_live_logging.get_or_insert(false);
         self.logging.live_log_address.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -177,8 +188,22 @@ impl ConfigFile {
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
+    /// Between two signs of life in the worker's log; `None`: there are none.
+    pub fn aliveness_interval(&self) -> Option<Duration> {
+        report_interval(self.aliveness_check_interval.unwrap_or(ALIVENESS_MS))
+    }
+
+    /// Between two reports there of how worker and machine are used; `None`: there are none.
+    pub fn metrics_interval(&self) -> Option<Duration> {
+        report_interval(self.metrics_collection.host_metrics_interval.unwrap_or(METRICS_MS))
+    }
+
     /// By what the time of a claim is divided, to know how long it is left alone.
     pub fn reclaim_divisor(&self) -> f64 {
         self.task.reclaim_divisor.unwrap_or(RECLAIM_DIVISOR)
     }
+}
+
+fn report_interval(millis: u64) -> Option<Duration> {
+    (millis > 0).then(|| Duration::from_millis(millis.max(LEAST_REPORT_MS)))
 }

@@ -193,6 +193,14 @@ pub struct TaskQueueSettings {
     pub poll_interval: Option<u64>,
 }
 
+/// The `metricsCollection` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct MetricsCollection {
+    /// Milliseconds between two reports in the worker's own log of how it and its machine are used; 0: none.
+    pub host_metrics_interval: Option<u64>,
+}
+
 /// The `worker` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]

@@ -33,7 +33,6 @@ impl ConfigFile {
     /// The keys of the file that have no effect in this version, by name.
     pub fn unused(&self) -> Vec<String> {
         let fixed = [
-            ("alivenessCheckInterval", self.aliveness_check_interval),
             ("balrogVPNProxyImage", self.balrog_vpn_proxy_image),
             ("createQueue", self.create_queue),
             ("deviceManagement", self.device_management),
@@ -51,7 +50,6 @@ impl ConfigFile {
             ("interactive", self.interactive),
             ("logging.liveLogChunkInterval", self.logging.live_log_chunk_interval),
             ("metrics", self.metrics),
-            ("metricsCollection", self.metrics_collection),
             ("monitorProject", self.monitor_project),
             ("phone", self.phone),
             ("pulse", self.pulse),

@@ -4,6 +4,7 @@
 
 mod entry;
 mod run_entry;
+mod signal;
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 pub use self::entry::{Entry, TaskState};
 pub use self::run_entry::RunEntry;
+use self::signal::Signal;
 use crate::config::ConfigFile;
 use crate::event::{Event, Events};
 use crate::line_writer::LineWriter;
@@ -124,10 +126,24 @@ impl WorkerLog {
 
     /// Counts something that happened: `counter` is the original's word for it.
     pub fn increment(&self, counter: &str) {
+        self.add(counter, 1.0);
+    }
+
+    /// Counts something that comes in amounts.
+    pub fn add(&self, counter: &str, val: f64) {
+        self.write(&Entry::Count { key: &self.key(counter), val });
+    }
+
+    /// Tells what was measured: `name` is the original's word for it.
+    pub fn measure(&self, name: &str, val: f64) {
+        self.write(&Entry::Measure { key: &self.key(name), val });
+    }
+
+    /// A name with pool and kind of machine before it.
+    fn key(&self, name: &str) -> String {
         let Who { provisioner_id, worker_type, worker_node_type, .. } = &self.who;
         let machine = worker_node_type.replacen('.', "", 1);
-        let key = format!("{provisioner_id}.{worker_type}.{machine}.{counter}");
-        self.write(&Entry::Count { key: &key, val: 1.0 });
+        format!("{provisioner_id}.{worker_type}.{machine}.{name}")
     }
 
     /// Seconds since the worker's start.
@@ -152,6 +168,12 @@ impl WorkerLog {
             Event::OfRun { event, run } => {
                 for entry in RunEntry::of(event) {
                     self.write(&Entry::OfRun { entry, run });
+                }
+                for signal in Signal::of(event, &self.who.region) {
+                    match signal {
+                        Signal::Count(counter) => self.increment(&counter),
+                        Signal::Measure(name, val) => self.measure(&name, val),
+                    }
                 }
             }
             Event::Warning { message } => self.write(&Entry::Warning { message }),

@@ -80,6 +80,7 @@ impl Runs {
         };
         if let (Some((run, _)), Err(error)) = (self.running.remove(&id), ended) {
             service.log.write(&Entry::TaskError { run: &run, message: &error.to_string() });
+            service.log.increment("task.error");
         }
     }
 }
@@ -98,6 +99,10 @@ impl Service {
         self.log.write(&Entry::RunTask { run: &run });
         if let Some(created) = created {
             self.log.count(Metric::TaskQueue, created, Some(&run));
+            if run.run_id == 0 {
+                let waited = queue.now().since(created);
+                self.log.measure("timeToFirstClaim", waited.as_secs_f64() * 1000.0);
+            }
         }
         self.log.count(Metric::TaskStart, Timestamp::now(), Some(&run));
         let poll = self.worker.config.file.status_poll();
@@ -116,6 +121,7 @@ impl Service {
             }
             Err(not_begun) => {
                 let message = format!("failed to {}", chain(not_begun.error()));
+                self.log.increment("task.error");
                 self.log.write(&Entry::TaskError { run: &run, message: &message });
                 self.doubt_fitness();
                 // Nothing of the task has happened: another worker is to have it, as when this one ends.
@@ -148,7 +154,12 @@ impl Service {
         let message = resolved.explanation.as_deref();
         if verdict == Verdict::Exception(Reason::InternalError) {
             self.log.write(&Entry::TaskError { run, message: message.unwrap_or_default() });
+            self.log.increment("task.error");
         }
+        if let Some(resources) = &resolved.document.resources {
+            self.log.measure("task.runtime", resources.wall_seconds * 1000.0);
+        }
+        let task_state = TaskState::of(verdict);
         self.log.write(&Entry::TaskResolved { run, task_state, reason: verdict.as_str(), message });
     }
 }

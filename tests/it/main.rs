@@ -47,6 +47,7 @@ mod start_crash;
 mod start_disk;
 mod start_environment;
 mod start_logs;
+mod start_observed;
 mod start_tasks;
 mod start_unfinished;
 mod stuck_monitor;

@@ -159,6 +159,26 @@ pub enum Entry<'a> {
         /// By how much.
         val: f64,
     },
+    /// Something was measured.
+    #[serde(rename = "monitor.measure")]
+    Measure {
+        /// Its name, with pool and kind of machine before it.
+        key: &'a str,
+        /// What, in the unit that the name is known for.
+        val: f64,
+    },
+    /// How much of what it could have done the worker has done so far.
+    #[serde(rename = "reporting efficiency")]
+    Efficiency {
+        /// In hundredths.
+        efficiency: f64,
+        /// Seconds since the worker's start.
+        uptime: f64,
+        /// Milliseconds that tasks have run, all together.
+        total_run_time: u64,
+        /// Tasks that could run at once.
+        capacity: usize,
+    },
     /// The worker has had no task since the last look.
     #[serde(rename = "worker idle")]
     Idle,
