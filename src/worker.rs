@@ -79,6 +79,8 @@ pub struct Service {
 
 /// How long the worker has had no task.
 enum Occupation {
+    /// It has not asked for any so far.
+    New,
     Working,
     IdleSince(Instant),
 }
@@ -160,7 +162,7 @@ async fn claim_and_run(
     let (mut runs, mut claiming) = (Runs::default(), Claiming::new(file.poll_interval()));
     let mut collecting = Collecting::new(service);
     let mut reports = Reports::new(&service.worker.config, capacity);
-    let mut occupation = Occupation::IdleSince(Instant::now());
+    let mut occupation = Occupation::New;
     let (mut exit, mut asked_by) = (Exit::Stay, Notice::Worker);
     let (mut patience, mut failure) = (None, None);
     loop {
@@ -173,7 +175,7 @@ async fn claim_and_run(
         claiming.begin(service, &mut collecting, free);
         let is_waited_for = claiming.is_under_way() || (exit >= Exit::Now && recovery.count() > 0);
         let grace_end = patience.filter(|_| is_waited_for);
-        occupation = occupation.look(busy, &service.log);
+        occupation = occupation.look(busy, &claiming, &service.log);
         let idle_end = occupation.end(file.idle_time()).filter(|_| exit == Exit::Stay);
         tokio::select! {
             asked = requests.more_than(exit) => {
@@ -279,25 +281,26 @@ impl Service {
 }
 
 impl Occupation {
-    fn look(self, running: usize, log: &WorkerLog) -> Occupation {
+    fn look(self, running: usize, claiming: &Claiming, log: &WorkerLog) -> Occupation {
         match self {
-            Occupation::Working if running == 0 => {
+            Occupation::New if running == 0 && !claiming.was_answered() => self,
+            Occupation::New | Occupation::Working if running == 0 => {
                 log.write(&Entry::Uptime { uptime: log.uptime() });
                 log.write(&Entry::Idle);
                 Occupation::IdleSince(Instant::now())
             }
-            Occupation::IdleSince(_) if running > 0 => {
+            Occupation::New | Occupation::IdleSince(_) if running > 0 => {
                 log.write(&Entry::Working);
                 Occupation::Working
             }
-            Occupation::Working | Occupation::IdleSince(_) => self,
+            Occupation::New | Occupation::Working | Occupation::IdleSince(_) => self,
         }
     }
 
     /// When the worker has been idle for too long.
     fn end(&self, idle_time: Option<Duration>) -> Option<Instant> {
         match self {
-            Occupation::Working => None,
+            Occupation::New | Occupation::Working => None,
             Occupation::IdleSince(since) => idle_time.and_then(|time| since.checked_add(time)),
         }
     }

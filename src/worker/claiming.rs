@@ -32,16 +32,22 @@ pub(super) struct Claiming {
     due: Instant,
     began: Instant,
     request: Option<Pin<Box<dyn Future<Output = Answer>>>>,
+    was_answered: bool,
 }
 
 impl Claiming {
     pub(super) fn new(pause: Duration) -> Claiming {
         let now = Instant::now();
-        Claiming { pause, due: now, began: now, request: None }
+        Claiming { pause, due: now, began: now, request: None, was_answered: false }
     }
 
     pub(super) fn is_under_way(&self) -> bool {
         self.request.is_some()
+    }
+
+    /// Whether the first request was answered, or the time of it has passed.
+    pub(super) fn was_answered(&self) -> bool {
+        self.was_answered
     }
 
     /// Asks for at most `free` tasks, if it is time, there is room for them on the disk, and a run can begin here.
@@ -76,12 +82,13 @@ impl Claiming {
         let Some(request) = &mut self.request else {
             if has_room {
                 sleep_until(self.due).await;
+                self.was_answered = true;
                 return Ok(ClaimedWork::default());
             }
             return std::future::pending().await;
         };
         let answer = request.await;
-        self.request = None;
+        (self.request, self.was_answered) = (None, true);
         let now = Instant::now();
         let was_held = now.duration_since(self.began) > LONG_POLL;
         let brought_tasks = answer.as_ref().is_ok_and(|work| !work.claims.is_empty());

@@ -46,6 +46,7 @@ mod start_claims;
 mod start_crash;
 mod start_disk;
 mod start_environment;
+mod start_idle;
 mod start_logs;
 mod start_observed;
 mod start_tasks;
