@@ -92,7 +92,13 @@ pub fn main() -> ExitCode {
     let operator = Operator::new(arguments.command.form());
     let config = match arguments.global.config() {
         Ok(config) => config,
-        Err(error) => return operator.refuse(WRONG_USE, &format!("failed to {}", chain(&error))),
+        Err(error) => {
+            let sentence = format!("failed to {}", chain(&error));
+            if let Command::Start(options) = &arguments.command {
+                options.tell_no_start(&sentence);
+            }
+            return operator.refuse(WRONG_USE, &sentence);
+        }
     };
     let unused = config.file.unused();
     if !unused.is_empty() {

@@ -113,7 +113,8 @@ pub async fn serve(
         if let Err(error) = &ended {
             let is_invalid = matches!(error, QueueError::Invalid { .. });
             let kind = if is_invalid { "invalid-configuration" } else { "invalid-credentials" };
-            runner.report(kind, &format!("failed to {}", chain(error)));
+            let description = format!("failed to {}", chain(error));
+            runner.report((kind, "docker-worker cannot go on"), &description);
         }
         runner.shut_down();
     }

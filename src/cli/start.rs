@@ -35,7 +35,7 @@ use crate::task::run::RunOptions;
 use crate::text::chain;
 use crate::worker::assembly::{Parts, assemble, pull_options};
 use crate::worker::control::Control;
-use crate::worker::exit::{self, ExitRequester};
+use crate::worker::exit::{self, ExitRequester, ExitRequests};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
 use crate::worker::{Fitness, PurgeRights, Quarantine, Service, serve};
@@ -108,6 +108,15 @@ pub(super) fn in_our_words(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 impl StartArguments {
+    /// Tells whoever has started this worker that its configuration cannot be used.
+    pub(super) fn tell_no_start(&self, sentence: &str) {
+        if !self.print_config {
+            let out = LineWriter::new(Stream::Output, lost_line);
+            self.host.tell_no_start(&out, sentence);
+            out.finish();
+        }
+    }
+
     /// Puts what the command line says over the configuration, and what the environment and the profile say below it.
     fn complete(&self, file: &mut ConfigFile) {
         for (own, key) in [
@@ -160,6 +169,32 @@ pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Oper
 }
 
 fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refusal> {
+    let out = LineWriter::new(Stream::Output, lost_line);
+    let ended = match prepare(config, &out, operator) {
+        Ok(ready) => ready.serve(host, &out),
+        Err(refusal) => {
+            host.tell_no_start(&out, &refusal.sentence);
+            Err(refusal)
+        }
+    };
+    out.finish();
+    ended
+}
+
+/// A worker that can claim.
+struct Ready {
+    service: Service,
+    unfinished: Vec<Unfinished>,
+    runtime: tokio::runtime::Runtime,
+    exit: (ExitRequester, ExitRequests),
+}
+
+fn cannot_start(error: io::Error) -> Refusal {
+    Refusal::new(HOST_UNFIT, format!("failed to start: {error}"))
+}
+
+/// Looks at the host, undoes what a dead worker has left, and makes what runs need.
+fn prepare(config: Config, out: &LineWriter, operator: &Operator) -> Result<Ready, Refusal> {
     let failed = |error| Refusal::new(FAILED, format!("failed to start without proxies: {error}"));
     proxies::leave_out(operator).map_err(failed)?;
     let deployment = Deployment::of(&config.file)?;
@@ -175,9 +210,7 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
     let unfinished =
         recover(&config.directories, operator).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let unfinished = own(unfinished, &config.file, &deployment.identity, operator);
-    let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
     operator.out().detach().map_err(cannot_start)?;
-    let out = LineWriter::new(Stream::Output, lost_line);
     out.detach().map_err(cannot_start)?;
     let log = WorkerLog::new(out.clone(), &config.file);
     let (requester, requests) = exit::channel();
@@ -185,24 +218,50 @@ fn start(host: HostKind, config: Config, operator: &Operator) -> Result<(), Refu
     let network = Arc::new(Network::new(&config.directories, &config.file.network));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let live_log = runtime.block_on(serve_live_logs(&config.file, &log));
-    let service = service(config, deployment, (host_part, network), live_log, log.clone())?;
-    // Another worker may have the task.
-    let offer = || {
-        Control::offer(&service.worker, Interrupt::Shutdown, &|message| {
-            log.write(&Entry::Warning { message })
-        })
-    };
-    let control = runtime.block_on(async { offer() });
-    let runner = match host {
-        HostKind::None => None,
-        HostKind::WorkerRunner => Some(Runner::connect(out.clone()).map_err(cannot_start)?),
-    };
-    let ended = LocalSet::new().block_on(&runtime, serve(service, unfinished, runner, requester, requests));
-    drop(control);
-    // A connection that is still open must not keep the process.
-    runtime.shutdown_background();
-    out.finish();
-    ended.map_err(|error| Refusal::because(FAILED, &error))
+    let service = service(config, deployment, (host_part, network), live_log, log)?;
+    Ok(Ready { service, unfinished, runtime, exit: (requester, requests) })
+}
+
+impl Ready {
+    /// Claims tasks until the worker is to end.
+    fn serve(self, host: HostKind, out: &LineWriter) -> Result<(), Refusal> {
+        let Ready { service, unfinished, runtime, exit: (requester, requests) } = self;
+        let log = service.log.clone();
+        // Another worker may have the task.
+        let offer = || {
+            Control::offer(&service.worker, Interrupt::Shutdown, &|message| {
+                log.write(&Entry::Warning { message })
+            })
+        };
+        let control = runtime.block_on(async { offer() });
+        let runner = match host {
+            HostKind::None => None,
+            HostKind::WorkerRunner => Some(Runner::connect(out.clone()).map_err(cannot_start)?),
+        };
+        let ended =
+            LocalSet::new().block_on(&runtime, serve(service, unfinished, runner, requester, requests));
+        drop(control);
+        // A connection that is still open must not keep the process.
+        runtime.shutdown_background();
+        ended.map_err(|error| Refusal::because(FAILED, &error))
+    }
+}
+
+impl HostKind {
+    /// Tells whoever has started this worker why it does not start. Standard error has it as well, so that nothing is lost
+    /// where this fails.
+    fn tell_no_start(self, out: &LineWriter, sentence: &str) {
+        match self {
+            HostKind::None => {}
+            HostKind::WorkerRunner => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                // Only now: before this the process could have one thread only.
+                if let (Ok(runtime), Ok(runner)) = (runtime, Runner::connect(out.clone())) {
+                    runtime.block_on(runner.report_no_start(sentence));
+                }
+            }
+        }
+    }
 }
 
 /// A disk that cannot be measured would let the worker claim nothing.

@@ -107,6 +107,7 @@ enum Message {
     },
     #[serde(rename_all = "kebab-case")]
     GracefulTermination {
+        #[serde(default)]
         finish_tasks: bool,
     },
     #[serde(rename_all = "kebab-case")]
@@ -179,6 +180,8 @@ mod tests {
             let line = format!(r#"~{{"type":"graceful-termination","finish-tasks":{finish}}}"#);
             assert_eq!(FromRunner::parse(&line), Some(FromRunner::GracefulTermination(expected)));
         }
+        let unsaid = FromRunner::parse(r#"~{"type":"graceful-termination"}"#);
+        assert_eq!(unsaid, Some(FromRunner::GracefulTermination(Termination::AtOnce)));
         let line = r#"~{"type":"new-credentials","client-id":"c","access-token":"t","certificate":"{}"}"#;
         let Some(FromRunner::NewCredentials(credentials)) = FromRunner::parse(line) else { panic!() };
         let Credentials { client_id, access_token, certificate } = credentials;
@@ -199,7 +202,7 @@ mod tests {
             r#"~{"type":"welcome","capabilities":[]} "#,
             r#"~{"capabilities":[]}"#,
             r#"~{"type":"later"}"#,
-            r#"~{"type":"graceful-termination"}"#,
+            r#"~{"type":"graceful-termination","finish-tasks":"yes"}"#,
             "~{]}",
         ] {
             assert_eq!(FromRunner::parse(line), None, "{line}");

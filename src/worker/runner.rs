@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read};
+use std::time::Duration;
 
 use serde_json::Map;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::protocol::{Capability, FromRunner, LINE_BYTES, ToRunner};
 use crate::line_writer::LineWriter;
 
 /// Messages that wait while the worker's loop does something else.
 const WAITING: usize = 16;
+
+/// How long a worker that cannot start waits for worker-runner's first word, to say why. It is sent with the start.
+const GREETING: Duration = Duration::from_secs(5);
 
 /// worker-runner, as the worker sees it.
 pub struct Runner {
@@ -54,10 +59,18 @@ impl Runner {
     }
 
     /// Tells worker-runner, and so the operator, of a fault of this worker's.
-    pub fn report(&self, kind: &str, description: &str) {
+    pub fn report(&self, (kind, title): (&str, &str), description: &str) {
         if self.can(Capability::ErrorReport) {
-            let (title, extra) = ("docker-worker cannot go on", serde_json::Value::Object(Map::new()));
+            let extra = serde_json::Value::Object(Map::new());
             self.say(&ToRunner::ErrorReport { kind, title, description, extra });
+        }
+    }
+
+    /// The same of a worker that cannot even start. Waits for worker-runner's first word, but not for long.
+    pub async fn report_no_start(mut self, description: &str) {
+        // Without it there is nobody who would understand.
+        if let Ok(Some(_)) = timeout(GREETING, self.next()).await {
+            self.report(("startup-error", "docker-worker cannot start"), description);
         }
     }
 

@@ -49,6 +49,7 @@ mod start_environment;
 mod start_idle;
 mod start_logs;
 mod start_observed;
+mod start_runner;
 mod start_tasks;
 mod start_unfinished;
 mod stuck_monitor;
