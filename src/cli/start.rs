@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigFile, Profile, Secret};
 use crate::host::{self, Facts};
 use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::{LineWriter, Stream};
-use crate::live_log::LiveLogServer;
+use crate::live_log::{LiveLogError, LiveLogServer};
 use crate::net::Network;
 use crate::payload::Origin;
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
@@ -159,6 +159,11 @@ pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Oper
     config.directories.volume_caches.clone_from(&config.file.cache.volume_cache_path);
     if options.print_config {
         return print(&config.file);
+    }
+    if config.file.shutdown.node_termination_poll.is_there() {
+        operator.note(
+            "the cloud is not asked for the end of this machine: worker-runner, or SIGTERM, tells of it",
+        );
     }
     let status = match start(options.host, config, operator) {
         Ok(()) => ExitCode::SUCCESS,
@@ -365,7 +370,11 @@ async fn serve_live_logs(file: &ConfigFile, log: &WorkerLog) -> Option<LiveLogSe
     match LiveLogServer::start(file, log.events()).await {
         Ok(server) => Some(server),
         Err(error) => {
-            log.write(&Entry::Warning { message: &format!("failed to {}", chain(&error)) });
+            let message = &format!("failed to {}", chain(&error));
+            log.write(&match error {
+                LiveLogError::Tls(_) => Entry::SslCertificate { message },
+                LiveLogError::Listen { .. } | LiveLogError::HostName(_) => Entry::Warning { message },
+            });
             None
         }
     }

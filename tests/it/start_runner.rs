@@ -186,3 +186,28 @@ fn a_worker_that_cannot_go_on_says_why_before_it_ends() {
     let (said, finished) = without_tasks("", r#"["graceful-termination"]"#);
     assert_eq!((said.len(), finished.status.code()), (0, Some(1)), "{said:?} {finished:?}");
 }
+
+#[test]
+fn without_a_certificate_live_logs_are_missing_and_tasks_run() {
+    let site = Site::new();
+    let ssl = json!({ "certificate": "/none/crt", "key": "/none/key" });
+    let logging = json!({ "secureLiveLogging": true, "liveLogAddress": "127.0.0.1" });
+    let worker = site.start(&json!({ "ssl": ssl, "logging": logging }));
+    let task = site.deployment.create(&site.payload("echo hello"));
+    assert_eq!(site.deployment.await_resolved(&task).state, RunState::Completed);
+    assert!(site.deployment.log(&task).contains("hello"));
+    let log = worker.stop().log;
+    assert_eq!(log.matches("[alert-operator] ssl certificate error").count(), 1, "{log}");
+}
+
+#[test]
+fn a_key_for_spot_terminations_is_named_once() {
+    let worker = Worker::new();
+    let path = worker.fresh("config");
+    fs::write(&path, "shutdown: {nodeTerminationPoll: 5000}\n").unwrap();
+    let refused = worker.call(&["start", "--config", path.to_str().unwrap()]);
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    let sentence =
+        "the cloud is not asked for the end of this machine: worker-runner, or SIGTERM, tells of it";
+    assert_eq!(stderr.matches(sentence).count(), 1, "{stderr}");
+}

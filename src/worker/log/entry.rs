@@ -81,6 +81,12 @@ pub enum Entry<'a> {
         /// Its name.
         name: &'a str,
     },
+    /// Live logs are to be served over TLS, and there is no certificate for it.
+    #[serde(rename = "[alert-operator] ssl certificate error")]
+    SslCertificate {
+        /// One sentence.
+        message: &'a str,
+    },
     /// A cache that nobody may have any more is gone.
     #[serde(rename = "cache volume removed")]
     CacheRemoved {
