@@ -1,10 +1,10 @@
 //! What is in force where the configuration says nothing.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ConfigFile, Profile};
+use super::{ConfigFile, Profile, Ssl};
 
 /// Bytes of one task's output that its log keeps.
 const LOG_BYTES: u64 = 4 << 30;
@@ -50,6 +50,13 @@ const IMAGE_EXPIRATION_MS: u64 = 7_200_000;
 
 /// Milliseconds until what a container has left goes.
 const CONTAINER_EXPIRATION_MS: u64 = 1_800_000;
+
+/// The files of the certificate and of its key, where the original's machines have them.
+const CERTIFICATE: &str = "/etc/star_taskcluster-worker_net.crt";
+const CERTIFICATE_KEY: &str = "/etc/star_taskcluster-worker_net.key";
+
+/// What names of hosts that have none end in.
+const STATELESS_DOMAIN: &str = "taskcluster-worker.net";
 
 /// The niceness of a deployment's worker.
 const NICE: i32 = 5;
@@ -101,7 +108,12 @@ impl ConfigFile {
         self.logging.secure_live_logging.get_or_insert(false);
         self.logging.live_log_address.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         self.logging.live_log_port.get_or_insert(0);
+        self.ssl = Ssl {
+            certificate: Some(self.ssl.certificate().to_owned()),
+            key: Some(self.ssl.key().to_owned()),
+        };
         self.stateless_hostname.enabled.get_or_insert(false);
+        self.stateless_hostname.domain.get_or_insert_with(|| STATELESS_DOMAIN.to_owned());
         self.garbage_collection.image_expiration.get_or_insert(IMAGE_EXPIRATION_MS);
         self.garbage_collection.container_expiration.get_or_insert(CONTAINER_EXPIRATION_MS);
         self.artifacts.max_bytes.get_or_insert(ARTIFACT_BYTES);
@@ -206,4 +218,16 @@ impl ConfigFile {
 
 fn report_interval(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis.max(LEAST_REPORT_MS)))
+}
+
+impl Ssl {
+    /// The file of the certificate and of those that vouch for it.
+    pub fn certificate(&self) -> &Path {
+        self.certificate.as_deref().unwrap_or(Path::new(CERTIFICATE))
+    }
+
+    /// The file of its key.
+    pub fn key(&self) -> &Path {
+        self.key.as_deref().unwrap_or(Path::new(CERTIFICATE_KEY))
+    }
 }

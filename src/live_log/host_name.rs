@@ -9,7 +9,7 @@
 //! ```
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use aws_lc_rs::hmac;
 
@@ -39,30 +39,28 @@ pub enum HostNameError {
         "make a host name for live logs: statelessHostname needs publicIp to be this host's IPv4 address"
     )]
     Address,
-    /// Nobody would believe the names, or they would end in nothing.
-    #[error("make a host name for live logs: statelessHostname.{key} is missing")]
-    Missing {
-        /// The key.
-        key: &'static str,
-    },
 }
 
 impl HostName {
-    /// What the configuration says.
+    /// What the configuration says. Names are made up where they are switched on and somebody would believe them; workers
+    /// of the original's `production` profile have them switched on, and no secret where nobody has such a server.
     pub(super) fn of(config: &ConfigFile) -> Result<HostName, HostNameError> {
         let stateless = &config.stateless_hostname;
-        if !stateless.enabled.unwrap_or(false) {
-            let host = config.host.as_deref().unwrap_or("localhost");
-            let is_address_6 = host.parse::<std::net::Ipv6Addr>().is_ok();
-            return Ok(HostName::Fixed(if is_address_6 { format!("[{host}]") } else { host.to_owned() }));
-        }
-        let missing = |key| HostNameError::Missing { key };
+        let is_on = stateless.enabled.unwrap_or(false);
+        let (Some(secret), Some(domain), true) = (&stateless.secret, &stateless.domain, is_on) else {
+            return Ok(HostName::fixed(config.host.as_deref().unwrap_or("localhost")));
+        };
         let address = config.public_ip.as_deref().and_then(|address| address.parse().ok());
         Ok(HostName::Stateless {
             address: address.ok_or(HostNameError::Address)?,
-            secret: stateless.secret.clone().ok_or(missing("secret"))?,
-            domain: stateless.domain.clone().ok_or(missing("domain"))?,
+            secret: secret.clone(),
+            domain: domain.clone(),
         })
+    }
+
+    fn fixed(host: &str) -> HostName {
+        let is_address_6 = host.parse::<Ipv6Addr>().is_ok();
+        HostName::Fixed(if is_address_6 { format!("[{host}]") } else { host.to_owned() })
     }
 
     /// A name that is good until then.
@@ -130,22 +128,29 @@ mod tests {
     }
 
     #[test]
-    fn enabled_decides_and_what_it_needs_is_named() {
-        let until = Timestamp::now();
-        assert_eq!(HostName::of(&config(false)).unwrap().until(until).unwrap(), "worker.example");
-        let made_up = HostName::of(&config(true)).unwrap();
-        let name = made_up.until(until).unwrap();
-        assert!(name.len() == 48 + ".workers.example".len() && name.ends_with(".workers.example"), "{name}");
-        assert!(!format!("{made_up:?}").contains("sesame"));
-        let without = |change: fn(&mut ConfigFile)| {
+    fn names_are_made_up_where_they_are_switched_on_and_can_be_signed() {
+        let of = |change: fn(&mut ConfigFile)| {
             let mut config = config(true);
             change(&mut config);
-            HostName::of(&config).unwrap_err().to_string()
+            HostName::of(&config).map(|name| name.until(Timestamp::now()).unwrap())
         };
-        assert!(without(|it| it.public_ip = None).contains("publicIp"));
-        assert!(without(|it| it.public_ip = Some("::1".to_owned())).contains("publicIp"));
-        assert!(without(|it| it.stateless_hostname.secret = None).contains("statelessHostname.secret"));
-        assert!(without(|it| it.stateless_hostname.domain = None).contains("statelessHostname.domain"));
+        let made_up = of(|_| {}).unwrap();
+        assert!(made_up.len() == 48 + ".workers.example".len() && made_up.ends_with(".workers.example"));
+        let fixed: [fn(&mut ConfigFile); 3] = [
+            |it| it.stateless_hostname.enabled = Some(false),
+            |it| it.stateless_hostname.secret = None,
+            |it| it.stateless_hostname.domain = None,
+        ];
+        for change in fixed {
+            assert_eq!(of(change).unwrap(), "worker.example");
+        }
+        let without_address: [fn(&mut ConfigFile); 2] =
+            [|it| it.public_ip = None, |it| it.public_ip = Some("::1".to_owned())];
+        for change in without_address {
+            assert!(of(change).unwrap_err().to_string().contains("publicIp"));
+        }
+        let name = HostName::of(&config(true)).unwrap();
+        assert!(!format!("{name:?}").contains("sesame"));
     }
 
     #[test]

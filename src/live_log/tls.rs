@@ -50,14 +50,11 @@ struct Looks {
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A key of the configuration is missing.
-    #[error("serve live logs over TLS: {key} is missing (or set logging.secureLiveLogging to false)")]
-    Missing {
-        /// Which.
-        key: &'static str,
-    },
     /// A file cannot be read.
-    #[error("read {} to serve live logs over TLS", path.display())]
+    #[error(
+        "read {} to serve live logs over TLS (name another file with ssl.certificate and ssl.key, or set logging.secureLiveLogging to false)",
+        path.display()
+    )]
     Read {
         /// Which.
         path: PathBuf,
@@ -85,8 +82,7 @@ pub enum TlsError {
 impl Tls {
     /// Reads what the configuration names.
     pub(super) fn open(ssl: &Ssl, events: Events) -> Result<Tls, TlsError> {
-        let named = |file: &Option<PathBuf>, key| file.clone().ok_or(TlsError::Missing { key });
-        let (certificate, key) = (named(&ssl.certificate, "ssl.certificate")?, named(&ssl.key, "ssl.key")?);
+        let (certificate, key) = (ssl.certificate().to_owned(), ssl.key().to_owned());
         let loaded = load(&certificate, &key)?;
         Ok(Tls { certificate, key, loaded: Mutex::new(loaded), events })
     }

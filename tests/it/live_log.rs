@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use docker_worker::config::{ConfigFile, Logging, Ssl};
+use docker_worker::config::{ConfigFile, Logging};
 use docker_worker::event::{Event, Events};
 use docker_worker::live_log::{LiveLogError, LiveLogServer};
 use docker_worker::task_log::spool::Spool;
 use docker_worker::timestamp::Timestamp;
 
-use crate::support::{Scratch, finish, tool};
+use crate::support::{Scratch, certify, finish, tool};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -24,15 +24,6 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 fn config() -> ConfigFile {
     let live_log_address = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     ConfigFile { logging: Logging { live_log_address, ..Logging::default() }, ..ConfigFile::default() }
-}
-
-/// A certificate for localhost and its key.
-fn certify(scratch: &Scratch) -> Ssl {
-    let (certificate, key) = (scratch.join("certificate.pem"), scratch.join("key.pem"));
-    let files = ["-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()];
-    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"];
-    tool("openssl", &[&request[..], &["-addext", "subjectAltName=DNS:localhost"], &files].concat());
-    Ssl { certificate: Some(certificate), key: Some(key) }
 }
 
 #[tokio::test]
@@ -74,7 +65,9 @@ async fn a_log_is_served_over_tls_with_the_certificate_that_lies_there_now() {
     config.logging.secure_live_logging = Some(true);
     let missing = LiveLogServer::start(&config, Events::none()).await.unwrap_err();
     assert!(matches!(missing, LiveLogError::Tls(_)), "{missing}");
-    assert!(missing.to_string().contains("ssl.certificate"), "{missing}");
+    for word in ["/etc/star_taskcluster-worker_net.crt", "ssl.certificate"] {
+        assert!(missing.to_string().contains(word), "{missing}");
+    }
     config.ssl = ssl.clone();
     let server = LiveLogServer::start(&config, Events::none()).await.unwrap();
     let spool = Spool::create(&scratch.join("log"), 1 << 30).unwrap();

@@ -47,6 +47,7 @@ mod start_crash;
 mod start_disk;
 mod start_environment;
 mod start_idle;
+mod start_live_logs;
 mod start_logs;
 mod start_observed;
 mod start_runner;

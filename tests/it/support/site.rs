@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -103,6 +103,15 @@ impl Site {
         let path = self.config(more);
         let arguments = [&["start", "--config", &path], options].concat();
         Started::of(self.worker.command(&arguments).spawn().unwrap())
+    }
+
+    /// The same as worker-runner does it: by the original's command line, with `variables` in the environment.
+    pub fn start_by_runner(&self, more: &Value, variables: &[(&str, &str)]) -> Started {
+        let mut command = self.worker.command(&["--host", "worker-runner", "production"]);
+        let variables = variables.iter().copied();
+        // The worker takes the end of its input for worker-runner's.
+        command.env("DOCKER_WORKER_CONFIG", self.config(more)).envs(variables).stdin(Stdio::piped());
+        Started::of(command.spawn().unwrap())
     }
 
     /// Writes a configuration; gives its path.

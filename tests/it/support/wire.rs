@@ -105,6 +105,14 @@ impl Wire {
         self.lock().asked.iter().filter(|asked| asked.contains(part)).count()
     }
 
+    /// Waits until a call has been answered whose `METHOD /path` holds `part`; gives the first one.
+    pub fn await_exchange(&self, part: &str) -> Exchange {
+        let find = |state: &State| state.exchanges.iter().find(|it| it.request.contains(part)).cloned();
+        let waited = self.changed.wait_timeout_while(self.lock(), LIMIT, |state| find(state).is_none());
+        let state = waited.unwrap().0;
+        find(&state).unwrap_or_else(|| panic!("waited {LIMIT:?} for {part:?}; so far: {:#?}", state.asked))
+    }
+
     /// What went over the wire so far: calls of the API, in the order of their replies.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.clone()
@@ -195,6 +203,7 @@ impl Wire {
         let (reply, body) = whole(body).await?;
         let exchange = Exchange { request: asked, payload, status: head.status.as_u16(), reply };
         self.lock().exchanges.push(exchange);
+        self.changed.notify_all();
         Ok(Response::from_parts(head, body))
     }
 }
