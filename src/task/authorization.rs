@@ -34,7 +34,9 @@ impl<'a> Authorization<'a> {
         let expression = scopes::cache_expression(names, pool);
         match self.missing(&expression).await.map_err(|error| not_expanded(&error))? {
             None => Ok(()),
-            Some(missing) => Err(not_configured(&scopes::refuse_caches(&expression, &missing))),
+            Some(missing) => {
+                Err(not_configured(End::SetupFailed, &scopes::refuse_caches(&expression, &missing)))
+            }
         }
     }
 
@@ -65,15 +67,23 @@ impl<'a> Authorization<'a> {
     }
 }
 
+/// A deployment that does not answer says nothing about the task: another try may do.
 fn not_expanded(error: &QueueError) -> TaskError {
-    not_configured(&format!("Failed to {}", escaped(&chain(error))))
+    let end = match error {
+        QueueError::Unreachable { .. } | QueueError::Internal { .. } => End::WorkerFault,
+        QueueError::NotFound { .. }
+        | QueueError::Conflict { .. }
+        | QueueError::Invalid { .. }
+        | QueueError::Unauthorized { .. } => End::SetupFailed,
+    };
+    not_configured(end, &format!("Failed to {}", escaped(&chain(error))))
 }
 
-fn not_configured(why: &str) -> TaskError {
+fn not_configured(end: End, why: &str) -> TaskError {
     let text = format!(
         "Docker configuration could not be created.  This may indicate an authentication error when validating scopes necessary for running the task. \n{why}"
     );
-    TaskError::new(End::SetupFailed, text)
+    TaskError::new(end, text)
 }
 
 #[cfg(test)]
@@ -142,6 +152,26 @@ mod tests {
             }
             assert_eq!(storage.received().len(), calls, "{own:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_does_not_answer_is_no_failure_of_the_task() {
+        let (storage, queue) = deployment().await;
+        drop(storage);
+        // Nobody waits for the attempts.
+        tokio::time::pause();
+        let own = ["assume:builder".to_owned()];
+        let error = Authorization::new(&queue, &own)
+            .check(&payload(&json!({"level-1-a": "/a"})), "p/w")
+            .await
+            .unwrap_err();
+        let line = error.lines.concat();
+        assert_eq!(error.end, End::WorkerFault, "{line}");
+        let begin = "Docker configuration could not be created.  This may indicate an authentication error";
+        assert!(line.starts_with(begin) && line.contains("answer about a task's scopes"), "{line}");
+        let (what, because) = ("its scopes".to_owned(), "no".to_owned());
+        let refusal = QueueError::Unauthorized { what, because };
+        assert_eq!(not_expanded(&refusal).end, End::SetupFailed);
     }
 
     #[tokio::test]
