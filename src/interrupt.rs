@@ -21,15 +21,19 @@ pub enum Interrupt {
     MaxRunTime,
     /// This worker was told to stop (SIGTERM).
     Shutdown,
-    /// The queue gave this run to somebody else.
+    /// The queue gave this run to somebody else, or could not be asked until it did.
     LostClaim,
+    /// The queue refuses to prolong the claim of a run that is still this worker's.
+    RefusedClaim,
 }
 
 impl Interrupt {
     /// The queue may have resolved the run, so that it takes nothing more from this worker.
     pub fn may_come_from_the_queue(self) -> bool {
         match self {
-            Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim => true,
+            Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim | Interrupt::RefusedClaim => {
+                true
+            }
             Interrupt::CancelledHere | Interrupt::MaxRunTime | Interrupt::Shutdown => false,
         }
     }
@@ -40,9 +44,11 @@ impl Interrupt {
         match self {
             Interrupt::CancelledHere => true,
             Interrupt::Shutdown => was_shut_down,
-            Interrupt::Cancelled | Interrupt::Deadline | Interrupt::LostClaim | Interrupt::MaxRunTime => {
-                false
-            }
+            Interrupt::Cancelled
+            | Interrupt::Deadline
+            | Interrupt::LostClaim
+            | Interrupt::RefusedClaim
+            | Interrupt::MaxRunTime => false,
         }
     }
 
@@ -53,6 +59,7 @@ impl Interrupt {
             Interrupt::CancelledHere => "canceled-here",
             Interrupt::Deadline => "deadline-exceeded",
             Interrupt::LostClaim => "lost-claim",
+            Interrupt::RefusedClaim => "refused-claim",
             Interrupt::Shutdown => "worker-shutdown",
             Interrupt::MaxRunTime => "max-run-time",
         }

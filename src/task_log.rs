@@ -107,6 +107,7 @@ pub fn interrupted((interrupt, notice): (Interrupt, Notice), max_run_time: Durat
         }
         Interrupt::Deadline => aborted("deadline-exceeded", because_of_deadline(notice)),
         Interrupt::LostClaim => aborted("claim-expired", because_of_claim(notice)),
+        Interrupt::RefusedClaim => aborted("internal-error", "the queue refuses to prolong the claim"),
         Interrupt::Shutdown => aborted("worker-shutdown", because_of_end(notice)),
     }
 }
@@ -230,6 +231,11 @@ mod tests {
                 aborted("claim-expired (the claim could not be prolonged)"),
             ),
             (Interrupt::LostClaim, Notice::Status, aborted("claim-expired (the queue has given up this run)")),
+            (
+                Interrupt::RefusedClaim,
+                Notice::Reclaim,
+                aborted("internal-error (the queue refuses to prolong the claim)"),
+            ),
             (Interrupt::Shutdown, Notice::Signal, aborted("worker-shutdown (a signal told the worker to end)")),
             (
                 Interrupt::Shutdown,

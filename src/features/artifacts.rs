@@ -133,7 +133,11 @@ fn is_wanted(source: &ArtifactSource, command_ended: bool, interrupt: Option<Int
         }
         (
             Some(
-                Interrupt::Cancelled | Interrupt::CancelledHere | Interrupt::Deadline | Interrupt::LostClaim,
+                Interrupt::Cancelled
+                | Interrupt::CancelledHere
+                | Interrupt::Deadline
+                | Interrupt::LostClaim
+                | Interrupt::RefusedClaim,
             ),
             _,
         ) => false,

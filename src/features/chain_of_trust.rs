@@ -86,6 +86,7 @@ fn is_to_be_certified(interrupt: Option<Interrupt>) -> bool {
             | Interrupt::CancelledHere
             | Interrupt::Deadline
             | Interrupt::LostClaim
+            | Interrupt::RefusedClaim
             | Interrupt::Shutdown,
         ) => false,
     }

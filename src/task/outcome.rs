@@ -125,6 +125,8 @@ fn verdict_of_interrupt(interrupt: Interrupt) -> Verdict {
         Interrupt::Deadline => Verdict::Exception(Reason::DeadlineExceeded),
         // Nobody reports it: the queue sees the claim run out, and makes another run.
         Interrupt::LostClaim => Verdict::Exception(Reason::ClaimExpired),
+        // Nobody else does before the claim runs out, and the command is killed.
+        Interrupt::RefusedClaim => Verdict::Exception(Reason::InternalError),
         Interrupt::Shutdown => Verdict::Exception(Reason::WorkerShutdown),
         // No exception: the task itself took too long.
         Interrupt::MaxRunTime => Verdict::Failed,

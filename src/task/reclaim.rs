@@ -2,7 +2,8 @@
 //!
 //! A claim holds for a while only (20 minutes), so that the queue notices a worker that is gone. A part of what is
 //! left of it is waited for, half unless the configuration says otherwise, then it is prolonged. A queue that is at
-//! fault, or cannot be reached, is asked again as long as the claim holds: the task knows nothing of it.
+//! fault, or cannot be reached, is asked again as long as the claim holds: the task knows nothing of it. One that refuses
+//! is asked how the run stands; where nobody else has ended it, this worker does, and says so while it may.
 
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ async fn reclaim(mut claim: Held) {
         claim.tell(&RunEvent::NextClaim { after_ms, taken_until });
         claim.queue.wait_until(now.plus(alone)).await;
         claim.tell(&RunEvent::Reclaiming { taken_until });
-        match prolong(&claim.queue, claim.taken_until, is_decided).await {
+        match prolong(&claim.queue, claim.taken_until).await {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
                 claim.tell(&RunEvent::Reclaimed { taken_until });
@@ -70,7 +71,7 @@ async fn reclaim(mut claim: Held) {
                 let message = format!("Could not reclaim task. Failed to {}", chain(&error));
                 claim.tell(&RunEvent::ReclaimFailed { taken_until, message: &message });
                 claim.log.error(&message);
-                claim.interrupter.interrupt(why(&claim).await, Notice::Reclaim);
+                claim.interrupter.interrupt(why(&claim, &error).await, Notice::Reclaim);
                 return;
             }
         }
@@ -96,38 +97,39 @@ impl Held {
     }
 }
 
-/// The queue has resolved the run, or knows nothing of it.
-#[must_use]
-pub fn is_decided(error: &QueueError) -> bool {
-    matches!(error, QueueError::Conflict { .. } | QueueError::NotFound { .. })
-}
-
 /// Prolongs a claim that holds until `taken_until`; gives the time until which it holds then. Tried until the claim is
-/// over, or an error `is_final`.
+/// over, or the queue refuses.
 ///
 /// # Errors
 ///
 /// The last attempt's.
-pub async fn prolong(
-    queue: &RunQueue,
-    taken_until: Timestamp,
-    is_final: fn(&QueueError) -> bool,
-) -> Result<Timestamp, QueueError> {
+pub async fn prolong(queue: &RunQueue, taken_until: Timestamp) -> Result<Timestamp, QueueError> {
     let rest = || taken_until.since(queue.now());
-    while_it_holds(rest, || queue.reclaim(), is_final).await
+    while_it_holds(rest, || queue.reclaim()).await
+}
+
+/// Whether the queue has answered, and will answer the same again.
+#[must_use]
+pub fn is_refusal(error: &QueueError) -> bool {
+    match error {
+        QueueError::NotFound { .. }
+        | QueueError::Conflict { .. }
+        | QueueError::Invalid { .. }
+        | QueueError::Unauthorized { .. } => true,
+        QueueError::Unreachable { .. } | QueueError::Internal { .. } => false,
+    }
 }
 
 async fn while_it_holds<F: Future<Output = Result<Timestamp, QueueError>>>(
     rest: impl Fn() -> Duration,
     attempt: impl Fn() -> F,
-    is_final: fn(&QueueError) -> bool,
 ) -> Result<Timestamp, QueueError> {
     let [mut wait, longest] = WAITS;
     loop {
         // Once even of a claim that seems to be over: clocks differ, and the queue's is the one that counts.
         let error = match timeout(rest().max(ANSWER_TIME), attempt()).await {
             Ok(Ok(taken_until)) => return Ok(taken_until),
-            Ok(Err(error)) if is_final(&error) => return Err(error),
+            Ok(Err(error)) if is_refusal(&error) => return Err(error),
             Ok(Err(error)) => error,
             Err(elapsed) => QueueError::Unreachable { what: "a claim".to_owned(), source: elapsed.into() },
         };
@@ -140,11 +142,14 @@ async fn while_it_holds<F: Future<Output = Result<Timestamp, QueueError>>>(
     }
 }
 
-/// What the queue has made of the run.
-async fn why(claim: &Held) -> Interrupt {
-    match claim.queue.status().await {
+/// What has become of the run: what the queue has made of it, or else what this worker has to.
+async fn why(claim: &Held, error: &QueueError) -> Interrupt {
+    let standing = claim.queue.status().await;
+    let holds = claim.taken_until > claim.queue.now();
+    match standing {
         Ok(Standing::Resolved(Verdict::Exception(Reason::Canceled))) => Interrupt::Cancelled,
         Ok(Standing::Resolved(Verdict::Exception(Reason::DeadlineExceeded))) => Interrupt::Deadline,
+        Ok(Standing::Open) | Err(_) if holds && is_refusal(error) => Interrupt::RefusedClaim,
         Ok(Standing::Open | Standing::Resolved(_)) | Err(_) => Interrupt::LostClaim,
     }
 }
@@ -262,7 +267,7 @@ mod tests {
             // Two minutes of faults, of ten.
             if rest() > Duration::from_secs(480) { at_fault() } else { Ok(until) }
         };
-        let answered = while_it_holds(&rest, attempt, is_decided);
+        let answered = while_it_holds(&rest, attempt);
         assert_eq!(answered.await.unwrap(), until);
         assert!(rest() > Duration::from_secs(460), "{:?}", rest());
     }
@@ -274,7 +279,7 @@ mod tests {
             last.set(rest());
             at_fault()
         };
-        let given_up = while_it_holds(&rest, attempt, is_decided);
+        let given_up = while_it_holds(&rest, attempt);
         assert!(matches!(given_up.await, Err(QueueError::Unreachable { .. })));
         assert_eq!(last.get(), ANSWER_TIME);
     }
@@ -282,19 +287,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_never_comes_is_not_waited_for_longer_than_the_claim_holds() {
         let rest = lasting(HOUR / 6);
-        let given_up = while_it_holds(&rest, std::future::pending, is_decided).await;
+        let given_up = while_it_holds(&rest, std::future::pending).await;
         assert!(matches!(given_up, Err(QueueError::Unreachable { .. })) && rest().is_zero());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_queue_has_decided_is_not_asked_again() {
-        let asked = Cell::new(0);
-        let attempt = || async {
-            asked.set(asked.get() + 1);
-            Err(QueueError::Conflict { what: "it".to_owned(), because: "it is resolved".to_owned() })
-        };
-        let refused = while_it_holds(lasting(HOUR), attempt, is_decided);
-        assert!(matches!(refused.await, Err(QueueError::Conflict { .. })));
-        assert_eq!(asked.get(), 1);
+    async fn a_queue_that_refuses_is_not_asked_again() {
+        let (what, because) = (|| "it".to_owned(), || "no".to_owned());
+        let refusals: [fn(String, String) -> QueueError; 4] = [
+            |what, because| QueueError::Conflict { what, because },
+            |what, _| QueueError::NotFound { what },
+            |what, because| QueueError::Invalid { what, because },
+            |what, because| QueueError::Unauthorized { what, because },
+        ];
+        for refusal in refusals {
+            let asked = Cell::new(0);
+            let attempt = || async {
+                asked.set(asked.get() + 1);
+                Err(refusal(what(), because()))
+            };
+            let refused = while_it_holds(lasting(HOUR), attempt).await.unwrap_err();
+            assert_eq!((asked.get(), is_refusal(&refused)), (1, true), "{refused}");
+        }
     }
 }

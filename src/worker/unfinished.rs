@@ -24,7 +24,7 @@ use crate::features::{Killed, publish_logs};
 use crate::interrupt::{Interrupt, Notice, channel};
 use crate::queue::{QueueError, Reason, Reporter, RunQueue, Standing, Verdict};
 use crate::task::outcome::NO_STATUS;
-use crate::task::reclaim::{is_decided, prolong};
+use crate::task::reclaim::{is_refusal, prolong};
 use crate::task_log;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
@@ -84,7 +84,7 @@ impl Service {
     async fn take_up(&self, mut unfinished: Unfinished) {
         let held = &unfinished.held;
         if let Some(queue) = self.queue.resume(held.run.clone(), held.credentials.clone()) {
-            match prolong(&queue, held.taken_until, |error| is_decided(error) || is_refused(error)).await {
+            match prolong(&queue, held.taken_until).await {
                 Ok(taken_until) => {
                     unfinished.held.taken_until = taken_until;
                     self.resolve(&queue, &unfinished).await;
@@ -121,7 +121,7 @@ impl Service {
     /// It is not: somebody has cancelled it, or it was resolved just before its worker died, or the queue is gone.
     async fn look_after(&self, queue: &RunQueue, unfinished: &Unfinished, error: &QueueError) {
         let run = &unfinished.held.run;
-        let standing = if is_decided(error) { queue.status().await.ok() } else { None };
+        let standing = if is_refusal(error) { queue.status().await.ok() } else { None };
         let Some(Standing::Resolved(verdict)) = standing else {
             return self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
         };
@@ -215,11 +215,6 @@ impl Service {
             interrupts,
         })
     }
-}
-
-/// The claim's own credentials are no longer valid.
-fn is_refused(error: &QueueError) -> bool {
-    matches!(error, QueueError::Unauthorized { .. })
 }
 
 /// Says at the log's end why there is no more of it, unless a start of the worker that was cut short has said so.

@@ -93,6 +93,28 @@ fn a_run_that_cannot_begin_is_for_another_worker_and_no_more_are_claimed_meanwhi
 }
 
 #[test]
+fn a_queue_that_refuses_to_prolong_a_claim_is_told_that_the_run_is_over() {
+    for status in [400, 403, 404, 409] {
+        let site = Site::with(terms(20));
+        site.deployment.wire.fail("/reclaim", Fault::Status(status), 1000);
+        let worker = site.start(&json!({ "task": { "reclaimDivisor": 10 } }));
+        let task_id = site.deployment.create(&site.payload("echo begun; sleep 1000"));
+        assert_eq!(end(&site, &task_id), (RunState::Exception, json!("internal-error"), 1), "after {status}");
+        assert_is_free(&site);
+        let log = site.deployment.log(&task_id);
+        let sentences = [
+            "begun",
+            "[taskcluster:error] Could not reclaim task. Failed to ",
+            "[taskcluster:error] Task has been aborted prematurely. Reason: internal-error (the queue refuses",
+        ];
+        assert!(sentences.iter().all(|sentence| log.contains(sentence)), "after {status}: {log}");
+        assert_eq!(site.deployment.wire.asked(&format!("{task_id}/runs/0/reclaim")), 1, "after {status}");
+        let log = worker.stop().log;
+        assert!(log.contains(r#""reason":"internal-error""#), "after {status}: {log}");
+    }
+}
+
+#[test]
 fn a_report_that_is_refused_is_told_and_frees_its_slot() {
     let site = Site::new();
     site.deployment.wire.fail("/completed", Fault::Status(400), 1);

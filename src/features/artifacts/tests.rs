@@ -235,6 +235,7 @@ async fn how_the_task_ended_decides_what_is_published() {
         (true, Some(Interrupt::Cancelled), &[]),
         (true, Some(Interrupt::CancelledHere), &[]),
         (true, Some(Interrupt::LostClaim), &[]),
+        (true, Some(Interrupt::RefusedClaim), &[]),
     ] {
         let artifacts = json!({
             "public/file": {"type": "file", "path": "file.txt"},

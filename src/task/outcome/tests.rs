@@ -18,11 +18,12 @@ const ENDS: [End; 14] = [
     End::ResourceShort,
     End::HostUnfit,
 ];
-const INTERRUPTS: [Interrupt; 6] = [
+const INTERRUPTS: [Interrupt; 7] = [
     Interrupt::Cancelled,
     Interrupt::CancelledHere,
     Interrupt::Deadline,
     Interrupt::LostClaim,
+    Interrupt::RefusedClaim,
     Interrupt::Shutdown,
     Interrupt::MaxRunTime,
 ];
@@ -88,6 +89,7 @@ fn an_interrupt_outranks_the_exit_code() {
         (Interrupt::CancelledHere, Exception(Reason::Canceled), 130),
         (Interrupt::Deadline, Exception(Reason::DeadlineExceeded), 122),
         (Interrupt::LostClaim, Exception(Reason::ClaimExpired), 122),
+        (Interrupt::RefusedClaim, Exception(Reason::InternalError), 122),
         (Interrupt::Shutdown, Exception(Reason::WorkerShutdown), 122),
         (Interrupt::MaxRunTime, Failed, 124),
     ];

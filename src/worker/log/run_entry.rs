@@ -185,7 +185,7 @@ impl<'a> RunEntry<'a> {
                 | Interrupt::LostClaim => RunEntry::Cancel { reason, notice },
                 Interrupt::MaxRunTime => RunEntry::MaxRunTime { max_run_time },
                 // That it is aborted follows.
-                Interrupt::Shutdown => RunEntry::Other { event },
+                Interrupt::RefusedClaim | Interrupt::Shutdown => RunEntry::Other { event },
             },
             RunEvent::TaskAborted { reason } => RunEntry::Aborted { exception: reason },
             RunEvent::KilledHooksFailed { message } => RunEntry::ErrorKilling { error: message },
