@@ -11,6 +11,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use images::limits::Limits;
 use images::registry::{Access, Addresses, HostRules, Scheme};
@@ -276,10 +277,17 @@ impl ConfigFile {
         access
     }
 
-    /// What an image may be like, and what stays free on the disk beside it.
+    /// What an image may be like, how often it is tried to have it, and what stays free on the disk beside it.
     pub fn image_limits(&self) -> Limits {
-        let (set, default) = (&self.images.limits, Limits::default());
+        let (set, tries, default) = (&self.images.limits, &self.docker_config, Limits::default());
+        // The longest pause is the whole pull's time.
+        let backoff = tries.delay_factor.map(|millis| (Duration::from_millis(millis), default.pull));
         Limits {
+            attempts: tries.max_attempts.unwrap_or(default.attempts),
+            backoff: backoff.unwrap_or(default.backoff),
+            backoff_spread_percent: tries
+                .randomization_factor
+                .map_or(default.backoff_spread_percent, percent),
             layers: set.layers.unwrap_or(default.layers),
             layer_compressed_bytes: set.layer_bytes.unwrap_or(default.layer_compressed_bytes),
             entries: set.entries.unwrap_or(default.entries),
@@ -313,6 +321,12 @@ impl ConfigFile {
             None => SKIP_COMPRESSION.iter().any(|ending| file_name.ends_with(ending)),
         }
     }
+}
+
+/// Of a part of a whole.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 100")]
+fn percent(part: f64) -> u32 {
+    (part.clamp(0.0, 1.0) * 100.0).round() as u32
 }
 
 #[cfg(test)]

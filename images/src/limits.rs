@@ -30,8 +30,8 @@ pub struct Limits {
     pub redirects: u32,
     /// Authentication challenges answered for one request.
     pub challenges: u32,
-    /// Attempts to fetch one blob.
-    pub blob_attempts: u32,
+    /// Attempts to fetch one document, or one blob without getting on with it.
+    pub attempts: u32,
     /// The longest `Retry-After` that is honoured.
     pub retry_after: Duration,
     /// Time to connect, and again for the TLS handshake.
@@ -51,6 +51,9 @@ pub struct Limits {
 
     /// The first pause between two attempts, and the longest; it doubles in between.
     pub backoff: (Duration, Duration),
+    /// By how many percent a pause is longer or shorter than that, at random: many workers do not come back at once. At
+    /// most 100.
+    pub backoff_spread_percent: u32,
     /// Members of an image archive.
     pub archive_members: usize,
 
@@ -110,7 +113,7 @@ impl Default for Limits {
             header_fields: 200,
             redirects: 5,
             challenges: 2,
-            blob_attempts: 5,
+            attempts: 5,
             retry_after: Duration::from_secs(120),
             connect: Duration::from_secs(10),
             first_byte: Duration::from_secs(30),
@@ -120,6 +123,7 @@ impl Default for Limits {
             pull: Duration::from_secs(3600),
             parallel_blobs: 3,
             backoff: (Duration::from_secs(1), Duration::from_secs(30)),
+            backoff_spread_percent: 25,
             archive_members: 65_536,
             layers: 127,
             layer_compressed_bytes: 20 * GIB,

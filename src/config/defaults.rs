@@ -51,6 +51,13 @@ const IMAGE_EXPIRATION_MS: u64 = 7_200_000;
 /// Milliseconds until what a container has left goes.
 const CONTAINER_EXPIRATION_MS: u64 = 1_800_000;
 
+/// Attempts to have something of a registry, the milliseconds between the first two, and by which part of them it is
+/// more or less. Those of a deployment's worker, as the original's: a registry that is restarted costs no task. `run` has
+/// those of [`images::limits::Limits`], which give up after some 15 seconds, for somebody waits there.
+const PULL_ATTEMPTS: u32 = 5;
+const PULL_DELAY_MS: u64 = 15_000;
+const PULL_RANDOMIZATION: f64 = 0.25;
+
 /// The files of the certificate and of its key, where the original's machines have them.
 const CERTIFICATE: &str = "/etc/star_taskcluster-worker_net.crt";
 const CERTIFICATE_KEY: &str = "/etc/star_taskcluster-worker_net.key";
@@ -82,6 +89,7 @@ impl ConfigFile {
             }
             Profile::Test => {
                 self.task_queue.poll_interval.get_or_insert(1000);
+                self.docker_config.delay_factor.get_or_insert(100);
                 self.capacity_management.diskspace_threshold.get_or_insert(1_000_000_000);
                 self.docker_volume.get_or_insert_with(|| PathBuf::from("/tmp"));
                 self.cache.volume_cache_path.get_or_insert_with(|| PathBuf::from("/tmp/test-cache"));
@@ -116,6 +124,9 @@ impl ConfigFile {
         self.stateless_hostname.domain.get_or_insert_with(|| STATELESS_DOMAIN.to_owned());
         self.garbage_collection.image_expiration.get_or_insert(IMAGE_EXPIRATION_MS);
         self.garbage_collection.container_expiration.get_or_insert(CONTAINER_EXPIRATION_MS);
+        self.docker_config.max_attempts.get_or_insert(PULL_ATTEMPTS);
+        self.docker_config.delay_factor.get_or_insert(PULL_DELAY_MS);
+        self.docker_config.randomization_factor.get_or_insert(PULL_RANDOMIZATION);
         self.artifacts.max_bytes.get_or_insert(ARTIFACT_BYTES);
         self.limits.log.get_or_insert(LOG_BYTES);
         self

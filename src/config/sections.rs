@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::{Secret, json_text};
 use super::unused::Unused;
-use super::values::{absolute_path, at_least_one, divisor, memory_limit, niceness, processors, size};
+use super::values::{absolute_path, at_least_one, divisor, memory_limit, niceness, part, processors, size};
 
 /// Whether tasks may use a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -73,11 +73,19 @@ pub struct LimitSettings {
 }
 
 /// The `dockerConfig` section.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct DockerConfig {
     /// 32-bit programs may make sockets, of every family.
     pub allow_socketcall: bool,
+    /// Attempts to have something of a registry that is at fault or cannot be reached.
+    #[serde(deserialize_with = "at_least_one")]
+    pub max_attempts: Option<u32>,
+    /// Milliseconds between the first two of them; twice as many before each further one.
+    pub delay_factor: Option<u64>,
+    /// The part of that time by which it is longer or shorter at random.
+    #[serde(deserialize_with = "part")]
+    pub randomization_factor: Option<f64>,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub allow_disable_seccomp: Unused,
@@ -87,15 +95,6 @@ pub struct DockerConfig {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub default_registry: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub delay_factor: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub max_attempts: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub randomization_factor: Unused,
 }
 
 /// The `images` section.

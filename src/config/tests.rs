@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 
 fn refused(text: &str) -> String {
@@ -44,6 +42,8 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ("maxTaskRunTime: 0\n", "line 1, column 17: must be at least 1"),
         ("task: {reclaimDivisor: 1}\n", "line 1, column 24: must be above 1 and at most 100"),
         ("worker: {cpus: 1-}\n", "line 1, column 16: \"1-\" is no list of processors below 1024, as 0-3,8"),
+        ("dockerConfig: {randomizationFactor: 25}\n", "line 1, column 37: must be a number from 0 to 1"),
+        ("dockerConfig: {maxAttempts: 0}\n", "line 1, column 29: must be at least 1"),
         ("worker: {nice: 20}\n", "line 1, column 16: must be a number from -20 to 19"),
         ("network: {dns: [x]}\n", "line 1, column 16: \"x\" is no IPv4 address"),
         ("network: {addresses: x}\n", "line 1, column 22: \"x\" is no range of addresses"),
@@ -175,7 +175,7 @@ fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
     for name in [
         "monitorProject",
         "balrogVPNProxyImage",
-        "dockerConfig.maxAttempts",
+        "dockerConfig.defaultRegistry",
         "features.relengAPIProxy.token",
         "garbageCollection.interval",
         "registries.registry.example.password",
@@ -199,12 +199,26 @@ fn what_is_in_force_is_spelt_out_without_its_secrets() {
 }
 
 #[test]
+fn a_worker_of_a_deployment_tries_for_minutes_to_have_an_image_and_a_person_does_not() {
+    let pauses = |file: &ConfigFile| {
+        let limits = file.image_limits();
+        let (first, longest) = limits.backoff;
+        (limits.attempts, first.as_millis(), longest.as_secs(), limits.backoff_spread_percent)
+    };
+    assert_eq!(pauses(&ConfigFile::default()), (5, 1000, 30, 25));
+    assert_eq!(pauses(&ConfigFile::default().in_force()), (5, 15_000, 3600, 25));
+    let text = "dockerConfig: {maxAttempts: 3, delayFactor: 100, randomizationFactor: 0.5}\n";
+    assert_eq!(pauses(&ConfigFile::parse(text).unwrap().in_force()), (3, 100, 3600, 50));
+}
+
+#[test]
 fn a_profile_stands_below_what_the_file_says() {
     let mut file = ConfigFile::parse("taskQueue: {pollInterval: 700}\n").unwrap();
     file.apply(Profile::named("test").unwrap());
     assert_eq!(file.poll_interval(), Duration::from_millis(700));
     assert_eq!(file.free_bytes(), 1_000_000_000);
     assert_eq!(file.cache.volume_cache_path.as_deref(), Some(Path::new("/tmp/test-cache")));
+    assert_eq!(file.docker_config.delay_factor, Some(100));
     file.apply(Profile::named("production").unwrap());
     assert_eq!(file.logging.secure_live_logging, Some(true));
     assert_eq!(Profile::named("staging"), None);

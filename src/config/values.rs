@@ -68,6 +68,16 @@ pub(super) fn divisor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     }
 }
 
+/// A part of a whole.
+pub(super) fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&number) {
+        Ok(Some(number))
+    } else {
+        Err(D::Error::custom("must be a number from 0 to 1"))
+    }
+}
+
 /// As nice(2) has it.
 pub(super) fn niceness<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
     match i32::deserialize(deserializer)? {

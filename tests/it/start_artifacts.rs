@@ -118,8 +118,8 @@ fn a_deployment_whose_name_is_unknown_for_a_while_costs_an_artifact_nothing_but_
     know("tc.test");
     let bind = "mount --bind \"$0\" /etc/hosts";
     let worker = Worker::on_changed(&internet, bind, hosts.path().to_str().unwrap());
-    let image = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image())).name;
-    let site = Site { deployment, worker, image, internet };
+    let registry = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image()));
+    let site = Site { deployment, worker, image: registry.name.clone(), registry, internet };
     let root_url = site.deployment.root_url.replace("127.0.0.1", "tc.test");
     let worker = site.start(&json!({ "rootUrl": root_url }));
     let task = site.create_waiting("true");

@@ -177,6 +177,20 @@ fn a_cancelled_task_does_not_wait_for_a_registry_that_is_stuck() {
 }
 
 #[test]
+fn a_registry_that_is_at_fault_is_asked_as_often_as_the_configuration_says() {
+    let site = Site::new();
+    let tries = json!({ "maxAttempts": 3, "delayFactor": 10, "randomizationFactor": 0 });
+    let worker = site.start(&json!({ "dockerConfig": tries }));
+    for (faults, state, left) in [(1000, RunState::Failed, 997), (2, RunState::Completed, 0)] {
+        site.registry.refuse(faults);
+        let task_id = site.deployment.create(&site.payload("true"));
+        assert_eq!(end(&site, &task_id).0, state, "{faults} faults: {}", site.deployment.log(&task_id));
+        assert_eq!(site.registry.refuses(), left);
+    }
+    worker.stop();
+}
+
+#[test]
 fn artifacts_that_the_queue_refuses_after_a_cancellation_are_tried_a_few_times_only() {
     for status in [400, 403] {
         let site = Site::new();

@@ -28,6 +28,8 @@ pub struct Site {
     pub worker: Worker,
     /// What a payload calls an image with busybox in it.
     pub image: String,
+    /// Where that image comes from.
+    pub registry: WatchedRegistry,
     pub internet: Internet,
 }
 
@@ -57,8 +59,8 @@ impl Site {
         let internet = Internet::new();
         let deployment = Deployment::start_on(&internet, terms);
         let worker = Worker::on(&internet);
-        let image = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image())).name;
-        Site { deployment, worker, image, internet }
+        let registry = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image()));
+        Site { deployment, worker, image: registry.name.clone(), registry, internet }
     }
 
     /// A payload that runs a shell script.

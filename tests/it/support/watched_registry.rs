@@ -45,6 +45,8 @@ struct State {
     hold_at: Option<usize>,
     /// Requests that wait there.
     held: usize,
+    /// The next requests that are answered with 503.
+    refused: usize,
 }
 
 impl WatchedRegistry {
@@ -82,6 +84,16 @@ impl WatchedRegistry {
     /// Serves so many bytes of each layer and holds the rest back.
     pub fn hold_layers_at(&self, bytes: usize) {
         self.shared.lock().hold_at = Some(bytes);
+    }
+
+    /// Is at fault for so many requests.
+    pub fn refuse(&self, times: usize) {
+        self.shared.lock().refused = times;
+    }
+
+    /// How many more it will be at fault for.
+    pub fn refuses(&self) -> usize {
+        self.shared.lock().refused
     }
 
     /// Lets all that is held back go.
@@ -124,6 +136,10 @@ impl Shared {
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let lines = BufReader::new(stream.try_clone()?).lines().map_while(Result::ok);
         let lines: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        if self.is_at_fault() {
+            let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            return stream.write_all(head.as_bytes());
+        }
         let path = lines.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
         let range = lines.iter().find_map(|line| {
             line.to_ascii_lowercase().strip_prefix("range: bytes=")?.split('-').next()?.parse().ok()
@@ -149,6 +165,13 @@ impl Shared {
             self.held();
         }
         stream.write_all(&blob[free..])
+    }
+
+    fn is_at_fault(&self) -> bool {
+        let mut state = self.lock();
+        let is_at_fault = state.refused > 0;
+        state.refused = state.refused.saturating_sub(1);
+        is_at_fault
     }
 
     /// What is asked for, the digest of what is served, its type.
