@@ -179,7 +179,8 @@ pub struct Stopped<'a> {
 pub struct Killed<'a> {
     /// The whole log.
     pub log: &'a Path,
-    /// The digest of the configuration of the image that the container was made of, if the run came as far as that.
+    /// The image whose command has ended by itself: the digest of its configuration. None where nothing ran, or what ran
+    /// was ended.
     pub image_id: Option<&'a str>,
     /// The way out.
     pub publisher: &'a Publisher,

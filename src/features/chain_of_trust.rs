@@ -19,7 +19,6 @@ use serde::Serialize;
 use super::local_live_log::LogError;
 use super::{Feature, FeatureError, FeatureRow, Hook, Killed, RunContext, Wishes};
 use crate::artifact::{ContentEncoding, Description, Publisher, Source};
-use crate::interrupt::Interrupt;
 use crate::known_features::{CERTIFIED_LOG, CHAIN_OF_TRUST, SIGNATURE, STATEMENT};
 use crate::queue::ReceivedDefinition;
 use crate::queue::artifact_name::ArtifactName;
@@ -67,34 +66,22 @@ impl Feature for ChainOfTrust {
 
     fn killed<'a>(&'a mut self, run: &'a RunContext, killed: &'a mut Killed<'_>) -> Hook<'a> {
         Box::pin(async {
-            match &run.signing_key {
-                Some(key) if is_to_be_certified(killed.publisher.interrupt()) => {
-                    certify(run, killed, key).await.map_err(FeatureError::from)
+            match (&run.signing_key, killed.image_id) {
+                (Some(key), Some(image_id)) => {
+                    certify(run, killed, (key, image_id)).await.map_err(FeatureError::from)
                 }
-                Some(_) | None => Ok(()),
+                // What was ended from outside, its own time limit included, is not what the task would have done.
+                (Some(_) | None, None) | (None, Some(_)) => Ok(()),
             }
         })
     }
 }
 
-/// Who ends a task from outside does not ask for what it did; a task that took too long has come to an end of its own.
-fn is_to_be_certified(interrupt: Option<Interrupt>) -> bool {
-    match interrupt {
-        None | Some(Interrupt::MaxRunTime) => true,
-        Some(
-            Interrupt::Cancelled
-            | Interrupt::CancelledHere
-            | Interrupt::Deadline
-            | Interrupt::LostClaim
-            | Interrupt::RefusedClaim
-            | Interrupt::Shutdown,
-        ) => false,
-    }
-}
-
-async fn certify(run: &RunContext, killed: &Killed<'_>, key: &SigningKey) -> Result<(), CertifyError> {
-    // Without an image nothing has run.
-    let Some(image_id) = killed.image_id else { return Ok(()) };
+async fn certify(
+    run: &RunContext,
+    killed: &Killed<'_>,
+    (key, image_id): (&SigningKey, &str),
+) -> Result<(), CertifyError> {
     let Killed { log, publisher, .. } = killed;
     let log = Source::Log((*log).to_owned());
     publish(publisher, (CERTIFIED_LOG, TEXT, ContentEncoding::Gzip), log).await?;

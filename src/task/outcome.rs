@@ -44,6 +44,12 @@ impl Outcome {
             on_exit_status: OnExitStatus::default(),
         }
     }
+
+    /// The command ended, and nobody had ended it.
+    #[must_use]
+    pub fn is_the_commands_own(&self) -> bool {
+        self.interrupt.is_none() && matches!(self.end, End::Exited(_))
+    }
 }
 
 /// How far a run came.

@@ -99,7 +99,7 @@ impl Resolving {
         }
         let footer = task_log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
-        outcome.killed = self.close_log(image.as_ref()).await;
+        outcome.killed = self.close_log(image.as_ref().filter(|_| outcome.is_the_commands_own())).await;
         let mut resolution = judge(&outcome);
         let mut returned = self.return_caches(caches, fate(&resolution)).await;
         resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
@@ -160,7 +160,7 @@ impl Resolving {
 
     /// Why the run did not come to its command's own end, or what went wrong all the same.
     fn explanation(&self, outcome: &Outcome, exit_status: u8) -> Option<String> {
-        let is_commands_own = outcome.interrupt.is_none() && outcome.end == End::Exited(exit_status);
+        let is_commands_own = outcome.is_the_commands_own() && outcome.end == End::Exited(exit_status);
         let mut reasons = self.run.failures.clone();
         let interrupt = outcome.interrupt.and(self.run.interrupts.first());
         reasons.extend(interrupt.map(|interrupt| self.interrupt_text(interrupt)));
@@ -257,7 +257,7 @@ impl Resolving {
         }
     }
 
-    /// Closes the log and runs the hooks `killed`.
+    /// Closes the log and runs the hooks `killed`. `image`: whose command has ended by itself.
     async fn close_log(&mut self, image: Option<&ImageUsed>) -> Hooks {
         let broken = self.run.log.end();
         let killed = Killed {

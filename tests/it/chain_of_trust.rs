@@ -11,6 +11,7 @@ use crate::support::{Run, Site, Worker, busybox_image, call, sha256, tool};
 
 const STATEMENT: &str = "public/chain-of-trust.json";
 const SIGNATURE: &str = "public/chain-of-trust.json.sig";
+const LOG: &str = "public/logs/certified.log";
 
 /// A key as openssl makes it, and a configuration that names it in the original's form.
 pub struct Key {
@@ -157,6 +158,24 @@ fn a_task_without_artifacts_is_certified_by_its_log_and_one_that_fails_too() {
     key.verify_run(&run);
     let names: Vec<_> = statement(&run)["artifacts"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["public/logs/certified.log"]);
+}
+
+#[test]
+fn what_has_not_ended_by_itself_is_not_certified() {
+    let worker = Worker::new();
+    let image = worker.image(&busybox_image()).source;
+    let key = Key::make(&worker);
+    for (case, change, status) in [
+        ("it exceeds its time", json!({ "command": ["sleep", "100"], "maxRunTime": 1 }), 124),
+        ("it has no such command", json!({ "command": ["/none"] }), 127),
+    ] {
+        let mut payload = certified(&image, "true");
+        payload.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let run = worker.task_with(&payload, &["--config", &key.config]).expect(status, case);
+        let artifacts = run.resolution["artifacts"].as_array().unwrap();
+        let is_of_the_chain = |it: &Value| [STATEMENT, SIGNATURE, LOG].iter().any(|name| it["name"] == *name);
+        assert!(artifacts.len() == 2 && !artifacts.iter().any(is_of_the_chain), "{case}: {run:?}");
+    }
 }
 
 #[test]
