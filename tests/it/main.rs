@@ -42,6 +42,7 @@ mod second_container;
 mod standalone;
 mod start;
 mod start_artifacts;
+mod start_caches;
 mod start_claims;
 mod start_crash;
 mod start_disk;

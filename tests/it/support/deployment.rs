@@ -14,7 +14,7 @@ use docker_worker::queue::{Credentials, EmbeddedQueue, RunState, TaskStatus, Wor
 use docker_worker::standalone::{Client, Settings, Standalone};
 use docker_worker::timestamp::Timestamp;
 use serde_json::{Value, json};
-use taskcluster::{ClientBuilder, Queue};
+use taskcluster::{ClientBuilder, PurgeCache, Queue};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -189,6 +189,14 @@ impl Deployment {
     pub fn cancel(&self, task_id: &TaskId) {
         let (author, id) = (Arc::clone(&self.author), task_id.clone());
         self.within(async move { author.cancelTask(id.as_str()).await.unwrap() });
+    }
+
+    /// Asks for the caches of this name to be purged, as far as they are there now.
+    pub fn purge_cache(&self, name: &str) {
+        let own = taskcluster::Credentials::new("root", TOKEN);
+        let service = PurgeCache::new(ClientBuilder::new(&self.root_url).credentials(own)).unwrap();
+        let request = json!({ "cacheName": name });
+        self.within(async move { service.purgeCache(POOL, &request).await.unwrap() });
     }
 
     /// The state of a task.
