@@ -84,8 +84,9 @@ SIGTERM and Ctrl-C end all tasks as worker-shutdown, so that another worker take
 
 Exit status:
   0    the worker was idle for long, or was told to end
-  2    wrong use of the command line, or a configuration that lacks something
-  125  this host cannot run tasks: \"docker-worker check\" says why";
+  1    the deployment refuses the worker's credentials
+  2    wrong use of the command line, or a configuration that lacks something (the original: 1)
+  125  this host cannot run tasks: \"docker-worker check\" says why (the original: 1)";
 
 /// What the parser says about wrong use, in one line with its hint and where to read on.
 pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {

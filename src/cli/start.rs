@@ -40,10 +40,12 @@ use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
 use crate::worker::{Fitness, PurgeRights, Quarantine, Service, serve};
 
-/// What the original understands before its profile.
+/// The original's one short option; its value may be attached, as in `-c4`. No command of ours begins so.
+const CAPACITY_OPTION: &str = "-c";
+
+/// What else the original understands before its profile.
 const ORIGINAL_OPTIONS: &[&str] = &[
     "--host",
-    "-c",
     "--capacity",
     "--provisioner-id",
     "--worker-type",
@@ -87,7 +89,8 @@ pub struct StartArguments {
 /// Who has started a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HostKind {
-    /// An operator, or an init system.
+    /// An operator, or an init system. The original's own tests called that `test`.
+    #[value(alias = "test")]
     None,
     /// Taskcluster's worker-runner.
     WorkerRunner,
@@ -101,7 +104,8 @@ fn profile(text: &str) -> Result<Profile, &'static str> {
 pub(super) fn in_our_words(mut words: Vec<OsString>) -> Vec<OsString> {
     let first = words.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     let option = first.split_once('=').map_or(first, |(option, _)| option);
-    if ORIGINAL_OPTIONS.contains(&option) || Profile::named(first).is_some() {
+    let is_attached = first.starts_with(CAPACITY_OPTION);
+    if is_attached || ORIGINAL_OPTIONS.contains(&option) || Profile::named(first).is_some() {
         words.insert(1, "start".into());
     }
     words

@@ -144,10 +144,19 @@ fn the_configuration_in_force_is_printed_without_its_secrets() {
 fn the_originals_command_line_is_understood() {
     let worker = Worker::new();
     let path = config(&worker, "127.0.0.1:1");
-    let mut command = worker.command(&["--host", "worker-runner", "-c", "2", "production", "--print-config"]);
-    let printed = finish(command.env("DOCKER_WORKER_CONFIG", &path).spawn().unwrap(), LIMIT);
-    let value: Value = serde_json::from_slice(&printed.stdout).unwrap();
-    assert_eq!((&value["capacity"], &value["logging"]["secureLiveLogging"]), (&json!(2), &json!(true)));
+    for words in [
+        &["--host", "worker-runner", "-c", "2", "production"][..],
+        &["--host=worker-runner", "--capacity=2", "production"],
+        &["--host", "test", "--capacity", "2", "production"],
+        &["-c2", "production"],
+        &["production", "-c2"],
+    ] {
+        let mut command = worker.command(&[words, &["--print-config"]].concat());
+        let printed = finish(command.env("DOCKER_WORKER_CONFIG", &path).spawn().unwrap(), LIMIT);
+        let value: Value = serde_json::from_slice(&printed.stdout).unwrap_or_default();
+        let found = (&value["capacity"], &value["logging"]["secureLiveLogging"]);
+        assert_eq!(found, (&json!(2), &json!(true)), "{words:?}: {printed:?}");
+    }
     let refused = worker.call(&["--host", "moon", "production"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 }
