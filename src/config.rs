@@ -106,7 +106,7 @@ pub struct ConfigFile {
     /// What the worker itself may use of the machine.
     pub worker: WorkerSettings,
     /// Each task has one processor, and there are as many tasks at once.
-    #[serde(rename = "restrictCPU")]
+    #[serde(rename = "restrictCPU", alias = "isolatedContainers")]
     pub restrict_cpu: bool,
     /// Where live logs are served.
     pub logging: Logging,

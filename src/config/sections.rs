@@ -12,16 +12,22 @@ use super::values::{absolute_path, at_least_one, divisor, memory_limit, niceness
 
 /// Whether tasks may use a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct FeatureSwitch {
-    /// They may.
+    /// They may. Before features could be switched off, a section without this key said of what a feature is made.
     pub enabled: bool,
     /// Accepted, not used.
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub image: Unused,
     /// Accepted, not used.
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub token: Unused,
+}
+
+impl Default for FeatureSwitch {
+    fn default() -> FeatureSwitch {
+        FeatureSwitch { enabled: true, image: Unused::default(), token: Unused::default() }
+    }
 }
 
 /// The `artifacts` section.
@@ -129,12 +135,27 @@ pub struct RegistrySettings {
     pub plain_http: bool,
     /// Whether tasks that are claimed may be sent to it at a private address.
     pub private_addresses: bool,
-    /// Accepted, not used.
+    /// Accepted, not used: whatever Docker may be told of who pulls.
     #[serde(skip_serializing)]
     pub username: Unused,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub password: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub auth: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub email: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub serveraddress: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub identitytoken: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub registrytoken: Unused,
 }
 
 /// The `capacityManagement` section.
@@ -169,6 +190,9 @@ pub struct Shutdown {
     pub after_idle_seconds: Option<u64>,
     /// Accepted, not used.
     #[serde(skip_serializing)]
+    pub minimum_cycle_seconds: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
     pub node_termination_poll: Unused,
 }
 
@@ -182,6 +206,9 @@ pub struct TaskSettings {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub dequeue_count: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub slowdown_divisor: Unused,
 }
 
 /// The `taskQueue` section.
@@ -190,6 +217,18 @@ pub struct TaskSettings {
 pub struct TaskQueueSettings {
     /// Milliseconds without a request for tasks after one that failed, or that was answered early without any.
     pub poll_interval: Option<u64>,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub expiration: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub max_retries: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub poll_interval_multiplier: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub request_retry_interval: Unused,
 }
 
 /// The `metricsCollection` section.
@@ -220,7 +259,13 @@ pub struct Logging {
     pub secure_live_logging: Option<bool>,
     /// Accepted, not used.
     #[serde(skip_serializing)]
+    pub bulk_log_expires: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
     pub live_log_chunk_interval: Unused,
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub live_log_expires: Unused,
     /// The address that live logs are served on.
     pub live_log_address: Option<IpAddr>,
     /// Its port; 0: any that is free.

@@ -24,7 +24,6 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
             "features:\n  artifacts: {enabled: true}\n  bulklog: {enabled: false}\n",
             "line 3, column 3: \"bulklog\" is not a key that exists here (did you mean \"bulkLog\"?)",
         ),
-        ("features: {bulkLog: {}}\n", "line 1, column 21: the key \"enabled\" has to be there"),
         ("features: [bulkLog]\n", "line 1, column 11: must be an object"),
         ("workerId: [1]\n", "line 1, column 11: must be a single value"),
         ("workerId: a\nworkerId: b\n", "line 2, column 1: the field \"workerId\" is there twice"),
@@ -184,6 +183,47 @@ fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
         assert!(unused.iter().any(|key| key == name), "{name} is not in {unused:?}");
     }
     assert_eq!(ConfigFile::default().unused(), [""; 0]);
+}
+
+/// What stood in the original's first configurations and in no later one.
+const FIRST: &str = r#"
+features: {relengAPIProxy: {image: "i", token: sesame}}
+isolatedContainers: true
+phone: {enabled: false, sims: '1', type: null}
+shutdown: {enabled: false, minimumCycleSeconds: null}
+logging: {secureLiveLogging: false, liveLogChunkInterval: 5000, liveLogExpires: 1 year, bulkLogExpires: 1 year}
+task: {reclaimDivisor: 1.3, dequeueCount: 15, slowdownDivisor: 10}
+taskQueue: {pollInterval: 5000, expiration: 300000, maxRetries: 5, requestRetryInterval: 2000, pollIntervalMultiplier: 2}
+registries: {"quay.io/mozilla": {username: u, password: sesame, email: e, auth: sesame, serveraddress: s}}
+influx: {connectionString: null, maxDelay: 600}
+"#;
+
+#[test]
+fn the_originals_first_files_are_accepted_too() {
+    let file = ConfigFile::parse(FIRST).unwrap();
+    assert!(file.restrict_cpu && !file.is_disabled("relengAPIProxy"));
+    let expected = [
+        "influx",
+        "logging.bulkLogExpires",
+        "logging.liveLogChunkInterval",
+        "logging.liveLogExpires",
+        "phone",
+        "shutdown.minimumCycleSeconds",
+        "task.dequeueCount",
+        "task.slowdownDivisor",
+        "taskQueue.expiration",
+        "taskQueue.maxRetries",
+        "taskQueue.pollIntervalMultiplier",
+        "taskQueue.requestRetryInterval",
+        "registries.quay.io/mozilla.username",
+        "registries.quay.io/mozilla.password",
+        "registries.quay.io/mozilla.auth",
+        "registries.quay.io/mozilla.email",
+        "registries.quay.io/mozilla.serveraddress",
+        "features.relengAPIProxy.image",
+        "features.relengAPIProxy.token",
+    ];
+    assert_eq!(file.unused(), expected);
 }
 
 #[test]

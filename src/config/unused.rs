@@ -45,15 +45,23 @@ impl ConfigFile {
             ("garbageCollection.interval", self.garbage_collection.interval),
             ("influx", self.influx),
             ("interactive", self.interactive),
+            ("logging.bulkLogExpires", self.logging.bulk_log_expires),
             ("logging.liveLogChunkInterval", self.logging.live_log_chunk_interval),
+            ("logging.liveLogExpires", self.logging.live_log_expires),
             ("metrics", self.metrics),
             ("monitorProject", self.monitor_project),
             ("phone", self.phone),
             ("pulse", self.pulse),
             ("schema", self.schema),
+            ("shutdown.minimumCycleSeconds", self.shutdown.minimum_cycle_seconds),
             ("shutdown.nodeTerminationPoll", self.shutdown.node_termination_poll),
             ("signingKeyLocation", self.signing_key_location),
             ("task.dequeueCount", self.task.dequeue_count),
+            ("task.slowdownDivisor", self.task.slowdown_divisor),
+            ("taskQueue.expiration", self.task_queue.expiration),
+            ("taskQueue.maxRetries", self.task_queue.max_retries),
+            ("taskQueue.pollIntervalMultiplier", self.task_queue.poll_interval_multiplier),
+            ("taskQueue.requestRetryInterval", self.task_queue.request_retry_interval),
             ("taskclusterLogImage", self.taskcluster_log_image),
             ("taskclusterProxy", self.taskcluster_proxy),
             ("taskclusterProxyImage", self.taskcluster_proxy_image),
@@ -64,7 +72,15 @@ impl ConfigFile {
         let mut unused: Vec<String> =
             fixed.into_iter().filter(|(_, key)| key.is_there()).map(|(name, _)| name.to_owned()).collect();
         for (host, registry) in &self.registries {
-            let keys = [("username", registry.username), ("password", registry.password)];
+            let keys = [
+                ("username", registry.username),
+                ("password", registry.password),
+                ("auth", registry.auth),
+                ("email", registry.email),
+                ("serveraddress", registry.serveraddress),
+                ("identitytoken", registry.identitytoken),
+                ("registrytoken", registry.registrytoken),
+            ];
             let there = keys.into_iter().filter(|(_, key)| key.is_there());
             unused.extend(there.map(|(key, _)| format!("registries.{host}.{key}")));
         }
