@@ -35,12 +35,6 @@ use crate::yaml;
 /// Largest configuration file in bytes.
 const CONFIG_FILE_BYTES: u64 = 1 << 20;
 
-/// Endings of file names whose contents do not get smaller by compressing them.
-const SKIP_COMPRESSION: &[&str] = &[
-    ".7z", ".bz2", ".deb", ".dmg", ".flv", ".gif", ".gz", ".jpeg", ".jpg", ".png", ".swf", ".tbz", ".tgz",
-    ".webp", ".whl", ".woff", ".woff2", ".xz", ".zip", ".zst", "lz4",
-];
-
 /// The configuration in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -318,7 +312,7 @@ impl ConfigFile {
     pub fn skips_compression(&self, file_name: &str) -> bool {
         match &self.artifacts.skip_compression_extensions {
             Some(endings) => endings.iter().any(|ending| file_name.ends_with(ending)),
-            None => SKIP_COMPRESSION.iter().any(|ending| file_name.ends_with(ending)),
+            None => defaults::SKIP_COMPRESSION.iter().any(|ending| file_name.ends_with(ending)),
         }
     }
 }

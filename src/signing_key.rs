@@ -47,6 +47,12 @@ pub enum SigningKeyError {
 }
 
 impl SigningKey {
+    /// The file of the worker's key, if it has one.
+    pub fn location(file: &ConfigFile) -> Option<PathBuf> {
+        let usual = || Path::new(USUAL_PLACE).exists().then(|| PathBuf::from(USUAL_PLACE));
+        file.ed25519_signing_key_location.clone().or_else(usual)
+    }
+
     /// The key of this worker, if it has one: only what the configuration does not name may be missing.
     ///
     /// # Errors

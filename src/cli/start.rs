@@ -30,6 +30,7 @@ use crate::net::Network;
 use crate::payload::Origin;
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
 use crate::readiness::write_all;
+use crate::signing_key::SigningKey;
 use crate::task::image::Pulling;
 use crate::task::run::RunOptions;
 use crate::text::chain;
@@ -159,6 +160,7 @@ impl StartArguments {
 pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Operator) -> ExitCode {
     options.complete(&mut config.file);
     config.file.capacity = scheduling::capacity(&config.file).or(config.file.capacity);
+    config.file.ed25519_signing_key_location = SigningKey::location(&config.file);
     config.file = config.file.in_force();
     config.directories.volume_caches.clone_from(&config.file.cache.volume_cache_path);
     if options.print_config {

@@ -4,7 +4,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ConfigFile, Profile, Ssl};
+use images::limits::Limits;
+
+use super::{ConfigFile, ImageLimits, Profile, Ssl};
+use crate::known_features::{KNOWN_FEATURES, Support};
+use crate::spec::resources::DEFAULT_PIDS;
+
+/// Endings of file names whose contents do not get smaller by compressing them.
+pub(super) const SKIP_COMPRESSION: &[&str] = &[
+    ".7z", ".bz2", ".deb", ".dmg", ".flv", ".gif", ".gz", ".jpeg", ".jpg", ".png", ".swf", ".tbz", ".tgz",
+    ".webp", ".whl", ".woff", ".woff2", ".xz", ".zip", ".zst", "lz4",
+];
 
 /// Bytes of one task's output that its log keeps.
 const LOG_BYTES: u64 = 4 << 30;
@@ -113,6 +123,7 @@ impl ConfigFile {
         self.aliveness_check_interval.get_or_insert(ALIVENESS_MS);
         self.metrics_collection.host_metrics_interval.get_or_insert(METRICS_MS);
         self.worker.nice.get_or_insert(NICE);
+        self.network.addresses = Some(self.network.addresses());
         self.logging.secure_live_logging.get_or_insert(false);
         self.logging.live_log_address.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         self.logging.live_log_port.get_or_insert(0);
@@ -129,6 +140,13 @@ impl ConfigFile {
         self.docker_config.randomization_factor.get_or_insert(PULL_RANDOMIZATION);
         self.artifacts.max_bytes.get_or_insert(ARTIFACT_BYTES);
         self.limits.log.get_or_insert(LOG_BYTES);
+        self.limits.pids.get_or_insert(u32::try_from(DEFAULT_PIDS).unwrap_or(u32::MAX));
+        let endings = || SKIP_COMPRESSION.iter().map(|&ending| ending.to_owned()).collect();
+        self.artifacts.skip_compression_extensions.get_or_insert_with(endings);
+        for feature in KNOWN_FEATURES.iter().filter(|feature| feature.support == Support::Here) {
+            self.features.entry(feature.name.to_owned()).or_default();
+        }
+        self.images.limits = self.images.limits.in_force();
         self
     }
 
@@ -229,6 +247,19 @@ impl ConfigFile {
 
 fn report_interval(millis: u64) -> Option<Duration> {
     (millis > 0).then(|| Duration::from_millis(millis.max(LEAST_REPORT_MS)))
+}
+
+impl ImageLimits {
+    fn in_force(&self) -> ImageLimits {
+        let default = Limits::default();
+        ImageLimits {
+            layers: self.layers.or(Some(default.layers)),
+            layer_bytes: self.layer_bytes.or(Some(default.layer_compressed_bytes)),
+            entries: self.entries.or(Some(default.entries)),
+            index_bytes: self.index_bytes.or(Some(default.index_bytes)),
+            window_bytes: self.window_bytes.or(Some(default.window_bytes)),
+        }
+    }
 }
 
 impl Ssl {

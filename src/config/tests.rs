@@ -239,6 +239,64 @@ fn what_is_in_force_is_spelt_out_without_its_secrets() {
 }
 
 #[test]
+fn only_what_has_no_value_is_null_where_the_configuration_says_nothing() {
+    fn nulls(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Null => found.push(path.to_owned()),
+            serde_json::Value::Object(members) => {
+                for (key, value) in members {
+                    nulls(value, &format!("{path}/{key}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let value = serde_json::to_value(ConfigFile::default().in_force()).unwrap();
+    let mut found = Vec::new();
+    nulls(&value, "", &mut found);
+    let mut expected = [
+        // Whoever and wherever the worker is.
+        "/provisionerId",
+        "/workerType",
+        "/workerGroup",
+        "/workerId",
+        "/instanceType",
+        "/instanceId",
+        "/publicIp",
+        "/privateIp",
+        "/workerLocation",
+        "/rootUrl",
+        "/taskcluster/clientId",
+        "/taskcluster/accessToken",
+        "/taskcluster/certificate",
+        // No bound.
+        "/maxTaskRunTime",
+        "/worker/cpus",
+        "/statelessHostname/secret",
+        // No other disk than the worker's own.
+        "/dockerVolume",
+        // The host's: spelt out where it is known.
+        "/ed25519SigningKeyLocation",
+        // In the data directory.
+        "/cache/volumeCachePath",
+        // All there is.
+        "/limits/memory",
+    ];
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    for path in ["/features/bulkLog/enabled", "/features/chainOfTrust/enabled"] {
+        assert_eq!(value.pointer(path), Some(&serde_json::Value::Bool(true)), "{path}");
+    }
+    assert_eq!(value["features"].as_object().unwrap().len(), 4);
+    assert_eq!(
+        (&value["limits"]["pids"], &value["images"]["limits"]["layers"]),
+        (&16_384.into(), &127.into())
+    );
+    assert_eq!(value["artifacts"]["skipCompressionExtensions"][20], "lz4");
+}
+
+#[test]
 fn a_worker_of_a_deployment_tries_for_minutes_to_have_an_image_and_a_person_does_not() {
     let pauses = |file: &ConfigFile| {
         let limits = file.image_limits();
