@@ -16,9 +16,9 @@ pub mod output;
 pub mod reader;
 pub mod spool;
 
-/// The line before the command's output.
+/// The line before the command's output, where all that it needs is there.
 pub const TASK_STARTING: &str = "=== Task Starting ===";
-/// The line after the command's output; only if there was a container.
+/// The line after it; only where there is the other.
 pub const TASK_FINISHED: &str = "=== Task Finished ===";
 
 /// What the header says about a run.

@@ -59,6 +59,8 @@ impl ImageReady {
     ///
     /// The run goes straight to its resolution.
     pub async fn start(mut self) -> Result<Running, Box<Resolving>> {
+        // Before all that can be wrong with what is to be started: the log says then what did not come to its end.
+        self.run.log.info(task_log::TASK_STARTING);
         // The clock of maxRunTime runs from before the container is made; the pull does not count.
         let limit = self.payload.max_run_time;
         let prepared = self.prepare().await.and_then(|launch| {
@@ -67,9 +69,10 @@ impl ImageReady {
         });
         let (launch, run_time) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return Err(self.failed(not_prepared(&error), Aftermath::NoContainer)),
+            Err(error) => {
+                return Err(self.failed(not_prepared(&error), Aftermath::NotStarted(Remains::None)));
+            }
         };
-        self.run.log.info(task_log::TASK_STARTING);
         match self.launch(launch).await {
             Ok((container, created, terminal)) => {
                 let ImageReady { run, features, taken, payload, root, .. } = self;
