@@ -51,6 +51,7 @@ mod start_idle;
 mod start_live_logs;
 mod start_logs;
 mod start_observed;
+mod start_resolutions;
 mod start_runner;
 mod start_tasks;
 mod start_unfinished;

@@ -56,6 +56,34 @@ fn a_live_logs_port_that_is_taken_costs_tasks_their_live_log_only() {
 }
 
 #[test]
+fn a_log_is_called_as_the_payload_says_and_the_backing_log_after_it() {
+    let site = Site::new();
+    let worker = site.start(&json!({}));
+    for (name, backing) in [
+        ("public/a.log.txt", "public/a.log_backing.txt"),
+        ("live.log", "live_backing.log"),
+        ("live", "live_backing"),
+    ] {
+        let mut payload = site.payload("echo said");
+        payload["log"] = json!(name);
+        payload["features"] = json!({ "bulkLog": true });
+        let task = site.deployment.create(&payload);
+        assert!(completed(&site.deployment.await_resolved(&task)));
+        let bulk = "public/logs/terminal_bulk.log.gz";
+        let mut expected = [(name, "link"), (backing, "s3"), (bulk, "s3")]
+            .map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+        expected.sort();
+        assert_eq!(site.deployment.artifacts(&task), expected);
+        let log = site.deployment.artifact(&task, bulk);
+        assert_eq!(printed(&log), b"said\r\n", "{name}");
+        if name.starts_with("public/") {
+            assert_eq!(site.deployment.artifact(&task, name), log);
+        }
+    }
+    worker.stop();
+}
+
+#[test]
 fn what_is_printed_right_before_the_end_is_in_the_log() {
     let site = Site::new();
     let worker = site.start(&json!({ "capacity": 4 }));
