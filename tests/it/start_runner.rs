@@ -8,7 +8,7 @@ use std::time::Duration;
 use docker_worker::queue::{Reason, RunState, TaskStatus, Verdict};
 use serde_json::{Value, json};
 
-use crate::support::{AnsweringServer, Finished, Site, Worker, finish};
+use crate::support::{AnsweringServer, Fault, Finished, Site, Worker, finish};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -133,7 +133,10 @@ fn new_credentials_sign_the_next_request_for_tasks() {
     let site = Site::new();
     let token = site.deployment.access()["taskcluster"]["accessToken"].clone();
     let wrong = json!({ "taskcluster": { "clientId": "worker", "accessToken": "no longer valid" } });
+    // A worker that has not been greeted does not know that there may be others.
+    site.deployment.wire.fail("claim-work", Fault::Held, 1);
     let mut worker = begin(&site, &wrong);
+    site.deployment.wire.let_go();
     worker.expect("task retrieval error");
     let task = site.deployment.create(&site.payload("true"));
     let new = json!({ "type": "new-credentials", "client-id": "worker", "access-token": token });
