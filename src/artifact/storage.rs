@@ -47,6 +47,14 @@ pub(crate) struct Received {
     pub(super) length: u64,
 }
 
+impl Received {
+    /// Whether a client of that id signed it.
+    pub(crate) fn is_signed_by(&self, client_id: &str) -> bool {
+        let signed = format!("id=\"{client_id}\"");
+        self.headers.get("authorization").is_some_and(|header| header.contains(&signed))
+    }
+}
+
 /// The storage; gone with this value.
 pub(crate) struct Storage {
     address: SocketAddr,

@@ -160,7 +160,7 @@ impl HttpQueue {
 
     /// See [`super::WorkerQueue::resume`].
     pub(super) fn resume(&self, run: RunId, credentials: Credentials) -> RunQueue {
-        RunQueue::http(HttpRun::new(self.0.with(credentials, TIMEOUT)), run)
+        RunQueue::http(HttpRun::new(self.0.with(credentials, TIMEOUT), Arc::clone(&self.0)), run)
     }
 
     /// See [`super::WorkerQueue::purge_requests`].

@@ -77,7 +77,8 @@ impl RunQueue {
         }
     }
 
-    /// All scopes that a task has which has these: what roles add to them. Asked for in the task's name.
+    /// All scopes that a task has which has these: what roles add to them. Asked for in the worker's
+    /// name: a task need not be allowed to.
     ///
     /// # Errors
     ///

@@ -150,14 +150,22 @@ mod tests {
                     Some(refusal) => assert!(text.as_ref().unwrap().contains(refusal), "{own:?}: {text:?}"),
                 }
             }
-            assert_eq!(storage.received().len(), calls, "{own:?}");
+            let received = storage.received();
+            assert_eq!(received.len(), calls, "{own:?}");
+            // A task need not be allowed to ask.
+            assert!(received.iter().all(|call| call.is_signed_by("worker")), "{own:?}: {received:?}");
         }
     }
 
     #[tokio::test]
     async fn a_service_that_does_not_answer_is_no_failure_of_the_task() {
         let (storage, queue) = deployment().await;
+        let nobody = storage.url("");
         drop(storage);
+        // A worker that has no connection from before.
+        let credentials = queue.credentials().unwrap().borrow().clone();
+        let worker = WorkerQueue::deployment(&nobody, credentials.clone()).unwrap();
+        let queue = worker.resume(queue.run().clone(), credentials).unwrap();
         // Nobody waits for the attempts.
         tokio::time::pause();
         let own = ["assume:builder".to_owned()];

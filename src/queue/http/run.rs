@@ -1,5 +1,6 @@
 //! One run of a deployment, with the credentials that came with its claim.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -22,11 +23,13 @@ const EXPANDING: Duration = Duration::from_secs(2 * 60);
 #[derive(Debug)]
 pub(in crate::queue) struct HttpRun {
     session: Session,
+    /// The worker's own.
+    worker: Arc<Session>,
 }
 
 impl HttpRun {
-    pub(super) fn new(session: Session) -> HttpRun {
-        HttpRun { session }
+    pub(super) fn new(session: Session, worker: Arc<Session>) -> HttpRun {
+        HttpRun { session, worker }
     }
 
     /// See [`RunQueue::now`](crate::queue::RunQueue::now).
@@ -41,7 +44,7 @@ impl HttpRun {
 
     /// See [`RunQueue::expand_scopes`](crate::queue::RunQueue::expand_scopes).
     pub(in crate::queue) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
-        super::expand_scopes(&self.session, scopes, EXPANDING).await
+        super::expand_scopes(&self.worker, scopes, EXPANDING).await
     }
 
     /// See [`RunQueue::reclaim`](crate::queue::RunQueue::reclaim).
