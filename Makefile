@@ -7,12 +7,13 @@ PREFIX ?= /usr/local
 target = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 release = $(target)/release
 
-.PHONY: help build demo test soak bench install clean-host
+.PHONY: help build demo test check-api soak bench install clean-host
 
 help:
 	@echo 'make build       both executables, in $(release)'
 	@echo 'make demo        builds, then a guided offline tour of what a task gets'
 	@echo 'make test        formatting, lints, tests on this host and in a virtual machine (as root)'
+	@echo 'make check-api   REFERENCES=FILE: requests and replies against the API references of Taskcluster (as root)'
 	@echo 'make soak        many tasks of a deployment, whose worker is killed now and then (as root): CONFIG=FILE'
 	@echo 'make bench       ours beside the peers (as root); QUICK=1 only tries whether it works'
 	@echo 'make install     into $$(DESTDIR)$$(PREFIX)/bin; PREFIX is $(PREFIX)'
@@ -44,6 +45,9 @@ demo:
 
 test:
 	@tests/run
+
+check-api:
+	@tests/check-api $(REFERENCES)
 
 # CONFIG is a worker's; TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN make the tasks. More in tests/deployment/soak.
 TASKS ?= 500

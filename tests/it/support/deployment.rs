@@ -299,6 +299,7 @@ impl Drop for Deployment {
         let ended = self.thread.take().map(JoinHandle::join);
         if !thread::panicking() {
             ended.into_iter().for_each(|ended| ended.unwrap());
+            self.wire.record();
         }
     }
 }

@@ -23,6 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, client, server};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_linger;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -49,7 +50,7 @@ pub enum Fault {
 }
 
 /// A request that went over the wire, and what came of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Exchange {
     /// `METHOD /path`
     pub request: String,
@@ -116,6 +117,14 @@ impl Wire {
     /// What went over the wire so far: calls of the API, in the order of their replies.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.clone()
+    }
+
+    /// Writes that down where the variable `EXCHANGES` says so, for `tests/check-api`.
+    pub fn record(&self) {
+        let Some(directory) = std::env::var_os("EXCHANGES") else { return };
+        let file = tempfile::NamedTempFile::new_in(directory).unwrap();
+        serde_json::to_writer(&file, &self.exchanges()).unwrap();
+        file.keep().unwrap();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
