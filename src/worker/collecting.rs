@@ -144,6 +144,10 @@ impl Collecting {
     }
 
     fn begin_for_runs(&mut self, service: &Service) {
+        if self.sweep.is_some() {
+            // What it comes to is the answer, not what came of one before it.
+            return;
+        }
         let rooms = rooms(service, low_mark(&service.worker.config.file));
         // Runs lie on the first disk.
         let is_in_vain =
@@ -151,7 +155,7 @@ impl Collecting {
         if self.in_vain.as_ref().is_some_and(is_in_vain) {
             self.waiting.clear();
         }
-        if self.sweep.is_none() && !self.waiting.is_empty() {
+        if !self.waiting.is_empty() {
             let served = std::mem::take(&mut self.waiting);
             self.begin(service, rooms, served);
         }
