@@ -3,7 +3,8 @@
 //! ```text
 //!   less than the low mark is free   whoever collects garbage is told, and tasks run on
 //!   less than the reserve is free    a sweep is waited for; after it, if it was in vain, that run ends which has most on
-//!                                    the disk, and the next one not before the files of that one are gone
+//!                                    the disk, and the next one not before the files of that one are gone, or have
+//!                                    had a minute to go: whom it is reported to may be slow
 //! ```
 //!
 //! Where nobody collects garbage, as with `run`, the first half is left out.
@@ -33,6 +34,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a run waits for a sweep to make room before it ends all the same.
 const SWEEP_TIME: Duration = Duration::from_secs(10);
 
+/// How long the run that has most on the disk waits for the files of one that was ended to go.
+const TURN_TIME: Duration = Duration::from_secs(60);
+
 /// Bytes that a worker tries to keep free while tasks run: what a pull leaves, and in any case more than ends them.
 pub fn low_mark(file: &ConfigFile) -> u64 {
     file.reserve_bytes().max(2 * DISK_RESERVE_BYTES)
@@ -50,7 +54,7 @@ pub struct FullDisk {
 #[derive(Debug)]
 pub struct RoomRequest(oneshot::Sender<()>);
 
-/// As long as it lives, no other run ends because the disk is full.
+/// As long as it lives, but [`TURN_TIME`] at most, no other run ends because the disk is full.
 #[derive(Debug)]
 pub(super) struct Turn {
     _held: OwnedMutexGuard<()>,
@@ -59,7 +63,7 @@ pub(super) struct Turn {
 /// A run is to end because the disk is full.
 pub(super) struct MustEnd {
     pub(super) error: TaskError,
-    pub(super) turn: Turn,
+    pub(super) turn: Option<Turn>,
 }
 
 impl RoomRequest {
@@ -95,7 +99,12 @@ impl FullDisk {
                 }
                 Some(_) | None => continue,
             }
-            let turn = Turn { _held: Arc::clone(&self.turn).lock_owned().await };
+            if !is_heaviest(worker, container).await {
+                // It waits for nothing: whoever is the heaviest has its turn at once.
+                drop(self.ask_for_room());
+                continue;
+            }
+            let turn = self.take_turn().await;
             if let Some(swept) = self.ask_for_room() {
                 // However it ends, the disk says what came of it.
                 timeout(SWEEP_TIME, swept).await.map(drop).unwrap_or_default();
@@ -108,6 +117,12 @@ impl FullDisk {
                 return MustEnd { error: TaskError::new(End::ResourceShort, text), turn };
             }
         }
+    }
+
+    /// Waits until nobody else has the turn, or has had it for long enough.
+    async fn take_turn(&self) -> Option<Turn> {
+        let held = timeout(TURN_TIME, Arc::clone(&self.turn).lock_owned()).await.ok()?;
+        Some(Turn { _held: held })
     }
 
     /// What comes out ends with the answer; nothing where nobody collects garbage.
@@ -135,4 +150,19 @@ async fn is_heaviest(worker: &Worker, container: &ContainerId) -> bool {
     });
     // What panics has said so; a run that cannot be compared with others is one that ends.
     weighed.await.unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_comes_when_the_one_before_is_over_or_goes_on_for_too_long() {
+        let full_disk = FullDisk::default();
+        let first = full_disk.take_turn().await;
+        assert!(first.is_some());
+        assert!(full_disk.take_turn().await.is_none(), "two have the turn");
+        drop(first);
+        assert!(full_disk.take_turn().await.is_some());
+    }
 }

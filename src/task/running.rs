@@ -144,7 +144,7 @@ impl Running {
             Ending::Interrupted => (self.kill().await, None),
             Ending::Aborted(error) => (self.kill().await, Some(error)),
             Ending::DiskFull(MustEnd { error, turn }) => {
-                self.turn = Some(turn);
+                self.turn = turn;
                 (self.kill().await, Some(error))
             }
         };
