@@ -124,13 +124,19 @@ impl Store {
         Ok(was_there)
     }
 
-    /// Mounts a leased image, read-only, at an existing directory. One whose files turn out to be
-    /// damaged is made again first.
+    /// Mounts a leased image, read-only, at an existing directory. One whose files turn out to be damaged is made again
+    /// first. Whoever makes it already is waited for, as long as a pull may take and while it is `wanted`.
     ///
     /// # Errors
     ///
-    /// The kernel's refusal; [`StoreError::Gone`] where a layer's content is lost: the next `find` or `pull` makes it.
-    pub fn mount(&self, lease: &Lease, at: &Path) -> Result<ImageMount, StoreError> {
+    /// The kernel's refusal; [`StoreError::Gone`] where a layer's content is lost: the next `find` or `pull` makes it;
+    /// [`StoreError::Unwanted`].
+    pub fn mount(
+        &self,
+        lease: &Lease,
+        at: &Path,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<ImageMount, StoreError> {
         let image = lease.image();
         let tree = self.image_tree(&image.id);
         let devices: Vec<PathBuf> = image.layers.iter().map(|layer| self.layer_data(layer)).collect();
@@ -141,7 +147,7 @@ impl Store {
             Some(Err(error)) if !is_of_files(&error) => Err(error),
             Some(Ok(mounted)) => Ok(mounted),
             _ => {
-                self.rebuild_image(image)?;
+                self.rebuild_image(image, wanted)?;
                 self.settle_in_background();
                 if !are_files() {
                     return Err(StoreError::Gone { name: image.name.clone() });
@@ -152,13 +158,14 @@ impl Store {
         mounted.map_err(|source| StoreError::Mount { name: image.name.clone(), source })
     }
 
-    fn rebuild_image(&self, image: &Image) -> Result<(), StoreError> {
+    fn rebuild_image(&self, image: &Image, wanted: &dyn Fn() -> bool) -> Result<(), StoreError> {
         let configuration = Configuration { config: image.config.clone(), diff_ids: image.layers.clone() };
         Boot::distrust(&self.layout().image(&image.id))?;
         for layer in image.layers.iter().filter(|layer| !self.layer_data(layer).is_file()) {
             Boot::distrust(&self.layout().layer(layer))?;
         }
-        let claim = Claim::take(self.layout(), &image.id, self.layout().moments(&|| true))?;
+        let waiting = self.layout().at_most(self.inner.limits.pull, wanted);
+        let claim = Claim::take(self.layout(), &image.id, waiting)?;
         let built = self.build_image(claim, &image.id, &configuration, &self.inner.limits);
         // A layer that is damaged itself comes first: the next `find` or `pull` makes it.
         built.or_else(|error| self.distrust_index(error))

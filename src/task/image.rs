@@ -111,6 +111,7 @@ fn pull_failure(error: &PullError) -> TaskError {
         | PullErrorKind::Refused
         | PullErrorKind::Unreachable => End::ImageUnavailable,
         PullErrorKind::DiskFull | PullErrorKind::OpenFiles => End::ResourceShort,
+        PullErrorKind::InUse => End::HostBusy,
         PullErrorKind::Cancelled => {
             return TaskError::interrupted();
         }

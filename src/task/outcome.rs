@@ -77,6 +77,8 @@ pub enum End {
     WorkerFault,
     /// A resource of the worker is short for now, e.g. the disk is full.
     ResourceShort,
+    /// Somebody else goes on using what the run needs of this host, e.g. the image store: another worker may have the task.
+    HostBusy,
     /// This host cannot run tasks at all.
     HostUnfit,
 }
@@ -122,6 +124,8 @@ pub fn judge(outcome: &Outcome) -> Resolution {
             judged(Verdict::Exception(Reason::InternalError), NO_STATUS)
         }
         End::ResourceShort => judged(Verdict::Exception(Reason::ResourceUnavailable), NO_STATUS),
+        // Of the reasons of a worker that does not stop, this one alone has the queue make a new run.
+        End::HostBusy => judged(Verdict::Exception(Reason::IntermittentTask), NO_STATUS),
     }
 }
 

@@ -151,6 +151,7 @@ impl Resolving {
             | End::Interrupted
             | End::WorkerFault
             | End::ResourceShort
+            | End::HostBusy
             | End::HostUnfit => false,
         };
         if outcome.interrupt.is_some() || !is_commands {

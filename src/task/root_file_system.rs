@@ -66,7 +66,7 @@ pub enum RootError {
 }
 
 /// Mounts the image and an overlay for one run, and makes the directories that the image names. What is mounted comes
-/// beside it, in order, also when there is no root.
+/// beside it, in order, also when there is no root. Nobody is waited for any more when it is not `wanted`.
 ///
 /// # Errors
 ///
@@ -75,10 +75,11 @@ pub async fn make(
     store: Store,
     data: PathBuf,
     lease: Lease,
+    wanted: impl Fn() -> bool + Send + 'static,
 ) -> Result<(Result<RootFileSystem, RootError>, Vec<PathBuf>), RootError> {
     let mounting = tokio::task::spawn_blocking(move || {
         let mut mounts = Vec::new();
-        let made = mount(&store, &data, lease, &mut mounts);
+        let made = mount(&store, &data, (lease, &wanted), &mut mounts);
         (made, mounts)
     });
     Ok(mounting.await?)
@@ -87,12 +88,12 @@ pub async fn make(
 fn mount(
     store: &Store,
     data: &Path,
-    lease: Lease,
+    (lease, wanted): (Lease, &dyn Fn() -> bool),
     mounts: &mut Vec<PathBuf>,
 ) -> Result<RootFileSystem, RootError> {
     let image = lease.image();
     let [lower, upper, merged] = directories(data)?;
-    let mount = store.mount(&lease, &lower)?;
+    let mount = store.mount(&lease, &lower, wanted)?;
     mounts.push(lower);
     let user = find_user(&mount, image)?;
     let root = mount_overlay(&mount, &upper, &merged)?;
@@ -136,6 +137,8 @@ fn make_inside(root: &OwnedFd, image: &Image) -> Result<(), RootError> {
 impl From<RootError> for TaskError {
     fn from(error: RootError) -> TaskError {
         let end = match error {
+            RootError::Store(StoreError::Unwanted { .. }) => return TaskError::interrupted(),
+            RootError::Store(StoreError::Locked { .. }) => End::HostBusy,
             RootError::Store(_) | RootError::Mount(_) => End::HostUnfit,
             RootError::User(_) | RootError::Accounts { .. } | RootError::Directory { .. } => End::SetupFailed,
             RootError::Panicked(_) => End::WorkerFault,

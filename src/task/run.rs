@@ -164,6 +164,7 @@ impl Run {
             | End::Interrupted
             | End::WorkerFault
             | End::ResourceShort
+            | End::HostBusy
             | End::HostUnfit => {}
         }
     }

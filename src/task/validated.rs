@@ -119,7 +119,9 @@ impl Root<'_> {
         announce(&run.events, lease.image(), &run.began);
         *image = Some(ImageUsed::of(lease.image()));
         let place = run.directory.task().data().to_owned();
-        let (root, mounted) = root_file_system::make(run.worker.store.clone(), place, lease).await?;
+        let (store, stop, interrupts) = (run.worker.store.clone(), stop.clone(), run.interrupts.clone());
+        let wanted = move || !stop.is_cancelled() && interrupts.current().is_none();
+        let (root, mounted) = root_file_system::make(store, place, lease, wanted).await?;
         mounts.extend(mounted);
         Ok((root?, binds))
     }

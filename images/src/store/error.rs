@@ -153,10 +153,19 @@ impl StoreError {
             }
             StoreError::DiskFull(_) => PullErrorKind::DiskFull,
             StoreError::Unwanted { .. } => PullErrorKind::Cancelled,
+            StoreError::Locked { .. } | StoreError::Busy { .. } => PullErrorKind::InUse,
             StoreError::Merge { source: MergeError::TooLarge { .. } | MergeError::NoLinkTarget { .. } } => {
                 PullErrorKind::Refused
             }
-            _ => PullErrorKind::Host,
+            StoreError::File { .. }
+            | StoreError::Version { .. }
+            | StoreError::Stamp { .. }
+            | StoreError::Gone { .. }
+            | StoreError::Thread { .. }
+            | StoreError::Index { .. }
+            | StoreError::Merge { source: MergeError::Index { .. } }
+            | StoreError::Tree { .. }
+            | StoreError::Mount { .. } => PullErrorKind::Host,
         }
     }
 }
@@ -178,6 +187,8 @@ pub enum PullErrorKind {
     DiskFull,
     /// Too many files are open; later may be better.
     OpenFiles,
+    /// Somebody else goes on holding what it takes of the store; later, or on another host, may be better.
+    InUse,
     /// Cancelled by the caller.
     Cancelled,
     /// This host is at fault.
@@ -342,5 +353,11 @@ mod tests {
         }
         let other = PullError::Store(StoreError::file("open", path)(Errno::ACCESS.into()));
         assert_eq!(other.kind(), PullErrorKind::Host);
+    }
+
+    #[test]
+    fn a_lock_that_somebody_else_holds_is_not_this_hosts_fault() {
+        let locked = StoreError::Locked { path: "/store/lock".into(), holder: "process 4711".to_owned() };
+        assert_eq!(PullError::Store(locked).kind(), PullErrorKind::InUse);
     }
 }

@@ -159,7 +159,7 @@ pub fn skopeo_copy(options: &[&str], from: &str, to: &str) {
 pub fn read_file(store: &images::store::Store, lease: &images::store::Lease, path: &str) -> Option<Vec<u8>> {
     let at = tempfile::tempdir().unwrap();
     in_own_mount_namespace(|| {
-        let content = store.mount(lease, at.path()).unwrap().read_file(path, 1 << 24).unwrap();
+        let content = store.mount(lease, at.path(), &|| true).unwrap().read_file(path, 1 << 24).unwrap();
         rustix::mount::unmount(at.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
         content
     })

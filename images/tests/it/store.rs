@@ -109,7 +109,7 @@ fn check_content(store: &Store, lease: &Lease) {
 fn check_mounted(store: &Store, lease: &Lease) {
     let at = tempfile::tempdir().unwrap();
     in_own_mount_namespace(|| {
-        store.mount(lease, at.path()).unwrap();
+        store.mount(lease, at.path(), &|| true).unwrap();
         assert_eq!(fs::read(at.path().join("new")).unwrap(), vec![b'n'; 100_000]);
         assert!(!at.path().join("gone").exists());
     });

@@ -2,7 +2,7 @@ use super::*;
 use crate::queue::Reporter;
 use crate::queue::Verdict::{Completed, Exception, Failed};
 
-const ENDS: [End; 14] = [
+const ENDS: [End; 15] = [
     End::MalformedPayload,
     End::ImageUnavailable,
     End::SetupFailed,
@@ -16,6 +16,7 @@ const ENDS: [End; 14] = [
     End::Interrupted,
     End::WorkerFault,
     End::ResourceShort,
+    End::HostBusy,
     End::HostUnfit,
 ];
 const INTERRUPTS: [Interrupt; 7] = [
@@ -75,6 +76,7 @@ fn each_end_has_its_resolution_footer_and_exit_status() {
         (End::Interrupted, Exception(Reason::InternalError), -1, 122),
         (End::WorkerFault, Exception(Reason::InternalError), -1, 122),
         (End::ResourceShort, Exception(Reason::ResourceUnavailable), -1, 122),
+        (End::HostBusy, Exception(Reason::IntermittentTask), -1, 122),
         (End::HostUnfit, Exception(Reason::InternalError), -1, 125),
     ];
     for (end, verdict, exit_code, status) in cases {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use images::digest::Digest;
 use images::store::{GcPolicy, Store, StoreError};
-use rustix::fs::{CWD, FileType, mknodat};
+use rustix::fs::{CWD, FileType, FlockOperation, flock, mknodat};
 
 use crate::namespace::in_own_mount_namespace;
 use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
@@ -189,10 +189,28 @@ fn what_is_no_file_in_the_place_of_one_is_refused_at_once_or_made_again() {
         doubt_image(&test.root());
         if *name == "data" {
             let at = tempfile::tempdir().unwrap();
-            let mounted = in_own_mount_namespace(|| test.store.mount(&lease, at.path()).map(drop));
+            let mounted = in_own_mount_namespace(|| test.store.mount(&lease, at.path(), &|| true).map(drop));
             assert!(matches!(mounted, Err(StoreError::Gone { .. })), "{kind:?}: {mounted:?}");
         }
         let again = find_leased(&test.store, &server.name()).unwrap();
         check_content(&test.store, &again);
     }
+}
+
+#[test]
+fn a_mount_that_nobody_wants_any_more_waits_for_no_one_who_makes_its_image() {
+    let sample = Sample::small(Compression::Gzip);
+    let served = sample.clone();
+    let server = ScriptedServer::start(move |request| honest(&served, request));
+    let test = TestStore::new();
+    let lease = pull_leased(&test.store, &server.name()).unwrap();
+    settled(&test.root());
+    let image = children(&test.root().join("images")).remove(0);
+    fs::remove_file(image.join("tree.erofs")).unwrap();
+    let claim = test.root().join("blobs").join(format!("{}.partial", lease.image().id.hex()));
+    let claimed = fs::File::create(claim).unwrap();
+    flock(&claimed, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let at = tempfile::tempdir().unwrap();
+    let mounted = test.store.mount(&lease, at.path(), &|| false);
+    assert!(matches!(mounted, Err(StoreError::Unwanted { .. })), "{mounted:?}");
 }
