@@ -100,6 +100,13 @@ pub fn main() -> ExitCode {
             return operator.refuse(WRONG_USE, &sentence);
         }
     };
+    // Before anything is said, which would be said twice.
+    if let Command::Start(options) = &arguments.command
+        && let Err(refusal) = options.leave_proxies_out(&operator)
+    {
+        options.tell_no_start(&refusal.sentence);
+        return refusal.tell(&operator);
+    }
     let unused = config.file.unused();
     if !unused.is_empty() {
         let keys = unused.join(", ");

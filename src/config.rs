@@ -110,7 +110,7 @@ pub struct ConfigFile {
     pub stateless_hostname: StatelessHostname,
     /// What goes when it was not used for long.
     pub garbage_collection: GarbageCollection,
-    /// A directory on the disk that is measured instead of the data directory's.
+    /// A directory on one more disk that is measured, beside the data directory's.
     #[serde(deserialize_with = "absolute_path")]
     pub docker_volume: Option<PathBuf>,
     /// The file with the key that certifies what tasks do.

@@ -6,8 +6,9 @@
 //!
 //! Whoever reads the stream may stop reading; a write then blocks for ever, and on the worker's only loop it would
 //! make it deaf to signals. So lines go through a queue; what does not fit is counted, and the count is told as soon as
-//! there is room again. Only what another program waits for is never lost: words of a protocol, which are few. Before the thread is started, while the command line is looked at, lines are written at once:
-//! a signal then still ends the process.
+//! there is room again. Only what another program waits for is never lost: words of a protocol, which are few. Before the
+//! thread is started, while the command line is looked at, lines are written at once: a signal then still ends the
+//! process.
 //!
 //! Why no O_NONBLOCK: the flag would hold for everybody who shares the terminal or the pipe.
 

@@ -7,7 +7,7 @@
 //!                network         what a crash would leave of the container's network
 //!                runtime/        the runtime's own state and journal
 //!     containers/<another>/      the same for each container that serves the task
-//!   <data>/runs/<container id>/  locked as well; log
+//!   <data>/runs/<container id>/  locked as well; log, volumes/
 //!     containers/task/           upper/, root/, image/
 //!   <run>/<random id>/           a worker process's own: see [`process`]
 //! ```

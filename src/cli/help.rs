@@ -84,7 +84,7 @@ SIGTERM and Ctrl-C end all tasks as worker-shutdown, so that another worker take
 
 Exit status:
   0    the worker was idle for long, or was told to end
-  1    the deployment refuses the worker's credentials
+  1    the deployment refuses the worker's credentials or names
   2    wrong use of the command line, or a configuration that lacks something (the original: 1)
   125  this host cannot run tasks: \"docker-worker check\" says why (the original: 1)";
 
@@ -132,7 +132,7 @@ fn problem(error: &clap::Error) -> String {
     let word = excerpt(context(ContextKind::InvalidValue).unwrap_or_default());
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "name a command: run, demo, check, features or cleanup".to_owned()
+            "name a command: run, start, demo, check, features or cleanup".to_owned()
         }
         ErrorKind::InvalidSubcommand => {
             let word = excerpt(context(ContextKind::InvalidSubcommand).unwrap_or_default());
@@ -219,7 +219,7 @@ mod tests {
         let cases: [(&[&str], &str); 18] = [
             (
                 &[],
-                "name a command: run, demo, check, features or cleanup (docker-worker --help shows what there is)",
+                "name a command: run, start, demo, check, features or cleanup (docker-worker --help shows what there is)",
             ),
             (
                 &["run", "--imago", "x"],

@@ -122,6 +122,15 @@ impl StartArguments {
         }
     }
 
+    /// Has the worker go on without the proxies that its environment names: in the same process, begun anew.
+    pub(super) fn leave_proxies_out(&self, operator: &Operator) -> Result<(), Refusal> {
+        if self.print_config {
+            return Ok(());
+        }
+        let failed = |error| Refusal::new(FAILED, format!("failed to start without proxies: {error}"));
+        proxies::leave_out(operator).map_err(failed)
+    }
+
     /// Puts what the command line says over the configuration, and what the environment and the profile say below it.
     fn complete(&self, file: &mut ConfigFile) {
         for (own, key) in [
@@ -206,8 +215,6 @@ fn cannot_start(error: io::Error) -> Refusal {
 
 /// Looks at the host, undoes what a dead worker has left, and makes what runs need.
 fn prepare(config: Config, out: &LineWriter, operator: &Operator) -> Result<Ready, Refusal> {
-    let failed = |error| Refusal::new(FAILED, format!("failed to start without proxies: {error}"));
-    proxies::leave_out(operator).map_err(failed)?;
     let deployment = Deployment::of(&config.file)?;
     require_disk(config.file.docker_volume.as_deref())?;
     // A worker of a deployment makes room by itself, or waits for it.

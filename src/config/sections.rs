@@ -118,12 +118,15 @@ pub struct ImageLimits {
     /// Layers.
     pub layers: Option<usize>,
     /// Bytes of one layer as it is fetched.
+    #[serde(deserialize_with = "size")]
     pub layer_bytes: Option<u64>,
     /// Names in all layers.
     pub entries: Option<u64>,
     /// Bytes of memory for its index while it is made.
+    #[serde(deserialize_with = "size")]
     pub index_bytes: Option<u64>,
     /// Bytes of a decompressor's window.
+    #[serde(deserialize_with = "size")]
     pub window_bytes: Option<u64>,
 }
 

@@ -82,12 +82,14 @@ fn known_keys_take_effect() {
     let text = "provisionerId: p\nworkerType: w\nlimits: {log: 100, memory: 1.5G, pids: 7}\n\
         registries: {\"plain:5000\": {plainHttp: true}}\n\
         features: {bulkLog: {enabled: false}}\ncache: {volumeCachePath: /c}\n\
-        artifacts: {skipCompressionExtensions: [.x]}\ndockerConfig: {allowSocketcall: true}\n";
+        artifacts: {skipCompressionExtensions: [.x]}\ndockerConfig: {allowSocketcall: true}\n\
+        images: {limits: {layerBytes: 40G}}\n";
     let file = ConfigFile::parse(text).unwrap();
     assert_eq!(file.worker_pool(), "p/w");
     assert_eq!(file.log_bytes(), 100);
     assert_eq!(file.container_limits().memory_bytes, Some(3 << 29));
     assert_eq!(file.container_limits().pids, Some(7));
+    assert_eq!(file.images.limits.layer_bytes, Some(40 << 30));
     assert_eq!(file.registry_access(Access::operator()).hosts["plain:5000"].scheme, Scheme::Http);
     assert_eq!(file.socketcall(), SocketCall::Allowed);
     assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));

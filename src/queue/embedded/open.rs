@@ -10,7 +10,8 @@ use super::store::failed;
 use super::{purges, store, workers};
 use crate::queue::QueueError;
 
-/// The version of the tables. A change of them raises it and brings older ones up to it.
+/// The version of the tables: the first one until a command keeps a queue in a file. From then on a change of them raises
+/// it and brings older ones up to it.
 const VERSION: i64 = 1;
 /// Marks a database as a queue of ours: "dwkq".
 const APPLICATION: i64 = 0x6477_6b71;
