@@ -90,7 +90,8 @@ enum Occupation {
 ///
 /// # Errors
 ///
-/// [`QueueError::Unauthorized`] when the queue refuses the worker's credentials and nobody can bring others;
+/// [`QueueError::Unauthenticated`] or [`QueueError::Unauthorized`] when the queue refuses the worker's credentials and
+/// nobody can bring others;
 /// [`QueueError::Invalid`] when it cannot have such a worker or pool.
 pub async fn serve(
     service: Service,
@@ -259,7 +260,7 @@ impl Service {
         };
         self.tell_retrieval_error(&error);
         let is_final = match error {
-            QueueError::Unauthorized { .. } => !renewable,
+            QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. } => !renewable,
             // What is asked is always the same: the names in the configuration.
             QueueError::Invalid { .. } => true,
             QueueError::NotFound { .. }

@@ -27,7 +27,15 @@ pub enum QueueError {
         /// What is wrong with it.
         because: String,
     },
-    /// The credentials do not allow it, or are no longer valid (401, 403).
+    /// The call's signature is refused (401): the credentials are no longer valid, or a clock is off for now.
+    #[error("be allowed {what}: {because}")]
+    Unauthenticated {
+        /// What was asked for.
+        what: String,
+        /// The queue's own words.
+        because: String,
+    },
+    /// The credentials do not allow it (403).
     #[error("be allowed {what}: {because}")]
     Unauthorized {
         /// What was asked for.

@@ -82,7 +82,7 @@ impl RunQueue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Unauthorized`], [`QueueError::Unreachable`] after two minutes, [`QueueError::Internal`].
+    /// [`QueueError::Unauthenticated`], [`QueueError::Unauthorized`], [`QueueError::Unreachable`] after two minutes, [`QueueError::Internal`].
     pub async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
         match &self.0.maker {
             // There are no roles.

@@ -57,7 +57,8 @@ impl WorkerQueue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Unauthorized`], [`QueueError::Unreachable`], [`QueueError::Internal`].
+    /// [`QueueError::Unauthenticated`], [`QueueError::Unauthorized`], [`QueueError::Unreachable`],
+    /// [`QueueError::Internal`].
     pub async fn claim_work(
         &self,
         task_queue_id: &str,

@@ -82,6 +82,7 @@ impl From<QueueError> for Refusal {
             QueueError::NotFound { .. } => Code::ResourceNotFound,
             QueueError::Conflict { .. } => Code::RequestConflict,
             QueueError::Invalid { .. } => Code::InputError,
+            QueueError::Unauthenticated { .. } => Code::AuthenticationFailed,
             QueueError::Unauthorized { .. } => Code::InsufficientScopes,
             QueueError::Unreachable { .. } | QueueError::Internal { .. } => Code::InternalServerError,
         };

@@ -74,6 +74,7 @@ fn not_expanded(error: &QueueError) -> TaskError {
         QueueError::NotFound { .. }
         | QueueError::Conflict { .. }
         | QueueError::Invalid { .. }
+        | QueueError::Unauthenticated { .. }
         | QueueError::Unauthorized { .. } => End::SetupFailed,
     };
     not_configured(end, &format!("Failed to {}", escaped(&chain(error))))

@@ -2,8 +2,8 @@
 //!
 //! A claim holds for a while only (20 minutes), so that the queue notices a worker that is gone. A part of what is
 //! left of it is waited for, half unless the configuration says otherwise, then it is prolonged. A queue that is at
-//! fault, or cannot be reached, is asked again as long as the claim holds: the task knows nothing of it. One that refuses
-//! is asked how the run stands; where nobody else has ended it, this worker does, and says so while it may.
+//! fault, cannot be reached, or does not take the signature is asked again as long as the claim holds: the task knows
+//! nothing of it. One that refuses is asked how the run stands; where nobody else has ended it, this worker does, and says so while it may.
 
 use std::time::Duration;
 
@@ -116,7 +116,10 @@ pub fn is_refusal(error: &QueueError) -> bool {
         | QueueError::Conflict { .. }
         | QueueError::Invalid { .. }
         | QueueError::Unauthorized { .. } => true,
-        QueueError::Unreachable { .. } | QueueError::Internal { .. } => false,
+        // A clock that is off for a moment is enough for the first: this host's, or the queue's.
+        QueueError::Unauthenticated { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {
+            false
+        }
     }
 }
 
@@ -254,6 +257,11 @@ mod tests {
         Err(QueueError::Unreachable { what: "the claim".to_owned(), source: "502".into() })
     }
 
+    /// An attempt while a clock is off.
+    fn unauthenticated() -> Result<Timestamp, QueueError> {
+        Err(QueueError::Unauthenticated { what: "the claim".to_owned(), because: "stale".to_owned() })
+    }
+
     /// What is left of a claim that holds for `whole` from now on.
     fn lasting(whole: Duration) -> impl Fn() -> Duration {
         let began = tokio::time::Instant::now();
@@ -262,14 +270,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_at_fault_is_asked_again_as_long_as_the_claim_holds() {
-        let (rest, until) = (lasting(HOUR / 6), Timestamp::now());
-        let attempt = || async {
-            // Two minutes of faults, of ten.
-            if rest() > Duration::from_secs(480) { at_fault() } else { Ok(until) }
-        };
-        let answered = while_it_holds(&rest, attempt);
-        assert_eq!(answered.await.unwrap(), until);
-        assert!(rest() > Duration::from_secs(460), "{:?}", rest());
+        for fault in [at_fault, unauthenticated] {
+            let (rest, until) = (lasting(HOUR / 6), Timestamp::now());
+            let attempt = || async {
+                // Two minutes of faults, of ten.
+                if rest() > Duration::from_secs(480) { fault() } else { Ok(until) }
+            };
+            let answered = while_it_holds(&rest, attempt);
+            assert_eq!(answered.await.unwrap(), until);
+            assert!(rest() > Duration::from_secs(460), "{:?}", rest());
+        }
     }
 
     #[tokio::test(start_paused = true)]

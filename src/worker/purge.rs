@@ -44,7 +44,8 @@ impl Service {
                 }
             }
             Ok(Err(error)) => {
-                let is_refused = matches!(error, QueueError::Unauthorized { .. });
+                let is_refused =
+                    matches!(error, QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. });
                 let is_told = is_refused && self.purge_rights.told.replace(true);
                 if !is_told {
                     tell_problem(&self.log, &chain(&error));

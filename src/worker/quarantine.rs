@@ -55,7 +55,11 @@ impl Service {
                 }
                 told.set(until);
             }
-            Err(QueueError::Unauthorized { .. } | QueueError::Invalid { .. }) => due.set(None),
+            Err(
+                QueueError::Unauthenticated { .. }
+                | QueueError::Unauthorized { .. }
+                | QueueError::Invalid { .. },
+            ) => due.set(None),
             Err(
                 QueueError::NotFound { .. }
                 | QueueError::Conflict { .. }

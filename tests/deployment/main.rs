@@ -259,7 +259,7 @@ async fn credentials_that_are_none_are_said_to_be() {
     let wrong = Credentials { access_token: "wrong".to_owned(), ..credentials() };
     deployment.queue.replace_credentials(wrong);
     let error = deployment.queue.expand_scopes(&[]).await.unwrap_err();
-    assert!(matches!(error, QueueError::Unauthorized { .. }), "{error:?}");
+    assert!(matches!(error, QueueError::Unauthenticated { .. }), "{error:?}");
     println!("{error}");
     deployment.queue.replace_credentials(credentials());
     deployment.queue.expand_scopes(&[]).await.unwrap();

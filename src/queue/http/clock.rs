@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::timestamp::Timestamp;
 
-/// How far apart two clocks may be before it is worth a word: the queue accepts signatures of its last minute.
+/// How far apart two clocks may be before it is worth a word: the queue takes signatures that are off by 15 minutes.
 const WORTH_A_WORD: Duration = Duration::from_secs(30);
 
 /// Clocks that are no farther apart show the same time: `Date` has whole seconds, and an answer takes its time to come.

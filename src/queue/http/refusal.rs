@@ -40,7 +40,8 @@ fn message(text: &str) -> String {
 /// What a refusal means.
 pub(super) fn error(status: u16, what: String, because: String) -> QueueError {
     match status {
-        UNAUTHENTICATED | 403 => QueueError::Unauthorized { what, because },
+        UNAUTHENTICATED => QueueError::Unauthenticated { what, because },
+        403 => QueueError::Unauthorized { what, because },
         404 => QueueError::NotFound { what },
         409 => QueueError::Conflict { what, because },
         400..500 => QueueError::Invalid { what, because },
@@ -56,7 +57,7 @@ mod tests {
     fn each_status_is_one_thing_to_do() {
         let error = |status| error(status, "x".to_owned(), "y".to_owned());
         assert!(matches!(error(400), QueueError::Invalid { .. }));
-        assert!(matches!(error(401), QueueError::Unauthorized { .. }));
+        assert!(matches!(error(401), QueueError::Unauthenticated { .. }));
         assert!(matches!(error(403), QueueError::Unauthorized { .. }));
         assert!(matches!(error(404), QueueError::NotFound { .. }));
         assert!(matches!(error(409), QueueError::Conflict { .. }));
