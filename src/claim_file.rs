@@ -22,6 +22,9 @@ use crate::timestamp::Timestamp;
 /// Largest claim file in bytes; a certificate has some thousand.
 const FILE_BYTES: u64 = 1 << 20;
 
+/// What a claim takes, as a rule at most.
+const USUAL_BYTES: usize = 16 << 10;
+
 /// Follows a file's name while it is written.
 const BESIDE: &str = ".new";
 
@@ -95,6 +98,13 @@ pub enum ClaimFileError {
     },
 }
 
+impl ClaimFileError {
+    /// Whether there is nothing of that name.
+    fn is_absence(&self) -> bool {
+        matches!(self, ClaimFileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ClaimFileError {
     move |source| ClaimFileError::Io { call, path: path.to_owned(), source }
 }
@@ -123,7 +133,7 @@ impl ClaimFile {
     ///
     /// # Errors
     ///
-    /// [`ClaimFileError`].
+    /// [`ClaimFileError`]. The file may be there all the same, where a disk fails at last.
     pub fn create(directories: &Directories, held: &HeldRun) -> Result<ClaimFile, ClaimFileError> {
         let alone = make_and_lock(&directories.claims())?;
         let file = held.file(directories);
@@ -145,13 +155,16 @@ impl ClaimFile {
         }
     }
 
-    /// Removes the file, unless the task's next run has taken its place. Blocks.
+    /// Removes the file if it is there, unless the task's next run has taken its place. Blocks.
     ///
     /// # Errors
     ///
     /// [`ClaimFileError`].
     pub fn remove(&self) -> Result<(), ClaimFileError> {
-        let _alone = lock(&self.claims)?;
+        let _alone = match lock(&self.claims) {
+            Err(error) if error.is_absence() => return Ok(()),
+            locked => locked?,
+        };
         let path = self.path();
         match self.read()? {
             Some(_) => std::fs::remove_file(&path).map_err(failed("remove", &path)),
@@ -197,8 +210,8 @@ impl ClaimFile {
     }
 }
 
-/// Whether a claim could be written down now: writes a file that is none, as one that a crash has cut short, and removes
-/// it. Blocks.
+/// Whether a claim could be written down now: writes a file that is none, as one that a crash has cut short, of a claim's
+/// size, and removes it. Blocks.
 ///
 /// # Errors
 ///
@@ -208,7 +221,7 @@ pub fn rehearse(directories: &Directories) -> Result<(), ClaimFileError> {
     let _alone = make_and_lock(&claims)?;
     let task_id = TaskId::random().map_err(failed("name a file in", &claims))?;
     let path = beside(&claims, &task_id);
-    let written = write_down(&path, &[]).map_err(failed("write", &path));
+    let written = write_down(&path, &[0; USUAL_BYTES]).map_err(failed("write", &path));
     let removed = std::fs::remove_file(&path).map_err(failed("remove", &path));
     written.and(removed)
 }
@@ -261,6 +274,8 @@ fn read(path: &Path) -> io::Result<HeldRun> {
 pub struct Found {
     /// The runs of all workers with these directories, those that live included.
     pub runs: Vec<HeldRun>,
+    /// Some claim could not be read: there may be more of them.
+    pub is_partial: bool,
     /// What is no claim, a sentence each, for the operator.
     pub notes: Vec<String>,
 }
@@ -271,9 +286,8 @@ pub fn find(directories: &Directories) -> Found {
     let claims = directories.claims();
     let mut found = Found::default();
     if let Err(error) = look(&claims, &mut found) {
-        let is_absent =
-            matches!(&error, ClaimFileError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
-        if !is_absent {
+        if !error.is_absence() {
+            found.is_partial = true;
             found.notes.push(format!("failed to {}", crate::text::chain(&error)));
         }
     }
@@ -299,7 +313,8 @@ fn look(claims: &Path, found: &mut Found) -> Result<(), ClaimFileError> {
             }
             // It may be a worker's that lives.
             Err(error) => {
-                found.notes.push(format!("failed to read the claim in {}: {error}", path.display()))
+                found.is_partial = true;
+                found.notes.push(format!("failed to read the claim in {}: {error}", path.display()));
             }
         }
     }

@@ -205,7 +205,7 @@ impl Collector {
         Ok(())
     }
 
-    /// The containers of claims that hold; nothing where that is not known.
+    /// The containers of claims that hold; nothing where not all of them can be read.
     fn claims(&self, client: &Client<'_>) -> Option<BTreeSet<String>> {
         let found = claim_file::find(&self.places.directories);
         for message in &found.notes {
@@ -214,7 +214,7 @@ impl Collector {
         let now = Timestamp::now();
         let held = found.runs.into_iter().filter(|held| held.taken_until > now);
         let containers = held.map(|held| held.container_id).collect();
-        found.notes.is_empty().then_some(containers)
+        (!found.is_partial).then_some(containers)
     }
 
     fn remove_leftover_caches(&mut self, client: &Client<'_>) -> Result<(), SweepError> {

@@ -58,6 +58,15 @@ fn a_run_is_found_as_it_was_written_down_last_and_nobody_else_reads_it() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_removed_already() {
+    let (_scratch, directories) = directories();
+    held(0).file(&directories).remove().unwrap();
+    rehearse(&directories).unwrap();
+    held(0).file(&directories).remove().unwrap();
+    assert_eq!(std::fs::read_dir(directories.claims()).unwrap().count(), 0, "a rehearsal leaves nothing");
+}
+
+#[test]
 fn a_run_that_is_over_does_not_touch_the_file_of_the_tasks_next_one() {
     let (_scratch, directories) = directories();
     let first = ClaimFile::create(&directories, &held(0)).unwrap();
@@ -90,6 +99,7 @@ fn what_is_no_claim_is_a_line_and_no_failure() {
         assert_eq!(found.runs, [held(0)], "{name}");
         assert!(found.notes.len() == 1 && found.notes[0].contains(note), "{name}: {:?}", found.notes);
         assert!(!found.notes[0].contains("sesame"), "{:?}", found.notes);
+        assert!(!found.is_partial, "{name} is no claim that somebody may have");
         assert_eq!(claims.join(name).exists(), name == "README");
     }
     std::fs::remove_file(claims.join("README")).unwrap();
@@ -98,7 +108,9 @@ fn what_is_no_claim_is_a_line_and_no_failure() {
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), "the host's");
     std::fs::remove_file(claims.join(other)).expect("what cannot be read is left alone");
     std::fs::create_dir(claims.join(other)).unwrap();
-    assert_eq!(find(&directories).notes.len(), 1, "a directory stays, and is told of");
+    let found = find(&directories);
+    assert_eq!(found.notes.len(), 1, "a directory stays, and is told of");
+    assert!(found.is_partial, "nobody knows what is in it");
     assert_eq!(find(&directories).runs, [held(0)]);
 }
 

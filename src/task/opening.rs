@@ -55,7 +55,8 @@ pub(super) struct Opened {
 }
 
 /// Takes the run's processor, writes down that there is a run, and makes its directories and its log. Where something
-/// fails after the run was written down, the file comes with the error: a successor of this worker may have to resolve it.
+/// fails once the run is written down, or about to be, the file comes with the error: a successor of this worker may have
+/// to resolve it.
 pub(super) async fn open(
     worker: &Arc<Worker>,
     interrupts: &Interrupts,
@@ -81,8 +82,12 @@ fn open_now(
     // A claim without directories is a dead run's: nobody may look between its writing and their making.
     let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;
     let held = held.map(|held| HeldRun { container_id: id.as_str().to_owned(), ..held });
-    let file = held.map(|held| ClaimFile::create(directories, &held)).transpose()?;
-    let file = file.map(|file| written.get_or_init(|| file).clone());
+    if let Some(held) = &held {
+        // Noted first: the file may be there although its writing fails.
+        written.get_or_init(|| held.file(directories));
+        ClaimFile::create(directories, held)?;
+    }
+    let file = written.get().cloned();
     let (directory, log) = make(worker, &beginning, &id)?;
     Ok(Opened { id, directory, log, file, processor })
 }

@@ -3,7 +3,7 @@
 
 use crate::claim_file::ClaimFile;
 use crate::interrupt::Interrupts;
-use crate::queue::{Reason, Reporter, RunQueue, Verdict};
+use crate::queue::{QueueError, Reason, Reporter, RunQueue, Verdict};
 use crate::task::outcome::{End, Outcome, Resolution, exit_status, judge};
 use crate::task::resolution_document::ResolutionDocument;
 use crate::task::run::Began;
@@ -31,19 +31,31 @@ pub(super) struct Identity {
     pub(super) began: Began,
 }
 
+/// What came of telling the queue how a run ended.
+pub(super) struct Report {
+    /// What stands there then, which may be what somebody else said before. An error is a sentence.
+    pub(super) standing: Result<Verdict, String>,
+    /// Why the claim's file is still there although nobody needs it: a sentence.
+    pub(super) resisting: Option<String>,
+}
+
 impl Identity {
-    /// Tells the queue how the run ended, if that is for this worker to do; gives what stands there then, which may be
-    /// what somebody else said before. An error is a sentence.
-    pub(super) async fn report(&self, verdict: Verdict) -> Result<Verdict, String> {
-        if verdict.reporter() == Reporter::Queue {
-            return Ok(verdict);
-        }
-        let settled = self.queue.settle(verdict).await;
-        settled.map_err(|error| format!("Failed to report the task: failed to {}", chain(&error)))
+    /// Tells the queue how the run ended, if that is for this worker to do, and forgets it, unless a successor may still
+    /// have to tell.
+    pub(super) async fn report(&self, verdict: Verdict) -> Report {
+        let settled = match verdict.reporter() {
+            Reporter::Queue => Ok(verdict),
+            Reporter::Worker => self.queue.settle(verdict).await,
+        };
+        let is_over = matches!(settled, Ok(_) | Err(QueueError::Conflict { .. }));
+        let resisting = if is_over { self.forget().await } else { None };
+        let standing =
+            settled.map_err(|error| format!("Failed to report the task: failed to {}", chain(&error)));
+        Report { standing, resisting }
     }
 
-    /// A run that is resolved needs nobody any more who could do so. Says what resists.
-    pub(super) async fn forget(&self) -> Option<String> {
+    /// A run that is resolved, or somebody else's, needs nobody any more who could tell of it. Says what resists.
+    async fn forget(&self) -> Option<String> {
         let file = self.file.clone()?;
         match tokio::task::spawn_blocking(move || file.remove()).await {
             Ok(Ok(())) => None,
@@ -56,11 +68,12 @@ impl Identity {
     pub(super) async fn resolve_without_log(self, end: End, mut why: String) -> Resolved {
         let outcome = Outcome { interrupt: self.interrupts.current(), ..Outcome::new(end) };
         let mut resolution = judge(&outcome);
-        resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
+        let Report { standing, resisting } = self.report(resolution.verdict).await;
+        resolution.verdict = standing.unwrap_or_else(|problem| {
             why = format!("{why} {problem}");
             Verdict::Exception(Reason::InternalError)
         });
-        if let Some(problem) = self.forget().await {
+        if let Some(problem) = resisting {
             why = format!("{why} {problem}");
         }
         let run = self.queue.run().clone();

@@ -22,7 +22,7 @@ use crate::task::container::Remains;
 use crate::task::holdings::{self, Holdings, Releasing, Rest, Returned};
 use crate::task::outcome::{Caches, End, Outcome, Resolution, exit_status, judge};
 use crate::task::resolution_document::{ImageUsed, ResolutionDocument};
-use crate::task::resolved::Resolved;
+use crate::task::resolved::{Report, Resolved};
 use crate::task::resources::Resources;
 use crate::task::run::Run;
 use crate::task::running::Held;
@@ -102,12 +102,13 @@ impl Resolving {
         outcome.killed = self.close_log(image.as_ref().filter(|_| outcome.is_the_commands_own())).await;
         let mut resolution = judge(&outcome);
         let mut returned = self.return_caches(caches, fate(&resolution)).await;
-        resolution.verdict = self.report(resolution.verdict).await.unwrap_or_else(|problem| {
+        let Report { standing, resisting } = self.report(resolution.verdict).await;
+        resolution.verdict = standing.unwrap_or_else(|problem| {
             self.run.failures.push(problem);
             // Nobody may take for completed what the queue knows nothing of.
             Verdict::Exception(Reason::InternalError)
         });
-        returned.problems.extend(self.run.identity().forget().await);
+        returned.problems.extend(resisting);
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
         let (document, rest) = self.part(&resolution, image, (returned, mounts));
@@ -290,8 +291,8 @@ impl Resolving {
         }
     }
 
-    /// Tells the queue how the run ended; gives what stands there then, which may be what somebody else said before.
-    async fn report(&self, verdict: Verdict) -> Result<Verdict, String> {
+    /// Tells the queue how the run ended.
+    async fn report(&self, verdict: Verdict) -> Report {
         // A claim of a run that is resolved cannot be prolonged, which would look like a cancellation.
         self.run.reclaiming.end();
         self.run.identity().report(verdict).await

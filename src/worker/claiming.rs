@@ -3,6 +3,7 @@
 //! The queue holds a request for some 20 seconds when it has none (long poll). So the next one follows at once; only
 //! after one that was answered early without a task, or that failed, a while passes.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,11 +18,11 @@ use crate::queue::{ClaimedWork, QueueError};
 /// A request that took this long was held by the queue.
 const LONG_POLL: Duration = Duration::from_secs(10);
 
-/// One that is under way for so long is held: when it came nothing was pending, or it would be answered.
-const HELD: Duration = Duration::from_secs(1);
+/// One that is under way for so long counts as held: a queue that gives tasks out for it would have answered.
+const HELD: Duration = Duration::from_secs(5);
 
-/// How long a worker that ends waits for the answer to another.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a worker that ends waits for the answer to another: until it would count as held as well.
+const GRACE: Duration = HELD;
 
 /// What the queue answers.
 type Answer = Result<ClaimedWork, QueueError>;
@@ -30,15 +31,15 @@ type Answer = Result<ClaimedWork, QueueError>;
 pub(super) struct Claiming {
     pause: Duration,
     due: Instant,
-    began: Instant,
+    /// When what is under way went out to the queue, if it has.
+    asked: Rc<Cell<Option<Instant>>>,
     request: Option<Pin<Box<dyn Future<Output = Answer>>>>,
     was_answered: bool,
 }
 
 impl Claiming {
     pub(super) fn new(pause: Duration) -> Claiming {
-        let now = Instant::now();
-        Claiming { pause, due: now, began: now, request: None, was_answered: false }
+        Claiming { pause, due: Instant::now(), asked: Rc::default(), request: None, was_answered: false }
     }
 
     pub(super) fn is_under_way(&self) -> bool {
@@ -53,20 +54,23 @@ impl Claiming {
     /// Asks for at most `free` tasks, if it is time, there is room for them on the disk, and a run can begin here.
     pub(super) fn begin(&mut self, service: &Rc<Service>, collecting: &mut Collecting, free: usize) {
         let now = Instant::now();
+        // A rehearsal may succeed where the next run fails again, and each has cost its task a try.
+        self.due = service.fitness.doubted_at().map_or(self.due, |at| self.due.max(at + self.pause));
         if free == 0 || self.request.is_some() || now < self.due {
             return;
         }
-        self.began = now;
         if !collecting.has_room(service, free) {
             self.due = now + self.pause;
             return;
         }
-        let service = Rc::clone(service);
+        self.asked.set(None);
+        let (service, asked) = (Rc::clone(service), Rc::clone(&self.asked));
         let request = async move {
             if !service.is_fit().await {
                 return Ok(ClaimedWork::default());
             }
             let pool = service.worker.config.file.worker_pool();
+            asked.set(Some(Instant::now()));
             let answer = service.queue.claim_work(&pool, &service.identity, free).await;
             if answer.as_ref().is_ok_and(|work| work.claims.is_empty()) {
                 service.look_for_quarantine().await;
@@ -90,7 +94,7 @@ impl Claiming {
         let answer = request.await;
         (self.request, self.was_answered) = (None, true);
         let now = Instant::now();
-        let was_held = now.duration_since(self.began) > LONG_POLL;
+        let was_held = self.went_out_before(LONG_POLL);
         let brought_tasks = answer.as_ref().is_ok_and(|work| !work.claims.is_empty());
         self.due = if brought_tasks || (answer.is_ok() && was_held) { now } else { now + self.pause };
         answer
@@ -101,15 +105,19 @@ impl Claiming {
         self.due = self.due.min(Instant::now());
     }
 
-    /// No more tasks are wanted: breaks a request off that is held, and the queue gives nothing out for it. It would else
-    /// be given the very tasks that the worker hands back because it ends. Until the time that this returns the answer to
-    /// a younger one is to be waited for.
+    /// No more tasks are wanted: breaks a request off that has not gone out, or that is held. It would else be given the
+    /// very tasks that the worker hands back because it ends. What a queue gives out that is slower than [`HELD`] is lost
+    /// until its claim expires. Until the time that this returns the answer to a younger one is to be waited for.
     pub(super) fn wind_up(&mut self) -> Instant {
-        let now = Instant::now();
-        if now.duration_since(self.began) > HELD {
+        if self.asked.get().is_none() || self.went_out_before(HELD) {
             self.request = None;
         }
-        now + GRACE
+        Instant::now() + GRACE
+    }
+
+    /// Whether the request went out longer ago than `time`.
+    fn went_out_before(&self, time: Duration) -> bool {
+        self.asked.get().is_some_and(|asked| asked.elapsed() > time)
     }
 
     /// Waits no longer. A task that the queue has given out meanwhile is lost until its claim expires.

@@ -4,6 +4,8 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Service;
 use crate::task::opening::{BeginError, rehearse};
 use crate::text::chain;
@@ -11,29 +13,36 @@ use crate::text::chain;
 /// What is known so far.
 #[derive(Debug, Default)]
 pub struct Fitness {
-    /// A run could not begin, and none could since.
-    is_in_doubt: Cell<bool>,
+    /// When a run could not begin; nothing once one could.
+    doubted_at: Cell<Option<Instant>>,
     /// The log says why no task is asked for.
     is_told: Cell<bool>,
+}
+
+impl Fitness {
+    /// When a run could not begin, if it is not known that one could since.
+    pub(super) fn doubted_at(&self) -> Option<Instant> {
+        self.doubted_at.get()
+    }
 }
 
 impl Service {
     /// To be called when a run could not begin.
     pub(super) fn doubt_fitness(&self) {
-        self.fitness.is_in_doubt.set(true);
+        self.fitness.doubted_at.set(Some(Instant::now()));
     }
 
     /// Whether a run could begin now; says once in the log why not.
     pub(super) async fn is_fit(&self) -> bool {
-        let Fitness { is_in_doubt, is_told } = &self.fitness;
-        if !is_in_doubt.get() {
+        let Fitness { doubted_at, is_told } = &self.fitness;
+        if doubted_at.get().is_none() {
             return true;
         }
         let worker = Arc::clone(&self.worker);
         let rehearsed = tokio::task::spawn_blocking(move || rehearse(&worker)).await;
         match rehearsed.map_err(BeginError::from).flatten() {
             Ok(()) => {
-                is_in_doubt.set(false);
+                doubted_at.set(None);
                 is_told.set(false);
                 true
             }

@@ -115,17 +115,35 @@ fn a_queue_that_refuses_to_prolong_a_claim_is_told_that_the_run_is_over() {
 }
 
 #[test]
+fn a_signature_that_is_refused_for_a_moment_costs_no_claim() {
+    let site = Site::with(terms(20));
+    site.deployment.wire.fail("/reclaim", Fault::Status(401), 2);
+    let worker = site.start(&json!({ "task": { "reclaimDivisor": 10 } }));
+    let task_id = site.deployment.create(&site.payload("sleep 8"));
+    assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1));
+    assert!(site.deployment.wire.asked(&format!("{task_id}/runs/0/reclaim")) > 2);
+    worker.stop();
+}
+
+#[test]
 fn a_report_that_is_refused_is_told_and_frees_its_slot() {
     let site = Site::new();
     site.deployment.wire.fail("/completed", Fault::Status(400), 1);
     let worker = site.start(&json!({}));
-    site.deployment.create(&site.payload("true"));
+    let task_id = site.deployment.create(&site.payload("true"));
     site.deployment.wire.await_asked("/completed", 1);
     assert_is_free(&site);
     let log = worker.stop().log;
     let told = log.lines().filter(|line| line.contains("Failed to report the task"));
     let types = told.map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].clone());
     assert_eq!(types.collect::<Vec<_>>(), ["task error", "task resolved"], "{log}");
+    let worker = site.start(&json!({}));
+    assert_eq!(
+        end(&site, &task_id),
+        (RunState::Completed, json!("completed"), 2),
+        "the next start reports it"
+    );
+    worker.stop();
 }
 
 #[test]
