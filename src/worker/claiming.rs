@@ -19,7 +19,7 @@ use crate::queue::{ClaimedWork, QueueError};
 const LONG_POLL: Duration = Duration::from_secs(10);
 
 /// One that is under way for so long counts as held: a queue that gives tasks out for it would have answered.
-const HELD: Duration = Duration::from_secs(5);
+const HELD: Duration = Duration::from_secs(2);
 
 /// How long a worker that ends waits for the answer to another: until it would count as held as well.
 const GRACE: Duration = HELD;
