@@ -285,11 +285,11 @@ pub struct Found {
 pub fn find(directories: &Directories) -> Found {
     let claims = directories.claims();
     let mut found = Found::default();
-    if let Err(error) = look(&claims, &mut found) {
-        if !error.is_absence() {
-            found.is_partial = true;
-            found.notes.push(format!("failed to {}", crate::text::chain(&error)));
-        }
+    if let Err(error) = look(&claims, &mut found)
+        && !error.is_absence()
+    {
+        found.is_partial = true;
+        found.notes.push(format!("failed to {}", crate::text::chain(&error)));
     }
     found
 }
