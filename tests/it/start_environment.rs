@@ -40,7 +40,7 @@ fn no_process_that_a_worker_starts_has_its_credentials() {
     let own = child.id();
     let mut worker = Started::of(child);
     let task_id = site.deployment.create(&site.payload("sleep 1000"));
-    worker.await_logged(r#""event":"task-started""#);
+    worker.await_logged(r#""type":"task run""#);
     assert_eq!(site.worker.processes("docker-worker-r").len(), 1, "the monitor");
     assert_eq!(with_in_environment(&secret), [own]);
     site.deployment.cancel(&task_id);

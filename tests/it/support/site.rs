@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use docker_worker::queue::RunState;
 use docker_worker::queue::task_id::TaskId;
@@ -156,8 +156,9 @@ impl Started {
 
     /// Waits until its log says something.
     pub fn await_logged(&mut self, text: &str) {
+        let end = Instant::now() + LIMIT;
         while !self.log.contains(text) {
-            let line = self.lines.recv_timeout(LIMIT);
+            let line = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()));
             let line = line.unwrap_or_else(|_| panic!("the worker does not say {text:?}: {}", self.log));
             self.log.extend([line.as_str(), "\n"]);
         }
