@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use docker_worker::timestamp::Timestamp;
 use serde_json::Value;
 
 /// A task and the number of its run.
@@ -12,6 +13,8 @@ pub type RunKey = (String, u64);
 pub struct Journal {
     /// How each run was resolved. One whose worker died just after its report is told of twice.
     resolved: BTreeMap<RunKey, BTreeSet<String>>,
+    /// When each run was claimed.
+    claimed: BTreeMap<RunKey, Timestamp>,
     /// Milliseconds from each run's claim to its command.
     started: BTreeMap<RunKey, u64>,
     /// What an operator should look at, by its type.
@@ -30,11 +33,18 @@ impl Journal {
             let reason = entry["reason"].as_str().unwrap().to_owned();
             self.resolved.entry(run.clone()).or_default().insert(reason);
         }
-        if entry["event"] != "task-started" {
+        let time = Timestamp::parse(entry["time"].as_str()?).unwrap();
+        if kind == "claimed task" {
+            self.claimed.insert(run, time);
+            return None;
+        }
+        if kind != "task run" {
             return None;
         }
         let task_id = run.0.clone();
-        self.started.insert(run, entry["afterMs"].as_u64().unwrap());
+        if let Some(claimed) = self.claimed.get(&run) {
+            self.started.insert(run, u64::try_from(time.since(*claimed).as_millis()).unwrap());
+        }
         Some(task_id)
     }
 
