@@ -105,7 +105,29 @@ impl Held {
 /// The last attempt's.
 pub async fn prolong(queue: &RunQueue, taken_until: Timestamp) -> Result<Timestamp, QueueError> {
     let rest = || taken_until.since(queue.now());
-    while_it_holds(rest, || queue.reclaim()).await
+    while_it_holds(rest, is_refusal, || queue.reclaim()).await
+}
+
+/// Resolves a run whose claim holds until `taken_until`, unless somebody else was first; gives how it stands then. Tried
+/// until the claim is over, or the run is no longer this worker's: what else the queue refuses leaves it unresolved.
+///
+/// # Errors
+///
+/// The last attempt's. `failed` hears of each.
+pub async fn settle(
+    queue: &RunQueue,
+    taken_until: Timestamp,
+    verdict: Verdict,
+    failed: impl Fn(&QueueError),
+) -> Result<Verdict, QueueError> {
+    let rest = || taken_until.since(queue.now());
+    let failed = &failed;
+    while_it_holds(rest, is_loss, || async move { queue.settle(verdict).await.inspect_err(failed) }).await
+}
+
+/// Whether the run is not, or no longer, the one's who asked.
+fn is_loss(error: &QueueError) -> bool {
+    matches!(error, QueueError::NotFound { .. } | QueueError::Conflict { .. })
 }
 
 /// Whether the queue has answered, and will answer the same again.
@@ -123,16 +145,17 @@ pub fn is_refusal(error: &QueueError) -> bool {
     }
 }
 
-async fn while_it_holds<F: Future<Output = Result<Timestamp, QueueError>>>(
+async fn while_it_holds<T, F: Future<Output = Result<T, QueueError>>>(
     rest: impl Fn() -> Duration,
+    is_final: impl Fn(&QueueError) -> bool,
     attempt: impl Fn() -> F,
-) -> Result<Timestamp, QueueError> {
+) -> Result<T, QueueError> {
     let [mut wait, longest] = WAITS;
     loop {
         // Once even of a claim that seems to be over: clocks differ, and the queue's is the one that counts.
         let error = match timeout(rest().max(ANSWER_TIME), attempt()).await {
-            Ok(Ok(taken_until)) => return Ok(taken_until),
-            Ok(Err(error)) if is_refusal(&error) => return Err(error),
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) if is_final(&error) => return Err(error),
             Ok(Err(error)) => error,
             Err(elapsed) => QueueError::Unreachable { what: "a claim".to_owned(), source: elapsed.into() },
         };
@@ -276,7 +299,7 @@ mod tests {
                 // Two minutes of faults, of ten.
                 if rest() > Duration::from_secs(480) { fault() } else { Ok(until) }
             };
-            let answered = while_it_holds(&rest, attempt);
+            let answered = while_it_holds(&rest, is_refusal, attempt);
             assert_eq!(answered.await.unwrap(), until);
             assert!(rest() > Duration::from_secs(460), "{:?}", rest());
         }
@@ -289,7 +312,7 @@ mod tests {
             last.set(rest());
             at_fault()
         };
-        let given_up = while_it_holds(&rest, attempt);
+        let given_up = while_it_holds(&rest, is_refusal, attempt);
         assert!(matches!(given_up.await, Err(QueueError::Unreachable { .. })));
         assert_eq!(last.get(), ANSWER_TIME);
     }
@@ -297,7 +320,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_never_comes_is_not_waited_for_longer_than_the_claim_holds() {
         let rest = lasting(HOUR / 6);
-        let given_up = while_it_holds(&rest, std::future::pending).await;
+        let given_up = while_it_holds(&rest, is_refusal, std::future::pending::<Result<(), _>>).await;
         assert!(matches!(given_up, Err(QueueError::Unreachable { .. })) && rest().is_zero());
     }
 
@@ -314,9 +337,9 @@ mod tests {
             let asked = Cell::new(0);
             let attempt = || async {
                 asked.set(asked.get() + 1);
-                Err(refusal(what(), because()))
+                Err::<(), _>(refusal(what(), because()))
             };
-            let refused = while_it_holds(lasting(HOUR), attempt).await.unwrap_err();
+            let refused = while_it_holds(lasting(HOUR), is_refusal, attempt).await.unwrap_err();
             assert_eq!((asked.get(), is_refusal(&refused)), (1, true), "{refused}");
         }
     }

@@ -4,6 +4,7 @@
 //! All this goes on beside claiming, each run for itself, at most as long as its claim holds. A worker that is to end now
 //! leaves what is not done to its next start.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -24,7 +25,7 @@ use crate::features::{Killed, publish_logs};
 use crate::interrupt::{Interrupt, Notice, channel};
 use crate::queue::{QueueError, Reason, Reporter, RunQueue, Standing, Verdict};
 use crate::task::outcome::NO_STATUS;
-use crate::task::reclaim::{is_refusal, prolong};
+use crate::task::reclaim::{is_refusal, prolong, settle};
 use crate::task_log;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
@@ -100,6 +101,7 @@ impl Service {
     }
 
     /// The run is still this worker's. A log that cannot be stored in time keeps nobody from trying the task again.
+    /// While the claim holds the queue is told again: only what it knows, or is about to know, may be forgotten here.
     async fn resolve(&self, queue: &RunQueue, unfinished: &Unfinished) {
         let HeldRun { run, taken_until, .. } = &unfinished.held;
         self.end_log(unfinished).await;
@@ -107,10 +109,15 @@ impl Service {
         let rest = || taken_until.since(queue.now());
         let stored = self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
         let verdict = Verdict::Exception(Reason::WorkerShutdown);
-        match timeout(rest(), queue.settle(verdict)).await {
-            Ok(Ok(standing)) => self.tell_resolved(unfinished, standing, EXPLANATION),
-            Ok(Err(error)) => self.warn(&format!("failed to report {run}: failed to {}", chain(&error))),
-            Err(_) => self.warn(&format!("failed to report {run}: its claim is over")),
+        let is_told = Cell::new(false);
+        let failed = |error: &QueueError| {
+            if !is_told.replace(true) {
+                self.warn(&format!("failed to report {run}: failed to {}", chain(error)));
+            }
+        };
+        match settle(queue, *taken_until, verdict, failed).await {
+            Ok(standing) => self.tell_resolved(unfinished, standing, EXPLANATION),
+            Err(error) => self.warn(&format!("gave up reporting {run}: failed to {}", chain(&error))),
         }
         if let Err(problem) = stored {
             self.warn(&format!("failed to store the log of {run}: {problem}; trying once more"));
@@ -118,12 +125,17 @@ impl Service {
         }
     }
 
-    /// It is not: somebody has cancelled it, or it was resolved just before its worker died, or the queue is gone.
+    /// Its claim cannot be prolonged: somebody has cancelled it, or it was resolved just before its worker died, or the
+    /// queue is gone. One that only refuses to prolong it may still take the report.
     async fn look_after(&self, queue: &RunQueue, unfinished: &Unfinished, error: &QueueError) {
         let run = &unfinished.held.run;
         let standing = if is_refusal(error) { queue.status().await.ok() } else { None };
         let Some(Standing::Resolved(verdict)) = standing else {
-            return self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
+            self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
+            if is_refusal(error) {
+                self.resolve(queue, unfinished).await;
+            }
+            return;
         };
         let explanation = match verdict.reporter() {
             Reporter::Queue => {

@@ -6,6 +6,8 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
@@ -179,6 +181,55 @@ fn a_queue_at_fault_keeps_no_worker_from_claiming_and_the_next_start_tries_again
     let said = String::from_utf8_lossy(&cleaned.stderr).into_owned();
     assert!(said.contains("nobody has resolved run 0 of task"), "{said}");
     killed.worker.assert_nothing_left("after a clean-up, which forgets it");
+}
+
+#[test]
+fn a_report_that_is_refused_is_made_again_by_this_start_and_by_the_next() {
+    for status in [400, 401, 403] {
+        let is_ready = Arc::new(AtomicBool::new(false));
+        let heard = Arc::clone(&is_ready);
+        let queue = queue(move |path| {
+            let refuses = path.ends_with("/exception") && !heard.load(Ordering::Relaxed);
+            refuses.then(|| (status, json!({"message": "not so"})))
+        });
+        let killed = Killed::new(&queue);
+        let child = killed.start();
+        queue.await_requests(2, |request| request.path.ends_with("/exception"));
+        queue.await_requests(3, is_claim);
+        let said = String::from_utf8_lossy(&Killed::end(child).stdout).into_owned();
+        assert_eq!(said.matches("failed to report run 0 of task").count(), 1, "{status}: {said}");
+        assert!(
+            killed.data().join("log").exists() && killed.claims().join(TASK).exists(),
+            "{status}: {said}"
+        );
+        is_ready.store(true, Ordering::Relaxed);
+        let mut child = killed.start();
+        let log = read_until(&mut child, "taskFinish");
+        Killed::end(child);
+        let log = log.join().unwrap();
+        assert!(log.contains(r#""reason":"worker-shutdown""#), "{status}: {log}");
+        killed.worker.assert_nothing_left("after the queue has taken the report");
+    }
+}
+
+#[test]
+fn a_run_whose_claim_cannot_be_prolonged_is_reported_all_the_same() {
+    for status in [400, 403] {
+        let queue = queue(move |path| match path.rsplit('/').next() {
+            Some("reclaim") => Some((status, json!({"message": "not so"}))),
+            Some("status") => Some((200, json!({"status": {"runs": [{"runId": 0, "state": "running"}]}}))),
+            _ => None,
+        });
+        let killed = Killed::new(&queue);
+        let mut child = killed.start();
+        let log = read_until(&mut child, "taskFinish");
+        Killed::end(child);
+        let told = told(&queue);
+        assert_eq!(told.last().unwrap(), "POST runs/0/exception", "{status}: {told:?}");
+        let log = log.join().unwrap();
+        assert!(log.contains(r#""reason":"worker-shutdown""#), "{status}: {log}");
+        killed.worker.assert_nothing_left("after the queue has taken the report");
+    }
 }
 
 #[test]
