@@ -18,7 +18,7 @@
 //! between could lose all of them.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use runtime::id::ContainerId;
 
 use self::record::Record;
 use self::trash::{TRASH, Trash};
-use crate::file_lock::{self, Hold};
+use crate::file_lock::{Hold, Lock};
 use crate::own_directory::{Entries, Foreign, OwnDirectory, OwnDirectoryError};
 use crate::random::random_hex;
 use crate::remove_tree::RemoveTreeError;
@@ -57,7 +57,7 @@ pub struct CacheLease {
     id: String,
     record: Record,
     origin: Origin,
-    lock: File,
+    lock: Lock,
 }
 
 /// Whether a task found something in its cache.
@@ -186,7 +186,7 @@ impl Caches {
         wanted: &dyn Fn() -> bool,
     ) -> Result<CacheLease, CacheError> {
         let _alone = self.directory.lock(Hold::Exclusive, wanted)?;
-        let mut best: Option<(String, Record, File)> = None;
+        let mut best: Option<(String, Record, Lock)> = None;
         for id in self.entries()?.own {
             let Some(record) = self.read(&id).filter(|it| it.name == name && it.used_by.is_none()) else {
                 continue;
@@ -222,9 +222,10 @@ impl Caches {
             .map_err(failed("set the mode of", &content))?;
         let now = Timestamp::now();
         let record = Record { name: name.to_owned(), created: now, last_used: now, used_by: None };
-        let lock = File::open(&instance).map_err(failed("open", &instance))?;
+        let file = File::open(&instance).map_err(failed("open", &instance))?;
         // Nobody else has it: a sweep needs the directory alone.
-        lock.try_lock().map_err(|error| failed("lock", &instance)(error.into()))?;
+        let lock = Lock::take(file).and_then(|lock| lock.ok_or(io::ErrorKind::WouldBlock.into()));
+        let lock = lock.map_err(failed("lock", &instance))?;
         self.lease(id, record, container, (Origin::Miss, lock))
     }
 
@@ -233,7 +234,7 @@ impl Caches {
         id: String,
         record: Record,
         container: &ContainerId,
-        (origin, lock): (Origin, File),
+        (origin, lock): (Origin, Lock),
     ) -> Result<CacheLease, CacheError> {
         let record = Record { used_by: Some(container.to_string()), ..record };
         record.write(&self.instance(&id))?;
@@ -254,18 +255,13 @@ impl Caches {
 }
 
 /// Locks an instance, unless another process holds it or it is gone meanwhile.
-fn hold(instance: &Path) -> Result<Option<File>, CacheError> {
+fn hold(instance: &Path) -> Result<Option<Lock>, CacheError> {
     let file = match File::open(instance) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("open", instance)(error)),
     };
-    match file.try_lock() {
-        // Somebody else may have moved or removed it before.
-        Ok(()) => Ok(file_lock::is_at(instance, &file).map_err(failed("look at", instance))?.then_some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(source)) => Err(failed("lock", instance)(source)),
-    }
+    Lock::take_at(instance, file).map_err(failed("lock", instance))
 }
 
 fn is_id(name: &str) -> bool {

@@ -4,7 +4,7 @@
 //! `cleanup` removes it with what the demo's last task left. The place is open to every user: what is not a
 //! directory of the worker's own user is never looked into.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use crate::directories::Directories;
-use crate::file_lock;
+use crate::file_lock::Lock;
 use crate::random::random_hex;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
 use crate::run_directory::{self, RunDirectoryError};
@@ -30,8 +30,7 @@ const PREFIX: &str = "docker-worker-demo.";
 #[derive(Debug)]
 pub struct DemoDirectory {
     path: PathBuf,
-    /// Held open for its lock.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Why what a killed demo left is still there.
@@ -133,16 +132,11 @@ fn directories(demo: &Path) -> Directories {
 
 /// Locks a directory, unless somebody else holds it, or it is none or gone. What is held is what lies at the path: in
 /// [`PLACE`] only its owner can put another there.
-fn hold(path: &Path) -> io::Result<Option<File>> {
-    let directory = match open(path) {
-        Ok(directory) => directory,
-        Err(error) if is_no_directory(&error) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match directory.try_lock() {
-        Ok(()) => Ok(file_lock::is_at(path, &directory)?.then_some(directory)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
+fn hold(path: &Path) -> io::Result<Option<Lock>> {
+    match open(path) {
+        Ok(directory) => Lock::take_at(path, directory),
+        Err(error) if is_no_directory(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

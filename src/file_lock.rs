@@ -6,6 +6,8 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Deref;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use runtime::lock::holder;
@@ -18,6 +20,49 @@ pub enum Hold {
     Shared,
     /// Nobody.
     Exclusive,
+}
+
+/// A lock that nobody shares, until the value is dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Locks `file` at once, if nobody else holds it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    pub fn take(file: File) -> io::Result<Option<Lock>> {
+        Ok(try_lock(&file, Hold::Exclusive)?.then_some(Lock(file)))
+    }
+
+    /// The same with a file that was found at `path`; nothing either if it is not there any more: whoever had the lock
+    /// before may have moved or removed it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    pub fn take_at(path: &Path, file: File) -> io::Result<Option<Lock>> {
+        let Some(lock) = Lock::take(file)? else { return Ok(None) };
+        Ok(is_at(path, &lock.0)?.then_some(lock))
+    }
+}
+
+impl Drop for Lock {
+    /// Closing is not enough: a process that was forked meanwhile holds the same open file until it executes its
+    /// program, and with it the lock (flock(2)).
+    fn drop(&mut self) {
+        // Nothing that could refuse: what was locked can be unlocked.
+        self.0.unlock().unwrap_or_default();
+    }
+}
+
+impl Deref for Lock {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
 }
 
 /// Why a lock is not to be had.
@@ -159,23 +204,36 @@ mod tests {
         let [first, second, third] = opened(directory.path());
         lock(&first, Hold::Exclusive, NONE).unwrap();
         lock(&second, Hold::Exclusive, Patience::of(Duration::from_millis(5))).unwrap_err();
-        drop(first);
+        first.unlock().unwrap();
         // Had the second one waited on, it would take the lock now.
         lock(&third, Hold::Exclusive, NONE).unwrap();
     }
 
     #[test]
-    fn what_was_replaced_or_is_reached_by_a_link_is_not_at_its_path() {
+    fn what_was_replaced_or_is_reached_by_a_link_is_not_had_at_its_path() {
         let parent = tempfile::tempdir().unwrap();
         let (path, link) = (parent.path().join("x"), parent.path().join("link"));
         std::fs::create_dir(&path).unwrap();
-        let [file] = opened(&path);
-        assert!(is_at(&path, &file).unwrap());
+        let file = File::open(&path).unwrap();
+        let is_had_at = |path| Lock::take_at(path, file.try_clone().unwrap()).unwrap().is_some();
+        assert!(is_had_at(&path));
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(!is_at(&link, &file).unwrap());
+        assert!(!is_had_at(&link));
         std::fs::remove_dir(&path).unwrap();
-        assert!(!is_at(&path, &file).unwrap());
+        assert!(!is_had_at(&path));
         std::fs::create_dir(&path).unwrap();
-        assert!(!is_at(&path, &file).unwrap());
+        assert!(!is_had_at(&path));
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_value_although_another_process_has_the_file_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second, third] = opened(directory.path());
+        let held = Lock::take(first).unwrap().unwrap();
+        let as_a_forked_process_has_it = held.try_clone().unwrap();
+        assert!(Lock::take(second).unwrap().is_none());
+        drop(held);
+        assert!(Lock::take(third).unwrap().is_some());
+        drop(as_a_forked_process_has_it);
     }
 }

@@ -27,7 +27,7 @@ use runtime::id::ContainerId;
 use rustix::fs::OFlags;
 
 use crate::directories::{CLAIMS, Directories};
-use crate::file_lock::{self, Hold};
+use crate::file_lock::{self, Hold, Lock};
 use crate::net::tables::TablesError;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 use crate::random::random_hex;
@@ -60,8 +60,7 @@ pub struct RunDirectory {
     run: PathBuf,
     data: PathBuf,
     task: ContainerDirectory,
-    /// Held open for their locks.
-    _locks: [File; 2],
+    _locks: [Lock; 2],
 }
 
 /// Where one container of a run has its things; they go with the run's.
@@ -265,13 +264,11 @@ impl Places {
 }
 
 /// Makes a directory and locks it, for as long as the result is held.
-fn make_directory(path: &Path) -> Result<File, RunDirectoryError> {
+fn make_directory(path: &Path) -> Result<Lock, RunDirectoryError> {
     let make = || {
         DirBuilder::new().mode(0o700).create(path)?;
-        let directory = open_directory(path)?;
         // Nobody else has it: sweeps stay away.
-        directory.try_lock()?;
-        Ok(directory)
+        Lock::take(open_directory(path)?)?.ok_or(io::ErrorKind::WouldBlock.into())
     };
     make().map_err(|source| RunDirectoryError::Io { path: path.to_owned(), source })
 }
@@ -392,13 +389,13 @@ fn find_dead(
 }
 
 /// Locks a directory that may be a dead worker's, if it is there; nothing if a live one holds it.
-fn hold(path: &Path) -> Option<Option<File>> {
+fn hold(path: &Path) -> Option<Option<Lock>> {
     match open_directory(path) {
         Ok(directory) => {
-            directory.try_lock().ok()?;
+            let lock = Lock::take(directory).ok()??;
             // Another sweep may have removed it before.
-            let is_there = file_lock::is_at(path, &directory).ok()?;
-            Some(is_there.then_some(directory))
+            let is_there = file_lock::is_at(path, &*lock).ok()?;
+            Some(is_there.then_some(lock))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
         // What cannot be looked at now (EMFILE, ENOMEM) may be alive.
@@ -412,7 +409,7 @@ pub struct Dead {
     id: String,
     paths: [PathBuf; 2],
     is_undone: bool,
-    _locks: [Option<File>; 2],
+    _locks: [Option<Lock>; 2],
 }
 
 impl Dead {

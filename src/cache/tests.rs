@@ -87,6 +87,16 @@ fn two_tasks_never_share_an_instance() {
 }
 
 #[test]
+fn what_is_given_back_is_free_at_once_although_a_process_is_being_started() {
+    let (_directory, caches) = caches();
+    let lease = take(&caches, "x");
+    let as_a_forked_process_has_it = lease.lock.try_clone().unwrap();
+    release(lease, Fate::Keep);
+    assert_eq!(take(&caches, "x").origin(), Origin::Hit);
+    drop(as_a_forked_process_has_it);
+}
+
+#[test]
 fn the_one_that_was_used_last_is_taken_first() {
     let (_directory, caches) = caches();
     let (first, second) = (take(&caches, "x"), take(&caches, "x"));

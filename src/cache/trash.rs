@@ -4,11 +4,11 @@
 //! at once and under the lock of all caches, and removed from here in its own time, without it. Who removes it holds its
 //! lock; what lies here and is not locked was left by a worker that was killed, and the next sweep removes it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::record::Record;
 use super::{CacheError, failed, hold, is_id};
+use crate::file_lock::Lock;
 use crate::own_directory::{Foreign, OwnDirectory};
 use crate::remove_tree::remove_tree;
 
@@ -25,7 +25,7 @@ pub(super) struct Trash(OwnDirectory);
 pub struct Discarded {
     name: String,
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Trash {
@@ -35,7 +35,7 @@ impl Trash {
     }
 
     /// Moves an instance here, whose lock the caller has.
-    pub(super) fn take(&self, instance: &Path, name: String, lock: File) -> Result<Discarded, CacheError> {
+    pub(super) fn take(&self, instance: &Path, name: String, lock: Lock) -> Result<Discarded, CacheError> {
         let path = self.0.path().join(instance.file_name().unwrap_or_default());
         std::fs::rename(instance, &path).map_err(failed("move to the trash", instance))?;
         Ok(Discarded { name, path, _lock: lock })

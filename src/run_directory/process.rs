@@ -3,13 +3,12 @@
 //! Its name is shorter than a container's, and nobody else's: so nothing has to be replaced at a start, and a sweep
 //! removes those whose process is gone.
 
-use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use super::{Places, RunDirectoryError, make_directory};
 use crate::directories::Directories;
-use crate::file_lock::Hold;
+use crate::file_lock::{Hold, Lock};
 use crate::random::random_hex;
 use crate::remove_tree::remove_tree;
 
@@ -20,7 +19,7 @@ const ID_BYTES: usize = 16;
 #[derive(Debug)]
 pub struct ProcessDirectory {
     path: PathBuf,
-    lock: File,
+    lock: Lock,
 }
 
 impl ProcessDirectory {
