@@ -1,14 +1,13 @@
 //! A purged cache is out of reach at once, and its files go, also when the worker is killed while it removes them.
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use docker_worker::queue::RunState;
 
-use crate::support::{Fault, POOL, Site, Worker, busybox_image, call, finish, shell_payload};
+use crate::support::{Fault, POOL, Site, Worker, await_that, busybox_image, call, finish, shell_payload};
 
 /// A payload that fills the cache `x` with so many files and ends with a status for which it is purged.
 fn purging(image: &str, files: usize) -> Value {
@@ -35,11 +34,7 @@ fn s47_a_worker_killed_while_it_removes_a_purged_cache_leaves_it_to_nobody() {
     fs::write(&task, purging(&image, 40_000).to_string()).unwrap();
     let killed_in_time = (0..5).any(|_| {
         let (mut child, _) = worker.start_run(&[task.to_str().unwrap()], &[]);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while worker.trash().is_empty() {
-            assert!(Instant::now() < deadline, "nothing comes into the trash");
-            thread::yield_now();
-        }
+        await_that("something in the trash", || !worker.trash().is_empty());
         child.kill().unwrap();
         finish(child, Duration::from_secs(30));
         assert!(worker.caches().is_empty(), "no task can get it");

@@ -9,7 +9,9 @@ use docker_worker::host::measure;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Canary, Run, SmallDisk, Worker, busybox_image, finish, shell_payload, tool};
+use crate::support::{
+    Canary, Run, SmallDisk, Worker, await_that, busybox_image, finish, shell_payload, tool,
+};
 
 /// A worker, busybox as its image, and a host file that must not be published.
 struct Host {
@@ -178,10 +180,10 @@ fn whoever_hears_that_a_run_is_resolved_finds_its_cache() {
     let file = host.worker.fresh("task").with_extension("json");
     fs::write(&file, payload.to_string()).unwrap();
     let (mut child, artifacts) = host.worker.start_run(&[file.to_str().unwrap()], &[]);
-    while !artifacts.join("resolution.json").exists() {
+    await_that("the resolution", || {
         assert!(child.try_wait().unwrap().is_none(), "it ended without a word");
-        std::thread::yield_now();
-    }
+        artifacts.join("resolution.json").exists()
+    });
     // It comes no further.
     kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
     payload["command"] = json!(["/bin/cat", "/cache/file"]);

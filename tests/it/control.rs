@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Worker, busybox_image, finish, read_until};
+use crate::support::{Worker, await_that, busybox_image, finish, read_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -109,9 +109,7 @@ fn what_is_no_request_is_refused_and_harms_nobody() {
     assert_eq!(one_more.read(&mut [0]).unwrap_or(0), 0, "it is closed");
     assert!(child.try_wait().unwrap().is_none());
     silent.truncate(20);
-    while ask(&connect(&socket), LIST).is_null() {
-        std::thread::yield_now();
-    }
+    await_that("a place", || !ask(&connect(&socket), LIST).is_null());
     child.kill().unwrap();
     finish(child, LIMIT);
     worker.scratch().await_processes(LIMIT);

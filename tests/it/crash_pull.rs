@@ -5,10 +5,11 @@ use std::fs::{self, FileTimes};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Child;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::support::{
-    Run, WatchedRegistry, Worker, WrittenImage, assert_holds_one_image, busybox_image, file, finish, sha256,
+    Run, WatchedRegistry, Worker, WrittenImage, assert_holds_one_image, await_that, busybox_image, file,
+    finish, sha256,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -55,11 +56,9 @@ fn killed_in_a_blob(worker: &Worker, registry: &WatchedRegistry, layer: &str) {
     registry.hold_layers_at(1_000_000);
     let (child, _) = worker.start_run(&["--image", &registry.name], &["true"]);
     registry.await_held();
-    let begun = Instant::now();
-    while partial(worker, layer).metadata().map_or(0, |file| file.len()) < 500_000 {
-        assert!(begun.elapsed() < LIMIT, "nothing is kept of the layer");
-        std::thread::yield_now();
-    }
+    await_that("a part of the layer to be kept", || {
+        partial(worker, layer).metadata().is_ok_and(|file| file.len() >= 500_000)
+    });
     kill(child);
     registry.let_go();
     assert!(partial(worker, layer).exists());

@@ -25,8 +25,8 @@ use serde_json::json;
 
 use crate::start::config_with;
 use crate::support::{
-    AnsweringServer, SmallDisk, Started, WatchedRegistry, Worker, busybox_image, file, finish, read_until,
-    shell_payload,
+    AnsweringServer, SmallDisk, Started, WatchedRegistry, Worker, await_that, busybox_image, file, finish,
+    read_until, shell_payload,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -79,9 +79,7 @@ impl Site<'_> {
         assert!(lease.release(Fate::Keep).unwrap().is_none());
         // Those that are filled later are used later, also by a clock of milliseconds.
         let now = Timestamp::now();
-        while Timestamp::now() == now {
-            thread::yield_now();
-        }
+        await_that("the clock to go on", || Timestamp::now() != now);
     }
 
     /// Makes it look as if no image had been used for so long.
@@ -243,13 +241,11 @@ fn what_is_left_of_a_run_goes_when_it_has_been_there_long_enough() {
     let age = Duration::from_millis(500);
     let mut collector = Collector::new(site.places.clone(), Ages { image: HOUR, remains: age });
     let begun = Instant::now();
-    let mut news = told(&mut collector, None);
-    while news.is_empty() {
-        assert!(begun.elapsed() < LIMIT);
-        // Sweeps that follow at once would take the processor from those that they wait for.
-        thread::park_timeout(Duration::from_millis(5));
+    let mut news = Vec::new();
+    await_that("the sweep", || {
         news = told(&mut collector, None);
-    }
+        !news.is_empty()
+    });
     assert_eq!(news, ["container", "cache x"]);
     assert!(begun.elapsed() >= age);
 }

@@ -18,7 +18,9 @@ use docker_worker::run_directory::{Beginning, RunDirectory, random_id};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::crash_walk::strace;
-use crate::support::{Internet, OUTSIDE, Worker, await_readable, busybox_image, finish, read_until};
+use crate::support::{
+    Internet, OUTSIDE, Worker, await_readable, await_that, busybox_image, finish, read_until,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -96,10 +98,10 @@ fn s47_cleanup_waits_for_an_nft_that_outlives_its_worker() {
         let mut names = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
         names.any(|name| name.ends_with("net/ipv4/ip_forward"))
     };
-    while !waits() {
+    await_that("the clean-up to come to the lock", || {
         assert!(cleanup.try_wait().unwrap().is_none(), "it did not wait");
-        std::thread::yield_now();
-    }
+        waits()
+    });
     go.write_all(b"\n").unwrap();
     let cleaned = finish(cleanup, LIMIT);
     assert!(cleaned.status.success(), "{cleaned:?}");

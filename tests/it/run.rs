@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Worker, busybox_image, finish, read_until, shell_payload};
+use crate::support::{Worker, await_that, busybox_image, finish, read_until, shell_payload};
 
 #[test]
 fn the_log_has_the_workers_lines_around_what_the_command_prints_on_its_terminal() {
@@ -349,11 +349,9 @@ fn a_reader_who_does_not_read_does_not_keep_an_interrupted_task() {
     let script = "yes | head -c 1000000; echo; : > /done; sleep 1000";
     let (child, _artifacts) = worker.start_run(&["--image", &image], &["sh", "-c", script]);
     // Nobody reads; the pipe is full long before this.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while spooled(&worker).is_none_or(|bytes| bytes <= 500_000) {
-        assert!(Instant::now() < deadline, "the task waits for its reader");
-        std::thread::yield_now();
-    }
+    await_that("the task, which does not wait for its reader", || {
+        spooled(&worker).is_some_and(|bytes| bytes > 500_000)
+    });
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     // The pipe is held, and nothing read from it, until the worker has ended.
     let mut child = child;

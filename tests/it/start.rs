@@ -7,14 +7,14 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use docker_worker::cache::{CacheLease, Caches, Fate};
 use runtime::id::ContainerId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{AnsweringServer, SmallDisk, Worker, busybox_image, finish, read_until};
+use crate::support::{AnsweringServer, SmallDisk, Worker, await_that, busybox_image, finish, read_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -207,13 +207,7 @@ fn a_disk_that_can_be_measured_no_longer_is_told_once_and_keeps_tasks_away() {
     let mut child = worker.command(&arguments).spawn().unwrap();
     let log = read_until(&mut child, "workerReady");
     let asked = || queue.requests().iter().filter(|it| it.path.contains("/claim-work/")).count();
-    let await_more_than = |count| {
-        let deadline = Instant::now() + LIMIT;
-        while asked() <= count {
-            assert!(Instant::now() < deadline, "no tasks are asked for");
-            thread::park_timeout(Duration::from_millis(5));
-        }
-    };
+    let await_more_than = |count| await_that("tasks to be asked for", || asked() > count);
     await_more_than(0);
     fs::remove_dir(&volume).unwrap();
     // A sweep comes between two looks.
@@ -317,11 +311,7 @@ fn take_cache(worker: &Worker) -> CacheLease {
 }
 
 fn await_no_cache(worker: &Worker) {
-    let deadline = Instant::now() + LIMIT;
-    while !worker.caches().is_empty() {
-        assert!(Instant::now() < deadline, "the cache stays");
-        thread::park_timeout(Duration::from_millis(5));
-    }
+    await_that("the cache to go", || worker.caches().is_empty());
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub use layer::{
 };
 pub use observe::observe;
 pub use pid_namespace::PidNamespace;
-pub use process::{Finished, await_end, await_path, await_written, finish, read_until, tool};
+pub use process::{Finished, await_end, await_path, await_that, await_written, finish, read_until, tool};
 pub use registry::Registry;
 pub use scratch::Scratch;
 pub use scripted_server::ScriptedServer;

@@ -23,7 +23,7 @@ pub fn comes_true(condition: impl Fn() -> bool) -> bool {
         if Instant::now() > deadline {
             return false;
         }
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     true
 }

@@ -48,7 +48,7 @@ impl RegistryServer {
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(self.address).is_err() {
             assert!(Instant::now() < deadline, "docker-registry does not listen at {}", self.address);
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -14,6 +14,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::internet::await_readable;
+
+/// Longer than anything takes that is waited for here, on a loaded host too.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// What a process left.
 pub struct Finished {
@@ -59,15 +62,37 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> 
     })
 }
 
-/// Reads what `child` prints until a line holds `text`, and goes on reading on a thread, which returns all of it.
+/// Reads what `child` prints until that holds `text`, and goes on reading on a thread, which returns all of it. Kills the
+/// child and fails the test if that takes too long.
 pub fn read_until(child: &mut Child, text: &str) -> thread::JoinHandle<String> {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut seen = String::new();
-    while !seen.contains(text) {
-        let line = lines.next().unwrap_or_else(|| panic!("the output ended without {text:?}: {seen}"));
-        seen.extend([line.as_str(), "\n"]);
+    let deadline = Instant::now() + LIMIT;
+    let mut stdout = child.stdout.take().unwrap();
+    let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("\r\n", "\n");
+    let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+    while !lines(&seen).contains(text) {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).unwrap();
+        if poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left)).unwrap() == 0 {
+            child.kill().unwrap();
+            panic!("no {text:?} within {LIMIT:?}: {}", lines(&seen));
+        }
+        let length = stdout.read(&mut piece).unwrap();
+        assert_ne!(length, 0, "the output ended without {text:?}: {}", lines(&seen));
+        seen.extend(&piece[..length]);
     }
-    thread::spawn(move || lines.fold(seen, |seen, line| seen + &line + "\n"))
+    thread::spawn(move || {
+        stdout.read_to_end(&mut seen).unwrap();
+        lines(&seen)
+    })
+}
+
+/// Waits until something holds of which no descriptor tells: looks again and again, and leaves the processor to others in
+/// between.
+pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited {LIMIT:?} for {what}");
+        thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 /// Waits until there is something at `path`, whose directory is there.
@@ -92,17 +117,15 @@ pub fn await_end(process: Pid) {
 
 /// Waits until `child` has written more than `bytes` into a file in `directory`, whether or not that has a name.
 pub fn await_written(child: &mut Child, directory: &Path, bytes: u64) {
-    let deadline = Instant::now() + Duration::from_secs(60);
     let files = format!("/proc/{}/fd", child.id());
     let is_written = |file: &Path| {
         fs::read_link(file).is_ok_and(|path| path.starts_with(directory))
             && fs::metadata(file).is_ok_and(|file| file.is_file() && file.len() > bytes)
     };
-    while !fs::read_dir(&files).unwrap().any(|file| is_written(&file.unwrap().path())) {
+    await_that(&format!("something to be written in {}", directory.display()), || {
         assert!(child.try_wait().unwrap().is_none(), "it has ended");
-        assert!(Instant::now() < deadline, "nothing is written in {}", directory.display());
-        thread::yield_now();
-    }
+        fs::read_dir(&files).unwrap().any(|file| is_written(&file.unwrap().path()))
+    });
 }
 
 /// Runs a tool of the host that has to succeed; returns its standard output.

@@ -41,6 +41,16 @@ fn pull_at_once(test: &TestStore, name: &str, options: &PullOptions) -> Vec<Resu
     })
 }
 
+/// Waits until something holds of which the server does not tell.
+async fn await_that(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it does not come");
+}
+
 #[test]
 fn an_image_that_eight_tasks_want_is_fetched_once() {
     let sample = sample("one");
@@ -127,15 +137,14 @@ fn a_pull_asks_for_no_room_for_what_another_one_has_fetched() {
                 server.requests().iter().filter(|request| is_layer(sample, request)).count()
             };
             let fetching = pull(&halting);
-            while asked(&halting, &first) < 2 {
+            await_that(|| {
                 assert!(!fetching.is_finished(), "{:?}", halting.requests());
-                tokio::task::yield_now().await;
-            }
+                asked(&halting, &first) >= 2
+            })
+            .await;
             let waiting = pull(&other);
             // It has looked for room when it fetches its own layer.
-            while asked(&other, &second) < 1 && !waiting.is_finished() {
-                tokio::task::yield_now().await;
-            }
+            await_that(|| asked(&other, &second) >= 1 || waiting.is_finished()).await;
             let_go.send(()).unwrap();
             for pull in [fetching, waiting] {
                 pull.await.unwrap().unwrap();
@@ -167,10 +176,7 @@ fn a_registry_that_hangs_keeps_no_other_image_waiting() {
         let (store, options) = (test.store.clone(), PullOptions { cancel: cancel.clone(), ..options() });
         let name = source(&hanging.name());
         let hangs = tokio::spawn(async move { store.pull(&name, &options, &|_| {}).await.map(drop) });
-        let is_asked = || hanging.requests().iter().any(|request| is_layer(&stuck, request));
-        while !is_asked() {
-            tokio::task::yield_now().await;
-        }
+        await_that(|| hanging.requests().iter().any(|request| is_layer(&stuck, request))).await;
         let found = test.store.find(&source(&servers[0].name()), &quick()).await.unwrap().unwrap();
         assert_eq!(found.image().id.to_string(), present.id());
         let pulled = test.store.pull(&source(&servers[1].name()), &quick(), &|_| {}).await.unwrap();
