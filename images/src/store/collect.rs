@@ -172,8 +172,13 @@ impl Store {
     }
 
     /// Takes back what a pull that was refused has made and fetched of an image's layers, as far as
-    /// nobody else needs it.
-    pub(super) fn take_back(&self, made: &[MadeLayer], blobs: &[Descriptor]) -> Result<(), StoreError> {
+    /// nobody else needs it. What is not `wanted` any more is left to the next collection.
+    pub(super) fn take_back(
+        &self,
+        made: &[MadeLayer],
+        blobs: &[Descriptor],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
         let layout = self.layout();
         for blob in blobs {
             self.remove_partial(&layout.partial(&blob.digest))?;
@@ -188,7 +193,7 @@ impl Store {
                 gone.retain(|path| !needed.contains(path));
                 Ok(gone)
             },
-            &|| true,
+            wanted,
         )
         .map(drop)
     }

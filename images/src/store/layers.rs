@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use crate::digest::Digest;
 use crate::layer::{LayerIndex, ReadIndexError};
@@ -125,16 +126,22 @@ impl Store {
         };
         ingest::ingest(expected, streams, control)?;
         self.boot().mark(work)?;
-        self.commit_layer(claim, expected.diff_id)?;
+        self.commit_layer(claim, expected.diff_id, &|| !control.cancelled.load(Ordering::Acquire))?;
         Ok(kept)
     }
 
     /// Another blob may give the same layer: then whoever commits first is as good as the second. The
-    /// lock keeps one from taking the other's away again, who looked when there was none.
-    fn commit_layer(&self, claim: &Claim, diff_id: &Digest) -> Result<(), StoreError> {
+    /// lock keeps one from taking the other's away again, who looked when there was none. It is waited for while the
+    /// layer is `wanted`.
+    fn commit_layer(
+        &self,
+        claim: &Claim,
+        diff_id: &Digest,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
         let layer = self.layout().layer(diff_id);
         let one_at_a_time =
-            lock::exclusive_directory(&self.layout().layers(), self.layout().moments(&|| true))?;
+            lock::exclusive_directory(&self.layout().layers(), self.layout().moments(wanted))?;
         if self.has_layer(diff_id)? {
             return Ok(());
         }

@@ -164,7 +164,9 @@ impl Store {
             // Not before: while it is held nobody takes it away, ourselves included.
             drop(hold);
             let (store, made, layers) = (self.clone(), transfer.made(), offered.offer.layers);
-            blocking(move || store.take_back(&made, &layers)).await?;
+            // The caller's: a pull of which a part has failed has ended the rest itself.
+            let cancel = request.options.cancel.clone();
+            blocking(move || store.take_back(&made, &layers, &|| !cancel.is_cancelled())).await?;
             return pulled.map(|()| Vec::new());
         }
         pulled?;

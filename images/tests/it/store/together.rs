@@ -1,12 +1,15 @@
 //! Several pulls of one process at the same time: as many tasks of one worker make them.
 
-use std::sync::Mutex;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use images::store::{Cancel, PullError, PullErrorKind, PullOptions};
 use rustix::mount::{MountFlags, mount};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::namespace::in_own_mount_namespace;
 use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
@@ -185,4 +188,60 @@ fn a_registry_that_hangs_keeps_no_other_image_waiting() {
         cancel.cancel();
         assert_eq!(hangs.await.unwrap().unwrap_err().kind(), PullErrorKind::Cancelled);
     });
+}
+
+/// Cancels a pull as soon as something `is_so`; gives what it ends with, which is soon.
+fn cancelled_when(test: &TestStore, name: &str, is_so: impl Fn() -> bool) -> PullErrorKind {
+    let until = Instant::now() + Duration::from_secs(30);
+    block_on(async {
+        let cancel = Cancel::default();
+        let (store, name) = (test.store.clone(), source(name));
+        let options = PullOptions { cancel: cancel.clone(), ..quick() };
+        let pull = tokio::spawn(async move { store.pull(&name, &options, &|_| {}).await.map(drop) });
+        while !is_so() {
+            assert!(Instant::now() < until && !pull.is_finished(), "the pull does not come so far");
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+        let ended = timeout(Duration::from_secs(30), pull).await.expect("it still waits");
+        ended.unwrap().unwrap_err().kind()
+    })
+}
+
+/// What lies in a directory of the store.
+fn entries(test: &TestStore, directory: &str) -> Vec<PathBuf> {
+    fs::read_dir(test.root().join(directory)).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_cancelled_pull_does_not_wait_to_commit_a_layer() {
+    let sample = sample("one");
+    let server = ScriptedServer::start(move |request| honest(&sample, request));
+    let test = TestStore::new();
+    let layers = File::open(test.root().join("layers")).unwrap();
+    layers.lock().unwrap();
+    // The mark is the last thing that a layer gets.
+    let is_made = || entries(&test, "work").iter().any(|work| work.join("mark").exists());
+    assert_eq!(cancelled_when(&test, &server.name(), is_made), PullErrorKind::Cancelled);
+}
+
+#[test]
+fn a_cancelled_pull_does_not_wait_to_take_back_what_was_refused() {
+    let sample = sample("one");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (served, count) = (sample.clone(), Arc::clone(&asked));
+    let server = ScriptedServer::start(move |request| match is_layer(&served, request) {
+        true => {
+            count.fetch_add(1, Ordering::SeqCst);
+            Reply::new(200, "something else")
+        }
+        false => honest(&served, request),
+    });
+    let test = TestStore::new();
+    // Somebody uses the store, as a pull does.
+    let lock = File::options().create(true).append(true).open(test.root().join("lock")).unwrap();
+    lock.lock_shared().unwrap();
+    let is_partial = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "partial");
+    let is_refused = || asked.load(Ordering::SeqCst) > 0 && !entries(&test, "blobs").iter().any(is_partial);
+    assert_eq!(cancelled_when(&test, &server.name(), is_refused), PullErrorKind::Cancelled);
 }
