@@ -47,7 +47,8 @@ pub(super) fn settle(old: &ArtifactRequest, new: ArtifactRequest) -> ArtifactReq
 /// Whether `new` may take the place of `old`, which has the same name.
 ///
 /// The content type stays, the expiry only grows. A reference may point elsewhere or become a link: that is how a live
-/// log turns into a finished one. Anything else may be said again, not changed.
+/// log turns into a finished one. Anything else may be said again, not changed; but for an object, whose upload has an
+/// id of its own each time.
 pub(super) fn check_replacement(
     name: &ArtifactName,
     old: &ArtifactRequest,
@@ -70,6 +71,9 @@ pub(super) fn check_replacement(
     }
     if old.content != new.content && !may_change {
         return conflict("it exists with other content");
+    }
+    if to == StorageType::Object {
+        return conflict("it exists with another upload");
     }
     Ok(())
 }
@@ -116,7 +120,8 @@ mod tests {
         let cases = [
             (s3(TEXT), s3(TEXT), true),
             (s3(TEXT), s3("text/html"), false),
-            (s3(TEXT), object, false),
+            (s3(TEXT), object.clone(), false),
+            (object.clone(), object, false),
             (s3(TEXT), reference("u"), false),
             (s3(TEXT), error("m"), false),
             (reference("u"), reference("u"), true),

@@ -203,7 +203,7 @@ const CASES: &[Case] = &[
             MAKE,
             CLAIM,
             (Artifact(0, "o", Object(TEXT)), "object"),
-            (Artifact(0, "o", Object(TEXT)), "object"),
+            (Artifact(0, "o", Object(TEXT)), "conflict"),
             (Artifact(0, "o", Object("text/html")), "conflict"),
             (Put("o"), "done"),
             (List(0), "nothing"),

@@ -125,19 +125,13 @@ pub(super) fn create_artifact(
     let status = store::load_status(database, &run.task_id)?;
     runs::takes_artifacts(&status, run, now)?;
     artifacts::check(name, request, status.expires)?;
-    let known = store::find_artifact(database, run, name)?;
     let mut request = request.clone();
-    if let Some(known) = &known {
+    if let Some(known) = store::find_artifact(database, run, name)? {
         request = artifacts::settle(&known.request, request);
         artifacts::check_replacement(name, &known.request, &request)?;
     }
-    let upload_id = match (&request.content, known) {
-        (ArtifactContent::Object { .. }, Some(store::Artifact { upload_id: Some(id), .. })) => Some(id),
-        (ArtifactContent::Object { .. }, Some(store::Artifact { upload_id: None, .. })) => {
-            let because = "it is finished".to_owned();
-            return Err(QueueError::Conflict { what: format!("artifact \"{name}\""), because });
-        }
-        (ArtifactContent::Object { .. }, None) => Some(fresh_word(name)?),
+    let upload_id = match &request.content {
+        ArtifactContent::Object { .. } => Some(fresh_word(name)?),
         _ => None,
     };
     let artifact = store::Artifact { request, upload_id: upload_id.clone() };
