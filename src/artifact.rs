@@ -13,6 +13,7 @@ mod delivery;
 mod deployment;
 pub mod destination;
 mod draft;
+mod growing_log;
 mod record;
 mod spooled;
 #[cfg(test)]
@@ -36,15 +37,17 @@ pub use record::ArtifactRecord;
 pub use store::Store;
 
 use self::delivery::{off_the_loop, until_over, until_over_for};
+use self::growing_log::GrowingLog;
 use self::spooled::Spooled;
 use self::upload::UploadError;
 
-use crate::config::ConfigFile;
+use crate::config::{ArtifactStorage, ConfigFile};
 use crate::event::{Events, RunEvent, RunEvents};
 use crate::interrupt::{Interrupt, Interrupts};
 use crate::limits;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{ArtifactContent, ErrorReason, QueueError, RunQueue, StorageType};
+use crate::task_log::reader::LogReader;
 use crate::timestamp::Timestamp;
 
 /// How long an attempt at a link has when nobody has patience any more.
@@ -126,6 +129,8 @@ pub struct Publisher {
     scratch: PathBuf,
     /// The log, once it is compressed.
     log: OnceCell<Spooled>,
+    /// What compresses it while it is written, until it is needed.
+    growing_log: Mutex<Option<GrowingLog>>,
     config: Arc<ConfigFile>,
     events: RunEvents,
     interrupts: Interrupts,
@@ -145,6 +150,8 @@ pub struct PublisherParts {
     pub reserved: Vec<(ArtifactName, &'static str)>,
     /// A directory on the data directory's disk, for what is compressed.
     pub scratch: PathBuf,
+    /// The log that will be published, while it is still written.
+    pub log: Option<LogReader>,
     /// What is compressed.
     pub config: Arc<ConfigFile>,
     /// Who hears of it.
@@ -154,8 +161,14 @@ pub struct PublisherParts {
 }
 
 impl Publisher {
-    /// A publisher that has published nothing yet.
+    /// A publisher that has published nothing yet. Inside a tokio runtime only.
     pub fn new(parts: PublisherParts) -> Publisher {
+        // Only bytes for S3 are stored compressed, and a directory keeps the log as it is.
+        let is_compressed = parts.store.storage(&parts.config) == ArtifactStorage::S3
+            && matches!(parts.store, Store::Queue(_));
+        let growing_log = parts.log.filter(|_| is_compressed).map(|log| {
+            GrowingLog::compress(log, parts.scratch.clone(), Patience::with_log(&parts.interrupts))
+        });
         Publisher {
             storing: Semaphore::new(parts.store.at_once()),
             expires: parts.expires,
@@ -163,6 +176,7 @@ impl Publisher {
             reserved: parts.reserved,
             scratch: parts.scratch,
             log: OnceCell::new(),
+            growing_log: Mutex::new(growing_log),
             config: parts.config,
             events: parts.events.of(parts.queue.run()),
             queue: parts.queue,

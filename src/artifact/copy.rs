@@ -147,8 +147,7 @@ impl Copy<'_> {
                 data = self.next_data(at).map_err(CopyError::Read)?;
             }
         }
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Copied { size: at, sha256 })
+        Ok(Copied { size: at, sha256: hexadecimal(hash) })
     }
 
     /// Where the next data are; at the end of the file if only a hole follows.
@@ -173,14 +172,23 @@ impl Copy<'_> {
     }
 
     fn check_room(&self) -> io::Result<()> {
-        let Some(place) = self.place.filter(|_| self.size >= LONG_BYTES) else { return Ok(()) };
-        let free = Space::around(place)?.free;
-        if free >= DISK_RESERVE_BYTES {
-            return Ok(());
-        }
-        let why = format!("the disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept");
-        Err(io::Error::new(io::ErrorKind::StorageFull, why))
+        self.place.filter(|_| self.size >= LONG_BYTES).map_or(Ok(()), check_room)
     }
+}
+
+/// An error when little more fits on the disk that something lies on.
+pub(super) fn check_room(place: BorrowedFd<'_>) -> io::Result<()> {
+    let free = Space::around(place)?.free;
+    if free >= DISK_RESERVE_BYTES {
+        return Ok(());
+    }
+    let why = format!("the disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept");
+    Err(io::Error::new(io::ErrorKind::StorageFull, why))
+}
+
+/// As [`Copied`] has it.
+pub(super) fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first `most` bytes.

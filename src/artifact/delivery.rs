@@ -1,12 +1,13 @@
 //! The bytes of one artifact on their way to the store, and what the queue is told of them.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::copy::{Copied, CopyError, Patience};
+use super::growing_log::GrowingLog;
 use super::spooled::Spooled;
 use super::upload::{Attempt, Uploader};
 use super::{ContentEncoding, Description, Destination, PublishError, Publisher, Source, Stored};
@@ -102,13 +103,25 @@ impl Publisher {
     ) -> Result<Spooled, PublishError> {
         let (scratch, patience) = (self.scratch.clone(), patience.clone());
         let is_log = matches!(source, Source::Log(_));
-        let spool = || {
-            off_the_loop(move || {
-                let source = source.open().map_err(CopyError::Read)?;
-                Spooled::of(source, encoding, &scratch, &patience)
-            })
+        let growing = if is_log { self.take_growing_log() } else { None };
+        let spool = || async move {
+            let file = source.open().map_err(CopyError::Read)?;
+            let length = file.metadata().map_err(CopyError::Read)?.len();
+            if let Some(mut growing) = growing {
+                // What went wrong while the task ran may go well now.
+                if let Ok(Some(log)) = growing.compressed().await
+                    && log.content().is_some_and(|content| content.size == length)
+                {
+                    return Ok(log);
+                }
+            }
+            off_the_loop(move || Spooled::of(file, encoding, &scratch, &patience)).await
         };
         if is_log { self.log.get_or_try_init(spool).await.cloned() } else { spool().await }
+    }
+
+    fn take_growing_log(&self) -> Option<GrowingLog> {
+        self.growing_log.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn create(

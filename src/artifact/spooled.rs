@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   short             ─► memory, compressed or not
-//!   long, compressed  ─► a file without a name, on the data directory's disk
+//!   long, compressed  ─► a file without a name, on the data directory's disk (of a log while it is written: growing_log)
 //!   long, as it is    ─► the task's own file: nobody writes to it any more, and no disk has to hold it twice
 //! ```
 
@@ -89,10 +89,20 @@ impl Spooled {
                 let file = tempfile::tempfile_in(scratch)?;
                 let copy = Copy { source: &source, size, patience, place: Some(file.as_fd()) };
                 let content = gzip(&copy, &file)?;
-                let length = file.metadata()?.len();
-                Ok(Spooled { bytes: Held::Compressed(Arc::new(file), content), length, encoding })
+                Spooled::compressed(file, content)
             }
         }
+    }
+
+    /// What is compressed already, into a file.
+    ///
+    /// # Errors
+    ///
+    /// When nobody can say how long that is.
+    pub(super) fn compressed(file: File, content: Copied) -> Result<Spooled, CopyError> {
+        let length = file.metadata()?.len();
+        let bytes = Held::Compressed(Arc::new(file), content);
+        Ok(Spooled { bytes, length, encoding: ContentEncoding::Gzip })
     }
 
     /// How many bytes are sent.

@@ -44,6 +44,7 @@ async fn run_of(uploader: Uploader, kind: ArtifactStorage, answers: &[Answer]) -
         store: Store::Queue(uploader),
         reserved: Vec::new(),
         scratch: directory.path().to_owned(),
+        log: None,
         config: Arc::new(config),
         events: Events::none(),
         interrupts,

@@ -76,6 +76,7 @@ fn publisher(claim: Claim, run: &RunContext) -> Publisher {
         store: Store::Directory(Arc::new(Destination::Nowhere)),
         reserved: Vec::new(),
         scratch: run.data.clone(),
+        log: None,
         config: Arc::clone(&run.config),
         events: Events::none(),
         interrupts: run.interrupts.clone(),

@@ -11,7 +11,7 @@ use crate::document::finding::{Finding, Findings, Severity};
 use crate::event::{RunEvent, RunEvents};
 use crate::features::{Active, RunContext, Wishes};
 use crate::interrupt::{Interrupter, Interrupts};
-use crate::known_features::{BULK_LOG, LOCAL_LIVE_LOG};
+use crate::known_features::{BULK_LOG, CHAIN_OF_TRUST, LOCAL_LIVE_LOG};
 use crate::payload::features::FeatureSwitches;
 use crate::payload::{Payload, TaskContext, reserved_names};
 use crate::queue::artifact_name::ArtifactName;
@@ -91,7 +91,8 @@ impl Claimed {
             interrupts: interrupts.clone(),
         };
         let (features, reserved) = start_features(context.clone(), task.payload.as_ref(), &wishes);
-        let publisher = publisher(worker, &claim, (store, reserved), context);
+        let published = wishes.publishes_log().then(|| log.reader());
+        let publisher = publisher(worker, &claim, (store, reserved, published), context);
         let (container, interrupter_of_run) = (id.clone(), interrupter.clone());
         let handles = Handles {
             container,
@@ -289,7 +290,7 @@ fn read_task(worker: &Worker, claim: &Claim, options: &RunOptions) -> Read {
 fn publisher(
     worker: &Worker,
     claim: &Claim,
-    (store, reserved): (Store, Vec<(ArtifactName, &'static str)>),
+    (store, reserved, log): (Store, Vec<(ArtifactName, &'static str)>, Option<LogReader>),
     context: RunContext,
 ) -> Publisher {
     Publisher::new(PublisherParts {
@@ -298,6 +299,7 @@ fn publisher(
         store,
         reserved,
         scratch: context.data,
+        log,
         config: context.config,
         events: worker.events.clone(),
         interrupts: context.interrupts,
@@ -319,6 +321,10 @@ impl Switched {
                 log: ArtifactName::new(FALLBACK_LOG).ok(),
             },
         }
+    }
+
+    fn publishes_log(&self) -> bool {
+        [LOCAL_LIVE_LOG, BULK_LOG, CHAIN_OF_TRUST].iter().any(|feature| self.switches.is_on(feature.name))
     }
 
     fn logs(&self) -> Logs {

@@ -20,17 +20,26 @@ pub struct Progress {
     pub ended: bool,
 }
 
+/// How much a log grows between two words of it to those who need not hear of each line.
+pub const MILESTONE_BYTES: u64 = 1 << 20;
+
 /// A way to read a log. Clones read on their own.
 #[derive(Clone, Debug)]
 pub struct LogReader {
     file: Arc<File>,
     progress: watch::Receiver<Progress>,
+    /// The same word, given only once in [`MILESTONE_BYTES`] and at the end.
+    milestones: watch::Receiver<Progress>,
 }
 
 impl LogReader {
     /// A reader of what is written to `file` as far as `progress` says.
-    pub(super) fn new(file: Arc<File>, progress: watch::Receiver<Progress>) -> LogReader {
-        LogReader { file, progress }
+    pub(super) fn new(
+        file: Arc<File>,
+        progress: watch::Receiver<Progress>,
+        milestones: watch::Receiver<Progress>,
+    ) -> LogReader {
+        LogReader { file, progress, milestones }
     }
 
     /// How far the log has come.
@@ -47,6 +56,14 @@ impl LogReader {
             Ok(progress) => progress,
             Err(_) => self.progress(),
         }
+    }
+
+    /// Waits until the log reaches well beyond `offset`, or has ended; nobody is woken for a line.
+    pub async fn milestone(&mut self, offset: u64) -> Progress {
+        let is_far = |progress: &Progress| progress.bytes >= offset + MILESTONE_BYTES || progress.ended;
+        // An error is a writer that has gone without a word: what there is is all.
+        drop(self.milestones.wait_for(is_far).await);
+        self.progress()
     }
 
     /// Reads what there is from `offset` on, at most so many bytes. Blocks, if at all, for the disk only.
@@ -131,6 +148,23 @@ mod tests {
         assert!(spool.end().is_none());
         assert_eq!(reader.wait(3).await, Progress { bytes: 3, ended: true });
         assert_eq!(all(reader, 10, 8).await, "");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_milestone_is_not_woken_for_a_line() {
+        let (_directory, spool) = Spool::temporary(1 << 30);
+        let mut reader = spool.reader();
+        let waiting = tokio::spawn(async move { reader.milestone(0).await });
+        let half = "x".repeat(1 << 19);
+        spool.text(&half);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        spool.text(&half);
+        assert_eq!(waiting.await.unwrap(), Progress { bytes: 1 << 20, ended: false });
+        let mut reader = spool.reader();
+        spool.text("last");
+        assert!(spool.end().is_none());
+        assert_eq!(reader.milestone(1 << 20).await, Progress { bytes: (1 << 20) + 4, ended: true });
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::task_log;
-use crate::task_log::reader::{LogReader, Progress};
+use crate::task_log::reader::{LogReader, MILESTONE_BYTES, Progress};
 use crate::timestamp::Timestamp;
 
 /// The writing end of a task's log. Clones write to the same log, one line or chunk at a time.
@@ -36,6 +36,7 @@ pub struct Spool {
 struct State {
     file: Arc<File>,
     progress: watch::Sender<Progress>,
+    milestones: watch::Sender<Progress>,
     bytes: u64,
     limit_bytes: u64,
     rest: Rest,
@@ -64,8 +65,9 @@ impl Spool {
         let file = File::options().read(true).append(true).create_new(true).mode(0o600).open(path)?;
         let file = Arc::new(file);
         let (progress, written) = watch::channel(Progress::default());
-        let reader = LogReader::new(Arc::clone(&file), written);
-        let state = State { file, progress, bytes: 0, limit_bytes, rest: Rest::Kept };
+        let (milestones, reached) = watch::channel(Progress::default());
+        let reader = LogReader::new(Arc::clone(&file), written, reached);
+        let state = State { file, progress, milestones, bytes: 0, limit_bytes, rest: Rest::Kept };
         Ok(Spool { path: path.to_owned(), reader, state: Arc::new(Mutex::new(state)) })
     }
 
@@ -119,6 +121,7 @@ impl Spool {
         let mut state = self.state();
         let rest = std::mem::replace(&mut state.rest, Rest::Ended);
         state.progress.send_modify(|progress| progress.ended = true);
+        state.milestones.send_replace(Progress { bytes: state.bytes, ended: true });
         match rest {
             Rest::Broken(error) => Some(error),
             Rest::Kept | Rest::OverLimit | Rest::Ended => None,
@@ -150,6 +153,13 @@ impl State {
     fn publish(&self) {
         let bytes = self.bytes;
         self.progress.send_modify(|progress| progress.bytes = bytes);
+        self.milestones.send_if_modified(|milestone| {
+            let is_reached = bytes - milestone.bytes >= MILESTONE_BYTES;
+            if is_reached {
+                milestone.bytes = bytes;
+            }
+            is_reached
+        });
     }
 }
 

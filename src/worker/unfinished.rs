@@ -222,6 +222,7 @@ impl Service {
             store: self.options.store.clone(),
             reserved: Vec::new(),
             scratch: scratch.to_owned(),
+            log: None,
             config: Arc::new(self.worker.config.file.clone()),
             events: self.log.events(),
             interrupts,

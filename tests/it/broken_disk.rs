@@ -70,6 +70,7 @@ async fn claim(scratch: &Scratch, payload: &Value) -> Claimed {
         store: Store::Directory(Arc::new(Destination::directory(&scratch.join("out")).unwrap())),
         reserved: Vec::new(),
         scratch: scratch.path().to_owned(),
+        log: None,
         config,
         events: Events::none(),
         interrupts,

@@ -112,6 +112,7 @@ impl Task {
             store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
             reserved: reserved_names(&payload.log, &payload.features),
             scratch: scratch.path().to_owned(),
+            log: None,
             config: Arc::clone(&config),
             events: Events::none(),
             interrupts,
