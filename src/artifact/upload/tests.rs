@@ -334,16 +334,18 @@ fn a_long_file_takes_little_memory_however_long_it_is() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let grown = said.split_once("grown by ").and_then(|(_, rest)| rest.split_once(' ')).unwrap().0;
-    assert!(grown.parse::<u64>().unwrap() < 8 << 20, "{grown} bytes, the storage's included");
+    assert!(grown.parse::<u64>().unwrap() < 4 << 20, "{grown} bytes, the storage's included");
 }
 
 fn upload_a_gigabyte() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let storage = Storage::start(&[]).await;
+        // What any upload takes, pages of this program among it, is there before the one that counts.
+        upload(&storage, &spooled(1 << 20, ContentEncoding::Identity), PACE).await.unwrap();
         let before = most_memory();
         upload(&storage, &spooled(1 << 30, ContentEncoding::Identity), PACE).await.unwrap();
-        assert_eq!(storage.received()[0].length, 1 << 30);
+        assert_eq!(storage.received()[1].length, 1 << 30);
         eprintln!("grown by {} bytes", most_memory() - before);
     });
 }
