@@ -13,6 +13,7 @@
 //! tasks is not dropped while it is under way, as the queue may have given out a task already; only a worker that ends
 //! breaks one off that the queue holds, and waits a moment for the answer to another ([`Claiming::wind_up`]).
 
+mod answers;
 pub mod assembly;
 mod claiming;
 mod collecting;
@@ -52,7 +53,7 @@ use self::runs::Runs;
 use self::unfinished::Recovery;
 use crate::cleanup::Unfinished;
 use crate::interrupt::{Interrupt, Notice};
-use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity, WorkerQueue};
+use crate::queue::{QueueError, WorkerIdentity, WorkerQueue};
 use crate::task::run::{RunOptions, Worker};
 use crate::text::chain;
 use crate::timestamp::Timestamp;
@@ -190,7 +191,7 @@ async fn claim_and_run(
                 }
             }
             answer = claiming.answer(free > 0) => {
-                let (claims, refused) = service.heard(answer, renewable.get());
+                let (claims, refused) = service.heard(answer, renewable.get(), claiming.told());
                 if refused.is_some() {
                     failure = failure.or(refused);
                     requester.ask(Exit::WhenIdle, Notice::Worker);
@@ -243,42 +244,8 @@ fn tell_end(log: &WorkerLog) {
 }
 
 impl Service {
-    /// What the queue has answered, told to the log; and why the worker can go on no longer, if it cannot.
-    fn heard(
-        &self,
-        answer: Result<ClaimedWork, QueueError>,
-        renewable: bool,
-    ) -> (Vec<Claim>, Option<QueueError>) {
-        let error = match answer {
-            Ok(ClaimedWork { claims, unreadable }) => {
-                for error in &unreadable {
-                    self.tell_retrieval_error(error);
-                }
-                return (claims, None);
-            }
-            Err(error) => error,
-        };
-        self.tell_retrieval_error(&error);
-        let is_final = match error {
-            QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. } => !renewable,
-            // What is asked is always the same: the names in the configuration.
-            QueueError::Invalid { .. } => true,
-            QueueError::NotFound { .. }
-            | QueueError::Conflict { .. }
-            | QueueError::Unreachable { .. }
-            | QueueError::Internal { .. } => false,
-        };
-        (Vec::new(), is_final.then_some(error))
-    }
-
     fn warn(&self, message: &str) {
         self.log.write(&Entry::Warning { message });
-    }
-
-    fn tell_retrieval_error(&self, error: &QueueError) {
-        let skew = self.queue.clock_skew().map(|skew| format!(" ({skew})")).unwrap_or_default();
-        let message = format!("failed to {}{skew}", chain(error));
-        self.log.write(&Entry::TaskRetrievalError { message: &message });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Asking the queue for tasks: when, and how many.
 //!
 //! The queue holds a request for some 20 seconds when it has none (long poll). So the next one follows at once; only
-//! after one that was answered early without a task, or that failed, a while passes.
+//! after one that was answered early without a task, or that failed, a while passes, and ever more where nobody knows it.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -24,22 +24,37 @@ const HELD: Duration = Duration::from_secs(2);
 /// How long a worker that ends waits for the answer to another: until it would count as held as well.
 const GRACE: Duration = HELD;
 
+/// The longest wait before a queue is asked again that is not where the configuration says.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+
 /// What the queue answers.
 type Answer = Result<ClaimedWork, QueueError>;
 
 /// The one request that may be under way, and the time of the next.
 pub(super) struct Claiming {
     pause: Duration,
+    /// The wait after an answer that brought nothing; longer than the pause where there is no such queue.
+    wait: Duration,
     due: Instant,
     /// When what is under way went out to the queue, if it has.
     asked: Rc<Cell<Option<Instant>>>,
     request: Option<Pin<Box<dyn Future<Output = Answer>>>>,
     was_answered: bool,
+    /// The refusal that the log has last, if the queue has not answered otherwise since.
+    told: Option<String>,
 }
 
 impl Claiming {
     pub(super) fn new(pause: Duration) -> Claiming {
-        Claiming { pause, due: Instant::now(), asked: Rc::default(), request: None, was_answered: false }
+        Claiming {
+            pause,
+            wait: pause,
+            due: Instant::now(),
+            asked: Rc::default(),
+            request: None,
+            was_answered: false,
+            told: None,
+        }
     }
 
     pub(super) fn is_under_way(&self) -> bool {
@@ -49,6 +64,11 @@ impl Claiming {
     /// Whether the first request was answered, or the time of it has passed.
     pub(super) fn was_answered(&self) -> bool {
         self.was_answered
+    }
+
+    /// What the log says of the queue's refusal, to be kept up by whoever hears the answers.
+    pub(super) fn told(&mut self) -> &mut Option<String> {
+        &mut self.told
     }
 
     /// Asks for at most `free` tasks, if it is time, there is room for them on the disk, and a run can begin here.
@@ -93,10 +113,17 @@ impl Claiming {
         };
         let answer = request.await;
         (self.request, self.was_answered) = (None, true);
+        if answer.is_ok() {
+            self.told = None;
+        }
         let now = Instant::now();
         let was_held = self.went_out_before(LONG_POLL);
         let brought_tasks = answer.as_ref().is_ok_and(|work| !work.claims.is_empty());
-        self.due = if brought_tasks || (answer.is_ok() && was_held) { now } else { now + self.pause };
+        self.wait = match answer {
+            Err(QueueError::NotFound { .. }) => self.pause.max(LONGEST_WAIT.min(2 * self.wait)),
+            Ok(_) | Err(_) => self.pause,
+        };
+        self.due = if brought_tasks || (answer.is_ok() && was_held) { now } else { now + self.wait };
         answer
     }
 

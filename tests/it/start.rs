@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use docker_worker::cache::{CacheLease, Caches, Fate};
 use runtime::id::ContainerId;
@@ -29,6 +29,8 @@ struct Queue {
 enum Answer {
     /// 401, as for credentials that are no longer valid.
     Unauthorized,
+    /// 403, as for credentials that do not suffice.
+    Forbidden,
     /// 400, as for names that no worker can have.
     Invalid,
     /// None while the other side waits, as of a queue without tasks.
@@ -67,6 +69,9 @@ fn serve(mut stream: TcpStream, answer: Answer) -> bool {
     match answer {
         Answer::Unauthorized => {
             refuse(stream, "401 Unauthorized", "AuthenticationFailed", "ext.certificate.expiry < now");
+        }
+        Answer::Forbidden => {
+            refuse(stream, "403 Forbidden", "InsufficientScopes", "client ID me does not have scopes");
         }
         Answer::Invalid => {
             refuse(stream, "400 Bad Request", "InputValidationError", "data/workerId must match");
@@ -231,18 +236,47 @@ fn a_disk_that_can_be_measured_no_longer_is_told_once_and_keeps_tasks_away() {
 #[test]
 fn what_no_other_try_would_change_ends_a_worker_with_one_sentence() {
     let cases = [
-        (Answer::Unauthorized, "ext.certificate.expiry < now"),
-        (Answer::Invalid, "data/workerId must match"),
+        (
+            Answer::Unauthorized,
+            "ext.certificate.expiry < now",
+            "give the worker a valid taskcluster.clientId",
+        ),
+        (
+            Answer::Forbidden,
+            "does not have scopes",
+            "the scopes queue:claim-work:p/t and queue:worker-id:g/w",
+        ),
+        (Answer::Invalid, "data/workerId must match", "correct provisionerId, workerType"),
     ];
-    for (answer, words) in cases {
+    for (answer, words, advice) in cases {
         let (worker, queue) = (Worker::new(), Queue::start(answer));
         let ended = worker.call(&["start", "--config", &config(&worker, &queue.address)]);
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         let sentences = text(&ended.stderr).lines().filter(|line| line.contains(words));
         assert_eq!(sentences.count(), 1, "{ended:?}");
-        assert!(text(&ended.stdout).contains("[alert-operator] task retrieval error"), "{ended:?}");
+        let mut told = text(&ended.stdout).lines().filter(|line| line.contains("task retrieval error"));
+        assert!(told.all(|line| line.contains(words) && line.contains(advice)), "{ended:?}");
         worker.assert_nothing_left(words);
     }
+}
+
+#[test]
+fn a_root_url_that_nobody_knows_is_told_once_and_asked_ever_less_often() {
+    let (worker, queue) = (Worker::new(), AnsweringServer::start(|_, _| (404, json!("no such page"))));
+    let more = json!({"capacityManagement": {"diskspaceThreshold": 0}, "taskQueue": {"pollInterval": 100}});
+    let child =
+        worker.command(&["start", "--config", &config_with(&worker, &queue.address, more)]).spawn().unwrap();
+    queue.await_requests(1, |_| true);
+    let begun = Instant::now();
+    queue.await_requests(5, |_| true);
+    // 200, 400, 800 and 1600 ms.
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
+    terminate(&child);
+    let ended = finish(child, Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
+    let log = text(&ended.stdout);
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("task retrieval error")).collect();
+    assert!(told.len() == 1 && told[0].contains("correct rootUrl"), "{log}");
 }
 
 #[test]
