@@ -105,7 +105,8 @@ pub async fn serve(
     tell_beginning(&service.log);
     let mut recovery = Recovery::default();
     recovery.start(&service, unfinished);
-    let renewable = Rc::new(Cell::new(false));
+    // Until worker-runner has said what it can do, it may be one that sends others.
+    let renewable = Rc::new(Cell::new(runner.is_some()));
     let ended = tokio::select! {
         ended = claim_and_run(&service, recovery, &renewable, (&requester, requests)) => ended,
         () = converse(runner.as_mut(), &service, &renewable, &requester) => Ok(()),
@@ -149,6 +150,7 @@ async fn converse(
             }
         }
         // Whoever has started this worker is gone, and with it the way to new credentials and to the host's end.
+        renewable.set(false);
         requester.ask(Exit::WhenIdle, Notice::Worker);
     }
     std::future::pending().await

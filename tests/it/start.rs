@@ -280,6 +280,26 @@ fn a_root_url_that_nobody_knows_is_told_once_and_asked_ever_less_often() {
 }
 
 #[test]
+fn a_worker_that_was_not_greeted_yet_may_still_be_sent_credentials() {
+    let (worker, queue) = (Worker::new(), AnsweringServer::start(|_, _| (401, json!({"message": "stale"}))));
+    let more = json!({"capacityManagement": {"diskspaceThreshold": 0}, "taskQueue": {"pollInterval": 100}});
+    let path = config_with(&worker, &queue.address, more);
+    let mut command = worker.command(&["start", "--host", "worker-runner", "--config", &path]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut runner = child.stdin.take().unwrap();
+    queue.await_requests(3, |request| request.path.contains("claim-work"));
+    writeln!(runner, r#"~{{"type":"welcome","capabilities":["graceful-termination","new-credentials"]}}"#)
+        .unwrap();
+    writeln!(runner, r#"~{{"type":"new-credentials","client-id":"me","access-token":"other"}}"#).unwrap();
+    writeln!(runner, r#"~{{"type":"graceful-termination","finish-tasks":true}}"#).unwrap();
+    let ended = finish(child, Duration::from_secs(20));
+    assert!(ended.status.success(), "{ended:?}");
+    let log = text(&ended.stdout);
+    assert!(log.contains("Got new worker credentials"), "{log}");
+    assert_eq!(log.matches("task retrieval error").count(), 1, "{log}");
+}
+
+#[test]
 fn a_worker_to_which_others_can_be_sent_goes_on_without_valid_credentials() {
     let (worker, listener) = (Worker::new(), TcpListener::bind("127.0.0.1:0").unwrap());
     let mut command = worker.command(&["--host", "worker-runner", "test"]);
