@@ -22,6 +22,7 @@ fn publisher(claim: &Claim, storage: ArtifactStorage, scratch: &std::path::Path)
         store: Store::Queue(Uploader::new(Pace::default()).unwrap()),
         reserved: Vec::new(),
         scratch: scratch.to_owned(),
+        log: None,
         config: Arc::new(config),
         events: Events::none(),
         interrupts: channel().1,
