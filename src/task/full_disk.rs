@@ -9,13 +9,14 @@
 //!
 //! Where nobody collects garbage, as with `run`, the first half is left out.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use runtime::id::ContainerId;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use self::weight::weight;
 use crate::config::ConfigFile;
@@ -47,7 +48,16 @@ pub fn low_mark(file: &ConfigFile) -> u64 {
 pub struct FullDisk {
     /// Held by the run that is ended for it, or by one that looks whether it is the one.
     turn: Arc<Mutex<()>>,
+    /// Held by the run that weighs all of them; the others look at what came of it.
+    weighed: Arc<Mutex<Option<Weighed>>>,
     collector: Arc<OnceLock<mpsc::UnboundedSender<RoomRequest>>>,
+}
+
+/// What holds for all runs until it is time for the next look.
+#[derive(Debug)]
+struct Weighed {
+    at: Instant,
+    heaviest: ContainerId,
 }
 
 /// A run's request for room. To drop it is to answer: there is no more to be had.
@@ -99,7 +109,7 @@ impl FullDisk {
                 }
                 Some(_) | None => continue,
             }
-            if !is_heaviest(worker, container).await {
+            if !self.is_heaviest(worker, container).await {
                 // It waits for nothing: whoever is the heaviest has its turn at once.
                 drop(self.ask_for_room());
                 continue;
@@ -110,7 +120,7 @@ impl FullDisk {
                 timeout(SWEEP_TIME, swept).await.map(drop).unwrap_or_default();
             }
             let Some(free) = free_bytes(&runs).filter(|free| *free < DISK_RESERVE_BYTES) else { continue };
-            if is_heaviest(worker, container).await {
+            if self.is_heaviest(worker, container).await {
                 let text = format!(
                     "The task was ended because the worker's disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept for logs and clean-up."
                 );
@@ -125,31 +135,41 @@ impl FullDisk {
         Some(Turn { _held: held })
     }
 
+    /// Whether none of the worker's running tasks has more on the disk: the end of this one makes the most room.
+    async fn is_heaviest(&self, worker: &Worker, container: &ContainerId) -> bool {
+        let all = worker.registry.all().into_iter().filter(|(_, run)| run.phase == Phase::Running);
+        let others: Vec<ContainerId> =
+            all.map(|(_, run)| run.container).filter(|other| other != container).collect();
+        if others.is_empty() {
+            return true;
+        }
+        let runs = worker.config.directories.runs();
+        // A run that cannot be compared with others is one that ends.
+        self.heaviest(runs, [others, vec![container.clone()]].concat())
+            .await
+            .is_none_or(|it| it == *container)
+    }
+
+    /// The one of `running` with the most on the disk. It is looked for once in a while, not by each of them.
+    async fn heaviest(&self, runs: PathBuf, running: Vec<ContainerId>) -> Option<ContainerId> {
+        let mut last = self.weighed.lock().await;
+        if let Some(weighed) = last.as_ref().filter(|weighed| weighed.at.elapsed() < LOOK) {
+            return Some(weighed.heaviest.clone());
+        }
+        let of = move |container: &ContainerId| (weight(&runs.join(container.as_str())), container.clone());
+        let weighed = spawn_blocking(move || running.iter().map(of).max());
+        // What panics has said so.
+        let (_, heaviest) = weighed.await.ok()??;
+        *last = Some(Weighed { at: Instant::now(), heaviest: heaviest.clone() });
+        Some(heaviest)
+    }
+
     /// What comes out ends with the answer; nothing where nobody collects garbage.
     fn ask_for_room(&self) -> Option<oneshot::Receiver<()>> {
         let (request, answer) = oneshot::channel();
         self.collector.get()?.send(RoomRequest(request)).ok()?;
         Some(answer)
     }
-}
-
-/// Whether none of the worker's running tasks has more on the disk: the end of this one makes the most room.
-async fn is_heaviest(worker: &Worker, container: &ContainerId) -> bool {
-    let all = worker.registry.all().into_iter().filter(|(_, run)| run.phase == Phase::Running);
-    let others: Vec<ContainerId> =
-        all.map(|(_, run)| run.container).filter(|other| other != container).collect();
-    if others.is_empty() {
-        return true;
-    }
-    let (runs, container) = (worker.config.directories.runs(), container.clone());
-    let weighed = spawn_blocking(move || {
-        let weight =
-            |container: &ContainerId| (weight(&runs.join(container.as_str())), container.to_string());
-        let own = weight(&container);
-        others.iter().all(|other| weight(other) < own)
-    });
-    // What panics has said so; a run that cannot be compared with others is one that ends.
-    weighed.await.unwrap_or(true)
 }
 
 #[cfg(test)]
@@ -164,5 +184,23 @@ mod tests {
         assert!(full_disk.take_turn().await.is_none(), "two have the turn");
         drop(first);
         assert!(full_disk.take_turn().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn runs_that_look_in_the_same_second_weigh_once() {
+        let (full_disk, scratch) = (FullDisk::default(), tempfile::tempdir().unwrap());
+        let running = ["a", "b"].map(|id| ContainerId::new(id).unwrap());
+        let write = |id: &ContainerId, bytes| {
+            std::fs::create_dir_all(scratch.path().join(id.as_str())).unwrap();
+            std::fs::write(scratch.path().join(id.as_str()).join("file"), vec![b'x'; bytes]).unwrap();
+        };
+        let heaviest = || full_disk.heaviest(scratch.path().to_owned(), running.to_vec());
+        write(&running[0], 1 << 20);
+        write(&running[1], 2 << 20);
+        assert_eq!(heaviest().await.as_ref(), Some(&running[1]));
+        write(&running[0], 3 << 20);
+        assert_eq!(heaviest().await.as_ref(), Some(&running[1]), "it was weighed anew at once");
+        tokio::time::advance(LOOK).await;
+        assert_eq!(heaviest().await.as_ref(), Some(&running[0]));
     }
 }
