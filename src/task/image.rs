@@ -123,3 +123,20 @@ fn pull_failure(error: &PullError) -> TaskError {
     }
     TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: failed to {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use images::store::StoreError;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_others_use_is_not_the_hosts_fault_and_an_interrupt_nobodys() {
+        let locked = StoreError::Locked { path: "/lock".into(), holder: "process 4711".to_owned() };
+        let failure = pull_failure(&PullError::Store(locked));
+        assert_eq!(failure.end, End::HostBusy);
+        assert!(failure.lines.iter().any(|line| line.contains("process 4711")), "{failure:?}");
+        let unwanted = pull_failure(&PullError::Store(StoreError::Unwanted { path: "/lock".into() }));
+        assert_eq!((unwanted.end, unwanted.lines.len()), (End::Interrupted, 0));
+    }
+}

@@ -148,3 +148,18 @@ impl From<RootError> for TaskError {
         TaskError::new(end, format!("Docker configuration could not be created. Failed to {why}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_waits_for_others_is_not_the_hosts_fault_and_an_interrupt_nobodys() {
+        let locked = StoreError::Locked { path: "/lock".into(), holder: "process 4711".to_owned() };
+        let failure = TaskError::from(RootError::Store(locked));
+        assert_eq!(failure.end, End::HostBusy);
+        assert!(failure.lines.iter().any(|line| line.contains("process 4711")), "{failure:?}");
+        let unwanted = TaskError::from(RootError::Store(StoreError::Unwanted { path: "/lock".into() }));
+        assert_eq!((unwanted.end, unwanted.lines.len()), (End::Interrupted, 0));
+    }
+}
