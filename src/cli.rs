@@ -6,11 +6,11 @@
 pub mod check;
 pub mod cleanup;
 pub mod demo;
+mod environment;
 pub mod features;
 mod help;
 mod operator;
 pub mod process;
-mod proxies;
 mod recovery;
 mod refusal;
 pub mod run;
@@ -85,7 +85,7 @@ enum Command {
 /// The whole program.
 pub fn main() -> ExitCode {
     let words = start::in_our_words(env::args_os().collect());
-    let arguments = match Arguments::try_parse_from(&words) {
+    let mut arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error, &words),
     };
@@ -101,8 +101,8 @@ pub fn main() -> ExitCode {
         }
     };
     // Before anything is said, which would be said twice.
-    if let Command::Start(options) = &arguments.command
-        && let Err(refusal) = options.leave_proxies_out(&operator)
+    if let Command::Start(options) = &mut arguments.command
+        && let Err(refusal) = options.leave_environment(&operator)
     {
         options.tell_no_start(&refusal.sentence);
         return refusal.tell(&operator);

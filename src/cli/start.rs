@@ -13,11 +13,12 @@ use clap::{Args, ValueEnum};
 
 use tokio::task::LocalSet;
 
+use super::environment::{self, Secrets};
 use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, process, proxies, scheduling};
+use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
 use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
@@ -85,6 +86,9 @@ pub struct StartArguments {
     /// What kind of machine it is.
     #[arg(long, value_name = "TYPE")]
     worker_node_type: Option<String>,
+    /// What the environment said beside.
+    #[arg(skip)]
+    secrets: Secrets,
 }
 
 /// Who has started a worker.
@@ -122,13 +126,16 @@ impl StartArguments {
         }
     }
 
-    /// Has the worker go on without the proxies that its environment names: in the same process, begun anew.
-    pub(super) fn leave_proxies_out(&self, operator: &Operator) -> Result<(), Refusal> {
+    /// Has the worker go on without the proxies and secrets that its environment names: in the same process, begun anew.
+    pub(super) fn leave_environment(&mut self, operator: &Operator) -> Result<(), Refusal> {
         if self.print_config {
+            self.secrets = Secrets::of_environment();
             return Ok(());
         }
-        let failed = |error| Refusal::new(FAILED, format!("failed to start without proxies: {error}"));
-        proxies::leave_out(operator).map_err(failed)
+        let what = "failed to start without the proxies and secrets of the environment";
+        let failed = |error| Refusal::new(FAILED, format!("{what}: {error}"));
+        self.secrets = environment::leave_out(operator).map_err(failed)?;
+        Ok(())
     }
 
     /// Puts what the command line says over the configuration, and what the environment and the profile say below it.
@@ -148,7 +155,7 @@ impl StartArguments {
             file.capacity = self.capacity;
         }
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let secret = |name| variable(name).map(Secret::new);
+        let secret = |name| self.secrets.get(name);
         let credentials = &mut file.taskcluster;
         // Together or not at all: a token of the one and a name of the other make no credentials.
         if credentials.client_id.is_none() && credentials.access_token.is_none() {

@@ -29,20 +29,28 @@ fn proxies_that_the_environment_names_are_not_used() {
 }
 
 #[test]
-fn no_process_that_a_worker_starts_has_its_credentials() {
+fn no_process_has_the_workers_credentials_in_its_environment() {
     let site = Site::new();
     let secret = format!("a secret of {}", site.worker.scratch().name());
-    let mut command = site.worker.command(&["start", "--config", &site.config(&json!({}))]);
-    for name in ["TASKCLUSTER_ACCESS_TOKEN", "TASKCLUSTER_CERTIFICATE", "DNS_SERVER_SECRET"] {
-        command.env(name, &secret);
-    }
+    let own = &site.deployment.access()["taskcluster"];
+    let token = own["accessToken"].as_str().unwrap();
+    let mut command =
+        site.worker.command(&["start", "--config", &site.config(&json!({ "taskcluster": {} }))]);
+    command.env("TASKCLUSTER_CLIENT_ID", own["clientId"].as_str().unwrap());
+    command.env("TASKCLUSTER_ACCESS_TOKEN", token).env("DNS_SERVER_SECRET", &secret);
     let child = command.spawn().unwrap();
-    let own = child.id();
+    let process = format!("/proc/{}", child.id());
     let mut worker = Started::of(child);
     let task_id = site.deployment.create(&site.payload("sleep 1000"));
     worker.await_logged(r#""type":"task run""#);
     assert_eq!(site.worker.processes("docker-worker-r").len(), 1, "the monitor");
-    assert_eq!(with_in_environment(&secret), [own]);
+    assert_eq!(with_in_environment(&secret), Vec::<u32>::new());
+    let environment = fs::read(format!("{process}/environ")).unwrap();
+    assert!(!environment.is_empty() && !holds(&environment, token), "{process}");
+    let open =
+        fs::read_dir(format!("{process}/fd")).unwrap().map(|entry| fs::read_link(entry.unwrap().path()));
+    let open: Vec<_> = open.filter_map(Result::ok).collect();
+    assert!(!open.iter().any(|path| path.to_string_lossy().contains("secrets")), "{open:?}");
     site.deployment.cancel(&task_id);
     worker.stop();
 }
@@ -51,10 +59,11 @@ fn no_process_that_a_worker_starts_has_its_credentials() {
 fn with_in_environment(text: &str) -> Vec<u32> {
     let names = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
     let processes = names.filter_map(|name| name.to_str()?.parse::<u32>().ok());
-    let holds = |process: &u32| {
-        // It may have ended since.
-        let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-        environment.windows(text.len()).any(|window| window == text.as_bytes())
-    };
-    processes.filter(holds).collect()
+    // It may have ended since.
+    let environment = |process: &u32| fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+    processes.filter(|process| holds(&environment(process), text)).collect()
+}
+
+fn holds(environment: &[u8], text: &str) -> bool {
+    environment.windows(text.len()).any(|window| window == text.as_bytes())
 }
