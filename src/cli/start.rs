@@ -2,34 +2,31 @@
 //!
 //! Standard output carries the worker's own log, and under worker-runner the protocol's messages between its lines.
 
-use std::env;
-use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
-
 use tokio::task::LocalSet;
 
+use self::deployment::{Deployment, own};
+use self::options::HostKind;
 use super::environment::{self, Secrets};
 use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
+use super::{FAILED, HOST_UNFIT, process, scheduling};
 use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
-use crate::config::{Config, ConfigFile, Profile, Secret};
+use crate::config::{Config, ConfigFile};
 use crate::host::{self, Facts};
 use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::{LineWriter, Stream};
 use crate::live_log::{LiveLogError, LiveLogServer};
 use crate::net::Network;
 use crate::payload::Origin;
-use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
 use crate::readiness::write_all;
 use crate::signing_key::SigningKey;
 use crate::task::image::Pulling;
@@ -42,79 +39,10 @@ use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
 use crate::worker::{Fitness, PurgeRights, Quarantine, Service, serve};
 
-/// The original's one short option; its value may be attached, as in `-c4`. No command of ours begins so.
-const CAPACITY_OPTION: &str = "-c";
+mod deployment;
+mod options;
 
-/// What else the original understands before its profile.
-const ORIGINAL_OPTIONS: &[&str] = &[
-    "--host",
-    "--capacity",
-    "--provisioner-id",
-    "--worker-type",
-    "--worker-group",
-    "--worker-id",
-    "--worker-node-type",
-];
-
-/// Options of `start`. Those that name a value win over the configuration's.
-#[derive(Debug, Args)]
-pub struct StartArguments {
-    /// Defaults of the original's under the configuration.
-    #[arg(value_name = "PROFILE", value_parser = profile)]
-    profile: Option<Profile>,
-    /// Who has started this worker: nobody in particular, or worker-runner, which speaks over standard input.
-    #[arg(long, value_enum, default_value = "none")]
-    host: HostKind,
-    /// Prints the configuration in force, without its secrets, and ends.
-    #[arg(long)]
-    print_config: bool,
-    /// Tasks at once.
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    capacity: Option<u32>,
-    /// The first half of the pool's name.
-    #[arg(long, value_name = "ID")]
-    provisioner_id: Option<String>,
-    /// The second half of the pool's name.
-    #[arg(long, value_name = "TYPE")]
-    worker_type: Option<String>,
-    /// Where this worker is.
-    #[arg(long, value_name = "GROUP")]
-    worker_group: Option<String>,
-    /// Which one it is.
-    #[arg(long, value_name = "ID")]
-    worker_id: Option<String>,
-    /// What kind of machine it is.
-    #[arg(long, value_name = "TYPE")]
-    worker_node_type: Option<String>,
-    /// What the environment said beside.
-    #[arg(skip)]
-    secrets: Secrets,
-}
-
-/// Who has started a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HostKind {
-    /// An operator, or an init system. The original's own tests called that `test`.
-    #[value(alias = "test")]
-    None,
-    /// Taskcluster's worker-runner.
-    WorkerRunner,
-}
-
-fn profile(text: &str) -> Result<Profile, &'static str> {
-    Profile::named(text).ok_or("the profiles are production and test")
-}
-
-/// The command line of the original, `docker-worker [OPTIONS] PROFILE`, as one of ours; any other as it is.
-pub(super) fn in_our_words(mut words: Vec<OsString>) -> Vec<OsString> {
-    let first = words.get(1).and_then(|word| word.to_str()).unwrap_or_default();
-    let option = first.split_once('=').map_or(first, |(option, _)| option);
-    let is_attached = first.starts_with(CAPACITY_OPTION);
-    if is_attached || ORIGINAL_OPTIONS.contains(&option) || Profile::named(first).is_some() {
-        words.insert(1, "start".into());
-    }
-    words
-}
+pub use self::options::{StartArguments, in_our_words};
 
 impl StartArguments {
     /// Tells whoever has started this worker that its configuration cannot be used.
@@ -136,39 +64,6 @@ impl StartArguments {
         let failed = |error| Refusal::new(FAILED, format!("{what}: {error}"));
         self.secrets = environment::leave_out(operator).map_err(failed)?;
         Ok(())
-    }
-
-    /// Puts what the command line says over the configuration, and what the environment and the profile say below it.
-    fn complete(&self, file: &mut ConfigFile) {
-        for (own, key) in [
-            (&self.provisioner_id, &mut file.provisioner_id),
-            (&self.worker_type, &mut file.worker_type),
-            (&self.worker_group, &mut file.worker_group),
-            (&self.worker_id, &mut file.worker_id),
-            (&self.worker_node_type, &mut file.worker_node_type),
-        ] {
-            if own.is_some() {
-                key.clone_from(own);
-            }
-        }
-        if self.capacity.is_some() {
-            file.capacity = self.capacity;
-        }
-        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let secret = |name| self.secrets.get(name);
-        let credentials = &mut file.taskcluster;
-        // Together or not at all: a token of the one and a name of the other make no credentials.
-        if credentials.client_id.is_none() && credentials.access_token.is_none() {
-            credentials.client_id = variable("TASKCLUSTER_CLIENT_ID");
-            credentials.access_token = secret("TASKCLUSTER_ACCESS_TOKEN");
-            credentials.certificate = secret("TASKCLUSTER_CERTIFICATE");
-        }
-        file.root_url = file.root_url.take().or_else(|| variable("TASKCLUSTER_ROOT_URL"));
-        let stateless = &mut file.stateless_hostname;
-        stateless.secret = stateless.secret.take().or_else(|| secret("DNS_SERVER_SECRET"));
-        if let Some(profile) = self.profile {
-            file.apply(profile);
-        }
     }
 }
 
@@ -298,63 +193,6 @@ fn require_disk(volume: Option<&Path>) -> Result<(), Refusal> {
     })
 }
 
-/// Where tasks come from, and who this worker is there.
-struct Deployment {
-    queue: WorkerQueue,
-    identity: WorkerIdentity,
-}
-
-impl Deployment {
-    /// What the configuration says, if it says all of it.
-    fn of(file: &ConfigFile) -> Result<Deployment, Refusal> {
-        let credentials = credentials(file);
-        let parts = (&file.root_url, credentials, &file.provisioner_id, &file.worker_type);
-        let own = (&file.worker_group, &file.worker_id);
-        let ((Some(root_url), Some(credentials), Some(_), Some(_)), (Some(group), Some(id))) = (parts, own)
-        else {
-            let keys = missing(file).join(", ");
-            return Err(Refusal::new(
-                WRONG_USE,
-                format!("the configuration has to say {keys} (--config FILE)"),
-            ));
-        };
-        let identity = WorkerIdentity { worker_group: group.clone(), worker_id: id.clone() };
-        let queue = WorkerQueue::deployment(root_url, credentials)
-            .map_err(|error| Refusal::because(WRONG_USE, &error))?;
-        Ok(Deployment { queue, identity })
-    }
-}
-
-/// The unfinished runs that this worker has left; those of others with the same directories are left alone.
-fn own(
-    unfinished: Vec<Unfinished>,
-    file: &ConfigFile,
-    identity: &WorkerIdentity,
-    operator: &Operator,
-) -> Vec<Unfinished> {
-    let root_url = file.root_url.as_deref().unwrap_or_default();
-    let (own, others): (Vec<_>, Vec<_>) =
-        unfinished.into_iter().partition(|run| run.held.is_of(root_url, identity));
-    for Unfinished { held, .. } in others {
-        let WorkerIdentity { worker_group, worker_id } = &held.worker;
-        operator.note(&format!(
-            "left alone: {} of {}, which only its own worker, {worker_group}/{worker_id}, can resolve",
-            held.run, held.root_url
-        ));
-    }
-    own
-}
-
-/// What the worker's calls are signed with, if the configuration says all of it.
-fn credentials(file: &ConfigFile) -> Option<Credentials> {
-    let reveal = |secret: &Secret| secret.reveal().to_owned();
-    Some(Credentials {
-        client_id: file.taskcluster.client_id.clone()?,
-        access_token: file.taskcluster.access_token.as_ref().map(reveal)?,
-        certificate: file.taskcluster.certificate.as_ref().map(reveal),
-    })
-}
-
 fn service(
     config: Config,
     deployment: Deployment,
@@ -423,18 +261,4 @@ fn print(file: &ConfigFile) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(FAILED),
     }
-}
-
-/// What a worker of a deployment cannot do without.
-fn missing(file: &ConfigFile) -> Vec<&'static str> {
-    let required = [
-        ("rootUrl", file.root_url.is_some()),
-        ("taskcluster.clientId", file.taskcluster.client_id.is_some()),
-        ("taskcluster.accessToken", file.taskcluster.access_token.is_some()),
-        ("provisionerId", file.provisioner_id.is_some()),
-        ("workerType", file.worker_type.is_some()),
-        ("workerGroup", file.worker_group.is_some()),
-        ("workerId", file.worker_id.is_some()),
-    ];
-    required.into_iter().filter(|(_, is_there)| !is_there).map(|(key, _)| key).collect()
 }
