@@ -48,6 +48,19 @@ impl Served {
         stream
     }
 
+    /// So many readers, and no place for another one.
+    async fn fill(&self, places: usize) -> Vec<TcpStream> {
+        self.spool.output(b"text");
+        let mut readers = Vec::new();
+        for _ in 0..places {
+            let mut reader = self.ask("GET", &self.path(), "").await;
+            reader.read_exact(&mut [0; 9]).await.unwrap();
+            readers.push(reader);
+        }
+        assert!(self.get("").await.head.starts_with("http/1.1 503"));
+        readers
+    }
+
     /// What is replied to a request for the log, to its end.
     async fn get(&self, headers: &str) -> Reply {
         rest(self.ask("GET", &self.path(), headers).await).await
@@ -265,14 +278,7 @@ async fn a_flood_of_connections_that_say_nothing_keeps_nobody_out() {
 async fn readers_beyond_the_limit_are_told_so_and_places_become_free() {
     let limits = Limits { reading: 2, ..LIMITS };
     let served = serve(limits).await;
-    served.spool.output(b"text");
-    let mut readers = Vec::new();
-    for _ in 0..2 {
-        let mut reader = served.ask("GET", &served.path(), "").await;
-        reader.read_exact(&mut [0; 9]).await.unwrap();
-        readers.push(reader);
-    }
-    assert!(served.get("").await.head.starts_with("http/1.1 503"));
+    let mut readers = served.fill(2).await;
     // It goes without a word, and the log is silent.
     readers.pop();
     let deadline = Instant::now() + LONG;
@@ -294,14 +300,7 @@ async fn readers_of_one_log_leave_places_for_those_of_another() {
     other.output(b"other");
     assert!(other.end().is_none());
     let other = served.server.offer(other.reader(), Timestamp::now()).unwrap();
-    served.spool.output(b"text");
-    let mut readers = Vec::new();
-    for _ in 0..2 {
-        let mut reader = served.ask("GET", &served.path(), "").await;
-        reader.read_exact(&mut [0; 9]).await.unwrap();
-        readers.push(reader);
-    }
-    assert!(served.get("").await.head.starts_with("http/1.1 503"));
+    let _readers = served.fill(2).await;
     let (_, path) = other.url().split_once("/log/").unwrap();
     assert_eq!(rest(served.ask("GET", &format!("/log/{path}"), "").await).await.body, "other");
 }

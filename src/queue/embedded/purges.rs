@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, named_params};
 
-use super::store::failed;
+use super::store::{failed, select};
 use crate::cache::PurgeRequest;
 use crate::queue::QueueError;
 use crate::timestamp::Timestamp;
@@ -62,21 +62,17 @@ pub(super) fn list(
     worker_pool_id: &str,
     now: Timestamp,
 ) -> Result<Vec<PurgeRequest>, QueueError> {
-    let call = "list purge requests";
-    let mut statement = database
-        .prepare_cached(
-            "SELECT cache_name, before FROM purges
-             WHERE worker_pool_id = :worker_pool_id AND before >= :oldest ORDER BY cache_name",
-        )
-        .map_err(failed(call))?;
-    let wanted = named_params! { ":worker_pool_id": worker_pool_id, ":oldest": oldest(now) };
-    let rows = statement
-        .query_map(wanted, |row| {
+    select(
+        database,
+        "list purge requests",
+        "SELECT cache_name, before FROM purges
+         WHERE worker_pool_id = :worker_pool_id AND before >= :oldest ORDER BY cache_name",
+        named_params! { ":worker_pool_id": worker_pool_id, ":oldest": oldest(now) },
+        |row| {
             let before = Timestamp::from_millis(row.get("before")?);
             Ok(PurgeRequest { cache_name: row.get("cache_name")?, before })
-        })
-        .map_err(failed(call))?;
-    rows.collect::<Result<_, _>>().map_err(failed(call))
+        },
+    )
 }
 
 /// The oldest request that still stands, in milliseconds.

@@ -1,7 +1,7 @@
 //! The rows of the embedded queue's database for tasks and their artifacts.
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -55,6 +55,21 @@ pub struct Artifact {
 /// Names the call that failed.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(rusqlite::Error) -> QueueError {
     move |source| QueueError::Internal { call, source: source.into() }
+}
+
+/// What a query gives, row by row.
+pub(super) fn select<T>(
+    database: &Transaction<'_>,
+    call: &'static str,
+    query: &str,
+    wanted: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, QueueError> {
+    let select = || {
+        let mut statement = database.prepare_cached(query)?;
+        statement.query_map(wanted, read)?.collect::<Result<_, _>>()
+    };
+    select().map_err(failed(call))
 }
 
 /// The definition of a task, if there is such a task: read, or its text as it is.
@@ -141,17 +156,14 @@ pub(super) fn list_pending(
     task_queue_id: &str,
     most: usize,
 ) -> Result<Vec<TaskId>, QueueError> {
-    let call = "list pending tasks";
-    let mut statement = database
-        .prepare_cached(
-            "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND pending = 1
-             ORDER BY priority DESC, scheduled, rowid LIMIT :most",
-        )
-        .map_err(failed(call))?;
-    let wanted = named_params! { ":task_queue_id": task_queue_id, ":most": limit(most) };
-    let rows =
-        statement.query_map(wanted, |row| parsed(row, "task_id", TaskId::parse)).map_err(failed(call))?;
-    rows.collect::<Result<_, _>>().map_err(failed(call))
+    select(
+        database,
+        "list pending tasks",
+        "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND pending = 1
+         ORDER BY priority DESC, scheduled, rowid LIMIT :most",
+        named_params! { ":task_queue_id": task_queue_id, ":most": limit(most) },
+        |row| parsed(row, "task_id", TaskId::parse),
+    )
 }
 
 /// At most `most` tasks that time has changed by `now`.
@@ -160,16 +172,13 @@ pub(super) fn list_due(
     now: Timestamp,
     most: usize,
 ) -> Result<Vec<TaskId>, QueueError> {
-    let call = "list tasks that are due";
-    let mut statement = database
-        .prepare_cached("SELECT task_id FROM tasks WHERE due <= :now ORDER BY due LIMIT :most")
-        .map_err(failed(call))?;
-    let rows = statement
-        .query_map(named_params! { ":now": now.as_millis(), ":most": limit(most) }, |row| {
-            parsed(row, "task_id", TaskId::parse)
-        })
-        .map_err(failed(call))?;
-    rows.collect::<Result<_, _>>().map_err(failed(call))
+    select(
+        database,
+        "list tasks that are due",
+        "SELECT task_id FROM tasks WHERE due <= :now ORDER BY due LIMIT :most",
+        named_params! { ":now": now.as_millis(), ":most": limit(most) },
+        |row| parsed(row, "task_id", TaskId::parse),
+    )
 }
 
 /// When time changes a task next.
@@ -233,15 +242,13 @@ pub(super) fn list_artifacts(
     database: &Transaction<'_>,
     run: &RunId,
 ) -> Result<Vec<ArtifactInfo>, QueueError> {
-    let call = "list artifacts";
-    let mut statement = database
-        .prepare_cached(
-            "SELECT name, expires, content FROM artifacts
-             WHERE task_id = :task_id AND run_id = :run_id AND upload_id IS NULL ORDER BY name",
-        )
-        .map_err(failed(call))?;
-    let rows = statement
-        .query_map(named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id }, |row| {
+    select(
+        database,
+        "list artifacts",
+        "SELECT name, expires, content FROM artifacts
+         WHERE task_id = :task_id AND run_id = :run_id AND upload_id IS NULL ORDER BY name",
+        named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id },
+        |row| {
             let request = artifact_request(row)?;
             Ok(ArtifactInfo {
                 storage_type: request.content.storage_type(),
@@ -249,9 +256,8 @@ pub(super) fn list_artifacts(
                 expires: request.expires,
                 content_type: request.content.content_type().to_owned(),
             })
-        })
-        .map_err(failed(call))?;
-    rows.collect::<Result<_, _>>().map_err(failed(call))
+        },
+    )
 }
 
 fn artifact_request(row: &Row<'_>) -> rusqlite::Result<ArtifactRequest> {
