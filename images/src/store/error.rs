@@ -143,14 +143,6 @@ impl StoreError {
     /// What it means for a pull.
     pub(super) fn pull_kind(&self) -> PullErrorKind {
         match self {
-            StoreError::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                PullErrorKind::DiskFull
-            }
-            StoreError::Tree { source: WriteImageError::Write(source), .. }
-                if source.kind() == io::ErrorKind::StorageFull =>
-            {
-                PullErrorKind::DiskFull
-            }
             StoreError::DiskFull(_) => PullErrorKind::DiskFull,
             StoreError::Unwanted { .. } => PullErrorKind::Cancelled,
             StoreError::Locked { .. } | StoreError::Busy { .. } => PullErrorKind::InUse,
@@ -237,8 +229,8 @@ pub enum PullError {
 impl PullError {
     /// What a caller can do about it.
     pub fn kind(&self) -> PullErrorKind {
-        if is_for_want_of_files(self) {
-            return PullErrorKind::OpenFiles;
+        if let Some(kind) = lack(self) {
+            return kind;
         }
         match self {
             PullError::Registry(error) => registry_kind(error),
@@ -252,12 +244,16 @@ impl PullError {
     }
 }
 
-/// Whether the limit of open files, of this process or the host, is at the bottom of it.
-fn is_for_want_of_files(error: &PullError) -> bool {
+/// What is lacking at the bottom of it, if that is it: room, or files that may be open, in this process or on the host.
+fn lack(error: &PullError) -> Option<PullErrorKind> {
     let mut causes = std::iter::successors(Some(error as &dyn Error), |error| (*error).source());
-    causes.any(|cause| {
-        let errno = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&Errno::from_raw_os_error(errno)))
+    causes.find_map(|cause| {
+        let errno = cause.downcast_ref::<io::Error>()?.raw_os_error()?;
+        match Errno::from_raw_os_error(errno) {
+            Errno::MFILE | Errno::NFILE => Some(PullErrorKind::OpenFiles),
+            Errno::NOSPC => Some(PullErrorKind::DiskFull),
+            _ => None,
+        }
     })
 }
 
@@ -295,9 +291,6 @@ fn registry_kind(error: &RegistryError) -> PullErrorKind {
 
 fn archive_kind(error: &ArchiveError) -> PullErrorKind {
     match error {
-        ArchiveError::Open { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            PullErrorKind::DiskFull
-        }
         ArchiveError::Open { .. } | ArchiveError::NoSuchImage { .. } => PullErrorKind::NotFound,
         ArchiveError::Several { .. } => PullErrorKind::BadName,
         ArchiveError::DiskFull(_) => PullErrorKind::DiskFull,
@@ -316,11 +309,6 @@ fn archive_kind(error: &ArchiveError) -> PullErrorKind {
 fn layer_kind(error: &IngestError) -> PullErrorKind {
     match error {
         IngestError::DiskFull(_) => PullErrorKind::DiskFull,
-        IngestError::Keep(source) | IngestError::Index(IndexLayerError::Write { source, .. })
-            if source.kind() == io::ErrorKind::StorageFull =>
-        {
-            PullErrorKind::DiskFull
-        }
         IngestError::Keep(_) | IngestError::Input(_) | IngestError::Index(IndexLayerError::Write { .. }) => {
             PullErrorKind::Host
         }
@@ -340,16 +328,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn want_of_open_files_passes_whatever_it_hits() {
-        let full = || io::Error::from(Errno::MFILE);
+    fn want_of_open_files_or_of_room_passes_whatever_it_hits() {
         let path = Path::new("/store/lock");
-        let errors = [
-            PullError::Store(StoreError::file("open", path)(full())),
-            PullError::Archive(ArchiveError::Open { path: path.to_owned(), source: full() }),
-            PullError::Layer { layer: Digest::of(b""), source: IngestError::Keep(full()) },
-        ];
-        for error in errors {
-            assert_eq!(error.kind(), PullErrorKind::OpenFiles, "{error:?}");
+        let id = Digest::of(b"");
+        let errors = |errno: Errno| {
+            let tree = WriteImageError::Write(errno.into());
+            [
+                PullError::Store(StoreError::file("open", path)(errno.into())),
+                PullError::Store(StoreError::Tree { id: id.clone(), source: tree }),
+                PullError::Archive(ArchiveError::Open { path: path.to_owned(), source: errno.into() }),
+                PullError::Layer { layer: id.clone(), source: IngestError::Keep(errno.into()) },
+            ]
+        };
+        for (errno, kind) in [
+            (Errno::MFILE, PullErrorKind::OpenFiles),
+            (Errno::NFILE, PullErrorKind::OpenFiles),
+            (Errno::NOSPC, PullErrorKind::DiskFull),
+        ] {
+            errors(errno).iter().for_each(|error| assert_eq!(error.kind(), kind, "{error:?}"));
         }
         let other = PullError::Store(StoreError::file("open", path)(Errno::ACCESS.into()));
         assert_eq!(other.kind(), PullErrorKind::Host);
