@@ -23,10 +23,10 @@ use images::store::{PullOptions, Store};
 use runtime::id::ContainerId;
 use serde_json::json;
 
-use crate::start::config_with;
+use crate::start::start;
 use crate::support::{
-    AnsweringServer, SmallDisk, Started, WatchedRegistry, Worker, await_that, busybox_image, file, finish,
-    read_until, shell_payload,
+    AnsweringServer, SmallDisk, WatchedRegistry, Worker, await_that, busybox_image, file, finish, read_until,
+    shell_payload,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -262,8 +262,7 @@ fn a_worker_removes_what_is_old_between_two_requests_for_tasks() {
         "garbageCollection": {"imageExpiration": 1, "containerExpiration": 200},
         "taskQueue": {"pollInterval": 10}
     });
-    let path = config_with(&worker, &queue.address, more);
-    let mut started = Started::of(worker.command(&["start", "--config", &path]).spawn().unwrap());
+    let mut started = start(&worker, &queue.address, more);
     // After the clean-up of the worker's own beginning.
     site.kill_worker(&image);
     let kinds = ["container removed", "image removed", "cache volume removed"]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use docker_worker::cache::{CacheLease, Caches, Fate};
 use runtime::id::ContainerId;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{AnsweringServer, SmallDisk, Worker, await_that, busybox_image, finish, read_until};
+use crate::support::{
+    AnsweringServer, SmallDisk, Started, Worker, await_that, busybox_image, finish, read_until,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -103,11 +104,16 @@ impl Drop for Queue {
 
 /// Writes a configuration that lacks nothing; gives its path.
 fn config(worker: &Worker, queue: &str) -> String {
-    config_with(worker, queue, json!({"capacityManagement": {"diskspaceThreshold": 0}}))
+    config_with(worker, queue, enough_room())
+}
+
+/// Keys by which the disk has room enough, however little that is.
+fn enough_room() -> Value {
+    json!({"capacityManagement": {"diskspaceThreshold": 0}})
 }
 
 /// The same with these keys as well.
-pub fn config_with(worker: &Worker, queue: &str, more: Value) -> String {
+fn config_with(worker: &Worker, queue: &str, more: Value) -> String {
     let path = worker.fresh("config");
     let mut config = json!({
         "rootUrl": format!("http://{queue}"),
@@ -124,8 +130,10 @@ pub fn config_with(worker: &Worker, queue: &str, more: Value) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn terminate(child: &Child) {
-    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+/// Starts a worker and waits until it is ready for tasks.
+pub fn start(worker: &Worker, queue: &str, more: Value) -> Started {
+    let arguments = ["start", "--config", &config_with(worker, queue, more)];
+    Started::of(worker.command(&arguments).spawn().unwrap())
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -208,9 +216,7 @@ fn a_disk_that_can_be_measured_no_longer_is_told_once_and_keeps_tasks_away() {
         "capacityManagement": {"diskspaceThreshold": 0},
         "taskQueue": {"pollInterval": 10}
     });
-    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
-    let mut child = worker.command(&arguments).spawn().unwrap();
-    let log = read_until(&mut child, "workerReady");
+    let started = start(&worker, &queue.address, more);
     let asked = || queue.requests().iter().filter(|it| it.path.contains("/claim-work/")).count();
     let await_more_than = |count| await_that("tasks to be asked for", || asked() > count);
     await_more_than(0);
@@ -223,13 +229,11 @@ fn a_disk_that_can_be_measured_no_longer_is_told_once_and_keeps_tasks_away() {
     let count = asked();
     fs::create_dir(&volume).unwrap();
     await_more_than(count);
-    terminate(&child);
-    assert!(finish(child, Duration::from_secs(20)).status.success());
+    let log = started.stop().log;
     let sentence = format!(
         "no tasks are asked for: failed to measure the disk of {}: No such file or directory (os error 2)",
         volume.display()
     );
-    let log = log.join().unwrap();
     assert_eq!(log.matches(&sentence).count(), 1, "{log}");
 }
 
@@ -264,17 +268,13 @@ fn what_no_other_try_would_change_ends_a_worker_with_one_sentence() {
 fn a_root_url_that_nobody_knows_is_told_once_and_asked_ever_less_often() {
     let (worker, queue) = (Worker::new(), AnsweringServer::start(|_, _| (404, json!("no such page"))));
     let more = json!({"capacityManagement": {"diskspaceThreshold": 0}, "taskQueue": {"pollInterval": 100}});
-    let child =
-        worker.command(&["start", "--config", &config_with(&worker, &queue.address, more)]).spawn().unwrap();
+    let started = start(&worker, &queue.address, more);
     queue.await_requests(1, |_| true);
     let begun = Instant::now();
     queue.await_requests(5, |_| true);
     // 200, 400, 800 and 1600 ms.
     assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
-    terminate(&child);
-    let ended = finish(child, Duration::from_secs(20));
-    assert!(ended.status.success(), "{ended:?}");
-    let log = text(&ended.stdout);
+    let log = started.stop().log;
     let told: Vec<&str> = log.lines().filter(|line| line.contains("task retrieval error")).collect();
     assert!(told.len() == 1 && told[0].contains("correct rootUrl"), "{log}");
 }
@@ -343,13 +343,9 @@ fn worker_runner_is_told_that_credentials_were_refused() {
 #[test]
 fn a_worker_that_waits_for_tasks_ends_soon_when_it_is_told_to() {
     let (worker, queue) = (Worker::new(), Queue::start(Answer::Held));
-    let arguments = ["start", "--config", &config(&worker, &queue.address)];
-    let mut child = worker.command(&arguments).spawn().unwrap();
-    let log = read_until(&mut child, "workerReady");
-    terminate(&child);
-    let ended = finish(child, Duration::from_secs(20));
-    assert!(ended.status.success(), "{ended:?}");
-    let log = log.join().unwrap();
+    let ended = start(&worker, &queue.address, enough_room()).stop();
+    assert!(ended.finished.took < Duration::from_secs(20), "{ended:?}");
+    let log = ended.log;
     for line in log.lines().filter(|line| line.starts_with('{')) {
         let entry: Value = serde_json::from_str(line).unwrap();
         assert_eq!(entry["workerGroup"], "g", "{line}");
@@ -377,19 +373,15 @@ fn a_worker_without_room_removes_what_it_may_claims_nothing_and_says_so_once() {
         "capacityManagement": {"diskspaceThreshold": u64::MAX / 4},
         "taskQueue": {"pollInterval": 10}
     });
-    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
-    let mut child = worker.command(&arguments).spawn().unwrap();
-    let log = read_until(&mut child, "diskspace threshold reached");
+    let mut started = start(&worker, &queue.address, more);
+    started.await_logged("diskspace threshold reached");
     // It goes on looking for room.
     for _ in 0..3 {
         assert!(take_cache(&worker).release(Fate::Keep).unwrap().is_none());
         await_no_cache(&worker);
     }
-    terminate(&child);
-    let ended = finish(child, Duration::from_secs(20));
-    assert!(ended.status.success(), "{ended:?}");
+    let log = started.stop().log;
     assert_eq!(queue.requests.load(Ordering::SeqCst), 0);
-    let log = log.join().unwrap();
     let entries: Vec<Value> = log
         .lines()
         .filter(|line| line.starts_with('{'))
@@ -430,13 +422,10 @@ fn room_on_another_disk_is_none_for_images_and_containers() {
         "capacityManagement": {"diskspaceThreshold": 30_000_000},
         "taskQueue": {"pollInterval": 10}
     });
-    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
-    let mut child = worker.command(&arguments).spawn().unwrap();
-    let log = read_until(&mut child, "diskspace threshold reached");
-    terminate(&child);
-    assert!(finish(child, Duration::from_secs(20)).status.success());
+    let mut started = start(&worker, &queue.address, more);
+    started.await_logged("diskspace threshold reached");
+    let log = started.stop().log;
     assert_eq!(queue.requests.load(Ordering::SeqCst), 0);
-    let log = log.join().unwrap();
     assert!(log.contains(&format!(r#""volume":{}"#, json!(worker.data()))), "{log}");
     drop(disk);
 }
@@ -457,13 +446,10 @@ fn a_disk_of_caches_alone_that_is_short_loses_caches_alone() {
         "capacityManagement": {"diskspaceThreshold": 20_000_000},
         "taskQueue": {"pollInterval": 10}
     });
-    let arguments = ["start", "--config", &config_with(&worker, &queue.address, more)];
-    let mut child = worker.command(&arguments).spawn().unwrap();
-    let log = read_until(&mut child, "cache volume removed");
+    let mut started = start(&worker, &queue.address, more);
+    started.await_logged("cache volume removed");
     queue.await_requests(1, |request| request.path.contains("/claim-work/"));
-    terminate(&child);
-    assert!(finish(child, Duration::from_secs(20)).status.success());
-    let log = log.join().unwrap();
+    let log = started.stop().log;
     assert!(!log.contains("image removed") && !log.contains("diskspace threshold"), "{log}");
     drop(caches);
     drop(disk);
@@ -499,12 +485,11 @@ fn a_worker_in_quarantine_says_so_once() {
         )
     });
     let worker = Worker::new();
-    let mut child = worker.command(&["start", "--config", &config(&worker, &queue.address)]).spawn().unwrap();
-    let log = read_until(&mut child, "quarantine");
-    terminate(&child);
-    assert!(finish(child, Duration::from_secs(20)).status.success());
+    let mut started = start(&worker, &queue.address, enough_room());
+    started.await_logged("quarantine");
+    let log = started.stop().log;
     let asked: Vec<_> = queue.requests().into_iter().filter(|it| !it.path.contains("/claim-work/")).collect();
     assert_eq!(asked[0].path, "/api/queue/v1/provisioners/p/worker-types/t/workers/g/w");
     let sentence = "the queue gives this worker no tasks until 2999-01-01T00:00:00.000Z: it is in quarantine";
-    assert_eq!(log.join().unwrap().matches(sentence).count(), 1);
+    assert_eq!(log.matches(sentence).count(), 1);
 }
