@@ -1,5 +1,5 @@
 //! Against a kernel with AppArmor. Run by `tests/vm/test`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use apparmor::{EXEC_ATTRIBUTES, enter_on_exec, is_enabled};
 use std::io::{self, Write};
