@@ -90,6 +90,13 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error, &words),
     };
     let operator = Operator::new(arguments.command.form());
+    // Before anything is said, which would be said twice, and before the configuration is read: a pipe has it only once.
+    if let Command::Start(options) = &mut arguments.command
+        && let Err(refusal) = options.leave_environment(&operator)
+    {
+        options.tell_no_start(&refusal.sentence);
+        return refusal.tell(&operator);
+    }
     let config = match arguments.global.config() {
         Ok(config) => config,
         Err(error) => {
@@ -100,13 +107,6 @@ pub fn main() -> ExitCode {
             return operator.refuse(WRONG_USE, &sentence);
         }
     };
-    // Before anything is said, which would be said twice.
-    if let Command::Start(options) = &mut arguments.command
-        && let Err(refusal) = options.leave_environment(&operator)
-    {
-        options.tell_no_start(&refusal.sentence);
-        return refusal.tell(&operator);
-    }
     let unused = config.file.unused();
     if !unused.is_empty() {
         let keys = unused.join(", ");

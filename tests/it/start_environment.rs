@@ -1,11 +1,15 @@
 //! What the environment of a worker means to it, and to the processes that it starts.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use docker_worker::queue::RunState;
 use serde_json::json;
 
-use crate::support::{Site, Started};
+use crate::support::{Site, Started, Worker, finish, tool};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn proxies_that_the_environment_names_are_not_used() {
@@ -53,6 +57,40 @@ fn no_process_has_the_workers_credentials_in_its_environment() {
     assert!(!open.iter().any(|path| path.to_string_lossy().contains("secrets")), "{open:?}");
     site.deployment.cancel(&task_id);
     worker.stop();
+}
+
+#[test]
+fn a_configuration_may_come_out_of_a_pipe_whatever_the_environment_has() {
+    let site = Site::new();
+    let own = &site.deployment.access()["taskcluster"];
+    let text = fs::read(site.config(&json!({ "taskcluster": {} }))).unwrap();
+    let pipe = site.worker.fresh("pipe");
+    tool("mkfifo", &[pipe.to_str().unwrap()]);
+    let writing = thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, text).unwrap()
+    });
+    let mut command = site.worker.command(&["start", "--config", pipe.to_str().unwrap()]);
+    command.env("TASKCLUSTER_CLIENT_ID", own["clientId"].as_str().unwrap());
+    command.env("TASKCLUSTER_ACCESS_TOKEN", own["accessToken"].as_str().unwrap());
+    let worker = Started::of(command.spawn().unwrap());
+    writing.join().unwrap();
+    let task_id = site.deployment.create(&site.payload("true"));
+    assert_eq!(site.deployment.await_resolved(&task_id).state, RunState::Completed);
+    worker.stop();
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_told_once_whatever_the_environment_has() {
+    let worker = Worker::new();
+    let path = worker.fresh("config");
+    fs::write(&path, "liveLogs: none\n").unwrap();
+    let mut command = worker.command(&["start", "--config", path.to_str().unwrap()]);
+    command.env("TASKCLUSTER_ACCESS_TOKEN", "sesame");
+    let refused = finish(command.spawn().unwrap(), LIMIT);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.lines().count() == 1 && stderr.contains("liveLogs"), "{refused:?}");
 }
 
 /// The processes whose environment, as they began with it, holds a text.
