@@ -47,8 +47,8 @@ pub(super) fn settle(old: &ArtifactRequest, new: ArtifactRequest) -> ArtifactReq
 /// Whether `new` may take the place of `old`, which has the same name.
 ///
 /// The content type stays, the expiry only grows. A reference may point elsewhere or become a link: that is how a live
-/// log turns into a finished one. Anything else may be said again, not changed; but for an object, whose upload has an
-/// id of its own each time.
+/// log turns into a finished one. Anything else may be said again, not changed, except an object: each upload
+/// has its own id.
 pub(super) fn check_replacement(
     name: &ArtifactName,
     old: &ArtifactRequest,

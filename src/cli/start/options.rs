@@ -52,7 +52,7 @@ pub struct StartArguments {
     /// What kind of machine it is.
     #[arg(long, value_name = "TYPE")]
     worker_node_type: Option<String>,
-    /// What the environment said beside.
+    /// The secrets that the environment held.
     #[arg(skip)]
     pub(super) secrets: Secrets,
 }
