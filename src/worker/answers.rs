@@ -56,7 +56,9 @@ impl Service {
                 );
             }
             QueueError::Unauthenticated { .. } => {
-                "; give the worker a valid taskcluster.clientId, accessToken and certificate".to_owned()
+                // The error says it, and to set the clock.
+                let first = self.queue.clock_skew().map_or("", |_| "if that does not help, ");
+                format!("; {first}give the worker a valid taskcluster.clientId, accessToken and certificate")
             }
             QueueError::Unauthorized { .. } => {
                 let (pool, WorkerIdentity { worker_group, worker_id }) = (file.worker_pool(), &self.identity);
@@ -67,11 +69,11 @@ impl Service {
             QueueError::Invalid { .. } => {
                 "; correct provisionerId, workerType, workerGroup or workerId".to_owned()
             }
+            // With a clock that is off certificates are not valid either.
             QueueError::Conflict { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {
-                String::new()
+                self.queue.clock_skew().map(|skew| format!(" ({skew})")).unwrap_or_default()
             }
         };
-        let skew = self.queue.clock_skew().map(|skew| format!(" ({skew})")).unwrap_or_default();
-        format!("failed to {}{skew}{advice}", chain(error))
+        format!("failed to {}{advice}", chain(error))
     }
 }

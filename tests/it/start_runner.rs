@@ -150,6 +150,25 @@ fn new_credentials_sign_the_next_request_for_tasks() {
     assert_eq!(reports.count(), 0, "they can be replaced: {seen}");
 }
 
+#[test]
+fn a_clock_that_is_off_is_told_once_and_is_to_be_set() {
+    let site = Site::new();
+    let mut worker = begin(&site, &json!({}));
+    site.deployment.wire.await_asked("/claim-work/", 1);
+    // A signature of another time is refused.
+    site.deployment.pass(Duration::from_secs(20 * 60));
+    worker.expect("task retrieval error");
+    // Whole seconds go by meanwhile.
+    let asked = site.deployment.wire.asked("/claim-work/");
+    site.deployment.wire.await_asked("/claim-work/", asked + 30);
+    worker.say(r#"{"type":"graceful-termination","finish-tasks":true}"#);
+    let (_, seen) = worker.end();
+    let told: Vec<&str> = seen.lines().filter(|line| line.contains("task retrieval error")).collect();
+    let [line] = told[..] else { panic!("{seen}") };
+    assert_eq!(line.matches("this host's clock is ").count(), 1, "{line}");
+    assert!(line.contains("behind the queue's: set it; if that does not help, give"), "{line}");
+}
+
 /// A worker that needs no task; gives what it says beside `hello`, and how it ended.
 fn without_tasks(more: &str, capabilities: &str) -> (Vec<Value>, Finished) {
     let queue = AnsweringServer::start(|_, _| {

@@ -21,12 +21,17 @@ const SAME_MILLIS: i64 = 5000;
 pub(super) struct QueueClock {
     /// The queue's time less this host's time since boot, in milliseconds.
     offset: AtomicI64,
+    /// The milliseconds by which this host's wall clock is ahead, as they were told last.
+    told: AtomicI64,
 }
 
 impl QueueClock {
     /// Until an answer has come, the queue's time is this host's.
     pub(super) fn new() -> QueueClock {
-        QueueClock { offset: AtomicI64::new(Timestamp::now().as_millis() - since_boot()) }
+        QueueClock {
+            offset: AtomicI64::new(Timestamp::now().as_millis() - since_boot()),
+            told: AtomicI64::new(0),
+        }
     }
 
     /// The present.
@@ -50,23 +55,35 @@ impl QueueClock {
         }
     }
 
-    /// What is wrong with this host's wall clock, if it is worth a word.
+    /// What is wrong with this host's wall clock, if it is worth a word. In the same words as long as it is the same as far
+    /// as can be told: what repeats them can be seen to say nothing new.
     pub(super) fn skew(&self) -> Option<String> {
-        describe(Timestamp::now(), self.now())
+        let ahead = ahead(Timestamp::now(), self.now());
+        let told = self.told.load(Ordering::Relaxed);
+        if ahead.saturating_sub(told).saturating_abs() <= SAME_MILLIS {
+            return describe(told);
+        }
+        self.told.store(ahead, Ordering::Relaxed);
+        describe(ahead)
     }
 }
 
 fn translate(moment: Timestamp, here: Timestamp, queue: Timestamp) -> Timestamp {
-    let ahead = here.as_millis().saturating_sub(queue.as_millis());
-    if ahead.abs() <= SAME_MILLIS {
+    let ahead = ahead(here, queue);
+    if ahead.saturating_abs() <= SAME_MILLIS {
         return moment;
     }
     Timestamp::from_millis(moment.as_millis().saturating_add(ahead).saturating_add(SAME_MILLIS))
 }
 
-fn describe(here: Timestamp, queue: Timestamp) -> Option<String> {
-    let (ahead, behind) = (here.since(queue), queue.since(here));
-    let (by, word) = if ahead.is_zero() { (behind, "behind") } else { (ahead, "ahead of") };
+/// Milliseconds by which this host's clock is ahead.
+fn ahead(here: Timestamp, queue: Timestamp) -> i64 {
+    here.as_millis().saturating_sub(queue.as_millis())
+}
+
+fn describe(ahead: i64) -> Option<String> {
+    let by = Duration::from_millis(ahead.unsigned_abs());
+    let word = if ahead < 0 { "behind" } else { "ahead of" };
     (by > WORTH_A_WORD).then(|| format!("this host's clock is {} s {word} the queue's: set it", by.as_secs()))
 }
 
@@ -95,6 +112,21 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_off_is_told_alike_until_it_is_off_by_more_or_less() {
+        let clock = QueueClock::new();
+        let skew_at = |ahead: i64| {
+            clock.offset.store(Timestamp::now().as_millis() - since_boot() - ahead, Ordering::Relaxed);
+            clock.skew()
+        };
+        let told = skew_at(100_400).unwrap();
+        for ahead in [101_400, 99_400, 100_400] {
+            assert_eq!(skew_at(ahead).as_ref(), Some(&told), "{ahead}");
+        }
+        assert!(skew_at(200_500).unwrap().contains(" 200 s ahead"));
+        assert_eq!(skew_at(0), None);
+    }
+
+    #[test]
     fn a_moment_of_the_queues_is_found_on_a_clock_that_is_off() {
         let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
         assert_eq!(translate(at(50), at(100), at(105)), at(50), "as exact as it can be told");
@@ -104,11 +136,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_is_named_with_its_direction() {
-        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
-        assert_eq!(describe(at(100), at(130)), None);
-        let ahead = describe(at(200), at(100)).unwrap();
+        assert_eq!(describe(-30_000), None);
+        let ahead = describe(100_000).unwrap();
         assert_eq!(ahead, "this host's clock is 100 s ahead of the queue's: set it");
-        let behind = describe(at(100), at(200)).unwrap();
+        let behind = describe(-100_000).unwrap();
         assert_eq!(behind, "this host's clock is 100 s behind the queue's: set it");
     }
 }
