@@ -112,12 +112,12 @@ pub async fn serve(
         () = converse(runner.as_mut(), &service, &renewable, &requester) => Ok(()),
     };
     tell_end(&service.log);
-    if let Some(runner) = runner {
+    if let Some(mut runner) = runner {
         if let Err(error) = &ended {
             let is_invalid = matches!(error, QueueError::Invalid { .. });
             let kind = if is_invalid { "invalid-configuration" } else { "invalid-credentials" };
             let description = format!("failed to {}", chain(error));
-            runner.report((kind, "docker-worker cannot go on"), &description);
+            runner.report((kind, "docker-worker cannot go on"), &description).await;
         }
         runner.shut_down();
     }

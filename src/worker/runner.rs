@@ -14,7 +14,8 @@ use crate::line_writer::LineWriter;
 /// Messages that wait while the worker's loop does something else.
 const WAITING: usize = 16;
 
-/// How long a worker that cannot start waits for worker-runner's first word, to say why. It is sent with the start.
+/// How long a worker that cannot start, or go on, waits for worker-runner's first word, to say why. It is sent with the
+/// start.
 const GREETING: Duration = Duration::from_secs(5);
 
 /// worker-runner, as the worker sees it.
@@ -22,7 +23,7 @@ pub struct Runner {
     out: LineWriter,
     messages: mpsc::Receiver<FromRunner>,
     /// What both sides can do; nothing until worker-runner has said its first word.
-    capabilities: BTreeSet<Capability>,
+    capabilities: Option<BTreeSet<Capability>>,
 }
 
 impl Runner {
@@ -35,7 +36,7 @@ impl Runner {
         let (sender, messages) = mpsc::channel(WAITING);
         let thread = std::thread::Builder::new().name("worker-runner".to_owned());
         thread.spawn(move || listen(io::stdin().lock(), &sender))?;
-        Ok(Runner { out, messages, capabilities: BTreeSet::new() })
+        Ok(Runner { out, messages, capabilities: None })
     }
 
     /// The next thing that worker-runner says; `None` when it has gone. A greeting has been answered. May be dropped at any
@@ -44,7 +45,7 @@ impl Runner {
         loop {
             let message = self.messages.recv().await?;
             if let FromRunner::Welcome(capabilities) = &message {
-                self.capabilities.clone_from(capabilities);
+                self.capabilities = Some(capabilities.clone());
                 self.say(&ToRunner::Hello { capabilities });
             }
             if message.needs().is_none_or(|needed| self.can(needed)) {
@@ -55,23 +56,24 @@ impl Runner {
 
     /// Whether both sides know a message.
     pub fn can(&self, capability: Capability) -> bool {
-        self.capabilities.contains(&capability)
+        self.capabilities.as_ref().is_some_and(|both| both.contains(&capability))
     }
 
-    /// Tells worker-runner, and so the operator, of a fault of this worker's.
-    pub fn report(&self, (kind, title): (&str, &str), description: &str) {
+    /// Tells worker-runner, and so the operator, of a fault of this worker's. Waits for its first word, but not for long.
+    pub async fn report(&mut self, (kind, title): (&str, &str), description: &str) {
+        if self.capabilities.is_none() {
+            // Without it there is nobody who would understand.
+            timeout(GREETING, self.next()).await.map(drop).unwrap_or_default();
+        }
         if self.can(Capability::ErrorReport) {
             let extra = serde_json::Value::Object(Map::new());
             self.say(&ToRunner::ErrorReport { kind, title, description, extra });
         }
     }
 
-    /// The same of a worker that cannot even start. Waits for worker-runner's first word, but not for long.
+    /// The same of a worker that cannot even start.
     pub async fn report_no_start(mut self, description: &str) {
-        // Without it there is nobody who would understand.
-        if let Ok(Some(_)) = timeout(GREETING, self.next()).await {
-            self.report(("startup-error", "docker-worker cannot start"), description);
-        }
+        self.report(("startup-error", "docker-worker cannot start"), description).await;
     }
 
     /// Tells worker-runner that the host may end.
@@ -121,7 +123,7 @@ mod tests {
         drop(sender);
         let out = LineWriter::new(Stream::Output, |_| String::new());
         out.detach_to(std::fs::File::create("/dev/null").unwrap()).unwrap();
-        Runner { out, messages, capabilities: BTreeSet::new() }
+        Runner { out, messages, capabilities: None }
     }
 
     #[tokio::test]

@@ -342,6 +342,25 @@ fn worker_runner_is_told_that_credentials_were_refused() {
 }
 
 #[test]
+fn worker_runner_that_greets_late_is_told_as_well() {
+    let (worker, queue) = (Worker::new(), Queue::start(Answer::Invalid));
+    let mut command = worker.command(&["--host", "worker-runner", "test"]);
+    command.env("DOCKER_WORKER_CONFIG", config(&worker, &queue.address)).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut runner = child.stdin.take().unwrap();
+    let log = read_until(&mut child, r#""type":"exit""#);
+    writeln!(runner, r#"~{{"type":"welcome","capabilities":["shutdown","error-report"]}}"#).unwrap();
+    let ended = finish(child, Duration::from_secs(20));
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let log = log.join().unwrap();
+    let messages = log.lines().filter_map(|line| line.strip_prefix('~'));
+    let messages: Vec<Value> = messages.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let types: Vec<_> = messages.iter().map(|message| &message["type"]).collect();
+    assert_eq!(types, ["hello", "error-report", "shutdown"], "{log}");
+    assert_eq!(messages[1]["kind"], "invalid-configuration", "{log}");
+}
+
+#[test]
 fn a_worker_that_waits_for_tasks_ends_soon_when_it_is_told_to() {
     let (worker, queue) = (Worker::new(), Queue::start(Answer::Held));
     let ended = start(&worker, &queue.address, enough_room()).stop();
