@@ -48,7 +48,7 @@ use self::protocol::{Capability, FromRunner, Termination};
 pub use self::purge::PurgeRights;
 pub use self::quarantine::Quarantine;
 use self::reports::Reports;
-use self::runner::Runner;
+use self::runner::{Renewal, Runner};
 use self::runs::Runs;
 use self::unfinished::Recovery;
 use crate::cleanup::Unfinished;
@@ -92,7 +92,7 @@ enum Occupation {
 /// # Errors
 ///
 /// [`QueueError::Unauthenticated`] or [`QueueError::Unauthorized`] when the queue refuses the worker's credentials and
-/// nobody can bring others;
+/// nobody can bring others, or has not said within a minute that it can;
 /// [`QueueError::Invalid`] when it cannot have such a worker or pool.
 pub async fn serve(
     service: Service,
@@ -105,11 +105,10 @@ pub async fn serve(
     tell_beginning(&service.log);
     let mut recovery = Recovery::default();
     recovery.start(&service, unfinished);
-    // Until worker-runner has said what it can do, it may be one that sends others.
-    let renewable = Rc::new(Cell::new(runner.is_some()));
+    let renewal = Cell::new(Renewal::with(runner.as_ref()));
     let ended = tokio::select! {
-        ended = claim_and_run(&service, recovery, &renewable, (&requester, requests)) => ended,
-        () = converse(runner.as_mut(), &service, &renewable, &requester) => Ok(()),
+        ended = claim_and_run(&service, recovery, &renewal, (&requester, requests)) => ended,
+        () = converse(runner.as_mut(), &service, &renewal, &requester) => Ok(()),
     };
     tell_end(&service.log);
     if let Some(mut runner) = runner {
@@ -128,12 +127,13 @@ pub async fn serve(
 async fn converse(
     runner: Option<&mut Runner>,
     service: &Service,
-    renewable: &Cell<bool>,
+    renewal: &Cell<Renewal>,
     requester: &ExitRequester,
 ) {
     if let Some(runner) = runner {
         while let Some(message) = runner.next().await {
-            renewable.set(runner.can(Capability::NewCredentials));
+            let can_renew = runner.can(Capability::NewCredentials);
+            renewal.set(if can_renew { Renewal::Possible } else { Renewal::Impossible });
             match message {
                 // It has been answered, and says what may come.
                 FromRunner::Welcome(_) => {}
@@ -150,7 +150,7 @@ async fn converse(
             }
         }
         // Whoever has started this worker is gone, and with it the way to new credentials and to the host's end.
-        renewable.set(false);
+        renewal.set(Renewal::Impossible);
         requester.ask(Exit::WhenIdle, Notice::Worker);
     }
     std::future::pending().await
@@ -159,7 +159,7 @@ async fn converse(
 async fn claim_and_run(
     service: &Rc<Service>,
     mut recovery: Recovery,
-    renewable: &Cell<bool>,
+    renewal: &Cell<Renewal>,
     (requester, mut requests): (&ExitRequester, ExitRequests),
 ) -> Result<(), QueueError> {
     let file = &service.worker.config.file;
@@ -193,7 +193,7 @@ async fn claim_and_run(
                 }
             }
             answer = claiming.answer(free > 0) => {
-                let (claims, refused) = service.heard(answer, renewable.get(), claiming.told());
+                let (claims, refused) = service.heard(answer, renewal.get(), claiming.told());
                 if refused.is_some() {
                     failure = failure.or(refused);
                     requester.ask(Exit::WhenIdle, Notice::Worker);

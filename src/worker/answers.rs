@@ -2,6 +2,7 @@
 
 use super::Service;
 use super::log::Entry;
+use super::runner::Renewal;
 use crate::queue::{Claim, ClaimedWork, QueueError, WorkerIdentity};
 use crate::text::chain;
 
@@ -11,7 +12,7 @@ impl Service {
     pub(super) fn heard(
         &self,
         answer: Result<ClaimedWork, QueueError>,
-        renewable: bool,
+        renewal: Renewal,
         told: &mut Option<String>,
     ) -> (Vec<Claim>, Option<QueueError>) {
         let error = match answer {
@@ -25,7 +26,9 @@ impl Service {
         };
         let message = self.explain(&error);
         let (is_refusal, is_final) = match error {
-            QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. } => (true, !renewable),
+            QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. } => {
+                (true, !renewal.is_to_be_awaited())
+            }
             // What is asked is always the same: the names in the configuration.
             QueueError::Invalid { .. } => (true, true),
             QueueError::NotFound { .. } => (true, false),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::protocol::{Capability, FromRunner, LINE_BYTES, ToRunner};
 use crate::line_writer::LineWriter;
@@ -17,6 +17,38 @@ const WAITING: usize = 16;
 /// How long a worker that cannot start, or go on, waits for worker-runner's first word, to say why. It is sent with the
 /// start.
 const GREETING: Duration = Duration::from_secs(5);
+
+/// How long worker-runner may be one that sends credentials though it has not said its first word.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Whether others can be sent in place of credentials that are refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Renewal {
+    /// worker-runner has said so.
+    Possible,
+    /// It has not said what it can do.
+    Unknown {
+        /// It would have said so before this.
+        until: Instant,
+    },
+    Impossible,
+}
+
+impl Renewal {
+    /// What there is to say before any conversation.
+    pub(super) fn with(runner: Option<&Runner>) -> Renewal {
+        runner.map_or(Renewal::Impossible, |_| Renewal::Unknown { until: Instant::now() + DOUBT })
+    }
+
+    /// Whether it is worth to go on without valid ones.
+    pub(super) fn is_to_be_awaited(self) -> bool {
+        match self {
+            Renewal::Possible => true,
+            Renewal::Unknown { until } => Instant::now() < until,
+            Renewal::Impossible => false,
+        }
+    }
+}
 
 /// worker-runner, as the worker sees it.
 pub struct Runner {
@@ -138,6 +170,15 @@ mod tests {
         assert_eq!(runner.next().await, Some(expected));
         assert_eq!(runner.next().await, None);
         assert!(runner.can(Capability::GracefulTermination) && !runner.can(Capability::Shutdown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_stays_silent_is_not_waited_for_for_ever() {
+        let renewal = Renewal::with(Some(&runner("")));
+        assert!(renewal.is_to_be_awaited());
+        tokio::time::advance(DOUBT).await;
+        assert!(!renewal.is_to_be_awaited());
+        assert!(!Renewal::with(None).is_to_be_awaited());
     }
 
     #[tokio::test]
