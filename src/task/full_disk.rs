@@ -109,7 +109,7 @@ impl FullDisk {
                 }
                 Some(_) | None => continue,
             }
-            if !self.is_heaviest(worker, container).await {
+            if !self.is_heaviest(worker, container, LOOK).await {
                 // It waits for nothing: whoever is the heaviest has its turn at once.
                 drop(self.ask_for_room());
                 continue;
@@ -120,7 +120,8 @@ impl FullDisk {
                 timeout(SWEEP_TIME, swept).await.map(drop).unwrap_or_default();
             }
             let Some(free) = free_bytes(&runs).filter(|free| *free < DISK_RESERVE_BYTES) else { continue };
-            if self.is_heaviest(worker, container).await {
+            // All were weighed before the wait: the heaviest may have removed its files since.
+            if self.is_heaviest(worker, container, Duration::ZERO).await {
                 let text = format!(
                     "The task was ended because the worker's disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept for logs and clean-up."
                 );
@@ -135,8 +136,9 @@ impl FullDisk {
         Some(Turn { _held: held })
     }
 
-    /// Whether none of the worker's running tasks has more on the disk: the end of this one makes the most room.
-    async fn is_heaviest(&self, worker: &Worker, container: &ContainerId) -> bool {
+    /// Whether none of the worker's running tasks has more on the disk: the end of this one makes the most room. Goes by
+    /// what was weighed no longer ago than `most_age`.
+    async fn is_heaviest(&self, worker: &Worker, container: &ContainerId, most_age: Duration) -> bool {
         let all = worker.registry.all().into_iter().filter(|(_, run)| run.phase == Phase::Running);
         let others: Vec<ContainerId> =
             all.map(|(_, run)| run.container).filter(|other| other != container).collect();
@@ -145,15 +147,20 @@ impl FullDisk {
         }
         let runs = worker.config.directories.runs();
         // A run that cannot be compared with others is one that ends.
-        self.heaviest(runs, [others, vec![container.clone()]].concat())
+        self.heaviest(runs, [others, vec![container.clone()]].concat(), most_age)
             .await
             .is_none_or(|it| it == *container)
     }
 
-    /// The one of `running` with the most on the disk. It is looked for once in a while, not by each of them.
-    async fn heaviest(&self, runs: PathBuf, running: Vec<ContainerId>) -> Option<ContainerId> {
+    /// The one of `running` with the most on the disk. It is looked for once in `most_age`, not by each of them.
+    async fn heaviest(
+        &self,
+        runs: PathBuf,
+        running: Vec<ContainerId>,
+        most_age: Duration,
+    ) -> Option<ContainerId> {
         let mut last = self.weighed.lock().await;
-        if let Some(weighed) = last.as_ref().filter(|weighed| weighed.at.elapsed() < LOOK) {
+        if let Some(weighed) = last.as_ref().filter(|weighed| weighed.at.elapsed() < most_age) {
             return Some(weighed.heaviest.clone());
         }
         let of = move |container: &ContainerId| (weight(&runs.join(container.as_str())), container.clone());
@@ -187,14 +194,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn runs_that_look_in_the_same_second_weigh_once() {
+    async fn runs_that_look_in_the_same_second_weigh_once_and_the_one_that_is_to_end_once_more() {
         let (full_disk, scratch) = (FullDisk::default(), tempfile::tempdir().unwrap());
         let running = ["a", "b"].map(|id| ContainerId::new(id).unwrap());
         let write = |id: &ContainerId, bytes| {
             std::fs::create_dir_all(scratch.path().join(id.as_str())).unwrap();
             std::fs::write(scratch.path().join(id.as_str()).join("file"), vec![b'x'; bytes]).unwrap();
         };
-        let heaviest = || full_disk.heaviest(scratch.path().to_owned(), running.to_vec());
+        let within = |most_age| full_disk.heaviest(scratch.path().to_owned(), running.to_vec(), most_age);
+        let heaviest = || within(LOOK);
         write(&running[0], 1 << 20);
         write(&running[1], 2 << 20);
         assert_eq!(heaviest().await.as_ref(), Some(&running[1]));
@@ -202,5 +210,7 @@ mod tests {
         assert_eq!(heaviest().await.as_ref(), Some(&running[1]), "it was weighed anew at once");
         tokio::time::advance(LOOK).await;
         assert_eq!(heaviest().await.as_ref(), Some(&running[0]));
+        write(&running[1], 4 << 20);
+        assert_eq!(within(Duration::ZERO).await.as_ref(), Some(&running[1]), "what has been says who ends");
     }
 }
