@@ -37,7 +37,7 @@ pub use record::ArtifactRecord;
 pub use store::Store;
 
 use self::delivery::{off_the_loop, until_over, until_over_for};
-use self::growing_log::GrowingLog;
+use self::growing_log::{GrowingLog, Scratch};
 use self::spooled::Spooled;
 use self::upload::UploadError;
 
@@ -167,7 +167,12 @@ impl Publisher {
         let is_compressed = parts.store.storage(&parts.config) == ArtifactStorage::S3
             && matches!(parts.store, Store::Queue(_));
         let growing_log = parts.log.filter(|_| is_compressed).map(|log| {
-            GrowingLog::compress(log, parts.scratch.clone(), Patience::with_log(&parts.interrupts))
+            let scratch = Scratch {
+                directory: parts.scratch.clone(),
+                keep_free: parts.config.low_mark_bytes(),
+                patience: Patience::with_log(&parts.interrupts),
+            };
+            GrowingLog::compress(log, scratch)
         });
         Publisher {
             storing: Semaphore::new(parts.store.at_once()),

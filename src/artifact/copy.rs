@@ -172,17 +172,18 @@ impl Copy<'_> {
     }
 
     fn check_room(&self) -> io::Result<()> {
-        self.place.filter(|_| self.size >= LONG_BYTES).map_or(Ok(()), check_room)
+        let place = self.place.filter(|_| self.size >= LONG_BYTES);
+        place.map_or(Ok(()), |place| check_room(place, DISK_RESERVE_BYTES))
     }
 }
 
-/// An error when little more fits on the disk that something lies on.
-pub(super) fn check_room(place: BorrowedFd<'_>) -> io::Result<()> {
+/// An error when fewer bytes are free on the disk that something lies on than are to be kept.
+pub(super) fn check_room(place: BorrowedFd<'_>, keep: u64) -> io::Result<()> {
     let free = Space::around(place)?.free;
-    if free >= DISK_RESERVE_BYTES {
+    if free >= keep {
         return Ok(());
     }
-    let why = format!("the disk is full: {free} bytes are free, {DISK_RESERVE_BYTES} are kept");
+    let why = format!("the disk is full: {free} bytes are free, {keep} are kept");
     Err(io::Error::new(io::ErrorKind::StorageFull, why))
 }
 

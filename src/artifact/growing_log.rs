@@ -27,60 +27,80 @@ const WRITE_BYTES: usize = 64 << 10;
 
 /// Compressing that goes on beside the run and ends with it.
 #[derive(Debug)]
-pub(super) struct GrowingLog(JoinHandle<Result<Option<Spooled>, CopyError>>);
+pub(super) struct GrowingLog {
+    log: LogReader,
+    following: JoinHandle<Result<Option<Spooled>, CopyError>>,
+}
+
+/// Where compressed bytes lie while the task runs, and for how long they may.
+#[derive(Clone, Debug)]
+pub(super) struct Scratch {
+    /// A directory.
+    pub(super) directory: PathBuf,
+    /// Bytes that stay free on its disk: more than what ends tasks. At the end, when they make room, the log is
+    /// compressed all the same.
+    pub(super) keep_free: u64,
+    /// How long.
+    pub(super) patience: Patience,
+}
+
+/// What there is after a piece of work.
+enum Step {
+    More(Gzip),
+    Done(Spooled),
+}
 
 impl GrowingLog {
-    /// Starts it; `scratch` is where the compressed bytes lie.
-    pub(super) fn compress(log: LogReader, scratch: PathBuf, patience: Patience) -> GrowingLog {
-        GrowingLog(tokio::spawn(follow(log, scratch, patience)))
+    /// Starts it.
+    pub(super) fn compress(log: LogReader, scratch: Scratch) -> GrowingLog {
+        GrowingLog { following: tokio::spawn(follow(log.clone(), scratch)), log }
     }
 
-    /// Waits until the log has ended and is compressed. Nothing if it has stayed too short to begin.
+    /// Waits until the log, which has ended, is compressed. Nothing if it is too short to have begun, or goes on.
     ///
     /// # Errors
     ///
     /// [`CopyError`]
     pub(super) async fn compressed(&mut self) -> Result<Option<Spooled>, CopyError> {
-        (&mut self.0).await.map_err(|panic| CopyError::Write(io::Error::other(panic)))?
+        if !self.log.progress().ended {
+            return Ok(None);
+        }
+        (&mut self.following).await.map_err(|panic| CopyError::Write(io::Error::other(panic)))?
     }
 }
 
 impl Drop for GrowingLog {
     fn drop(&mut self) {
-        self.0.abort();
+        self.following.abort();
     }
 }
 
-async fn follow(
-    mut log: LogReader,
-    scratch: PathBuf,
-    patience: Patience,
-) -> Result<Option<Spooled>, CopyError> {
+async fn follow(mut log: LogReader, scratch: Scratch) -> Result<Option<Spooled>, CopyError> {
     let mut compressed = None;
     loop {
-        let offset = compressed.as_ref().map_or(0, Gzip::length);
+        let offset = compressed.as_ref().map_or(0, |gzip: &Gzip| gzip.length);
         let progress = log.milestone(offset).await;
         if progress.bytes < MILESTONE_BYTES {
             return Ok(None);
         }
-        let (log, scratch, patience) = (log.clone(), scratch.clone(), patience.clone());
+        let (log, scratch) = (log.clone(), scratch.clone());
         let step = move || {
-            let mut gzip = compressed.map_or_else(|| Gzip::create(&scratch), Ok)?;
-            gzip.take(&log, progress.bytes, &patience)?;
-            Ok::<_, CopyError>(gzip)
+            let mut gzip = compressed.map_or_else(|| Gzip::create(&scratch.directory), Ok)?;
+            gzip.take(&log, progress.bytes, &scratch)?;
+            Ok::<_, CopyError>(if progress.ended { Step::Done(gzip.finish()?) } else { Step::More(gzip) })
         };
         // Where it may block, and without a thread that waits for the task.
-        let gzip = tokio::task::spawn_blocking(step).await.map_err(io::Error::other)??;
-        if progress.ended {
-            return Ok(Some(gzip.finish()?));
+        match tokio::task::spawn_blocking(step).await.map_err(io::Error::other)?? {
+            Step::More(gzip) => compressed = Some(gzip),
+            Step::Done(log) => return Ok(Some(log)),
         }
-        compressed = Some(gzip);
     }
 }
 
 /// gzip's bytes of what there was of a log so far (RFC 1952): one stream, of pieces that know nothing of one another, so that
 /// each has a level of its own.
 struct Gzip {
+    /// How much of the log it is.
     length: u64,
     crc: Crc,
     hash: Sha256,
@@ -94,19 +114,14 @@ impl Gzip {
         Ok(Gzip { length: 0, crc: Crc::new(), hash: Sha256::new(), file })
     }
 
-    /// How much of the log it is.
-    fn length(&self) -> u64 {
-        self.length
-    }
-
     /// Takes the log up to `end`.
-    fn take(&mut self, log: &LogReader, end: u64, patience: &Patience) -> Result<(), CopyError> {
+    fn take(&mut self, log: &LogReader, end: u64, scratch: &Scratch) -> Result<(), CopyError> {
         let mut ready = Vec::with_capacity(WRITE_BYTES);
         while self.length < end {
-            if patience.is_over() {
+            if scratch.patience.is_over() {
                 return Err(CopyError::Interrupted);
             }
-            check_room(self.file.as_fd())?;
+            check_room(self.file.as_fd(), scratch.keep_free)?;
             let left = end - self.length;
             // More than what comes while one piece is compressed: it comes faster than that.
             let (length, level) = if left > 2 * MILESTONE_BYTES {
@@ -213,11 +228,15 @@ mod tests {
             Patience::with_log(&self.interrupts)
         }
 
-        fn compress(&self) -> GrowingLog {
-            GrowingLog::compress(self.spool.reader(), self.scratch.path().to_owned(), self.patience())
+        fn scratch(&self) -> Scratch {
+            Scratch { directory: self.scratch.path().to_owned(), keep_free: 0, patience: self.patience() }
         }
 
-        /// Prints so many bytes that no two lines of are the same.
+        fn compress(&self) -> GrowingLog {
+            GrowingLog::compress(self.spool.reader(), self.scratch())
+        }
+
+        /// Prints so many bytes, no two lines of which are the same.
         fn print(&self, bytes: usize) {
             let first = std::fs::metadata(self.spool.path()).unwrap().len();
             let lines = (first..).map(|number| format!("{number:x} {}\r\n", number * number));
@@ -249,7 +268,6 @@ mod tests {
         bytes
     }
 
-    /// Everything at once is compressed fast, what comes slowly is compressed well, and it is one stream.
     #[tokio::test]
     async fn a_log_is_the_same_however_it_came() {
         for pieces in [&[5 << 20][..], &[2 << 20, 10, 3 << 20, 1 << 20, 100_000], &[1 << 20; 4]] {
@@ -269,12 +287,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_too_fast_is_compressed_fast_and_what_comes_slowly_is_compressed_well() {
+        const MIB: u64 = MILESTONE_BYTES;
+        let log = fixture();
+        log.print(6 << 20);
+        let mut lengths = Vec::new();
+        for ends in [&[6 * MIB][..], &[MIB, 2 * MIB, 3 * MIB, 4 * MIB, 5 * MIB, 6 * MIB]] {
+            let mut gzip = Gzip::create(log.scratch.path()).unwrap();
+            for end in ends {
+                gzip.take(&log.spool.reader(), *end, &log.scratch()).unwrap();
+            }
+            let compressed = gzip.finish().unwrap();
+            assert!(read(&compressed).await == log.whole().0);
+            lengths.push(compressed.length());
+        }
+        assert!(lengths[0] > lengths[1] + lengths[1] / 20, "{lengths:?}");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_nearly_full_is_left_to_the_tasks() {
+        let log = fixture();
+        let mut growing =
+            GrowingLog::compress(log.spool.reader(), Scratch { keep_free: u64::MAX, ..log.scratch() });
+        log.print(2 << 20);
+        assert!(log.spool.end().is_none());
+        let given_up = tokio::time::timeout(LIMIT, growing.compressed()).await.unwrap();
+        assert!(
+            matches!(&given_up, Err(CopyError::Write(error)) if error.kind() == io::ErrorKind::StorageFull),
+            "{given_up:?}"
+        );
+    }
+
+    #[tokio::test]
     async fn a_short_log_is_left_for_its_end() {
         let log = fixture();
         let mut growing = log.compress();
         log.print((1 << 20) - 1);
+        assert!(growing.compressed().await.unwrap().is_none(), "it goes on");
         assert!(log.spool.end().is_none());
-        assert!(growing.compressed().await.unwrap().is_none());
+        assert!(growing.compressed().await.unwrap().is_none(), "it has ended");
     }
 
     #[tokio::test]
@@ -299,6 +350,7 @@ mod tests {
         assert!(log.patience().is_over());
         let mut growing = log.compress();
         log.print(2 << 20);
+        assert!(log.spool.end().is_none());
         assert!(matches!(growing.compressed().await, Err(CopyError::Interrupted)));
     }
 }

@@ -1,5 +1,8 @@
 //! What a deployment and its storage get to see of a run's artifacts.
 
+use std::io::Read;
+
+use flate2::read::GzDecoder;
 use serde_json::Value;
 
 use super::storage::{Answer, Received, Storage};
@@ -8,12 +11,15 @@ use super::*;
 use crate::config::ArtifactStorage;
 use crate::interrupt::{Interrupter, Notice, channel};
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
+use crate::task_log::spool::Spool;
 
 struct Fixture {
     storage: Storage,
     publisher: Publisher,
     interrupter: Interrupter,
     directory: tempfile::TempDir,
+    /// What the task prints.
+    log: Spool,
 }
 
 /// A run that was claimed of a deployment whose storage answers so.
@@ -35,6 +41,7 @@ async fn run_of(uploader: Uploader, kind: ArtifactStorage, answers: &[Answer]) -
     let claim = queue.claim_work("p/w", &identity, 1).await.unwrap().claims.remove(0);
     storage.received().clear();
     let directory = tempfile::tempdir().unwrap();
+    let log = Spool::create(&directory.path().join("task.log"), 1 << 30).unwrap();
     let (interrupter, interrupts) = channel();
     let mut config = ConfigFile::default();
     config.artifacts.storage = kind;
@@ -44,12 +51,12 @@ async fn run_of(uploader: Uploader, kind: ArtifactStorage, answers: &[Answer]) -
         store: Store::Queue(uploader),
         reserved: Vec::new(),
         scratch: directory.path().to_owned(),
-        log: None,
+        log: Some(log.reader()),
         config: Arc::new(config),
         events: Events::none(),
         interrupts,
     });
-    Fixture { storage, publisher, interrupter, directory }
+    Fixture { storage, publisher, interrupter, directory, log }
 }
 
 impl Fixture {
@@ -159,7 +166,7 @@ async fn an_artifact_after_two_reclaims_is_created_with_the_newest_credentials()
 
 #[tokio::test]
 async fn a_deployment_that_is_gone_for_a_while_is_waited_for() {
-    let Fixture { storage, publisher, interrupter: _interrupter, directory } =
+    let Fixture { storage, publisher, interrupter: _interrupter, directory, log: _log } =
         run(ArtifactStorage::S3, &[]).await;
     let address = storage.url("").replace("http://", "").parse().unwrap();
     drop(storage);
@@ -242,6 +249,37 @@ async fn the_log_is_compressed_once_for_all_its_names() {
     let records = run.publisher.into_records();
     let sizes: Vec<_> = records.iter().map(|it| (it.name.as_str(), it.size)).collect();
     assert_eq!(sizes, [("backing.log", Some(400_000)), ("bulk.log.gz", Some(400_000)), ("live.log", None)]);
+}
+
+/// Another file takes the log's place when it is compressed: by what is sent one can tell which of them was read, and when.
+#[tokio::test]
+async fn a_long_log_is_sent_as_it_was_compressed_while_it_was_written_if_that_is_all_of_it() {
+    let long = "ab".repeat(1 << 20);
+    let other = "cd".repeat(1 << 20);
+    let longer = other.clone() + "e";
+    for (kind, in_its_place, expected) in [
+        (ArtifactStorage::S3, &other, &long),
+        (ArtifactStorage::S3, &longer, &longer),
+        (ArtifactStorage::Object, &other, &other),
+    ] {
+        let run = run(kind, &[]).await;
+        run.log.text(&long);
+        assert!(run.log.end().is_none());
+        let path = run.directory.path().join("other");
+        std::fs::write(&path, in_its_place).unwrap();
+        run.publisher.publish(run.description("a.log"), Source::Log(path)).await.unwrap();
+        let body = &run.put()[0].body;
+        let mut text = String::new();
+        match kind {
+            ArtifactStorage::S3 => GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap(),
+            // This storage keeps no long body whole.
+            ArtifactStorage::Object => {
+                assert_eq!(run.put()[0].length, expected.len() as u64);
+                (&body[..]).read_to_string(&mut text).unwrap()
+            }
+        };
+        assert!(!text.is_empty() && expected.starts_with(&text), "{kind:?}: {}", &text[..2]);
+    }
 }
 
 #[tokio::test]

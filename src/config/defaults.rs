@@ -8,6 +8,7 @@ use images::limits::Limits;
 
 use super::{ConfigFile, ImageLimits, Profile, Ssl};
 use crate::known_features::{KNOWN_FEATURES, Support};
+use crate::limits::DISK_RESERVE_BYTES;
 use crate::spec::resources::DEFAULT_PIDS;
 
 /// Endings of file names whose contents do not get smaller by compressing them.
@@ -189,6 +190,11 @@ impl ConfigFile {
     /// is met must be able to pull its image.
     pub fn reserve_bytes(&self) -> u64 {
         self.free_bytes().min(FREE_BYTES)
+    }
+
+    /// Bytes that a worker tries to keep free while tasks run: what a pull leaves, and in any case more than ends them.
+    pub fn low_mark_bytes(&self) -> u64 {
+        self.reserve_bytes().max(2 * DISK_RESERVE_BYTES)
     }
 
     /// Bytes that one artifact of a task may have; the log is bounded by itself.

@@ -19,7 +19,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use self::weight::weight;
-use crate::config::ConfigFile;
 use crate::host::free_bytes;
 use crate::limits::DISK_RESERVE_BYTES;
 use crate::registry::Phase;
@@ -37,11 +36,6 @@ const SWEEP_TIME: Duration = Duration::from_secs(10);
 
 /// How long the run that has most on the disk waits for the files of one that was ended to go.
 const TURN_TIME: Duration = Duration::from_secs(60);
-
-/// Bytes that a worker tries to keep free while tasks run: what a pull leaves, and in any case more than ends them.
-pub fn low_mark(file: &ConfigFile) -> u64 {
-    file.reserve_bytes().max(2 * DISK_RESERVE_BYTES)
-}
 
 /// What the runs of one worker have in common when their disk is full. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +89,7 @@ impl FullDisk {
     /// Waits until the run of a container has to end, if it ever has.
     pub(super) async fn ends(&self, worker: &Worker, container: &ContainerId) -> MustEnd {
         let runs = worker.config.directories.runs();
-        let low_mark = low_mark(&worker.config.file);
+        let low_mark = worker.config.file.low_mark_bytes();
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -101,6 +101,9 @@ impl LogReader {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
     use std::time::Duration;
 
     use super::*;
@@ -150,21 +153,42 @@ mod tests {
         assert_eq!(all(reader, 10, 8).await, "");
     }
 
-    #[tokio::test]
-    async fn who_waits_for_a_milestone_is_not_woken_for_a_line() {
+    /// Counts how often somebody who waits is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn who_waits_for_a_milestone_is_not_woken_for_a_line() {
         let (_directory, spool) = Spool::temporary(1 << 30);
-        let mut reader = spool.reader();
-        let waiting = tokio::spawn(async move { reader.milestone(0).await });
+        let (mut far, mut near) = (spool.reader(), spool.reader());
+        let woken = [(); 2].map(|()| Arc::new(Woken::default()));
+        let [of_far, of_near] = woken.each_ref().map(|woken| Waker::from(Arc::clone(woken)));
+        let woken = || woken.each_ref().map(|woken| woken.0.load(Ordering::SeqCst));
+        let (mut far, mut near) = (pin!(far.milestone(0)), pin!(near.wait(0)));
+        assert!(far.as_mut().poll(&mut Context::from_waker(&of_far)).is_pending());
+        assert!(near.as_mut().poll(&mut Context::from_waker(&of_near)).is_pending());
         let half = "x".repeat(1 << 19);
         spool.text(&half);
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
+        assert_eq!(woken(), [0, 1]);
         spool.text(&half);
-        assert_eq!(waiting.await.unwrap(), Progress { bytes: 1 << 20, ended: false });
+        assert_eq!(woken(), [1, 1]);
+        let reached = far.poll(&mut Context::from_waker(&of_far));
+        assert_eq!(reached, Poll::Ready(Progress { bytes: 1 << 20, ended: false }));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_log_is_a_milestone() {
+        let (_directory, spool) = Spool::temporary(1 << 30);
         let mut reader = spool.reader();
         spool.text("last");
         assert!(spool.end().is_none());
-        assert_eq!(reader.milestone(1 << 20).await, Progress { bytes: (1 << 20) + 4, ended: true });
+        assert_eq!(reader.milestone(0).await, Progress { bytes: 4, ended: true });
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use super::Service;
 use super::log::{Entry, WorkerLog};
 use crate::gc::{Ages, Client, Collector, News, Places, Room, Shortage};
 use crate::host::Space;
-use crate::task::full_disk::{RoomRequest, low_mark};
+use crate::task::full_disk::RoomRequest;
 use crate::text::chain;
 
 /// How long the worker's end waits for a sweep that was told to stop.
@@ -148,7 +148,7 @@ impl Collecting {
             // What it comes to is the answer, not what came of one before it.
             return;
         }
-        let rooms = rooms(service, low_mark(&service.worker.config.file));
+        let rooms = rooms(service, service.worker.config.file.low_mark_bytes());
         // Runs lie on the first disk.
         let is_in_vain =
             |in_vain: &InVain| rooms.first().is_some_and(|room| in_vain.is_so(room, Instant::now()));
