@@ -12,6 +12,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
 mod execute;
+pub mod heap;
 mod hooks;
 pub mod host;
 pub mod id;

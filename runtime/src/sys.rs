@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod entry;
 pub mod exec;
 pub mod exit;
+pub mod heap;
 pub mod interface;
 pub mod keyring;
 pub mod mount;

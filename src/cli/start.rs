@@ -158,8 +158,9 @@ impl Ready {
             HostKind::None => None,
             HostKind::WorkerRunner => Some(Runner::connect(out.clone()).map_err(cannot_start)?),
         };
-        let ended =
-            LocalSet::new().block_on(&runtime, serve(service, unfinished, runner, requester, requests));
+        // Whoever passes a future on copies it, and the stack keeps the pages of each copy for ever.
+        let serving = Box::pin(serve(service, unfinished, runner, requester, requests));
+        let ended = LocalSet::new().block_on(&runtime, serving);
         drop(control);
         // A connection that is still open must not keep the process.
         runtime.shutdown_background();
