@@ -1,5 +1,7 @@
 //! What a worker costs that has nothing to do, and what a sleeping task adds.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,7 +18,7 @@ pub async fn measure(site: &Site) {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let before = wake_ups(worker.pid);
     tokio::time::sleep(WATCHED).await;
-    let rate = (wake_ups(worker.pid) - before) / WATCHED.as_secs_f64();
+    let rate = between(&before, &wake_ups(worker.pid)) / WATCHED.as_secs_f64();
     heading(&["RSS, MB", "of it anonymous, MB", "wake-ups a second"]);
     let print = |name: &str, rate: &str| {
         let (all, own) = (worker.memory("VmRSS"), worker.memory("RssAnon"));
@@ -38,13 +40,23 @@ pub async fn measure(site: &Site) {
     worker.stop().await;
 }
 
-/// How often any thread of a process has been given a processor, so far.
-fn wake_ups(pid: u32) -> f64 {
+/// How often each thread of a process has been given a processor, so far.
+fn wake_ups(pid: u32) -> BTreeMap<OsString, f64> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let switches = threads.map(|thread| {
-        let status = thread.unwrap().path().join("status");
+    let switches = threads.filter_map(|thread| {
+        let thread = thread.unwrap();
+        let status = thread.path().join("status");
         let status = status.to_str().unwrap();
-        number(status, "voluntary_ctxt_switches") + number(status, "nonvoluntary_ctxt_switches")
+        // It may have ended since it was listed.
+        std::fs::exists(status).unwrap().then(|| {
+            let of_its_own = number(status, "voluntary_ctxt_switches");
+            (thread.file_name(), of_its_own + number(status, "nonvoluntary_ctxt_switches"))
+        })
     });
-    switches.sum()
+    switches.collect()
+}
+
+/// How often any of them was between two looks. What a thread did that ended meanwhile is not known.
+fn between(before: &BTreeMap<OsString, f64>, after: &BTreeMap<OsString, f64>) -> f64 {
+    after.iter().map(|(thread, switches)| switches - before.get(thread).unwrap_or(&0.0)).sum()
 }
