@@ -2,8 +2,9 @@
 //!
 //! A claim holds for a while only (20 minutes), so that the queue notices a worker that is gone. A part of what is
 //! left of it is waited for, half unless the configuration says otherwise, then it is prolonged. A queue that is at
-//! fault, cannot be reached, or does not take the signature is asked again as long as the claim holds: the task knows
-//! nothing of it. One that refuses is asked how the run stands; where nobody else has ended it, this worker does, and says so while it may.
+//! fault, cannot be reached, does not find the run or does not take the signature is asked again as long as the claim
+//! holds: the task knows nothing of it. One that refuses is asked how the run stands; where nobody else has ended it, this
+//! worker does, and says so while it may.
 
 use std::time::Duration;
 
@@ -125,23 +126,22 @@ pub async fn settle(
     while_it_holds(rest, is_loss, || async move { queue.settle(verdict).await.inspect_err(failed) }).await
 }
 
-/// Whether the run is not, or no longer, the one's who asked.
+/// Whether the run is not, or is no longer, the caller's.
 fn is_loss(error: &QueueError) -> bool {
-    matches!(error, QueueError::NotFound { .. } | QueueError::Conflict { .. })
+    matches!(error, QueueError::Conflict { .. })
 }
 
 /// Whether the queue has answered, and will answer the same again.
 #[must_use]
 pub fn is_refusal(error: &QueueError) -> bool {
     match error {
+        QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Unauthorized { .. } => true,
+        // A deployment's front end says the first as long as it has no queue behind it. For the second a clock that is
+        // off for a moment is enough: this host's, or the queue's.
         QueueError::NotFound { .. }
-        | QueueError::Conflict { .. }
-        | QueueError::Invalid { .. }
-        | QueueError::Unauthorized { .. } => true,
-        // A clock that is off for a moment is enough for the first: this host's, or the queue's.
-        QueueError::Unauthenticated { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {
-            false
-        }
+        | QueueError::Unauthenticated { .. }
+        | QueueError::Unreachable { .. }
+        | QueueError::Internal { .. } => false,
     }
 }
 
@@ -285,6 +285,11 @@ mod tests {
         Err(QueueError::Unauthenticated { what: "the claim".to_owned(), because: "stale".to_owned() })
     }
 
+    /// An attempt at a front end without a queue.
+    fn not_found() -> Result<Timestamp, QueueError> {
+        Err(QueueError::NotFound { what: "the claim".to_owned() })
+    }
+
     /// What is left of a claim that holds for `whole` from now on.
     fn lasting(whole: Duration) -> impl Fn() -> Duration {
         let began = tokio::time::Instant::now();
@@ -293,7 +298,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_at_fault_is_asked_again_as_long_as_the_claim_holds() {
-        for fault in [at_fault, unauthenticated] {
+        for fault in [at_fault, unauthenticated, not_found] {
             let (rest, until) = (lasting(HOUR / 6), Timestamp::now());
             let attempt = || async {
                 // Two minutes of faults, of ten.
@@ -327,9 +332,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_refuses_is_not_asked_again() {
         let (what, because) = (|| "it".to_owned(), || "no".to_owned());
-        let refusals: [fn(String, String) -> QueueError; 4] = [
+        let refusals: [fn(String, String) -> QueueError; 3] = [
             |what, because| QueueError::Conflict { what, because },
-            |what, _| QueueError::NotFound { what },
             |what, because| QueueError::Invalid { what, because },
             |what, because| QueueError::Unauthorized { what, because },
         ];
