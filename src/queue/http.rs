@@ -35,7 +35,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the worker's other calls are tried. It has a loop of its own around them.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a call is tried on which a run's result depends. Its claim may go before; then it is refused.
-const LASTING: Duration = Duration::from_secs(10 * 60);
+pub(super) const LASTING: Duration = Duration::from_secs(10 * 60);
 /// Bytes of one task in an answer to a claim: a definition of 10 MiB, which is the most that the queue takes, and its
 /// scopes once more in credentials, where JSON is written into JSON.
 const CLAIMED_BYTES: usize = 32 << 20;

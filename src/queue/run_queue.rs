@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::http::HttpRun;
+use crate::queue::http::{HttpRun, LASTING};
 use crate::queue::model::{ArtifactRequest, Created, RunId, Standing};
 use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reporter, Verdict};
 use crate::scopes::minimal;
@@ -111,13 +111,17 @@ impl RunQueue {
     /// [`QueueError::Conflict`] when it is resolved otherwise already, [`QueueError::Invalid`] for a reason that only
     /// the queue sets.
     pub async fn report(&self, verdict: Verdict) -> Result<(), QueueError> {
+        self.report_within(LASTING, verdict).await
+    }
+
+    async fn report_within(&self, patience: Duration, verdict: Verdict) -> Result<(), QueueError> {
         if verdict.reporter() == Reporter::Queue {
             let because = "only the queue itself sets this reason".to_owned();
             return Err(QueueError::Invalid { what: format!("reason {}", verdict.as_str()), because });
         }
         match &self.0.maker {
             Maker::Embedded(queue) => queue.report(self.run(), verdict).await,
-            Maker::Http(queue) => queue.report(self.run(), verdict).await,
+            Maker::Http(queue) => queue.report(self.run(), verdict, patience).await,
         }
     }
 
@@ -127,7 +131,16 @@ impl RunQueue {
     ///
     /// As of [`RunQueue::report`]; a conflict only where the queue does not say what is in the way.
     pub async fn settle(&self, verdict: Verdict) -> Result<Verdict, QueueError> {
-        match self.report(verdict).await {
+        self.settle_within(LASTING, verdict).await
+    }
+
+    /// As [`RunQueue::settle`], but a deployment that is at fault has only `patience` to recover: for whoever tries again.
+    ///
+    /// # Errors
+    ///
+    /// As of [`RunQueue::settle`].
+    pub async fn settle_within(&self, patience: Duration, verdict: Verdict) -> Result<Verdict, QueueError> {
+        match self.report_within(patience, verdict).await {
             Ok(()) => Ok(verdict),
             Err(error @ QueueError::Conflict { .. }) => match self.status().await {
                 Ok(Standing::Resolved(standing)) => Ok(standing),

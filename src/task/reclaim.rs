@@ -25,6 +25,9 @@ const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 /// The least time between two prolongations.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long one attempt to report an earlier run may take: whoever waits for the next one wants to know what is wrong.
+const ATTEMPT_TIME: Duration = Duration::from_secs(10);
+
 /// What a queue that works needs for an answer: as much has to be left of a claim for another attempt.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
@@ -60,7 +63,7 @@ async fn reclaim(mut claim: Held) {
         claim.tell(&RunEvent::NextClaim { after_ms, taken_until });
         claim.queue.wait_until(now.plus(alone)).await;
         claim.tell(&RunEvent::Reclaiming { taken_until });
-        match prolong(&claim.queue, claim.taken_until).await {
+        match prolong(&claim.queue, claim.taken_until, |_| {}).await {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
                 claim.tell(&RunEvent::Reclaimed { taken_until });
@@ -103,10 +106,14 @@ impl Held {
 ///
 /// # Errors
 ///
-/// The last attempt's.
-pub async fn prolong(queue: &RunQueue, taken_until: Timestamp) -> Result<Timestamp, QueueError> {
+/// The last attempt's. `failed` hears of those after which it is tried again.
+pub async fn prolong(
+    queue: &RunQueue,
+    taken_until: Timestamp,
+    failed: impl Fn(&QueueError),
+) -> Result<Timestamp, QueueError> {
     let rest = || taken_until.since(queue.now());
-    while_it_holds(rest, is_refusal, || queue.reclaim()).await
+    while_it_holds(rest, is_refusal, || queue.reclaim(), failed).await
 }
 
 /// Resolves a run whose claim holds until `taken_until`, unless somebody else was first; gives how it stands then. Tried
@@ -114,7 +121,7 @@ pub async fn prolong(queue: &RunQueue, taken_until: Timestamp) -> Result<Timesta
 ///
 /// # Errors
 ///
-/// The last attempt's. `failed` hears of each.
+/// The last attempt's. `failed` hears of those after which it is tried again.
 pub async fn settle(
     queue: &RunQueue,
     taken_until: Timestamp,
@@ -122,8 +129,8 @@ pub async fn settle(
     failed: impl Fn(&QueueError),
 ) -> Result<Verdict, QueueError> {
     let rest = || taken_until.since(queue.now());
-    let failed = &failed;
-    while_it_holds(rest, is_loss, || async move { queue.settle(verdict).await.inspect_err(failed) }).await
+    let attempt = || queue.settle_within(rest().min(ATTEMPT_TIME), verdict);
+    while_it_holds(rest, is_loss, attempt, failed).await
 }
 
 /// Whether the run is not, or is no longer, the caller's.
@@ -149,23 +156,33 @@ async fn while_it_holds<T, F: Future<Output = Result<T, QueueError>>>(
     rest: impl Fn() -> Duration,
     is_final: impl Fn(&QueueError) -> bool,
     attempt: impl Fn() -> F,
+    failed: impl Fn(&QueueError),
 ) -> Result<T, QueueError> {
     let [mut wait, longest] = WAITS;
+    let mut cause = None;
     loop {
         // Once even of a claim that seems to be over: clocks differ, and the queue's is the one that counts.
         let error = match timeout(rest().max(ANSWER_TIME), attempt()).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if is_final(&error) => return Err(error),
             Ok(Err(error)) => error,
-            Err(elapsed) => QueueError::Unreachable { what: "a claim".to_owned(), source: elapsed.into() },
+            // What was wrong before says more than that the time is over.
+            Err(_) => cause.take().unwrap_or_else(unanswered),
         };
         let spare = rest().saturating_sub(ANSWER_TIME);
         if spare.is_zero() {
             return Err(error);
         }
+        failed(&error);
+        cause = Some(error);
         sleep(wait.min(spare)).await;
         wait = longest.min(wait * 2);
     }
+}
+
+fn unanswered() -> QueueError {
+    let source = "there was no answer until it was over".into();
+    QueueError::Unreachable { what: "a claim".to_owned(), source }
 }
 
 /// What has become of the run: what the queue has made of it, or else what this worker has to.
@@ -304,7 +321,7 @@ mod tests {
                 // Two minutes of faults, of ten.
                 if rest() > Duration::from_secs(480) { fault() } else { Ok(until) }
             };
-            let answered = while_it_holds(&rest, is_refusal, attempt);
+            let answered = while_it_holds(&rest, is_refusal, attempt, |_| {});
             assert_eq!(answered.await.unwrap(), until);
             assert!(rest() > Duration::from_secs(460), "{:?}", rest());
         }
@@ -317,7 +334,7 @@ mod tests {
             last.set(rest());
             at_fault()
         };
-        let given_up = while_it_holds(&rest, is_refusal, attempt);
+        let given_up = while_it_holds(&rest, is_refusal, attempt, |_| {});
         assert!(matches!(given_up.await, Err(QueueError::Unreachable { .. })));
         assert_eq!(last.get(), ANSWER_TIME);
     }
@@ -325,8 +342,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_never_comes_is_not_waited_for_longer_than_the_claim_holds() {
         let rest = lasting(HOUR / 6);
-        let given_up = while_it_holds(&rest, is_refusal, std::future::pending::<Result<(), _>>).await;
+        let attempt = std::future::pending::<Result<(), _>>;
+        let given_up = while_it_holds(&rest, is_refusal, attempt, |_| {}).await;
         assert!(matches!(given_up, Err(QueueError::Unreachable { .. })) && rest().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wrong_is_heard_of_and_is_the_end_also_of_an_attempt_that_is_cut() {
+        let (rest, heard) = (lasting(HOUR / 6), Cell::new(0));
+        let attempt = || async {
+            if heard.get() == 3 {
+                std::future::pending::<()>().await;
+            }
+            unauthenticated()
+        };
+        let given_up = while_it_holds(&rest, is_refusal, attempt, |_| heard.set(heard.get() + 1)).await;
+        assert!(matches!(given_up, Err(QueueError::Unauthenticated { .. })), "{given_up:?}");
+        assert!(heard.get() == 3 && rest().is_zero(), "{} {:?}", heard.get(), rest());
     }
 
     #[tokio::test(start_paused = true)]
@@ -343,7 +375,7 @@ mod tests {
                 asked.set(asked.get() + 1);
                 Err::<(), _>(refusal(what(), because()))
             };
-            let refused = while_it_holds(lasting(HOUR), is_refusal, attempt).await.unwrap_err();
+            let refused = while_it_holds(lasting(HOUR), is_refusal, attempt, |_| {}).await.unwrap_err();
             assert_eq!((asked.get(), is_refusal(&refused)), (1, true), "{refused}");
         }
     }

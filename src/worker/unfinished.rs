@@ -23,7 +23,7 @@ use crate::claim_file::HeldRun;
 use crate::cleanup::Unfinished;
 use crate::features::{Killed, publish_logs};
 use crate::interrupt::{Interrupt, Notice, channel};
-use crate::queue::{QueueError, Reason, Reporter, RunQueue, Standing, Verdict};
+use crate::queue::{QueueError, Reason, Reporter, RunId, RunQueue, Standing, Verdict};
 use crate::task::outcome::NO_STATUS;
 use crate::task::reclaim::{is_refusal, prolong, settle};
 use crate::task_log;
@@ -85,7 +85,8 @@ impl Service {
     async fn take_up(&self, mut unfinished: Unfinished) {
         let held = &unfinished.held;
         if let Some(queue) = self.queue.resume(held.run.clone(), held.credentials.clone()) {
-            match prolong(&queue, held.taken_until).await {
+            let failed = self.told_once(format!("failed to take up {}", held.run));
+            match prolong(&queue, held.taken_until, failed).await {
                 Ok(taken_until) => {
                     unfinished.held.taken_until = taken_until;
                     self.resolve(&queue, &unfinished).await;
@@ -109,15 +110,13 @@ impl Service {
         let rest = || taken_until.since(queue.now());
         let stored = self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
         let verdict = Verdict::Exception(Reason::WorkerShutdown);
-        let is_told = Cell::new(false);
-        let failed = |error: &QueueError| {
-            if !is_told.replace(true) {
-                self.warn(&format!("failed to report {run}: failed to {}", chain(error)));
-            }
-        };
+        let failed = self.told_once(format!("failed to report {run}"));
         match settle(queue, *taken_until, verdict, failed).await {
             Ok(standing) => self.tell_resolved(unfinished, standing, EXPLANATION),
-            Err(error) => self.warn(&format!("gave up reporting {run}: failed to {}", chain(&error))),
+            Err(error @ QueueError::Conflict { .. }) => {
+                self.warn(&format!("gave up reporting {run}: failed to {}", chain(&error)));
+            }
+            Err(error) => self.tell_over(run, &error),
         }
         if let Err(problem) = stored {
             self.warn(&format!("failed to store the log of {run}: {problem}; trying once more"));
@@ -131,9 +130,11 @@ impl Service {
         let run = &unfinished.held.run;
         let standing = if is_refusal(error) { queue.status().await.ok() } else { None };
         let Some(Standing::Resolved(verdict)) = standing else {
-            self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
             if is_refusal(error) {
+                self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
                 self.resolve(queue, unfinished).await;
+            } else {
+                self.tell_over(run, error);
             }
             return;
         };
@@ -146,6 +147,20 @@ impl Service {
             Reporter::Worker => REPORTED,
         };
         self.tell_resolved(unfinished, verdict, explanation);
+    }
+
+    /// Warns of what is tried again, the first time.
+    fn told_once(&self, what: String) -> impl Fn(&QueueError) {
+        let is_told = Cell::new(false);
+        move |error| {
+            if !is_told.replace(true) {
+                self.warn(&format!("{what}: failed to {}", chain(error)));
+            }
+        }
+    }
+
+    fn tell_over(&self, run: &RunId, error: &QueueError) {
+        self.warn(&format!("gave up {run}, whose claim is over: failed to {}", chain(error)));
     }
 
     async fn end_log(&self, unfinished: &Unfinished) {

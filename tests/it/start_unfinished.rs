@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use docker_worker::timestamp::Timestamp;
 use flate2::read::GzDecoder;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -212,6 +213,29 @@ fn a_report_that_is_refused_is_made_again_by_this_start_and_by_the_next() {
         let log = log.join().unwrap();
         assert!(log.contains(r#""reason":"worker-shutdown""#), "{status}: {log}");
         killed.worker.assert_nothing_left("after the queue has taken the report");
+    }
+}
+
+#[test]
+fn a_report_that_fails_until_the_claim_is_over_is_given_up_with_its_cause() {
+    let queue = queue(|path| match path.rsplit('/').next() {
+        Some("reclaim") => {
+            let soon = Timestamp::now().plus(Duration::from_secs(15));
+            Some((200, json!({"takenUntil": soon, "credentials": credentials("fresh")})))
+        }
+        Some("exception") => Some((503, json!({}))),
+        _ => None,
+    });
+    let killed = Killed::new(&queue);
+    let mut child = killed.start();
+    let log = read_until(&mut child, "gave up run 0 of task");
+    queue.await_requests(1, |request| request.method == "PUT");
+    Killed::end(child);
+    let log = log.join().unwrap();
+    let told = |text| log.lines().filter(|line| line.contains(text)).collect::<Vec<_>>();
+    for text in ["failed to report run 0 of task", "whose claim is over: failed to "] {
+        let lines = told(text);
+        assert!(matches!(lines[..], [line] if line.contains("503")), "{text}: {log}");
     }
 }
 

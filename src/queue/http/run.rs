@@ -62,13 +62,18 @@ impl HttpRun {
     }
 
     /// See [`RunQueue::report`](crate::queue::RunQueue::report).
-    pub(in crate::queue) async fn report(&self, run: &RunId, verdict: Verdict) -> Result<(), QueueError> {
+    pub(in crate::queue) async fn report(
+        &self,
+        run: &RunId,
+        verdict: Verdict,
+        patience: Duration,
+    ) -> Result<(), QueueError> {
         let reason = json!({ "reason": verdict.as_str() });
         let (method, body) = match verdict {
             Verdict::Completed | Verdict::Failed => (verdict.as_str(), None),
             Verdict::Exception(_) => ("exception", Some(&reason)),
         };
-        self.session.call(&about(run, "POST", method, body, LASTING)).await.map(|_| ())
+        self.session.call(&about(run, "POST", method, body, patience)).await.map(|_| ())
     }
 
     /// See [`RunQueue::create_artifact`](crate::queue::RunQueue::create_artifact).
