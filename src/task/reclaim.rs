@@ -116,6 +116,20 @@ pub async fn prolong(
     while_it_holds(rest, is_refusal, || queue.reclaim(), failed).await
 }
 
+/// How a run stands whose claim would hold until `taken_until`. Asked until then, or the queue refuses to say.
+///
+/// # Errors
+///
+/// The last attempt's. `failed` hears of those after which it is tried again.
+pub async fn standing(
+    queue: &RunQueue,
+    taken_until: Timestamp,
+    failed: impl Fn(&QueueError),
+) -> Result<Standing, QueueError> {
+    let rest = || taken_until.since(queue.now());
+    while_it_holds(rest, is_refusal, || queue.status(), failed).await
+}
+
 /// Resolves a run whose claim holds until `taken_until`, unless somebody else was first; gives how it stands then. Tried
 /// until the claim is over, or the run is no longer this worker's: what else the queue refuses leaves it unresolved.
 ///

@@ -25,7 +25,7 @@ use crate::features::{Killed, publish_logs};
 use crate::interrupt::{Interrupt, Notice, channel};
 use crate::queue::{QueueError, Reason, Reporter, RunId, RunQueue, Standing, Verdict};
 use crate::task::outcome::NO_STATUS;
-use crate::task::reclaim::{is_refusal, prolong, settle};
+use crate::task::reclaim::{is_refusal, prolong, settle, standing};
 use crate::task_log;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
@@ -112,7 +112,8 @@ impl Service {
         let verdict = Verdict::Exception(Reason::WorkerShutdown);
         let failed = self.told_once(format!("failed to report {run}"));
         match settle(queue, *taken_until, verdict, failed).await {
-            Ok(standing) => self.tell_resolved(unfinished, standing, EXPLANATION),
+            Ok(standing) if standing == verdict => self.tell_resolved(unfinished, standing, EXPLANATION),
+            Ok(standing) => self.tell_resolved(unfinished, standing, explanation(standing)),
             Err(error @ QueueError::Conflict { .. }) => {
                 self.warn(&format!("gave up reporting {run}: failed to {}", chain(&error)));
             }
@@ -127,26 +128,25 @@ impl Service {
     /// Its claim cannot be prolonged: somebody has cancelled it, or it was resolved just before its worker died, or the
     /// queue is gone. One that only refuses to prolong it may still take the report.
     async fn look_after(&self, queue: &RunQueue, unfinished: &Unfinished, error: &QueueError) {
-        let run = &unfinished.held.run;
-        let standing = if is_refusal(error) { queue.status().await.ok() } else { None };
-        let Some(Standing::Resolved(verdict)) = standing else {
-            if is_refusal(error) {
-                self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
-                self.resolve(queue, unfinished).await;
-            } else {
-                self.tell_over(run, error);
+        let HeldRun { run, taken_until, .. } = &unfinished.held;
+        let standing = match error {
+            // Nothing is in a hurry: the run is over, and only the queue knows how.
+            QueueError::Conflict { .. } => {
+                let failed = self.told_once(format!("failed to learn how {run} has ended"));
+                standing(queue, *taken_until, failed).await
             }
-            return;
+            error if is_refusal(error) => queue.status().await,
+            error => return self.tell_over(run, error),
         };
-        let explanation = match verdict.reporter() {
-            Reporter::Queue => {
-                self.end_log(unfinished).await;
-                self.store_log_late(queue, unfinished).await;
-                EXPLANATION
-            }
-            Reporter::Worker => REPORTED,
+        let Ok(Standing::Resolved(verdict)) = standing else {
+            self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
+            return self.resolve(queue, unfinished).await;
         };
-        self.tell_resolved(unfinished, verdict, explanation);
+        if verdict.reporter() == Reporter::Queue {
+            self.end_log(unfinished).await;
+            self.store_log_late(queue, unfinished).await;
+        }
+        self.tell_resolved(unfinished, verdict, explanation(verdict));
     }
 
     /// Warns of what is tried again, the first time.
@@ -242,6 +242,14 @@ impl Service {
             events: self.log.events(),
             interrupts,
         })
+    }
+}
+
+/// What is told of a run that the queue knows to be over without this start's report.
+fn explanation(standing: Verdict) -> &'static str {
+    match standing.reporter() {
+        Reporter::Queue => EXPLANATION,
+        Reporter::Worker => REPORTED,
     }
 }
 

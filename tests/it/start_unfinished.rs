@@ -6,9 +6,9 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Child;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use docker_worker::timestamp::Timestamp;
 use flate2::read::GzDecoder;
@@ -281,6 +281,33 @@ fn a_run_that_somebody_has_resolved_meanwhile_is_not_reported_and_its_log_is_sto
         assert!(log.contains(&format!(r#""reason":"{reason}""#)), "{log}");
         killed.worker.assert_nothing_left(reason);
     }
+}
+
+#[test]
+fn a_run_that_was_reported_before_its_worker_died_is_told_so_when_the_queue_can_say_it_again() {
+    let asked = OnceLock::new();
+    let queue = queue(move |path| match path.rsplit('/').next() {
+        Some("reclaim" | "exception") => Some((409, json!({"message": "it is resolved"}))),
+        // For longer than one look at it is tried.
+        Some("status") if asked.get_or_init(Instant::now).elapsed() < Duration::from_secs(12) => {
+            Some((503, json!({})))
+        }
+        Some("status") => {
+            let runs = json!([{"runId": 0, "state": "completed", "reasonResolved": "completed"}]);
+            Some((200, json!({"status": {"runs": runs}})))
+        }
+        _ => None,
+    });
+    let killed = Killed::new(&queue);
+    let mut child = killed.start();
+    let log = read_until(&mut child, "taskFinish");
+    Killed::end(child);
+    let told = told(&queue);
+    assert!(told.iter().all(|line| line.ends_with("/reclaim") || line.ends_with("status")), "{told:?}");
+    let log = log.join().unwrap();
+    assert!(log.contains("died after it had reported this task"), "{log}");
+    assert_eq!(log.matches("failed to learn how run 0 of task").count(), 1, "{log}");
+    killed.worker.assert_nothing_left("after the queue has said how the run ended");
 }
 
 #[test]
