@@ -173,21 +173,25 @@ async fn claim_and_run(
     loop {
         let busy = runs.count() + recovery.count();
         reports.note(runs.count(), &service.log);
-        if exit > Exit::Stay && busy == 0 && !claiming.is_under_way() {
-            break;
+        if exit > Exit::Stay && runs.count() == 0 && !claiming.is_under_way() {
+            if recovery.count() == 0 {
+                break;
+            }
+            recovery.end_by(Instant::now() + unfinished::GRACE);
         }
         let free = if exit == Exit::Stay { capacity.saturating_sub(runs.count()) } else { 0 };
         claiming.begin(service, &mut collecting, free);
-        let is_waited_for = claiming.is_under_way() || (exit >= Exit::Now && recovery.count() > 0);
-        let grace_end = patience.filter(|_| is_waited_for);
+        let grace_end = patience.filter(|_| claiming.is_under_way());
         occupation = occupation.look(busy, &claiming, &service.log);
         let idle_end = occupation.end(file.idle_time()).filter(|_| exit == Exit::Stay);
         tokio::select! {
             asked = requests.more_than(exit) => {
                 count_termination(&service.log, exit, asked);
                 (exit, asked_by) = asked;
-                patience = Some(claiming.wind_up());
+                let grace_end = claiming.wind_up();
+                patience = Some(grace_end);
                 if exit >= Exit::Now {
+                    recovery.end_by(grace_end);
                     // The first time ends the tasks, the second one what is done for them after that.
                     runs.interrupt(Interrupt::Shutdown, asked_by);
                 }
@@ -208,12 +212,7 @@ async fn claim_and_run(
             () = runs.ended(service) => claiming.hurry(),
             () = collecting.made_room(service) => claiming.hurry(),
             () = recovery.ended(service) => {}
-            () = at(grace_end) => {
-                claiming.give_up();
-                if exit >= Exit::Now {
-                    recovery.give_up();
-                }
-            }
+            () = at(grace_end) => claiming.give_up(),
             () = at(idle_end) => {
                 requester.ask(Exit::WhenIdle, Notice::Worker);
             }

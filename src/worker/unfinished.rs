@@ -1,8 +1,8 @@
 //! Runs that this worker had when it was killed: their logs are stored as far as they came, and the queue is told at once,
 //! so that the tasks run again.
 //!
-//! All this goes on beside claiming, each run for itself, at most as long as its claim holds. A worker that is to end now
-//! leaves what is not done to its next start.
+//! All this goes on beside claiming, each run for itself, at most as long as its claim holds. A worker that is to end
+//! leaves what is not done to its next start, also one that has the time: a report that is refused may be so to the end.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Service;
+use super::exit::at;
 use super::log::{Entry, Metric, TaskState};
 use crate::artifact::{Publisher, PublisherParts};
 use crate::claim_file::HeldRun;
@@ -36,6 +37,10 @@ const REPORT_TIME: Duration = Duration::from_secs(30);
 /// How long a log of a run that the queue has resolved already may take: the claim is no bound any more.
 const LATE_LOG_TIME: Duration = Duration::from_secs(120);
 
+/// How long a worker that has nothing else to do before its end goes on with this: as long as logs have where it is in a
+/// hurry.
+pub(super) const GRACE: Duration = Duration::from_secs(20);
+
 /// What is told of a run that the worker could not report.
 const EXPLANATION: &str =
     "The worker died while it had this task; what there is of the log was stored when it started again.";
@@ -52,32 +57,40 @@ const END_BYTES: u64 = 1 << 10;
 
 /// The runs that are being resolved.
 #[derive(Default)]
-pub(super) struct Recovery(JoinSet<()>);
+pub(super) struct Recovery {
+    runs: JoinSet<()>,
+    /// When the rest is left to the next start.
+    end: Option<Instant>,
+}
 
 impl Recovery {
     pub(super) fn count(&self) -> usize {
-        self.0.len()
+        self.runs.len()
     }
 
     pub(super) fn start(&mut self, service: &Rc<Service>, unfinished: Vec<Unfinished>) {
         for run in unfinished {
             let service = Rc::clone(service);
-            self.0.spawn_local(async move { service.take_up(run).await });
+            self.runs.spawn_local(async move { service.take_up(run).await });
         }
     }
 
-    /// Waits for the end of one; for ever when there is none. May be dropped at any time.
+    /// Waits for the end of one, or of the time for them; for ever when there is neither. May be dropped at any time.
     pub(super) async fn ended(&mut self, service: &Service) {
-        match self.0.join_next().await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => service.warn(&format!("failed to resolve an earlier run: {error}")),
-            None => std::future::pending().await,
+        let end = self.end.filter(|_| !self.runs.is_empty());
+        tokio::select! {
+            Some(ended) = self.runs.join_next() => {
+                if let Err(error) = ended {
+                    service.warn(&format!("failed to resolve an earlier run: {error}"));
+                }
+            }
+            () = at(end) => self.runs = JoinSet::new(),
         }
     }
 
-    /// Leaves the rest to the next start.
-    pub(super) fn give_up(&mut self) {
-        self.0 = JoinSet::new();
+    /// Leaves what is not done then to the next start. The earliest such time counts.
+    pub(super) fn end_by(&mut self, end: Instant) {
+        self.end = Some(self.end.map_or(end, |known| known.min(end)));
     }
 }
 

@@ -2,10 +2,10 @@
 //! with real kills are in `start_crash`.
 
 use std::fs::{self, File, Permissions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -214,6 +214,27 @@ fn a_report_that_is_refused_is_made_again_by_this_start_and_by_the_next() {
         assert!(log.contains(r#""reason":"worker-shutdown""#), "{status}: {log}");
         killed.worker.assert_nothing_left("after the queue has taken the report");
     }
+}
+
+#[test]
+fn a_report_that_is_refused_keeps_no_worker_from_its_gentle_end() {
+    let queue = queue(|path| path.ends_with("/exception").then(|| (403, json!({"message": "not so"}))));
+    let killed = Killed::new(&queue);
+    let mut command =
+        killed.worker.command(&["start", "--host", "worker-runner", "--config", &killed.config]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut runner = child.stdin.take().unwrap();
+    queue.await_requests(2, |request| request.path.ends_with("/exception"));
+    for message in [
+        json!({"type": "welcome", "capabilities": ["graceful-termination"]}),
+        json!({"type": "graceful-termination", "finish-tasks": true}),
+    ] {
+        writeln!(runner, "~{message}").unwrap();
+    }
+    let ended = finish(child, LIMIT);
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(killed.data().join("log").exists() && killed.claims().join(TASK).exists(), "{ended:?}");
+    killed.worker.call(&["cleanup"]);
 }
 
 #[test]
