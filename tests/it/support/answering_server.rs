@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub struct AnsweringServer {
     /// `127.0.0.1:PORT`
     pub address: String,
     requests: Requests,
+    is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -44,11 +46,15 @@ impl AnsweringServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests = Requests::default();
-        let (own, seen) = (address.clone(), Arc::clone(&requests));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (own, seen, end) = (address.clone(), Arc::clone(&requests), Arc::clone(&is_over));
         let thread = thread::spawn(move || {
-            // A connection without a request ends the server: `drop` makes one.
             while let Ok((stream, _)) = listener.accept() {
-                let Some(request) = read(&stream) else { return };
+                if end.load(Ordering::Relaxed) {
+                    return;
+                }
+                // A client that ends may leave one cut short.
+                let Some(request) = read(&stream) else { continue };
                 let (status, body) = answer(&request, &own);
                 let (list, news) = &*seen;
                 list.lock().unwrap().push(request);
@@ -56,7 +62,7 @@ impl AnsweringServer {
                 write(stream, status, &body.to_string());
             }
         });
-        AnsweringServer { address, requests, thread: Some(thread) }
+        AnsweringServer { address, requests, is_over, thread: Some(thread) }
     }
 
     /// The requests so far.
@@ -103,6 +109,8 @@ fn write(mut stream: TcpStream, status: u16, body: &str) {
 
 impl Drop for AnsweringServer {
     fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        // The server looks when somebody comes.
         drop(TcpStream::connect(&self.address));
         self.thread.take().into_iter().for_each(|thread| thread.join().unwrap());
     }
