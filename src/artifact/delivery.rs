@@ -94,7 +94,8 @@ impl Publisher {
         }
     }
 
-    /// Compresses a file; the log once, under however many names it is published.
+    /// Compresses a file; the log once, under however many names it is published. Where that finds no room on the disk, the
+    /// log is sent as it is: it may say why there is none.
     async fn spool(
         &self,
         source: Source,
@@ -115,7 +116,18 @@ impl Publisher {
                     return Ok(log);
                 }
             }
-            off_the_loop(move || Spooled::of(file, encoding, &scratch, &patience)).await
+            let as_it_is = if is_log { Some(file.try_clone().map_err(CopyError::Read)?) } else { None };
+            let (place, bounds) = (scratch.clone(), patience.clone());
+            let compressed = off_the_loop(move || Spooled::of(file, encoding, &place, &bounds)).await;
+            match (compressed, as_it_is) {
+                (Err(PublishError::Store(error)), Some(log))
+                    if error.kind() == io::ErrorKind::StorageFull =>
+                {
+                    let spool = move || Spooled::of(log, ContentEncoding::Identity, &scratch, &patience);
+                    off_the_loop(spool).await
+                }
+                (spooled, _) => spooled,
+            }
         };
         if is_log { self.log.get_or_try_init(spool).await.cloned() } else { spool().await }
     }

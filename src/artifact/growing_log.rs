@@ -37,8 +37,8 @@ pub(super) struct GrowingLog {
 pub(super) struct Scratch {
     /// A directory.
     pub(super) directory: PathBuf,
-    /// Bytes that stay free on its disk: more than what ends tasks. At the end, when they make room, the log is
-    /// compressed all the same.
+    /// Bytes that stay free on its disk: more than what ends tasks. At its end the log is compressed anew, if there is room
+    /// then.
     pub(super) keep_free: u64,
     /// How long.
     pub(super) patience: Patience,

@@ -41,12 +41,15 @@ fn of_tasks_on_a_full_disk_the_one_ends_that_has_most_on_it() {
     let disk = SmallDisk::mount(&site.worker.data(), "300m");
     let worker = site.start(&json!({ "capacity": 2 }));
     let neighbour = site.create_waiting("dd if=/dev/zero of=/some bs=1M count=20");
-    let hoarder = site.deployment.create(&site.payload("dd if=/dev/zero of=/all bs=1M; sleep 600"));
+    // Its log is too long to be compressed in memory, and on the disk there is no room for that.
+    let script = "seq 300000; dd if=/dev/zero of=/all bs=1M; sleep 600";
+    let hoarder = site.deployment.create(&site.payload(script));
     let status = site.deployment.await_resolved(&hoarder);
     let log = site.deployment.log(&hoarder);
     assert_eq!(status.state, RunState::Exception, "{log}");
     assert_eq!(json!(status.runs[0])["reasonResolved"], "resource-unavailable", "{log}");
     assert!(log.contains("The task was ended because the worker's disk is full"), "{log}");
+    assert!(log.contains("\r\n300000\r\n"), "{log}");
     assert!(site.let_go(&neighbour).contains("done"));
     worker.stop();
     drop(disk);
