@@ -1,8 +1,9 @@
 //! Runs that this worker had when it was killed: their logs are stored as far as they came, and the queue is told at once,
 //! so that the tasks run again.
 //!
-//! All this goes on beside claiming, each run for itself, at most as long as its claim holds. A worker that is to end
-//! leaves what is not done to its next start, also one that has the time: a report that is refused may be so to the end.
+//! All this goes on beside claiming, each run for itself, at most as long as its claim holds. A worker that is to end gives
+//! it little time, even if it is in no hurry: a refused report may be refused until the claim is over. When that time is
+//! nearly over the report comes first, and what is not done, such as a log, is left to the next start.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
@@ -37,8 +39,10 @@ const REPORT_TIME: Duration = Duration::from_secs(30);
 /// How long a log of a run that the queue has resolved already may take: the claim is no bound any more.
 const LATE_LOG_TIME: Duration = Duration::from_secs(120);
 
-/// How long a worker that has nothing else to do before its end goes on with this: as long as logs have where it is in a
-/// hurry.
+/// What is kept of the time before the worker's end for the report.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long a worker that has nothing else to do before its end goes on with this.
 pub(super) const GRACE: Duration = Duration::from_secs(20);
 
 /// What is told of a run that the worker could not report.
@@ -60,8 +64,11 @@ const END_BYTES: u64 = 1 << 10;
 pub(super) struct Recovery {
     runs: JoinSet<()>,
     /// When the rest is left to the next start.
-    end: Option<Instant>,
+    end: watch::Sender<Option<Instant>>,
 }
+
+/// Hears when the rest is left to the next start.
+type End = watch::Receiver<Option<Instant>>;
 
 impl Recovery {
     pub(super) fn count(&self) -> usize {
@@ -70,41 +77,61 @@ impl Recovery {
 
     pub(super) fn start(&mut self, service: &Rc<Service>, unfinished: Vec<Unfinished>) {
         for run in unfinished {
-            let service = Rc::clone(service);
-            self.runs.spawn_local(async move { service.take_up(run).await });
+            let (service, end) = (Rc::clone(service), self.end.subscribe());
+            self.runs.spawn_local(async move { service.take_up(run, end).await });
         }
     }
 
     /// Waits for the end of one, or of the time for them; for ever when there is neither. May be dropped at any time.
     pub(super) async fn ended(&mut self, service: &Service) {
-        let end = self.end.filter(|_| !self.runs.is_empty());
+        let end = self.end.borrow().filter(|_| !self.runs.is_empty());
         tokio::select! {
             Some(ended) = self.runs.join_next() => {
                 if let Err(error) = ended {
                     service.warn(&format!("failed to resolve an earlier run: {error}"));
                 }
             }
-            () = at(end) => self.runs = JoinSet::new(),
+            () = at(end) => {
+                let left = self.runs.len();
+                service.warn(&format!("left earlier runs that are not done with to the next start: {left}"));
+                self.runs = JoinSet::new();
+            }
         }
     }
 
     /// Leaves what is not done then to the next start. The earliest such time counts.
     pub(super) fn end_by(&mut self, end: Instant) {
-        self.end = Some(self.end.map_or(end, |known| known.min(end)));
+        self.end.send_modify(|known| *known = Some(known.map_or(end, |known| known.min(end))));
+    }
+}
+
+/// Waits until the end of the time for all this is near; for ever while there is none.
+async fn is_near(mut end: End) {
+    loop {
+        let known = *end.borrow_and_update();
+        let near = known.map(|end| end.checked_sub(LAST_WORDS).unwrap_or(end));
+        tokio::select! {
+            () = at(near) => return,
+            changed = end.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }
 
 impl Service {
-    async fn take_up(&self, mut unfinished: Unfinished) {
+    async fn take_up(&self, mut unfinished: Unfinished, end: End) {
         let held = &unfinished.held;
         if let Some(queue) = self.queue.resume(held.run.clone(), held.credentials.clone()) {
             let failed = self.told_once(format!("failed to take up {}", held.run));
             match prolong(&queue, held.taken_until, failed).await {
                 Ok(taken_until) => {
                     unfinished.held.taken_until = taken_until;
-                    self.resolve(&queue, &unfinished).await;
+                    self.resolve(&queue, &unfinished, end).await;
                 }
-                Err(error) => self.look_after(&queue, &unfinished, &error).await,
+                Err(error) => self.look_after(&queue, &unfinished, &error, end).await,
             }
         }
         let run = unfinished.held.run.clone();
@@ -116,12 +143,15 @@ impl Service {
 
     /// The run is still this worker's. A log that cannot be stored in time keeps nobody from trying the task again.
     /// While the claim holds the queue is told again: only what it knows, or is about to know, may be forgotten here.
-    async fn resolve(&self, queue: &RunQueue, unfinished: &Unfinished) {
+    async fn resolve(&self, queue: &RunQueue, unfinished: &Unfinished, end: End) {
         let HeldRun { run, taken_until, .. } = &unfinished.held;
         self.end_log(unfinished).await;
         self.write_down(queue, unfinished).await;
         let rest = || taken_until.since(queue.now());
-        let stored = self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)).await;
+        let stored = tokio::select! {
+            stored = self.store_log(queue, unfinished, rest().saturating_sub(REPORT_TIME)) => stored,
+            () = is_near(end) => Err("the worker is to end".to_owned()),
+        };
         let verdict = Verdict::Exception(Reason::WorkerShutdown);
         let failed = self.told_once(format!("failed to report {run}"));
         match settle(queue, *taken_until, verdict, failed).await {
@@ -140,7 +170,7 @@ impl Service {
 
     /// Its claim cannot be prolonged: somebody has cancelled it, or it was resolved just before its worker died, or the
     /// queue is gone. One that only refuses to prolong it may still take the report.
-    async fn look_after(&self, queue: &RunQueue, unfinished: &Unfinished, error: &QueueError) {
+    async fn look_after(&self, queue: &RunQueue, unfinished: &Unfinished, error: &QueueError, end: End) {
         let HeldRun { run, taken_until, .. } = &unfinished.held;
         let standing = match error {
             // Nothing is in a hurry: the run is over, and only the queue knows how.
@@ -153,13 +183,15 @@ impl Service {
         };
         let Ok(Standing::Resolved(verdict)) = standing else {
             self.warn(&format!("failed to take up {run}: failed to {}", chain(error)));
-            return self.resolve(queue, unfinished).await;
+            return self.resolve(queue, unfinished, end).await;
         };
-        if verdict.reporter() == Reporter::Queue {
+        let by_a_start = verdict == Verdict::Exception(Reason::WorkerShutdown) && has_died(unfinished).await;
+        if by_a_start || verdict.reporter() == Reporter::Queue {
             self.end_log(unfinished).await;
             self.store_log_late(queue, unfinished).await;
         }
-        self.tell_resolved(unfinished, verdict, explanation(verdict));
+        let explanation = if by_a_start { EXPLANATION } else { explanation(verdict) };
+        self.tell_resolved(unfinished, verdict, explanation);
     }
 
     /// Warns of what is tried again, the first time.
@@ -264,6 +296,14 @@ fn explanation(standing: Verdict) -> &'static str {
         Reporter::Queue => EXPLANATION,
         Reporter::Worker => REPORTED,
     }
+}
+
+/// Whether a start of the worker has ended the log: then it may have reported the run, and not have stored the log.
+async fn has_died(unfinished: &Unfinished) -> bool {
+    let Some((_, log)) = unfinished.log() else { return false };
+    let look = move || File::open(log).and_then(|log| has_ended(&log));
+    // A log that cannot be read cannot be stored either.
+    spawn_blocking(look).await.is_ok_and(|looked| looked.unwrap_or(false))
 }
 
 /// Says at the log's end why there is no more of it, unless a start of the worker that was cut short has said so.

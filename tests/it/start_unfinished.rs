@@ -238,6 +238,45 @@ fn a_report_that_is_refused_keeps_no_worker_from_its_gentle_end() {
 }
 
 #[test]
+fn a_worker_that_is_to_end_reports_before_it_stores_and_the_next_start_stores() {
+    let [is_reported, storage_works] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let (reported, works) = (Arc::clone(&is_reported), Arc::clone(&storage_works));
+    let queue = queue(move |path| match path.rsplit('/').next() {
+        Some("put") if !works.load(Ordering::Relaxed) => Some((503, json!({}))),
+        Some("exception") => {
+            reported.store(true, Ordering::Relaxed);
+            None
+        }
+        Some("reclaim") if reported.load(Ordering::Relaxed) => {
+            Some((409, json!({"message": "it is resolved"})))
+        }
+        Some("status") => {
+            let runs = json!([{"runId": 0, "state": "exception", "reasonResolved": "worker-shutdown"}]);
+            Some((200, json!({"status": {"runs": runs}})))
+        }
+        _ => None,
+    });
+    let killed = Killed::new(&queue);
+    let child = killed.start();
+    queue.await_requests(1, |request| request.path.ends_with("/put"));
+    assert!(!is_reported.load(Ordering::Relaxed), "the log comes first as long as there is time");
+    let said = String::from_utf8_lossy(&Killed::end(child).stdout).into_owned();
+    assert!(is_reported.load(Ordering::Relaxed), "{said}");
+    assert!(said.contains("the worker is to end; trying once more"), "{said}");
+    assert!(killed.data().join("log").exists() && killed.claims().join(TASK).exists(), "{said}");
+    let before = queue.requests().len();
+    storage_works.store(true, Ordering::Relaxed);
+    let mut child = killed.start();
+    let log = read_until(&mut child, "taskFinish");
+    Killed::end(child);
+    let log = log.join().unwrap();
+    let stored = queue.requests()[before..].iter().filter(|request| request.path.ends_with("/put")).count();
+    assert_eq!(stored, 2, "{log}");
+    assert!(log.contains("was stored when it started again"), "{log}");
+    killed.worker.assert_nothing_left("after the log was stored");
+}
+
+#[test]
 fn a_report_that_fails_until_the_claim_is_over_is_given_up_with_its_cause() {
     let queue = queue(|path| match path.rsplit('/').next() {
         Some("reclaim") => {
