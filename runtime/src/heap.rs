@@ -8,7 +8,9 @@ const ARENAS: i32 = 2;
 /// Makes a process that lives long and mostly waits keep little of the memory that its threads once needed: by itself
 /// glibc has a heap for each of them, up to eight for each processor.
 ///
-/// Call it before threads begin. Whether the C library has taken it; where not, it only costs memory.
-pub fn keep_small() -> bool {
-    sys::heap::set_arenas(ARENAS)
+/// Call it before threads begin.
+pub fn keep_small() {
+    if !sys::heap::set_arenas(ARENAS) {
+        // It only costs memory.
+    }
 }

@@ -31,9 +31,7 @@ pub fn set_up() -> Result<(), SetUpError> {
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).map_err(|errno| SetUpError::CoreDumps(errno.into()))?;
-    if !runtime::heap::keep_small() {
-        // Then an idle worker keeps more memory than it needs.
-    }
+    runtime::heap::keep_small();
     raise_open_files();
     raise_file_size();
     let failed = |error: io::Error| SetUpError::Namespace(error);

@@ -25,7 +25,7 @@ const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 /// The least time between two prolongations.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long one attempt to report an earlier run may take: whoever waits for the next one wants to know what is wrong.
+/// How long one attempt to report an earlier run is repeated: whoever waits for the next one wants to know what is wrong.
 const ATTEMPT_TIME: Duration = Duration::from_secs(10);
 
 /// What a queue that works needs for an answer: as much has to be left of a claim for another attempt.

@@ -40,7 +40,7 @@ impl Renewal {
         runner.map_or(Renewal::Impossible, |_| Renewal::Unknown { until: Instant::now() + DOUBT })
     }
 
-    /// Whether it is worth to go on without valid ones.
+    /// Whether going on without valid ones is worth it.
     pub(super) fn is_to_be_awaited(self) -> bool {
         match self {
             Renewal::Possible => true,
