@@ -43,7 +43,8 @@ pub enum QueueError {
         /// The queue's own words.
         because: String,
     },
-    /// There is no answer, for now: no connection, or a service at fault (5xx). It has been tried for a while.
+    /// There is no answer, for now: no connection, a service at fault (5xx), or words that are not its own (a front end's
+    /// 403). It has been tried for a while.
     #[error("have the queue answer about {what}")]
     Unreachable {
         /// What was asked for.

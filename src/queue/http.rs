@@ -105,6 +105,7 @@ impl HttpQueue {
             what: format!("a claim of worker {worker_group}/{worker_id} on {task_queue_id}"),
             // An answer that was lost may have claimed tasks: to ask again at once would claim more than was asked for.
             patience: Duration::ZERO,
+            insists: false,
             most: most.min(MOST_TASKS) * CLAIMED_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
@@ -152,6 +153,7 @@ impl HttpQueue {
             body: None,
             what: "whether this worker is in quarantine".to_owned(),
             patience: Duration::ZERO,
+            insists: false,
             most: ANSWER_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
@@ -181,6 +183,7 @@ impl HttpQueue {
             body: None,
             what: format!("the purge requests of {worker_pool_id}"),
             patience: PATIENCE,
+            insists: false,
             most: ANSWER_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
@@ -192,7 +195,7 @@ impl HttpQueue {
 
     /// See [`super::WorkerQueue::expand_scopes`].
     pub(super) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
-        expand_scopes(&self.0, scopes, PATIENCE).await
+        expand_scopes(&self.0, scopes, PATIENCE, false).await
     }
 }
 
@@ -200,6 +203,7 @@ async fn expand_scopes(
     session: &Session,
     scopes: &[String],
     patience: Duration,
+    insists: bool,
 ) -> Result<Vec<String>, QueueError> {
     #[derive(Deserialize)]
     struct Reply {
@@ -213,6 +217,7 @@ async fn expand_scopes(
         body: Some(&body),
         what: "a task's scopes".to_owned(),
         patience,
+        insists,
         most: ANSWER_BYTES,
     };
     let reply: Reply = session.ask(call).await?;

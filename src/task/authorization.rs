@@ -70,12 +70,13 @@ impl<'a> Authorization<'a> {
 /// A deployment that does not answer says nothing about the task: another try may do.
 fn not_expanded(error: &QueueError) -> TaskError {
     let end = match error {
-        QueueError::Unreachable { .. } | QueueError::Internal { .. } => End::WorkerFault,
-        QueueError::NotFound { .. }
-        | QueueError::Conflict { .. }
-        | QueueError::Invalid { .. }
-        | QueueError::Unauthenticated { .. }
-        | QueueError::Unauthorized { .. } => End::SetupFailed,
+        QueueError::Unreachable { .. }
+        | QueueError::Internal { .. }
+        | QueueError::NotFound { .. }
+        | QueueError::Unauthenticated { .. } => End::WorkerFault,
+        QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Unauthorized { .. } => {
+            End::SetupFailed
+        }
     };
     not_configured(end, &format!("Failed to {}", escaped(&chain(error))))
 }
@@ -181,6 +182,12 @@ mod tests {
         let (what, because) = ("its scopes".to_owned(), "no".to_owned());
         let refusal = QueueError::Unauthorized { what, because };
         assert_eq!(not_expanded(&refusal).end, End::SetupFailed);
+        let (what, because) = ("its scopes".to_owned(), "stale".to_owned());
+        for passing in
+            [QueueError::NotFound { what: what.clone() }, QueueError::Unauthenticated { what, because }]
+        {
+            assert_eq!(not_expanded(&passing).end, End::WorkerFault, "{passing}");
+        }
     }
 
     #[tokio::test]

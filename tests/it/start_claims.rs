@@ -96,7 +96,7 @@ fn a_run_that_cannot_begin_is_for_another_worker_and_no_more_are_claimed_meanwhi
 fn a_queue_that_refuses_to_prolong_a_claim_is_told_that_the_run_is_over() {
     for status in [400, 403, 409] {
         let site = Site::with(terms(20));
-        site.deployment.wire.fail("/reclaim", Fault::Status(status), 1000);
+        site.deployment.wire.fail("/reclaim", Fault::Refusal(status), 1000);
         let worker = site.start(&json!({ "task": { "reclaimDivisor": 10 } }));
         let task_id = site.deployment.create(&site.payload("echo begun; sleep 1000"));
         assert_eq!(end(&site, &task_id), (RunState::Exception, json!("internal-error"), 1), "after {status}");
@@ -118,7 +118,7 @@ fn a_queue_that_refuses_to_prolong_a_claim_is_told_that_the_run_is_over() {
 fn a_signature_or_run_that_is_unknown_for_a_moment_costs_no_claim() {
     for status in [401, 404] {
         let site = Site::with(terms(20));
-        site.deployment.wire.fail("/reclaim", Fault::Status(status), 2);
+        site.deployment.wire.fail("/reclaim", Fault::Refusal(status), 2);
         let worker = site.start(&json!({ "task": { "reclaimDivisor": 10 } }));
         let task_id = site.deployment.create(&site.payload("sleep 8"));
         assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1), "after {status}");
@@ -130,7 +130,7 @@ fn a_signature_or_run_that_is_unknown_for_a_moment_costs_no_claim() {
 #[test]
 fn a_report_that_is_refused_is_told_and_frees_its_slot() {
     let site = Site::new();
-    site.deployment.wire.fail("/completed", Fault::Status(400), 1);
+    site.deployment.wire.fail("/completed", Fault::Refusal(400), 1);
     let worker = site.start(&json!({}));
     let task_id = site.deployment.create(&site.payload("true"));
     site.deployment.wire.await_asked("/completed", 1);
@@ -146,6 +146,27 @@ fn a_report_that_is_refused_is_told_and_frees_its_slot() {
         "the next start reports it"
     );
     worker.stop();
+}
+
+#[test]
+fn what_is_no_word_of_the_queues_own_costs_no_run() {
+    for fault in
+        [Fault::Status(401), Fault::Status(404), Fault::Status(400), Fault::Page, Fault::Refusal(401)]
+    {
+        let site = Site::new();
+        let calls = ["/artifacts/", "/completed"];
+        calls.iter().for_each(|call| site.deployment.wire.fail(call, fault, 2));
+        let worker = site.start(&json!({}));
+        let task_id = site.deployment.create(&site.payload("echo done"));
+        assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1), "after {fault:?}");
+        assert_is_free(&site);
+        assert!(site.deployment.log(&task_id).contains("done"), "after {fault:?}");
+        for call in calls {
+            assert!(site.deployment.wire.asked(call) > 2, "{call} after {fault:?}");
+        }
+        let log = worker.stop().log;
+        assert!(!log.contains("Failed to report"), "after {fault:?}: {log}");
+    }
 }
 
 #[test]
@@ -218,7 +239,7 @@ fn artifacts_that_the_queue_refuses_after_a_cancellation_are_tried_a_few_times_o
         let task_id = site.deployment.create(&site.payload("echo begun; sleep 1000"));
         site.deployment.await_running(&task_id);
         site.deployment.wire.await_asked("public%2Flogs%2Flive.log", 1);
-        site.deployment.wire.fail(&format!("{task_id}/runs/0/artifacts/"), Fault::Status(status), 1000);
+        site.deployment.wire.fail(&format!("{task_id}/runs/0/artifacts/"), Fault::Refusal(status), 1000);
         site.deployment.cancel(&task_id);
         assert_is_free(&site);
         for name in ["live_backing.log", "live.log"] {

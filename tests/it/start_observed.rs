@@ -173,7 +173,7 @@ fn run_tasks(site: &Site) -> TaskId {
     assert_eq!(resolved(site, &site.payload("true")), Some(Verdict::Completed));
     let refused = site.deployment.create(&site.payload("sleep 1000"));
     site.deployment.await_running(&refused);
-    wire.fail(&format!("{refused}/runs/0/reclaim"), Fault::Status(409), 1);
+    wire.fail(&format!("{refused}/runs/0/reclaim"), Fault::Refusal(409), 1);
     assert_eq!(verdict(site, &refused), Some(Verdict::Exception(Reason::InternalError)));
     refused
 }

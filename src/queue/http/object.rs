@@ -1,6 +1,7 @@
 //! The way of an artifact's bytes into the object service.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::session::{Call, Session};
@@ -84,7 +85,8 @@ impl ObjectUpload {
             "uploadId": self.upload_id,
             "hashes": { "sha256": sha256 },
         });
-        service.session.call(&service.call("POST", "finish-upload", &body)).await.map(|_| ())
+        let IgnoredAny = service.session.ask(service.call("POST", "finish-upload", &body)).await?;
+        Ok(())
     }
 }
 
@@ -96,6 +98,7 @@ impl Service {
             body: Some(body),
             what: format!("object \"{}\"", self.name),
             patience: LASTING,
+            insists: true,
             most: ANSWER_BYTES,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -44,7 +45,7 @@ impl HttpRun {
 
     /// See [`RunQueue::expand_scopes`](crate::queue::RunQueue::expand_scopes).
     pub(in crate::queue) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
-        super::expand_scopes(&self.worker, scopes, EXPANDING).await
+        super::expand_scopes(&self.worker, scopes, EXPANDING, true).await
     }
 
     /// See [`RunQueue::reclaim`](crate::queue::RunQueue::reclaim).
@@ -73,7 +74,10 @@ impl HttpRun {
             Verdict::Completed | Verdict::Failed => (verdict.as_str(), None),
             Verdict::Exception(_) => ("exception", Some(&reason)),
         };
-        self.session.call(&about(run, "POST", method, body, patience)).await.map(|_| ())
+        // Whoever gives it less time tries again, and wants to know meanwhile what is in the way.
+        let call = Call { insists: patience == LASTING, ..about(run, "POST", method, body, patience) };
+        let IgnoredAny = self.session.ask(call).await?;
+        Ok(())
     }
 
     /// See [`RunQueue::create_artifact`](crate::queue::RunQueue::create_artifact).
@@ -114,7 +118,8 @@ impl HttpRun {
         upload_id: &str,
     ) -> Result<(), QueueError> {
         let body = json!({ "uploadId": upload_id });
-        self.session.call(&self.artifact(run, name, "PUT", &body)).await.map(|_| ())
+        let IgnoredAny = self.session.ask(self.artifact(run, name, "PUT", &body)).await?;
+        Ok(())
     }
 
     /// See [`RunQueue::status`](crate::queue::RunQueue::status).
@@ -125,6 +130,7 @@ impl HttpRun {
             body: None,
             what: run.to_string(),
             patience: PATIENCE,
+            insists: false,
             most: ANSWER_BYTES,
         };
         let reply: StatusReply = self.session.ask(call).await?;
@@ -141,7 +147,7 @@ impl HttpRun {
     ) -> Call<'a> {
         let below = format!("artifacts/{}", component(name.as_str()));
         let call = about(run, method, &below, Some(body), LASTING);
-        Call { what: format!("artifact \"{name}\" of {run}"), ..call }
+        Call { what: format!("artifact \"{name}\" of {run}"), insists: true, ..call }
     }
 }
 
@@ -160,6 +166,7 @@ fn about<'a>(
         body,
         what: run.to_string(),
         patience,
+        insists: false,
         most: ANSWER_BYTES,
     }
 }

@@ -5,6 +5,7 @@
 //! headers and the length of a refusal, and that it builds a client (and reads the host's certificates) for each pair of
 //! credentials, which is therefore done on a thread that may block.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::clock::QueueClock;
-use super::refusal::{self, Answer};
+use super::refusal::{self, Answer, Refusal};
 use crate::queue::{Credentials, QueueError};
 
 /// The waits between attempts: from 0.1 to 30 seconds, doubled each time, and a random part more.
@@ -59,8 +60,18 @@ pub(super) struct Call<'a> {
     pub(super) what: String,
     /// How long it may be tried.
     pub(super) patience: Duration,
+    /// A run's result depends on it: it is also tried again after what may be no word of the service's own (see
+    /// [`Refusal::may_pass`]), such as a page in place of JSON. Others have a loop of their own, or can do without.
+    pub(super) insists: bool,
     /// Bytes of its answer.
     pub(super) most: usize,
+}
+
+/// Why one attempt has brought nothing.
+enum Failure {
+    Unanswered(Box<dyn Error + Send + Sync>),
+    Misshapen(serde_json::Error),
+    Refused(Refusal),
 }
 
 impl std::fmt::Debug for Signer {
@@ -111,29 +122,40 @@ impl Session {
         self.credentials.send_replace(credentials);
     }
 
-    /// The answer to a call, read as JSON.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, QueueError> {
-        let answer = self.call(&call).await?;
-        serde_json::from_slice(&answer).map_err(|error| misshapen("read its answer", &error))
-    }
-
     /// The answer to a call: tried again while the deployment cannot be reached or is at fault.
-    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, QueueError> {
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, QueueError> {
         let until = Instant::now() + call.patience;
         let mut back_off = Backoff::new(&BACK_OFF);
         loop {
-            let source = match self.attempt(call).await? {
-                Answer::Given(bytes) => return Ok(bytes),
-                Answer::Refused { status, because } => {
-                    return Err(self.refused(call, status, because).await);
-                }
-                Answer::None(source) => source,
+            let failure = match self.attempt(&call).await? {
+                Answer::Given(bytes) => match serde_json::from_slice(&bytes) {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => Failure::Misshapen(error),
+                },
+                Answer::Refused(refusal) => Failure::Refused(refusal),
+                Answer::None(source) => Failure::Unanswered(source),
+            };
+            let may_pass = match &failure {
+                Failure::Unanswered(_) => true,
+                Failure::Misshapen(_) => call.insists,
+                Failure::Refused(refusal) => call.insists && refusal.may_pass(),
             };
             let wait = back_off.next_backoff().unwrap_or(BACK_OFF.max_delay);
-            if Instant::now() + wait >= until {
-                return Err(QueueError::Unreachable { what: call.what.clone(), source });
+            if !may_pass || Instant::now() + wait >= until {
+                return Err(self.error(failure, call.what).await);
             }
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn error(&self, failure: Failure, what: String) -> QueueError {
+        match failure {
+            Failure::Unanswered(source) => QueueError::Unreachable { what, source },
+            Failure::Misshapen(error) => misshapen("read its answer", &error),
+            Failure::Refused(Refusal { status: status @ refusal::UNAUTHENTICATED, because, .. }) => {
+                refusal::error(status, what, self.with_skew(because).await)
+            }
+            Failure::Refused(Refusal { status, because, .. }) => refusal::error(status, what, because),
         }
     }
 
@@ -144,7 +166,9 @@ impl Session {
             Ok(response) => response,
             Err(error) => {
                 let status = taskcluster::err_status_code(&error).map(|status| status.as_u16());
-                return Ok(refusal::of_failure(status, error.into()));
+                // The crate puts the service's words before the error that it has itself, where there are any.
+                let is_reasoned = error.chain().nth(1).is_some();
+                return Ok(refusal::of_failure(status, is_reasoned, error.into()));
             }
         };
         if let Some(Ok(date)) = response.headers().get("date").map(|date| date.to_str()) {
@@ -152,7 +176,7 @@ impl Session {
         }
         let status = response.status();
         if !status.is_success() {
-            return Ok(Answer::Refused { status: status.as_u16(), because: format!("it answered {status}") });
+            return Ok(Answer::None(format!("it answered {status}").into()));
         }
         let mut bytes = Vec::new();
         loop {
@@ -160,19 +184,12 @@ impl Session {
                 Ok(None) => return Ok(Answer::Given(bytes)),
                 Ok(Some(chunk)) if chunk.len() > call.most - bytes.len() => {
                     let because = format!("its answer is longer than {} bytes", call.most);
-                    return Ok(Answer::Refused { status: status.as_u16(), because });
+                    return Ok(Answer::None(because.into()));
                 }
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
                 Err(error) => return Ok(Answer::None(error.into())),
             }
         }
-    }
-
-    async fn refused(&self, call: &Call<'_>, status: u16, because: String) -> QueueError {
-        let what = call.what.clone();
-        let because =
-            if status == refusal::UNAUTHENTICATED { self.with_skew(because).await } else { because };
-        refusal::error(status, what, because)
     }
 
     /// A signature is refused where the clocks differ. A refusal's date is not to be had, so the queue is asked.
@@ -183,6 +200,7 @@ impl Session {
             body: None,
             what: String::new(),
             patience: Duration::ZERO,
+            insists: false,
             most: 64 << 10,
         };
         // Where that says nothing, what is known is from an earlier answer.

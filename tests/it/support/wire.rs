@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   worker ──► wire ──► server          fault          the server      the caller
-//!                                       Status(503)    hears nothing   gets that status
+//!                                       Status(503)    hears nothing   gets that status and nothing else
+//!                                       Refusal(400)   hears nothing   gets that status and a reason, as services give it
+//!                                       Page           hears nothing   gets a page (200)
 //!                                       Reset          hears nothing   loses the connection
 //!                                       LostReply      acts            loses the connection
 //!                                       Late(time)     acts            gets the reply so much later
@@ -24,7 +26,7 @@ use hyper::{Request, Response, client, server};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_linger;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -39,6 +41,10 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 pub enum Fault {
     /// It is answered with this status, and the server does not hear of it.
     Status(u16),
+    /// It is answered with this status and a reason, and the server does not hear of it.
+    Refusal(u16),
+    /// It is answered with a page for people, and the server does not hear of it.
+    Page,
     /// Its connection is reset, and the server does not hear of it.
     Reset,
     /// The server acts, and the connection is reset in place of the reply.
@@ -163,6 +169,11 @@ impl Wire {
             Some(Fault::Status(status)) => {
                 Ok(Response::builder().status(status).body(full(Bytes::new())).unwrap())
             }
+            Some(Fault::Refusal(status)) => {
+                let reason = json!({ "code": "Refused", "message": "not so" });
+                Ok(Response::builder().status(status).body(full(reason.to_string().into())).unwrap())
+            }
+            Some(Fault::Page) => Ok(Response::new(full("<html>Back soon</html>".into()))),
             Some(Fault::Reset) => reset(),
             Some(Fault::LostReply) => {
                 self.pass_on(request).await?;
