@@ -6,6 +6,7 @@
 //! holds: the task knows nothing of it. One that refuses is asked how the run stands; where nobody else has ended it, this
 //! worker does, and says so while it may.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -63,7 +64,7 @@ async fn reclaim(mut claim: Held) {
         claim.tell(&RunEvent::NextClaim { after_ms, taken_until });
         claim.queue.wait_until(now.plus(alone)).await;
         claim.tell(&RunEvent::Reclaiming { taken_until });
-        match prolong(&claim.queue, claim.taken_until, |_| {}).await {
+        match prolong(&claim.queue, taken_until, claim.told_once()).await {
             Ok(taken_until) => {
                 claim.taken_until = taken_until;
                 claim.tell(&RunEvent::Reclaimed { taken_until });
@@ -85,6 +86,21 @@ async fn reclaim(mut claim: Held) {
 impl Held {
     fn tell(&self, event: &RunEvent<'_>) {
         self.events.emit(&Event::OfRun { event, run: self.queue.run() });
+    }
+
+    /// Tells the worker's log, and no task's, that the claim could not be prolonged: the first time of those in a row.
+    fn told_once(&self) -> impl Fn(&QueueError) + use<> {
+        let (events, run, taken_until) = (self.events.clone(), self.queue.run().clone(), self.taken_until);
+        let is_told = AtomicBool::new(false);
+        move |error| {
+            if !is_told.swap(true, Ordering::Relaxed) {
+                let why = chain(error);
+                let message = format!(
+                    "failed to prolong the claim of {run}, tried again until {taken_until}: failed to {why}"
+                );
+                events.emit(&Event::Warning { message: &message });
+            }
+        }
     }
 
     /// Without it the run goes on all the same: only after a crash the queue would have to notice by itself.

@@ -123,7 +123,8 @@ fn a_signature_or_run_that_is_unknown_for_a_moment_costs_no_claim() {
         let task_id = site.deployment.create(&site.payload("sleep 8"));
         assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1), "after {status}");
         assert!(site.deployment.wire.asked(&format!("{task_id}/runs/0/reclaim")) > 2, "after {status}");
-        worker.stop();
+        let log = worker.stop().log;
+        assert_eq!(log.matches("failed to prolong the claim of run 0 of task").count(), 1, "{status}: {log}");
     }
 }
 
