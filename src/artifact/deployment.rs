@@ -20,8 +20,14 @@ pub(super) struct Deployment {
     reclaims: u32,
 }
 
-/// Status and body.
+/// Status and body; null is none.
 type Answer = (u16, Value);
+
+/// As a service refuses.
+pub(super) fn refusal(status: u16, code: &str, message: &str) -> Answer {
+    let message = format!("{message}\n\n---\n\n* errorCode:  {code}");
+    (status, json!({ "code": code, "message": message }))
+}
 
 impl Deployment {
     /// The answer to a call of the API.
@@ -64,9 +70,8 @@ impl Deployment {
                 let of_role = is_builder.then(|| json!("docker-worker:cache:level-1-*"));
                 json!({ "scopes": own.iter().cloned().chain(of_role).collect::<Vec<_>>() })
             }
-            ("PUT", ["queue", "v1", "task", ..]) | ("POST", ["object", "v1", "finish-upload", _]) => {
-                json!({})
-            }
+            ("PUT", ["queue", "v1", "task", ..]) => return (204, Value::Null),
+            ("POST", ["object", "v1", "finish-upload", _]) => json!({}),
             (method, _) => panic!("nobody knows {method} {}", received.path),
         };
         (200, answer)
@@ -84,16 +89,13 @@ impl Deployment {
             .skip(1)
             .any(|escape| escape.starts_with(|digit| matches!(digit, '8'..='9' | 'A'..='F')))
         {
-            return (
-                400,
-                json!({"code": "InvalidRequestArguments", "message": "name must match ^[\\x20-\\x7e]+$"}),
-            );
+            return refusal(400, "InvalidRequestArguments", "name must match ^[\\x20-\\x7e]+$");
         }
         let kind = request["storageType"].as_str().unwrap_or_default().to_owned();
         match self.artifacts.get(name) {
             // An object is created with a new id each time, and so never the same one.
             Some(old) if kind == "object" || (*old != request && old["storageType"] != "reference") => {
-                return (409, json!({"code": "RequestConflict", "message": "Artifact already exists"}));
+                return refusal(409, "RequestConflict", "Artifact already exists");
             }
             Some(_) | None => {}
         }

@@ -7,12 +7,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::deployment::{Deployment, SILENT};
+use super::deployment::{Deployment, SILENT, refusal};
 use crate::background::Background;
 
 /// Bytes of a body that are kept.
@@ -206,9 +205,7 @@ async fn serve_call(
     let planned = if is_creation { shared.creations.lock().unwrap().pop_front() } else { None };
     let base = format!("http://{}", stream.get_ref().local_addr()?);
     let answer = match planned {
-        Some(Answer::Refuse(status, code) | Answer::RefuseEarly(status, code)) => {
-            (status, json!({ "code": code, "message": "no" }))
-        }
+        Some(Answer::Refuse(status, code) | Answer::RefuseEarly(status, code)) => refusal(status, code, "no"),
         None | Some(Answer::Store | Answer::Wait | Answer::Cut(_) | Answer::Hang) => {
             shared.deployment.lock().unwrap().answer(&received, &base)
         }
@@ -220,7 +217,9 @@ async fn serve_call(
         Some(Answer::Hang) => return std::future::pending().await,
         None | Some(Answer::Store | Answer::Wait | Answer::Refuse(..) | Answer::RefuseEarly(..)) => {}
     }
-    reply(stream, answer.0, &answer.1.to_string()).await.map(|()| true)
+    let (status, body) = answer;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    reply(stream, status, &body).await.map(|()| true)
 }
 
 async fn head(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Received>> {

@@ -73,7 +73,9 @@ impl LocalLiveLog {
         let why = match published.await {
             Ok(Ok(())) => return Ok(()),
             // A log that cannot be read before its end is no reason to have none. What is refused now would be then, too.
-            Ok(Err(error @ PublishError::Queue(QueueError::Unreachable { .. }))) => {
+            Ok(Err(
+                error @ PublishError::Queue(QueueError::Unreachable { .. } | QueueError::Foreign { .. }),
+            )) => {
                 format!("failed to {}", chain(&error))
             }
             Ok(Err(source)) => return Err(LogError::Publish { name: self.name.clone(), source }),

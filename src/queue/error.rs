@@ -43,8 +43,16 @@ pub enum QueueError {
         /// The queue's own words.
         because: String,
     },
-    /// There is no answer, for now: no connection, a service at fault (5xx), or words that are not its own (a front end's
-    /// 403). It has been tried for a while.
+    /// What answered is no service of a deployment, or a front end that has none behind it for now: a refusal without the
+    /// services' kind of reason, a redirect, a page in place of JSON.
+    #[error("have the queue itself answer about {what}: {because}")]
+    Foreign {
+        /// What was asked for.
+        what: String,
+        /// What shows it.
+        because: String,
+    },
+    /// There is no answer, for now: no connection, or a service at fault (5xx). It has been tried for a while.
     #[error("have the queue answer about {what}")]
     Unreachable {
         /// What was asked for.

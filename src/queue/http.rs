@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use self::clock::QueueClock;
 use self::path::component;
-use self::session::{Call, Session, misshapen};
+use self::session::{Call, Insists, Session, misshapen};
 use super::claim::{Claim, ClaimedWork, ReceivedDefinition};
 use super::{Credentials, MOST_TASKS, QueueError, RunId, RunQueue, WorkerIdentity};
 use crate::cache::PurgeRequest;
@@ -34,7 +34,8 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the worker's other calls are tried. It has a loop of its own around them.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a call is tried on which a run's result depends. Its claim may go before; then it is refused.
+/// How long a call is tried on which a run's result depends. Its claim may go before; then it is refused, if only because
+/// its credentials have gone with it.
 pub(super) const LASTING: Duration = Duration::from_secs(10 * 60);
 /// Bytes of one task in an answer to a claim: a definition of 10 MiB, which is the most that the queue takes, and its
 /// scopes once more in credentials, where JSON is written into JSON.
@@ -105,7 +106,7 @@ impl HttpQueue {
             what: format!("a claim of worker {worker_group}/{worker_id} on {task_queue_id}"),
             // An answer that was lost may have claimed tasks: to ask again at once would claim more than was asked for.
             patience: Duration::ZERO,
-            insists: false,
+            insists: Insists::Never,
             most: most.min(MOST_TASKS) * CLAIMED_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
@@ -153,7 +154,7 @@ impl HttpQueue {
             body: None,
             what: "whether this worker is in quarantine".to_owned(),
             patience: Duration::ZERO,
-            insists: false,
+            insists: Insists::Never,
             most: ANSWER_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
@@ -183,7 +184,7 @@ impl HttpQueue {
             body: None,
             what: format!("the purge requests of {worker_pool_id}"),
             patience: PATIENCE,
-            insists: false,
+            insists: Insists::Never,
             most: ANSWER_BYTES,
         };
         let reply: Reply = self.0.ask(call).await?;
@@ -195,7 +196,7 @@ impl HttpQueue {
 
     /// See [`super::WorkerQueue::expand_scopes`].
     pub(super) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
-        expand_scopes(&self.0, scopes, PATIENCE, false).await
+        expand_scopes(&self.0, scopes, PATIENCE, Insists::Never).await
     }
 }
 
@@ -203,7 +204,7 @@ async fn expand_scopes(
     session: &Session,
     scopes: &[String],
     patience: Duration,
-    insists: bool,
+    insists: Insists,
 ) -> Result<Vec<String>, QueueError> {
     #[derive(Deserialize)]
     struct Reply {

@@ -64,11 +64,20 @@ impl Refusal {
         Refusal { code, message: message.into() }
     }
 
-    /// The reply to a call of a method with these parameters and this payload.
+    /// The reply to a call of a method with these parameters and this payload. Its message ends in lines about the call,
+    /// by which clients tell a service's refusal from a front end's.
     pub(super) fn reply(&self, method: &str, params: Value, payload: Value, now: Timestamp) -> Reply {
+        let (code, status) = (self.code, self.code.status());
+        let about = [
+            format!("* method:     {method}"),
+            format!("* errorCode:  {code:?}"),
+            format!("* statusCode: {}", status.as_u16()),
+            format!("* time:       {now}"),
+        ];
+        let message = format!("{}\n\n---\n\n{}", self.message, about.join("\n"));
         let info = json!({ "method": method, "params": params, "payload": payload, "time": now });
-        let body = json!({ "code": self.code, "message": self.message, "requestInfo": info });
-        let mut reply = json_reply(self.code.status(), &body);
+        let body = json!({ "code": code, "message": message, "requestInfo": info });
+        let mut reply = json_reply(status, &body);
         if self.code == Code::AuthenticationFailed {
             set(&mut reply, header::WWW_AUTHENTICATE, "hawk");
         }
@@ -84,7 +93,9 @@ impl From<QueueError> for Refusal {
             QueueError::Invalid { .. } => Code::InputError,
             QueueError::Unauthenticated { .. } => Code::AuthenticationFailed,
             QueueError::Unauthorized { .. } => Code::InsufficientScopes,
-            QueueError::Unreachable { .. } | QueueError::Internal { .. } => Code::InternalServerError,
+            QueueError::Foreign { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {
+                Code::InternalServerError
+            }
         };
         Refusal::new(code, format!("failed to {}", chain(&error)))
     }

@@ -67,11 +67,12 @@ impl<'a> Authorization<'a> {
     }
 }
 
-/// A deployment that does not answer says nothing about the task: another try may do.
+/// A deployment that does not answer says nothing about the task.
 fn not_expanded(error: &QueueError) -> TaskError {
     let end = match error {
         QueueError::Unreachable { .. }
         | QueueError::Internal { .. }
+        | QueueError::Foreign { .. }
         | QueueError::NotFound { .. }
         | QueueError::Unauthenticated { .. } => End::WorkerFault,
         QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Unauthorized { .. } => {

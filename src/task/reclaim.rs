@@ -173,9 +173,10 @@ fn is_loss(error: &QueueError) -> bool {
 pub fn is_refusal(error: &QueueError) -> bool {
     match error {
         QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Unauthorized { .. } => true,
-        // A deployment's front end says the first as long as it has no queue behind it. For the second a clock that is
-        // off for a moment is enough: this host's, or the queue's.
-        QueueError::NotFound { .. }
+        // A deployment's front end answers for a queue that is not there for now. One that has just come back may not know
+        // the run yet. For a refused signature a clock that is off for a moment is enough: this host's, or the queue's.
+        QueueError::Foreign { .. }
+        | QueueError::NotFound { .. }
         | QueueError::Unauthenticated { .. }
         | QueueError::Unreachable { .. }
         | QueueError::Internal { .. } => false,
@@ -333,6 +334,11 @@ mod tests {
     }
 
     /// An attempt at a front end without a queue.
+    fn foreign() -> Result<Timestamp, QueueError> {
+        Err(QueueError::Foreign { what: "the claim".to_owned(), because: "404".to_owned() })
+    }
+
+    /// An attempt at a queue that does not know the run yet.
     fn not_found() -> Result<Timestamp, QueueError> {
         Err(QueueError::NotFound { what: "the claim".to_owned() })
     }
@@ -345,7 +351,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_at_fault_is_asked_again_as_long_as_the_claim_holds() {
-        for fault in [at_fault, unauthenticated, not_found] {
+        for fault in [at_fault, unauthenticated, foreign, not_found] {
             let (rest, until) = (lasting(HOUR / 6), Timestamp::now());
             let attempt = || async {
                 // Two minutes of faults, of ten.

@@ -31,7 +31,7 @@ impl Service {
             }
             // What is asked is always the same: the names in the configuration.
             QueueError::Invalid { .. } => (true, true),
-            QueueError::NotFound { .. } => (true, false),
+            QueueError::Foreign { .. } | QueueError::NotFound { .. } => (true, false),
             QueueError::Conflict { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {
                 (false, false)
             }
@@ -52,10 +52,10 @@ impl Service {
     fn explain(&self, error: &QueueError) -> String {
         let file = &self.worker.config.file;
         let advice = match error {
-            QueueError::NotFound { .. } => {
+            QueueError::Foreign { because, .. } => {
                 let root_url = file.root_url.as_deref().unwrap_or_default();
                 return format!(
-                    "failed to ask {root_url} for tasks: it answers 404, as where there is no Taskcluster deployment; correct rootUrl, unless the deployment is only away: it is asked again, ever less often"
+                    "failed to ask {root_url} for tasks: what answers there is no Taskcluster deployment ({because}); correct rootUrl, unless the deployment is away for now: it is asked again, ever less often"
                 );
             }
             QueueError::Unauthenticated { .. } => {
@@ -73,7 +73,10 @@ impl Service {
                 "; correct provisionerId, workerType, workerGroup or workerId".to_owned()
             }
             // With a clock that is off certificates are not valid either.
-            QueueError::Conflict { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {
+            QueueError::NotFound { .. }
+            | QueueError::Conflict { .. }
+            | QueueError::Unreachable { .. }
+            | QueueError::Internal { .. } => {
                 self.queue.clock_skew().map(|skew| format!(" ({skew})")).unwrap_or_default()
             }
         };

@@ -120,7 +120,9 @@ impl Claiming {
         let was_held = self.went_out_before(LONG_POLL);
         let brought_tasks = answer.as_ref().is_ok_and(|work| !work.claims.is_empty());
         self.wait = match answer {
-            Err(QueueError::NotFound { .. }) => self.pause.max(LONGEST_WAIT.min(2 * self.wait)),
+            Err(QueueError::Foreign { .. } | QueueError::NotFound { .. }) => {
+                self.pause.max(LONGEST_WAIT.min(2 * self.wait))
+            }
             Ok(_) | Err(_) => self.pause,
         };
         self.due = if brought_tasks || (answer.is_ok() && was_held) { now } else { now + self.wait };

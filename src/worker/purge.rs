@@ -17,7 +17,7 @@ use crate::text::chain;
 /// How long tasks wait for the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the log says of this worker's right to ask.
+/// What the log says of this worker's right to ask, where there is somebody to ask.
 #[derive(Debug, Default)]
 pub struct PurgeRights {
     /// That it has none: it is asked again before the next tasks, and not said again.
@@ -44,8 +44,16 @@ impl Service {
                 }
             }
             Ok(Err(error)) => {
-                let is_refused =
-                    matches!(error, QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. });
+                let is_refused = match error {
+                    QueueError::Unauthenticated { .. }
+                    | QueueError::Unauthorized { .. }
+                    | QueueError::NotFound { .. }
+                    | QueueError::Foreign { .. } => true,
+                    QueueError::Conflict { .. }
+                    | QueueError::Invalid { .. }
+                    | QueueError::Unreachable { .. }
+                    | QueueError::Internal { .. } => false,
+                };
                 let is_told = is_refused && self.purge_rights.told.replace(true);
                 if !is_told {
                     tell_problem(&self.log, &chain(&error));

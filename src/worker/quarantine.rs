@@ -61,7 +61,8 @@ impl Service {
                 | QueueError::Invalid { .. },
             ) => due.set(None),
             Err(
-                QueueError::NotFound { .. }
+                QueueError::Foreign { .. }
+                | QueueError::NotFound { .. }
                 | QueueError::Conflict { .. }
                 | QueueError::Unreachable { .. }
                 | QueueError::Internal { .. },

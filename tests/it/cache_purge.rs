@@ -80,7 +80,7 @@ fn a_cache_that_somebody_asks_to_purge_is_empty_for_the_next_task() {
 #[test]
 fn a_worker_that_may_not_ask_what_is_to_be_purged_says_so_once() {
     let site = Site::new();
-    site.deployment.wire.fail("/purge-cache/", Fault::Refusal(403), usize::MAX);
+    site.deployment.wire.fail("/purge-cache/", Fault::Status(403), usize::MAX);
     let worker = site.start(&json!({}));
     for _ in 0..3 {
         let task_id = site.deployment.create_task(counting(&site));

@@ -14,7 +14,7 @@ use runtime::id::ContainerId;
 use serde_json::{Value, json};
 
 use crate::support::{
-    AnsweringServer, SmallDisk, Started, Worker, await_that, busybox_image, finish, read_until,
+    AnsweringServer, SmallDisk, Started, Worker, await_that, busybox_image, finish, read_until, refusal,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -87,6 +87,7 @@ fn serve(mut stream: TcpStream, answer: Answer) -> bool {
 }
 
 fn refuse(mut stream: TcpStream, status: &str, code: &str, message: &str) {
+    let message = format!("{message}\n\n---\n\n* errorCode:  {code}");
     let body = json!({ "code": code, "message": message }).to_string();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -266,23 +267,27 @@ fn what_no_other_try_would_change_ends_a_worker_with_one_sentence() {
 }
 
 #[test]
-fn a_root_url_that_nobody_knows_is_told_once_and_asked_ever_less_often() {
-    let (worker, queue) = (Worker::new(), AnsweringServer::start(|_, _| (404, json!("no such page"))));
-    let more = json!({"capacityManagement": {"diskspaceThreshold": 0}, "taskQueue": {"pollInterval": 100}});
-    let started = start(&worker, &queue.address, more);
-    queue.await_requests(1, |_| true);
-    let begun = Instant::now();
-    queue.await_requests(5, |_| true);
-    // 200, 400, 800 and 1600 ms.
-    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
-    let log = started.stop().log;
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("task retrieval error")).collect();
-    assert!(told.len() == 1 && told[0].contains("correct rootUrl"), "{log}");
+fn a_root_url_that_is_no_deployments_is_told_once_and_asked_ever_less_often() {
+    for status in [200, 301, 403, 404] {
+        let queue = AnsweringServer::start(move |_, _| (status, json!("a page")));
+        let worker = Worker::new();
+        let more =
+            json!({"capacityManagement": {"diskspaceThreshold": 0}, "taskQueue": {"pollInterval": 50}});
+        let started = start(&worker, &queue.address, more);
+        queue.await_requests(1, |_| true);
+        let begun = Instant::now();
+        queue.await_requests(5, |_| true);
+        // 100, 200, 400 and 800 ms.
+        assert!(begun.elapsed() > Duration::from_secs(1), "{status}: {:?}", begun.elapsed());
+        let log = started.stop().log;
+        let told: Vec<&str> = log.lines().filter(|line| line.contains("task retrieval error")).collect();
+        assert!(told.len() == 1 && told[0].contains("correct rootUrl"), "{status}: {log}");
+    }
 }
 
 #[test]
 fn a_worker_that_was_not_greeted_yet_may_still_be_sent_credentials() {
-    let (worker, queue) = (Worker::new(), AnsweringServer::start(|_, _| (401, json!({"message": "stale"}))));
+    let (worker, queue) = (Worker::new(), AnsweringServer::start(|_, _| refusal(401, "stale")));
     let more = json!({"capacityManagement": {"diskspaceThreshold": 0}, "taskQueue": {"pollInterval": 100}});
     let path = config_with(&worker, &queue.address, more);
     let mut command = worker.command(&["start", "--host", "worker-runner", "--config", &path]);

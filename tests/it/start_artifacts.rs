@@ -170,7 +170,7 @@ fn a_queue_that_takes_no_artifacts_is_asked_once_for_each() {
         let create = format!("POST /api/queue/v1/task/{task}/runs/0/artifacts/");
         // Not before the live log is known.
         wire.await_asked(&create, 1);
-        wire.fail(&create, Fault::Status(status), usize::MAX);
+        wire.fail(&create, Fault::Refusal(status), usize::MAX);
         let resolved = site.deployment.await_resolved(&task);
         assert_eq!(verdicts(&resolved), [Some(Verdict::Failed)], "{status}");
         assert_eq!(wire.asked(&create), 3, "{status}: the live log, the backing log, the link");

@@ -151,23 +151,42 @@ fn a_report_that_is_refused_is_told_and_frees_its_slot() {
 
 #[test]
 fn what_is_no_word_of_the_queues_own_costs_no_run() {
-    for fault in
-        [Fault::Status(401), Fault::Status(404), Fault::Status(400), Fault::Page, Fault::Refusal(401)]
-    {
+    let foreign = [301, 400, 401, 403, 404, 409].map(Fault::Status);
+    for fault in foreign.into_iter().chain([Fault::Page, Fault::Refusal(401)]) {
         let site = Site::new();
-        let calls = ["/artifacts/", "/completed"];
-        calls.iter().for_each(|call| site.deployment.wire.fail(call, fault, 2));
+        let wire = &site.deployment.wire;
         let worker = site.start(&json!({}));
-        let task_id = site.deployment.create(&site.payload("echo done"));
+        let task_id = site.create_waiting("true");
+        let of_run = |call: &str| format!("POST /api/queue/v1/task/{task_id}/runs/0/{call}");
+        let log = |name: &str| of_run(&format!("artifacts/public%2Flogs%2F{name}"));
+        // The live log's name leads to the worker before.
+        let calls = [(log("live_backing.log"), 0), (log("live.log"), 1), (of_run("completed"), 0)];
+        calls.iter().for_each(|(call, _)| wire.fail(call, fault, 2));
+        site.release();
         assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1), "after {fault:?}");
-        assert_is_free(&site);
-        assert!(site.deployment.log(&task_id).contains("done"), "after {fault:?}");
-        for call in calls {
-            assert!(site.deployment.wire.asked(call) > 2, "{call} after {fault:?}");
+        for (call, before) in &calls {
+            assert_eq!(wire.asked(call), before + 3, "{call} after {fault:?}");
         }
+        assert!(site.deployment.log(&task_id).contains("done"), "after {fault:?}");
         let log = worker.stop().log;
         assert!(!log.contains("Failed to report"), "after {fault:?}: {log}");
     }
+}
+
+#[test]
+fn what_is_no_word_of_the_object_services_own_costs_no_artifact() {
+    let site = Site::new();
+    let worker = site.start(&json!({ "artifacts": { "storage": "object" } }));
+    let mut payload = site.payload("sleep 2; echo kept >/kept");
+    payload["artifacts"] = json!({ "public/kept": { "type": "file", "path": "/kept" } });
+    let task_id = site.deployment.create(&payload);
+    let finish = format!("PUT /api/queue/v1/task/{task_id}/runs/0/artifacts/");
+    for call in ["PUT /api/object/v1/upload/", "/finish-upload/", &finish] {
+        site.deployment.wire.fail(call, Fault::Status(404), 2);
+    }
+    assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1));
+    assert_eq!(site.deployment.artifact(&task_id, "public/kept"), b"kept\n");
+    worker.stop();
 }
 
 #[test]

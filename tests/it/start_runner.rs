@@ -8,7 +8,7 @@ use std::time::Duration;
 use docker_worker::queue::{Reason, RunState, TaskStatus, Verdict};
 use serde_json::{Value, json};
 
-use crate::support::{AnsweringServer, Fault, Finished, Site, Worker, finish};
+use crate::support::{AnsweringServer, Fault, Finished, Site, Worker, finish, refusal};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -171,9 +171,7 @@ fn a_clock_that_is_off_is_told_once_and_is_to_be_set() {
 
 /// A worker that needs no task; gives what it says beside `hello`, and how it ended.
 fn without_tasks(more: &str, capabilities: &str) -> (Vec<Value>, Finished) {
-    let queue = AnsweringServer::start(|_, _| {
-        (401, json!({"code": "AuthenticationFailed", "message": "ext.certificate.expiry < now"}))
-    });
+    let queue = AnsweringServer::start(|_, _| refusal(401, "ext.certificate.expiry < now"));
     let worker = Worker::new();
     let path = worker.fresh("config");
     let text = format!(

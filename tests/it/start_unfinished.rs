@@ -15,7 +15,7 @@ use flate2::read::GzDecoder;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{AnsweringServer, Finished, Request, Worker, finish, read_until};
+use crate::support::{AnsweringServer, Finished, Request, Worker, finish, read_until, refusal};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const TASK: &str = "fN1SbArXTPSVFNUvaOlinQ";
@@ -41,6 +41,7 @@ fn queue(about: impl Fn(&str) -> Option<(u16, Value)> + Send + Sync + 'static) -
                 }),
                 other => json!({ "storageType": other }),
             },
+            "exception" => json!({"status": {}}),
             _ => json!({}),
         };
         (200, answer)
@@ -194,7 +195,7 @@ fn a_report_that_is_refused_is_made_again_by_this_start_and_by_the_next() {
         let heard = Arc::clone(&is_ready);
         let queue = queue(move |path| {
             let refuses = path.ends_with("/exception") && !heard.load(Ordering::Relaxed);
-            refuses.then(|| (status, json!({"message": "not so"})))
+            refuses.then(|| refusal(status, "not so"))
         });
         let killed = Killed::new(&queue);
         let child = killed.start();
@@ -218,7 +219,7 @@ fn a_report_that_is_refused_is_made_again_by_this_start_and_by_the_next() {
 
 #[test]
 fn a_report_that_is_refused_keeps_no_worker_from_its_gentle_end() {
-    let queue = queue(|path| path.ends_with("/exception").then(|| (403, json!({"message": "not so"}))));
+    let queue = queue(|path| path.ends_with("/exception").then(|| refusal(403, "not so")));
     let killed = Killed::new(&queue);
     let mut command =
         killed.worker.command(&["start", "--host", "worker-runner", "--config", &killed.config]);
@@ -247,9 +248,7 @@ fn a_worker_that_is_to_end_reports_before_it_stores_and_the_next_start_stores() 
             reported.store(true, Ordering::Relaxed);
             None
         }
-        Some("reclaim") if reported.load(Ordering::Relaxed) => {
-            Some((409, json!({"message": "it is resolved"})))
-        }
+        Some("reclaim") if reported.load(Ordering::Relaxed) => Some(refusal(409, "it is resolved")),
         Some("status") => {
             let runs = json!([{"runId": 0, "state": "exception", "reasonResolved": "worker-shutdown"}]);
             Some((200, json!({"status": {"runs": runs}})))
@@ -303,7 +302,7 @@ fn a_report_that_fails_until_the_claim_is_over_is_given_up_with_its_cause() {
 fn a_run_whose_claim_cannot_be_prolonged_is_reported_all_the_same() {
     for status in [400, 403] {
         let queue = queue(move |path| match path.rsplit('/').next() {
-            Some("reclaim") => Some((status, json!({"message": "not so"}))),
+            Some("reclaim") => Some(refusal(status, "not so")),
             Some("status") => Some((200, json!({"status": {"runs": [{"runId": 0, "state": "running"}]}}))),
             _ => None,
         });
@@ -323,7 +322,7 @@ fn a_run_whose_claim_cannot_be_prolonged_is_reported_all_the_same() {
 fn a_run_that_somebody_has_resolved_meanwhile_is_not_reported_and_its_log_is_stored_if_it_can_be() {
     for (state, reason, stored) in [("exception", "canceled", true), ("completed", "completed", false)] {
         let queue = queue(move |path| match path.rsplit('/').next() {
-            Some("reclaim") => Some((409, json!({"message": "it is resolved"}))),
+            Some("reclaim") => Some(refusal(409, "it is resolved")),
             Some("status") => {
                 let runs = json!([{"runId": 0, "state": state, "reasonResolved": reason}]);
                 Some((200, json!({"status": {"runs": runs}})))
@@ -347,7 +346,7 @@ fn a_run_that_somebody_has_resolved_meanwhile_is_not_reported_and_its_log_is_sto
 fn a_run_that_was_reported_before_its_worker_died_is_told_so_when_the_queue_can_say_it_again() {
     let asked = OnceLock::new();
     let queue = queue(move |path| match path.rsplit('/').next() {
-        Some("reclaim" | "exception") => Some((409, json!({"message": "it is resolved"}))),
+        Some("reclaim" | "exception") => Some(refusal(409, "it is resolved")),
         // For longer than one look at it is tried.
         Some("status") if asked.get_or_init(Instant::now).elapsed() < Duration::from_secs(12) => {
             Some((503, json!({})))

@@ -27,7 +27,7 @@ mod watched_registry;
 mod wire;
 mod worker;
 
-pub use answering_server::{AnsweringServer, Request};
+pub use answering_server::{AnsweringServer, Request, refusal};
 pub use broken_disk::BrokenDisk;
 pub use caller::{Answered, Signer, call, call_signed_for, put};
 pub use canary::Canary;

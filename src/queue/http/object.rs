@@ -1,10 +1,9 @@
 //! The way of an artifact's bytes into the object service.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
-use super::session::{Call, Session};
+use super::session::{Call, Insists, Session};
 use super::{ANSWER_BYTES, LASTING, component};
 use crate::queue::QueueError;
 use crate::queue::model::PutTarget;
@@ -85,8 +84,7 @@ impl ObjectUpload {
             "uploadId": self.upload_id,
             "hashes": { "sha256": sha256 },
         });
-        let IgnoredAny = service.session.ask(service.call("POST", "finish-upload", &body)).await?;
-        Ok(())
+        service.session.tell(service.call("POST", "finish-upload", &body)).await
     }
 }
 
@@ -98,7 +96,7 @@ impl Service {
             body: Some(body),
             what: format!("object \"{}\"", self.name),
             patience: LASTING,
-            insists: true,
+            insists: Insists::UntilInVain,
             most: ANSWER_BYTES,
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::component;
 use super::object::ObjectUpload;
-use super::session::{Call, Session};
+use super::session::{Call, Insists, Session};
 use super::{ANSWER_BYTES, LASTING, PATIENCE};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::model::{ArtifactRequest, Created, PutTarget};
@@ -45,7 +45,7 @@ impl HttpRun {
 
     /// See [`RunQueue::expand_scopes`](crate::queue::RunQueue::expand_scopes).
     pub(in crate::queue) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
-        super::expand_scopes(&self.worker, scopes, EXPANDING, true).await
+        super::expand_scopes(&self.worker, scopes, EXPANDING, Insists::Always).await
     }
 
     /// See [`RunQueue::reclaim`](crate::queue::RunQueue::reclaim).
@@ -69,14 +69,19 @@ impl HttpRun {
         verdict: Verdict,
         patience: Duration,
     ) -> Result<(), QueueError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            status: IgnoredAny,
+        }
         let reason = json!({ "reason": verdict.as_str() });
         let (method, body) = match verdict {
             Verdict::Completed | Verdict::Failed => (verdict.as_str(), None),
             Verdict::Exception(_) => ("exception", Some(&reason)),
         };
         // Whoever gives it less time tries again, and wants to know meanwhile what is in the way.
-        let call = Call { insists: patience == LASTING, ..about(run, "POST", method, body, patience) };
-        let IgnoredAny = self.session.ask(call).await?;
+        let insists = if patience == LASTING { Insists::Always } else { Insists::Never };
+        let call = Call { insists, ..about(run, "POST", method, body, patience) };
+        let Reply { status: IgnoredAny } = self.session.ask(call).await?;
         Ok(())
     }
 
@@ -103,7 +108,7 @@ impl HttpRun {
                 until: expires,
             }),
             CreateReply::Object { name, project_id, upload_id, expires, credentials } => {
-                let session = self.session.with(credentials, super::TIMEOUT);
+                let session = self.session.part(credentials);
                 Created::Object(ObjectUpload::in_service(session, name, project_id, upload_id, expires))
             }
             CreateReply::Reference | CreateReply::Link | CreateReply::Error => Created::Done,
@@ -118,8 +123,7 @@ impl HttpRun {
         upload_id: &str,
     ) -> Result<(), QueueError> {
         let body = json!({ "uploadId": upload_id });
-        let IgnoredAny = self.session.ask(self.artifact(run, name, "PUT", &body)).await?;
-        Ok(())
+        self.session.tell(self.artifact(run, name, "PUT", &body)).await
     }
 
     /// See [`RunQueue::status`](crate::queue::RunQueue::status).
@@ -130,7 +134,7 @@ impl HttpRun {
             body: None,
             what: run.to_string(),
             patience: PATIENCE,
-            insists: false,
+            insists: Insists::Never,
             most: ANSWER_BYTES,
         };
         let reply: StatusReply = self.session.ask(call).await?;
@@ -147,7 +151,7 @@ impl HttpRun {
     ) -> Call<'a> {
         let below = format!("artifacts/{}", component(name.as_str()));
         let call = about(run, method, &below, Some(body), LASTING);
-        Call { what: format!("artifact \"{name}\" of {run}"), insists: true, ..call }
+        Call { what: format!("artifact \"{name}\" of {run}"), insists: Insists::UntilInVain, ..call }
     }
 }
 
@@ -166,7 +170,7 @@ fn about<'a>(
         body,
         what: run.to_string(),
         patience,
-        insists: false,
+        insists: Insists::Never,
         most: ANSWER_BYTES,
     }
 }

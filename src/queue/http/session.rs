@@ -6,10 +6,11 @@
 //! credentials, which is therefore done on a thread that may block.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use taskcluster::retry::Backoff;
 use taskcluster::{Client, ClientBuilder, Retry};
@@ -18,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::clock::QueueClock;
-use super::refusal::{self, Answer, Refusal};
+use super::refusal::{self, Answer};
 use crate::queue::{Credentials, QueueError};
 
 /// The waits between attempts: from 0.1 to 30 seconds, doubled each time, and a random part more.
@@ -28,6 +29,9 @@ const BACK_OFF: Retry = Retry {
     delay_factor: Duration::from_millis(100),
     randomization_factor: 0.25,
 };
+/// How long a refused signature is tried again: more than it takes to set a clock or to be sent other credentials. Those
+/// of a claim that is long over are refused for ever.
+const SIGNATURE_TIME: Duration = Duration::from_secs(30);
 /// For errors.
 const MAKE_CLIENT: &str = "make a client with its root URL and credentials";
 
@@ -42,6 +46,8 @@ pub(super) struct Session {
     pub(super) clock: Arc<QueueClock>,
     credentials: watch::Sender<Credentials>,
     signer: Mutex<Arc<Signer>>,
+    /// See [`Insists::UntilInVain`].
+    in_vain: Arc<AtomicBool>,
 }
 
 /// One pair of credentials and, once there is a call to sign, the client that signs with them.
@@ -60,18 +66,31 @@ pub(super) struct Call<'a> {
     pub(super) what: String,
     /// How long it may be tried.
     pub(super) patience: Duration,
-    /// A run's result depends on it: it is also tried again after what may be no word of the service's own (see
-    /// [`Refusal::may_pass`]), such as a page in place of JSON. Others have a loop of their own, or can do without.
-    pub(super) insists: bool,
+    /// Whether it is also tried again where there was an answer.
+    pub(super) insists: Insists,
     /// Bytes of its answer.
     pub(super) most: usize,
+}
+
+/// Whether a call is tried again after an answer that may be another one soon: one that is not the service's own, such as
+/// a front end's 404 or a page in place of JSON, or its refusal of the signature, for which a clock that is off for a
+/// moment is enough, or credentials that are being replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Insists {
+    /// Whoever calls can do without the answer, or tries again and wants to know what is in the way.
+    Never,
+    /// A run's result depends on it, and on others like it: where one of the session has insisted in vain, the others
+    /// do not, for what a front end refuses for its name it always does.
+    UntilInVain,
+    /// A run's result depends on it.
+    Always,
 }
 
 /// Why one attempt has brought nothing.
 enum Failure {
     Unanswered(Box<dyn Error + Send + Sync>),
-    Misshapen(serde_json::Error),
-    Refused(Refusal),
+    Foreign(String),
+    Refused { status: u16, because: String },
 }
 
 impl std::fmt::Debug for Signer {
@@ -92,6 +111,7 @@ impl Session {
             timeout,
             clock,
             signer: Mutex::new(Arc::new(Signer::new(credentials.clone()))),
+            in_vain: Arc::default(),
             credentials: watch::Sender::new(credentials),
         }
     }
@@ -110,6 +130,12 @@ impl Session {
         Session::new(&self.root_url, credentials, timeout, Arc::clone(&self.clock))
     }
 
+    /// A session for a part of what this one is for, with credentials for just that.
+    pub(super) fn part(&self, credentials: Credentials) -> Session {
+        let part = self.with(credentials, self.timeout);
+        Session { in_vain: Arc::clone(&self.in_vain), ..part }
+    }
+
     /// The present credentials, and word of the next ones.
     pub(super) fn credentials(&self) -> watch::Receiver<Credentials> {
         self.credentials.subscribe()
@@ -124,38 +150,73 @@ impl Session {
 
     /// The answer to a call: tried again while the deployment cannot be reached or is at fault.
     pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, QueueError> {
-        let until = Instant::now() + call.patience;
+        self.try_for_long(call, |bytes| serde_json::from_slice(bytes)).await
+    }
+
+    /// The same for a call whose answer says nothing, as far as it has a body at all.
+    pub(super) async fn tell(&self, call: Call<'_>) -> Result<(), QueueError> {
+        let read = |bytes: &[u8]| match bytes {
+            [] => Ok(()),
+            bytes => serde_json::from_slice(bytes).map(|IgnoredAny| ()),
+        };
+        self.try_for_long(call, read).await
+    }
+
+    async fn try_for_long<T>(
+        &self,
+        call: Call<'_>,
+        read: impl Fn(&[u8]) -> Result<T, serde_json::Error>,
+    ) -> Result<T, QueueError> {
+        let began = Instant::now();
         let mut back_off = Backoff::new(&BACK_OFF);
         loop {
             let failure = match self.attempt(&call).await? {
-                Answer::Given(bytes) => match serde_json::from_slice(&bytes) {
+                Answer::Given(bytes) => match read(&bytes) {
                     Ok(answer) => return Ok(answer),
-                    Err(error) => Failure::Misshapen(error),
+                    Err(error) => Failure::Foreign(form(&error)),
                 },
-                Answer::Refused(refusal) => Failure::Refused(refusal),
+                Answer::Refused { status, because } => Failure::Refused { status, because },
+                Answer::Foreign(because) => Failure::Foreign(because),
                 Answer::None(source) => Failure::Unanswered(source),
             };
-            let may_pass = match &failure {
-                Failure::Unanswered(_) => true,
-                Failure::Misshapen(_) => call.insists,
-                Failure::Refused(refusal) => call.insists && refusal.may_pass(),
-            };
             let wait = back_off.next_backoff().unwrap_or(BACK_OFF.max_delay);
-            if !may_pass || Instant::now() + wait >= until {
-                return Err(self.error(failure, call.what).await);
+            if began.elapsed() + wait >= self.patience(&call, &failure) {
+                return Err(self.give_up(call, failure).await);
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    async fn error(&self, failure: Failure, what: String) -> QueueError {
+    /// How long after its begin a call is tried again that has failed so.
+    fn patience(&self, call: &Call<'_>, failure: &Failure) -> Duration {
+        let insists = match call.insists {
+            Insists::Never => false,
+            Insists::UntilInVain => !self.in_vain.load(Ordering::Relaxed),
+            Insists::Always => true,
+        };
+        match failure {
+            Failure::Unanswered(_) => call.patience,
+            Failure::Foreign(_) if insists => call.patience,
+            Failure::Refused { status: refusal::UNAUTHENTICATED, .. } if insists => {
+                call.patience.min(SIGNATURE_TIME)
+            }
+            Failure::Foreign(_) | Failure::Refused { .. } => Duration::ZERO,
+        }
+    }
+
+    async fn give_up(&self, Call { what, insists, .. }: Call<'_>, failure: Failure) -> QueueError {
         match failure {
             Failure::Unanswered(source) => QueueError::Unreachable { what, source },
-            Failure::Misshapen(error) => misshapen("read its answer", &error),
-            Failure::Refused(Refusal { status: status @ refusal::UNAUTHENTICATED, because, .. }) => {
+            Failure::Foreign(because) => {
+                if insists == Insists::UntilInVain {
+                    self.in_vain.store(true, Ordering::Relaxed);
+                }
+                QueueError::Foreign { what, because }
+            }
+            Failure::Refused { status: status @ refusal::UNAUTHENTICATED, because } => {
                 refusal::error(status, what, self.with_skew(because).await)
             }
-            Failure::Refused(Refusal { status, because, .. }) => refusal::error(status, what, because),
+            Failure::Refused { status, because } => refusal::error(status, what, because),
         }
     }
 
@@ -166,9 +227,7 @@ impl Session {
             Ok(response) => response,
             Err(error) => {
                 let status = taskcluster::err_status_code(&error).map(|status| status.as_u16());
-                // The crate puts the service's words before the error that it has itself, where there are any.
-                let is_reasoned = error.chain().nth(1).is_some();
-                return Ok(refusal::of_failure(status, is_reasoned, error.into()));
+                return Ok(refusal::of_failure(status, error.into()));
             }
         };
         if let Some(Ok(date)) = response.headers().get("date").map(|date| date.to_str()) {
@@ -176,7 +235,7 @@ impl Session {
         }
         let status = response.status();
         if !status.is_success() {
-            return Ok(Answer::None(format!("it answered {status}").into()));
+            return Ok(Answer::Foreign(format!("it answered {status}")));
         }
         let mut bytes = Vec::new();
         loop {
@@ -184,7 +243,7 @@ impl Session {
                 Ok(None) => return Ok(Answer::Given(bytes)),
                 Ok(Some(chunk)) if chunk.len() > call.most - bytes.len() => {
                     let because = format!("its answer is longer than {} bytes", call.most);
-                    return Ok(Answer::None(because.into()));
+                    return Ok(Answer::Foreign(because));
                 }
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
                 Err(error) => return Ok(Answer::None(error.into())),
@@ -200,7 +259,7 @@ impl Session {
             body: None,
             what: String::new(),
             patience: Duration::ZERO,
-            insists: false,
+            insists: Insists::Never,
             most: 64 << 10,
         };
         // Where that says nothing, what is known is from an earlier answer.
@@ -214,11 +273,11 @@ impl Session {
 
 /// What is said of an answer that is not as it should be: where, and not what stands there, which may be a secret.
 pub(super) fn misshapen(call: &'static str, error: &serde_json::Error) -> QueueError {
-    let (line, column) = (error.line(), error.column());
-    QueueError::Internal {
-        call,
-        source: format!("it is of another form (line {line}, column {column})").into(),
-    }
+    QueueError::Internal { call, source: form(error).into() }
+}
+
+fn form(error: &serde_json::Error) -> String {
+    format!("it is of another form (line {}, column {})", error.line(), error.column())
 }
 
 impl Signer {
@@ -255,7 +314,7 @@ mod tests {
     fn what_is_wrong_with_an_answer_is_told_without_what_it_says() {
         for answer in [r#"{"accessToken": "secret"}"#, r#"["secret", 1]"#, r#""secret""#, "secret"] {
             let error = serde_json::from_str::<Vec<u8>>(answer).unwrap_err();
-            let said = chain(&misshapen("read its answer", &error));
+            let said = chain(&misshapen("read a task that it gave out", &error));
             assert!(said.contains("line 1, column") && !said.contains("secret"), "{said}");
         }
     }

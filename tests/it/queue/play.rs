@@ -366,7 +366,11 @@ fn word<T>(result: Result<T, QueueError>, say: impl FnOnce(T) -> String) -> Stri
         Err(QueueError::Invalid { .. }) => "invalid",
         Err(QueueError::Unauthenticated { .. }) => "unauthenticated",
         Err(QueueError::Unauthorized { .. }) => "unauthorized",
-        Err(error @ (QueueError::Unreachable { .. } | QueueError::Internal { .. })) => panic!("{error:?}"),
+        Err(
+            error @ (QueueError::Foreign { .. }
+            | QueueError::Unreachable { .. }
+            | QueueError::Internal { .. }),
+        ) => panic!("{error:?}"),
     };
     refusal.to_owned()
 }

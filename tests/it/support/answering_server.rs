@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -80,6 +80,11 @@ impl AnsweringServer {
         let lines: Vec<_> = list.iter().map(Request::line).collect();
         assert!(!waited.timed_out(), "there were only these requests: {lines:#?}");
     }
+}
+
+/// How a service refuses: status and body.
+pub fn refusal(status: u16, message: &str) -> (u16, Value) {
+    (status, json!({ "code": "Refused", "message": format!("{message}\n\n---\n\n* statusCode: {status}") }))
 }
 
 /// None at the end of the stream.

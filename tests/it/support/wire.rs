@@ -26,10 +26,12 @@ use hyper::{Request, Response, client, server};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_linger;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use super::answering_server::refusal;
 
 /// More than anything takes that a test waits for.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -170,8 +172,8 @@ impl Wire {
                 Ok(Response::builder().status(status).body(full(Bytes::new())).unwrap())
             }
             Some(Fault::Refusal(status)) => {
-                let reason = json!({ "code": "Refused", "message": "not so" });
-                Ok(Response::builder().status(status).body(full(reason.to_string().into())).unwrap())
+                let (status, body) = refusal(status, "not so");
+                Ok(Response::builder().status(status).body(full(body.to_string().into())).unwrap())
             }
             Some(Fault::Page) => Ok(Response::new(full("<html>Back soon</html>".into()))),
             Some(Fault::Reset) => reset(),
