@@ -15,6 +15,7 @@ mod recovery;
 mod refusal;
 pub mod run;
 mod scheduling;
+mod serving;
 mod signals;
 pub mod start;
 

@@ -16,7 +16,9 @@ use std::process::Command;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::FAILED;
 use super::operator::Operator;
+use super::refusal::Refusal;
 use crate::config::Secret;
 
 /// The variables of proxies, in upper or lower case.
@@ -82,7 +84,12 @@ impl Secrets {
 /// # Errors
 ///
 /// The executable is not where it was, or cannot be executed.
-pub(super) fn leave_out(operator: &Operator) -> io::Result<Secrets> {
+pub(super) fn leave_out(operator: &Operator) -> Result<Secrets, Refusal> {
+    let what = "failed to start without the proxies and secrets of the environment";
+    begin_anew(operator).map_err(|error| Refusal::new(FAILED, format!("{what}: {error}")))
+}
+
+fn begin_anew(operator: &Operator) -> io::Result<Secrets> {
     let names = env::vars_os().map(|(name, _)| name);
     let (proxies, others): (Vec<_>, Vec<_>) = names.partition(|name| names_a_proxy(name));
     let is_secret = others.iter().any(|name| SECRETS.iter().any(|secret| name == secret));

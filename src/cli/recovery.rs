@@ -4,6 +4,7 @@ use super::operator::Operator;
 use crate::cleanup::{Claims, CleanupError, Unfinished, clean_up};
 use crate::directories::Directories;
 use crate::event::Event;
+use crate::queue::WorkerIdentity;
 use crate::text::chain;
 
 /// Undoes what is left, and tells the operator what resists. Gives the runs that somebody should tell their queue about.
@@ -29,4 +30,15 @@ pub(super) fn recover(
         operator.note(note);
     }
     Ok(cleaned.unfinished)
+}
+
+/// Names the unfinished runs of others with the same directories.
+pub(super) fn leave_alone(others: &[Unfinished], operator: &Operator) {
+    for Unfinished { held, .. } in others {
+        let WorkerIdentity { worker_group, worker_id } = &held.worker;
+        operator.note(&format!(
+            "left alone: {} of {}, which only its own worker, {worker_group}/{worker_id}, can resolve",
+            held.run, held.root_url
+        ));
+    }
 }

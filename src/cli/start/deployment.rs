@@ -3,6 +3,7 @@
 use crate::cleanup::Unfinished;
 use crate::cli::WRONG_USE;
 use crate::cli::operator::Operator;
+use crate::cli::recovery::leave_alone;
 use crate::cli::refusal::Refusal;
 use crate::config::{ConfigFile, Secret};
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
@@ -68,12 +69,6 @@ pub(super) fn own(
     let root_url = file.root_url.as_deref().unwrap_or_default();
     let (own, others): (Vec<_>, Vec<_>) =
         unfinished.into_iter().partition(|run| run.held.is_of(root_url, identity));
-    for Unfinished { held, .. } in others {
-        let WorkerIdentity { worker_group, worker_id } = &held.worker;
-        operator.note(&format!(
-            "left alone: {} of {}, which only its own worker, {worker_group}/{worker_id}, can resolve",
-            held.run, held.root_url
-        ));
-    }
+    leave_alone(&others, operator);
     own
 }
