@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
@@ -26,9 +27,11 @@ pub(super) enum ForWhom {
     WhoeverWaits,
 }
 
-/// The way to the thread. It ends with this value.
+/// The way to the thread. It ends with this value, which waits for what is under way and for the database to be closed.
 pub(super) struct QueueThread {
-    jobs: Sender<Job>,
+    /// Nothing once it is to end.
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
     changes: watch::Receiver<()>,
 }
 
@@ -36,11 +39,11 @@ impl QueueThread {
     pub(super) fn start(database: Connection, clock: Arc<Clock>) -> Result<QueueThread, QueueError> {
         let (jobs, received) = channel();
         let (changed, changes) = watch::channel(());
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("queue".to_owned())
             .spawn(move || serve(database, &received, &changed, &clock))
             .map_err(|error| QueueError::Internal { call: "start its thread", source: error.into() })?;
-        Ok(QueueThread { jobs, changes })
+        Ok(QueueThread { jobs: Some(jobs), thread: Some(thread), changes })
     }
 
     /// Word of each change, whoever or whatever makes it.
@@ -64,8 +67,16 @@ impl QueueThread {
             // An error is the answer's loss: whoever asked has gone.
             answer.send(transact(database, now, work)).ok();
         };
-        self.jobs.send(Box::new(job)).map_err(|_| ended())?;
+        self.jobs.as_ref().ok_or_else(ended)?.send(Box::new(job)).map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
+    }
+}
+
+impl Drop for QueueThread {
+    fn drop(&mut self) {
+        self.jobs.take();
+        // A panic there has been told, and its callers have had an error.
+        self.thread.take().map(JoinHandle::join).map_or(Ok(()), |ended| ended).unwrap_or_default();
     }
 }
 
