@@ -17,6 +17,7 @@ pub mod run;
 mod scheduling;
 mod serving;
 mod signals;
+pub mod standalone;
 pub mod start;
 
 use std::env;
@@ -70,6 +71,9 @@ enum Command {
     /// Runs one task here and now, no Taskcluster needed.
     #[command(after_help = help::AFTER_RUN_HELP)]
     Run(Box<run::options::RunArguments>),
+    /// Serves a queue of its own, which Taskcluster's clients drive, and carries its tasks out.
+    #[command(after_help = help::AFTER_STANDALONE_HELP)]
+    Standalone(Box<standalone::StandaloneArguments>),
     /// Claims tasks of a Taskcluster deployment and carries them out, until it is told to end.
     #[command(after_help = help::AFTER_START_HELP)]
     Start(Box<start::StartArguments>),
@@ -98,6 +102,11 @@ pub fn main() -> ExitCode {
         options.tell_no_start(&refusal.sentence);
         return refusal.tell(&operator);
     }
+    if let Command::Standalone(options) = &mut arguments.command
+        && let Err(refusal) = options.leave_environment(&operator)
+    {
+        return refusal.tell(&operator);
+    }
     let config = match arguments.global.config() {
         Ok(config) => config,
         Err(error) => {
@@ -115,6 +124,7 @@ pub fn main() -> ExitCode {
     }
     match arguments.command {
         Command::Run(options) => run::main(*options, config, &operator),
+        Command::Standalone(options) => standalone::main(&options, config, &operator),
         Command::Start(options) => start::main(&options, config, &operator),
         Command::Demo(options) => demo::main(&options, &config, &operator),
         Command::Check(options) => check::main(&options, &config),
@@ -131,6 +141,7 @@ impl Command {
             Command::Run(options) if options.quiet => Form::FewSentences,
             Command::Check(options) if options.json => Form::Json,
             Command::Run(_)
+            | Command::Standalone(_)
             | Command::Start(_)
             | Command::Check(_)
             | Command::Demo(_)

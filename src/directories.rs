@@ -37,6 +37,11 @@ impl Directories {
         }
     }
 
+    /// The queue that a worker has of its own (`standalone`), with the bytes of its artifacts.
+    pub fn queue(&self) -> PathBuf {
+        self.data.join("queue")
+    }
+
     /// What running containers write.
     pub fn runs(&self) -> PathBuf {
         self.data.join("runs")

@@ -13,7 +13,6 @@ use crate::text::excerpt;
 
 /// Commands of later versions.
 const LATER: &[&str] = &[
-    "standalone",
     "validate",
     "pull",
     "images",
@@ -38,6 +37,7 @@ Examples:
   docker-worker check
   docker-worker run --image debian:12 -- sh -c 'echo hello'
   docker-worker run --artifacts out task.yml
+  docker-worker standalone
 
 Environment:
   DOCKER_WORKER_DATA     directory for images and caches, as --data (/var/lib/docker-worker)
@@ -69,6 +69,25 @@ Exit status:
   125                this host cannot run tasks: \"docker-worker check\" says why
   126, 127           the command cannot be executed; it does not exist
 A command's own 120 to 127 look the same: resolution.json beside the artifacts tells them apart.";
+
+/// Below the options of `standalone`.
+pub(super) const AFTER_STANDALONE_HELP: &str = "\
+Examples:
+  docker-worker standalone
+  docker-worker standalone --data /srv/queue --listen 127.0.0.1:8300 --config config.yml
+
+The first lines on standard error say where the queue is, and what a shell has to export so that Taskcluster's clients
+find it. Tasks for the pool local/docker-worker are carried out here; the configuration's provisionerId and workerType name
+another one. The keys of the configuration are those of \"start\".
+Tasks, artifacts and credentials.json are kept in the data directory, for one process at a time.
+Standard output is the worker's log, one JSON object a line.
+SIGTERM and Ctrl-C end all tasks as worker-shutdown: they run again at the next start. A second Ctrl-C leaves at once.
+
+Exit status:
+  0    it was told to end
+  1    the address, the data directory or credentials.json cannot be used
+  2    wrong use of the command line, or of the configuration
+  125  this host cannot run tasks: \"docker-worker check\" says why";
 
 /// Below the options of `start`.
 pub(super) const AFTER_START_HELP: &str = "\
@@ -132,7 +151,7 @@ fn problem(error: &clap::Error) -> String {
     let word = excerpt(context(ContextKind::InvalidValue).unwrap_or_default());
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "name a command: run, start, demo, check, features or cleanup".to_owned()
+            "name a command: run, standalone, start, demo, check, features or cleanup".to_owned()
         }
         ErrorKind::InvalidSubcommand => {
             let word = excerpt(context(ContextKind::InvalidSubcommand).unwrap_or_default());
@@ -216,10 +235,10 @@ mod tests {
 
     #[test]
     fn wrong_use_is_one_line_with_a_hint_and_a_place_to_read_on() {
-        let cases: [(&[&str], &str); 18] = [
+        let cases: [(&[&str], &str); 19] = [
             (
                 &[],
-                "name a command: run, start, demo, check, features or cleanup (docker-worker --help shows what there is)",
+                "name a command: run, standalone, start, demo, check, features or cleanup (docker-worker --help shows what there is)",
             ),
             (
                 &["run", "--imago", "x"],
@@ -229,7 +248,11 @@ mod tests {
                 &["rnu"],
                 "there is no command \"rnu\"; did you mean \"run\"? (docker-worker --help shows what there is)",
             ),
-            (&["standalone"], "the command standalone is not there yet in this version of docker-worker"),
+            (&["validate"], "the command validate is not there yet in this version of docker-worker"),
+            (
+                &["standalone", "--listen", "here"],
+                "--listen \"here\": write it as an address of this host and a port: 127.0.0.1:8239 (docker-worker standalone",
+            ),
             (
                 &["run", "busybox", "echo", "hi"],
                 "\"echo\" is a word too many; to run a command in an image: docker-worker run --image busybox -- echo hi (",

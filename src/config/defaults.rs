@@ -151,6 +151,18 @@ impl ConfigFile {
         self
     }
 
+    /// The same for a worker with a queue of its own, which stays until somebody ends it, and leaves no more of the disk
+    /// free than `run` does.
+    #[must_use]
+    pub fn in_force_with_own_queue(mut self) -> ConfigFile {
+        self.shutdown.enabled = Some(false);
+        self.capacity_management.diskspace_threshold.get_or_insert(FREE_BYTES);
+        self.provisioner_id = Some(self.provisioner_id().to_owned());
+        self.worker_type = Some(self.worker_type().to_owned());
+        self.worker_group = Some(self.worker_group().to_owned());
+        self.in_force()
+    }
+
     /// Where this worker is.
     pub fn worker_group(&self) -> &str {
         self.worker_group.as_deref().unwrap_or("local")

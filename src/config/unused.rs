@@ -30,6 +30,20 @@ impl Serialize for Unused {
 }
 
 impl ConfigFile {
+    /// The keys of the file that only the worker of a deployment has a use for, by name.
+    pub fn of_deployments_only(&self) -> Vec<&'static str> {
+        let access = &self.taskcluster;
+        let keys = [
+            ("rootUrl", self.root_url.is_some()),
+            ("taskcluster.clientId", access.client_id.is_some()),
+            ("taskcluster.accessToken", access.access_token.is_some()),
+            ("taskcluster.certificate", access.certificate.is_some()),
+            ("shutdown.enabled", self.shutdown.enabled.is_some()),
+            ("shutdown.afterIdleSeconds", self.shutdown.after_idle_seconds.is_some()),
+        ];
+        keys.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name).collect()
+    }
+
     /// The keys of the file that have no effect in this version, by name.
     pub fn unused(&self) -> Vec<String> {
         let fixed = [

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::reply::{Reply, full};
-use super::{Services, exchange};
+use super::{Services, exchange, page};
 use crate::patience::Patient;
 use crate::timestamp::Timestamp;
 
@@ -69,6 +69,8 @@ async fn answer(services: &Services, request: Request<Incoming>) -> Reply {
         exchange::answer(services, request).await
     } else if path.starts_with("/storage/") {
         services.storage.answer(request, services.queue.now()).await
+    } else if path == "/" {
+        page::answer(request.method())
     } else {
         full(StatusCode::NOT_FOUND, b"Not found\n".to_vec())
     };

@@ -29,6 +29,7 @@ mod live_log;
 mod network;
 mod network_crash;
 mod network_links;
+mod own_queue;
 mod payload;
 mod pid_reuse;
 mod processors;

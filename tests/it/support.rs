@@ -13,6 +13,7 @@ mod image;
 mod internet;
 mod layer;
 mod observe;
+mod own_queue;
 mod pid_namespace;
 mod process;
 mod registry;
@@ -41,6 +42,7 @@ pub use layer::{
     Compression, Entry, Layer, block, character, dir, fifo, file, hardlink, sha256, symlink, tar,
 };
 pub use observe::observe;
+pub use own_queue::OwnQueue;
 pub use pid_namespace::PidNamespace;
 pub use process::{Finished, await_end, await_path, await_that, await_written, finish, read_until, tool};
 pub use registry::Registry;

@@ -10,8 +10,7 @@ use super::store::failed;
 use super::{purges, store, workers};
 use crate::queue::QueueError;
 
-/// The version of the tables. No command keeps a queue in a file as yet, so a change of the tables leaves it as it is. Once
-/// one does, a change has to raise it, and to bring up to it what is older: that is refused now.
+/// The version of the tables. A change of them has to raise it, and to bring up to it what is older: that is refused now.
 const VERSION: i64 = 1;
 /// Marks a database as a queue of ours: "dwkq".
 const APPLICATION: i64 = 0x6477_6b71;

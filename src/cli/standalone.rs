@@ -1,0 +1,225 @@
+//! `docker-worker standalone`: a queue with the API of Taskcluster's, and its worker, in one process.
+//!
+//! ```text
+//!   official clients ──► HTTP API ──► queue, kept in a file below the data directory
+//!                           ▲
+//!                           └──────── worker: the loop of `start`, by the same API
+//! ```
+//!
+//! The worker calls the queue as any other would, over loopback. So each of its runs has credentials of its own, the bytes
+//! of artifacts go where clients look for them, a request for tasks is held until there is one, and what a worker held that
+//! was killed is resolved by its successor as in a deployment.
+
+mod announcement;
+mod options;
+
+use std::fs::DirBuilder;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::process::ExitCode;
+
+use self::announcement::announce;
+pub use self::options::StandaloneArguments;
+use super::environment;
+use super::operator::Operator;
+use super::recovery::{leave_alone, recover};
+use super::refusal::Refusal;
+use super::serving::{self, Grounds, Process, Ready};
+use super::{FAILED, HOST_UNFIT};
+use crate::cleanup::Unfinished;
+use crate::config::{Config, ConfigFile};
+use crate::directories::Directories;
+use crate::line_writer::LineWriter;
+use crate::queue::{Credentials, EmbeddedQueue, WorkerIdentity, WorkerQueue};
+use crate::standalone::{Client, LONG_POLL, Settings, Standalone, StandaloneError, credentials_file};
+use crate::timestamp::Timestamp;
+
+/// The queue's file, beside the bytes of its artifacts.
+const DATABASE: &str = "queue.sqlite";
+
+/// The directory of these bytes.
+const ARTIFACTS: &str = "artifacts";
+
+/// Who the worker is to its queue.
+const WORKER: &str = "local/worker";
+
+/// Characters of a worker's name, at most.
+const WORKER_ID_CHARS: usize = 38;
+
+impl StandaloneArguments {
+    /// Has the process go on without the proxies and secrets that its environment names: begun anew.
+    pub(super) fn leave_environment(&mut self, operator: &Operator) -> Result<(), Refusal> {
+        self.secrets = environment::leave_out(operator)?;
+        Ok(())
+    }
+}
+
+/// The command.
+pub(super) fn main(options: &StandaloneArguments, mut config: Config, operator: &Operator) -> ExitCode {
+    options.complete(&mut config.file, operator);
+    serving::complete(&mut config, ConfigFile::in_force_with_own_queue);
+    let status = match run(options.listen, config, operator) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => refusal.tell(operator),
+    };
+    operator.out().finish();
+    status
+}
+
+fn run(address: SocketAddr, config: Config, operator: &Operator) -> Result<(), Refusal> {
+    let out = serving::output();
+    let ended = serve(address, config, &out, operator);
+    out.finish();
+    ended
+}
+
+/// Serves the queue and has its tasks carried out until the process is to end.
+fn serve(
+    address: SocketAddr,
+    mut config: Config,
+    out: &LineWriter,
+    operator: &Operator,
+) -> Result<(), Refusal> {
+    let grounds = Grounds::prepare(&config, operator)?;
+    // Before anything else is taken: there may be another process that has it.
+    let queue = open_queue(&config.directories)?;
+    let root = credentials_file::read_or_make(&config.directories.data)
+        .map_err(|error| Refusal::because(FAILED, &error))?;
+    let unfinished =
+        recover(&config.directories, operator).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    let identity = identity(&mut config.file, &grounds.host.name);
+    let process = Process::begin(&config.file, out, operator)?;
+    let worker = worker_client(&config.file, &identity)?;
+    let settings = Settings {
+        address,
+        storage: config.directories.queue().join(ARTIFACTS),
+        root: root.clone(),
+        clients: vec![worker.clone()],
+        long_poll: LONG_POLL,
+    };
+    let server =
+        process.runtime.block_on(Standalone::start(queue.clone(), settings)).map_err(cannot_serve)?;
+    let root_url = format!("http://{}", as_reached_from_here(server.address()));
+    config.file.root_url = Some(root_url.clone());
+    let unfinished = process.runtime.block_on(own(unfinished, &queue, &identity, operator));
+    let worker_queue = WorkerQueue::deployment(&root_url, worker.credentials)
+        .map_err(|error| Refusal::because(FAILED, &error))?;
+    announce(&config, &root, server.address(), operator);
+    let service = process.service(config, grounds, (worker_queue, identity))?;
+    let ended = Ready { service, unfinished, process }.serve(None);
+    drop(server);
+    // Last: until now calls may have come.
+    drop(queue);
+    ended
+}
+
+/// The queue in its file. Claims, deadlines and signatures go by the wall clock, as those of its clients do.
+fn open_queue(directories: &Directories) -> Result<EmbeddedQueue, Refusal> {
+    let place = directories.queue();
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&place);
+    made.map_err(|error| Refusal::new(FAILED, format!("failed to make {}: {error}", place.display())))?;
+    EmbeddedQueue::in_file(&place.join(DATABASE), Box::new(Timestamp::now))
+        .map_err(|error| Refusal::because(FAILED, &error))
+}
+
+fn cannot_serve(error: StandaloneError) -> Refusal {
+    let Refusal { status, sentence } = Refusal::because(FAILED, &error);
+    let remedy = match error {
+        StandaloneError::Listen { .. } => "; choose another address with --listen",
+        StandaloneError::Storage { .. } => "; choose another directory with --data",
+    };
+    Refusal::new(status, sentence + remedy)
+}
+
+/// Where this host reaches a server that listens there.
+fn as_reached_from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Who the worker is: the host, unless the configuration says otherwise.
+fn identity(file: &mut ConfigFile, host_name: &str) -> WorkerIdentity {
+    let worker_id = file.worker_id.get_or_insert_with(|| worker_id(host_name)).clone();
+    WorkerIdentity { worker_group: file.worker_group().to_owned(), worker_id }
+}
+
+/// A host's name as a queue takes that of a worker.
+fn worker_id(host_name: &str) -> String {
+    let fits = |letter: &char| letter.is_ascii_alphanumeric() || "-_".contains(*letter);
+    let (first, _) = host_name.split_once('.').unwrap_or((host_name, ""));
+    let name: String = first.chars().filter(fits).take(WORKER_ID_CHARS).collect();
+    if name.is_empty() { "worker".to_owned() } else { name }
+}
+
+/// The worker's own credentials, good as long as this process: it may do what a worker does, and no more.
+fn worker_client(file: &ConfigFile, identity: &WorkerIdentity) -> Result<Client, Refusal> {
+    let WorkerIdentity { worker_group, worker_id } = identity;
+    let pool = file.worker_pool();
+    let access_token = credentials_file::new_access_token().map_err(serving::cannot_start)?;
+    Ok(Client {
+        credentials: Credentials { client_id: WORKER.to_owned(), access_token, certificate: None },
+        scopes: vec![
+            format!("queue:claim-work:{pool}"),
+            format!("queue:worker-id:{worker_group}/{worker_id}"),
+            format!("queue:get-worker:{pool}/{worker_group}/{worker_id}"),
+            format!("purge-cache:purge-requests::{pool}"),
+            "auth:expand-scopes".to_owned(),
+        ],
+    })
+}
+
+/// The unfinished runs that this queue has given to this worker, whatever the queue's address was then; those of
+/// deployments, whose workers have the same directories, are left alone.
+async fn own(
+    unfinished: Vec<Unfinished>,
+    queue: &EmbeddedQueue,
+    worker: &WorkerIdentity,
+    operator: &Operator,
+) -> Vec<Unfinished> {
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for run in unfinished {
+        let id = &run.held.run;
+        let status = queue.status(&id.task_id).await;
+        let known = status.iter().flat_map(|status| &status.runs).find(|known| known.run_id == id.run_id);
+        let is_own = known.is_some_and(|known| known.worker.as_ref() == Some(worker));
+        if is_own { own.push(run) } else { others.push(run) }
+    }
+    leave_alone(&others, operator);
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_called_as_its_host_as_far_as_a_queue_takes_that() {
+        let long = "x".repeat(50);
+        for (host_name, expected) in [
+            ("builder-7", "builder-7"),
+            ("builder-7.example.com", "builder-7"),
+            ("gr\u{fc}n", "grn"),
+            ("", "worker"),
+            (".local", "worker"),
+            (&long, &long[..38]),
+        ] {
+            assert_eq!(worker_id(host_name), expected, "{host_name}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_reached_over_loopback() {
+        for (address, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+        ] {
+            assert_eq!(as_reached_from_here(address.parse().unwrap()).to_string(), expected);
+        }
+    }
+}

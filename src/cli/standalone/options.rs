@@ -1,0 +1,84 @@
+//! What the command line of `standalone` says.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use clap::Args;
+
+use crate::cli::environment::Secrets;
+use crate::cli::operator::Operator;
+use crate::config::{ConfigFile, CredentialSettings};
+
+/// "TCDW" on the keys of a telephone: below the ports that a kernel gives out by itself, so that no connection of this host
+/// takes it by chance, and none of those that other servers for developers like.
+const PORT: u16 = 8239;
+
+/// Nobody but this host reaches the queue, unless its operator says so: who has its credentials is root here.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT);
+
+/// Options of `standalone`.
+#[derive(Debug, Args)]
+pub struct StandaloneArguments {
+    /// Address that the queue listens on, with or without a port (0: any free one).
+    #[arg(long, value_name = "ADDR", value_parser = address, default_value_t = ADDRESS)]
+    pub(super) listen: SocketAddr,
+    /// The secrets that the environment held.
+    #[arg(skip)]
+    pub(super) secrets: Secrets,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some(("localhost", port)) => ("127.0.0.1", port.parse().ok()),
+        _ if text == "localhost" => ("127.0.0.1", Some(PORT)),
+        _ => (text, Some(PORT)),
+    };
+    let with_port = text.parse().ok();
+    let without = host.parse().ok().zip(port).map(|(ip, port)| SocketAddr::new(ip, port));
+    with_port.or(without).ok_or_else(|| format!("write it as an address of this host and a port: {ADDRESS}"))
+}
+
+impl StandaloneArguments {
+    /// Takes from the configuration what only the worker of a deployment needs, and puts in what goes by the address.
+    pub(super) fn complete(&self, file: &mut ConfigFile, operator: &Operator) {
+        let without_meaning = file.of_deployments_only();
+        if !without_meaning.is_empty() {
+            let keys = without_meaning.join(", ");
+            operator.note(&format!(
+                "these keys of the configuration have no effect here, as the queue is the worker's own: {keys}"
+            ));
+        }
+        file.taskcluster = CredentialSettings::default();
+        let stateless = &mut file.stateless_hostname;
+        stateless.secret = stateless.secret.take().or_else(|| self.secrets.get("DNS_SERVER_SECRET"));
+        // Who reaches the queue reaches the live logs that it leads to, and nobody else.
+        let ip = self.listen.ip();
+        file.logging.live_log_address.get_or_insert(ip);
+        if !ip.is_unspecified() {
+            file.host.get_or_insert_with(|| ip.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_leave_out_its_port_and_loopback_has_a_name() {
+        for (text, expected) in [
+            ("127.0.0.1:80", Some("127.0.0.1:80")),
+            ("0.0.0.0", Some("0.0.0.0:8239")),
+            ("localhost", Some("127.0.0.1:8239")),
+            ("localhost:0", Some("127.0.0.1:0")),
+            ("[::1]:9", Some("[::1]:9")),
+            ("::1", Some("[::1]:8239")),
+            ("localhost:x", None),
+            ("example.com:80", None),
+            ("127.0.0.1:65536", None),
+            ("", None),
+        ] {
+            let read = address(text).ok().map(|address| address.to_string());
+            assert_eq!(read.as_deref(), expected, "{text:?}");
+        }
+    }
+}
