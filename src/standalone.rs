@@ -16,6 +16,7 @@ mod artifacts;
 mod certificate;
 mod clients;
 mod connections;
+mod cors;
 pub mod credentials_file;
 mod exchange;
 mod hawk;
@@ -23,6 +24,7 @@ mod methods;
 mod objects;
 mod page;
 mod reply;
+mod root_url;
 mod routes;
 mod storage;
 mod stored_body;
@@ -46,6 +48,7 @@ use crate::background::Background;
 use crate::queue::{Credentials, EmbeddedQueue};
 
 pub use self::clients::Client;
+pub use self::root_url::{RootUrl, RootUrlError};
 
 /// How long a request for tasks is held where there are none.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
@@ -55,6 +58,8 @@ pub const LONG_POLL: Duration = Duration::from_secs(20);
 pub struct Settings {
     /// Where it listens; port 0 is any free one.
     pub address: SocketAddr,
+    /// Where its clients are told to find it, if that is not where they call: behind a reverse proxy.
+    pub root_url: Option<RootUrl>,
     /// The directory that keeps the bytes of artifacts; made if there is none.
     pub storage: PathBuf,
     /// Who may do everything. Its token signs the credentials of claims and the URLs of artifacts, so that they are good
@@ -99,6 +104,7 @@ struct Services {
     queue: EmbeddedQueue,
     clients: Clients,
     root: Credentials,
+    root_url: Option<RootUrl>,
     storage: Storage,
     /// Room in bytes for payloads that are large.
     large_payloads: Semaphore,
@@ -120,7 +126,7 @@ impl Standalone {
     ///
     /// [`StandaloneError`].
     pub async fn start(queue: EmbeddedQueue, settings: Settings) -> Result<Standalone, StandaloneError> {
-        let Settings { address, storage: directory, root, mut clients, long_poll } = settings;
+        let Settings { address, root_url, storage: directory, root, mut clients, long_poll } = settings;
         let storage = Storage::open(directory.clone(), &root.access_token)
             .map_err(|source| StandaloneError::Storage { directory, source })?;
         let listening = |source| StandaloneError::Listen { address, source };
@@ -131,6 +137,7 @@ impl Standalone {
             queue,
             clients: Clients(clients),
             root,
+            root_url,
             storage,
             large_payloads: Semaphore::new(exchange::LARGE_BYTES_AT_ONCE),
             long_poll,

@@ -45,6 +45,7 @@ impl Site {
         let queue = EmbeddedQueue::in_memory(Box::new(Timestamp::now)).unwrap();
         let settings = Settings {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            root_url: None,
             storage: directory.join("storage"),
             root: Credentials {
                 client_id: "root".to_owned(),

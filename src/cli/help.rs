@@ -79,6 +79,7 @@ Examples:
 The first lines on standard error say where the queue is, and what a shell has to export so that Taskcluster's clients
 find it. Tasks for the pool local/docker-worker are carried out here; the configuration's provisionerId and workerType name
 another one. The keys of the configuration are those of \"start\".
+Behind a reverse proxy that speaks TLS, --root-url says where clients find the queue; the proxy passes paths on as they are.
 Tasks, artifacts and credentials.json are kept in the data directory, for one process at a time.
 Standard output is the worker's log, one JSON object a line.
 SIGTERM and Ctrl-C end all tasks as worker-shutdown: they run again at the next start. A second Ctrl-C leaves at once.

@@ -31,7 +31,9 @@ use crate::config::{Config, ConfigFile};
 use crate::directories::Directories;
 use crate::line_writer::LineWriter;
 use crate::queue::{Credentials, EmbeddedQueue, WorkerIdentity, WorkerQueue};
-use crate::standalone::{Client, LONG_POLL, Settings, Standalone, StandaloneError, credentials_file};
+use crate::standalone::{
+    Client, LONG_POLL, RootUrl, Settings, Standalone, StandaloneError, credentials_file,
+};
 use crate::timestamp::Timestamp;
 
 /// The queue's file, beside the bytes of its artifacts.
@@ -58,7 +60,7 @@ impl StandaloneArguments {
 pub(super) fn main(options: &StandaloneArguments, mut config: Config, operator: &Operator) -> ExitCode {
     options.complete(&mut config.file, operator);
     serving::complete(&mut config, ConfigFile::in_force_with_own_queue);
-    let status = match run(options.listen, config, operator) {
+    let status = match run(options, config, operator) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => refusal.tell(operator),
     };
@@ -66,16 +68,16 @@ pub(super) fn main(options: &StandaloneArguments, mut config: Config, operator: 
     status
 }
 
-fn run(address: SocketAddr, config: Config, operator: &Operator) -> Result<(), Refusal> {
+fn run(options: &StandaloneArguments, config: Config, operator: &Operator) -> Result<(), Refusal> {
     let out = serving::output();
-    let ended = serve(address, config, &out, operator);
+    let ended = serve(options, config, &out, operator);
     out.finish();
     ended
 }
 
 /// Serves the queue and has its tasks carried out until the process is to end.
 fn serve(
-    address: SocketAddr,
+    options: &StandaloneArguments,
     mut config: Config,
     out: &LineWriter,
     operator: &Operator,
@@ -91,7 +93,8 @@ fn serve(
     let process = Process::begin(&config.file, out, operator)?;
     let worker = worker_client(&config.file, &identity)?;
     let settings = Settings {
-        address,
+        address: options.listen,
+        root_url: options.root_url.clone(),
         storage: config.directories.queue().join(ARTIFACTS),
         root: root.clone(),
         clients: vec![worker.clone()],
@@ -99,10 +102,11 @@ fn serve(
     };
     let server =
         process.runtime.block_on(Standalone::start(queue.clone(), settings)).map_err(cannot_serve)?;
-    let root_url = format!("http://{}", as_reached_from_here(server.address()));
-    config.file.root_url = Some(root_url.clone());
+    let here = format!("http://{}", as_reached_from_here(server.address()));
+    let root_url = options.root_url.as_ref().map_or(here.as_str(), RootUrl::as_str);
+    config.file.root_url = Some(root_url.to_owned());
     let unfinished = process.runtime.block_on(own(unfinished, &queue, &identity, operator));
-    let worker_queue = WorkerQueue::deployment(&root_url, worker.credentials)
+    let worker_queue = WorkerQueue::deployment(&here, worker.credentials)
         .map_err(|error| Refusal::because(FAILED, &error))?;
     announce(&config, &root, server.address(), operator);
     let service = process.service(config, grounds, (worker_queue, identity))?;

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::reply::{Reply, full};
-use super::{Services, exchange, page};
+use super::{Services, cors, exchange, page};
 use crate::patience::Patient;
 use crate::timestamp::Timestamp;
 
@@ -65,7 +65,10 @@ async fn serve(stream: TcpStream, services: Arc<Services>) {
 
 async fn answer(services: &Services, request: Request<Incoming>) -> Reply {
     let path = request.uri().path();
-    let mut reply = if path.starts_with("/api/") {
+    let is_for_all_origins = cors::is_for_all_origins(path);
+    let mut reply = if is_for_all_origins && *request.method() == Method::OPTIONS {
+        cors::preflight(path)
+    } else if path.starts_with("/api/") {
         exchange::answer(services, request).await
     } else if path.starts_with("/storage/") {
         services.storage.answer(request, services.queue.now()).await
@@ -74,6 +77,9 @@ async fn answer(services: &Services, request: Request<Incoming>) -> Reply {
     } else {
         full(StatusCode::NOT_FOUND, b"Not found\n".to_vec())
     };
+    if is_for_all_origins {
+        cors::allow(&mut reply);
+    }
     // By the clock that claims and signatures go by, which callers reckon with.
     if let Some(date) = date(services.queue.now()) {
         reply.headers_mut().insert(header::DATE, date);

@@ -11,7 +11,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::clients::{AuthenticationError, Caller};
-use super::hawk::Signed;
+use super::hawk::{HawkError, Signed};
 use super::reply::{Code, Refusal, Reply, fault, json_reply};
 use super::routes::{self, Needs, Params};
 use super::{Services, methods};
@@ -35,7 +35,7 @@ pub(super) struct Exchange<'a> {
     pub(super) params: Params,
     /// The present.
     pub(super) now: Timestamp,
-    /// Where the caller has reached this server: `http://HOST:PORT`.
+    /// Where the caller reaches this server: `http://HOST:PORT`.
     pub(super) origin: String,
     caller: Result<Caller, AuthenticationError>,
     payload: Payload,
@@ -60,7 +60,8 @@ pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> R
     let content_type = text(&head.headers, &header::CONTENT_TYPE).unwrap_or_default();
     let host = text(&head.headers, &header::HOST).unwrap_or_default();
     let signed = (head.method.as_str(), resource(&head.uri));
-    let caller = authenticate(services, text(&head.headers, &header::AUTHORIZATION), host, signed);
+    let authorization = text(&head.headers, &header::AUTHORIZATION);
+    let (caller, origin) = authenticate(services, authorization, host, signed);
     let has_signed = caller.as_ref().is_ok_and(|caller| caller.client_id().is_some());
     let most = if has_signed && route.takes_much() { LARGE_BYTES } else { SMALL_BYTES };
     let received = match timeout(PAYLOAD_TIME, receive(services, body, most)).await {
@@ -73,7 +74,7 @@ pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> R
         Err(refusal) => return refusal.reply(route.name, described, Value::Null, now),
     };
     let caller = caller.and_then(|caller| caller.sent(content_type, &received.bytes));
-    let exchange = Exchange { services, params, now, origin: format!("http://{host}"), caller, payload };
+    let exchange = Exchange { services, params, now, origin, caller, payload };
     match exchange.carry_out(route).await {
         Ok(reply) => reply,
         Err(refusal) => refusal.reply(route.name, described, exchange.payload.json, now),
@@ -193,18 +194,33 @@ fn malformed(message: String) -> Refusal {
     Refusal::new(Code::MalformedPayload, message)
 }
 
+/// Who calls, and where they reach this server. Behind a reverse proxy that is its root URL, whatever the proxy says in
+/// headers; but who has signed a call for the very address that it came to, as this server's own worker does, is answered
+/// for that one.
 fn authenticate(
     services: &Services,
     authorization: Option<&str>,
     host: &str,
     (method, resource): (&str, &str),
-) -> Result<Caller, AuthenticationError> {
+) -> (Result<Caller, AuthenticationError>, String) {
+    let here = format!("http://{host}");
     let (host, port) = match host.parse::<hyper::http::uri::Authority>() {
         Ok(authority) => (authority.host().to_owned(), authority.port_u16().unwrap_or(80)),
         Err(_) => (host.to_owned(), 80),
     };
-    let signed = Signed { method, resource, host: &host, port };
-    services.clients.authenticate(authorization, &signed, services.queue.now())
+    let authenticate = |host: &str, port| {
+        let signed = Signed { method, resource, host, port };
+        services.clients.authenticate(authorization, &signed, services.queue.now())
+    };
+    let caller = authenticate(&host, port);
+    let Some(root_url) = &services.root_url else { return (caller, here) };
+    match caller {
+        Ok(caller) if caller.client_id().is_some() => (Ok(caller), here),
+        Err(AuthenticationError::Hawk(HawkError::Mac)) => {
+            (authenticate(root_url.host(), root_url.port()), root_url.to_string())
+        }
+        caller => (caller, root_url.to_string()),
+    }
 }
 
 /// Path and query.

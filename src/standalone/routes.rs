@@ -175,10 +175,20 @@ pub(super) struct Params(Vec<(&'static str, String)>);
 
 /// The method that a request is for.
 pub(super) fn find(verb: &Method, path: &str) -> Option<(&'static Route, Params)> {
-    let (service, below) = path.strip_prefix("/api/")?.split_once("/v1/")?;
+    at(path).find(|(route, _)| route.verb == *verb)
+}
+
+/// The HTTP methods that something can be done with at a path.
+pub(super) fn verbs(path: &str) -> Vec<Method> {
+    at(path).map(|(route, _)| route.verb.clone()).collect()
+}
+
+fn at(path: &str) -> impl Iterator<Item = (&'static Route, Params)> {
+    let split = path.strip_prefix("/api/").and_then(|path| path.split_once("/v1/"));
+    let (service, below) = split.unwrap_or_default();
     let parts: Vec<&str> = below.split('/').collect();
-    let here = ROUTES.iter().filter(|route| route.verb == *verb && route.service == service);
-    here.filter_map(|route| Some((route, route.params(&parts)?))).next()
+    let here = ROUTES.iter().filter(move |route| route.service == service);
+    here.filter_map(move |route| Some((route, route.params(&parts)?)))
 }
 
 impl Route {

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::cli::environment::Secrets;
 use crate::cli::operator::Operator;
 use crate::config::{ConfigFile, CredentialSettings};
+use crate::standalone::RootUrl;
 
 /// "TCDW" on the keys of a telephone: below the ports that a kernel gives out by itself, so that no connection of this host
 /// takes it by chance, and none of those that other servers for developers like.
@@ -21,6 +22,9 @@ pub struct StandaloneArguments {
     /// Address that the queue listens on, with or without a port (0: any free one).
     #[arg(long, value_name = "ADDR", value_parser = address, default_value_t = ADDRESS)]
     pub(super) listen: SocketAddr,
+    /// Where clients find the queue, if it is behind a reverse proxy: https://HOST.
+    #[arg(long, value_name = "URL")]
+    pub(super) root_url: Option<RootUrl>,
     /// The secrets that the environment held.
     #[arg(skip)]
     pub(super) secrets: Secrets,

@@ -86,6 +86,7 @@ impl Deployment {
         let queue = queue.with_claim_time(terms.claim_time);
         let settings = Settings {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            root_url: None,
             storage: storage.path().to_owned(),
             root: credentials("root"),
             clients: vec![Client { credentials: credentials("worker"), scopes: worker_scopes() }],
