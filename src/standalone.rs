@@ -15,6 +15,7 @@
 mod artifacts;
 mod certificate;
 mod clients;
+pub mod clients_file;
 mod connections;
 mod cors;
 pub mod credentials_file;
@@ -43,6 +44,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::clients::Clients;
+use self::clients_file::ClientsFile;
 use self::storage::Storage;
 use crate::background::Background;
 use crate::queue::{Credentials, EmbeddedQueue};
@@ -67,6 +69,8 @@ pub struct Settings {
     pub root: Credentials,
     /// Who else may do what.
     pub clients: Vec<Client>,
+    /// The data directory whose file names further ones, which come and go.
+    pub further_clients: Option<PathBuf>,
     /// How long a request for tasks is held where there are none: [`LONG_POLL`].
     pub long_poll: Duration,
 }
@@ -126,7 +130,8 @@ impl Standalone {
     ///
     /// [`StandaloneError`].
     pub async fn start(queue: EmbeddedQueue, settings: Settings) -> Result<Standalone, StandaloneError> {
-        let Settings { address, root_url, storage: directory, root, mut clients, long_poll } = settings;
+        let Settings { address, root_url, storage: directory, root, mut clients, further_clients, long_poll } =
+            settings;
         let storage = Storage::open(directory.clone(), &root.access_token)
             .map_err(|source| StandaloneError::Storage { directory, source })?;
         let listening = |source| StandaloneError::Listen { address, source };
@@ -135,7 +140,7 @@ impl Standalone {
         clients.push(Client { credentials: root.clone(), scopes: vec!["*".to_owned()] });
         let services = Services {
             queue,
-            clients: Clients(clients),
+            clients: Clients { fixed: clients, file: further_clients.as_deref().map(ClientsFile::of) },
             root,
             root_url,
             storage,

@@ -53,6 +53,7 @@ impl Site {
                 certificate: None,
             },
             clients: Vec::new(),
+            further_clients: None,
             long_poll: LONG_POLL,
         };
         let server = Standalone::start(queue.clone(), settings).await.unwrap();

@@ -238,7 +238,8 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
         operator.note(&notice);
     }
     let worker = Arc::new(worker);
-    let _control = Control::offer(&worker, Interrupt::CancelledHere, &|message| operator.note(message));
+    let _control =
+        Control::offer(&worker, (Interrupt::CancelledHere, None), &|message| operator.note(message));
     let options = run_options(&worker.config.file, &submitted, &destination, operator);
     let begun = Claimed::begin(&worker, claim, options, (interrupter, interrupts.clone())).await;
     let (resolved, holdings, following) = match begun {

@@ -27,7 +27,7 @@ use crate::task::image::Pulling;
 use crate::task::run::RunOptions;
 use crate::text::chain;
 use crate::worker::assembly::{Parts, assemble, pull_options};
-use crate::worker::control::Control;
+use crate::worker::control::{Control, OwnQueue};
 use crate::worker::exit::{self, ExitRequester, ExitRequests};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
@@ -51,6 +51,8 @@ pub(super) struct Ready {
     pub(super) service: Service,
     pub(super) unfinished: Vec<Unfinished>,
     pub(super) process: Process,
+    /// The queue that it claims from, if that is in this process.
+    pub(super) queue: Option<OwnQueue>,
 }
 
 /// The way to standard output, which carries the worker's own log.
@@ -179,11 +181,11 @@ fn listen(requester: &ExitRequester, log: &WorkerLog, operator: &Operator) -> io
 impl Ready {
     /// Claims tasks until the worker is to end.
     pub(super) fn serve(self, runner: Option<Runner>) -> Result<(), Refusal> {
-        let Ready { service, unfinished, process } = self;
+        let Ready { service, unfinished, process, queue } = self;
         let Process { log, runtime, exit: (requester, requests) } = process;
         // Another worker may have the task.
         let offer = || {
-            Control::offer(&service.worker, Interrupt::Shutdown, &|message| {
+            Control::offer(&service.worker, (Interrupt::Shutdown, queue), &|message| {
                 log.write(&Entry::Warning { message })
             })
         };

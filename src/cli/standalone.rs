@@ -11,14 +11,16 @@
 //! was killed is resolved by its successor as in a deployment.
 
 mod announcement;
+mod backup;
+mod clients;
 mod options;
+mod place;
 
-use std::fs::DirBuilder;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 
 use self::announcement::announce;
+use self::options::Action;
 pub use self::options::StandaloneArguments;
 use super::environment;
 use super::operator::Operator;
@@ -28,19 +30,12 @@ use super::serving::{self, Grounds, Process, Ready};
 use super::{FAILED, HOST_UNFIT};
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile};
-use crate::directories::Directories;
 use crate::line_writer::LineWriter;
 use crate::queue::{Credentials, EmbeddedQueue, WorkerIdentity, WorkerQueue};
 use crate::standalone::{
     Client, LONG_POLL, RootUrl, Settings, Standalone, StandaloneError, credentials_file,
 };
-use crate::timestamp::Timestamp;
-
-/// The queue's file, beside the bytes of its artifacts.
-const DATABASE: &str = "queue.sqlite";
-
-/// The directory of these bytes.
-const ARTIFACTS: &str = "artifacts";
+use crate::worker::control::OwnQueue;
 
 /// Who the worker is to its queue.
 const WORKER: &str = "local/worker";
@@ -58,9 +53,16 @@ impl StandaloneArguments {
 
 /// The command.
 pub(super) fn main(options: &StandaloneArguments, mut config: Config, operator: &Operator) -> ExitCode {
-    options.complete(&mut config.file, operator);
-    serving::complete(&mut config, ConfigFile::in_force_with_own_queue);
-    let status = match run(options, config, operator) {
+    let done = match (&options.action, &options.backup) {
+        (Some(Action::Client(client)), _) => clients::change(&client.action, &config.directories.data),
+        (None, Some(file)) => backup::back_up(file, &config.directories),
+        (None, None) => {
+            options.complete(&mut config.file, operator);
+            serving::complete(&mut config, ConfigFile::in_force_with_own_queue);
+            run(options, config, operator)
+        }
+    };
+    let status = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => refusal.tell(operator),
     };
@@ -84,7 +86,7 @@ fn serve(
 ) -> Result<(), Refusal> {
     let grounds = Grounds::prepare(&config, operator)?;
     // Before anything else is taken: there may be another process that has it.
-    let queue = open_queue(&config.directories)?;
+    let queue = place::open(&config.directories)?;
     let root = credentials_file::read_or_make(&config.directories.data)
         .map_err(|error| Refusal::because(FAILED, &error))?;
     let unfinished =
@@ -95,9 +97,10 @@ fn serve(
     let settings = Settings {
         address: options.listen,
         root_url: options.root_url.clone(),
-        storage: config.directories.queue().join(ARTIFACTS),
+        storage: place::artifacts(&config.directories),
         root: root.clone(),
         clients: vec![worker.clone()],
+        further_clients: Some(config.directories.data.clone()),
         long_poll: LONG_POLL,
     };
     let server =
@@ -109,21 +112,13 @@ fn serve(
     let worker_queue = WorkerQueue::deployment(&here, worker.credentials)
         .map_err(|error| Refusal::because(FAILED, &error))?;
     announce(&config, &root, server.address(), operator);
+    let own_queue = OwnQueue { place: config.directories.queue(), queue: queue.clone() };
     let service = process.service(config, grounds, (worker_queue, identity))?;
-    let ended = Ready { service, unfinished, process }.serve(None);
+    let ended = Ready { service, unfinished, process, queue: Some(own_queue) }.serve(None);
     drop(server);
     // Last: until now calls may have come.
     drop(queue);
     ended
-}
-
-/// The queue in its file. Claims, deadlines and signatures go by the wall clock, as those of its clients do.
-fn open_queue(directories: &Directories) -> Result<EmbeddedQueue, Refusal> {
-    let place = directories.queue();
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&place);
-    made.map_err(|error| Refusal::new(FAILED, format!("failed to make {}: {error}", place.display())))?;
-    EmbeddedQueue::in_file(&place.join(DATABASE), Box::new(Timestamp::now))
-        .map_err(|error| Refusal::because(FAILED, &error))
 }
 
 fn cannot_serve(error: StandaloneError) -> Refusal {

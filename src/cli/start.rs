@@ -83,7 +83,7 @@ fn prepare(config: Config, out: &LineWriter, operator: &Operator) -> Result<Read
     let unfinished = own(unfinished, &config.file, &identity, operator);
     let process = Process::begin(&config.file, out, operator)?;
     let service = process.service(config, grounds, (queue, identity))?;
-    Ok(Ready { service, unfinished, process })
+    Ok(Ready { service, unfinished, process, queue: None })
 }
 
 impl HostKind {

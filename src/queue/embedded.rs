@@ -10,6 +10,7 @@
 //! judged one after the other. Each call is one transaction. Time passes before each call and, while there is none, when
 //! something is due: a claim that runs out, a deadline.
 
+mod backup;
 mod open;
 mod purges;
 mod schedule;
@@ -327,6 +328,17 @@ impl EmbeddedQueue {
     pub async fn purge_requests(&self, worker_pool_id: &str) -> Result<Vec<PurgeRequest>, QueueError> {
         let worker_pool_id = worker_pool_id.to_owned();
         self.ask(move |database, now| purges::list(database, &worker_pool_id, now)).await
+    }
+
+    /// Writes a copy of all that it has to a file, which takes the place of what has that name; calls wait meanwhile. Of
+    /// artifacts it has names and kinds, their bytes lie elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`]; then there is no new file.
+    pub async fn copy_to(&self, file: &Path) -> Result<(), QueueError> {
+        let file = file.to_owned();
+        self.inner.thread.ask_outside(move |database| backup::copy(database, &file)).await
     }
 
     /// Changes the status of one task.

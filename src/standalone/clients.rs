@@ -5,9 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::certificate::{Certificate, CertificateError, is_scope};
+use super::clients_file::ClientsFile;
 use super::hawk::{Authorization, HawkError, Signed};
 use crate::queue::Credentials;
 use crate::scopes::{ScopeExpression, minimal, satisfies};
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// What everybody may do, with credentials or without: read, as on public deployments.
@@ -31,7 +33,12 @@ pub struct Client {
 }
 
 /// Everybody with permanent credentials.
-pub(super) struct Clients(pub(super) Vec<Client>);
+pub(super) struct Clients {
+    /// Those that are there as long as the server.
+    pub(super) fixed: Vec<Client>,
+    /// Those that come and go.
+    pub(super) file: Option<ClientsFile>,
+}
 
 /// Who has made a request, by its head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +57,8 @@ pub(super) enum AuthenticationError {
     Certificate(#[from] CertificateError),
     #[error("there is no client {0:?}")]
     Unknown(String),
+    #[error("this server cannot {0}")]
+    Clients(String),
     #[error("ext cannot be read: {0}")]
     Ext(String),
     #[error("ext.certificate.issuer must be another than the supplied clientId")]
@@ -89,7 +98,7 @@ impl Clients {
         let issuer = self.find(named.unwrap_or(&authorization.id))?;
         let (token, mut scopes) = match certificate {
             None => (issuer.credentials.access_token.clone(), issuer.scopes.clone()),
-            Some(certificate) => limited(issuer, &authorization.id, certificate, now)?,
+            Some(certificate) => limited(&issuer, &authorization.id, certificate, now)?,
         };
         authorization.verify(&token, signed, now)?;
         if let Some(authorized) = authorized_scopes {
@@ -104,8 +113,15 @@ impl Clients {
         Ok(Caller { signature: Some(authorization), scopes: expand(&scopes) })
     }
 
-    fn find(&self, client_id: &str) -> Result<&Client, AuthenticationError> {
-        let found = self.0.iter().find(|client| client.credentials.client_id == client_id);
+    fn find(&self, client_id: &str) -> Result<Client, AuthenticationError> {
+        let fixed = self.fixed.iter().find(|client| client.credentials.client_id == client_id);
+        let found = match (fixed, &self.file) {
+            (Some(client), _) => Some(client.clone()),
+            (None, Some(file)) => {
+                file.find(client_id).map_err(|error| AuthenticationError::Clients(chain(&error)))?
+            }
+            (None, None) => None,
+        };
         found.ok_or_else(|| AuthenticationError::Unknown(client_id.to_owned()))
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `{"request":"list"}` | `{"tasks":[{"taskId":…,"runId":…,"container":…,"began":…,"state":…},…]}` |
 //! | `{"request":"end","taskId":…,"runId":…}` | `{"ended":true}`: it is told to end; [`Phase`] says how far it is |
+//! | `{"request":"backup","queue":…,"file":…}` | `{"copied":true}`: what the queue in that directory has is in the file; false: it is no queue of this process |
 //! | anything else, a run that is not there | `{"error":"one sentence"}` |
 //!
 //! Only root and the worker's own user are heard, which the kernel vouches for. There are bounds on connections, on a
@@ -17,6 +18,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +32,8 @@ use tokio::time::{sleep, timeout};
 use crate::background::Background;
 use crate::directories::Directories;
 use crate::interrupt::{Interrupt, Notice};
-use crate::queue::RunId;
 use crate::queue::task_id::TaskId;
+use crate::queue::{EmbeddedQueue, RunId};
 use crate::registry::{Phase, Registry};
 use crate::run_directory::RunDirectoryError;
 use crate::run_directory::process::ProcessDirectory;
@@ -71,7 +73,7 @@ pub enum ControlError {
     #[error("listen on {}", path.display())]
     Listen {
         /// Where.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
@@ -83,6 +85,7 @@ pub enum ControlError {
 enum Request {
     List {},
     End { task_id: TaskId, run_id: u32 },
+    Backup { queue: PathBuf, file: PathBuf },
 }
 
 /// What it is told.
@@ -91,6 +94,7 @@ enum Request {
 enum Answer {
     Tasks { tasks: Vec<Listed> },
     Ended { ended: bool },
+    Copied { copied: bool },
     Error { error: String },
 }
 
@@ -105,12 +109,22 @@ struct Listed {
     state: Phase,
 }
 
+/// A queue that the worker's own process serves.
+#[derive(Clone, Debug)]
+pub struct OwnQueue {
+    /// The directory that it is kept in.
+    pub place: PathBuf,
+    /// The queue.
+    pub queue: EmbeddedQueue,
+}
+
 /// What all connections share.
 #[derive(Clone)]
 struct Served {
     registry: Registry,
     /// How a run ends that a client wants to end.
     interrupt: Interrupt,
+    queue: Option<OwnQueue>,
 }
 
 impl Control {
@@ -123,18 +137,22 @@ impl Control {
     pub fn start(
         directories: &Directories,
         registry: Registry,
-        interrupt: Interrupt,
+        (interrupt, queue): (Interrupt, Option<OwnQueue>),
     ) -> Result<Control, ControlError> {
         let directory = ProcessDirectory::create(directories, &|| true)?;
         let failed = |source| ControlError::Listen { path: directory.path().join(SOCKET), source };
         let listener = listen(&directory).map_err(failed)?;
-        let serving = Background::start(accept(listener, Served { registry, interrupt }));
+        let serving = Background::start(accept(listener, Served { registry, interrupt, queue }));
         Ok(Control { _serving: serving, _directory: directory })
     }
 
     /// The same for a worker that can do without: `tell` hears in one sentence why there is no socket.
-    pub fn offer(worker: &Worker, interrupt: Interrupt, tell: &dyn Fn(&str)) -> Option<Control> {
-        match Control::start(&worker.config.directories, worker.registry.clone(), interrupt) {
+    pub fn offer(
+        worker: &Worker,
+        ends: (Interrupt, Option<OwnQueue>),
+        tell: &dyn Fn(&str),
+    ) -> Option<Control> {
+        match Control::start(&worker.config.directories, worker.registry.clone(), ends) {
             Ok(control) => Some(control),
             Err(error) => {
                 tell(&format!("failed to {}", chain(&error)));
@@ -188,7 +206,7 @@ async fn connection(stream: UnixStream, served: &Served) -> io::Result<()> {
         let answer = match (is_heard, is_whole) {
             (false, _) => refusal("only root and the worker's own user may ask"),
             (true, false) => refusal(format!("a request is one line of at most {REQUEST_BYTES} bytes")),
-            (true, true) => served.answer(&line),
+            (true, true) => served.answer(&line).await,
         };
         let mut text = serde_json::to_vec(&answer)?;
         text.push(b'\n');
@@ -209,7 +227,7 @@ fn refusal(error: impl Into<String>) -> Answer {
 }
 
 impl Served {
-    fn answer(&self, line: &[u8]) -> Answer {
+    async fn answer(&self, line: &[u8]) -> Answer {
         match serde_json::from_slice(line) {
             Ok(Request::List {}) => {
                 let listed = self.registry.all().into_iter().map(|(run, handles)| Listed {
@@ -230,6 +248,13 @@ impl Served {
                     None => refusal(format!("this worker has no run {run_id} of task {}", run.task_id)),
                 }
             }
+            Ok(Request::Backup { queue: place, file }) => match &self.queue {
+                Some(own) if own.place == place => match own.queue.copy_to(&file).await {
+                    Ok(()) => Answer::Copied { copied: true },
+                    Err(error) => refusal(chain(&error)),
+                },
+                Some(_) | None => Answer::Copied { copied: false },
+            },
             Err(error) => refusal(format!("read the request: {error}")),
         }
     }

@@ -1,9 +1,11 @@
 //! What the command line of `standalone` says.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::clients::ClientArguments;
 use crate::cli::environment::Secrets;
 use crate::cli::operator::Operator;
 use crate::config::{ConfigFile, CredentialSettings};
@@ -18,16 +20,29 @@ const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), POR
 
 /// Options of `standalone`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct StandaloneArguments {
+    #[command(subcommand)]
+    pub(super) action: Option<Action>,
     /// Address that the queue listens on, with or without a port (0: any free one).
     #[arg(long, value_name = "ADDR", value_parser = address, default_value_t = ADDRESS)]
     pub(super) listen: SocketAddr,
     /// Where clients find the queue, if it is behind a reverse proxy: https://HOST.
     #[arg(long, value_name = "URL")]
     pub(super) root_url: Option<RootUrl>,
+    /// Only copies the queue to a file, also while it is served; the bytes of artifacts are not in it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "root_url"])]
+    pub(super) backup: Option<PathBuf>,
     /// The secrets that the environment held.
     #[arg(skip)]
     pub(super) secrets: Secrets,
+}
+
+/// What can be done instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Adds, shows or removes clients with limited scopes.
+    Client(ClientArguments),
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

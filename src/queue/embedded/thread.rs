@@ -58,6 +58,22 @@ impl QueueThread {
         (now, for_whom): (Timestamp, ForWhom),
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
+        self.put(for_whom, move |database| transact(database, now, work)).await
+    }
+
+    /// The same for what is no transaction.
+    pub(super) async fn ask_outside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        self.put(ForWhom::Anybody, move |database| work(database)).await
+    }
+
+    async fn put<T: Send + 'static>(
+        &self,
+        for_whom: ForWhom,
+        work: impl FnOnce(&mut Connection) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
         let ended = || QueueError::Internal { call: "reach its thread", source: "it has ended".into() };
         let (answer, answered) = oneshot::channel();
         let job = move |database: &mut Connection| {
@@ -65,7 +81,7 @@ impl QueueThread {
                 return;
             }
             // An error is the answer's loss: whoever asked has gone.
-            answer.send(transact(database, now, work)).ok();
+            answer.send(work(database)).ok();
         };
         self.jobs.as_ref().ok_or_else(ended)?.send(Box::new(job)).map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?

@@ -90,6 +90,7 @@ impl Deployment {
             storage: storage.path().to_owned(),
             root: credentials("root"),
             clients: vec![Client { credentials: credentials("worker"), scopes: worker_scopes() }],
+            further_clients: None,
             long_poll: terms.long_poll,
         };
         let (ready, started) = mpsc::channel();
