@@ -21,7 +21,9 @@ mod worker_queue;
 
 pub use claim::{Claim, ClaimedWork, ReceivedDefinition, Task};
 pub use credentials::Credentials;
-pub use embedded::{Artifact, Clock, EmbeddedQueue, KnownWorker, steady_clock};
+pub use embedded::{
+    Artifact, Clock, EmbeddedQueue, IndexedTask, KnownWorker, Secret, is_index_path, steady_clock,
+};
 pub use error::QueueError;
 pub use http::ObjectUpload;
 pub use model::{

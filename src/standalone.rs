@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What the methods take, need and answer are the services' own; so are codes and statuses of refusals. Of the other
-//! services there is what a worker calls: auth (scopes), purge-cache, object (what artifacts need).
+//! services there is what workers and tasks call: auth (scopes), purge-cache, object (what artifacts need), index, secrets.
 //!
 //! Time is the queue's everywhere: claims, certificates, signatures, URLs, the header `Date`.
 
@@ -21,12 +21,14 @@ mod cors;
 pub mod credentials_file;
 mod exchange;
 mod hawk;
+mod index;
 mod methods;
 mod objects;
 mod page;
 mod reply;
 mod root_url;
 mod routes;
+mod secrets;
 mod storage;
 mod stored_body;
 mod tasks;

@@ -11,9 +11,11 @@
 //! something is due: a claim that runs out, a deadline.
 
 mod backup;
+mod index;
 mod open;
 mod purges;
 mod schedule;
+mod secrets;
 mod store;
 mod thread;
 mod time;
@@ -37,6 +39,8 @@ use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
+pub use self::index::{IndexedTask, is_index_path};
+pub use self::secrets::Secret;
 pub use self::store::Artifact;
 pub use self::workers::KnownWorker;
 
@@ -184,9 +188,8 @@ impl EmbeddedQueue {
 
     /// See [`RunQueue::report`].
     pub(super) async fn report(&self, run: &RunId, verdict: Verdict) -> Result<(), QueueError> {
-        let id = run.clone();
-        let reported = self.change(&run.task_id, move |status, now| runs::report(status, &id, verdict, now));
-        reported.await.map(|((), _)| ())
+        let run = run.clone();
+        self.ask(move |database, now| schedule::report(database, &run, verdict, now)).await
     }
 
     /// Cancels a task: its run becomes an exception. A task that is resolved already stays as it is.
@@ -328,6 +331,55 @@ impl EmbeddedQueue {
     pub async fn purge_requests(&self, worker_pool_id: &str) -> Result<Vec<PurgeRequest>, QueueError> {
         let worker_pool_id = worker_pool_id.to_owned();
         self.ask(move |database, now| purges::list(database, &worker_pool_id, now)).await
+    }
+
+    /// The task of a name in the index, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn find_indexed(&self, path: &str) -> Result<Option<IndexedTask>, QueueError> {
+        let path = path.to_owned();
+        self.ask(move |database, now| index::find(database, &path, now)).await
+    }
+
+    /// Puts a task under a name in the index, unless one of a higher rank has it; gives what is there then.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn insert_indexed(&self, wanted: IndexedTask) -> Result<IndexedTask, QueueError> {
+        self.ask(move |database, now| index::insert(database, wanted, now)).await
+    }
+
+    /// Writes a secret; it takes the place of one of the same name.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn set_secret(&self, name: &str, secret: Secret) -> Result<(), QueueError> {
+        let name = name.to_owned();
+        self.ask(move |database, now| secrets::set(database, &name, &secret, now)).await
+    }
+
+    /// Removes a secret, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn remove_secret(&self, name: &str) -> Result<(), QueueError> {
+        let name = name.to_owned();
+        self.ask(move |database, _now| secrets::remove(database, &name)).await
+    }
+
+    /// The secret of a name, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn secret(&self, name: &str) -> Result<Option<Secret>, QueueError> {
+        let name = name.to_owned();
+        self.ask(move |database, now| secrets::get(database, &name, now)).await
     }
 
     /// Writes a copy of all that it has to a file, which takes the place of what has that name; calls wait meanwhile. Of

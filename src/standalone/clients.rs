@@ -14,6 +14,7 @@ use crate::timestamp::Timestamp;
 
 /// What everybody may do, with credentials or without: read, as on public deployments.
 const ANONYMOUS: &[&str] = &[
+    "index:find-task:*",
     "queue:get-artifact:public/*",
     "queue:get-task:*",
     "queue:status:*",

@@ -77,7 +77,10 @@ pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> R
     let exchange = Exchange { services, params, now, origin, caller, payload };
     match exchange.carry_out(route).await {
         Ok(reply) => reply,
-        Err(refusal) => refusal.reply(route.name, described, exchange.payload.json, now),
+        Err(refusal) => {
+            let shown = if route.takes_a_secret() { Value::Null } else { exchange.payload.json };
+            refusal.reply(route.name, described, shown, now)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::clients::expand;
 use super::exchange::{Exchange, done, ok};
 use super::reply::{Code, Refusal, Reply};
 use super::routes::Api;
-use super::{artifacts, objects, tasks, work, workers};
+use super::{artifacts, index, objects, secrets, tasks, work, workers};
 use crate::cache::PurgeRequest;
 use crate::queue::{Reason, Verdict};
 use crate::scopes::ScopeExpression;
@@ -41,6 +41,11 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::CurrentScopes => ok(&json!({ "scopes": it.caller()?.scopes })),
         Api::CreateUpload => objects::create_upload(it).await,
         Api::FinishUpload => objects::finish_upload(it).await,
+        Api::FindTask => index::find(it).await,
+        Api::InsertTask => index::insert(it).await,
+        Api::SetSecret => secrets::set(it).await,
+        Api::RemoveSecret => secrets::remove(it).await,
+        Api::GetSecret => secrets::get(it).await,
     }
 }
 

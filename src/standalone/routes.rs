@@ -5,10 +5,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::reply::{Code, Refusal};
-use crate::queue::RunId;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::is_queue_id;
 use crate::queue::task_id::TaskId;
+use crate::queue::{RunId, is_index_path};
 
 /// What can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub(super) enum Api {
     CurrentScopes,
     CreateUpload,
     FinishUpload,
+    FindTask,
+    InsertTask,
+    SetSecret,
+    RemoveSecret,
+    GetSecret,
 }
 
 /// What a caller has to have.
@@ -97,12 +102,18 @@ const fn post(api: Api, named: (&'static str, Needs), at: (&'static str, &'stati
     route(api, named, Method::POST, at)
 }
 
+const fn delete(api: Api, named: (&'static str, Needs), at: (&'static str, &'static str)) -> Route {
+    route(api, named, Method::DELETE, at)
+}
+
 /// Source: each service's `references/<service>/v1/api.json`.
 const ROUTES: &[Route] = &[
     get(Api::Ping, ("ping", Needs::Nothing), ("queue", "ping")),
     get(Api::Ping, ("ping", Needs::Nothing), ("auth", "ping")),
     get(Api::Ping, ("ping", Needs::Nothing), ("purge-cache", "ping")),
     get(Api::Ping, ("ping", Needs::Nothing), ("object", "ping")),
+    get(Api::Ping, ("ping", Needs::Nothing), ("index", "ping")),
+    get(Api::Ping, ("ping", Needs::Nothing), ("secrets", "ping")),
     get(Api::Task, ("task", Needs::Scope("queue:get-task:<taskId>")), ("queue", "task/<taskId>")),
     get(Api::Status, ("status", Needs::Scope("queue:status:<taskId>")), ("queue", "task/<taskId>/status")),
     put(Api::CreateTask, ("createTask", Needs::OfMethod), ("queue", "task/<taskId>")),
@@ -167,6 +178,19 @@ const ROUTES: &[Route] = &[
     ),
     put(Api::CreateUpload, ("createUpload", Needs::OfMethod), ("object", "upload/<*name>")),
     post(Api::FinishUpload, ("finishUpload", Needs::OfMethod), ("object", "finish-upload/<*name>")),
+    get(
+        Api::FindTask,
+        ("findTask", Needs::Scope("index:find-task:<indexPath>")),
+        ("index", "task/<indexPath>"),
+    ),
+    put(
+        Api::InsertTask,
+        ("insertTask", Needs::Scope("index:insert-task:<namespace>")),
+        ("index", "task/<namespace>"),
+    ),
+    put(Api::SetSecret, ("set", Needs::Scope("secrets:set:<name>")), ("secrets", "secret/<*name>")),
+    delete(Api::RemoveSecret, ("remove", Needs::Scope("secrets:set:<name>")), ("secrets", "secret/<*name>")),
+    get(Api::GetSecret, ("get", Needs::Scope("secrets:get:<name>")), ("secrets", "secret/<*name>")),
 ];
 
 /// The parameters in a path, decoded.
@@ -195,6 +219,11 @@ impl Route {
     /// Whether its payload may be large: a task, or the scopes of one.
     pub(super) fn takes_much(&self) -> bool {
         matches!(self.api, Api::CreateTask | Api::ExpandScopes)
+    }
+
+    /// Whether its payload is nobody's to see again.
+    pub(super) fn takes_a_secret(&self) -> bool {
+        self.api == Api::SetSecret
     }
 
     /// The parameters of a path, if it is this method's.
@@ -245,6 +274,12 @@ impl Params {
                 "runId" => drop(self.run_id()?),
                 "taskQueueId" | "workerPoolId" if !is_queue_id(text) => {
                     return Err(unfit(name, "PROVISIONER/TYPE"));
+                }
+                "indexPath" | "namespace" if !is_index_path(text) => {
+                    return Err(unfit(
+                        name,
+                        "words of letters, digits and _!~*'()%-, with dots between them",
+                    ));
                 }
                 "provisionerId" | "workerType" | "workerGroup" | "workerId" if !is_word(text) => {
                     return Err(unfit(name, WORD));
@@ -330,7 +365,7 @@ mod tests {
                 "/api/queue/v1/claim-work/p%2Ft".to_owned(),
                 Some((Api::ClaimWork, r#"{"taskQueueId":"p/t"}"#.to_owned())),
             ),
-            (Method::GET, "/api/index/v1/ping".to_owned(), None),
+            (Method::GET, "/api/hooks/v1/ping".to_owned(), None),
             (Method::GET, "/ping".to_owned(), None),
         ];
         for (verb, path, expected) in cases {

@@ -43,6 +43,7 @@ mod run;
 mod script;
 mod second_container;
 mod standalone;
+mod standalone_services;
 mod start;
 mod start_artifacts;
 mod start_caches;

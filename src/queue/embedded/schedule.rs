@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use rusqlite::Transaction;
 
-use super::{store, workers};
+use super::{index, store, workers};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::http::ObjectUpload;
-use crate::queue::model::{ArtifactContent, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity};
+use crate::queue::model::{
+    ArtifactContent, ArtifactRequest, Created, RunId, RunState, TaskStatus, WorkerIdentity,
+};
 use crate::queue::task_id::TaskId;
-use crate::queue::{QueueError, ReceivedDefinition, artifacts, runs};
+use crate::queue::{QueueError, ReceivedDefinition, Verdict, artifacts, runs};
 use crate::timestamp::Timestamp;
 
 /// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
@@ -112,6 +114,23 @@ fn claim(
     let definition = store::load_received(database, task_id)?;
     let (deadline, expires) = (status.deadline, status.expires);
     Ok(Some(Claimed { run, taken_until, deadline, expires, definition }))
+}
+
+/// See [`crate::queue::RunQueue::report`]. A task that is completed by it gets the names that its routes ask for.
+pub(super) fn report(
+    database: &Transaction<'_>,
+    run: &RunId,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Result<(), QueueError> {
+    let mut status = store::load_status(database, &run.task_id)?;
+    let before = status.state;
+    runs::report(&mut status, run, verdict, now)?;
+    store::store_status(database, &status)?;
+    if status.state == RunState::Completed && before != status.state {
+        index::insert_completed(database, &run.task_id, now)?;
+    }
+    Ok(())
 }
 
 /// See [`super::EmbeddedQueue::create_artifact`].

@@ -1,0 +1,90 @@
+//! Secrets that tasks get from the queue's deployment: values by names, for a while.
+
+use rusqlite::{OptionalExtension, Transaction, named_params};
+use serde_json::{Map, Value};
+
+use super::store::{failed, json, text};
+use crate::queue::QueueError;
+use crate::timestamp::Timestamp;
+
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE secrets (
+        name TEXT PRIMARY KEY,
+        -- Milliseconds.
+        expires INTEGER NOT NULL,
+        secret TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX old_secrets ON secrets (expires);
+";
+
+/// What a secret holds, and until when.
+pub type Secret = (Map<String, Value>, Timestamp);
+
+/// Writes a secret; it takes the place of one of the same name.
+pub(super) fn set(
+    database: &Transaction<'_>,
+    name: &str,
+    (secret, expires): &Secret,
+    now: Timestamp,
+) -> Result<(), QueueError> {
+    let call = "write a secret";
+    database
+        .execute("DELETE FROM secrets WHERE expires <= :now", named_params! { ":now": now.as_millis() })
+        .map_err(failed(call))?;
+    database
+        .execute(
+            "INSERT OR REPLACE INTO secrets (name, expires, secret) VALUES (:name, :expires, :secret)",
+            named_params! { ":name": name, ":expires": expires.as_millis(), ":secret": text(secret, call)? },
+        )
+        .map_err(failed(call))?;
+    Ok(())
+}
+
+/// Removes a secret, if there is one.
+pub(super) fn remove(database: &Transaction<'_>, name: &str) -> Result<(), QueueError> {
+    let removed = database.execute("DELETE FROM secrets WHERE name = :name", named_params! { ":name": name });
+    removed.map(drop).map_err(failed("remove a secret"))
+}
+
+/// The secret of that name.
+pub(super) fn get(
+    database: &Transaction<'_>,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<Secret>, QueueError> {
+    database
+        .query_row(
+            "SELECT secret, expires FROM secrets WHERE name = :name AND expires > :now",
+            named_params! { ":name": name, ":now": now.as_millis() },
+            |row| Ok((json(row, "secret")?, Timestamp::from_millis(row.get("expires")?))),
+        )
+        .optional()
+        .map_err(failed("read a secret"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_there_by_its_name_until_it_expires_or_is_removed() {
+        let mut database = Connection::open_in_memory().unwrap();
+        database.execute_batch(SCHEMA).unwrap();
+        let database = database.transaction().unwrap();
+        let at = |seconds| Timestamp::from_millis(0).plus(Duration::from_secs(seconds));
+        let secret = |word: &str, expires| (Map::from_iter([("k".to_owned(), word.into())]), at(expires));
+        let set = |name, value: &Secret| set(&database, name, value, at(1)).unwrap();
+        let get = |name, now| get(&database, name, at(now)).unwrap();
+        set("b", &secret("old", 9));
+        set("b", &secret("new", 5));
+        assert_eq!(get("b", 4), Some(secret("new", 5)));
+        assert_eq!((get("b", 5), get("c", 1)), (None, None));
+        remove(&database, "b").unwrap();
+        remove(&database, "b").unwrap();
+        assert_eq!(get("b", 1), None);
+    }
+}

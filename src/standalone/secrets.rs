@@ -1,0 +1,36 @@
+//! The secrets service. Whoever may set a secret does so by its API; nothing of one is shown in refusals.
+
+use serde_json::{Value, json};
+
+use super::exchange::{Exchange, ok};
+use super::reply::{Refusal, Reply};
+use crate::queue::QueueError;
+
+/// `set`
+pub(super) async fn set(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let secret = it.read(|payload, findings| {
+        payload.refuse_unknown(&["secret", "expires"], findings);
+        let expires = payload.required("expires", findings).and_then(|place| place.time(findings));
+        let place = payload.required("secret", findings)?;
+        let Value::Object(secret) = place.value else {
+            place.expected("an object", findings);
+            return None;
+        };
+        Some((secret.clone(), expires?))
+    })?;
+    it.services.queue.set_secret(it.params.text("name"), secret).await?;
+    ok(&json!({}))
+}
+
+/// `remove`
+pub(super) async fn remove(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    it.services.queue.remove_secret(it.params.text("name")).await?;
+    ok(&json!({}))
+}
+
+/// `get`
+pub(super) async fn get(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let found = it.services.queue.secret(it.params.text("name")).await?;
+    let (secret, expires) = found.ok_or_else(|| QueueError::NotFound { what: "that secret".to_owned() })?;
+    ok(&json!({ "secret": secret, "expires": expires }))
+}
