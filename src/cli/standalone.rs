@@ -31,7 +31,7 @@ use super::{FAILED, HOST_UNFIT};
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile};
 use crate::line_writer::LineWriter;
-use crate::queue::{Credentials, EmbeddedQueue, WorkerIdentity, WorkerQueue};
+use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reason, Verdict, WorkerIdentity, WorkerQueue};
 use crate::standalone::{
     Client, LONG_POLL, RootUrl, Settings, Standalone, StandaloneError, credentials_file,
 };
@@ -109,6 +109,7 @@ fn serve(
     let root_url = options.root_url.as_ref().map_or(here.as_str(), RootUrl::as_str);
     config.file.root_url = Some(root_url.to_owned());
     let unfinished = process.runtime.block_on(own(unfinished, &queue, &identity, operator));
+    process.runtime.block_on(hand_back(&unfinished, &queue, &identity, operator))?;
     let worker_queue = WorkerQueue::deployment(&here, worker.credentials)
         .map_err(|error| Refusal::because(FAILED, &error))?;
     announce(&config, &root, server.address(), operator);
@@ -189,6 +190,25 @@ async fn own(
     }
     leave_alone(&others, operator);
     own
+}
+
+/// Resolves the runs that this worker's predecessor had and of which nothing is left on this host: it died before it had
+/// written one down, or the host was started anew. Nobody else has them, as only one process has the queue.
+async fn hand_back(
+    unfinished: &[Unfinished],
+    queue: &EmbeddedQueue,
+    worker: &WorkerIdentity,
+    operator: &Operator,
+) -> Result<(), Refusal> {
+    let failed = |error: QueueError| Refusal::because(FAILED, &error);
+    for run in queue.runs_of(worker).await.map_err(failed)? {
+        if unfinished.iter().any(|known| known.held.run == run) {
+            continue;
+        }
+        operator.note(&format!("nothing is left of {run}, which was this worker's: its task runs again"));
+        queue.run(run).settle(Verdict::Exception(Reason::WorkerShutdown)).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -295,6 +295,16 @@ impl EmbeddedQueue {
         self.ask(move |database, _now| workers::find(database, &task_queue_id, &worker)).await
     }
 
+    /// The runs that a worker has now.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn runs_of(&self, worker: &WorkerIdentity) -> Result<Vec<RunId>, QueueError> {
+        let worker = worker.clone();
+        self.ask(move |database, _now| workers::runs_of(database, &worker)).await
+    }
+
     /// Gives a worker no tasks until then; a time that has passed ends that.
     ///
     /// # Errors

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
-use super::store::{failed, json, text};
+use super::store::{failed, json, select, text};
 use crate::queue::QueueError;
-use crate::queue::model::{RunId, WorkerIdentity};
+use crate::queue::model::{RunId, RunStatus, TaskStatus, WorkerIdentity};
 use crate::timestamp::Timestamp;
 
 pub(super) const SCHEMA: &str = "
@@ -128,6 +128,22 @@ pub(super) fn note_claims(
     recent.drain(..recent.len().saturating_sub(RECENT));
     let call = "note what a worker has claimed";
     update(database, call, (task_queue_id, worker), "recent = :value", &text(&recent, call)?)
+}
+
+/// The runs that a worker has now, of whatever pool.
+pub(super) fn runs_of(database: &Transaction<'_>, worker: &WorkerIdentity) -> Result<Vec<RunId>, QueueError> {
+    let running: Vec<TaskStatus> = select(
+        database,
+        "list the runs of a worker",
+        "SELECT status FROM tasks WHERE due IS NOT NULL AND status ->> 'state' = 'running'",
+        (),
+        |row| json(row, "status"),
+    )?;
+    let run = |TaskStatus { task_id, mut runs, .. }| {
+        let last = runs.pop().filter(|last: &RunStatus| last.worker.as_ref() == Some(worker))?;
+        Some(RunId { task_id, run_id: last.run_id })
+    };
+    Ok(running.into_iter().filter_map(run).collect())
 }
 
 /// Puts a worker into quarantine, or takes it out with a time that has passed.
