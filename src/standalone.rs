@@ -110,6 +110,8 @@ struct Services {
     queue: EmbeddedQueue,
     clients: Clients,
     root: Credentials,
+    /// Where they listen.
+    address: SocketAddr,
     root_url: Option<RootUrl>,
     storage: Storage,
     /// Room in bytes for payloads that are large.
@@ -144,6 +146,7 @@ impl Standalone {
             queue,
             clients: Clients { fixed: clients, file: further_clients.as_deref().map(ClientsFile::of) },
             root,
+            address: bound,
             root_url,
             storage,
             large_payloads: Semaphore::new(exchange::LARGE_BYTES_AT_ONCE),

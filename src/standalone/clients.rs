@@ -9,7 +9,6 @@ use super::clients_file::ClientsFile;
 use super::hawk::{Authorization, HawkError, Signed};
 use crate::queue::Credentials;
 use crate::scopes::{ScopeExpression, minimal, satisfies};
-use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// What everybody may do, with credentials or without: read, as on public deployments.
@@ -58,8 +57,10 @@ pub(super) enum AuthenticationError {
     Certificate(#[from] CertificateError),
     #[error("there is no client {0:?}")]
     Unknown(String),
-    #[error("this server cannot {0}")]
-    Clients(String),
+    #[error(
+        "this server cannot read who its clients are; \"docker-worker standalone client list\" there says why"
+    )]
+    Clients,
     #[error("ext cannot be read: {0}")]
     Ext(String),
     #[error("ext.certificate.issuer must be another than the supplied clientId")]
@@ -118,9 +119,7 @@ impl Clients {
         let fixed = self.fixed.iter().find(|client| client.credentials.client_id == client_id);
         let found = match (fixed, &self.file) {
             (Some(client), _) => Some(client.clone()),
-            (None, Some(file)) => {
-                file.find(client_id).map_err(|error| AuthenticationError::Clients(chain(&error)))?
-            }
+            (None, Some(file)) => file.find(client_id).map_err(|_| AuthenticationError::Clients)?,
             (None, None) => None,
         };
         found.ok_or_else(|| AuthenticationError::Unknown(client_id.to_owned()))

@@ -3,9 +3,9 @@
 //! Commands write it, one at a time, and whole or not at all. A server looks at it again when it has changed: whoever was
 //! added may call at once, and whoever was removed may not any more, nor may temporary credentials of theirs.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,12 +15,15 @@ use serde_json::json;
 
 use super::certificate::is_scope;
 use super::clients::Client;
-use super::credentials_file::{is_client_id, new_access_token};
+use super::credentials_file::{is_access_token, is_client_id, new_access_token};
 use crate::file_lock::{self, Hold, LockError, Patience};
 use crate::queue::Credentials;
 
 /// The file's name.
 const FILE: &str = "clients.json";
+
+/// Its name until it is whole.
+const DRAFT: &str = ".clients.json.new";
 
 /// The names of clients that a server has by itself begin so.
 const OWN: &str = "local/";
@@ -44,7 +47,13 @@ struct Known {
     /// Nothing where there was no file.
     state: Option<State>,
     clients: Vec<Client>,
+    /// It could not be read: it is not tried again before it changes.
+    is_unreadable: bool,
 }
+
+/// A server does not know who its clients are. `docker-worker standalone client list` says why.
+#[derive(Debug)]
+pub(super) struct Unreadable;
 
 /// By which a file is told from the one that took its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +114,12 @@ pub enum ClientsFileError {
         /// Which.
         client_id: String,
     },
+    /// There are too many.
+    #[error("write {}: it would have more than {FILE_BYTES} bytes; remove clients first", path.display())]
+    Full {
+        /// Which file.
+        path: PathBuf,
+    },
     /// There is none of that name.
     #[error(
         "remove the client {client_id}: there is none; \"docker-worker standalone client list\" shows all"
@@ -124,6 +139,13 @@ struct Stored {
     scopes: Vec<String>,
 }
 
+impl From<Client> for Stored {
+    fn from(Client { credentials, scopes }: Client) -> Stored {
+        let Credentials { client_id, access_token, .. } = credentials;
+        Stored { client_id, access_token, scopes }
+    }
+}
+
 #[derive(Deserialize)]
 struct Contents {
     clients: Vec<Stored>,
@@ -138,7 +160,7 @@ pub fn add(data: &Path, client_id: &str, scopes: Vec<String>) -> Result<Credenti
     if !is_client_id(client_id) || client_id.starts_with(OWN) {
         return Err(ClientsFileError::Name { client_id: client_id.to_owned() });
     }
-    if let Some(scope) = scopes.iter().find(|scope| !is_scope(scope) || scope.ends_with("**")) {
+    if let Some(scope) = scopes.iter().find(|scope| !is_grantable(scope)) {
         return Err(ClientsFileError::Scope { scope: scope.clone() });
     }
     change(data, |clients| {
@@ -186,18 +208,23 @@ impl ClientsFile {
     }
 
     /// The client of that name, if there is one now. Reads the file if it has changed.
-    pub(super) fn find(&self, client_id: &str) -> Result<Option<Client>, ClientsFileError> {
+    pub(super) fn find(&self, client_id: &str) -> Result<Option<Client>, Unreadable> {
         // A panic under the lock leaves what was known.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match File::open(&self.path) {
             Ok(file) => {
-                let state = State::of(&file).map_err(failed("look at", &self.path))?;
+                let state = State::of(&file).map_err(|_| Unreadable)?;
                 if known.state != Some(state) {
-                    *known = Known { state: Some(state), clients: read(&self.path, file)? };
+                    let read = read(&self.path, file);
+                    let is_unreadable = read.is_err();
+                    *known = Known { state: Some(state), clients: read.unwrap_or_default(), is_unreadable };
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => *known = Known::default(),
-            Err(error) => return Err(failed("read", &self.path)(error)),
+            Err(_) => return Err(Unreadable),
+        }
+        if known.is_unreadable {
+            return Err(Unreadable);
         }
         Ok(known.clients.iter().find(|client| client.credentials.client_id == client_id).cloned())
     }
@@ -208,6 +235,11 @@ impl State {
         let metadata = file.metadata()?;
         Ok(State { inode: metadata.ino(), bytes: metadata.len(), modified: metadata.modified()? })
     }
+}
+
+/// Whether a client can be given this scope.
+fn is_grantable(scope: &str) -> bool {
+    is_scope(scope) && !scope.ends_with("**")
 }
 
 fn path(data: &Path) -> PathBuf {
@@ -229,11 +261,20 @@ fn read(path: &Path, file: File) -> Result<Vec<Client>, ClientsFileError> {
     let contents: Contents = serde_json::from_slice(&text).map_err(|error| {
         unfit(format!("it is not as commands write it (line {}, column {})", error.line(), error.column()))
     })?;
-    let client = |Stored { client_id, access_token, scopes }| Client {
-        credentials: Credentials { client_id, access_token, certificate: None },
-        scopes,
+    let client = |Stored { client_id, access_token, scopes }| {
+        let problem = if !is_client_id(&client_id) || client_id.starts_with(OWN) {
+            "its clientId is none that a client can be added by"
+        } else if !is_access_token(&access_token) {
+            "its accessToken must be 22 to 66 letters, digits, - and _"
+        } else if !scopes.iter().all(|scope| is_grantable(scope)) {
+            "a scope is printable ASCII, with one * at most at its end"
+        } else {
+            let credentials = Credentials { client_id, access_token, certificate: None };
+            return Ok(Client { credentials, scopes });
+        };
+        Err(unfit(format!("the client {client_id:?} is not as commands write it: {problem}")))
     };
-    Ok(contents.clients.into_iter().map(client).collect())
+    contents.clients.into_iter().map(client).collect()
 }
 
 /// Changes the list while nobody else does.
@@ -247,28 +288,27 @@ fn change<T>(
         .map_err(|lock| ClientsFileError::Locked { path: data.to_owned(), lock })?;
     let mut clients = list(data)?;
     let result = change(&mut clients)?;
-    write(data, &directory, clients).map_err(failed("write", &path(data)))?;
+    let text =
+        format!("{:#}\n", json!({ "clients": clients.into_iter().map(Stored::from).collect::<Vec<_>>() }));
+    if text.len() as u64 > FILE_BYTES {
+        return Err(ClientsFileError::Full { path: path(data) });
+    }
+    write(data, &directory, &text).map_err(failed("write", &path(data)))?;
     Ok(result)
 }
 
-/// Under another name first, for its owner only.
-fn write(data: &Path, directory: &File, clients: Vec<Client>) -> io::Result<()> {
-    let stored = |Client { credentials: Credentials { client_id, access_token, .. }, scopes }| Stored {
-        client_id,
-        access_token,
-        scopes,
-    };
-    let stored: Vec<Stored> = clients.into_iter().map(stored).collect();
-    let mut file = tempfile::NamedTempFile::new_in(data)?;
-    file.write_all(format!("{:#}\n", json!({ "clients": stored })).as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path(data)).map_err(|error| error.error)?;
+/// Under another name first, for its owner only. A command that is killed leaves that to the next one.
+fn write(data: &Path, directory: &File, text: &str) -> io::Result<()> {
+    let draft = data.join(DRAFT);
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path(data))?;
     directory.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -295,10 +335,38 @@ mod tests {
         let mode = fs::metadata(path(&data)).unwrap().permissions().mode();
         assert_eq!((mode & 0o7777, fs::read_dir(&data).unwrap().count()), (0o600, 1));
         fs::write(path(&data), format!("{{\"clients\": \"{}\"}}", other.access_token)).unwrap();
-        let refused = server.find("team/other").unwrap_err().to_string();
+        assert!(server.find("team/other").is_err() && server.find("team/other").is_err());
+        let refused = list(&data).unwrap_err().to_string();
         assert!(refused.contains("line 1") && !refused.contains(&other.access_token), "{refused}");
         fs::remove_file(path(&data)).unwrap();
         assert!(known("team/other").is_none());
+    }
+
+    #[test]
+    fn what_somebody_has_written_into_the_file_counts_only_if_a_command_could_have() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = ClientsFile::of(directory.path());
+        let token = new_access_token().unwrap();
+        for (client_id, access_token, scopes, fits) in [
+            ("ci", token.as_str(), vec!["a:*"], true),
+            ("ci", "", vec![], false),
+            ("ci", "short", vec![], false),
+            ("local/root", token.as_str(), vec![], false),
+            ("c i", token.as_str(), vec![], false),
+            ("ci", token.as_str(), vec!["**"], false),
+        ] {
+            let client = json!({ "clientId": client_id, "accessToken": access_token, "scopes": scopes });
+            fs::write(path(directory.path()), json!({ "clients": [client] }).to_string()).unwrap();
+            assert_eq!(server.find(client_id).is_ok(), fits, "{client}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_was_killed_leaves_nothing_that_the_next_one_does_not_use() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(DRAFT), "{\"clients\": [").unwrap();
+        add(directory.path(), "ci", Vec::new()).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -5,9 +5,11 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::queue::Credentials;
@@ -15,6 +17,9 @@ use crate::queue::task_id::TaskId;
 
 /// The file's name.
 const FILE: &str = "credentials.json";
+
+/// Its name until it is whole: one that was left so is written anew.
+const DRAFT: &str = ".credentials.json.new";
 
 /// Who that is, unless the file says otherwise.
 const CLIENT_ID: &str = "local/root";
@@ -97,17 +102,19 @@ fn read(path: &Path, file: File) -> Result<Credentials, CredentialsFileError> {
     Ok(credentials)
 }
 
-/// Under another name first; it gets its own when it is whole and on the disk, and only where there is none.
+/// Under another name first; it gets its own when it is whole and on the disk, and only where there is none. For the process
+/// that has the queue.
 fn make(data: &Path, path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(data)?;
     let text = json!({ "clientId": CLIENT_ID, "accessToken": new_access_token()? });
-    let mut file = tempfile::NamedTempFile::new_in(data)?;
+    let draft = data.join(DRAFT);
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
     file.write_all(format!("{text:#}\n").as_bytes())?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(path) {
-        Ok(_) => File::open(data)?.sync_all(),
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.error),
+    file.sync_all()?;
+    match renameat_with(CWD, &draft, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => File::open(data)?.sync_all(),
+        Err(Errno::EXIST) => std::fs::remove_file(draft),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -126,7 +133,8 @@ pub(super) fn is_client_id(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(fits)
 }
 
-fn is_access_token(text: &str) -> bool {
+/// Whether this can be a client's token.
+pub(super) fn is_access_token(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     (22..=66).contains(&text.len()) && text.bytes().all(fits)
 }

@@ -1,10 +1,12 @@
 //! One call: who makes it, with what, and what is answered.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
+use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Uri};
 use serde_json::{Map, Value};
 use tokio::sync::SemaphorePermit;
@@ -107,8 +109,19 @@ impl Exchange<'_> {
 
     /// Who calls.
     pub(super) fn caller(&self) -> Result<&Caller, Refusal> {
-        let refused =
-            |error: &AuthenticationError| Refusal::new(Code::AuthenticationFailed, error.to_string());
+        let refused = |error: &AuthenticationError| {
+            let code = match error {
+                AuthenticationError::Clients => Code::InternalServerError,
+                AuthenticationError::Hawk(_)
+                | AuthenticationError::Certificate(_)
+                | AuthenticationError::Unknown(_)
+                | AuthenticationError::Ext(_)
+                | AuthenticationError::SelfIssued
+                | AuthenticationError::Issuer { .. }
+                | AuthenticationError::Authorized(_) => Code::AuthenticationFailed,
+            };
+            Refusal::new(code, error.to_string())
+        };
         self.caller.as_ref().map_err(refused)
     }
 
@@ -198,32 +211,45 @@ fn malformed(message: String) -> Refusal {
 }
 
 /// Who calls, and where they reach this server. Behind a reverse proxy that is its root URL, whatever the proxy says in
-/// headers; but who has signed a call for the very address that it came to, as this server's own worker does, is answered
-/// for that one.
+/// headers; but who is on this host, as this server's own worker, may leave the proxy out.
 fn authenticate(
     services: &Services,
     authorization: Option<&str>,
     host: &str,
     (method, resource): (&str, &str),
 ) -> (Result<Caller, AuthenticationError>, String) {
-    let here = format!("http://{host}");
-    let (host, port) = match host.parse::<hyper::http::uri::Authority>() {
-        Ok(authority) => (authority.host().to_owned(), authority.port_u16().unwrap_or(80)),
-        Err(_) => (host.to_owned(), 80),
-    };
-    let authenticate = |host: &str, port| {
+    let verify = |host: &str, port| {
         let signed = Signed { method, resource, host, port };
         services.clients.authenticate(authorization, &signed, services.queue.now())
     };
-    let caller = authenticate(&host, port);
-    let Some(root_url) = &services.root_url else { return (caller, here) };
-    match caller {
-        Ok(caller) if caller.client_id().is_some() => (Ok(caller), here),
-        Err(AuthenticationError::Hawk(HawkError::Mac)) => {
-            (authenticate(root_url.host(), root_url.port()), root_url.to_string())
+    // Some clients sign for an IPv6 address without the brackets that it has in a URL.
+    let authenticate = |host: &str, port| match (verify(host, port), bare(host)) {
+        (Err(AuthenticationError::Hawk(HawkError::Mac)), Some(address)) => verify(address, port),
+        (caller, _) => caller,
+    };
+    let here = format!("http://{host}");
+    let (host, port) = match host.parse::<Authority>() {
+        Ok(authority) => (authority.host().to_owned(), authority.port_u16().unwrap_or(80)),
+        Err(_) => (host.to_owned(), 80),
+    };
+    let Some(root_url) = &services.root_url else { return (authenticate(&host, port), here) };
+    match authenticate(root_url.host(), root_url.port()) {
+        Err(AuthenticationError::Hawk(HawkError::Mac)) if is_here(services.address, &host, port) => {
+            (authenticate(&host, port), here)
         }
         caller => (caller, root_url.to_string()),
     }
+}
+
+/// An IPv6 address that stands in brackets.
+fn bare(host: &str) -> Option<&str> {
+    host.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// Whether a host and port name the address at which a server listens, and no other name for it.
+fn is_here(listens: SocketAddr, host: &str, port: u16) -> bool {
+    let address: Option<IpAddr> = bare(host).unwrap_or(host).parse().ok();
+    port == listens.port() && address.is_some_and(|ip| ip.is_loopback() || ip == listens.ip())
 }
 
 /// Path and query.
@@ -243,4 +269,26 @@ pub(super) fn ok(body: &impl serde::Serialize) -> Result<Reply, Refusal> {
 /// It is done, and there is nothing to say.
 pub(super) fn done() -> Result<Reply, Refusal> {
     Ok(super::reply::full(StatusCode::NO_CONTENT, Vec::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_this_host_stand_for_its_root_url() {
+        let listens: SocketAddr = "192.0.2.1:8239".parse().unwrap();
+        for (host, port, expected) in [
+            ("127.0.0.1", 8239, true),
+            ("[::1]", 8239, true),
+            ("192.0.2.1", 8239, true),
+            ("192.0.2.2", 8239, false),
+            ("127.0.0.1", 80, false),
+            ("localhost", 8239, false),
+            ("evil.example.com", 8239, false),
+            ("", 8239, false),
+        ] {
+            assert_eq!(is_here(listens, host, port), expected, "{host}:{port}");
+        }
+    }
 }

@@ -37,6 +37,8 @@ const HEAD_BYTES: usize = 2048;
 const MOST_BYTES: u64 = 5 << 30;
 /// How long nothing may come of what is being put.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Random bytes in the name of what is being put.
+const DRAFT_BYTES: usize = 8;
 /// Bytes of a header's value that is kept.
 const VALUE_BYTES: usize = 255;
 
@@ -72,13 +74,15 @@ const NO_SUCH_KEY: Denied = Denied(StatusCode::NOT_FOUND, "NoSuchKey");
 const FAULT: Denied = Denied(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
 
 impl Storage {
-    /// The artifacts in a directory, which is made if there is none; URLs are signed with a secret.
+    /// The artifacts in a directory, which is made if there is none; URLs are signed with a secret. No other process may
+    /// have it: what was being put when one was killed is removed.
     ///
     /// # Errors
     ///
     /// When there is no such directory to be had.
     pub(super) fn open(directory: PathBuf, secret: &str) -> io::Result<Storage> {
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        remove_drafts(&directory)?;
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let own = hmac::sign(&secret, b"storage");
         Ok(Storage { directory, key: hmac::Key::new(hmac::HMAC_SHA256, own.as_ref()) })
@@ -139,7 +143,7 @@ impl Storage {
             ..Head::default()
         };
         let path = self.path(name);
-        let draft = path.with_extension(random_hex(8).map_err(|_| FAULT)?);
+        let draft = path.with_extension(random_hex(DRAFT_BYTES).map_err(|_| FAULT)?);
         let written = write(&draft, head, request.into_body()).await;
         let renamed = match written {
             Ok(()) => tokio::fs::rename(&draft, &path).await.map_err(|_| FAULT),
@@ -165,6 +169,8 @@ impl Storage {
             }
         }
         set(&mut reply, HeaderName::from_static("x-content-type-options"), "nosniff");
+        // A task's page has no part in what is of this origin.
+        set(&mut reply, header::CONTENT_SECURITY_POLICY, "sandbox");
         Ok(reply)
     }
 
@@ -172,6 +178,23 @@ impl Storage {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(hex(digest::digest(&digest::SHA256, name.as_bytes()).as_ref()))
     }
+}
+
+/// Removes what a server that was killed was being sent.
+fn remove_drafts(directory: &Path) -> io::Result<()> {
+    let is_hex =
+        |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_draft = name.to_str().and_then(|name| name.split_once('.')).is_some_and(|(digest, random)| {
+            is_hex(digest, 2 * digest::SHA256_OUTPUT_LEN) && is_hex(random, 2 * DRAFT_BYTES)
+        });
+        if is_draft {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn signed(access: Access, until: i64, name: &str) -> String {
@@ -253,6 +276,18 @@ mod tests {
         assert_eq!(permitted("/storage/", Access::Put, 99), None);
         let other = Storage::open(directory.path().join("s"), "another").unwrap();
         assert_eq!(other.permitted(&url, Access::Put, at(99)), None);
+    }
+
+    #[test]
+    fn what_was_being_put_when_a_server_was_killed_is_gone_with_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path().to_owned(), "secret").unwrap();
+        let whole = storage.path("a");
+        let draft = whole.with_extension(random_hex(DRAFT_BYTES).unwrap());
+        let others = directory.path().join("notes.txt");
+        [&whole, &draft, &others].into_iter().for_each(|path| std::fs::write(path, "").unwrap());
+        Storage::open(directory.path().to_owned(), "secret").unwrap();
+        assert_eq!([whole, draft, others].map(|path| path.exists()), [true, false, true]);
     }
 
     #[test]

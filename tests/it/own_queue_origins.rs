@@ -10,7 +10,7 @@ use crate::support::{OwnQueue, finish};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where clients find the queue that is behind a reverse proxy.
-const PUBLIC: &str = "http://tc.example.com:8000";
+const PUBLIC: &str = "https://tc.example.com:8443";
 
 /// The head of a reply as curl shows it, in lower case.
 fn head(own: &OwnQueue, options: &[&str]) -> String {
@@ -65,7 +65,7 @@ fn s_behind_a_reverse_proxy_calls_are_signed_for_the_root_url_whatever_is_said_i
         format!("Authorization: {header}")
     };
     // A proxy passes on the name by which it was called, or does not.
-    for host in ["tc.example.com:8000", "tc.example.com", "127.0.0.1:8239"] {
+    for host in ["tc.example.com:8443", "tc.example.com", "127.0.0.1:8239"] {
         let host = format!("Host: {host}");
         let head = head(&own, &["--header", &host, "--header", &signed(PUBLIC), &url]);
         assert!(head.starts_with("http/1.1 303 ") && head.contains(&public), "{host}: {head}");

@@ -50,6 +50,7 @@ pub(super) fn change(action: &ClientAction, data: &Path) -> Result<(), Refusal> 
             | ClientsFileError::Locked { .. }
             | ClientsFileError::Content { .. }
             | ClientsFileError::Taken { .. }
+            | ClientsFileError::Full { .. }
             | ClientsFileError::Unknown { .. } => FAILED,
         };
         Refusal::because(status, &error)
