@@ -86,3 +86,23 @@ fn s_behind_a_reverse_proxy_calls_are_signed_for_the_root_url_whatever_is_said_i
     let told = String::from_utf8_lossy(&standalone.stop().finished.stderr).into_owned();
     assert!(told.contains(&format!("export TASKCLUSTER_ROOT_URL={PUBLIC}\n")), "{told}");
 }
+
+#[test]
+fn calls_to_an_ipv6_address_are_signed_for_it_with_its_brackets_or_without() {
+    let mut own = OwnQueue::new();
+    let standalone = own.start_with(&json!({}), &["--listen", "::1"]);
+    own.root_url = "http://[::1]:8239".to_owned();
+    // The worker's own client signs with them.
+    let task_id = own.create_script("true");
+    own.await_state(&task_id, "completed");
+    let (path, root) = ("/api/auth/v1/scopes/current", own.root());
+    let key = hawk::Key::new(root.access_token.as_bytes(), hawk::SHA256).unwrap();
+    let credentials = hawk::Credentials { id: root.client_id, key };
+    for (host, status) in [("[::1]", 200), ("::1", 200), ("::2", 401)] {
+        let request = hawk::RequestBuilder::new("GET", host, 8239, path).request();
+        let header = format!("Authorization: Hawk {}", request.make_header(&credentials).unwrap());
+        let head = head(&own, &["--globoff", "--header", &header, &format!("{}{path}", own.root_url)]);
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{host}: {head}");
+    }
+    standalone.stop();
+}
