@@ -87,10 +87,9 @@ impl Clients {
         signed: &Signed<'_>,
         now: Timestamp,
     ) -> Result<Caller, AuthenticationError> {
-        let Some(header) = header else {
+        let Some(authorization) = Authorization::of(header, signed)? else {
             return Ok(Caller { signature: None, scopes: expand(&[ASSUME_ANONYMOUS.to_owned()]) });
         };
-        let authorization = Authorization::parse(header)?;
         let Ext { certificate, authorized_scopes } =
             authorization.ext.as_deref().map_or(Ok(Ext::default()), read_ext)?;
         let named = certificate.as_ref().and_then(|certificate| certificate.issuer.as_ref());

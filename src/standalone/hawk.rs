@@ -3,6 +3,9 @@
 //! ```text
 //!   Authorization: Hawk id="…", ts="…", nonce="…", mac="…" [, ext="…", hash="…", app="…", dlg="…"]
 //!   mac = HMAC-SHA256(key, "hawk.1.header", ts, nonce, method, resource, host, port, hash, ext [, app, dlg])
+//!
+//!   GET …?bewit=<id, expiry, mac, ext in base64url>
+//!   mac = HMAC-SHA256(key, "hawk.1.bewit", expiry, "", "GET", resource without it, host, port, "", ext)
 //! ```
 //!
 //! The head of a request is judged by itself; where `hash` is there, it binds the payload, which can be read afterwards.
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use crate::timestamp::Timestamp;
 
@@ -24,17 +27,28 @@ const SKEW: Duration = Duration::from_secs(15 * 60);
 /// Bytes of a header: it holds the scopes of a temporary certificate.
 const HEADER_BYTES: usize = 48 << 10;
 
-/// What a header says.
+/// What a header says, or a URL that was signed for whoever has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Authorization {
     pub(super) id: String,
     pub(super) ext: Option<String>,
+    form: Form,
     ts: String,
     nonce: String,
     mac: String,
     hash: Option<String>,
     app: Option<String>,
     dlg: Option<String>,
+}
+
+/// Where a signature stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Form {
+    /// In the header; its time is when it was made.
+    #[default]
+    Header,
+    /// In the URL; its time is when it ceases to be good.
+    Url,
 }
 
 /// What is signed of a request's head.
@@ -60,11 +74,46 @@ pub(super) enum HawkError {
     Payload,
     #[error("Unauthorized: Stale timestamp")]
     Stale,
+    #[error("Bad Request: the bewit is no signature of a GET or HEAD request")]
+    Bewit,
+    #[error("Unauthorized: Access expired")]
+    Expired,
+    #[error("a request is signed in its Authorization header or by a bewit in its URL, not in both")]
+    Twice,
 }
 
 impl Authorization {
+    /// The signature of a request, if it has one.
+    pub(super) fn of(header: Option<&str>, signed: &Signed<'_>) -> Result<Option<Authorization>, HawkError> {
+        match (header, bewit(signed.resource)) {
+            (None, None) => Ok(None),
+            (Some(header), None) => Authorization::parse(header).map(Some),
+            (None, Some((bewit, _))) if ["GET", "HEAD"].contains(&signed.method) => {
+                Authorization::parse_bewit(bewit).map(Some)
+            }
+            (None, Some(_)) => Err(HawkError::Bewit),
+            (Some(_), Some(_)) => Err(HawkError::Twice),
+        }
+    }
+
+    fn parse_bewit(bewit: &str) -> Result<Authorization, HawkError> {
+        let bytes = URL_SAFE_NO_PAD.decode(bewit.trim_end_matches('=')).map_err(|_| HawkError::Bewit)?;
+        let text = String::from_utf8(bytes).map_err(|_| HawkError::Bewit)?;
+        let parts: Vec<&str> = text.split('\\').collect();
+        let &[id, ts, mac, ext] = parts.as_slice() else { return Err(HawkError::Bewit) };
+        if id.is_empty()
+            || text.len() > HEADER_BYTES
+            || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        {
+            return Err(HawkError::Bewit);
+        }
+        let (id, ts, mac) = (id.to_owned(), ts.to_owned(), mac.to_owned());
+        let ext = (!ext.is_empty()).then(|| ext.to_owned());
+        Ok(Authorization { id, ts, mac, ext, form: Form::Url, ..Authorization::default() })
+    }
+
     /// Reads a header.
-    pub(super) fn parse(header: &str) -> Result<Authorization, HawkError> {
+    fn parse(header: &str) -> Result<Authorization, HawkError> {
         let mut rest = header.strip_prefix("Hawk ").filter(|_| header.len() <= HEADER_BYTES);
         let mut found = Attributes::default();
         while let Some(text) = rest.map(str::trim_start).filter(|text| !text.is_empty()) {
@@ -84,14 +133,18 @@ impl Authorization {
         found.complete()
     }
 
-    /// Whether the head of a request was signed so with a key, a while ago at most.
+    /// Whether the head of a request was signed so with a key, and is good now.
     pub(super) fn verify(&self, key: &str, signed: &Signed<'_>, now: Timestamp) -> Result<(), HawkError> {
         let mac = STANDARD.decode(&self.mac).map_err(|_| HawkError::Mac)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
         hmac::verify(&key, self.normalised(signed).as_bytes(), &mac).map_err(|_| HawkError::Mac)?;
         let seconds: i64 = self.ts.parse().map_err(|_| HawkError::Stale)?;
         let at = Timestamp::from_millis(seconds.saturating_mul(1000));
-        if at.since(now).max(now.since(at)) > SKEW { Err(HawkError::Stale) } else { Ok(()) }
+        match self.form {
+            Form::Header if at.since(now).max(now.since(at)) > SKEW => Err(HawkError::Stale),
+            Form::Url if at <= now => Err(HawkError::Expired),
+            Form::Header | Form::Url => Ok(()),
+        }
     }
 
     /// Whether the payload is the one that was signed; whoever signs no hash leaves it open.
@@ -103,12 +156,16 @@ impl Authorization {
     }
 
     fn normalised(&self, signed: &Signed<'_>) -> String {
-        let Authorization { ts, nonce, hash, ext, app, dlg, .. } = self;
+        let Authorization { ts, nonce, hash, ext, app, dlg, form, .. } = self;
         let Signed { method, resource, host, port } = signed;
+        let (form, method, resource) = match (form, bewit(resource)) {
+            (Form::Url, Some((_, rest))) => ("bewit", "GET", rest),
+            (Form::Url | Form::Header, _) => ("header", *method, (*resource).to_owned()),
+        };
         let or_nothing = |text: &Option<String>| text.clone().unwrap_or_default();
         let (hash, ext, host) = (or_nothing(hash), or_nothing(ext), host.to_ascii_lowercase());
         let mut text =
-            format!("hawk.1.header\n{ts}\n{nonce}\n{method}\n{resource}\n{host}\n{port}\n{hash}\n{ext}\n");
+            format!("hawk.1.{form}\n{ts}\n{nonce}\n{method}\n{resource}\n{host}\n{port}\n{hash}\n{ext}\n");
         if let Some(app) = app {
             text += &format!("{app}\n{}\n", or_nothing(dlg));
         }
@@ -140,8 +197,17 @@ impl Attributes {
         let (Some(id), Some(ts), Some(nonce), Some(mac)) = (id, ts, nonce, mac) else {
             return Err(HawkError::Attributes);
         };
-        Ok(Authorization { id, ts, nonce, mac, ext, hash, app, dlg })
+        Ok(Authorization { id, ts, nonce, mac, ext, hash, app, dlg, form: Form::Header })
     }
+}
+
+/// The signature in a path with its query, and what it was made of.
+fn bewit(resource: &str) -> Option<(&str, String)> {
+    let (path, query) = resource.split_once('?')?;
+    let bewit = query.split('&').find_map(|parameter| parameter.strip_prefix("bewit="))?;
+    let others: Vec<&str> = query.split('&').filter(|parameter| !parameter.starts_with("bewit=")).collect();
+    let rest = if others.is_empty() { path.to_owned() } else { format!("{path}?{}", others.join("&")) };
+    Some((bewit, rest))
 }
 
 /// The hash of a payload as the attribute `hash` has it.
@@ -157,6 +223,43 @@ fn payload_hash(content_type: &str, payload: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the official Python client signs it.
+    fn bewit(id: &str, until: i64, key: &str, signed: &Signed<'_>) -> String {
+        let Signed { resource, host, port, .. } = signed;
+        let text = format!("hawk.1.bewit\n{until}\n\nGET\n{resource}\n{host}\n{port}\n\ne30=\n");
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes());
+        URL_SAFE_NO_PAD.encode(format!("{id}\\{until}\\{}\\e30=", STANDARD.encode(mac)))
+    }
+
+    #[test]
+    fn s_a_signed_url_is_good_for_reading_what_it_says_until_its_time() {
+        let signed = Signed { method: "GET", resource: "/a?b=1", host: "example.com", port: 8000 };
+        let bewit = bewit("me", TIME, KEY, &signed);
+        let good = format!("/a?b=1&bewit={bewit}");
+        let judged = |method, resource: &str, now| {
+            let request = Signed { method, resource, ..signed };
+            let found = Authorization::of(None, &request)?.ok_or(HawkError::Header)?;
+            found.verify(KEY, &request, at(now)).map(|()| (found.id, found.ext))
+        };
+        let read = Ok(("me".to_owned(), Some("e30=".to_owned())));
+        assert_eq!(judged("GET", &good, TIME - 1_000_000), read);
+        assert_eq!(judged("HEAD", &format!("/a?bewit={bewit}&b=1"), TIME - 1), read);
+        assert_eq!(judged("GET", &good, TIME), Err(HawkError::Expired));
+        assert_eq!(judged("PUT", &good, TIME - 1), Err(HawkError::Bewit));
+        assert_eq!(judged("GET", &good.replace("/a", "/b"), TIME - 1), Err(HawkError::Mac));
+        assert_eq!(judged("GET", &good.replace("b=1", "b=2"), TIME - 1), Err(HawkError::Mac));
+        for broken in ["", "%", "bWU", &bewit[1..]] {
+            assert_eq!(
+                judged("GET", &format!("/a?bewit={broken}"), TIME - 1),
+                Err(HawkError::Bewit),
+                "{broken}"
+            );
+        }
+        let both = Authorization::of(Some(HEADER), &Signed { resource: &good, ..signed });
+        assert_eq!(both, Err(HawkError::Twice));
+        assert_eq!(Authorization::of(None, &signed), Ok(None));
+    }
 
     /// The example of the Hawk specification, section "Payload Validation".
     const HEADER: &str = r#"Hawk id="dh37fgj492je", ts="1353832234", nonce="j4h3g2", hash="Yi9LfIIFRtBEPt74PVmbTF/xVAwPn7ub15ePICfgnuY=", ext="some-app-ext-data", mac="aSe1DERmZuRl3pI36/9BdZmnErTw3sNzOOAUlfeKjVw=""#;
