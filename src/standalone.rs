@@ -25,6 +25,7 @@ mod index;
 mod methods;
 mod objects;
 mod page;
+mod paging;
 mod reply;
 mod root_url;
 mod routes;

@@ -3,7 +3,7 @@
 //! ```text
 //!   EmbeddedQueue ──job──► thread: time ► transaction ► answer
 //!   (any number of                   │ schedule: what a call does
-//!    callers, async)                 └ store, workers, purges: rows and columns
+//!    callers, async)                 └ store, dependencies, workers, purges: rows and columns
 //! ```
 //!
 //! The database is one thread's own, so that no caller waits for a disk on the event loop, and what comes in together is
@@ -11,8 +11,10 @@
 //! something is due: a claim that runs out, a deadline.
 
 mod backup;
+mod dependencies;
 mod index;
 mod open;
+mod pages;
 mod purges;
 mod schedule;
 mod secrets;
@@ -40,6 +42,7 @@ use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 pub use self::index::{IndexedTask, is_index_path};
+pub use self::pages::{ListedTask, Page, Part};
 pub use self::secrets::Secret;
 pub use self::store::Artifact;
 pub use self::workers::KnownWorker;
@@ -129,7 +132,7 @@ impl EmbeddedQueue {
     /// # Errors
     ///
     /// [`QueueError::Conflict`] when the id is in use by another definition, [`QueueError::Invalid`] for times that
-    /// do not fit together.
+    /// do not fit together, or dependencies that do not exist or expire before its deadline.
     pub async fn create_task(
         &self,
         task_id: &TaskId,
@@ -190,6 +193,19 @@ impl EmbeddedQueue {
     pub(super) async fn report(&self, run: &RunId, verdict: Verdict) -> Result<(), QueueError> {
         let run = run.clone();
         self.ask(move |database, now| schedule::report(database, &run, verdict, now)).await
+    }
+
+    /// Has a task wait for its dependencies no longer. One that has a run already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn schedule_task(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
+        let schedule = |status: &mut TaskStatus, now| {
+            runs::schedule(status, now);
+            Ok(())
+        };
+        self.change(task_id, schedule).await.map(|((), status)| status)
     }
 
     /// Cancels a task: its run becomes an exception. A task that is resolved already stays as it is.
@@ -273,6 +289,20 @@ impl EmbeddedQueue {
     pub async fn status(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
         let task_id = task_id.clone();
         self.ask(move |database, _now| store::load_status(database, &task_id)).await
+    }
+
+    /// The tasks that depend on a task, by their ids.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn list_dependents(
+        &self,
+        task_id: &TaskId,
+        part: Part<TaskId>,
+    ) -> Result<Page<ListedTask, TaskId>, QueueError> {
+        let task_id = task_id.clone();
+        self.ask(move |database, _now| dependencies::list(database, &task_id, &part)).await
     }
 
     /// See [`RunQueue::status`].
@@ -413,7 +443,7 @@ impl EmbeddedQueue {
         self.ask(move |database, now| {
             let mut status = store::load_status(database, &task_id)?;
             let result = change(&mut status, now)?;
-            store::store_status(database, &status)?;
+            schedule::settle(database, &status)?;
             Ok((result, status))
         })
         .await

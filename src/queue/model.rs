@@ -69,13 +69,15 @@ pub struct TaskStatus {
     pub runs: Vec<RunStatus>,
 }
 
-/// The state of a task: that of its last run.
+/// The state of a task: that of its last run, or [`RunState::Unscheduled`].
 pub type TaskState = RunState;
 
 /// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
+    /// A task's only: it has no run yet, for it waits for other tasks.
+    Unscheduled,
     /// Waits for a worker.
     Pending,
     /// A worker has it.
@@ -86,6 +88,27 @@ pub enum RunState {
     Failed,
     /// See [`Verdict::Exception`].
     Exception,
+}
+
+impl RunState {
+    /// The queue's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunState::Unscheduled => "unscheduled",
+            RunState::Pending => "pending",
+            RunState::Running => "running",
+            RunState::Completed => "completed",
+            RunState::Failed => "failed",
+            RunState::Exception => "exception",
+        }
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_resolved(self) -> bool {
+        matches!(self, RunState::Completed | RunState::Failed | RunState::Exception)
+    }
 }
 
 /// One run, as `status` shows it.

@@ -1,12 +1,14 @@
 //! The life of a task's runs: pure changes of a [`TaskStatus`].
 //!
 //! ```text
-//!              claim              report completed, failed, exception
+//!   unscheduled
+//!      │ schedule
+//!      ▼       claim              report completed, failed, exception
 //!   pending ──────────► running ─────────────────────────────────────► resolved
 //!      ▲                   │ claim expired, worker-shutdown, intermittent-task
 //!      └── a new run ◄─────┘ while retries are left
 //!
-//!   pending, running ── cancel, deadline ──► exception
+//!   unscheduled, pending, running ── cancel, deadline ──► exception
 //! ```
 
 use std::time::Duration;
@@ -22,9 +24,9 @@ pub(super) const CLAIM: Duration = Duration::from_secs(20 * 60);
 /// How long after its resolution a run that is an exception takes artifacts.
 const LATE_ARTIFACTS: Duration = Duration::from_secs(25 * 60);
 
-/// The status of a new task: one pending run.
-pub(super) fn schedule(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) -> TaskStatus {
-    let mut status = TaskStatus {
+/// The status of a new task: it has no run.
+pub(super) fn define(task_id: &TaskId, task: &TaskDefinition) -> TaskStatus {
+    TaskStatus {
         task_id: task_id.clone(),
         provisioner_id: task.provisioner_id.clone(),
         worker_type: task.worker_type.clone(),
@@ -36,11 +38,16 @@ pub(super) fn schedule(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) 
         deadline: task.deadline,
         expires: task.expires,
         retries_left: task.retries,
-        state: RunState::Pending,
+        state: RunState::Unscheduled,
         runs: Vec::new(),
-    };
-    add_run(&mut status, ReasonCreated::Scheduled, now);
-    status
+    }
+}
+
+/// Adds the first run of a task that has none; not after its deadline.
+pub(super) fn schedule(status: &mut TaskStatus, now: Timestamp) {
+    if status.state == RunState::Unscheduled && now < status.deadline {
+        add_run(status, ReasonCreated::Scheduled, now);
+    }
 }
 
 /// Carries out what time alone has done: a claim that ran out, then the deadline. Both are dated when they were due, so
@@ -50,17 +57,18 @@ pub(super) fn pass_time(status: &mut TaskStatus, now: Timestamp) {
     if let Some((run_id, until)) = until.filter(|(_, until)| *until <= now.min(status.deadline)) {
         finish(status, run_id, Verdict::Exception(Reason::ClaimExpired), until);
     }
-    if status.deadline <= now
-        && let Some(run_id) = open_run(status).map(|run| run.run_id)
-    {
-        finish(status, run_id, Verdict::Exception(Reason::DeadlineExceeded), status.deadline);
+    if status.deadline <= now {
+        end(status, Reason::DeadlineExceeded, status.deadline);
     }
 }
 
 /// When [`pass_time`] changes a status next.
 pub(super) fn due(status: &TaskStatus) -> Option<Timestamp> {
-    let run = open_run(status)?;
-    Some(run.taken_until.map_or(status.deadline, |until| until.min(status.deadline)))
+    if status.state.is_resolved() {
+        return None;
+    }
+    let taken_until = open_run(status).and_then(|run| run.taken_until);
+    Some(taken_until.map_or(status.deadline, |until| until.min(status.deadline)))
 }
 
 /// Gives the pending run to a worker, for so long.
@@ -115,11 +123,14 @@ pub(super) fn report(
     Ok(())
 }
 
-/// Cancels what is pending or running.
+/// Cancels what is not resolved.
 pub(super) fn cancel(status: &mut TaskStatus, now: Timestamp) {
-    if let Some(run_id) = open_run(status).map(|run| run.run_id) {
-        finish(status, run_id, Verdict::Exception(Reason::Canceled), now);
-    }
+    end(status, Reason::Canceled, now);
+}
+
+/// When a task was resolved that is.
+pub(super) fn resolved(status: &TaskStatus) -> Option<Timestamp> {
+    status.runs.last().filter(|_| status.state.is_resolved()).and_then(|run| run.resolved)
 }
 
 /// Whether a run takes artifacts: while it runs, and for a while after an exception, so that logs can still come.
@@ -157,6 +168,16 @@ fn not_running(run: &RunId, status: &RunStatus) -> QueueError {
 /// The last run, if it is not resolved.
 fn open_run(status: &TaskStatus) -> Option<&RunStatus> {
     status.runs.last().filter(|run| matches!(run.state, RunState::Pending | RunState::Running))
+}
+
+/// Makes an exception of a task that is not resolved: of its last run, or of a run that is added to bear it.
+fn end(status: &mut TaskStatus, reason: Reason, now: Timestamp) {
+    if status.state == RunState::Unscheduled {
+        add_run(status, ReasonCreated::Exception, now);
+    }
+    if let Some(run_id) = open_run(status).map(|run| run.run_id) {
+        finish(status, run_id, Verdict::Exception(reason), now);
+    }
 }
 
 fn add_run(status: &mut TaskStatus, reason_created: ReasonCreated, now: Timestamp) {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::clients::{AuthenticationError, Caller};
 use super::hawk::{HawkError, Signed};
+use super::paging::{self, Parameters};
 use super::reply::{Code, Refusal, Reply, fault, json_reply};
 use super::routes::{self, Needs, Params};
 use super::{Services, methods};
@@ -35,6 +36,8 @@ const PAYLOAD_TIME: Duration = Duration::from_secs(60);
 pub(super) struct Exchange<'a> {
     pub(super) services: &'a Services,
     pub(super) params: Params,
+    /// What follows the `?` in the call's URL.
+    pub(super) query: String,
     /// The present.
     pub(super) now: Timestamp,
     /// Where the caller reaches this server: `http://HOST:PORT`.
@@ -76,7 +79,8 @@ pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> R
         Err(refusal) => return refusal.reply(route.name, described, Value::Null, now),
     };
     let caller = caller.and_then(|caller| caller.sent(content_type, &received.bytes));
-    let exchange = Exchange { services, params, now, origin, caller, payload };
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    let exchange = Exchange { services, params, query, now, origin, caller, payload };
     match exchange.carry_out(route).await {
         Ok(reply) => reply,
         Err(refusal) => {
@@ -92,6 +96,8 @@ impl Exchange<'_> {
             self.require(&ScopeExpression::Scope(self.params.fill(scope)))?;
         }
         self.params.check()?;
+        let takes = if route.is_list() { Parameters::OfList } else { Parameters::None };
+        paging::check(&self.query, takes)?;
         methods::call(route.api, self).await
     }
 

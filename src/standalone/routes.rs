@@ -17,7 +17,9 @@ pub(super) enum Api {
     Task,
     Status,
     CreateTask,
+    ScheduleTask,
     CancelTask,
+    ListDependentTasks,
     ClaimWork,
     ClaimTask,
     ReclaimTask,
@@ -117,7 +119,13 @@ const ROUTES: &[Route] = &[
     get(Api::Task, ("task", Needs::Scope("queue:get-task:<taskId>")), ("queue", "task/<taskId>")),
     get(Api::Status, ("status", Needs::Scope("queue:status:<taskId>")), ("queue", "task/<taskId>/status")),
     put(Api::CreateTask, ("createTask", Needs::OfMethod), ("queue", "task/<taskId>")),
+    post(Api::ScheduleTask, ("scheduleTask", Needs::OfMethod), ("queue", "task/<taskId>/schedule")),
     post(Api::CancelTask, ("cancelTask", Needs::OfMethod), ("queue", "task/<taskId>/cancel")),
+    get(
+        Api::ListDependentTasks,
+        ("listDependentTasks", Needs::Scope("queue:list-dependent-tasks:<taskId>")),
+        ("queue", "task/<taskId>/dependents"),
+    ),
     post(Api::ClaimWork, ("claimWork", Needs::OfMethod), ("queue", "claim-work/<*taskQueueId>")),
     post(Api::ClaimTask, ("claimTask", Needs::OfMethod), ("queue", "task/<taskId>/runs/<runId>/claim")),
     post(Api::ReclaimTask, ("reclaimTask", RECLAIM), ("queue", "task/<taskId>/runs/<runId>/reclaim")),
@@ -224,6 +232,11 @@ impl Route {
     /// Whether its payload is nobody's to see again.
     pub(super) fn takes_a_secret(&self) -> bool {
         self.api == Api::SetSecret
+    }
+
+    /// Whether it is answered in pages.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.api, Api::ListArtifacts | Api::ListLatestArtifacts | Api::ListDependentTasks)
     }
 
     /// The parameters of a path, if it is this method's.

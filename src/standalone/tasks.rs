@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::exchange::{Exchange, invalid, ok};
+use super::paging;
 use super::reply::{Code, Refusal, Reply};
-use crate::queue::TaskStatus;
 use crate::queue::definition::{Priority, TaskDefinition};
+use crate::queue::task_id::TaskId;
+use crate::queue::{ListedTask, TaskStatus};
 use crate::scopes::ScopeExpression;
 
 /// Bytes of a task's scopes as JSON. The real queue has no such bound, and makes credentials that no server accepts: they
@@ -39,17 +42,31 @@ pub(super) async fn status(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     ok(&json!({ "status": status }))
 }
 
+/// `scheduleTask`
+pub(super) async fn schedule(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let task_id = permitted(it, "schedule-task").await?;
+    let status = it.services.queue.schedule_task(&task_id).await?;
+    ok(&json!({ "status": status }))
+}
+
 /// `cancelTask`
 pub(super) async fn cancel(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let task_id = permitted(it, "cancel-task").await?;
+    let status = it.services.queue.cancel_task(&task_id).await?;
+    ok(&json!({ "status": status }))
+}
+
+/// The task of a call, for a caller who may do something to it, and not after its deadline.
+async fn permitted(it: &Exchange<'_>, right: &str) -> Result<TaskId, Refusal> {
     let task_id = it.params.task_id()?;
     let TaskStatus { scheduler_id, task_group_id, project_id, deadline, .. } =
         it.services.queue.status(&task_id).await?;
     let scope = ScopeExpression::Scope;
     it.require(&ScopeExpression::AnyOf(vec![
-        scope(format!("queue:cancel-task:{scheduler_id}/{task_group_id}/{task_id}")),
-        scope(format!("queue:cancel-task-in-project:{project_id}")),
+        scope(format!("queue:{right}:{scheduler_id}/{task_group_id}/{task_id}")),
+        scope(format!("queue:{right}-in-project:{project_id}")),
         ScopeExpression::AllOf(vec![
-            scope("queue:cancel-task".to_owned()),
+            scope(format!("queue:{right}")),
             scope(format!("assume:scheduler-id:{scheduler_id}/{task_group_id}")),
         ]),
     ]))?;
@@ -57,8 +74,22 @@ pub(super) async fn cancel(it: &Exchange<'_>) -> Result<Reply, Refusal> {
         let message = format!("the deadline of task {task_id} has passed: {deadline}");
         return Err(Refusal::new(Code::RequestConflict, message));
     }
-    let status = it.services.queue.cancel_task(&task_id).await?;
-    ok(&json!({ "status": status }))
+    Ok(task_id)
+}
+
+/// `listDependentTasks`
+pub(super) async fn list_dependents(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Dependents {
+        task_id: TaskId,
+        tasks: Vec<ListedTask>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        continuation_token: Option<String>,
+    }
+    let task_id = it.params.task_id()?;
+    let page = it.services.queue.list_dependents(&task_id, paging::part(it)?).await?;
+    ok(&Dependents { task_id, tasks: page.items, continuation_token: paging::token(page.next) })
 }
 
 /// Refuses a task whose scopes are too many for its own credentials.
@@ -96,9 +127,6 @@ fn check(it: &Exchange<'_>, task: &TaskDefinition) -> Result<(), Refusal> {
     if task.scopes.iter().any(|scope| scope.ends_with("**")) {
         return refused("a scope must not end with **");
     }
-    if !task.dependencies.is_empty() {
-        return refused("this queue does not wait for dependencies yet");
-    }
     Ok(())
 }
 
@@ -107,7 +135,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::queue::task_id::TaskId;
     use crate::timestamp::Timestamp;
 
     fn task(more: Value) -> TaskDefinition {

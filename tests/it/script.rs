@@ -1,5 +1,8 @@
 //! Calls of the queue and of what a worker needs beside it, and their answers without what differs each time.
 
+#[path = "script/dependencies.rs"]
+mod dependencies;
+
 use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
@@ -42,6 +45,7 @@ pub async fn play(root_url: &str, root: &Signer, worker: &Signer) -> Vec<Value> 
     player.refuse_tasks().await;
     player.complete().await;
     player.retry_and_cancel().await;
+    player.depend().await;
     player.ask_other_services().await;
     player.answers
 }
@@ -360,6 +364,7 @@ fn normalise(value: &mut Value, task_id: &str) {
                         | "uploadId"
                         | "uptime"
                         | "taskGroupId"
+                        | "continuationToken"
                 );
                 if is_any && !member.is_null() {
                     *member = json!(format!("<{key}>"));
@@ -370,6 +375,7 @@ fn normalise(value: &mut Value, task_id: &str) {
         }
         Value::Array(members) => members.iter_mut().for_each(|member| normalise(member, task_id)),
         Value::String(text) if Timestamp::parse(text).is_ok() => *text = "<time>".to_owned(),
+        Value::String(text) if text != task_id && TaskId::parse(text).is_ok() => *text = "<other>".to_owned(),
         Value::String(text) => {
             *text = text.replace(task_id, "<task>");
             if let Some(at) = text.find("/until/") {

@@ -7,12 +7,12 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::store::failed;
-use super::{index, purges, secrets, store, workers};
+use super::{dependencies, index, purges, secrets, store, workers};
 use crate::queue::QueueError;
 
 /// The version of the tables. A change of them has to raise it, and to bring up to it what is older. What is older than this
 /// one is of no release: it is refused.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Marks a database as a queue of ours: "dwkq".
 const APPLICATION: i64 = 0x6477_6b71;
 
@@ -68,7 +68,9 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
 fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
     let call = "create its tables";
     let transaction = database.transaction().map_err(failed(call))?;
-    for tables in [store::SCHEMA, workers::SCHEMA, purges::SCHEMA, index::SCHEMA, secrets::SCHEMA] {
+    for tables in
+        [store::SCHEMA, dependencies::SCHEMA, workers::SCHEMA, purges::SCHEMA, index::SCHEMA, secrets::SCHEMA]
+    {
         transaction.execute_batch(tables).map_err(failed(call))?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed(call))?;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rusqlite::Transaction;
 
+use super::dependencies::{self, Waiting};
+use super::pages::ENOUGH_BYTES;
 use super::{index, store, workers};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
@@ -17,9 +19,6 @@ use crate::timestamp::Timestamp;
 
 /// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(5 * 24 * 60 * 60 + 15 * 60);
-
-/// Bytes of definitions that are enough for one answer: whoever has asked for more tasks gets them the next time.
-const ENOUGH_BYTES: usize = 16 << 20;
 
 /// A claim without the handle that goes with it.
 pub(super) struct Claimed {
@@ -45,9 +44,26 @@ pub(super) fn create_task(
         return store::load_status(database, task_id);
     }
     check_times(task_id, task, now)?;
-    let status = runs::schedule(task_id, task, now);
+    let mut status = runs::define(task_id, task);
     store::insert_task(database, &status, task)?;
+    if dependencies::add(database, task_id, task)? == Waiting::ForNothing {
+        runs::schedule(&mut status, now);
+        store::store_status(database, &status)?;
+    }
     Ok(status)
+}
+
+/// Writes the status of a task. If it is resolved, tasks that have waited for that are scheduled.
+pub(super) fn settle(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
+    store::store_status(database, status)?;
+    let Some(resolved) = runs::resolved(status) else { return Ok(()) };
+    for ready in dependencies::satisfy(database, &status.task_id, status.state)? {
+        let mut ready = store::load_status(database, &ready)?;
+        // When it was, so that it makes no difference who looks first.
+        runs::schedule(&mut ready, resolved);
+        store::store_status(database, &ready)?;
+    }
+    Ok(())
 }
 
 /// Who claims, when, and for how long.
@@ -126,7 +142,7 @@ pub(super) fn report(
     let mut status = store::load_status(database, &run.task_id)?;
     let before = status.state;
     runs::report(&mut status, run, verdict, now)?;
-    store::store_status(database, &status)?;
+    settle(database, &status)?;
     if status.state == RunState::Completed && before != status.state {
         index::insert_completed(database, &run.task_id, now)?;
     }

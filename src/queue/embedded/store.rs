@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
-use crate::queue::model::{ArtifactInfo, ArtifactRequest, RunId, RunState, TaskStatus};
+use crate::queue::model::{ArtifactInfo, ArtifactRequest, RunId, TaskStatus};
 use crate::queue::runs;
 use crate::queue::task_id::TaskId;
 use crate::queue::{QueueError, ReceivedDefinition};
@@ -17,18 +17,18 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE tasks (
         task_id TEXT PRIMARY KEY,
         task_queue_id TEXT NOT NULL,
-        -- 1 while the last run waits for a worker.
-        pending INTEGER NOT NULL,
+        -- In the queue's words.
+        state TEXT NOT NULL,
         -- 0 is the least urgent.
         priority INTEGER NOT NULL,
-        -- Milliseconds; of the last run.
+        -- Of the last run; 0 if there is none. All times in milliseconds.
         scheduled INTEGER NOT NULL,
-        -- When time alone changes the task, in milliseconds; NULL once it is resolved.
+        -- When time alone changes the task; NULL once it is resolved.
         due INTEGER,
         definition TEXT NOT NULL,
         status TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX pending_tasks ON tasks (task_queue_id, priority DESC, scheduled) WHERE pending = 1;
+    CREATE INDEX pending_tasks ON tasks (task_queue_id, priority DESC, scheduled) WHERE state = 'pending';
     CREATE INDEX due_tasks ON tasks (due) WHERE due IS NOT NULL;
     CREATE TABLE artifacts (
         task_id TEXT NOT NULL REFERENCES tasks,
@@ -96,20 +96,27 @@ pub(super) fn load_received(
     Ok(ReceivedDefinition::new(text))
 }
 
-/// The status of a task that must be there.
-pub(super) fn load_status(database: &Transaction<'_>, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
-    let found: Option<TaskStatus> = database
+/// The status of a task, if there is such a task.
+pub(super) fn find_status(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+) -> Result<Option<TaskStatus>, QueueError> {
+    database
         .query_row(
             "SELECT status FROM tasks WHERE task_id = :task_id",
             named_params! { ":task_id": task_id.as_str() },
             |row| json(row, "status"),
         )
         .optional()
-        .map_err(failed("read a status"))?;
-    found.ok_or_else(|| no_such_task(task_id))
+        .map_err(failed("read a status"))
 }
 
-/// Adds a task.
+/// The status of a task that must be there.
+pub(super) fn load_status(database: &Transaction<'_>, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
+    find_status(database, task_id)?.ok_or_else(|| no_such_task(task_id))
+}
+
+/// Adds a task that has no run yet.
 pub(super) fn insert_task(
     database: &Transaction<'_>,
     status: &TaskStatus,
@@ -118,17 +125,20 @@ pub(super) fn insert_task(
     let call = "add a task";
     database
         .execute(
-            "INSERT INTO tasks (task_id, task_queue_id, pending, priority, scheduled, definition, status)
-             VALUES (:task_id, :task_queue_id, 0, :priority, 0, :definition, '')",
+            "INSERT INTO tasks (task_id, task_queue_id, state, priority, scheduled, due, definition, status)
+             VALUES (:task_id, :task_queue_id, :state, :priority, 0, :due, :definition, :status)",
             named_params! {
                 ":task_id": status.task_id.as_str(),
                 ":task_queue_id": status.task_queue_id,
+                ":state": status.state.as_str(),
                 ":priority": status.priority as u8,
+                ":due": runs::due(status).map(Timestamp::as_millis),
                 ":definition": text(definition, call)?,
+                ":status": text(status, call)?,
             },
         )
-        .map_err(failed(call))?;
-    store_status(database, status)
+        .map(drop)
+        .map_err(failed(call))
 }
 
 /// Writes the status of a task.
@@ -136,11 +146,11 @@ pub(super) fn store_status(database: &Transaction<'_>, status: &TaskStatus) -> R
     let call = "write a status";
     database
         .execute(
-            "UPDATE tasks SET status = :status, pending = :pending, scheduled = :scheduled, due = :due
+            "UPDATE tasks SET status = :status, state = :state, scheduled = :scheduled, due = :due
              WHERE task_id = :task_id",
             named_params! {
                 ":status": text(status, call)?,
-                ":pending": status.state == RunState::Pending,
+                ":state": status.state.as_str(),
                 ":due": runs::due(status).map(Timestamp::as_millis),
                 ":scheduled": status.runs.last().map_or(0, |run| run.scheduled.as_millis()),
                 ":task_id": status.task_id.as_str(),
@@ -159,7 +169,7 @@ pub(super) fn list_pending(
     select(
         database,
         "list pending tasks",
-        "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND pending = 1
+        "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND state = 'pending'
          ORDER BY priority DESC, scheduled, rowid LIMIT :most",
         named_params! { ":task_queue_id": task_queue_id, ":most": limit(most) },
         |row| parsed(row, "task_id", TaskId::parse),
@@ -282,7 +292,7 @@ pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: &'static str) -> 
 }
 
 /// A value from a column of text.
-fn parsed<T, E>(
+pub(super) fn parsed<T, E>(
     row: &Row<'_>,
     column: &'static str,
     parse: impl FnOnce(&str) -> Result<T, E>,

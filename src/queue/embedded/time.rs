@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::store;
+use super::{schedule, store};
 use crate::queue::{QueueError, runs};
 use crate::timestamp::Timestamp;
 
@@ -19,7 +19,7 @@ pub(super) fn pass(database: &mut Connection, now: Timestamp) -> Result<(), Queu
         for task_id in &due {
             let mut status = store::load_status(&transaction, task_id)?;
             runs::pass_time(&mut status, now);
-            store::store_status(&transaction, &status)?;
+            schedule::settle(&transaction, &status)?;
         }
         if due.is_empty() {
             return Ok(());

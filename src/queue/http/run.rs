@@ -217,7 +217,7 @@ impl RunReply {
     /// A reason that this worker does not know is still one for which the run is over.
     fn standing(&self) -> Standing {
         match self.state {
-            RunState::Pending | RunState::Running => Standing::Open,
+            RunState::Unscheduled | RunState::Pending | RunState::Running => Standing::Open,
             RunState::Completed => Standing::Resolved(Verdict::Completed),
             RunState::Failed => Standing::Resolved(Verdict::Failed),
             RunState::Exception => {

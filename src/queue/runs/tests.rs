@@ -17,7 +17,14 @@ fn pending(retries: u32) -> TaskStatus {
     let document = format!("payload: {{}}\nretries: {retries}\n");
     let submission = Submission::parse(document.as_bytes()).unwrap();
     let task = submission.into_task(&task_id, at(0)).unwrap().definition;
-    schedule(&task_id, &task, at(0))
+    let mut status = define(&task_id, &task);
+    schedule(&mut status, at(0));
+    status
+}
+
+/// A task that has no run yet.
+fn unscheduled() -> TaskStatus {
+    TaskStatus { state: RunState::Unscheduled, runs: Vec::new(), ..pending(5) }
 }
 
 /// The same, claimed at second 0.
@@ -44,6 +51,43 @@ fn a_new_task_has_one_pending_run() {
     let status = pending(5);
     assert_eq!((status.state, status.runs.len(), status.retries_left), (RunState::Pending, 1, 5));
     assert_eq!((status.runs[0].run_id, status.runs[0].reason_created), (0, ReasonCreated::Scheduled));
+}
+
+#[test]
+fn a_task_is_scheduled_once_and_not_after_its_deadline() {
+    let mut status = unscheduled();
+    schedule(&mut status, at(5));
+    schedule(&mut status, at(6));
+    assert_eq!((status.state, status.runs.len(), status.runs[0].scheduled), (RunState::Pending, 1, at(5)));
+    let mut late = unscheduled();
+    let deadline = late.deadline;
+    schedule(&mut late, deadline);
+    assert_eq!(late, unscheduled());
+    let mut done = running(5).0;
+    cancel(&mut done, at(1));
+    schedule(&mut done, at(2));
+    assert_eq!((done.state, done.runs.len()), (RunState::Exception, 1));
+}
+
+#[test]
+fn a_task_that_ends_before_it_has_a_run_gets_one_to_say_why() {
+    let deadline = unscheduled().deadline;
+    let (mut cancelled, mut late) = (unscheduled(), unscheduled());
+    assert_eq!((due(&late), claim(&mut late, &worker("w"), at(1))), (Some(deadline), None));
+    cancel(&mut cancelled, at(7));
+    pass_time(&mut late, deadline);
+    for (status, reason, when) in
+        [(cancelled, Reason::Canceled, at(7)), (late, Reason::DeadlineExceeded, deadline)]
+    {
+        let run = &status.runs[0];
+        assert_eq!(
+            (status.state, run.state, status.runs.len()),
+            (RunState::Exception, RunState::Exception, 1)
+        );
+        assert_eq!(run.reason_resolved, Some(Verdict::Exception(reason)));
+        assert_eq!((run.reason_created, run.scheduled), (ReasonCreated::Exception, when));
+        assert_eq!((resolved(&status), due(&status)), (Some(when), None));
+    }
 }
 
 #[test]
