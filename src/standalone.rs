@@ -4,7 +4,7 @@
 //!   client, worker ──► connections ──► routes ──► exchange: payload, hawk ► clients (who, which scopes)
 //!                          │                          │
 //!                          ▼                          ▼ methods
-//!                       storage                    tasks, work, workers, artifacts, objects ──► queue
+//!                       storage                    tasks, groups, work, workers, artifacts, objects ──► queue
 //! ```
 //!
 //! What the methods take, need and answer are the services' own; so are codes and statuses of refusals. Of the other
@@ -20,6 +20,7 @@ mod connections;
 mod cors;
 pub mod credentials_file;
 mod exchange;
+mod groups;
 mod hawk;
 mod index;
 mod methods;

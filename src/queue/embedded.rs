@@ -3,7 +3,7 @@
 //! ```text
 //!   EmbeddedQueue ──job──► thread: time ► transaction ► answer
 //!   (any number of                   │ schedule: what a call does
-//!    callers, async)                 └ store, dependencies, workers, purges: rows and columns
+//!    callers, async)                 └ store, dependencies, groups, workers, purges: rows
 //! ```
 //!
 //! The database is one thread's own, so that no caller waits for a disk on the event loop, and what comes in together is
@@ -12,6 +12,7 @@
 
 mod backup;
 mod dependencies;
+mod groups;
 mod index;
 mod open;
 mod pages;
@@ -41,6 +42,7 @@ use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
+pub use self::groups::{CancelledGroup, TaskGroup};
 pub use self::index::{IndexedTask, is_index_path};
 pub use self::pages::{ListedTask, Page, Part};
 pub use self::secrets::Secret;
@@ -131,7 +133,8 @@ impl EmbeddedQueue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Conflict`] when the id is in use by another definition, [`QueueError::Invalid`] for times that
+    /// [`QueueError::Conflict`] when the id is in use by another definition, or its group is sealed or of another
+    /// scheduler, [`QueueError::Invalid`] for times that
     /// do not fit together, or dependencies that do not exist or expire before its deadline.
     pub async fn create_task(
         &self,

@@ -8,7 +8,7 @@ use super::clients::expand;
 use super::exchange::{Exchange, done, ok};
 use super::reply::{Code, Refusal, Reply};
 use super::routes::Api;
-use super::{artifacts, index, objects, secrets, tasks, work, workers};
+use super::{artifacts, groups, index, objects, secrets, tasks, work, workers};
 use crate::cache::PurgeRequest;
 use crate::queue::{Reason, Verdict};
 use crate::scopes::ScopeExpression;
@@ -23,6 +23,10 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::ScheduleTask => tasks::schedule(it).await,
         Api::CancelTask => tasks::cancel(it).await,
         Api::ListDependentTasks => tasks::list_dependents(it).await,
+        Api::GetTaskGroup => groups::get(it).await,
+        Api::ListTaskGroup => groups::list(it).await,
+        Api::SealTaskGroup => groups::seal(it).await,
+        Api::CancelTaskGroup => groups::cancel(it).await,
         Api::ClaimWork => work::claim_work(it).await,
         Api::ClaimTask => work::claim_task(it).await,
         Api::ReclaimTask => work::reclaim(it).await,

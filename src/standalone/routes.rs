@@ -20,6 +20,10 @@ pub(super) enum Api {
     ScheduleTask,
     CancelTask,
     ListDependentTasks,
+    GetTaskGroup,
+    ListTaskGroup,
+    SealTaskGroup,
+    CancelTaskGroup,
     ClaimWork,
     ClaimTask,
     ReclaimTask,
@@ -80,6 +84,7 @@ const QUARANTINE: Needs =
 /// A worker.
 const WORKER: (&str, &str) =
     ("queue", "provisioners/<provisionerId>/worker-types/<workerType>/workers/<workerGroup>/<workerId>");
+const LIST_GROUP: Needs = Needs::Scope("queue:list-task-group:<taskGroupId>");
 const CREATE_ARTIFACT: Needs = Needs::Scope("queue:create-artifact:<taskId>/<runId>");
 
 /// A row of the table.
@@ -125,6 +130,14 @@ const ROUTES: &[Route] = &[
         Api::ListDependentTasks,
         ("listDependentTasks", Needs::Scope("queue:list-dependent-tasks:<taskId>")),
         ("queue", "task/<taskId>/dependents"),
+    ),
+    get(Api::GetTaskGroup, ("getTaskGroup", LIST_GROUP), ("queue", "task-group/<taskGroupId>")),
+    get(Api::ListTaskGroup, ("listTaskGroup", LIST_GROUP), ("queue", "task-group/<taskGroupId>/list")),
+    post(Api::SealTaskGroup, ("sealTaskGroup", Needs::OfMethod), ("queue", "task-group/<taskGroupId>/seal")),
+    post(
+        Api::CancelTaskGroup,
+        ("cancelTaskGroup", Needs::OfMethod),
+        ("queue", "task-group/<taskGroupId>/cancel"),
     ),
     post(Api::ClaimWork, ("claimWork", Needs::OfMethod), ("queue", "claim-work/<*taskQueueId>")),
     post(Api::ClaimTask, ("claimTask", Needs::OfMethod), ("queue", "task/<taskId>/runs/<runId>/claim")),
@@ -236,7 +249,10 @@ impl Route {
 
     /// Whether it is answered in pages.
     pub(super) fn is_list(&self) -> bool {
-        matches!(self.api, Api::ListArtifacts | Api::ListLatestArtifacts | Api::ListDependentTasks)
+        matches!(
+            self.api,
+            Api::ListArtifacts | Api::ListLatestArtifacts | Api::ListDependentTasks | Api::ListTaskGroup
+        )
     }
 
     /// The parameters of a path, if it is this method's.
@@ -283,7 +299,7 @@ impl Params {
     pub(super) fn check(&self) -> Result<(), Refusal> {
         for (name, text) in &self.0 {
             match *name {
-                "taskId" => drop(self.task_id()?),
+                "taskId" | "taskGroupId" => drop(self.id(name)?),
                 "runId" => drop(self.run_id()?),
                 "taskQueueId" | "workerPoolId" if !is_queue_id(text) => {
                     return Err(unfit(name, "PROVISIONER/TYPE"));
@@ -305,7 +321,15 @@ impl Params {
     }
 
     pub(super) fn task_id(&self) -> Result<TaskId, Refusal> {
-        TaskId::parse(self.text("taskId")).map_err(|_| unfit("taskId", "a slugid"))
+        self.id("taskId")
+    }
+
+    pub(super) fn task_group_id(&self) -> Result<TaskId, Refusal> {
+        self.id("taskGroupId")
+    }
+
+    fn id(&self, name: &str) -> Result<TaskId, Refusal> {
+        TaskId::parse(self.text(name)).map_err(|_| unfit(name, "a slugid"))
     }
 
     pub(super) fn run(&self) -> Result<RunId, Refusal> {

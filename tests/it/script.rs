@@ -2,6 +2,8 @@
 
 #[path = "script/dependencies.rs"]
 mod dependencies;
+#[path = "script/groups.rs"]
+mod groups;
 
 use std::time::Duration;
 
@@ -46,6 +48,7 @@ pub async fn play(root_url: &str, root: &Signer, worker: &Signer) -> Vec<Value> 
     player.complete().await;
     player.retry_and_cancel().await;
     player.depend().await;
+    player.group().await;
     player.ask_other_services().await;
     player.answers
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::store::failed;
-use super::{dependencies, index, purges, secrets, store, workers};
+use super::{dependencies, groups, index, purges, secrets, store, workers};
 use crate::queue::QueueError;
 
 /// The version of the tables. A change of them has to raise it, and to bring up to it what is older. What is older than this
@@ -68,9 +68,15 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
 fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
     let call = "create its tables";
     let transaction = database.transaction().map_err(failed(call))?;
-    for tables in
-        [store::SCHEMA, dependencies::SCHEMA, workers::SCHEMA, purges::SCHEMA, index::SCHEMA, secrets::SCHEMA]
-    {
+    for tables in [
+        store::SCHEMA,
+        dependencies::SCHEMA,
+        groups::SCHEMA,
+        workers::SCHEMA,
+        purges::SCHEMA,
+        index::SCHEMA,
+        secrets::SCHEMA,
+    ] {
         transaction.execute_batch(tables).map_err(failed(call))?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed(call))?;

@@ -6,7 +6,7 @@ use rusqlite::Transaction;
 
 use super::dependencies::{self, Waiting};
 use super::pages::ENOUGH_BYTES;
-use super::{index, store, workers};
+use super::{groups, index, store, workers};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::http::ObjectUpload;
@@ -36,6 +36,8 @@ pub(super) fn create_task(
     task: &TaskDefinition,
     now: Timestamp,
 ) -> Result<TaskStatus, QueueError> {
+    check_times(task_id, task, now)?;
+    groups::join(database, task)?;
     if let Some(known) = store::find_definition::<TaskDefinition>(database, task_id)? {
         if known != *task {
             let because = "another task has this id".to_owned();
@@ -43,7 +45,6 @@ pub(super) fn create_task(
         }
         return store::load_status(database, task_id);
     }
-    check_times(task_id, task, now)?;
     let mut status = runs::define(task_id, task);
     store::insert_task(database, &status, task)?;
     if dependencies::add(database, task_id, task)? == Waiting::ForNothing {
@@ -53,9 +54,14 @@ pub(super) fn create_task(
     Ok(status)
 }
 
-/// Writes the status of a task. If it is resolved, tasks that have waited for that are scheduled.
+/// Writes the status of a task, and does what follows from it.
 pub(super) fn settle(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
     store::store_status(database, status)?;
+    release(database, status)
+}
+
+/// Schedules the tasks that have waited for the resolution of a task, if it is resolved.
+pub(super) fn release(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
     let Some(resolved) = runs::resolved(status) else { return Ok(()) };
     for ready in dependencies::satisfy(database, &status.task_id, status.state)? {
         let mut ready = store::load_status(database, &ready)?;

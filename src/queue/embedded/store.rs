@@ -17,6 +17,7 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE tasks (
         task_id TEXT PRIMARY KEY,
         task_queue_id TEXT NOT NULL,
+        task_group_id TEXT NOT NULL,
         -- In the queue's words.
         state TEXT NOT NULL,
         -- 0 is the least urgent.
@@ -29,6 +30,7 @@ pub(super) const SCHEMA: &str = "
         status TEXT NOT NULL
     ) STRICT;
     CREATE INDEX pending_tasks ON tasks (task_queue_id, priority DESC, scheduled) WHERE state = 'pending';
+    CREATE INDEX tasks_of_groups ON tasks (task_group_id, task_id);
     CREATE INDEX due_tasks ON tasks (due) WHERE due IS NOT NULL;
     CREATE TABLE artifacts (
         task_id TEXT NOT NULL REFERENCES tasks,
@@ -125,11 +127,14 @@ pub(super) fn insert_task(
     let call = "add a task";
     database
         .execute(
-            "INSERT INTO tasks (task_id, task_queue_id, state, priority, scheduled, due, definition, status)
-             VALUES (:task_id, :task_queue_id, :state, :priority, 0, :due, :definition, :status)",
+            "INSERT INTO tasks
+             (task_id, task_queue_id, task_group_id, state, priority, scheduled, due, definition, status)
+             VALUES
+             (:task_id, :task_queue_id, :task_group_id, :state, :priority, 0, :due, :definition, :status)",
             named_params! {
                 ":task_id": status.task_id.as_str(),
                 ":task_queue_id": status.task_queue_id,
+                ":task_group_id": status.task_group_id.as_str(),
                 ":state": status.state.as_str(),
                 ":priority": status.priority as u8,
                 ":due": runs::due(status).map(Timestamp::as_millis),
