@@ -4,7 +4,7 @@
 //!   client, worker ──► connections ──► routes ──► exchange: payload, hawk ► clients (who, which scopes)
 //!                          │                          │
 //!                          ▼                          ▼ methods
-//!                       storage                    tasks, groups, work, workers, artifacts, objects ──► queue
+//!                       storage                    tasks, groups, pools, work, artifacts, … ──► queue
 //! ```
 //!
 //! What the methods take, need and answer are the services' own; so are codes and statuses of refusals. Of the other
@@ -27,6 +27,7 @@ mod methods;
 mod objects;
 mod page;
 mod paging;
+mod pools;
 mod reply;
 mod root_url;
 mod routes;

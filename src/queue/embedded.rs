@@ -3,7 +3,7 @@
 //! ```text
 //!   EmbeddedQueue ──job──► thread: time ► transaction ► answer
 //!   (any number of                   │ schedule: what a call does
-//!    callers, async)                 └ store, dependencies, groups, workers, purges: rows
+//!    callers, async)                 └ store, dependencies, groups, pools, …: rows
 //! ```
 //!
 //! The database is one thread's own, so that no caller waits for a disk on the event loop, and what comes in together is
@@ -16,6 +16,7 @@ mod groups;
 mod index;
 mod open;
 mod pages;
+mod pools;
 mod purges;
 mod schedule;
 mod secrets;
@@ -45,6 +46,7 @@ use crate::timestamp::Timestamp;
 pub use self::groups::{CancelledGroup, TaskGroup};
 pub use self::index::{IndexedTask, is_index_path};
 pub use self::pages::{ListedTask, Page, Part};
+pub use self::pools::{OpenTasks, Place};
 pub use self::secrets::Secret;
 pub use self::store::Artifact;
 pub use self::workers::KnownWorker;
@@ -211,6 +213,17 @@ impl EmbeddedQueue {
         self.change(task_id, schedule).await.map(|((), status)| status)
     }
 
+    /// Has a task run again, with all of its retries, or for the first time whatever it waits for. One that waits for a
+    /// worker or has one stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`], [`QueueError::Conflict`] after its deadline, or when it has had 50 runs.
+    pub async fn rerun_task(&self, task_id: &TaskId) -> Result<TaskStatus, QueueError> {
+        let task_id = task_id.clone();
+        self.ask(move |database, now| schedule::rerun_task(database, &task_id, now)).await
+    }
+
     /// Cancels a task: its run becomes an exception. A task that is resolved already stays as it is.
     ///
     /// # Errors
@@ -265,11 +278,15 @@ impl EmbeddedQueue {
     /// # Errors
     ///
     /// [`QueueError::NotFound`].
-    pub async fn list_artifacts(&self, run: &RunId) -> Result<Vec<ArtifactInfo>, QueueError> {
+    pub async fn list_artifacts(
+        &self,
+        run: &RunId,
+        part: Part<ArtifactName>,
+    ) -> Result<Page<ArtifactInfo, ArtifactName>, QueueError> {
         let run = run.clone();
         self.ask(move |database, _now| {
             runs::find(&store::load_status(database, &run.task_id)?, &run)?;
-            store::list_artifacts(database, &run)
+            store::list_artifacts(database, &run, &part)
         })
         .await
     }

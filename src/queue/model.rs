@@ -310,3 +310,16 @@ pub struct ArtifactInfo {
     /// Its media type.
     pub content_type: String,
 }
+
+impl ArtifactInfo {
+    /// What is shown of an artifact that was made as requested.
+    #[must_use]
+    pub fn of(name: ArtifactName, request: &ArtifactRequest) -> ArtifactInfo {
+        ArtifactInfo {
+            storage_type: request.content.storage_type(),
+            name,
+            expires: request.expires,
+            content_type: request.content.content_type().to_owned(),
+        }
+    }
+}

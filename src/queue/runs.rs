@@ -6,7 +6,8 @@
 //!      ▼       claim              report completed, failed, exception
 //!   pending ──────────► running ─────────────────────────────────────► resolved
 //!      ▲                   │ claim expired, worker-shutdown, intermittent-task
-//!      └── a new run ◄─────┘ while retries are left
+//!      ├── a new run ◄─────┘ while retries are left
+//!      └── a new run ◄── rerun ── unscheduled, resolved
 //!
 //!   unscheduled, pending, running ── cancel, deadline ──► exception
 //! ```
@@ -23,6 +24,8 @@ use crate::timestamp::Timestamp;
 pub(super) const CLAIM: Duration = Duration::from_secs(20 * 60);
 /// How long after its resolution a run that is an exception takes artifacts.
 const LATE_ARTIFACTS: Duration = Duration::from_secs(25 * 60);
+/// Runs of a task at most.
+const MOST_RUNS: usize = 50;
 
 /// The status of a new task: it has no run.
 pub(super) fn define(task_id: &TaskId, task: &TaskDefinition) -> TaskStatus {
@@ -48,6 +51,25 @@ pub(super) fn schedule(status: &mut TaskStatus, now: Timestamp) {
     if status.state == RunState::Unscheduled && now < status.deadline {
         add_run(status, ReasonCreated::Scheduled, now);
     }
+}
+
+/// Adds a run to a task that is resolved or has none, and gives all of its retries back, as many runs as there may still
+/// be. One that waits for a worker or has one stays as it is.
+pub(super) fn rerun(status: &mut TaskStatus, retries: u32, now: Timestamp) -> Result<(), QueueError> {
+    if open_run(status).is_some() {
+        return Ok(());
+    }
+    let refused = |because| Err(QueueError::Conflict { what: format!("task {}", status.task_id), because });
+    if status.deadline <= now {
+        return refused(format!("its deadline has passed: {}", status.deadline));
+    }
+    if status.runs.len() >= MOST_RUNS {
+        return refused(format!("it has had {MOST_RUNS} runs, the most that a task may have"));
+    }
+    let left = MOST_RUNS.saturating_sub(status.runs.len() + 1);
+    status.retries_left = retries.min(u32::try_from(left).unwrap_or(u32::MAX));
+    add_run(status, ReasonCreated::Rerun, now);
+    Ok(())
 }
 
 /// Carries out what time alone has done: a claim that ran out, then the deadline. Both are dated when they were due, so
@@ -105,15 +127,18 @@ pub(super) fn reclaim(
     Ok(until)
 }
 
-/// Resolves a running run as its worker says. The same word twice changes nothing.
+/// Resolves a running run as its worker says. The same word twice changes nothing, unless there are later runs than the
+/// word itself has brought about.
 pub(super) fn report(
     status: &mut TaskStatus,
     run: &RunId,
     verdict: Verdict,
     now: Timestamp,
 ) -> Result<(), QueueError> {
+    let later = status.runs.iter().filter(|other| other.run_id > run.run_id).count();
+    let is_recent = later <= usize::from(verdict.state() == RunState::Exception);
     let status_of_run = find_mut(status, run)?;
-    if status_of_run.reason_resolved == Some(verdict) {
+    if status_of_run.reason_resolved == Some(verdict) && is_recent {
         return Ok(());
     }
     if status_of_run.state != RunState::Running {
@@ -128,6 +153,11 @@ pub(super) fn cancel(status: &mut TaskStatus, now: Timestamp) {
     end(status, Reason::Canceled, now);
 }
 
+/// Since when the last run is in its state, if there is one.
+pub(super) fn since(status: &TaskStatus) -> Option<Timestamp> {
+    status.runs.last().map(|run| run.resolved.or(run.started).unwrap_or(run.scheduled))
+}
+
 /// When a task was resolved that is.
 pub(super) fn resolved(status: &TaskStatus) -> Option<Timestamp> {
     status.runs.last().filter(|_| status.state.is_resolved()).and_then(|run| run.resolved)
@@ -136,6 +166,10 @@ pub(super) fn resolved(status: &TaskStatus) -> Option<Timestamp> {
 /// Whether a run takes artifacts: while it runs, and for a while after an exception, so that logs can still come.
 pub(super) fn takes_artifacts(status: &TaskStatus, run: &RunId, now: Timestamp) -> Result<(), QueueError> {
     let status_of_run = find(status, run)?;
+    if status_of_run.worker.is_none() {
+        let because = "no worker has had it, so it has no artifacts".to_owned();
+        return Err(QueueError::Invalid { what: run.to_string(), because });
+    }
     let late = status_of_run.resolved.is_some_and(|resolved| now.since(resolved) <= LATE_ARTIFACTS);
     match status_of_run.state {
         RunState::Running => Ok(()),

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use hyper::{StatusCode, header};
+use serde::Serialize;
 use serde_json::json;
 
 use super::exchange::{Exchange, done, ok};
+use super::paging;
 use super::reply::{Code, Refusal, Reply, json_reply, set};
 use super::storage::Access;
 use super::work::temporary;
@@ -13,8 +15,8 @@ use crate::document::finding::Findings;
 use crate::document::reader::Object;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{
-    ArtifactContent, ArtifactRequest, Created, ErrorReason, QueueError, RunId, RunStatus, StorageType,
-    TaskStatus, WorkerIdentity,
+    Artifact, ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, QueueError, RunId,
+    RunStatus, StorageType, TaskStatus, WorkerIdentity,
 };
 use crate::scopes::ScopeExpression;
 use crate::timestamp::Timestamp;
@@ -125,7 +127,39 @@ pub(super) async fn list_latest(it: &Exchange<'_>) -> Result<Reply, Refusal> {
 }
 
 async fn show(it: &Exchange<'_>, run: &RunId) -> Result<Reply, Refusal> {
-    ok(&json!({ "artifacts": it.services.queue.list_artifacts(run).await? }))
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Listed {
+        artifacts: Vec<ArtifactInfo>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        continuation_token: Option<String>,
+    }
+    let page = it.services.queue.list_artifacts(run, paging::part(it)?).await?;
+    ok(&Listed { artifacts: page.items, continuation_token: paging::token(page.next) })
+}
+
+/// `artifactInfo`
+pub(super) async fn info(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    describe(it, &it.params.run()?, it.params.artifact()?).await
+}
+
+/// `latestArtifactInfo`
+pub(super) async fn latest_info(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let name = it.params.artifact()?;
+    describe(it, &latest(it).await?, name).await
+}
+
+/// Shows an artifact itself, also if it is a link.
+async fn describe(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Reply, Refusal> {
+    let found = find(it, run, &name).await?;
+    ok(&ArtifactInfo::of(name, &found.request))
+}
+
+/// An artifact that is there.
+async fn find(it: &Exchange<'_>, run: &RunId, name: &ArtifactName) -> Result<Artifact, Refusal> {
+    let found = it.services.queue.artifact(run, name).await?;
+    let missing = || QueueError::NotFound { what: format!("artifact \"{name}\" of {run}") };
+    Ok(found.filter(|found| found.upload_id.is_none()).ok_or_else(missing)?)
 }
 
 /// The last run of a task.
@@ -146,9 +180,7 @@ async fn send(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Repl
         let Some(name) = names.last() else {
             return Err(Refusal::new(Code::InternalServerError, "no artifact was asked for"));
         };
-        let missing = || QueueError::NotFound { what: format!("artifact \"{name}\" of {run}") };
-        let found = it.services.queue.artifact(run, name).await?;
-        let found = found.filter(|found| found.upload_id.is_none()).ok_or_else(missing)?;
+        let found = find(it, run, name).await?;
         if found.request.expires < it.now {
             return Err(Refusal::new(Code::ResourceExpired, format!("artifact \"{name}\" has expired")));
         }

@@ -92,8 +92,11 @@ pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> R
 
 impl Exchange<'_> {
     async fn carry_out(&self, route: &routes::Route) -> Result<Reply, Refusal> {
-        if let Needs::Scope(scope) = route.needs {
-            self.require(&ScopeExpression::Scope(self.params.fill(scope)))?;
+        let scope = |scope: &&str| ScopeExpression::Scope(self.params.fill(scope));
+        match route.needs {
+            Needs::Scope(only) => self.require(&scope(&only))?,
+            Needs::Scopes(all) => self.require(&ScopeExpression::AllOf(all.iter().map(scope).collect()))?,
+            Needs::Nothing | Needs::OfMethod => {}
         }
         self.params.check()?;
         let takes = if route.is_list() { Parameters::OfList } else { Parameters::None };

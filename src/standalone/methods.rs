@@ -8,7 +8,7 @@ use super::clients::expand;
 use super::exchange::{Exchange, done, ok};
 use super::reply::{Code, Refusal, Reply};
 use super::routes::Api;
-use super::{artifacts, groups, index, objects, secrets, tasks, work, workers};
+use super::{artifacts, groups, index, objects, pools, secrets, tasks, work, workers};
 use crate::cache::PurgeRequest;
 use crate::queue::{Reason, Verdict};
 use crate::scopes::ScopeExpression;
@@ -21,6 +21,7 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::Status => tasks::status(it).await,
         Api::CreateTask => tasks::create(it).await,
         Api::ScheduleTask => tasks::schedule(it).await,
+        Api::RerunTask => tasks::rerun(it).await,
         Api::CancelTask => tasks::cancel(it).await,
         Api::ListDependentTasks => tasks::list_dependents(it).await,
         Api::GetTaskGroup => groups::get(it).await,
@@ -41,6 +42,12 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::GetLatestArtifact => artifacts::get_latest(it).await,
         Api::ListArtifacts => artifacts::list(it).await,
         Api::ListLatestArtifacts => artifacts::list_latest(it).await,
+        Api::ArtifactInfo => artifacts::info(it).await,
+        Api::LatestArtifactInfo => artifacts::latest_info(it).await,
+        Api::PendingTasks => pools::count_pending(it).await,
+        Api::TaskQueueCounts => pools::count(it).await,
+        Api::ListPendingTasks => pools::list_pending(it).await,
+        Api::ListClaimedTasks => pools::list_claimed(it).await,
         Api::PurgeCache => purge_cache(it).await,
         Api::PurgeRequests => purge_requests(it).await,
         Api::ExpandScopes => expand_scopes(it),

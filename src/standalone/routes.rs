@@ -18,6 +18,7 @@ pub(super) enum Api {
     Status,
     CreateTask,
     ScheduleTask,
+    RerunTask,
     CancelTask,
     ListDependentTasks,
     GetTaskGroup,
@@ -38,6 +39,12 @@ pub(super) enum Api {
     GetLatestArtifact,
     ListArtifacts,
     ListLatestArtifacts,
+    ArtifactInfo,
+    LatestArtifactInfo,
+    PendingTasks,
+    TaskQueueCounts,
+    ListPendingTasks,
+    ListClaimedTasks,
     PurgeCache,
     PurgeRequests,
     ExpandScopes,
@@ -58,6 +65,8 @@ pub(super) enum Needs {
     Nothing,
     /// This scope; `<…>` stands for a parameter. It is looked at before anything else.
     Scope(&'static str),
+    /// All of these, likewise.
+    Scopes(&'static [&'static str]),
     /// Scopes that only the method itself can name.
     OfMethod,
 }
@@ -85,6 +94,8 @@ const QUARANTINE: Needs =
 const WORKER: (&str, &str) =
     ("queue", "provisioners/<provisionerId>/worker-types/<workerType>/workers/<workerGroup>/<workerId>");
 const LIST_GROUP: Needs = Needs::Scope("queue:list-task-group:<taskGroupId>");
+const COUNT: Needs =
+    Needs::Scopes(&["queue:pending-count:<taskQueueId>", "queue:claimed-count:<taskQueueId>"]);
 const CREATE_ARTIFACT: Needs = Needs::Scope("queue:create-artifact:<taskId>/<runId>");
 
 /// A row of the table.
@@ -125,6 +136,7 @@ const ROUTES: &[Route] = &[
     get(Api::Status, ("status", Needs::Scope("queue:status:<taskId>")), ("queue", "task/<taskId>/status")),
     put(Api::CreateTask, ("createTask", Needs::OfMethod), ("queue", "task/<taskId>")),
     post(Api::ScheduleTask, ("scheduleTask", Needs::OfMethod), ("queue", "task/<taskId>/schedule")),
+    post(Api::RerunTask, ("rerunTask", Needs::OfMethod), ("queue", "task/<taskId>/rerun")),
     post(Api::CancelTask, ("cancelTask", Needs::OfMethod), ("queue", "task/<taskId>/cancel")),
     get(
         Api::ListDependentTasks,
@@ -184,6 +196,32 @@ const ROUTES: &[Route] = &[
         Api::ListLatestArtifacts,
         ("listLatestArtifacts", Needs::Scope("queue:list-artifacts:<taskId>")),
         ("queue", "task/<taskId>/artifacts"),
+    ),
+    get(
+        Api::ArtifactInfo,
+        ("artifactInfo", Needs::Scope("queue:list-artifacts:<taskId>:<runId>")),
+        ("queue", "task/<taskId>/runs/<runId>/artifact-info/<*name>"),
+    ),
+    get(
+        Api::LatestArtifactInfo,
+        ("latestArtifactInfo", Needs::Scope("queue:list-artifacts:<taskId>")),
+        ("queue", "task/<taskId>/artifact-info/<*name>"),
+    ),
+    get(
+        Api::PendingTasks,
+        ("pendingTasks", Needs::Scope("queue:pending-count:<taskQueueId>")),
+        ("queue", "pending/<*taskQueueId>"),
+    ),
+    get(Api::TaskQueueCounts, ("taskQueueCounts", COUNT), ("queue", "task-queues/<*taskQueueId>/counts")),
+    get(
+        Api::ListPendingTasks,
+        ("listPendingTasks", Needs::Scope("queue:pending-list:<taskQueueId>")),
+        ("queue", "task-queues/<*taskQueueId>/pending"),
+    ),
+    get(
+        Api::ListClaimedTasks,
+        ("listClaimedTasks", Needs::Scope("queue:claimed-list:<taskQueueId>")),
+        ("queue", "task-queues/<*taskQueueId>/claimed"),
     ),
     post(Api::PurgeCache, ("purgeCache", Needs::OfMethod), ("purge-cache", "purge-cache/<*workerPoolId>")),
     get(
@@ -251,7 +289,12 @@ impl Route {
     pub(super) fn is_list(&self) -> bool {
         matches!(
             self.api,
-            Api::ListArtifacts | Api::ListLatestArtifacts | Api::ListDependentTasks | Api::ListTaskGroup
+            Api::ListArtifacts
+                | Api::ListLatestArtifacts
+                | Api::ListDependentTasks
+                | Api::ListTaskGroup
+                | Api::ListPendingTasks
+                | Api::ListClaimedTasks
         )
     }
 
@@ -259,19 +302,21 @@ impl Route {
     fn params(&self, parts: &[&str]) -> Option<Params> {
         let mut params = Params::default();
         let mut rest = parts;
-        for wanted in self.path.split('/') {
+        let wanted: Vec<&str> = self.path.split('/').collect();
+        for (wanted, left) in wanted.iter().zip((0..wanted.len()).rev()) {
             let parameter = wanted.strip_prefix('<').and_then(|name| name.strip_suffix('>'));
             let (first, after) = rest.split_first()?;
             rest = match parameter.map(|name| (name, name.strip_prefix('*'))) {
-                None if first == &wanted => after,
+                None if first == wanted => after,
                 None => return None,
                 Some((name, None)) => {
                     params.0.push((name, decode(first)?));
                     after
                 }
                 Some((_, Some(name))) => {
-                    params.0.push((name, decode(&rest.join("/"))?));
-                    &[]
+                    let (own, after) = rest.split_at_checked(rest.len().checked_sub(left)?)?;
+                    params.0.push((name, decode(&own.join("/"))?));
+                    after
                 }
             };
         }
@@ -402,6 +447,17 @@ mod tests {
                 "/api/queue/v1/claim-work/p%2Ft".to_owned(),
                 Some((Api::ClaimWork, r#"{"taskQueueId":"p/t"}"#.to_owned())),
             ),
+            (
+                Method::GET,
+                "/api/queue/v1/task-queues/p/t/pending".to_owned(),
+                Some((Api::ListPendingTasks, r#"{"taskQueueId":"p/t"}"#.to_owned())),
+            ),
+            (
+                Method::GET,
+                "/api/queue/v1/task-queues/p%2Ft/counts".to_owned(),
+                Some((Api::TaskQueueCounts, r#"{"taskQueueId":"p/t"}"#.to_owned())),
+            ),
+            (Method::GET, "/api/queue/v1/task-queues/pending".to_owned(), None),
             (Method::GET, "/api/hooks/v1/ping".to_owned(), None),
             (Method::GET, "/ping".to_owned(), None),
         ];

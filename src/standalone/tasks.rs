@@ -49,6 +49,13 @@ pub(super) async fn schedule(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     ok(&json!({ "status": status }))
 }
 
+/// `rerunTask`
+pub(super) async fn rerun(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let task_id = permitted(it, "rerun-task").await?;
+    let status = it.services.queue.rerun_task(&task_id).await?;
+    ok(&json!({ "status": status }))
+}
+
 /// `cancelTask`
 pub(super) async fn cancel(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let task_id = permitted(it, "cancel-task").await?;

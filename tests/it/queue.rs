@@ -17,7 +17,7 @@ use self::play::Ask::{
 };
 use self::play::Content::{Error, Link, Object, Reference, S3};
 use self::play::{Ask, MAKERS, Play, TEXT, worker};
-use crate::support::{Deployment, POOL, Terms};
+use crate::support::{ALL, Deployment, POOL, Terms};
 
 /// What is asked one after the other, and what comes of each.
 type Case = (&'static str, &'static [(Ask, &'static str)]);
@@ -412,7 +412,8 @@ fn tasks_that_nobody_made_are_not_found() {
         let refusals = [
             queue.status(&task_id).await.err(),
             queue.cancel_task(&task_id).await.err(),
-            queue.list_artifacts(&run).await.err(),
+            queue.rerun_task(&task_id).await.err(),
+            queue.list_artifacts(&run, ALL).await.err(),
             queue.run(run.clone()).reclaim().await.err(),
         ];
         for refused in refusals {

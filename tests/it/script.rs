@@ -4,6 +4,8 @@
 mod dependencies;
 #[path = "script/groups.rs"]
 mod groups;
+#[path = "script/pools.rs"]
+mod pools;
 
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ struct Player<'a> {
     worker: &'a Signer,
     /// The credentials of the claim that was made last.
     run: Option<Signer>,
+    /// A task queue of this script's own.
+    own_pool: String,
     answers: Vec<Value>,
     last: Value,
 }
@@ -42,13 +46,17 @@ use Who::{Liar, Nobody, Root, Run, Worker};
 
 /// Makes all calls; gives what was answered to each.
 pub async fn play(root_url: &str, root: &Signer, worker: &Signer) -> Vec<Value> {
-    let mut player = Player { root_url, root, worker, run: None, answers: Vec::new(), last: Value::Null };
+    let random = TaskId::random().unwrap().as_str().replace(['-', '_'], "").to_lowercase();
+    let own_pool = format!("proj-x/p{random}");
+    let mut player =
+        Player { root_url, root, worker, run: None, own_pool, answers: Vec::new(), last: Value::Null };
     player.make_tasks().await;
     player.refuse_tasks().await;
     player.complete().await;
     player.retry_and_cancel().await;
     player.depend().await;
     player.group().await;
+    player.look_at_a_pool().await;
     player.ask_other_services().await;
     player.answers
 }
@@ -84,7 +92,8 @@ impl Player<'_> {
         let claimed = body.pointer("/tasks/0/status/taskId").and_then(Value::as_str);
         let task_id = named.or(claimed).unwrap_or("no task");
         let mut shown = body.clone();
-        normalise(&mut shown, task_id);
+        let own_type = self.own_pool.trim_start_matches("proj-x/");
+        normalise(&mut shown, &[(task_id, "<task>"), (own_type, "<type>")]);
         if let Some(info) = shown.get_mut("requestInfo").and_then(Value::as_object_mut) {
             // It is the caller's own payload.
             info.insert("payload".to_owned(), json!("<payload>"));
@@ -352,8 +361,8 @@ impl Player<'_> {
     }
 }
 
-/// Takes out what differs each time.
-fn normalise(value: &mut Value, task_id: &str) {
+/// Takes out what differs each time; `known` are texts and what they are shown as.
+fn normalise(value: &mut Value, known: &[(&str, &str)]) {
     match value {
         Value::Object(members) => {
             for (key, member) in members {
@@ -372,15 +381,17 @@ fn normalise(value: &mut Value, task_id: &str) {
                 if is_any && !member.is_null() {
                     *member = json!(format!("<{key}>"));
                 } else {
-                    normalise(member, task_id);
+                    normalise(member, known);
                 }
             }
         }
-        Value::Array(members) => members.iter_mut().for_each(|member| normalise(member, task_id)),
+        Value::Array(members) => members.iter_mut().for_each(|member| normalise(member, known)),
         Value::String(text) if Timestamp::parse(text).is_ok() => *text = "<time>".to_owned(),
-        Value::String(text) if text != task_id && TaskId::parse(text).is_ok() => *text = "<other>".to_owned(),
         Value::String(text) => {
-            *text = text.replace(task_id, "<task>");
+            *text = known.iter().fold(text.clone(), |text, (known, shown)| text.replace(known, shown));
+            if TaskId::parse(text).is_ok() {
+                *text = "<other>".to_owned();
+            }
             if let Some(at) = text.find("/until/") {
                 text.truncate(at + "/until/".len());
             }

@@ -10,7 +10,7 @@ use docker_worker::timestamp::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Deployment, Fault, Internet, Site, Terms, WatchedRegistry, Worker, busybox_image, finish,
+    ALL, Deployment, Fault, Internet, Site, Terms, WatchedRegistry, Worker, busybox_image, finish,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -270,7 +270,7 @@ fn an_artifact_has_the_type_encoding_expiry_and_entry_that_it_should() {
     assert_eq!(site.deployment.artifact(&task, "public/d/sparse"), vec![0; 900_000]);
     let (queue, run) =
         (site.deployment.queue.clone(), docker_worker::queue::RunId { task_id: task, run_id: 0 });
-    let list = site.deployment.within(async move { queue.list_artifacts(&run).await.unwrap() });
+    let list = site.deployment.within(async move { queue.list_artifacts(&run, ALL).await.unwrap().items });
     let expiry = |name: &str| list.iter().find(|it| it.name.as_str() == name).unwrap().expires;
     assert_eq!(expiry("public/d/sub/b.json"), expires);
     assert!(expiry("public/link") > expires, "the task's own");

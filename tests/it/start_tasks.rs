@@ -7,7 +7,7 @@ use docker_worker::timestamp::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Fault, Site, Terms, finish};
+use crate::support::{ALL, Fault, Site, Terms, finish};
 
 const LOG: &str = "public/logs/live.log";
 const BACKING: &str = "public/logs/live_backing.log";
@@ -166,7 +166,7 @@ fn a_live_log_becomes_a_link_to_the_stored_one() {
     assert!(ended.finished.status.success(), "{ended:?}");
     let run = RunId { task_id: task, run_id: 0 };
     let queue = site.deployment.queue.clone();
-    let list = site.deployment.within(async move { queue.list_artifacts(&run).await.unwrap() });
+    let list = site.deployment.within(async move { queue.list_artifacts(&run, ALL).await.unwrap().items });
     let names: Vec<(&str, &str)> =
         list.iter().map(|it| (it.name.as_str(), it.content_type.as_str())).collect();
     let text = "text/plain; charset=utf-8";

@@ -33,7 +33,7 @@ pub use broken_disk::BrokenDisk;
 pub use caller::{Answered, Signer, call, call_signed_for, put};
 pub use canary::Canary;
 pub use certificate::certify;
-pub use deployment::{Deployment, POOL, Terms};
+pub use deployment::{ALL, Deployment, POOL, Terms};
 pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
 pub use groups::groups_named;
 pub use image::{Image, WrittenImage};

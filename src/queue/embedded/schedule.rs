@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::Transaction;
+use serde::Deserialize;
 
 use super::dependencies::{self, Waiting};
 use super::pages::ENOUGH_BYTES;
@@ -49,6 +50,24 @@ pub(super) fn create_task(
     store::insert_task(database, &status, task)?;
     if dependencies::add(database, task_id, task)? == Waiting::ForNothing {
         runs::schedule(&mut status, now);
+        store::store_status(database, &status)?;
+    }
+    Ok(status)
+}
+
+/// See [`super::EmbeddedQueue::rerun_task`].
+pub(super) fn rerun_task(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+    now: Timestamp,
+) -> Result<TaskStatus, QueueError> {
+    #[derive(Deserialize)]
+    struct Definition {
+        retries: u32,
+    }
+    let mut status = store::load_status(database, task_id)?;
+    if let Some(Definition { retries }) = store::find_definition(database, task_id)? {
+        runs::rerun(&mut status, retries, now)?;
         store::store_status(database, &status)?;
     }
     Ok(status)

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, named_pa
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::pages::{self, Page, Part};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::model::{ArtifactInfo, ArtifactRequest, RunId, TaskStatus};
@@ -22,14 +23,15 @@ pub(super) const SCHEMA: &str = "
         state TEXT NOT NULL,
         -- 0 is the least urgent.
         priority INTEGER NOT NULL,
-        -- Of the last run; 0 if there is none. All times in milliseconds.
-        scheduled INTEGER NOT NULL,
+        -- Since when the last run is in its state; 0 if there is none. All times in milliseconds.
+        since INTEGER NOT NULL,
         -- When time alone changes the task; NULL once it is resolved.
         due INTEGER,
         definition TEXT NOT NULL,
         status TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX pending_tasks ON tasks (task_queue_id, priority DESC, scheduled) WHERE state = 'pending';
+    CREATE INDEX pending_tasks ON tasks (task_queue_id, priority DESC, since) WHERE state = 'pending';
+    CREATE INDEX open_tasks ON tasks (task_queue_id, state, since, task_id) WHERE due IS NOT NULL;
     CREATE INDEX tasks_of_groups ON tasks (task_group_id, task_id);
     CREATE INDEX due_tasks ON tasks (due) WHERE due IS NOT NULL;
     CREATE TABLE artifacts (
@@ -128,7 +130,7 @@ pub(super) fn insert_task(
     database
         .execute(
             "INSERT INTO tasks
-             (task_id, task_queue_id, task_group_id, state, priority, scheduled, due, definition, status)
+             (task_id, task_queue_id, task_group_id, state, priority, since, due, definition, status)
              VALUES
              (:task_id, :task_queue_id, :task_group_id, :state, :priority, 0, :due, :definition, :status)",
             named_params! {
@@ -151,13 +153,13 @@ pub(super) fn store_status(database: &Transaction<'_>, status: &TaskStatus) -> R
     let call = "write a status";
     database
         .execute(
-            "UPDATE tasks SET status = :status, state = :state, scheduled = :scheduled, due = :due
+            "UPDATE tasks SET status = :status, state = :state, since = :since, due = :due
              WHERE task_id = :task_id",
             named_params! {
                 ":status": text(status, call)?,
                 ":state": status.state.as_str(),
                 ":due": runs::due(status).map(Timestamp::as_millis),
-                ":scheduled": status.runs.last().map_or(0, |run| run.scheduled.as_millis()),
+                ":since": runs::since(status).map_or(0, Timestamp::as_millis),
                 ":task_id": status.task_id.as_str(),
             },
         )
@@ -175,7 +177,7 @@ pub(super) fn list_pending(
         database,
         "list pending tasks",
         "SELECT task_id FROM tasks WHERE task_queue_id = :task_queue_id AND state = 'pending'
-         ORDER BY priority DESC, scheduled, rowid LIMIT :most",
+         ORDER BY priority DESC, since, rowid LIMIT :most",
         named_params! { ":task_queue_id": task_queue_id, ":most": limit(most) },
         |row| parsed(row, "task_id", TaskId::parse),
     )
@@ -256,21 +258,26 @@ pub(super) fn store_artifact(
 pub(super) fn list_artifacts(
     database: &Transaction<'_>,
     run: &RunId,
-) -> Result<Vec<ArtifactInfo>, QueueError> {
-    select(
+    part: &Part<ArtifactName>,
+) -> Result<Page<ArtifactInfo, ArtifactName>, QueueError> {
+    pages::read(
         database,
         "list artifacts",
-        "SELECT name, expires, content FROM artifacts
-         WHERE task_id = :task_id AND run_id = :run_id AND upload_id IS NULL ORDER BY name",
-        named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id },
+        (
+            "SELECT name, expires, content FROM artifacts
+             WHERE task_id = :task_id AND run_id = :run_id AND name > :after AND upload_id IS NULL
+             ORDER BY name",
+            named_params! {
+                ":task_id": run.task_id.as_str(),
+                ":run_id": run.run_id,
+                ":after": part.after.as_ref().map_or("", ArtifactName::as_str),
+            },
+        ),
+        part.most,
         |row| {
-            let request = artifact_request(row)?;
-            Ok(ArtifactInfo {
-                storage_type: request.content.storage_type(),
-                name: parsed(row, "name", ArtifactName::new)?,
-                expires: request.expires,
-                content_type: request.content.content_type().to_owned(),
-            })
+            let name = parsed(row, "name", ArtifactName::new)?;
+            let info = ArtifactInfo::of(name.clone(), &artifact_request(row)?);
+            Ok((info, name, 0))
         },
     )
 }

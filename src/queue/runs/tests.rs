@@ -151,6 +151,27 @@ fn a_report_may_be_repeated_but_not_changed() {
 }
 
 #[test]
+fn a_report_of_a_run_that_others_have_followed_is_late() {
+    for (verdict, reruns, fits) in [
+        (Verdict::Completed, 0, true),
+        (Verdict::Completed, 1, false),
+        (Verdict::Exception(Reason::InternalError), 1, true),
+        (Verdict::Exception(Reason::InternalError), 2, false),
+        (Verdict::Exception(Reason::WorkerShutdown), 1, false),
+    ] {
+        let (mut status, run) = running(1);
+        report(&mut status, &run, verdict, at(1)).unwrap();
+        for _ in 0..reruns {
+            cancel(&mut status, at(2));
+            rerun(&mut status, 1, at(3)).unwrap();
+        }
+        let again = report(&mut status, &run, verdict, at(4));
+        assert_eq!(again.is_ok(), fits, "{verdict:?} {reruns}");
+        assert!(fits || is_conflict(again));
+    }
+}
+
+#[test]
 fn only_a_running_run_is_reclaimed_or_reported() {
     let mut status = pending(5);
     let run = RunId { task_id: status.task_id.clone(), run_id: 0 };
@@ -228,6 +249,44 @@ fn cancelling_resolves_what_waits_or_runs_and_nothing_else() {
 }
 
 #[test]
+fn a_task_is_run_again_with_all_of_its_retries() {
+    let (mut status, run) = running(1);
+    report(&mut status, &run, Verdict::Exception(Reason::WorkerShutdown), at(1)).unwrap();
+    cancel(&mut status, at(2));
+    rerun(&mut status, 1, at(3)).unwrap();
+    assert_eq!((status.state, status.runs.len(), status.retries_left), (RunState::Pending, 3, 1));
+    assert_eq!((status.runs[2].reason_created, status.runs[2].scheduled), (ReasonCreated::Rerun, at(3)));
+    // It waits for a worker, or has one: nothing is changed.
+    for _ in 0..2 {
+        let before = status.clone();
+        rerun(&mut status, 1, at(4)).unwrap();
+        assert_eq!(status, before);
+        claim(&mut status, &worker("w"), at(5));
+    }
+    let mut first = unscheduled();
+    rerun(&mut first, 5, at(1)).unwrap();
+    assert_eq!((first.state, first.runs[0].reason_created), (RunState::Pending, ReasonCreated::Rerun));
+}
+
+#[test]
+fn a_task_has_fifty_runs_and_none_after_its_deadline() {
+    let mut status = pending(49);
+    for runs in 1..MOST_RUNS {
+        cancel(&mut status, at(1));
+        rerun(&mut status, 49, at(1)).unwrap();
+        // Each retry has a run left to it.
+        assert_eq!(status.runs.len() + usize::try_from(status.retries_left).unwrap(), MOST_RUNS, "{runs}");
+    }
+    cancel(&mut status, at(1));
+    assert!(is_conflict(rerun(&mut status, 49, at(1))));
+    assert_eq!(status.runs.len(), MOST_RUNS);
+    let mut late = pending(5);
+    let deadline = late.deadline;
+    pass_time(&mut late, deadline);
+    assert!(is_conflict(rerun(&mut late, 5, deadline)));
+}
+
+#[test]
 fn artifacts_are_taken_while_a_run_runs_and_25_minutes_after_an_exception() {
     let (mut status, run) = running(0);
     assert!(takes_artifacts(&status, &run, at(100)).is_ok());
@@ -239,8 +298,10 @@ fn artifacts_are_taken_while_a_run_runs_and_25_minutes_after_an_exception() {
         report(&mut status, &run, reason, at(100)).unwrap();
         assert!(is_conflict(takes_artifacts(&status, &run, at(100))), "{reason:?}");
     }
-    let waiting = pending(0);
-    assert!(is_conflict(takes_artifacts(&waiting, &run, at(0))));
+    let mut waiting = pending(0);
+    assert!(matches!(takes_artifacts(&waiting, &run, at(0)), Err(QueueError::Invalid { .. })));
+    cancel(&mut waiting, at(0));
+    assert!(matches!(takes_artifacts(&waiting, &run, at(0)), Err(QueueError::Invalid { .. })));
 }
 
 #[test]

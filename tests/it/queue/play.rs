@@ -14,7 +14,7 @@ use docker_worker::queue::{
 use docker_worker::timestamp::Timestamp;
 use serde_json::json;
 
-use crate::support::{Deployment, POOL, Terms, put};
+use crate::support::{ALL, Deployment, POOL, Terms, put};
 
 /// A step of a case. A number is a run of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,9 +205,9 @@ impl Play {
     fn list(&self, run: u32) -> String {
         let run = RunId { task_id: self.task().0.clone(), run_id: run };
         let author = self.deployment.queue.clone();
-        let list = self.deployment.within(async move { author.list_artifacts(&run).await });
+        let list = self.deployment.within(async move { author.list_artifacts(&run, ALL).await });
         let describe = |it: ArtifactInfo| format!("{} {}", it.name, json!(it.storage_type).as_str().unwrap());
-        word(list, |list| listed(list.into_iter().map(describe).collect()))
+        word(list, |list| listed(list.items.into_iter().map(describe).collect()))
     }
 
     fn claim(&mut self) -> String {

@@ -9,8 +9,9 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use docker_worker::queue::artifact_name::ArtifactName;
 use docker_worker::queue::task_id::TaskId;
-use docker_worker::queue::{Credentials, EmbeddedQueue, RunState, TaskStatus, WorkerQueue};
+use docker_worker::queue::{Credentials, EmbeddedQueue, Part, RunState, TaskStatus, WorkerQueue};
 use docker_worker::standalone::{Client, Settings, Standalone};
 use docker_worker::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ use super::wire::Wire;
 const LIMIT: Duration = Duration::from_secs(180);
 /// The pool whose tasks the tests make.
 pub const POOL: &str = "proj-x/docker-worker";
+/// The artifacts of a run, as many as tests make.
+pub const ALL: Part<ArtifactName> = Part { after: None, most: 1000 };
 const TOKEN: &str = "a token of the tests, of no use elsewhere";
 
 /// How a deployment differs from others.
@@ -238,7 +241,7 @@ impl Deployment {
 
     /// Waits until a task is resolved for good.
     pub fn await_resolved(&self, task_id: &TaskId) -> TaskStatus {
-        self.await_status(task_id, |status| !matches!(status.state, RunState::Pending | RunState::Running))
+        self.await_status(task_id, |status| status.state.is_resolved())
     }
 
     /// Names, and how they are stored, of the artifacts of a task's last run.
