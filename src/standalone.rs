@@ -34,6 +34,7 @@ mod routes;
 mod secrets;
 mod storage;
 mod stored_body;
+mod sweep;
 mod tasks;
 mod work;
 mod workers;
@@ -85,6 +86,7 @@ pub struct Settings {
 pub struct Standalone {
     address: SocketAddr,
     _accepting: Background,
+    _sweeping: Background,
 }
 
 /// Why a queue cannot be served.
@@ -156,8 +158,10 @@ impl Standalone {
             long_poll,
             since: Instant::now(),
         };
-        let accepting = connections::accept(listener, Arc::new(services));
-        Ok(Standalone { address: bound, _accepting: Background::start(accepting) })
+        let services = Arc::new(services);
+        let sweeping = Background::start(sweep::keep_swept(Arc::clone(&services)));
+        let accepting = Background::start(connections::accept(listener, services));
+        Ok(Standalone { address: bound, _accepting: accepting, _sweeping: sweeping })
     }
 
     /// Where it listens.

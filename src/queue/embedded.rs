@@ -12,6 +12,7 @@
 
 mod backup;
 mod dependencies;
+mod expiry;
 mod groups;
 mod index;
 mod open;
@@ -43,6 +44,7 @@ use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
+pub use self::expiry::More;
 pub use self::groups::{CancelledGroup, TaskGroup};
 pub use self::index::{IndexedTask, is_index_path};
 pub use self::pages::{ListedTask, Page, Part};

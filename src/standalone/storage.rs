@@ -101,6 +101,14 @@ impl Storage {
         read_head(&mut File::open(self.path(name)).await.ok()?).await.ok()
     }
 
+    /// Removes the bytes of that name, if they are there.
+    pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
+        match tokio::fs::remove_file(self.path(name)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
     /// Answers a request for a path below `/storage/`.
     pub(super) async fn answer(&self, request: Request<Incoming>, now: Timestamp) -> Reply {
         let access = match *request.method() {
@@ -175,7 +183,7 @@ impl Storage {
     }
 
     /// The file of a name, which is a stranger's: only its digest is a path.
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(hex(digest::digest(&digest::SHA256, name.as_bytes()).as_ref()))
     }
 }

@@ -24,6 +24,7 @@ pub(super) const SCHEMA: &str = "
         -- Since when it takes no more tasks; NULL while it does.
         sealed INTEGER
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX expiring_groups ON task_groups (expires);
 ";
 
 /// How long a group outlives the last of its tasks at least. So it does not change with each of them.

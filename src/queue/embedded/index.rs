@@ -66,9 +66,7 @@ pub(super) fn insert(
     now: Timestamp,
 ) -> Result<IndexedTask, QueueError> {
     let call = "write to the index";
-    database
-        .execute("DELETE FROM indexed_tasks WHERE expires <= :now", named_params! { ":now": now.as_millis() })
-        .map_err(failed(call))?;
+    forget(database, now)?;
     let rank = |task: &IndexedTask| task.rank.as_f64().unwrap_or_default();
     if let Some(known) = find(database, &wanted.namespace, now)?
         && rank(&known) > rank(&wanted)
@@ -86,6 +84,14 @@ pub(super) fn insert(
         )
         .map_err(failed(call))?;
     Ok(wanted)
+}
+
+/// Forgets the names that nothing has any more.
+pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<(), QueueError> {
+    database
+        .execute("DELETE FROM indexed_tasks WHERE expires <= :now", named_params! { ":now": now.as_millis() })
+        .map(drop)
+        .map_err(failed("forget what was indexed"))
 }
 
 /// The task of that name.

@@ -16,6 +16,9 @@ const VERSION: i64 = 3;
 /// Marks a database as a queue of ours: "dwkq".
 const APPLICATION: i64 = 0x6477_6b71;
 
+/// Bytes of the write-ahead log that are kept for what comes, once a large change has gone into the database.
+const JOURNAL_BYTES: i64 = 16 << 20;
+
 const CALL: &str = "open its database";
 
 pub(super) fn in_memory() -> Result<Connection, QueueError> {
@@ -33,11 +36,7 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
         .open(path)
         .map_err(|error| refused(path, &error))?;
     let mut database = Connection::open(path).map_err(failed(CALL))?;
-    // One process at a time: the second one is told so at once.
-    database.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed(CALL))?;
-    let mode: Result<String, _> =
-        database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
-    match mode {
+    match prepare(&database) {
         Ok(mode) if mode == "wal" => {}
         Ok(mode) => {
             return Err(refused(path, &format!("its journal cannot be a write-ahead log but {mode}")));
@@ -52,6 +51,7 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
     }
     // With a write-ahead log: all of it outlives this process, and only the last moments not a loss of power.
     database.pragma_update(None, "synchronous", "NORMAL").map_err(failed(CALL))?;
+    database.pragma_update(None, "journal_size_limit", JOURNAL_BYTES).map_err(failed(CALL))?;
     match (number(&database, "application_id")?, number(&database, "user_version")?) {
         (0, 0) => create_tables(&mut database)?,
         (APPLICATION, VERSION) => {}
@@ -62,6 +62,15 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
         _ => return Err(refused(path, &"it is no queue of this worker's; use another directory")),
     }
     Ok(database)
+}
+
+/// Sets how the file is used; gives the kind of its journal.
+fn prepare(database: &Connection) -> rusqlite::Result<String> {
+    // One process at a time: the second one is told so at once.
+    database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    // So that room that is free can be given back. This has to be said before anything is written.
+    database.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
 }
 
 /// Makes the tables of an empty database; nothing of them is there before all are.

@@ -28,9 +28,7 @@ pub(super) fn set(
     now: Timestamp,
 ) -> Result<(), QueueError> {
     let call = "write a secret";
-    database
-        .execute("DELETE FROM secrets WHERE expires <= :now", named_params! { ":now": now.as_millis() })
-        .map_err(failed(call))?;
+    forget(database, now)?;
     database
         .execute(
             "INSERT OR REPLACE INTO secrets (name, expires, secret) VALUES (:name, :expires, :secret)",
@@ -38,6 +36,14 @@ pub(super) fn set(
         )
         .map_err(failed(call))?;
     Ok(())
+}
+
+/// Forgets the secrets that have expired.
+pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<(), QueueError> {
+    database
+        .execute("DELETE FROM secrets WHERE expires <= :now", named_params! { ":now": now.as_millis() })
+        .map(drop)
+        .map_err(failed("forget secrets"))
 }
 
 /// Removes a secret, if there is one.

@@ -27,6 +27,7 @@ pub(super) const SCHEMA: &str = "
         since INTEGER NOT NULL,
         -- When time alone changes the task; NULL once it is resolved.
         due INTEGER,
+        expires INTEGER NOT NULL,
         definition TEXT NOT NULL,
         status TEXT NOT NULL
     ) STRICT;
@@ -34,6 +35,7 @@ pub(super) const SCHEMA: &str = "
     CREATE INDEX open_tasks ON tasks (task_queue_id, state, since, task_id) WHERE due IS NOT NULL;
     CREATE INDEX tasks_of_groups ON tasks (task_group_id, task_id);
     CREATE INDEX due_tasks ON tasks (due) WHERE due IS NOT NULL;
+    CREATE INDEX expiring_tasks ON tasks (expires);
     CREATE TABLE artifacts (
         task_id TEXT NOT NULL REFERENCES tasks,
         run_id INTEGER NOT NULL,
@@ -45,6 +47,7 @@ pub(super) const SCHEMA: &str = "
         upload_id TEXT,
         PRIMARY KEY (task_id, run_id, name)
     ) STRICT;
+    CREATE INDEX expiring_artifacts ON artifacts (expires);
 ";
 
 /// An artifact as the embedded queue has it.
@@ -130,9 +133,10 @@ pub(super) fn insert_task(
     database
         .execute(
             "INSERT INTO tasks
-             (task_id, task_queue_id, task_group_id, state, priority, since, due, definition, status)
+             (task_id, task_queue_id, task_group_id, state, priority, since, due, expires, definition, status)
              VALUES
-             (:task_id, :task_queue_id, :task_group_id, :state, :priority, 0, :due, :definition, :status)",
+             (:task_id, :task_queue_id, :task_group_id, :state, :priority, 0, :due, :expires, :definition,
+              :status)",
             named_params! {
                 ":task_id": status.task_id.as_str(),
                 ":task_queue_id": status.task_queue_id,
@@ -140,6 +144,7 @@ pub(super) fn insert_task(
                 ":state": status.state.as_str(),
                 ":priority": status.priority as u8,
                 ":due": runs::due(status).map(Timestamp::as_millis),
+                ":expires": status.expires.as_millis(),
                 ":definition": text(definition, call)?,
                 ":status": text(status, call)?,
             },

@@ -54,8 +54,6 @@ pub(super) fn see(
     worker: &WorkerIdentity,
     now: Timestamp,
 ) -> Result<(), QueueError> {
-    let call = "note a worker";
-    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     let noted = database
         .execute(
             "INSERT INTO workers (task_queue_id, worker_group, worker_id, first_claim, last_active, recent)
@@ -69,17 +67,23 @@ pub(super) fn see(
                 ":exact": millis(EXACT),
             },
         )
-        .map_err(failed(call))?;
-    if noted > 0 {
-        database
-            .execute(
-                "DELETE FROM workers
-                 WHERE last_active < :now - :known AND ifnull(quarantined_until, 0) < :now",
-                named_params! { ":now": now.as_millis(), ":known": millis(KNOWN) },
-            )
-            .map_err(failed(call))?;
-    }
-    Ok(())
+        .map_err(failed("note a worker"))?;
+    if noted > 0 { forget(database, now) } else { Ok(()) }
+}
+
+/// Forgets who has not asked for long.
+pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<(), QueueError> {
+    database
+        .execute(
+            "DELETE FROM workers WHERE last_active < :now - :known AND ifnull(quarantined_until, 0) < :now",
+            named_params! { ":now": now.as_millis(), ":known": millis(KNOWN) },
+        )
+        .map(drop)
+        .map_err(failed("forget workers"))
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What is known of a worker.

@@ -1,0 +1,183 @@
+//! What has expired is forgotten, and the room that it took is given back: piece by piece, so that no call waits for long.
+//!
+//! Artifacts go before their tasks, for somebody else keeps their bytes: these are removed first, so that no crash leaves
+//! bytes of which nobody knows.
+
+use rusqlite::{Transaction, named_params};
+
+use super::store::{failed, parsed, select};
+use super::{EmbeddedQueue, index, secrets, workers};
+use crate::queue::QueueError;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::model::RunId;
+use crate::queue::task_id::TaskId;
+use crate::timestamp::Timestamp;
+
+/// Artifacts of one piece.
+const ARTIFACTS_AT_ONCE: i64 = 500;
+/// Tasks of one piece. Each may have ten thousand dependencies.
+const TASKS_AT_ONCE: i64 = 20;
+/// Groups of one piece.
+const GROUPS_AT_ONCE: i64 = 500;
+/// Pages of the database of one piece: 4 MiB.
+const PAGES_AT_ONCE: i64 = 1024;
+
+/// Whether there may be more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// There is nothing left.
+    No,
+    /// It was one piece of several.
+    Maybe,
+}
+
+impl EmbeddedQueue {
+    /// Artifacts that have expired before a point in time, a piece of them.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn expired_artifacts(
+        &self,
+        before: Timestamp,
+    ) -> Result<Vec<(RunId, ArtifactName)>, QueueError> {
+        self.ask(move |database, _now| list_artifacts(database, before)).await
+    }
+
+    /// Forgets such artifacts, whose bytes are removed by now. One that expires later meanwhile stays.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn forget_artifacts(
+        &self,
+        before: Timestamp,
+        artifacts: Vec<(RunId, ArtifactName)>,
+    ) -> Result<(), QueueError> {
+        self.ask(move |database, _now| {
+            artifacts.iter().try_for_each(|artifact| forget_artifact(database, before, artifact))
+        })
+        .await
+    }
+
+    /// Forgets a piece of the tasks that have expired before a point in time and have no artifacts left, of the groups
+    /// that have expired likewise; and workers that do not ask any more, names and secrets that have expired by now.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn forget_tasks(&self, before: Timestamp) -> Result<More, QueueError> {
+        self.ask(move |database, now| {
+            let tasks = list_tasks(database, before)?;
+            tasks.iter().try_for_each(|task_id| forget_task(database, task_id))?;
+            let groups = forget_groups(database, before)?;
+            workers::forget(database, now)?;
+            index::forget(database, now)?;
+            secrets::forget(database, now)?;
+            Ok(if tasks.is_empty() && groups == 0 { More::No } else { More::Maybe })
+        })
+        .await
+    }
+
+    /// Gives a piece of the database's file back that nothing is in. A quarter of the file stays for what comes.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn shrink(&self) -> Result<More, QueueError> {
+        self.ask(|database, _now| shrink(database)).await
+    }
+}
+
+fn list_artifacts(
+    database: &Transaction<'_>,
+    before: Timestamp,
+) -> Result<Vec<(RunId, ArtifactName)>, QueueError> {
+    select(
+        database,
+        "list expired artifacts",
+        "SELECT task_id, run_id, name FROM artifacts WHERE expires < :before ORDER BY expires LIMIT :most",
+        named_params! { ":before": before.as_millis(), ":most": ARTIFACTS_AT_ONCE },
+        |row| {
+            let run = RunId { task_id: parsed(row, "task_id", TaskId::parse)?, run_id: row.get("run_id")? };
+            Ok((run, parsed(row, "name", ArtifactName::new)?))
+        },
+    )
+}
+
+fn forget_artifact(
+    database: &Transaction<'_>,
+    before: Timestamp,
+    (run, name): &(RunId, ArtifactName),
+) -> Result<(), QueueError> {
+    let forget = || {
+        let mut statement = database.prepare_cached(
+            "DELETE FROM artifacts
+             WHERE task_id = :task_id AND run_id = :run_id AND name = :name AND expires < :before",
+        )?;
+        statement.execute(named_params! {
+            ":task_id": run.task_id.as_str(),
+            ":run_id": run.run_id,
+            ":name": name.as_str(),
+            ":before": before.as_millis(),
+        })
+    };
+    forget().map(drop).map_err(failed("forget an artifact"))
+}
+
+fn list_tasks(database: &Transaction<'_>, before: Timestamp) -> Result<Vec<TaskId>, QueueError> {
+    select(
+        database,
+        "list expired tasks",
+        "SELECT task_id FROM tasks
+         WHERE expires < :before
+         AND NOT EXISTS (SELECT 1 FROM artifacts WHERE artifacts.task_id = tasks.task_id)
+         ORDER BY expires LIMIT :most",
+        named_params! { ":before": before.as_millis(), ":most": TASKS_AT_ONCE },
+        |row| parsed(row, "task_id", TaskId::parse),
+    )
+}
+
+/// Forgets a task and what it depends on. What depends on it does not wait any more: its deadline has passed.
+fn forget_task(database: &Transaction<'_>, task_id: &TaskId) -> Result<(), QueueError> {
+    for forget in [
+        "DELETE FROM dependencies WHERE dependent = :task_id",
+        "DELETE FROM dependencies WHERE required = :task_id",
+        "DELETE FROM tasks WHERE task_id = :task_id",
+    ] {
+        database
+            .execute(forget, named_params! { ":task_id": task_id.as_str() })
+            .map_err(failed("forget a task"))?;
+    }
+    Ok(())
+}
+
+/// Gives the number of groups that are forgotten.
+fn forget_groups(database: &Transaction<'_>, before: Timestamp) -> Result<usize, QueueError> {
+    database
+        .execute(
+            "DELETE FROM task_groups WHERE task_group_id IN
+             (SELECT task_group_id FROM task_groups WHERE expires < :before LIMIT :most)",
+            named_params! { ":before": before.as_millis(), ":most": GROUPS_AT_ONCE },
+        )
+        .map_err(failed("forget task groups"))
+}
+
+fn shrink(database: &Transaction<'_>) -> Result<More, QueueError> {
+    let call = "shrink the database";
+    let number = |pragma| database.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (free, all) =
+        (number("freelist_count").map_err(failed(call))?, number("page_count").map_err(failed(call))?);
+    let surplus = (free - all / 4).min(PAGES_AT_ONCE);
+    if surplus <= 0 {
+        return Ok(More::No);
+    }
+    // Each row of its answer is a page, so all of them have to be read.
+    select(database, call, &format!("PRAGMA incremental_vacuum({surplus})"), [], |_| Ok(()))?;
+    // A database in memory has no room to give back.
+    let left = number("freelist_count").map_err(failed(call))?;
+    Ok(if left < free { More::Maybe } else { More::No })
+}
+
+#[cfg(test)]
+mod tests;
