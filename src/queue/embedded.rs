@@ -489,4 +489,6 @@ impl EmbeddedQueue {
 }
 
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod tests;

@@ -125,7 +125,7 @@ fn forget_artifact(
     forget().map(drop).map_err(failed("forget an artifact"))
 }
 
-fn list_tasks(database: &Transaction<'_>, before: Timestamp) -> Result<Vec<TaskId>, QueueError> {
+pub(super) fn list_tasks(database: &Transaction<'_>, before: Timestamp) -> Result<Vec<TaskId>, QueueError> {
     select(
         database,
         "list expired tasks",

@@ -173,7 +173,7 @@ fn group(row: &Row<'_>) -> rusqlite::Result<TaskGroup> {
     })
 }
 
-fn list(
+pub(super) fn list(
     database: &Transaction<'_>,
     id: &TaskId,
     part: &Part<TaskId>,

@@ -78,7 +78,7 @@ fn count(database: &Transaction<'_>, task_queue_id: &str, state: RunState) -> Re
         .map_err(failed("count tasks"))
 }
 
-fn list(
+pub(super) fn list(
     database: &Transaction<'_>,
     (task_queue_id, state): (&str, RunState),
     part: Part<Place>,
