@@ -172,8 +172,57 @@ async fn latest(it: &Exchange<'_>) -> Result<RunId, Refusal> {
     Ok(RunId { task_id, run_id: *run_id })
 }
 
-/// Sends the caller to an artifact's bytes. A link is followed as if the caller had asked for what it leads to.
+/// `artifact`
+pub(super) async fn content(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let name = it.params.artifact()?;
+    tell(it, &it.params.run()?, name).await
+}
+
+/// `latestArtifact`
+pub(super) async fn latest_content(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    let name = it.params.artifact()?;
+    tell(it, &latest(it).await?, name).await
+}
+
+/// What an artifact leads to.
+enum Content {
+    Bytes { kind: StorageType, url: String },
+    Nothing { reason: ErrorReason, message: String },
+}
+
+/// Tells the caller where an artifact's bytes are.
+async fn tell(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Reply, Refusal> {
+    match follow(it, run, name).await? {
+        // The object service gives nothing out here: an object's bytes are got as all others are.
+        Content::Bytes { kind: StorageType::Object, url } => ok(&json!({ "storageType": "s3", "url": url })),
+        Content::Bytes { kind, url } => ok(&json!({ "storageType": kind, "url": url })),
+        Content::Nothing { reason, message } => {
+            ok(&json!({ "storageType": "error", "reason": reason, "message": message }))
+        }
+    }
+}
+
+/// Sends the caller to an artifact's bytes.
 async fn send(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Reply, Refusal> {
+    let (mut reply, kind) = match follow(it, run, name).await? {
+        Content::Bytes { kind, url } => {
+            let body = json!({ "storageType": kind, "url": url });
+            let mut reply = json_reply(StatusCode::SEE_OTHER, &body);
+            set(&mut reply, header::LOCATION, &url);
+            (reply, kind)
+        }
+        Content::Nothing { reason, message } => {
+            let body = json!({ "reason": reason, "message": message });
+            (json_reply(StatusCode::FAILED_DEPENDENCY, &body), StorageType::Error)
+        }
+    };
+    let kind = json!(kind).as_str().unwrap_or_default().to_owned();
+    set(&mut reply, header::HeaderName::from_static("x-taskcluster-artifact-storage-type"), &kind);
+    Ok(reply)
+}
+
+/// Looks where an artifact leads. A link is followed as if the caller had asked for what it leads to.
+async fn follow(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Content, Refusal> {
     let mut names = vec![name];
     loop {
         require(it, &names)?;
@@ -184,36 +233,21 @@ async fn send(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Repl
         if found.request.expires < it.now {
             return Err(Refusal::new(Code::ResourceExpired, format!("artifact \"{name}\" has expired")));
         }
+        let kind = found.request.content.storage_type();
         match found.request.content {
             ArtifactContent::Link { artifact, .. } if names.contains(&artifact) => {
                 return Err(Refusal::new(Code::InputError, "the artifact leads back to itself"));
             }
             ArtifactContent::Link { artifact, .. } => names.push(artifact),
-            ArtifactContent::Error { reason, message } => {
-                let body = json!({ "reason": reason, "message": message });
-                return Ok(of_kind(json_reply(StatusCode::FAILED_DEPENDENCY, &body), "error"));
-            }
-            ArtifactContent::Reference { url, .. } => return Ok(redirect("reference", &url)),
-            content @ (ArtifactContent::S3 { .. } | ArtifactContent::Object { .. }) => {
-                let until = it.now.plus(GET_TIME);
-                let object = object_name(run, name);
+            ArtifactContent::Error { reason, message } => return Ok(Content::Nothing { reason, message }),
+            ArtifactContent::Reference { url, .. } => return Ok(Content::Bytes { kind, url }),
+            ArtifactContent::S3 { .. } | ArtifactContent::Object { .. } => {
+                let (object, until) = (object_name(run, name), it.now.plus(GET_TIME));
                 let url = it.services.storage.url(&it.origin, Access::Get, &object, until);
-                let is_object = content.storage_type() == StorageType::Object;
-                return Ok(redirect(if is_object { "object" } else { "s3" }, &url));
+                return Ok(Content::Bytes { kind, url });
             }
         }
     }
-}
-
-fn redirect(kind: &str, url: &str) -> Reply {
-    let mut reply = json_reply(StatusCode::SEE_OTHER, &json!({ "storageType": kind, "url": url }));
-    set(&mut reply, header::LOCATION, url);
-    of_kind(reply, kind)
-}
-
-fn of_kind(mut reply: Reply, kind: &str) -> Reply {
-    set(&mut reply, header::HeaderName::from_static("x-taskcluster-artifact-storage-type"), kind);
-    reply
 }
 
 fn require(it: &Exchange<'_>, names: &[ArtifactName]) -> Result<(), Refusal> {

@@ -44,6 +44,8 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::ListLatestArtifacts => artifacts::list_latest(it).await,
         Api::ArtifactInfo => artifacts::info(it).await,
         Api::LatestArtifactInfo => artifacts::latest_info(it).await,
+        Api::Artifact => artifacts::content(it).await,
+        Api::LatestArtifact => artifacts::latest_content(it).await,
         Api::PendingTasks => pools::count_pending(it).await,
         Api::TaskQueueCounts => pools::count(it).await,
         Api::ListPendingTasks => pools::list_pending(it).await,

@@ -41,6 +41,8 @@ pub(super) enum Api {
     ListLatestArtifacts,
     ArtifactInfo,
     LatestArtifactInfo,
+    Artifact,
+    LatestArtifact,
     PendingTasks,
     TaskQueueCounts,
     ListPendingTasks,
@@ -206,6 +208,16 @@ const ROUTES: &[Route] = &[
         Api::LatestArtifactInfo,
         ("latestArtifactInfo", Needs::Scope("queue:list-artifacts:<taskId>")),
         ("queue", "task/<taskId>/artifact-info/<*name>"),
+    ),
+    get(
+        Api::Artifact,
+        ("artifact", Needs::OfMethod),
+        ("queue", "task/<taskId>/runs/<runId>/artifact-content/<*name>"),
+    ),
+    get(
+        Api::LatestArtifact,
+        ("latestArtifact", Needs::OfMethod),
+        ("queue", "task/<taskId>/artifact-content/<*name>"),
     ),
     get(
         Api::PendingTasks,

@@ -294,6 +294,13 @@ impl Player<'_> {
             ("getArtifact of none", format!("GET {run}/artifacts/public%2Fnone")),
             ("getArtifact private", format!("GET {run}/artifacts/private%2Fs3")),
             ("getLatestArtifact", format!("GET {task}/artifacts/public%2Fs3")),
+            ("artifact s3", format!("GET {run}/artifact-content/public%2Fs3")),
+            ("artifact link", format!("GET {run}/artifact-content/public%2Flog")),
+            ("artifact reference", format!("GET {run}/artifact-content/public%2Freference")),
+            ("artifact error", format!("GET {run}/artifact-content/public%2Ferror")),
+            ("artifact of none", format!("GET {run}/artifact-content/public%2Fnone")),
+            ("artifact private", format!("GET {run}/artifact-content/private%2Fs3")),
+            ("latestArtifact", format!("GET {task}/artifact-content/public%2Fs3")),
         ] {
             self.ask(name, Nobody, &asked, Value::Null).await;
         }
