@@ -17,6 +17,7 @@ mod connections;
 mod host_name;
 mod offers;
 mod range;
+mod served;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -29,7 +30,7 @@ use tokio::net::TcpListener;
 
 use self::connections::{LIMITS, Limits};
 use self::host_name::HostName;
-use self::offers::{Entry, Offers, secret};
+use self::offers::{Entry, secret};
 use self::tls::Tls;
 use crate::background::Background;
 use crate::config::ConfigFile;
@@ -38,6 +39,7 @@ use crate::task_log::reader::LogReader;
 use crate::timestamp::Timestamp;
 
 pub use self::host_name::HostNameError;
+pub use self::served::ServedLogs;
 pub use self::tls::TlsError;
 
 /// Serves the live logs of one worker, until it goes.
@@ -46,7 +48,7 @@ pub struct LiveLogServer {
     address: SocketAddr,
     scheme: &'static str,
     host: HostName,
-    offers: Offers,
+    logs: ServedLogs,
     /// Of one log at the same time.
     readers: usize,
     _accepting: Background,
@@ -105,16 +107,21 @@ impl LiveLogServer {
         let failed = |source| LiveLogError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let offers = Offers::default();
+        let logs = ServedLogs::new(limits.reading);
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let accepting = connections::accept(listener, tls.map(Arc::new), offers.clone(), limits);
+        let accepting = connections::accept(listener, tls.map(Arc::new), logs.clone(), limits);
         let (readers, accepting) = (limits.reading_one, Background::start(accepting));
-        Ok(LiveLogServer { address, scheme, host, offers, readers, _accepting: accepting })
+        Ok(LiveLogServer { address, scheme, host, logs, readers, _accepting: accepting })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The logs that can be read, for others in this process.
+    pub fn logs(&self) -> ServedLogs {
+        self.logs.clone()
     }
 
     /// Lets whoever knows its URL read a log. The name in it may be of use no longer than `until`.
@@ -126,7 +133,7 @@ impl LiveLogServer {
         let secret = secret()?;
         let host = self.host.until(until)?;
         let url = format!("{}://{host}:{}/log/{secret}", self.scheme, self.address.port());
-        Ok(Offer { url, _entry: self.offers.enter(secret, log, self.readers) })
+        Ok(Offer { url, _entry: self.logs.offers.enter(secret, log, self.readers) })
     }
 }
 

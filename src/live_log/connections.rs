@@ -21,13 +21,13 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, SetOnce};
+use tokio::sync::SetOnce;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Reply};
-use super::offers::{Found, Offers};
 use super::range::Wanted;
+use super::served::ServedLogs;
 use super::tls::Tls;
 use crate::patience::Patient;
 use crate::task_log::reader::LogReader;
@@ -76,10 +76,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What all connections share.
 struct Shared {
-    offers: Offers,
+    logs: ServedLogs,
     tls: Option<Arc<Tls>>,
     limits: Limits,
-    reading: Arc<Semaphore>,
 }
 
 /// A connection that may not have said yet what it wants.
@@ -90,9 +89,8 @@ struct Asking {
 }
 
 /// Serves whoever connects, for ever. All connections end with this future.
-pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, offers: Offers, limits: Limits) {
-    let reading = Arc::new(Semaphore::new(limits.reading));
-    let shared = Arc::new(Shared { offers, tls, limits, reading });
+pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, logs: ServedLogs, limits: Limits) {
+    let shared = Arc::new(Shared { logs, tls, limits });
     let mut connections = JoinSet::new();
     let mut asking: VecDeque<Asking> = VecDeque::new();
     loop {
@@ -165,18 +163,18 @@ where
 }
 
 async fn reply<B>(request: &Request<B>, shared: &Shared, asking: &SetOnce<LogReader>) -> Reply {
-    let Found { log, places } = match answer::find(request, &shared.offers) {
+    let found = match answer::find(request, &shared.logs.offers) {
         Ok(found) => found,
         Err(reply) => return reply,
     };
-    let place = (places.try_acquire_owned(), Arc::clone(&shared.reading).try_acquire_owned());
-    let (Ok(of_log), Ok(of_all)) = place else {
-        return answer::text(StatusCode::SERVICE_UNAVAILABLE, "Too many readers");
+    let (log, place) = match shared.logs.take(found) {
+        Ok(taken) => taken,
+        Err(reply) => return reply,
     };
     // It is set once: a connection is for one request.
     if asking.set(log.clone()).is_err() {
         return answer::text(StatusCode::BAD_REQUEST, "One request for each connection");
     }
     let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
-    answer::send(log, Wanted::parse(range), [of_log, of_all]).await
+    answer::send(log, Wanted::parse(range), place).await
 }

@@ -158,7 +158,7 @@ async fn only_the_secret_opens_a_log_and_only_while_it_is_offered() {
         assert!(reply.head.starts_with(&format!("http/1.1 {status}")), "{method} {path}: {reply:?}");
         assert!(status == "400" || reply.has("Access-Control-Allow-Origin: *"), "{reply:?}");
     }
-    assert_eq!(format!("{:?}", served.server.offers), "Offers(1)", "no secret in it");
+    assert_eq!(format!("{:?}", served.server.logs.offers), "Offers(1)", "no secret in it");
 }
 
 #[tokio::test]
