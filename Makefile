@@ -28,6 +28,7 @@ runtime = rustc --release --config 'profile.release.panic="abort"' \
 
 build:
 	@command -v cc >/dev/null || tests/setup build
+	@src/standalone/page/bundle
 	cargo build --release --package docker-worker --bin docker-worker
 	@if [ -z "$(GLIBC)" ] && rustup target add $(musl) 2>/dev/null; then \
 	  cargo $(runtime) --target $(musl) && \

@@ -7,6 +7,9 @@
 //!                       storage                    tasks, groups, pools, work, artifacts, … ──► queue
 //! ```
 //!
+//! The page that a browser gets is such a client as well: its files are served by `page`, and what it needs beside the
+//! services' own methods is in `page_methods`.
+//!
 //! What the methods take, need and answer are the services' own; so are codes and statuses of refusals. Of the other
 //! services there is what workers and tasks call: auth (scopes), purge-cache, object (what artifacts need), index, secrets.
 //!
@@ -26,6 +29,7 @@ mod index;
 mod methods;
 mod objects;
 mod page;
+mod page_methods;
 mod paging;
 mod pools;
 mod reply;
@@ -42,7 +46,7 @@ mod workers;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -53,6 +57,7 @@ use self::clients::Clients;
 use self::clients_file::ClientsFile;
 use self::storage::Storage;
 use crate::background::Background;
+use crate::live_log::ServedLogs;
 use crate::queue::{Credentials, EmbeddedQueue};
 
 pub use self::clients::Client;
@@ -85,6 +90,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Standalone {
     address: SocketAddr,
+    live_logs: Arc<OnceLock<ServedLogs>>,
     _accepting: Background,
     _sweeping: Background,
 }
@@ -119,6 +125,8 @@ struct Services {
     address: SocketAddr,
     root_url: Option<RootUrl>,
     storage: Storage,
+    /// The live logs of the worker in this process, once there is one.
+    live_logs: Arc<OnceLock<ServedLogs>>,
     /// Room in bytes for payloads that are large.
     large_payloads: Semaphore,
     long_poll: Duration,
@@ -147,6 +155,7 @@ impl Standalone {
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let bound = listener.local_addr().map_err(listening)?;
         clients.push(Client { credentials: root.clone(), scopes: vec!["*".to_owned()] });
+        let live_logs = Arc::default();
         let services = Services {
             queue,
             clients: Clients { fixed: clients, file: further_clients.as_deref().map(ClientsFile::of) },
@@ -154,6 +163,7 @@ impl Standalone {
             address: bound,
             root_url,
             storage,
+            live_logs: Arc::clone(&live_logs),
             large_payloads: Semaphore::new(exchange::LARGE_BYTES_AT_ONCE),
             long_poll,
             since: Instant::now(),
@@ -161,7 +171,12 @@ impl Standalone {
         let services = Arc::new(services);
         let sweeping = Background::start(sweep::keep_swept(Arc::clone(&services)));
         let accepting = Background::start(connections::accept(listener, services));
-        Ok(Standalone { address: bound, _accepting: accepting, _sweeping: sweeping })
+        Ok(Standalone { address: bound, live_logs, _accepting: accepting, _sweeping: sweeping })
+    }
+
+    /// Has the page show the live logs of the worker in this process; the first ones stay.
+    pub fn show_live_logs(&self, logs: ServedLogs) {
+        self.live_logs.get_or_init(|| logs);
     }
 
     /// Where it listens.

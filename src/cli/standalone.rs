@@ -115,6 +115,9 @@ fn serve(
     announce(&config, &root, server.address(), operator);
     let own_queue = OwnQueue { place: config.directories.queue(), queue: queue.clone() };
     let service = process.service(config, grounds, (worker_queue, identity))?;
+    if let Some(live_logs) = &service.worker.live_log {
+        server.show_live_logs(live_logs.logs());
+    }
     let ended = Ready { service, unfinished, process, queue: Some(own_queue) }.serve(None);
     drop(server);
     // Last: until now calls may have come.

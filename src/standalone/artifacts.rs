@@ -185,7 +185,7 @@ pub(super) async fn latest_content(it: &Exchange<'_>) -> Result<Reply, Refusal> 
 }
 
 /// What an artifact leads to.
-enum Content {
+pub(super) enum Content {
     Bytes { kind: StorageType, url: String },
     Nothing { reason: ErrorReason, message: String },
 }
@@ -204,7 +204,12 @@ async fn tell(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Repl
 
 /// Sends the caller to an artifact's bytes.
 async fn send(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Reply, Refusal> {
-    let (mut reply, kind) = match follow(it, run, name).await? {
+    Ok(lead(follow(it, run, name).await?))
+}
+
+/// Sends a caller to what an artifact leads to.
+pub(super) fn lead(content: Content) -> Reply {
+    let (mut reply, kind) = match content {
         Content::Bytes { kind, url } => {
             let body = json!({ "storageType": kind, "url": url });
             let mut reply = json_reply(StatusCode::SEE_OTHER, &body);
@@ -218,11 +223,11 @@ async fn send(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Repl
     };
     let kind = json!(kind).as_str().unwrap_or_default().to_owned();
     set(&mut reply, header::HeaderName::from_static("x-taskcluster-artifact-storage-type"), &kind);
-    Ok(reply)
+    reply
 }
 
 /// Looks where an artifact leads. A link is followed as if the caller had asked for what it leads to.
-async fn follow(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Content, Refusal> {
+pub(super) async fn follow(it: &Exchange<'_>, run: &RunId, name: ArtifactName) -> Result<Content, Refusal> {
     let mut names = vec![name];
     loop {
         require(it, &names)?;

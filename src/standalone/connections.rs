@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::reply::{Reply, full};
-use super::{Services, cors, exchange, page};
+use super::{RootUrl, Services, cors, exchange, page};
 use crate::patience::Patient;
 use crate::timestamp::Timestamp;
 
@@ -66,14 +66,17 @@ async fn serve(stream: TcpStream, services: Arc<Services>) {
 async fn answer(services: &Services, request: Request<Incoming>) -> Reply {
     let path = request.uri().path();
     let is_for_all_origins = cors::is_for_all_origins(path);
+    let own_origin = services.root_url.as_ref().map(RootUrl::as_str);
     let mut reply = if is_for_all_origins && *request.method() == Method::OPTIONS {
         cors::preflight(path)
-    } else if path.starts_with("/api/") {
+    } else if page::is_file(path) {
+        page::answer(&request)
+    } else if path.starts_with("/page/") && page::is_foreign(request.headers(), own_origin) {
+        full(StatusCode::FORBIDDEN, b"Pages of other origins may not call this\n".to_vec())
+    } else if path.starts_with("/api/") || path.starts_with("/page/") {
         exchange::answer(services, request).await
     } else if path.starts_with("/storage/") {
         services.storage.answer(request, services.queue.now()).await
-    } else if path == "/" {
-        page::answer(request.method())
     } else {
         full(StatusCode::NOT_FOUND, b"Not found\n".to_vec())
     };

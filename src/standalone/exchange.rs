@@ -38,6 +38,8 @@ pub(super) struct Exchange<'a> {
     pub(super) params: Params,
     /// What follows the `?` in the call's URL.
     pub(super) query: String,
+    /// The header `Range`, for methods that send bytes.
+    pub(super) range: Option<String>,
     /// The present.
     pub(super) now: Timestamp,
     /// Where the caller reaches this server: `http://HOST:PORT`.
@@ -80,7 +82,8 @@ pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> R
     };
     let caller = caller.and_then(|caller| caller.sent(content_type, &received.bytes));
     let query = head.uri.query().unwrap_or_default().to_owned();
-    let exchange = Exchange { services, params, query, now, origin, caller, payload };
+    let range = text(&head.headers, &header::RANGE).map(str::to_owned);
+    let exchange = Exchange { services, params, query, range, now, origin, caller, payload };
     match exchange.carry_out(route).await {
         Ok(reply) => reply,
         Err(refusal) => {

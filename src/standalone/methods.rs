@@ -8,7 +8,7 @@ use super::clients::expand;
 use super::exchange::{Exchange, done, ok};
 use super::reply::{Code, Refusal, Reply};
 use super::routes::Api;
-use super::{artifacts, groups, index, objects, pools, secrets, tasks, work, workers};
+use super::{artifacts, groups, index, objects, page_methods, pools, secrets, tasks, work, workers};
 use crate::cache::PurgeRequest;
 use crate::queue::{Reason, Verdict};
 use crate::scopes::ScopeExpression;
@@ -61,6 +61,9 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::SetSecret => secrets::set(it).await,
         Api::RemoveSecret => secrets::remove(it).await,
         Api::GetSecret => secrets::get(it).await,
+        Api::RecentTasks => page_methods::recent_tasks(it).await,
+        Api::ValidateTask => page_methods::validate(it),
+        Api::ReadLog => page_methods::read_log(it).await,
     }
 }
 

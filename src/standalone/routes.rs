@@ -58,6 +58,9 @@ pub(super) enum Api {
     SetSecret,
     RemoveSecret,
     GetSecret,
+    RecentTasks,
+    ValidateTask,
+    ReadLog,
 }
 
 /// What a caller has to have.
@@ -81,7 +84,7 @@ pub(super) struct Route {
     pub(super) name: &'static str,
     verb: Method,
     service: &'static str,
-    /// Below `/api/<service>/v1/`. `<x>` is one component, `<*x>` one or more.
+    /// Below `/api/<service>/v1/`, or `/page/`. `<x>` is one component, `<*x>` one or more.
     path: &'static str,
     pub(super) needs: Needs,
 }
@@ -125,6 +128,9 @@ const fn post(api: Api, named: (&'static str, Needs), at: (&'static str, &'stati
 const fn delete(api: Api, named: (&'static str, Needs), at: (&'static str, &'static str)) -> Route {
     route(api, named, Method::DELETE, at)
 }
+
+/// The methods of the page.
+const PAGE: &str = "page";
 
 /// Source: each service's `references/<service>/v1/api.json`.
 const ROUTES: &[Route] = &[
@@ -262,6 +268,10 @@ const ROUTES: &[Route] = &[
     put(Api::SetSecret, ("set", Needs::Scope("secrets:set:<name>")), ("secrets", "secret/<*name>")),
     delete(Api::RemoveSecret, ("remove", Needs::Scope("secrets:set:<name>")), ("secrets", "secret/<*name>")),
     get(Api::GetSecret, ("get", Needs::Scope("secrets:get:<name>")), ("secrets", "secret/<*name>")),
+    // What the page needs and no service has.
+    get(Api::RecentTasks, ("recentTasks", Needs::Scope("standalone:list-tasks")), (PAGE, "tasks")),
+    post(Api::ValidateTask, ("validateTask", Needs::Nothing), (PAGE, "validate")),
+    get(Api::ReadLog, ("readLog", Needs::OfMethod), (PAGE, "log/<taskId>/<runId>/<*name>")),
 ];
 
 /// The parameters in a path, decoded.
@@ -279,8 +289,10 @@ pub(super) fn verbs(path: &str) -> Vec<Method> {
 }
 
 fn at(path: &str) -> impl Iterator<Item = (&'static Route, Params)> {
-    let split = path.strip_prefix("/api/").and_then(|path| path.split_once("/v1/"));
-    let (service, below) = split.unwrap_or_default();
+    let of_service =
+        || path.strip_prefix("/api/")?.split_once("/v1/").filter(|(service, _)| *service != PAGE);
+    let of_page = path.strip_prefix("/page/").map(|below| (PAGE, below));
+    let (service, below) = of_page.or_else(of_service).unwrap_or_default();
     let parts: Vec<&str> = below.split('/').collect();
     let here = ROUTES.iter().filter(move |route| route.service == service);
     here.filter_map(move |route| Some((route, route.params(&parts)?)))
@@ -289,7 +301,7 @@ fn at(path: &str) -> impl Iterator<Item = (&'static Route, Params)> {
 impl Route {
     /// Whether its payload may be large: a task, or the scopes of one.
     pub(super) fn takes_much(&self) -> bool {
-        matches!(self.api, Api::CreateTask | Api::ExpandScopes)
+        matches!(self.api, Api::CreateTask | Api::ExpandScopes | Api::ValidateTask)
     }
 
     /// Whether its payload is nobody's to see again.
@@ -307,6 +319,7 @@ impl Route {
                 | Api::ListTaskGroup
                 | Api::ListPendingTasks
                 | Api::ListClaimedTasks
+                | Api::RecentTasks
         )
     }
 
@@ -472,6 +485,8 @@ mod tests {
             (Method::GET, "/api/queue/v1/task-queues/pending".to_owned(), None),
             (Method::GET, "/api/hooks/v1/ping".to_owned(), None),
             (Method::GET, "/ping".to_owned(), None),
+            (Method::GET, "/page/tasks".to_owned(), Some((Api::RecentTasks, "{}".to_owned()))),
+            (Method::GET, "/api/page/v1/tasks".to_owned(), None),
         ];
         for (verb, path, expected) in cases {
             assert_eq!(found(&verb, &path), expected, "{path}");

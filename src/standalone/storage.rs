@@ -26,6 +26,7 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::page::SANDBOX;
 use super::reply::{Reply, full, set};
 use super::stored_body::StoredBody;
 use crate::random::random_hex;
@@ -177,8 +178,7 @@ impl Storage {
             }
         }
         set(&mut reply, HeaderName::from_static("x-content-type-options"), "nosniff");
-        // A task's page has no part in what is of this origin.
-        set(&mut reply, header::CONTENT_SECURITY_POLICY, "sandbox");
+        set(&mut reply, header::CONTENT_SECURITY_POLICY, SANDBOX);
         Ok(reply)
     }
 

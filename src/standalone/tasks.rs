@@ -24,9 +24,7 @@ const DRIFT: Duration = Duration::from_secs(15 * 60);
 pub(super) async fn create(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let task_id = it.params.task_id()?;
     let task = TaskDefinition::requested(it.payload()?, &task_id, it.now).map_err(invalid)?;
-    check_scopes(&task)?;
-    it.require(&required(&task))?;
-    check(it, &task)?;
+    permit(it, &task)?;
     let status = it.services.queue.create_task(&task_id, &task).await?;
     ok(&json!({ "status": status }))
 }
@@ -97,6 +95,13 @@ pub(super) async fn list_dependents(it: &Exchange<'_>) -> Result<Reply, Refusal>
     let task_id = it.params.task_id()?;
     let page = it.services.queue.list_dependents(&task_id, paging::part(it)?).await?;
     ok(&Dependents { task_id, tasks: page.items, continuation_token: paging::token(page.next) })
+}
+
+/// Refuses a definition that is complete, for what it says or for who says it.
+pub(super) fn permit(it: &Exchange<'_>, task: &TaskDefinition) -> Result<(), Refusal> {
+    check_scopes(task)?;
+    it.require(&required(task))?;
+    check(it, task)
 }
 
 /// Refuses a task whose scopes are too many for its own credentials.

@@ -66,6 +66,17 @@ fn the_runtime_speaks_no_taskcluster() {
     }
 }
 
+#[test]
+fn what_the_page_is_bundled_with_is_permitted_and_comes_from_no_named_registry() {
+    let lock = fs::read_to_string(Path::new(ROOT).join("src/standalone/page/package-lock.json")).unwrap();
+    let lock: Value = serde_json::from_str(&lock).unwrap();
+    for (name, package) in lock["packages"].as_object().unwrap() {
+        let licence = package["license"].as_str().unwrap_or_default();
+        assert!(LICENCES.contains(&licence), "{name:?}: {licence:?}");
+        assert_eq!(package.get("resolved"), None, "{name}");
+    }
+}
+
 /// The rooms of the worker, from the top floor down. Rooms of one line do not use one another.
 const FLOORS: &[&[&str]] = &[
     &["cli"],

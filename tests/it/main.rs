@@ -33,6 +33,7 @@ mod own_queue;
 mod own_queue_crash;
 mod own_queue_kept;
 mod own_queue_origins;
+mod own_queue_page;
 mod payload;
 mod pid_reuse;
 mod processors;

@@ -1,0 +1,106 @@
+// Lists of tasks: the latest ones of the queue, and those of a group.
+
+import * as api from '../api';
+import { h, replace, tell } from '../dom';
+import type { ListedTask } from '../model';
+import { format } from '../route';
+import { count, duration, time } from '../text';
+import { badge, repeat, words, type View } from './view';
+
+/** How often a list is looked at again, in milliseconds. */
+const EVERY = 2000;
+
+interface Page {
+  tasks: ListedTask[];
+  next: string | undefined;
+}
+
+export function recent(): View {
+  const fetch = async (from?: string): Promise<Page> => {
+    const { tasks, continuationToken } = await api.recentTasks(from);
+    return { tasks, next: continuationToken };
+  };
+  return list('Tasks', 'There are no tasks yet.', fetch, h('a', { href: '#/create', class: 'button primary' }, 'Create a task'));
+}
+
+export function group(groupId: string): View {
+  const fetch = async (from?: string): Promise<Page> => {
+    const { tasks, continuationToken } = await api.groupTasks(groupId, from);
+    const listed = tasks.map(({ task, status }) => ({ status, name: task.metadata.name }));
+    return { tasks: listed, next: continuationToken };
+  };
+  return list('Group', 'There is no task in this group.', fetch, h('code', {}, groupId));
+}
+
+function list(title: string, none: string, fetch: (from?: string) => Promise<Page>, beside: HTMLElement): View {
+  const body = h('tbody');
+  const message = h('p', { class: 'note', role: 'status' });
+  const summary = h('span', { class: 'quiet' });
+  const more = h('button', { type: 'button', hidden: true }, 'More');
+  const columns = ['State', 'Task', 'Pool', 'Since', 'Took'];
+  const head = h('thead', {}, h('tr', {}, ...columns.map((column) => h('th', { scope: 'col' }, column))));
+  const table = h('table', { class: 'tasks', hidden: true }, head, body);
+  const heading = h('div', { class: 'heading' }, h('h1', { tabindex: -1 }, title), beside, summary);
+  const element = h('section', {}, heading, message, table, more);
+  let pages = 1;
+  let shown = '';
+  const look = async () => {
+    try {
+      const { tasks, next } = await several(fetch, pages);
+      more.hidden = next === undefined;
+      more.disabled = false;
+      // What has not changed stays as it is, with what is selected in it.
+      const now = JSON.stringify(tasks) + (tasks.some(({ status }) => status.state === 'running') ? Date.now() : '');
+      if (now !== shown) {
+        shown = now;
+        table.hidden = tasks.length === 0;
+        replace(body, ...tasks.map(row));
+        replace(summary, tasks.length > 0 && `${count(tasks.length, 'task')}${next === undefined ? '' : ' and more'}`);
+      }
+      tell(message, tasks.length === 0 ? none : '');
+    } catch (error) {
+      tell(message, words(error));
+    }
+    return true;
+  };
+  let stop = repeat(EVERY, look);
+  more.addEventListener('click', () => {
+    pages += 1;
+    more.disabled = true;
+    stop();
+    stop = repeat(EVERY, look);
+  });
+  return { title, element, end: () => stop() };
+}
+
+/** So many pages as one. */
+async function several(fetch: (from?: string) => Promise<Page>, pages: number): Promise<Page> {
+  let all = await fetch();
+  for (let page = 1; page < pages && all.next !== undefined; page += 1) {
+    const { tasks, next } = await fetch(all.next);
+    all = { tasks: [...all.tasks, ...tasks], next };
+  }
+  return all;
+}
+
+function row({ status, name }: ListedTask): HTMLElement {
+  const { taskId, taskGroupId, taskQueueId, state, runs } = status;
+  const last = runs[runs.length - 1];
+  const since = last?.resolved ?? last?.started ?? last?.scheduled;
+  const took = last?.started === undefined ? '' : duration(last.started, last.resolved ?? Date.now());
+  return h(
+    'tr',
+    {},
+    h('td', {}, badge(state)),
+    h(
+      'td',
+      { class: 'name' },
+      h('a', { href: format({ view: 'task', taskId }) }, name === '' ? taskId : name),
+      taskGroupId !== taskId && h('a', { class: 'quiet', href: format({ view: 'group', groupId: taskGroupId }) }, 'group'),
+      h('code', { class: 'quiet' }, taskId),
+    ),
+    h('td', { class: 'quiet' }, taskQueueId),
+    h('td', { class: 'quiet' }, since === undefined ? '' : time(since)),
+    h('td', { class: 'quiet' }, took),
+  );
+}
