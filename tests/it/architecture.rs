@@ -86,7 +86,7 @@ const FLOORS: &[&[&str]] = &[
     &["gc"],
     &["registry"],
     &["features"],
-    &["live_log"],
+    &["live_log", "proxy"],
     &["artifact"],
     &["task_log"],
     &["payload"],
