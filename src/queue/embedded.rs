@@ -446,6 +446,15 @@ impl EmbeddedQueue {
         self.ask(move |database, now| secrets::get(database, &name, now)).await
     }
 
+    /// The names of secrets, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn list_secrets(&self, part: Part<String>) -> Result<Page<String, String>, QueueError> {
+        self.ask(move |database, now| secrets::list(database, &part, now)).await
+    }
+
     /// Writes a copy of all that it has to a file, which takes the place of what has that name; calls wait meanwhile. Of
     /// artifacts it has names and kinds, their bytes lie elsewhere.
     ///

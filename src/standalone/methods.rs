@@ -64,6 +64,7 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::RecentTasks => page_methods::recent_tasks(it).await,
         Api::ValidateTask => page_methods::validate(it),
         Api::ReadLog => page_methods::read_log(it).await,
+        Api::ListSecrets => secrets::list(it).await,
     }
 }
 

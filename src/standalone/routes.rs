@@ -61,6 +61,7 @@ pub(super) enum Api {
     RecentTasks,
     ValidateTask,
     ReadLog,
+    ListSecrets,
 }
 
 /// What a caller has to have.
@@ -267,6 +268,7 @@ const ROUTES: &[Route] = &[
     ),
     put(Api::SetSecret, ("set", Needs::Scope("secrets:set:<name>")), ("secrets", "secret/<*name>")),
     delete(Api::RemoveSecret, ("remove", Needs::Scope("secrets:set:<name>")), ("secrets", "secret/<*name>")),
+    get(Api::ListSecrets, ("list", Needs::Scope("secrets:list-secrets")), ("secrets", "secrets")),
     get(Api::GetSecret, ("get", Needs::Scope("secrets:get:<name>")), ("secrets", "secret/<*name>")),
     // What the page needs and no service has.
     get(Api::RecentTasks, ("recentTasks", Needs::Scope("standalone:list-tasks")), (PAGE, "tasks")),
@@ -320,6 +322,7 @@ impl Route {
                 | Api::ListPendingTasks
                 | Api::ListClaimedTasks
                 | Api::RecentTasks
+                | Api::ListSecrets
         )
     }
 

@@ -1,8 +1,10 @@
 //! The secrets service. Whoever may set a secret does so by its API; nothing of one is shown in refusals.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exchange::{Exchange, ok};
+use super::paging;
 use super::reply::{Refusal, Reply};
 use crate::queue::QueueError;
 
@@ -33,4 +35,17 @@ pub(super) async fn get(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let found = it.services.queue.secret(it.params.text("name")).await?;
     let (secret, expires) = found.ok_or_else(|| QueueError::NotFound { what: "that secret".to_owned() })?;
     ok(&json!({ "secret": secret, "expires": expires }))
+}
+
+/// `list`
+pub(super) async fn list(it: &Exchange<'_>) -> Result<Reply, Refusal> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Listed {
+        secrets: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        continuation_token: Option<String>,
+    }
+    let page = it.services.queue.list_secrets(paging::part(it)?).await?;
+    ok(&Listed { secrets: page.items, continuation_token: paging::token(page.next) })
 }

@@ -95,6 +95,9 @@ fn s_a_secret_is_read_by_those_who_may_and_shown_to_nobody_else() {
     let name = "secret/project%2Fx/deploy";
     assert_eq!(asked(Some(&root), &format!("PUT secrets/{name}"), value.clone()).body, json!({}));
     assert_eq!(asked(Some(&root), &format!("GET secrets/{name}"), Value::Null).body, value);
+    let listed = asked(Some(&root), "GET secrets/secrets?limit=1", Value::Null).body;
+    assert_eq!(listed, json!({ "secrets": ["project/x/deploy"] }));
+    assert_eq!(asked(Some(&worker), "GET secrets/secrets", Value::Null).status, 403);
     for (signer, request, payload, status) in [
         (None, "GET", Value::Null, 403),
         (Some(&worker), "GET", Value::Null, 403),

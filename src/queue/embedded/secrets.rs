@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde_json::{Map, Value};
 
+use super::pages::{Page, Part, read};
 use super::store::{failed, json, text};
 use crate::queue::QueueError;
 use crate::timestamp::Timestamp;
@@ -68,6 +69,21 @@ pub(super) fn get(
         .map_err(failed("read a secret"))
 }
 
+/// The names of secrets, in order.
+pub(super) fn list(
+    database: &Transaction<'_>,
+    part: &Part<String>,
+    now: Timestamp,
+) -> Result<Page<String, String>, QueueError> {
+    let wanted =
+        named_params! { ":after": part.after.as_deref().unwrap_or_default(), ":now": now.as_millis() };
+    let query = "SELECT name FROM secrets WHERE name > :after AND expires > :now ORDER BY name";
+    read(database, "list secrets", (query, wanted), part.most, |row| {
+        let name: String = row.get("name")?;
+        Ok((name.clone(), name, 0))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -87,8 +103,17 @@ mod tests {
         let get = |name, now| get(&database, name, at(now)).unwrap();
         set("b", &secret("old", 9));
         set("b", &secret("new", 5));
+        set("a/x", &secret("other", 9));
         assert_eq!(get("b", 4), Some(secret("new", 5)));
         assert_eq!((get("b", 5), get("c", 1)), (None, None));
+        let names = |after: Option<&str>, most, now| {
+            let page = list(&database, &Part { after: after.map(str::to_owned), most }, at(now)).unwrap();
+            (page.items.join(" "), page.next)
+        };
+        assert_eq!(names(None, 9, 1), ("a/x b".to_owned(), None));
+        assert_eq!(names(None, 1, 1), ("a/x".to_owned(), Some("a/x".to_owned())));
+        assert_eq!(names(Some("a/x"), 1, 1), ("b".to_owned(), None));
+        assert_eq!(names(None, 9, 6), ("a/x".to_owned(), None));
         remove(&database, "b").unwrap();
         remove(&database, "b").unwrap();
         assert_eq!(get("b", 1), None);
