@@ -75,7 +75,8 @@ async function create(page) {
     String.raw`printf '\033[1;31mred\033[0m <b>not bold</b>\n'`,
     'echo made here >/tmp/made.txt',
     'echo "<script>try { sessionStorage.length; document.title = 1 } catch { document.title = 2 }</script>" >/tmp/page.html',
-    'i=0; while [ $i -lt 300 ]; do echo tick $i; i=$((i+1)); sleep 0.01; done',
+    // There is time to look while it runs, on a busy machine as well.
+    'i=0; while [ $i -lt 300 ]; do echo tick $i; [ $i != 100 ] || sleep 4; i=$((i+1)); sleep 0.01; done',
     '[ $RUN_ID = 0 ] || sleep 1000',
   ].join('; ');
   const payload = {
