@@ -112,21 +112,41 @@ Exit status:
 
 /// What the parser says about wrong use, in one line with its hint and where to read on.
 pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {
-    let command = command_of(words);
-    if let Some(sentence) = later_command(error) {
+    let command = Named::by(words);
+    if let Some(sentence) = later_command(error).filter(|_| command.path.is_empty()) {
         return sentence;
     }
-    let text = problem(error);
-    let hint = image_hint(error, words).or_else(|| similar(error)).unwrap_or_default();
-    let place = command.map_or(String::new(), |name| format!(" {name}"));
-    format!("{text}{hint} (docker-worker{place} --help shows what there is)")
+    let text = problem(error, &command);
+    let hint = image_hint(error, words).or_else(|| similar(error, &command)).unwrap_or_default();
+    format!("{text}{hint} (docker-worker{} --help shows what there is)", command.path)
+}
+
+/// The command that words are about.
+struct Named {
+    /// Its name after those of the commands that it is below, with a space before each.
+    path: String,
+    /// The names of the commands below it.
+    below: Vec<String>,
+}
+
+impl Named {
+    fn by(words: &[OsString]) -> Named {
+        let (mut command, mut path) = (Arguments::command(), String::new());
+        for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
+            let Some(next) = command.find_subcommand(word).cloned() else { continue };
+            path = format!("{path} {word}");
+            command = next;
+        }
+        let below = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+        Named { path, below }
+    }
 }
 
 /// The option or value that may have been meant, as the parser says, or the command.
-fn similar(error: &clap::Error) -> Option<String> {
-    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) {
-        let commands = Arguments::command();
-        let names: Vec<&str> = commands.get_subcommands().map(clap::Command::get_name).collect();
+fn similar(error: &clap::Error, command: &Named) -> Option<String> {
+    let wrong = error.get(ContextKind::InvalidSubcommand);
+    if let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) = (error.kind(), wrong) {
+        let names: Vec<&str> = command.below.iter().map(String::as_str).collect();
         return Some(format!("; {}", did_you_mean(word, &names)));
     }
     let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedValue];
@@ -143,7 +163,7 @@ fn later_command(error: &clap::Error) -> Option<String> {
 }
 
 /// What is wrong, without what may have been meant.
-fn problem(error: &clap::Error) -> String {
+fn problem(error: &clap::Error, command: &Named) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.as_str()),
         _ => None,
@@ -154,8 +174,14 @@ fn problem(error: &clap::Error) -> String {
     let word = excerpt(context(ContextKind::InvalidValue).unwrap_or_default());
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "name a command: run, standalone, start, demo, check, features or cleanup".to_owned()
+            let (last, others) =
+                command.below.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
+            format!("name a command: {} or {last}", others.join(", "))
         }
+        ErrorKind::MissingRequiredArgument => match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(missing)) => format!("this is missing: {}", missing.join(", ")),
+            _ => "something is missing".to_owned(),
+        },
         ErrorKind::InvalidSubcommand => {
             let word = excerpt(context(ContextKind::InvalidSubcommand).unwrap_or_default());
             format!("there is no command \"{word}\"")
@@ -176,6 +202,7 @@ fn problem(error: &clap::Error) -> String {
             format!("{option} \"{word}\": {why}")
         }
         ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg).map(first_word) {
+            Some(prior) if option.is_empty() => format!("{prior} goes with no command below this one"),
             Some(prior) if prior != option => format!("{option} and {prior} exclude each other"),
             _ => format!("{option} can be given only once"),
         },
@@ -187,15 +214,6 @@ fn problem(error: &clap::Error) -> String {
 
 fn first_word(text: &str) -> &str {
     text.split_once(' ').map_or(text, |(word, _)| word)
-}
-
-/// The command that the words are about.
-fn command_of(words: &[OsString]) -> Option<&str> {
-    words
-        .iter()
-        .skip(1)
-        .filter_map(|word| word.to_str())
-        .find(|word| Arguments::command().get_subcommands().any(|command| command.get_name() == *word))
 }
 
 /// `run busybox echo hi` is what users of docker write; here the first word is a file.
@@ -290,6 +308,31 @@ mod tests {
             let line = explained(words);
             assert!(line.starts_with(expected), "{words:?}: {line}");
             assert_eq!(line.lines().count(), 1, "{words:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn wrong_use_below_a_command_names_what_is_there() {
+        let cases: [(&[&str], &str); 6] = [
+            (
+                &["standalone", "client"],
+                "name a command: add, list or remove (docker-worker standalone client --help shows what there is)",
+            ),
+            (&["standalone", "client", "ad"], "there is no command \"ad\"; did you mean \"add\"? ("),
+            (&["standalone", "clients"], "there is no command \"clients\"; did you mean \"client\"? (docker"),
+            (
+                &["standalone", "client", "add", "ci"],
+                "this is missing: --scope <SCOPE> (docker-worker standalone client add --help",
+            ),
+            (&["standalone", "client", "remove"], "this is missing: <NAME> (docker-worker standalone client"),
+            (
+                &["standalone", "--backup", "f", "client", "list"],
+                "--backup goes with no command below this one (",
+            ),
+        ];
+        for (words, expected) in cases {
+            let line = explained(words);
+            assert!(line.starts_with(expected), "{words:?}: {line}");
         }
     }
 }

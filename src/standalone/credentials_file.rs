@@ -5,11 +5,12 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use serde_json::json;
 
 use crate::queue::Credentials;
@@ -79,6 +80,17 @@ pub fn read_or_make(data: &Path) -> Result<Credentials, CredentialsFileError> {
 
 fn read(path: &Path, file: File) -> Result<Credentials, CredentialsFileError> {
     let unfit = |problem: String| CredentialsFileError::Content { path: path.to_owned(), problem };
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|source| CredentialsFileError::Io {
+        call: "look at",
+        path: path.to_owned(),
+        source,
+    })?;
+    if metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+        return Err(unfit(
+            "others can read or change it; have it owned by who starts this, with mode 0600".to_owned(),
+        ));
+    }
     let mut text = Vec::new();
     let taken = file.take(FILE_BYTES + 1).read_to_end(&mut text);
     taken.map_err(|source| CredentialsFileError::Io { call: "read", path: path.to_owned(), source })?;
@@ -157,6 +169,11 @@ mod tests {
         assert!(is_access_token(&made.access_token) && is_client_id(&made.client_id), "{made:?}");
         assert!(!format!("{made:?}").contains(&made.access_token));
         assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
+        for mode in [0o644, 0o660, 0o602] {
+            fs::set_permissions(path(&data), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = read_or_make(&data).unwrap_err().to_string();
+            assert!(refused.contains("mode 0600") && !refused.contains(&made.access_token), "{refused}");
+        }
         fs::remove_file(path(&data)).unwrap();
         assert_ne!(read_or_make(&data).unwrap().access_token, made.access_token);
     }
@@ -177,6 +194,7 @@ mod tests {
         for (text, is_fit) in cases {
             let directory = tempfile::tempdir().unwrap();
             fs::write(path(directory.path()), &text).unwrap();
+            fs::set_permissions(path(directory.path()), fs::Permissions::from_mode(0o600)).unwrap();
             let read = read_or_make(directory.path());
             assert_eq!(read.is_ok(), is_fit, "{text}");
             let told = read.map_err(|error| error.to_string()).err().unwrap_or_default();

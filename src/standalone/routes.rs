@@ -303,7 +303,10 @@ fn at(path: &str) -> impl Iterator<Item = (&'static Route, Params)> {
 impl Route {
     /// Whether its payload may be large: a task, or the scopes of one.
     pub(super) fn takes_much(&self) -> bool {
-        matches!(self.api, Api::CreateTask | Api::ExpandScopes | Api::ValidateTask)
+        matches!(
+            self.api,
+            Api::CreateTask | Api::ExpandScopes | Api::ValidateTask | Api::InsertTask | Api::SetSecret
+        )
     }
 
     /// Whether its payload is nobody's to see again.

@@ -1,6 +1,6 @@
 //! `docker-worker standalone` as a newcomer has it: tasks made with the credentials that it has written.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -150,6 +150,7 @@ fn a_place_or_an_address_that_cannot_be_had_is_told_in_one_sentence() {
     let broken = own.worker.fresh("broken");
     fs::create_dir(&broken).unwrap();
     fs::write(broken.join("credentials.json"), "hush").unwrap();
+    fs::set_permissions(broken.join("credentials.json"), Permissions::from_mode(0o600)).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let cases = [
         (

@@ -56,7 +56,9 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
         (0, 0) => create_tables(&mut database)?,
         (APPLICATION, VERSION) => {}
         (APPLICATION, version) => {
-            let text = format!("it is of version {version}, and this worker knows version {VERSION} only");
+            let text = format!(
+                "it is of version {version}, and this worker knows version {VERSION} only; use another directory"
+            );
             return Err(refused(path, &text));
         }
         _ => return Err(refused(path, &"it is no queue of this worker's; use another directory")),
