@@ -61,7 +61,7 @@ const IDLE: Duration = Duration::from_secs(4);
 pub struct Proxy {
     root_url: String,
     /// Made for the first task that has the proxy.
-    outside: OnceCell<Outside>,
+    connector: OnceCell<HttpsConnector<Dialler>>,
 }
 
 /// Why a task cannot have the proxy.
@@ -111,7 +111,7 @@ struct Door {
 impl Proxy {
     /// For the deployment at a root URL. Nothing is made before the first task has it.
     pub fn new(root_url: &str) -> Proxy {
-        Proxy { root_url: root_url.trim_end_matches('/').to_owned(), outside: OnceCell::new() }
+        Proxy { root_url: root_url.trim_end_matches('/').to_owned(), connector: OnceCell::new() }
     }
 
     /// Serves a task by a socket that takes connections of this task only. Inside a tokio runtime only.
@@ -120,7 +120,11 @@ impl Proxy {
     ///
     /// [`ProxyError`]
     pub async fn serve(&self, listener: TcpListener, caller: Caller) -> Result<Serving, ProxyError> {
-        let outside = self.outside.get_or_try_init(|| outside(&self.root_url)).await?.clone();
+        let connector = self.connector.get_or_try_init(|| connector(&self.root_url)).await?.clone();
+        // Connections of its own: whatever became of one, no task is sent what another one has asked for.
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        let outside = client.build(connector);
         listener.set_nonblocking(true).map_err(ProxyError::Listen)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ProxyError::Listen)?;
         let Caller { mut credentials, scopes } = caller;
@@ -144,16 +148,13 @@ impl Proxy {
     }
 }
 
-async fn outside(root_url: &str) -> Result<Outside, ProxyError> {
+async fn connector(root_url: &str) -> Result<HttpsConnector<Dialler>, ProxyError> {
     let unknown = || ProxyError::RootUrl(root_url.to_owned());
     let origin = root_url.parse::<Uri>().ok().and_then(|url| Origin::of(&url)).ok_or_else(unknown)?;
     // Reads many files.
     let tls = tokio::task::spawn_blocking(tls).await??;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-    let connector = builder.wrap_connector(Dialler::new(origin));
-    let mut client = Client::builder(TokioExecutor::new());
-    client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
-    Ok(client.build(connector))
+    Ok(builder.wrap_connector(Dialler::new(origin)))
 }
 
 fn tls() -> Result<ClientConfig, rustls::Error> {

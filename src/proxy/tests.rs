@@ -8,6 +8,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
@@ -117,4 +118,22 @@ async fn new_credentials_sign_the_next_request() {
     let request = Request::get("/queue/v1/x").header("host", "taskcluster").body(empty()).unwrap();
     let (_, text) = fixture.ask(request).await;
     assert!(text.contains("authorization: Hawk id=\"second\""), "{text}");
+}
+
+#[tokio::test]
+async fn s_of_two_lengths_the_pieces_count_and_what_follows_is_another_request() {
+    let fixture = Fixture::new().await;
+    for lengths in
+        ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"]
+    {
+        let request =
+            format!("POST /queue/v1/first HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{lengths}\r\n\r\n");
+        let pieces = "2\r\nab\r\n0\r\n\r\nGET /queue/v1/second HTTP/1.1\r\nHost: t\r\n\r\n";
+        let mut stream = TcpStream::connect(fixture.door).await.unwrap();
+        stream.write_all(format!("{request}{pieces}").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains("Ok(2) bytes") && !text.contains("second"), "{lengths}: {text}");
+        assert!(!text.contains("content-length: 4\n"), "{lengths}: {text}");
+    }
 }
