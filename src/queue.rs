@@ -23,7 +23,7 @@ pub use claim::{Claim, ClaimedWork, ReceivedDefinition, Task};
 pub use credentials::Credentials;
 pub use embedded::{
     Artifact, CancelledGroup, Clock, EmbeddedQueue, IndexedTask, KnownWorker, ListedTask, More, OpenTasks,
-    Page, Part, Place, RecentTask, Secret, TaskGroup, is_index_path, steady_clock,
+    Page, Part, Place, QueueCopy, RecentTask, Secret, TaskGroup, is_index_path, steady_clock,
 };
 pub use error::QueueError;
 pub use http::ObjectUpload;

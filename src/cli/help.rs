@@ -75,7 +75,8 @@ pub(super) const AFTER_STANDALONE_HELP: &str = "\
 Examples:
   docker-worker standalone
   docker-worker standalone client add ci --scope 'queue:create-task:*' --scope 'queue:scheduler-id:*'
-  docker-worker standalone --backup queue.sqlite
+  docker-worker standalone --backup /srv/copies/queue.sqlite
+  docker-worker standalone --restore /srv/copies/queue.sqlite
   docker-worker standalone --data /srv/queue --listen 127.0.0.1:8300 --config config.yml
 
 The first lines on standard error say where the queue is, and what a shell has to export so that Taskcluster's clients

@@ -21,13 +21,13 @@ use crate::line_writer::{LineWriter, Stream};
 use crate::live_log::{LiveLogError, LiveLogServer};
 use crate::net::Network;
 use crate::payload::Origin;
-use crate::queue::{WorkerIdentity, WorkerQueue};
+use crate::queue::{EmbeddedQueue, WorkerIdentity, WorkerQueue};
 use crate::signing_key::SigningKey;
 use crate::task::image::Pulling;
 use crate::task::run::RunOptions;
 use crate::text::chain;
 use crate::worker::assembly::{Parts, assemble, pull_options};
-use crate::worker::control::{Control, OwnQueue};
+use crate::worker::control::Control;
 use crate::worker::exit::{self, ExitRequester, ExitRequests};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
@@ -52,7 +52,7 @@ pub(super) struct Ready {
     pub(super) unfinished: Vec<Unfinished>,
     pub(super) process: Process,
     /// The queue that it claims from, if that is in this process.
-    pub(super) queue: Option<OwnQueue>,
+    pub(super) queue: Option<EmbeddedQueue>,
 }
 
 /// The way to standard output, which carries the worker's own log.

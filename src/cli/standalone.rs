@@ -35,7 +35,6 @@ use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reason, Verdict, Work
 use crate::standalone::{
     Client, LONG_POLL, RootUrl, Settings, Standalone, StandaloneError, credentials_file,
 };
-use crate::worker::control::OwnQueue;
 
 /// Who the worker is to its queue.
 const WORKER: &str = "local/worker";
@@ -53,10 +52,11 @@ impl StandaloneArguments {
 
 /// The command.
 pub(super) fn main(options: &StandaloneArguments, mut config: Config, operator: &Operator) -> ExitCode {
-    let done = match (&options.action, &options.backup) {
-        (Some(Action::Client(client)), _) => clients::change(&client.action, &config.directories.data),
-        (None, Some(file)) => backup::back_up(file, &config.directories),
-        (None, None) => {
+    let done = match (&options.action, &options.backup, &options.restore) {
+        (Some(Action::Client(client)), _, _) => clients::change(&client.action, &config.directories.data),
+        (None, Some(file), _) => backup::back_up(file, &config.directories, operator),
+        (None, None, Some(file)) => place::restore(file, &config.directories),
+        (None, None, None) => {
             options.complete(&mut config.file, operator);
             serving::complete(&mut config, ConfigFile::in_force_with_own_queue);
             run(options, config, operator)
@@ -113,12 +113,11 @@ fn serve(
     let worker_queue = WorkerQueue::deployment(&here, worker.credentials)
         .map_err(|error| Refusal::because(FAILED, &error))?;
     announce(&config, &root, server.address(), operator);
-    let own_queue = OwnQueue { place: config.directories.queue(), queue: queue.clone() };
     let service = process.service(config, grounds, (worker_queue, identity))?;
     if let Some(live_logs) = &service.worker.live_log {
         server.show_live_logs(live_logs.logs());
     }
-    let ended = Ready { service, unfinished, process, queue: Some(own_queue) }.serve(None);
+    let ended = Ready { service, unfinished, process, queue: Some(queue.clone()) }.serve(None);
     drop(server);
     // Last: until now calls may have come.
     drop(queue);

@@ -12,6 +12,7 @@
 
 mod backup;
 mod dependencies;
+mod directory;
 mod expiry;
 mod groups;
 mod index;
@@ -28,13 +29,14 @@ mod time;
 mod workers;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::watch;
 
+use self::directory::QueueDirectory;
 use self::schedule::{Claimant, Claimed};
 use self::thread::{ForWhom, QueueThread};
 use super::model::{ArtifactInfo, ArtifactRequest, Created, RunId, TaskStatus, WorkerIdentity};
@@ -45,6 +47,7 @@ use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
+pub use self::directory::QueueCopy;
 pub use self::expiry::More;
 pub use self::groups::{CancelledGroup, TaskGroup};
 pub use self::index::{IndexedTask, is_index_path};
@@ -77,6 +80,8 @@ pub struct EmbeddedQueue {
 struct Inner {
     thread: QueueThread,
     clock: Arc<Clock>,
+    /// Let go when the thread has ended.
+    directory: Option<QueueDirectory>,
 }
 
 impl fmt::Debug for EmbeddedQueue {
@@ -92,23 +97,51 @@ impl EmbeddedQueue {
     ///
     /// [`QueueError::Internal`].
     pub fn in_memory(clock: Clock) -> Result<EmbeddedQueue, QueueError> {
-        EmbeddedQueue::over(open::in_memory()?, clock)
+        EmbeddedQueue::over(open::in_memory()?, clock, None)
     }
 
-    /// A queue that is kept in a file, made if there is none; whatever ends this process, what a call has said is there.
-    /// No two processes may have it at a time. Waits for the disk.
+    /// A queue that is kept in a file in that directory, made if there is none; whatever ends this process, what a call
+    /// has said is there. No two processes may have it at a time. Waits for the disk.
     ///
     /// # Errors
     ///
     /// [`QueueError::Internal`], also when another process has it or it is of a newer version.
-    pub fn in_file(path: &Path, clock: Clock) -> Result<EmbeddedQueue, QueueError> {
-        EmbeddedQueue::over(open::in_file(path)?, clock)
+    pub fn in_directory(path: &Path, clock: Clock) -> Result<EmbeddedQueue, QueueError> {
+        let directory = QueueDirectory::take(path)?;
+        EmbeddedQueue::over(open::in_file(&directory.database())?, clock, Some(directory))
     }
 
-    fn over(database: Connection, clock: Clock) -> Result<EmbeddedQueue, QueueError> {
+    /// The file of the queue that is kept in a directory.
+    #[must_use]
+    pub fn file_in(directory: &Path) -> PathBuf {
+        directory::database(directory)
+    }
+
+    /// Whether a queue is kept in a directory.
+    #[must_use]
+    pub fn is_in(directory: &Path) -> bool {
+        directory::has_queue(directory)
+    }
+
+    /// Has what is in `file`, a copy of a queue, take the place of the queue in a directory: all of it or, on an error,
+    /// nothing; a process that is killed meanwhile leaves the one or the other. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`], also when a process has the queue, or the file is no whole copy.
+    pub fn restore(directory: &Path, file: &Path) -> Result<(), QueueError> {
+        QueueDirectory::take(directory)?.restore(file)
+    }
+
+    fn over(
+        database: Connection,
+        clock: Clock,
+        directory: Option<QueueDirectory>,
+    ) -> Result<EmbeddedQueue, QueueError> {
         let clock = Arc::new(clock);
         let thread = QueueThread::start(database, Arc::clone(&clock))?;
-        Ok(EmbeddedQueue { inner: Arc::new(Inner { thread, clock }), claim_time: runs::CLAIM })
+        let inner = Arc::new(Inner { thread, clock, directory });
+        Ok(EmbeddedQueue { inner, claim_time: runs::CLAIM })
     }
 
     /// The same queue, where claims that are made or prolonged through this value hold for so long instead of 20 minutes.
@@ -455,15 +488,19 @@ impl EmbeddedQueue {
         self.ask(move |database, now| secrets::list(database, &part, now)).await
     }
 
-    /// Writes a copy of all that it has to a file, which takes the place of what has that name; calls wait meanwhile. Of
-    /// artifacts it has names and kinds, their bytes lie elsewhere.
+    /// A copy of all that it has, beside its file; calls are answered meanwhile. Of artifacts it has names and kinds, their
+    /// bytes lie elsewhere.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Internal`]; then there is no new file.
-    pub async fn copy_to(&self, file: &Path) -> Result<(), QueueError> {
-        let file = file.to_owned();
-        self.inner.thread.ask_outside(move |database| backup::copy(database, &file)).await
+    /// [`QueueError::Internal`], also for a queue in memory; then there is no new file.
+    pub async fn copy(&self) -> Result<QueueCopy, QueueError> {
+        let Some(directory) = &self.inner.directory else {
+            return Err(QueueError::Internal { call: "copy it", source: "it is in no file".into() });
+        };
+        let copy = directory.new_copy()?;
+        self.inner.thread.copy(copy.path().to_owned()).await?;
+        Ok(copy)
     }
 
     /// Changes the status of one task.

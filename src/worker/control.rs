@@ -7,8 +7,10 @@
 //! |---|---|
 //! | `{"request":"list"}` | `{"tasks":[{"taskId":…,"runId":…,"container":…,"began":…,"state":…},…]}` |
 //! | `{"request":"end","taskId":…,"runId":…}` | `{"ended":true}`: it is told to end; [`Phase`] says how far it is |
-//! | `{"request":"backup","queue":…,"file":…}` | `{"copied":true}`: what the queue in that directory has is in the file; false: it is no queue of this process |
+//! | `{"request":"backup"}` | `{"copy":…}`: the name of a copy of the process's own queue, in `copies/` beside it; there until the next request or the connection's end |
 //! | anything else, a run that is not there | `{"error":"one sentence"}` |
+//!
+//! Where the process has a queue of its own (`standalone`), a link in the queue's directory leads to the socket.
 //!
 //! Only root and the worker's own user are heard, which the kernel vouches for. There are bounds on connections, on a
 //! request's bytes, and on the time that either side takes; each connection is a task of its own, so that none keeps
@@ -18,7 +20,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ use crate::background::Background;
 use crate::directories::Directories;
 use crate::interrupt::{Interrupt, Notice};
 use crate::queue::task_id::TaskId;
-use crate::queue::{EmbeddedQueue, RunId};
+use crate::queue::{EmbeddedQueue, QueueCopy, RunId};
 use crate::registry::{Phase, Registry};
 use crate::run_directory::RunDirectoryError;
 use crate::run_directory::process::ProcessDirectory;
@@ -69,6 +71,14 @@ pub enum ControlError {
     /// No place for it.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
+    /// The queue's directory cannot lead to it.
+    #[error("make the link {}", path.display())]
+    Link {
+        /// Where.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// It cannot be made there.
     #[error("listen on {}", path.display())]
     Listen {
@@ -85,7 +95,7 @@ pub enum ControlError {
 enum Request {
     List {},
     End { task_id: TaskId, run_id: u32 },
-    Backup { queue: PathBuf, file: PathBuf },
+    Backup {},
 }
 
 /// What it is told.
@@ -94,7 +104,7 @@ enum Request {
 enum Answer {
     Tasks { tasks: Vec<Listed> },
     Ended { ended: bool },
-    Copied { copied: bool },
+    Copy { copy: QueueCopy },
     Error { error: String },
 }
 
@@ -109,22 +119,14 @@ struct Listed {
     state: Phase,
 }
 
-/// A queue that the worker's own process serves.
-#[derive(Clone, Debug)]
-pub struct OwnQueue {
-    /// The directory that it is kept in.
-    pub place: PathBuf,
-    /// The queue.
-    pub queue: EmbeddedQueue,
-}
-
 /// What all connections share.
 #[derive(Clone)]
 struct Served {
     registry: Registry,
     /// How a run ends that a client wants to end.
     interrupt: Interrupt,
-    queue: Option<OwnQueue>,
+    /// That of this process, if it has one.
+    queue: Option<EmbeddedQueue>,
 }
 
 impl Control {
@@ -137,11 +139,16 @@ impl Control {
     pub fn start(
         directories: &Directories,
         registry: Registry,
-        (interrupt, queue): (Interrupt, Option<OwnQueue>),
+        (interrupt, queue): (Interrupt, Option<EmbeddedQueue>),
     ) -> Result<Control, ControlError> {
         let directory = ProcessDirectory::create(directories, &|| true)?;
         let failed = |source| ControlError::Listen { path: directory.path().join(SOCKET), source };
         let listener = listen(&directory).map_err(failed)?;
+        if queue.is_some() {
+            let link = directories.queue().join(SOCKET);
+            point_at(&directory.path().join(SOCKET), &link)
+                .map_err(|source| ControlError::Link { path: link, source })?;
+        }
         let serving = Background::start(accept(listener, Served { registry, interrupt, queue }));
         Ok(Control { _serving: serving, _directory: directory })
     }
@@ -149,7 +156,7 @@ impl Control {
     /// The same for a worker that can do without: `tell` hears in one sentence why there is no socket.
     pub fn offer(
         worker: &Worker,
-        ends: (Interrupt, Option<OwnQueue>),
+        ends: (Interrupt, Option<EmbeddedQueue>),
         tell: &dyn Fn(&str),
     ) -> Option<Control> {
         match Control::start(&worker.config.directories, worker.registry.clone(), ends) {
@@ -168,6 +175,14 @@ fn listen(directory: &ProcessDirectory) -> io::Result<UnixListener> {
     std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
+}
+
+/// Whoever has a queue has its directory: what is there is of a process that is gone.
+fn point_at(socket: &Path, link: &Path) -> io::Result<()> {
+    match std::fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => std::os::unix::fs::symlink(socket, link),
+    }
 }
 
 /// Serves whoever connects, for ever. All connections end with this future.
@@ -196,6 +211,8 @@ async fn connection(stream: UnixStream, served: &Served) -> io::Result<()> {
     let is_heard = may_ask(stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
+    // What it is about is there until there is another one.
+    let mut _answered = None;
     loop {
         let mut line = Vec::new();
         let mut request = (&mut reading).take(REQUEST_BYTES);
@@ -211,6 +228,7 @@ async fn connection(stream: UnixStream, served: &Served) -> io::Result<()> {
         let mut text = serde_json::to_vec(&answer)?;
         text.push(b'\n');
         timeout(PATIENCE, writing.write_all(&text)).await??;
+        _answered = Some(answer);
         if !(is_heard && is_whole) {
             return Ok(());
         }
@@ -248,12 +266,12 @@ impl Served {
                     None => refusal(format!("this worker has no run {run_id} of task {}", run.task_id)),
                 }
             }
-            Ok(Request::Backup { queue: place, file }) => match &self.queue {
-                Some(own) if own.place == place => match own.queue.copy_to(&file).await {
-                    Ok(()) => Answer::Copied { copied: true },
+            Ok(Request::Backup {}) => match &self.queue {
+                Some(queue) => match queue.copy().await {
+                    Ok(copy) => Answer::Copy { copy },
                     Err(error) => refusal(chain(&error)),
                 },
-                Some(_) | None => Answer::Copied { copied: false },
+                None => refusal("this worker has no queue of its own"),
             },
             Err(error) => refusal(format!("read the request: {error}")),
         }

@@ -1,13 +1,21 @@
 //! What an operator of `docker-worker standalone` does beside it: clients that come and go, copies of the queue.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Finished, OwnQueue, Signer, shell_payload};
+use crate::support::{Finished, OwnQueue, Signer, await_that, finish, shell_payload};
+
+/// More than any command here takes.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a command prints that succeeds.
 fn printed(finished: &Finished) -> Value {
@@ -59,13 +67,18 @@ fn look_into(copy: &Path) -> (i64, String) {
     (number, database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap())
 }
 
+/// The command that copies the queue.
+fn start_backup(own: &OwnQueue, file: &Path) -> Child {
+    own.worker.command(&["standalone", "--backup"]).arg(file).spawn().unwrap()
+}
+
 #[test]
 fn a_copy_has_all_that_was_acknowledged_whether_or_not_the_queue_is_served() {
     let own = OwnQueue::new();
     let copies = own.worker.fresh("copies");
     fs::create_dir(&copies).unwrap();
     let copy = copies.join("queue.sqlite");
-    let back_up = |file: &Path| own.worker.call(&["standalone", "--backup", file.to_str().unwrap()]);
+    let back_up = |file: &Path| finish(start_backup(&own, file), LIMIT);
     let told = refused(&back_up(&copy));
     assert!(told.contains("there is no queue in") && told.lines().count() == 1, "{told}");
     let standalone = own.start();
@@ -79,16 +92,101 @@ fn a_copy_has_all_that_was_acknowledged_whether_or_not_the_queue_is_served() {
     assert!(told.contains("No such file or directory") && told.lines().count() == 1, "{told}");
     standalone.stop();
     assert!(back_up(&copy).status.success());
+    // A name is bytes.
+    let odd = copies.join(OsStr::from_bytes(b"queue\xff"));
+    assert!(back_up(&odd).status.success());
+    fs::remove_file(odd).unwrap();
     let names: Vec<_> = fs::read_dir(&copies).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert_eq!((names, look_into(&copy).0), (vec!["queue.sqlite".into()], 5));
     assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o600);
     // It takes the queue's place: here that of another data directory.
     let place = own.worker.fresh("restored");
-    fs::create_dir_all(place.join("queue")).unwrap();
-    fs::copy(&copy, place.join("queue/queue.sqlite")).unwrap();
+    let [data, from] = [&place, &copy].map(|path| path.to_str().unwrap());
+    let restored = own.worker.call(&["standalone", "--restore", from, "--data", data]);
+    assert!(restored.status.success(), "{restored:?}");
     fs::copy(own.credentials_file(), place.join("credentials.json")).unwrap();
-    let standalone = own.start_with(&json!({}), &["--data", place.to_str().unwrap()]);
+    let standalone = own.start_with(&json!({}), &["--data", data]);
     own.await_state(&own.create_script("true"), "completed");
     standalone.stop();
     assert_eq!(look_into(&place.join("queue/queue.sqlite")).0, 6);
+}
+
+#[test]
+fn a_copy_is_restored_after_a_kill_and_what_was_acknowledged_later_is_gone() {
+    let own = OwnQueue::new();
+    let copies = own.worker.fresh("copies");
+    fs::create_dir(&copies).unwrap();
+    let copy = copies.join("queue.sqlite");
+    let restore = || own.worker.call(&["standalone", "--restore", copy.to_str().unwrap()]);
+    let standalone = own.start();
+    let kept = own.create_script("true");
+    own.await_state(&kept, "completed");
+    assert!(finish(start_backup(&own, &copy), LIMIT).status.success());
+    let lost = own.create_script("true");
+    let told = refused(&restore());
+    assert!(told.contains("another process has it open") && told.lines().count() == 1, "{told}");
+    standalone.signal(Signal::KILL);
+    standalone.ended();
+    // What the killed one has not brought into its file would be replayed onto the copy.
+    let log = own.worker.data().join("queue/queue.sqlite-wal");
+    assert_ne!(fs::metadata(&log).unwrap().len(), 0);
+    let finished = restore();
+    assert!(finished.status.success(), "{finished:?}");
+    assert!(!log.exists());
+    let standalone = own.start();
+    assert_eq!(own.status(&kept)["state"], "completed");
+    let asked = own.call_as(None, &format!("GET queue/task/{lost}/status"), &Value::Null);
+    assert_eq!(asked.status, 404, "{asked:?}");
+    own.await_state(&own.create_script("true"), "completed");
+    standalone.stop();
+    assert_eq!(look_into(&own.worker.data().join("queue/queue.sqlite")), (2, "ok".to_owned()));
+}
+
+#[test]
+fn a_copy_takes_the_place_of_nothing_that_the_queue_is_in() {
+    let own = OwnQueue::new();
+    let elsewhere = own.worker.fresh("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let standalone = own.start();
+    let queue = own.worker.data().join("queue");
+    let [directory, alias] = ["directory", "alias"].map(|name| elsewhere.join(name));
+    symlink(&queue, &directory).unwrap();
+    fs::hard_link(queue.join("queue.sqlite"), &alias).unwrap();
+    let own_files = [&queue.join("queue.sqlite"), &queue.join("new"), &directory.join("new"), &alias];
+    for file in own_files {
+        let told = refused(&finish(start_backup(&own, file), LIMIT));
+        assert!(told.contains("that is where the queue itself is") && told.lines().count() == 1, "{told}");
+    }
+    for (file, reason) in [("/dev/null", "that is no file"), ("/", "it is a directory")] {
+        let told = refused(&finish(start_backup(&own, Path::new(file)), LIMIT));
+        assert!(told.contains(reason) && told.lines().count() == 1, "{told}");
+    }
+    standalone.stop();
+}
+
+/// Whether a process hears SIGTERM, instead of being ended by it.
+fn hears_termination(process: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (Signal::TERM.as_raw() - 1)) != 0
+}
+
+#[test]
+fn a_queue_whose_process_is_stopped_is_not_waited_for_nor_is_a_copy_that_is_not_wanted_any_more() {
+    let own = OwnQueue::new();
+    let copies = own.worker.fresh("copies");
+    fs::create_dir(&copies).unwrap();
+    let standalone = own.start();
+    standalone.signal(Signal::STOP);
+    let copy = copies.join("queue.sqlite");
+    let [waits, is_ended] = [(); 2].map(|()| start_backup(&own, &copy));
+    await_that("signals to be heard", || hears_termination(&is_ended));
+    kill_process(Pid::from_child(&is_ended), Signal::TERM).unwrap();
+    let told = refused(&finish(is_ended, LIMIT));
+    assert!(told.contains("it was interrupted") && told.lines().count() == 1, "{told}");
+    let told = refused(&finish(waits, LIMIT));
+    assert!(told.contains("it does not answer within 10 seconds") && told.lines().count() == 1, "{told}");
+    standalone.signal(Signal::CONT);
+    assert_eq!(fs::read_dir(&copies).unwrap().count(), 0);
+    standalone.stop();
 }

@@ -33,6 +33,9 @@ pub struct StandaloneArguments {
     /// Only copies the queue to a file, also while it is served; the bytes of artifacts are not in it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "root_url"])]
     pub(super) backup: Option<PathBuf>,
+    /// Only has the queue be what --backup has copied to a file; the queue that there was is gone.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "root_url", "backup"])]
+    pub(super) restore: Option<PathBuf>,
     /// The secrets that the environment held.
     #[arg(skip)]
     pub(super) secrets: Secrets,

@@ -1,44 +1,57 @@
 //! A copy of the database, made while it is in use.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::error::Error;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rusqlite::{Connection, named_params};
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
 
-use super::store::failed;
 use crate::queue::QueueError;
-use crate::random::random_hex;
 
-const CALL: &str = "copy its database";
+/// Pages of one step: a mebibyte, for which others wait a few milliseconds.
+const PAGES: i32 = 256;
 
-/// Writes all that is in the database to a file of its own, which then takes the place of what has its name: whole, on the
-/// disk, for its owner only. Without success nothing is changed and nothing stays.
-pub(super) fn copy(database: &Connection, file: &Path) -> Result<(), QueueError> {
-    let io = |error: io::Error| QueueError::Internal {
-        call: CALL,
-        source: format!("write {}: {error}", file.display()).into(),
-    };
-    let name = file.file_name().ok_or_else(|| io(io::ErrorKind::IsADirectory.into()))?;
-    let beside = format!("{}.{}.partial", name.display(), random_hex(8).map_err(io)?);
-    let beside = file.with_file_name(beside);
-    let text = beside.to_str().ok_or_else(|| io(io::ErrorKind::InvalidFilename.into()))?;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(io)?;
-    let written = database
-        .execute("VACUUM INTO :file", named_params! { ":file": text })
-        .map_err(failed(CALL))
-        .and_then(|_| put_in_place(&beside, file).map_err(io));
+/// Where the header says how the database is to be read and written, and the value for "with a rollback journal"
+/// (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>).
+const FORMAT_VERSIONS: u64 = 18;
+const ROLLBACK: [u8; 2] = [1, 1];
+
+/// Writes all that is in the database to a new file, for its owner only. Between two steps it asks whether that `goes_on`,
+/// which may change the database: the copy has what there is at its end. Without success there is no file.
+pub(super) fn copy(
+    database: &Connection,
+    file: &Path,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<(), QueueError> {
+    let written = write(database, file, goes_on);
     if written.is_err() {
-        // What is left of it has a name that nobody takes for a copy.
-        fs::remove_file(&beside).unwrap_or_default();
+        fs::remove_file(file).unwrap_or_default();
     }
-    written
+    written.map_err(|source| QueueError::Internal { call: "copy its database", source })
 }
 
-fn put_in_place(beside: &Path, file: &Path) -> io::Result<()> {
-    File::open(beside)?.sync_all()?;
-    fs::rename(beside, file)?;
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+fn write(
+    database: &Connection,
+    file: &Path,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let written = |error: std::io::Error| format!("write {}: {error}", file.display());
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(written)?;
+    let mut copy = Connection::open(file)?;
+    // Of a copy that is not whole nothing is wanted; whoever takes it elsewhere sees to it that it gets to the disk there.
+    copy.pragma_update(None, "journal_mode", "OFF")?;
+    copy.pragma_update(None, "synchronous", "OFF")?;
+    let steps = Backup::new(database, &mut copy)?;
+    while steps.step(PAGES)? != StepResult::Done {
+        if !goes_on() {
+            return Err("it was interrupted".into());
+        }
+    }
+    drop(steps);
+    copy.close().map_err(|(_, error)| error)?;
+    // A database with a write-ahead log cannot be read where nothing can be written.
+    created.write_all_at(&ROLLBACK, FORMAT_VERSIONS).map_err(written)?;
+    Ok(())
 }

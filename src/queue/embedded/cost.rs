@@ -61,7 +61,7 @@ impl Filled {
     fn steps(&mut self, call: Call) -> u64 {
         for _ in 0..2 {
             self.steps.store(0, Ordering::Relaxed);
-            time::pass(&mut self.database, self.now).unwrap();
+            time::pass(&self.database, self.now).unwrap();
             time::rest(&self.database, self.now).unwrap();
             call(&self.database.transaction().unwrap(), &self.first, self.now);
         }

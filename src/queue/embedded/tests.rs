@@ -26,7 +26,7 @@ impl Place {
     }
 
     fn open(&self) -> Result<EmbeddedQueue, QueueError> {
-        EmbeddedQueue::in_file(&self.path(), Box::new(Timestamp::now))
+        EmbeddedQueue::in_directory(self.0.path(), Box::new(Timestamp::now))
     }
 
     /// The queue, once the thread of the one before has ended.
@@ -110,8 +110,8 @@ async fn what_is_no_queue_of_this_version_is_refused_in_words() {
     assert!(place.refusal().contains("no queue of this worker's"), "{}", place.refusal());
     std::fs::write(place.path(), "something else, and not short: ".repeat(100)).unwrap();
     assert!(place.refusal().contains("not a database"), "{}", place.refusal());
-    let nowhere = place.0.path().join("absent/queue.sqlite");
-    assert!(EmbeddedQueue::in_file(&nowhere, Box::new(Timestamp::now)).is_err());
+    let nowhere = place.0.path().join("absent");
+    assert!(EmbeddedQueue::in_directory(&nowhere, Box::new(Timestamp::now)).is_err());
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_claim_runs_out_though_nobody_looks() {
     let clock: Clock = Box::new(move || {
         Timestamp::from_millis(Timestamp::now().as_millis() + millis.load(Ordering::Relaxed))
     });
-    let queue = EmbeddedQueue::in_file(&place.path(), clock).unwrap();
+    let queue = EmbeddedQueue::in_directory(place.0.path(), clock).unwrap();
     let task_id = create(&queue).await;
     claim(&queue).await;
     // Of its twenty minutes a part of a second is left.
@@ -183,4 +183,125 @@ async fn claims_of_many_are_made_without_reading_all() {
     for id in ids {
         assert_eq!(claim(&queue).await.queue.run().task_id, id);
     }
+}
+
+/// A secret of 64 KiB.
+fn large_secret() -> Secret {
+    let filling = serde_json::json!("x".repeat(64 << 10));
+    (
+        std::iter::once(("filling".to_owned(), filling)).collect(),
+        Timestamp::now().plus(Duration::from_secs(600)),
+    )
+}
+
+/// The files that a directory of copies has.
+fn copies(place: &Place) -> usize {
+    std::fs::read_dir(place.0.path().join("copies")).unwrap().count()
+}
+
+#[tokio::test]
+async fn calls_are_answered_while_a_copy_is_made_and_it_has_what_they_did() {
+    let place = Place::new();
+    let queue = place.open().unwrap();
+    for number in 0..100 {
+        queue.set_secret(&format!("{number}"), large_secret()).await.unwrap();
+    }
+    // Both are asked for before anything is waited for, the copy first.
+    let (copy, task_id) = tokio::join!(biased; queue.copy(), create(&queue));
+    let copy = copy.unwrap();
+    let database = Connection::open(copy.path()).unwrap();
+    let text = |sql| database.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(text("SELECT task_id FROM tasks"), task_id.to_string());
+    assert_eq!(text("PRAGMA integrity_check"), "ok");
+    // Where it lies nothing has to be written to read it.
+    assert_eq!(text("PRAGMA journal_mode"), "delete");
+    drop(copy);
+    assert_eq!(copies(&place), 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_nobody_waits_for_any_more_is_given_up() {
+    let place = Place::new();
+    let queue = place.open().unwrap();
+    for number in 0..100 {
+        queue.set_secret(&format!("{number}"), large_secret()).await.unwrap();
+    }
+    let waiting = [queue.copy().now_or_never(), queue.copy().now_or_never()];
+    assert!(waiting.iter().all(Option::is_none));
+    drop(queue);
+    assert_eq!(copies(&place), 0);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_of_a_copy_goes_when_the_queue_is_opened() {
+    let place = Place::new();
+    let left = place.0.path().join("copies");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("0123456789abcdef"), "not whole").unwrap();
+    drop(place.open().unwrap());
+    assert!(!left.exists());
+}
+
+/// A directory as a process leaves it that is killed while it has the queue: with a log that is newer than the database.
+async fn killed(ids: &mut Vec<TaskId>) -> Place {
+    let (place, left) = (Place::new(), Place::new());
+    let queue = place.open().unwrap();
+    ids.push(create(&queue).await);
+    for entry in std::fs::read_dir(place.0.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), left.0.path().join(entry.file_name())).unwrap();
+    }
+    assert_ne!(std::fs::metadata(left.0.path().join("queue.sqlite-wal")).unwrap().len(), 0);
+    left
+}
+
+#[tokio::test]
+async fn a_restored_queue_has_what_the_copy_has_whatever_a_kill_left_before_or_in_the_middle() {
+    let other = Place::new();
+    let queue = other.open().unwrap();
+    let kept = create(&queue).await;
+    let copy = queue.copy().await.unwrap();
+    let has = |place: &Place| {
+        let (place, kept) = (place.open().unwrap(), kept.clone());
+        async move { place.status(&kept).await.is_ok() }
+    };
+    let mut lost = Vec::new();
+    let place = killed(&mut lost).await;
+    EmbeddedQueue::restore(place.0.path(), copy.path()).unwrap();
+    assert!(has(&place).await);
+    assert!(place.reopen().await.status(&lost[0]).await.is_err());
+    // Killed after each step of it.
+    for removed in [&[][..], &["queue.sqlite-wal"], &["queue.sqlite-wal", "queue.sqlite"]] {
+        let place = killed(&mut lost).await;
+        std::fs::copy(copy.path(), place.0.path().join("restored.sqlite")).unwrap();
+        for name in removed {
+            std::fs::remove_file(place.0.path().join(name)).unwrap();
+        }
+        assert!(EmbeddedQueue::is_in(place.0.path()));
+        assert!(has(&place).await, "{removed:?}");
+        assert!(!place.0.path().join("restored.sqlite").exists());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_whole_copy_is_not_restored_nor_is_one_over_a_queue_in_use() {
+    let place = Place::new();
+    let queue = place.open().unwrap();
+    let task_id = create(&queue).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let refusal = || chain(&EmbeddedQueue::restore(place.0.path(), file.path()).unwrap_err());
+    assert!(refusal().contains("another process has it open"), "{}", refusal());
+    let copy = std::fs::read(queue.copy().await.unwrap().path()).unwrap();
+    drop(queue);
+    let cut = copy[..copy.len() - 4096].to_vec();
+    for (content, expected) in [
+        (Vec::new(), "no queue of this worker's"),
+        (b"something else, and not short: ".repeat(100), "not a database"),
+        (cut, "malformed"),
+    ] {
+        std::fs::write(file.path(), content).unwrap();
+        assert!(refusal().contains(expected), "{}", refusal());
+        assert!(refusal().contains(file.path().to_str().unwrap()), "{}", refusal());
+    }
+    assert!(place.open().unwrap().status(&task_id).await.is_ok());
 }

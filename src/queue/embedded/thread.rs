@@ -1,5 +1,12 @@
 //! The thread that has the database.
+//!
+//! It does one piece of work after another. A copy of the whole database is made in steps, and other work is done between
+//! them: nobody waits for it.
 
+use std::collections::VecDeque;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -8,7 +15,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{oneshot, watch};
 
-use super::{Clock, store, time};
+use super::{Clock, backup, store, time};
 use crate::queue::QueueError;
 use crate::timestamp::Timestamp;
 
@@ -16,7 +23,18 @@ use crate::timestamp::Timestamp;
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Work for the thread.
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+enum Work {
+    /// What is done at once.
+    Job(Box<dyn FnOnce(&Connection) + Send>),
+    /// What is done in steps.
+    Copy(CopyOrder),
+}
+
+/// A copy that somebody waits for.
+struct CopyOrder {
+    file: PathBuf,
+    answer: oneshot::Sender<Result<(), QueueError>>,
+}
 
 /// For whom something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,20 +48,20 @@ pub(super) enum ForWhom {
 /// The way to the thread. It ends with this value, which waits for what is under way and for the database to be closed.
 pub(super) struct QueueThread {
     /// Nothing once it is to end.
-    jobs: Option<Sender<Job>>,
+    work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
     changes: watch::Receiver<()>,
 }
 
 impl QueueThread {
     pub(super) fn start(database: Connection, clock: Arc<Clock>) -> Result<QueueThread, QueueError> {
-        let (jobs, received) = channel();
+        let (work, received) = channel();
         let (changed, changes) = watch::channel(());
         let thread = std::thread::Builder::new()
             .name("queue".to_owned())
-            .spawn(move || serve(database, &received, &changed, &clock))
+            .spawn(move || serve(&database, &received, &changed, &clock))
             .map_err(|error| QueueError::Internal { call: "start its thread", source: error.into() })?;
-        Ok(QueueThread { jobs: Some(jobs), thread: Some(thread), changes })
+        Ok(QueueThread { work: Some(work), thread: Some(thread), changes })
     }
 
     /// Word of each change, whoever or whatever makes it.
@@ -58,78 +76,116 @@ impl QueueThread {
         (now, for_whom): (Timestamp, ForWhom),
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.put(for_whom, move |database| transact(database, now, work)).await
-    }
-
-    /// The same for what is no transaction.
-    pub(super) async fn ask_outside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
-    ) -> Result<T, QueueError> {
-        self.put(ForWhom::Anybody, move |database| work(database)).await
-    }
-
-    async fn put<T: Send + 'static>(
-        &self,
-        for_whom: ForWhom,
-        work: impl FnOnce(&mut Connection) -> Result<T, QueueError> + Send + 'static,
-    ) -> Result<T, QueueError> {
-        let ended = || QueueError::Internal { call: "reach its thread", source: "it has ended".into() };
         let (answer, answered) = oneshot::channel();
-        let job = move |database: &mut Connection| {
+        let job = move |database: &Connection| {
             if for_whom == ForWhom::WhoeverWaits && answer.is_closed() {
                 return;
             }
             // An error is the answer's loss: whoever asked has gone.
-            answer.send(work(database)).ok();
+            answer.send(transact(database, now, work)).ok();
         };
-        self.jobs.as_ref().ok_or_else(ended)?.send(Box::new(job)).map_err(|_| ended())?;
+        self.put(Work::Job(Box::new(job)))?;
         answered.await.map_err(|_| ended())?
     }
+
+    /// Writes all that is in the database, changes that come meanwhile included, to a new file. It is given up with the
+    /// last that waits for it; only a success leaves a file.
+    pub(super) async fn copy(&self, file: PathBuf) -> Result<(), QueueError> {
+        let (answer, answered) = oneshot::channel();
+        self.put(Work::Copy(CopyOrder { file, answer }))?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    fn put(&self, work: Work) -> Result<(), QueueError> {
+        self.work.as_ref().ok_or_else(ended)?.send(work).map_err(|_| ended())
+    }
+}
+
+fn ended() -> QueueError {
+    QueueError::Internal { call: "reach its thread", source: "it has ended".into() }
 }
 
 impl Drop for QueueThread {
     fn drop(&mut self) {
-        self.jobs.take();
+        self.work.take();
         // A panic there has been told, and its callers have had an error.
         self.thread.take().map(JoinHandle::join).map_or(Ok(()), |ended| ended).unwrap_or_default();
     }
 }
 
 fn transact<T>(
-    database: &mut Connection,
+    database: &Connection,
     now: Timestamp,
     work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError>,
 ) -> Result<T, QueueError> {
     time::pass(database, now)?;
-    let transaction = database.transaction().map_err(store::failed("begin"))?;
+    // The only one: a piece of work begins when the one before is done.
+    let transaction = database.unchecked_transaction().map_err(store::failed("begin"))?;
     let result = work(&transaction, now)?;
     transaction.commit().map_err(store::failed("commit"))?;
     Ok(result)
 }
 
-/// The thread's life. Time that cannot pass for an error of the database is tried again after a while, and a call finds
-/// the same error.
-fn serve(mut database: Connection, jobs: &Receiver<Job>, changed: &watch::Sender<()>, clock: &Clock) {
-    let mut is_stuck = false;
-    let mut told = database.total_changes();
-    loop {
-        let total = database.total_changes();
-        if total != told {
-            told = total;
-            changed.send_replace(());
+/// The thread's life.
+fn serve(database: &Connection, work: &Receiver<Work>, changed: &watch::Sender<()>, clock: &Clock) {
+    let told = database.total_changes();
+    let mut turns = Turns { database, work, changed, clock, told, is_stuck: false, orders: VecDeque::new() };
+    while turns.take(Duration::MAX).is_continue() {
+        while let Some(order) = turns.orders.pop_front() {
+            turns.copy(&order.file, order.answer);
         }
-        let rest = match time::rest(&database, clock()) {
-            Ok(None) => Duration::MAX,
-            Ok(Some(rest)) if !is_stuck => rest.min(LOOK),
-            Ok(Some(_)) | Err(_) => LOOK,
-        };
-        match jobs.recv_timeout(rest) {
-            Ok(job) => job(&mut database),
-            Err(RecvTimeoutError::Disconnected) => return,
+    }
+}
+
+/// What the thread does, one after the other.
+struct Turns<'a> {
+    database: &'a Connection,
+    work: &'a Receiver<Work>,
+    changed: &'a watch::Sender<()>,
+    clock: &'a Clock,
+    /// The changes that there was word of.
+    told: u64,
+    /// Whether time did not pass for an error of the database: it is tried again after a while, and a call finds the same.
+    is_stuck: bool,
+    /// Copies that wait for the one that is being made.
+    orders: VecDeque<CopyOrder>,
+}
+
+impl Turns<'_> {
+    /// One piece of work, or what time does; at most `longest` is waited for either. An end once nobody can ask any more.
+    fn take(&mut self, longest: Duration) -> ControlFlow<()> {
+        match self.work.recv_timeout(self.rest().min(longest)) {
+            Ok(Work::Job(job)) => job(self.database),
+            Ok(Work::Copy(order)) => self.orders.push_back(order),
+            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
             Err(RecvTimeoutError::Timeout) => {
-                is_stuck = time::pass(&mut database, clock()).is_err();
+                self.is_stuck = time::pass(self.database, (self.clock)()).is_err();
             }
+        }
+        let total = self.database.total_changes();
+        if total != self.told {
+            self.told = total;
+            self.changed.send_replace(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Until something is due, as far as that can be told.
+    fn rest(&self) -> Duration {
+        match time::rest(self.database, (self.clock)()) {
+            Ok(None) => Duration::MAX,
+            Ok(Some(rest)) if !self.is_stuck => rest.min(LOOK),
+            Ok(Some(_)) | Err(_) => LOOK,
+        }
+    }
+
+    fn copy(&mut self, file: &Path, answer: oneshot::Sender<Result<(), QueueError>>) {
+        let database = self.database;
+        let mut goes_on = || !answer.is_closed() && self.take(Duration::ZERO).is_continue();
+        let copied = backup::copy(database, file, &mut goes_on);
+        if let Err(Ok(())) = answer.send(copied) {
+            // Nobody knows of it.
+            fs::remove_file(file).unwrap_or_default();
         }
     }
 }

@@ -21,7 +21,7 @@ impl Play {
         let ahead = Arc::new(AtomicI64::new(0));
         let hand = Arc::clone(&ahead);
         let now = move || Timestamp::from_millis(Timestamp::now().as_millis() + hand.load(Ordering::Relaxed));
-        let queue = EmbeddedQueue::in_file(&directory.path().join("queue.sqlite"), Box::new(now)).unwrap();
+        let queue = EmbeddedQueue::in_directory(directory.path(), Box::new(now)).unwrap();
         Play { queue, ahead, directory }
     }
 
