@@ -1,5 +1,5 @@
-//! The page at `/`, and the files that it loads. `make build` bundles them out of `page/`, and `build.rs` puts them into the
-//! executable; where there was no Node.js to do so, the page says that.
+//! The page at `/`, and the files that it loads. `make build` bundles them out of `page/`, and `embed.rs` there puts them into
+//! the executable; where there was no Node.js to do so, the page says that.
 //!
 //! ```text
 //!   /                      index.html, asked for anew each time (ETag)
