@@ -49,7 +49,6 @@ pub mod parent_group;
 mod patience;
 pub mod payload;
 pub mod processors;
-pub mod proxy;
 pub mod queue;
 pub mod random;
 pub mod readiness;

@@ -13,7 +13,6 @@ use crate::host::Host;
 use crate::live_log::LiveLogServer;
 use crate::net::Network;
 use crate::payload::Origin;
-use crate::proxy::Proxy;
 use crate::registry::Registry;
 use crate::signing_key::{SigningKey, SigningKeyError};
 use crate::task::full_disk::FullDisk;
@@ -62,7 +61,6 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
     let caches = Caches::open(&config.directories.caches())?;
     let signing_key = SigningKey::of(&config.file)?.map(Arc::new);
     let registry = Registry::default();
-    let proxy = config.file.root_url.as_deref().map(|root_url| Arc::new(Proxy::new(root_url)));
     let worker = Worker {
         network,
         config,
@@ -70,7 +68,6 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
         caches,
         events,
         live_log: live_log.map(Arc::new),
-        proxy,
         signing_key,
         registry,
         full_disk: FullDisk::default(),

@@ -86,7 +86,7 @@ const FLOORS: &[&[&str]] = &[
     &["gc"],
     &["registry"],
     &["features"],
-    &["live_log", "proxy"],
+    &["live_log"],
     &["artifact"],
     &["task_log"],
     &["payload"],

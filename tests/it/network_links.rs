@@ -96,7 +96,7 @@ fn s49_a_listener_at_the_gateway_is_for_its_own_task_and_port_only() {
     let fixture = Fixture::new();
     let [mut task, other] = ["task", "other"].map(|name| fixture.attach(name));
     let elsewhere = fixture.internet.host.listen("0.0.0.0:81");
-    let listen = || fixture.network.listen(&task.listening(80, &fixture.record("task"))).unwrap();
+    let listen = || fixture.network.listen(&mut task, 80, &fixture.record("task")).unwrap();
     let listener = fixture.internet.host.within(listen);
     let greeting = greet(listener, 1);
     assert!(greets(task.namespace(), GATEWAY, 80));
@@ -104,7 +104,7 @@ fn s49_a_listener_at_the_gateway_is_for_its_own_task_and_port_only() {
     // Both tasks have such a listener at the same address, and each reaches its own.
     let mut tasks = [task, other];
     let listeners = tasks.each_mut().map(|task| {
-        let listen = || fixture.network.listen(&task.listening(8080, &fixture.record("task"))).unwrap();
+        let listen = || fixture.network.listen(task, 8080, &fixture.record("task")).unwrap();
         fixture.internet.host.within(listen)
     });
     let [own, others] = listeners;

@@ -9,7 +9,7 @@ const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub(super) enum Reach {
     /// Anywhere.
     Public,
     /// The networks of one house.
@@ -24,7 +24,7 @@ pub enum Reach {
 ///
 /// IPv6 addresses that embed an IPv4 address are special whatever they embed: a registry has no
 /// need of them, and a filter that looks at the other form would be passed by.
-pub fn reach(address: IpAddr) -> Reach {
+pub(super) fn reach(address: IpAddr) -> Reach {
     let special = match address {
         IpAddr::V4(address) => special_v4(address),
         IpAddr::V6(address) => special_v6(address),

@@ -133,8 +133,6 @@ impl Task {
             data,
             log,
             live_log: None,
-            proxy: None,
-            credentials: None,
             interrupts,
         };
         let active = Active::start(run, Some(&wishes));
