@@ -297,7 +297,7 @@ fn wrong_use_is_one_sentence_and_2() {
     let worker = Worker::new();
     let cases: [(&[&str], &str); 12] = [
         (&[], "name a command"),
-        (&["standalone"], "the command standalone is not there yet"),
+        (&["validate"], "the command validate is not there yet"),
         (&["run"], "--image REF"),
         (&["run", "busybox", "echo", "hi"], "docker-worker run --image busybox -- echo hi"),
         (&["run", "busybox"], "docker-worker run --image busybox"),
