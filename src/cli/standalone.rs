@@ -28,6 +28,7 @@ use super::recovery::{leave_alone, recover};
 use super::refusal::Refusal;
 use super::serving::{self, Grounds, Process, Ready};
 use super::{FAILED, HOST_UNFIT};
+use crate::claim_file::HeldRun;
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile};
 use crate::line_writer::LineWriter;
@@ -108,7 +109,7 @@ fn serve(
     let here = format!("http://{}", as_reached_from_here(server.address()));
     let root_url = options.root_url.as_ref().map_or(here.as_str(), RootUrl::as_str);
     config.file.root_url = Some(root_url.to_owned());
-    let unfinished = process.runtime.block_on(own(unfinished, &queue, &identity, operator));
+    let unfinished = process.runtime.block_on(own(unfinished, &queue, (&identity, root_url), operator))?;
     process.runtime.block_on(hand_back(&unfinished, &queue, &identity, operator))?;
     let worker_queue = WorkerQueue::deployment(&here, worker.credentials)
         .map_err(|error| Refusal::because(FAILED, &error))?;
@@ -174,24 +175,40 @@ fn worker_client(file: &ConfigFile, identity: &WorkerIdentity) -> Result<Client,
     })
 }
 
-/// The unfinished runs that this queue has given to this worker, whatever the queue's address was then; those of
-/// deployments, whose workers have the same directories, are left alone.
+/// The unfinished runs that this queue has given to this worker, whatever the queue's address was then. Those of which it
+/// knows nothing any more, for an older copy has taken its place, are forgotten; those of deployments, whose workers have
+/// the same directories, are left alone.
 async fn own(
     unfinished: Vec<Unfinished>,
     queue: &EmbeddedQueue,
-    worker: &WorkerIdentity,
+    (worker, root_url): (&WorkerIdentity, &str),
     operator: &Operator,
-) -> Vec<Unfinished> {
+) -> Result<Vec<Unfinished>, Refusal> {
     let (mut own, mut others) = (Vec::new(), Vec::new());
     for run in unfinished {
-        let id = &run.held.run;
-        let status = queue.status(&id.task_id).await;
-        let known = status.iter().flat_map(|status| &status.runs).find(|known| known.run_id == id.run_id);
-        let is_own = known.is_some_and(|known| known.worker.as_ref() == Some(worker));
-        if is_own { own.push(run) } else { others.push(run) }
+        let HeldRun { run: id, worker: holder, root_url: place, .. } = &run.held;
+        let known = match queue.status(&id.task_id).await {
+            Ok(status) => status.runs.into_iter().find(|known| known.run_id == id.run_id),
+            Err(QueueError::NotFound { .. }) => None,
+            Err(error) => return Err(Refusal::because(FAILED, &error)),
+        };
+        match known {
+            Some(known) if known.worker.as_ref() == Some(worker) => own.push(run),
+            None if holder == worker && place.trim_end_matches('/') == root_url => forget(run, operator),
+            Some(_) | None => others.push(run),
+        }
     }
     leave_alone(&others, operator);
-    own
+    Ok(own)
+}
+
+fn forget(unfinished: Unfinished, operator: &Operator) {
+    let run = unfinished.held.run.clone();
+    let note = match unfinished.remove() {
+        Ok(()) => format!("removed what was left of {run}: the queue knows nothing of it"),
+        Err(problem) => format!("failed to remove what is left of {run}: {problem}"),
+    };
+    operator.note(&note);
 }
 
 /// Resolves the runs that this worker's predecessor had and of which nothing is left on this host: it died before it had

@@ -122,7 +122,8 @@ fn a_copy_is_restored_after_a_kill_and_what_was_acknowledged_later_is_gone() {
     let kept = own.create_script("true");
     own.await_state(&kept, "completed");
     assert!(finish(start_backup(&own, &copy), LIMIT).status.success());
-    let lost = own.create_script("true");
+    let lost = own.create_script("sleep 1000");
+    own.await_state(&lost, "running");
     let told = refused(&restore());
     assert!(told.contains("another process has it open") && told.lines().count() == 1, "{told}");
     standalone.signal(Signal::KILL);
