@@ -325,6 +325,9 @@ async fn judge(response: Response<Incoming>) -> Result<(), Failure> {
         // What S3 says of a connection on which nothing came for a while.
         StatusCode::BAD_REQUEST => refusal.code == "RequestTimeout",
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => true,
+        // Without the storage's own word it is a front end's that has lost its storage for a moment.
+        StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED => refusal.code.is_empty(),
+        status if status.is_redirection() => refusal.code.is_empty(),
         status => status.is_server_error(),
     };
     if is_passing { Err(Failure::Passing(refusal.to_string())) } else { Err(Failure::Refused(refusal)) }

@@ -108,6 +108,8 @@ async fn what_passes_is_tried_again() {
         Answer::Refuse(503, "SlowDown"),
         Answer::Refuse(429, ""),
         Answer::Refuse(400, "RequestTimeout"),
+        Answer::Refuse(404, ""),
+        Answer::Refuse(302, ""),
         Answer::RefuseEarly(503, "SlowDown"),
         Answer::Cut(0),
         Answer::Cut(9),
@@ -126,8 +128,9 @@ async fn what_passes_is_tried_again() {
 
 #[tokio::test]
 async fn what_is_refused_for_good_is_not_tried_again() {
-    for (status, code) in [(413, "EntityTooLarge"), (400, "BadDigest"), (404, ""), (301, "PermanentRedirect")]
-    {
+    let refusals =
+        [(413, "EntityTooLarge"), (400, "BadDigest"), (404, "NoSuchBucket"), (301, "PermanentRedirect")];
+    for (status, code) in refusals {
         for answer in [Answer::Refuse(status, code), Answer::RefuseEarly(status, code)] {
             let storage = Storage::start(&[answer]).await;
             let error = upload(&storage, &spooled(LONG, ContentEncoding::Identity), PACE).await.unwrap_err();
