@@ -26,7 +26,7 @@ pub use embedded::{
     Page, Part, Place, QueueCopy, RecentTask, Secret, TaskGroup, is_index_path, steady_clock,
 };
 pub use error::QueueError;
-pub use http::ObjectUpload;
+pub use http::{ObjectUpload, TaskReader};
 pub use model::{
     ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, PutTarget, ReasonCreated, RunId,
     RunState, RunStatus, Standing, StorageType, TaskState, TaskStatus, WorkerIdentity,

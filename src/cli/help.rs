@@ -54,13 +54,16 @@ Examples:
   docker-worker run --image docker-archive:image.tar --network none -e LANG=C.UTF-8 -- make
   docker-worker run --artifacts out task.yml > log
   generate-task | docker-worker run --artifacts out -
+  docker-worker run --root-url https://tc.example.com --task-id fN1SbArXTPSVFNUvaOlinQ --artifacts out
 
+With --root-url the definition of that task is fetched, and its image is one of a registry, unless --image names another one.
+TASKCLUSTER_CLIENT_ID, TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE are used where they are set.
 Standard output carries exactly the task's log, standard error everything else.
 Ctrl-C cancels the task and stores its log; a second Ctrl-C leaves at once.
 
 Exit status:
   the command's own  it ran to its end
-  2                  wrong use of the command line, or a task file that cannot be read
+  2                  wrong use of the command line, or a task that cannot be read
   120                malformed payload
   121                the image is not available, or not for this task
   122                any other exception, e.g. SIGTERM (worker-shutdown)

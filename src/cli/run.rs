@@ -3,20 +3,20 @@
 //! The embedded queue gets the task and hands it out at once, so that a task runs here by the same
 //! rules as anywhere. Standard output carries exactly the task log.
 
+mod deployed;
 pub mod options;
 mod progress;
 mod stdout;
+mod submission;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use self::options::{NetworkMode, RunArguments};
-use super::help::image_called;
+use self::submission::submit;
 use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
@@ -28,11 +28,10 @@ use crate::directories::Directories;
 use crate::event::RunEvent;
 use crate::host::{self, Facts, Host};
 use crate::interrupt::{Interrupt, Notice, channel};
-use crate::limits;
 use crate::net::Network;
 use crate::payload::{Origin, meant_by};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::definition::{Submission, Submitted};
+use crate::queue::definition::Submitted;
 use crate::queue::task_id::TaskId;
 use crate::queue::{Claim, EmbeddedQueue, RunId, RunState, WorkerIdentity, WorkerQueue, steady_clock};
 use crate::task::carry_out;
@@ -59,13 +58,12 @@ const EXCEPTION: u8 = 122;
 /// Characters of what is said last about a task; its log has all of it.
 const EXPLANATION_CHARS: usize = 1000;
 
-/// What a task is read from that comes over standard input.
-const STANDARD_INPUT: &str = "-";
-
 /// The command line's task, and what it is carried out with.
 struct Order {
     task_id: TaskId,
     submitted: Submitted,
+    /// Who has named its image.
+    origin: Origin,
     destination: Arc<Destination>,
     network: Option<Arc<Network>>,
     /// The log says what this host lacks.
@@ -87,9 +85,10 @@ fn run(options: RunArguments, config: Config, operator: &Operator) -> Result<u8,
     options.check().map_err(|error| wrong_use(&error))?;
     // With the operator's umask: it is their directory.
     let destination = Arc::new(destination(&options, &config.directories)?);
+    let task_id = options.task_id.clone();
     let ended = run_into(&destination, options, config, operator);
     if ended.as_ref().is_err_and(|refusal| refusal.status == MALFORMED) {
-        write_resolution(refused(), &destination, operator);
+        write_resolution(refused(task_id), &destination, operator);
     }
     ended
 }
@@ -97,10 +96,13 @@ fn run(options: RunArguments, config: Config, operator: &Operator) -> Result<u8,
 fn run_into(
     destination: &Arc<Destination>,
     options: RunArguments,
-    config: Config,
+    mut config: Config,
     operator: &Operator,
 ) -> Result<u8, Refusal> {
-    let (task_id, submitted) = submit(&options)?;
+    let (task_id, submitted) = submit(&options, operator)?;
+    if let Some(root_url) = &options.root_url {
+        config.file.root_url = Some(root_url.to_string());
+    }
     announce(&submitted, &options, operator);
     let facts = Facts::gather(&config);
     let network =
@@ -110,7 +112,8 @@ fn run_into(
         host.notices.clear();
     }
     scheduling::arrange(&config.file, &facts, &mut host, operator)?;
-    let order = Order { task_id, submitted, destination: Arc::clone(destination), network, host };
+    let (origin, destination) = (options.origin(), Arc::clone(destination));
+    let order = Order { task_id, submitted, origin, destination, network, host };
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
     // Before signals are listened to: until then they end the worker, whatever it waits for.
@@ -143,44 +146,6 @@ fn network(
     }
 }
 
-/// Reads the task, before anything of the host is touched.
-fn submit(options: &RunArguments) -> Result<(TaskId, Submitted), Refusal> {
-    let mut submission = match &options.task {
-        Some(path) => {
-            let bytes = read_task(path).map_err(|error| unreadable(path, &error))?;
-            Submission::parse(&bytes).map_err(|error| Refusal::because(MALFORMED, &error))?
-        }
-        None => options.bare_payload(),
-    };
-    options.apply(&mut submission).map_err(|error| wrong_use(&error))?;
-    let no_id = |error| Refusal::new(HOST_UNFIT, format!("failed to make a task id: {error}"));
-    let task_id = TaskId::random().map_err(no_id)?;
-    let submitted = submission
-        .into_task(&task_id, Timestamp::now())
-        .map_err(|error| Refusal::because(MALFORMED, &error))?;
-    Ok((task_id, submitted))
-}
-
-fn read_task(path: &Path) -> io::Result<Vec<u8>> {
-    // One byte more than is allowed, so that the limit is noticed.
-    let most = limits::DEFINITION_BYTES as u64 + 1;
-    let mut bytes = Vec::new();
-    if path.as_os_str() == STANDARD_INPUT {
-        io::stdin().lock().take(most).read_to_end(&mut bytes)?;
-    } else {
-        File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Refusal {
-    let hint = match image_called(path) {
-        Some(image) => format!("; to run the image of that name: docker-worker run --image {image}"),
-        None => String::new(),
-    };
-    Refusal::new(WRONG_USE, format!("failed to read the task file {}: {error}{hint}", path.display()))
-}
-
 fn destination(options: &RunArguments, own: &Directories) -> Result<Destination, Refusal> {
     let Some(path) = &options.artifacts else { return Ok(Destination::Nowhere) };
     if let Some(own) = own.overlapping(path) {
@@ -205,9 +170,9 @@ fn resolution_name() -> io::Result<ArtifactName> {
     ArtifactName::new(RESOLUTION).map_err(io::Error::other)
 }
 
-/// What there is to say of a task that never became a run.
-fn refused() -> io::Result<ResolutionDocument> {
-    let run = RunId { task_id: TaskId::random()?, run_id: 0 };
+/// What there is to say of a task that never became a run; its id is whatever it would have been.
+fn refused(task_id: Option<TaskId>) -> io::Result<ResolutionDocument> {
+    let run = RunId { task_id: task_id.map_or_else(TaskId::random, Ok)?, run_id: 0 };
     let resolution = judge(&Outcome::new(End::MalformedPayload));
     Ok(ResolutionDocument::without_container(run, &resolution, Timestamp::now()))
 }
@@ -224,7 +189,7 @@ fn announce(submitted: &Submitted, options: &RunArguments, operator: &Operator) 
 }
 
 async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> Result<u8, Refusal> {
-    let Order { task_id, submitted, destination, network, host } = order;
+    let Order { task_id, submitted, origin, destination, network, host } = order;
     let (interrupter, interrupts) = channel();
     let asked = interrupter.clone();
     let listener = move |signal| asked.interrupt(interrupt_by(signal), Notice::Signal);
@@ -240,7 +205,7 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let worker = Arc::new(worker);
     let _control =
         Control::offer(&worker, (Interrupt::CancelledHere, None), &|message| operator.note(message));
-    let options = run_options(&worker.config.file, &submitted, &destination, operator);
+    let options = run_options(&worker.config.file, (&submitted, origin), &destination, operator);
     let begun = Claimed::begin(&worker, claim, options, (interrupter, interrupts.clone())).await;
     let (resolved, holdings, following) = match begun {
         Ok(claimed) => {
@@ -285,11 +250,10 @@ fn interrupt_by(signal: Asked) -> Interrupt {
 
 fn run_options(
     file: &ConfigFile,
-    submitted: &Submitted,
+    (submitted, origin): (&Submitted, Origin),
     destination: &Arc<Destination>,
     operator: &Operator,
 ) -> RunOptions {
-    let origin = Origin::Operator;
     RunOptions {
         store: artifact::Store::Directory(Arc::clone(destination)),
         origin,

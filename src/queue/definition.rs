@@ -196,6 +196,16 @@ impl Submission {
         Ok(if is_task { Submission::Task(document) } else { Submission::BarePayload(document) })
     }
 
+    /// Reads a document that can be nothing but a task definition. One without a payload is none, and no payload either,
+    /// which would have all scopes.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Submission::parse`].
+    pub fn parse_task(bytes: &[u8]) -> Result<Submission, DocumentError> {
+        crate::document::read(bytes).map(Submission::Task)
+    }
+
     /// The payload, unchecked.
     #[must_use]
     pub fn payload(&self) -> &Value {

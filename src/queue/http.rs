@@ -3,6 +3,7 @@
 mod clock;
 mod object;
 mod path;
+mod reader;
 mod refusal;
 mod run;
 mod session;
@@ -25,6 +26,7 @@ use crate::scopes::minimal;
 use crate::timestamp::Timestamp;
 
 pub use self::object::ObjectUpload;
+pub use self::reader::TaskReader;
 pub(super) use self::run::HttpRun;
 
 /// How long one attempt at a call of the worker's own may take: the queue answers a claim after 20 seconds where there is
@@ -70,7 +72,7 @@ struct ClaimedStatus {
 impl HttpQueue {
     pub(super) fn new(root_url: &str, credentials: Credentials) -> Result<HttpQueue, QueueError> {
         let clock = Arc::new(QueueClock::new());
-        let session = Session::new(root_url, credentials, CLAIM_TIMEOUT, clock);
+        let session = Session::new(root_url, Some(credentials), CLAIM_TIMEOUT, clock);
         session.prepare()?;
         Ok(HttpQueue(Arc::new(session)))
     }
@@ -163,7 +165,7 @@ impl HttpQueue {
 
     /// See [`super::WorkerQueue::resume`].
     pub(super) fn resume(&self, run: RunId, credentials: Credentials) -> RunQueue {
-        RunQueue::http(HttpRun::new(self.0.with(credentials, TIMEOUT), Arc::clone(&self.0)), run)
+        RunQueue::http(HttpRun::new(Arc::clone(&self.0), credentials), run)
     }
 
     /// See [`super::WorkerQueue::purge_requests`].

@@ -42,6 +42,8 @@ mod queue;
 mod recorded;
 mod refused_images;
 mod run;
+mod run_deployed;
+mod run_in_process;
 mod script;
 mod second_container;
 mod standalone;

@@ -8,8 +8,10 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::known_features::{FEATURE_NAMES, KnownFeature, Support, find};
-use crate::payload::{CacheName, MountPoint, meant_by};
+use crate::payload::{CacheName, MountPoint, Origin, meant_by};
 use crate::queue::definition::Submission;
+use crate::queue::task_id::TaskId;
+use crate::standalone::RootUrl;
 use crate::suggestion::did_you_mean;
 use crate::units::parse_seconds;
 
@@ -35,6 +37,12 @@ pub struct RunArguments {
     /// dir:DIR.
     #[arg(long, value_name = "REF", help_heading = "What runs")]
     pub image: Option<String>,
+    /// The deployment that has the task --task-id: its definition runs here, and the deployment hears nothing of it.
+    #[arg(long, value_name = "URL", requires = "task_id", help_heading = "What runs")]
+    pub root_url: Option<RootUrl>,
+    /// The id that the task has here; with --root-url, which task of the deployment it is.
+    #[arg(long, value_name = "ID", value_parser = task_id, help_heading = "What runs")]
+    pub task_id: Option<TaskId>,
     /// How long the command may run: seconds, or a time such as 20m or 1h30m.
     #[arg(long, value_name = "TIME", value_parser = run_time, help_heading = "What runs")]
     pub max_run_time: Option<u64>,
@@ -68,12 +76,6 @@ pub struct RunArguments {
     /// A shell in the task.
     #[arg(long, help_heading = "Not there yet")]
     pub interactive: bool,
-    /// Runs that real task here.
-    #[arg(long, value_name = "ID", help_heading = "Not there yet")]
-    pub task_id: Option<String>,
-    /// The deployment of --task-id.
-    #[arg(long, value_name = "URL", help_heading = "Not there yet")]
-    pub root_url: Option<String>,
 }
 
 /// A variable and its value; `None`: nothing sets it.
@@ -94,6 +96,14 @@ pub enum OptionError {
     /// Neither a file nor an image.
     #[error("name a task file, or an image with --image REF -- COMMAND")]
     NothingToRun,
+    /// An id, and no task for it.
+    #[error(
+        "name the deployment that has the task {0} with --root-url URL, or a task file that is to have that id"
+    )]
+    NoTask(TaskId),
+    /// A file, and a task of a deployment.
+    #[error("--root-url names a task of a deployment: leave the task file {} out", .0.display())]
+    TwoTasks(PathBuf),
     /// An option of a later version.
     #[error("{0} {NOT_YET}")]
     NotYet(&'static str),
@@ -135,6 +145,11 @@ fn variable(text: &str) -> Result<Variable, String> {
         return Err("write it as NAME=VALUE, or NAME alone for the worker's own".to_owned());
     }
     Ok((name.to_owned(), value))
+}
+
+fn task_id(text: &str) -> Result<TaskId, &'static str> {
+    TaskId::parse(text)
+        .map_err(|_| "an id has 22 letters, digits, \"-\" and \"_\", as fN1SbArXTPSVFNUvaOlinQ")
 }
 
 fn cache(text: &str) -> Result<(String, String), String> {
@@ -184,16 +199,16 @@ impl RunArguments {
     ///
     /// [`OptionError`]
     pub fn check(&self) -> Result<(), OptionError> {
-        let later = [
-            ("--interactive", self.interactive),
-            ("--task-id", self.task_id.is_some()),
-            ("--root-url", self.root_url.is_some()),
-        ];
-        if let Some((name, _)) = later.iter().find(|(_, given)| *given) {
-            return Err(OptionError::NotYet(name));
+        if self.interactive {
+            return Err(OptionError::NotYet("--interactive"));
         }
-        if self.task.is_none() && self.image.is_none() {
-            return Err(OptionError::NothingToRun);
+        match (&self.task, &self.root_url, &self.task_id) {
+            (Some(file), Some(_), _) => return Err(OptionError::TwoTasks(file.clone())),
+            (None, None, Some(task_id)) if self.image.is_none() => {
+                return Err(OptionError::NoTask(task_id.clone()));
+            }
+            (None, None, None) if self.image.is_none() => return Err(OptionError::NothingToRun),
+            (Some(_), None, _) | (None, _, _) => {}
         }
         match &self.image {
             // `image.tar` could be a name of a registry's; beside a file of that name it is a slip.
@@ -213,6 +228,14 @@ impl RunArguments {
         }
         variables.extend(self.env.iter().cloned());
         Ok(variables.into_iter().filter_map(|(name, value)| Some((name, json!(value?)))).collect())
+    }
+
+    /// Who has named the image: where the task is a deployment's, somebody who could put it into a queue.
+    pub fn origin(&self) -> Origin {
+        match (&self.root_url, &self.image) {
+            (Some(_), None) => Origin::Queue,
+            (Some(_), Some(_)) | (None, _) => Origin::Operator,
+        }
     }
 
     /// The payload of a task that is made of options alone.
@@ -329,13 +352,31 @@ mod tests {
 
     #[test]
     fn what_makes_no_task_is_refused() {
+        let id = ["--task-id", "fN1SbArXTPSVFNUvaOlinQ"];
+        let url = ["--root-url", "https://tc.example.com"];
         for (words, named) in [
             (&[][..], "name a task file"),
             (&["--interactive", "t"], "--interactive is not there yet"),
-            (&["--task-id", "x"], "--task-id is not there yet"),
+            (&id, "name the deployment that has the task fN1SbArXTPSVFNUvaOlinQ with --root-url URL"),
+            (&[&id[..], &url, &["t.yml"]].concat(), "--root-url names a task of a deployment"),
         ] {
             let error = options(words).check().unwrap_err().to_string();
             assert!(error.starts_with(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_its_authors_unless_the_operator_names_one() {
+        let of_deployment = ["--task-id", "fN1SbArXTPSVFNUvaOlinQ", "--root-url", "https://tc.example.com"];
+        for (words, expected) in [
+            (&of_deployment[..], Origin::Queue),
+            (&[&of_deployment[..], &["--image", "i"]].concat(), Origin::Operator),
+            (&["t.yml"], Origin::Operator),
+            (&["--task-id", "fN1SbArXTPSVFNUvaOlinQ", "t.yml"], Origin::Operator),
+        ] {
+            let options = options(words);
+            options.check().unwrap();
+            assert_eq!(options.origin(), expected, "{words:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::component;
 use super::object::ObjectUpload;
 use super::session::{Call, Insists, Session};
-use super::{ANSWER_BYTES, LASTING, PATIENCE};
+use super::{ANSWER_BYTES, LASTING, PATIENCE, TIMEOUT};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::model::{ArtifactRequest, Created, PutTarget};
 use crate::queue::{Credentials, QueueError, Reason, RunId, RunState, Standing, Verdict};
@@ -24,13 +24,16 @@ const EXPANDING: Duration = Duration::from_secs(2 * 60);
 #[derive(Debug)]
 pub(in crate::queue) struct HttpRun {
     session: Session,
+    /// The present ones, for what acts in the run's name.
+    credentials: watch::Sender<Credentials>,
     /// The worker's own.
     worker: Arc<Session>,
 }
 
 impl HttpRun {
-    pub(super) fn new(session: Session, worker: Arc<Session>) -> HttpRun {
-        HttpRun { session, worker }
+    pub(super) fn new(worker: Arc<Session>, credentials: Credentials) -> HttpRun {
+        let session = worker.with(credentials.clone(), TIMEOUT);
+        HttpRun { session, credentials: watch::Sender::new(credentials), worker }
     }
 
     /// See [`RunQueue::now`](crate::queue::RunQueue::now).
@@ -40,7 +43,7 @@ impl HttpRun {
 
     /// See [`RunQueue::credentials`](crate::queue::RunQueue::credentials).
     pub(in crate::queue) fn credentials(&self) -> watch::Receiver<Credentials> {
-        self.session.credentials()
+        self.credentials.subscribe()
     }
 
     /// See [`RunQueue::expand_scopes`](crate::queue::RunQueue::expand_scopes).
@@ -58,7 +61,8 @@ impl HttpRun {
         }
         let Reply { taken_until, credentials } =
             self.session.ask(about(run, "POST", "reclaim", None, PATIENCE)).await?;
-        self.session.replace(credentials);
+        self.session.replace(credentials.clone());
+        self.credentials.send_replace(credentials);
         Ok(taken_until)
     }
 

@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use taskcluster::retry::Backoff;
 use taskcluster::{Client, ClientBuilder, Retry};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -37,22 +37,21 @@ const MAKE_CLIENT: &str = "make a client with its root URL and credentials";
 
 const NO_RETRY: Retry = Retry { retries: 0, ..BACK_OFF };
 
-/// Credentials for a deployment.
+/// A deployment, and who calls it.
 #[derive(Debug)]
 pub(super) struct Session {
     root_url: String,
     /// How long one attempt may take.
     timeout: Duration,
     pub(super) clock: Arc<QueueClock>,
-    credentials: watch::Sender<Credentials>,
     signer: Mutex<Arc<Signer>>,
     /// See [`Insists::UntilInVain`].
     in_vain: Arc<AtomicBool>,
 }
 
-/// One pair of credentials and, once there is a call to sign, the client that signs with them.
+/// One pair of credentials, or none, and, once there is a call, the client that signs with them.
 struct Signer {
-    credentials: Credentials,
+    credentials: Option<Credentials>,
     client: OnceCell<Client>,
 }
 
@@ -102,7 +101,7 @@ impl std::fmt::Debug for Signer {
 impl Session {
     pub(super) fn new(
         root_url: &str,
-        credentials: Credentials,
+        credentials: Option<Credentials>,
         timeout: Duration,
         clock: Arc<QueueClock>,
     ) -> Session {
@@ -110,9 +109,8 @@ impl Session {
             root_url: root_url.to_owned(),
             timeout,
             clock,
-            signer: Mutex::new(Arc::new(Signer::new(credentials.clone()))),
+            signer: Mutex::new(Arc::new(Signer::new(credentials))),
             in_vain: Arc::default(),
-            credentials: watch::Sender::new(credentials),
         }
     }
 
@@ -127,7 +125,7 @@ impl Session {
 
     /// Another session of the same deployment.
     pub(super) fn with(&self, credentials: Credentials, timeout: Duration) -> Session {
-        Session::new(&self.root_url, credentials, timeout, Arc::clone(&self.clock))
+        Session::new(&self.root_url, Some(credentials), timeout, Arc::clone(&self.clock))
     }
 
     /// A session for a part of what this one is for, with credentials for just that.
@@ -136,16 +134,10 @@ impl Session {
         Session { in_vain: Arc::clone(&self.in_vain), ..part }
     }
 
-    /// The present credentials, and word of the next ones.
-    pub(super) fn credentials(&self) -> watch::Receiver<Credentials> {
-        self.credentials.subscribe()
-    }
-
     /// From now on calls, those that are being tried included, are signed with these.
     pub(super) fn replace(&self, credentials: Credentials) {
-        let signer = Arc::new(Signer::new(credentials.clone()));
+        let signer = Arc::new(Signer::new(Some(credentials)));
         *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = signer;
-        self.credentials.send_replace(credentials);
     }
 
     /// The answer to a call: tried again while the deployment cannot be reached or is at fault.
@@ -281,7 +273,7 @@ fn form(error: &serde_json::Error) -> String {
 }
 
 impl Signer {
-    fn new(credentials: Credentials) -> Signer {
+    fn new(credentials: Option<Credentials>) -> Signer {
         Signer { credentials, client: OnceCell::new() }
     }
 
@@ -298,10 +290,11 @@ impl Signer {
 }
 
 /// Reads this host's certificates: blocks.
-fn build(root_url: &str, credentials: Credentials, timeout: Duration) -> Result<Client, QueueError> {
-    let Credentials { client_id, access_token, certificate } = credentials;
-    let credentials = taskcluster::Credentials { client_id, access_token, certificate };
-    let builder = ClientBuilder::new(root_url).credentials(credentials).retry(NO_RETRY).timeout(timeout);
+fn build(root_url: &str, credentials: Option<Credentials>, timeout: Duration) -> Result<Client, QueueError> {
+    let mut builder = ClientBuilder::new(root_url).retry(NO_RETRY).timeout(timeout);
+    if let Some(Credentials { client_id, access_token, certificate }) = credentials {
+        builder = builder.credentials(taskcluster::Credentials { client_id, access_token, certificate });
+    }
     builder.build().map_err(|error| QueueError::Internal { call: MAKE_CLIENT, source: error.into() })
 }
 
