@@ -25,6 +25,7 @@ mod stalled_opening;
 mod stand_in;
 mod store;
 mod watched_registry;
+mod way_to_queue;
 mod wire;
 mod worker;
 
@@ -54,5 +55,6 @@ pub use stalled_opening::StalledOpening;
 pub use stand_in::StandIn;
 pub use store::assert_holds_one_image;
 pub use watched_registry::WatchedRegistry;
+pub use way_to_queue::WayToQueue;
 pub use wire::Fault;
 pub use worker::{Run, Worker, runtime_executable, shell_payload};

@@ -11,9 +11,9 @@
 //!                                       Held           acts            gets the reply when the test lets it go
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_linger;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -72,6 +72,10 @@ pub struct Exchange {
 /// See the module's head.
 pub struct Wire {
     server: SocketAddr,
+    /// Where its calls come from, if that matters.
+    from: Option<Ipv4Addr>,
+    /// Whether it remembers what went over it.
+    remembers: bool,
     state: Mutex<State>,
     changed: Condvar,
     held: watch::Sender<bool>,
@@ -83,17 +87,41 @@ struct State {
     faults: VecDeque<(String, Fault, usize)>,
     asked: Vec<String>,
     exchanges: Vec<Exchange>,
+    /// How many faults there were of each kind.
+    failed: BTreeMap<String, usize>,
 }
 
 impl Wire {
     pub fn to(server: SocketAddr) -> Arc<Wire> {
+        Arc::new(Wire::new(server, None, true))
+    }
+
+    /// A wire that calls from an address of its own, by which a firewall knows it, and remembers nothing, as much goes over
+    /// it.
+    pub fn from(from: Ipv4Addr, server: SocketAddr) -> Arc<Wire> {
+        Arc::new(Wire::new(server, Some(from), false))
+    }
+
+    fn new(server: SocketAddr, from: Option<Ipv4Addr>, remembers: bool) -> Wire {
         let held = watch::Sender::new(true);
-        Arc::new(Wire { server, state: Mutex::default(), changed: Condvar::new(), held })
+        Wire { server, from, remembers, state: Mutex::default(), changed: Condvar::new(), held }
     }
 
     /// The next `times` requests whose `METHOD /path` holds `part` are treated so.
     pub fn fail(&self, part: &str, fault: Fault, times: usize) {
-        self.lock().faults.push_back((part.to_owned(), fault, times));
+        let mut state = self.lock();
+        state.faults.retain(|(_, _, times)| *times > 0);
+        state.faults.push_back((part.to_owned(), fault, times));
+    }
+
+    /// No request is treated so any more.
+    pub fn fail_no_more(&self) {
+        self.lock().faults.clear();
+    }
+
+    /// How many requests were treated in each of these ways.
+    pub fn failed(&self) -> BTreeMap<String, usize> {
+        self.lock().failed.clone()
     }
 
     /// Lets all replies go that are held, and those that would be.
@@ -199,11 +227,15 @@ impl Wire {
         let asked = name(request);
         let mut state = self.lock();
         let place = state.faults.iter().position(|(part, _, times)| asked.contains(part) && *times > 0);
-        state.asked.push(asked);
+        if self.remembers {
+            state.asked.push(asked);
+        }
         self.changed.notify_all();
         let (_, fault, times) = state.faults.get_mut(place?)?;
         *times -= 1;
-        Some(*fault)
+        let fault = *fault;
+        *state.failed.entry(format!("{fault:?}")).or_default() += 1;
+        Some(fault)
     }
 
     async fn pass_on(
@@ -214,7 +246,7 @@ impl Wire {
         let asked = name(&request);
         let (head, body) = request.into_parts();
         let (payload, body) = if is_call { whole(body).await? } else { (Value::Null, body.boxed_unsync()) };
-        let stream = TcpStream::connect(self.server).await?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // What goes wrong with it comes back with the request.
         tokio::spawn(async move { drop(connection.await) });
@@ -223,10 +255,23 @@ impl Wire {
             return Ok(Response::from_parts(head, body.boxed_unsync()));
         }
         let (reply, body) = whole(body).await?;
-        let exchange = Exchange { request: asked, payload, status: head.status.as_u16(), reply };
-        self.lock().exchanges.push(exchange);
-        self.changed.notify_all();
+        if self.remembers {
+            let exchange = Exchange { request: asked, payload, status: head.status.as_u16(), reply };
+            self.lock().exchanges.push(exchange);
+            self.changed.notify_all();
+        }
         Ok(Response::from_parts(head, body))
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let Some(from) = self.from else { return TcpStream::connect(self.server).await };
+        let socket = TcpSocket::new_v4()?;
+        // Of the connections that have been, many are remembered by the kernel for a while, and ports are few.
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::from((from, 0)))?;
+        let stream = socket.connect(self.server).await?;
+        set_socket_linger(&stream, Some(Duration::ZERO))?;
+        Ok(stream)
     }
 }
 

@@ -1,0 +1,72 @@
+//! The way to the queue of `standalone` on a host of a test's own, for its worker and its clients, by way of a wire.
+//!
+//! ```text
+//!   worker, client ──► 127.0.0.1:8239 ──(firewall)──► wire ──(from 127.0.0.3)──► 127.0.0.1:8239 standalone
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::oneshot;
+
+use super::internet::Internet;
+use super::wire::Wire;
+
+/// Where the queue listens, unless it is told otherwise.
+const QUEUE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8239);
+
+/// Where the wire calls from, so that the firewall leaves its own calls alone.
+const WIRE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+/// See the module's head. It is as before when the value goes.
+pub struct WayToQueue<'a> {
+    pub wire: Arc<Wire>,
+    internet: &'a Internet,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WayToQueue<'_> {
+    pub fn lay(internet: &Internet) -> WayToQueue<'_> {
+        let wire = Wire::from(WIRE, QUEUE);
+        let (stop, stopped) = oneshot::channel();
+        let carried = Arc::clone(&wire);
+        // A thread is where the one is that has started it.
+        let (port, thread) = internet.host.within(|| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            (listener.local_addr().unwrap().port(), thread::spawn(|| carry(carried, listener, stopped)))
+        });
+        internet.host.nft(&format!(
+            "table ip way {{ chain output {{ type nat hook output priority -100;
+             ip saddr != {WIRE} ip daddr {} tcp dport {} redirect to :{port}; }}; }}",
+            QUEUE.ip(),
+            QUEUE.port()
+        ));
+        WayToQueue { wire, internet, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+fn carry(wire: Arc<Wire>, listener: TcpListener, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        tokio::select! {
+            () = wire.carry(listener) => {}
+            // An error is the value's end.
+            _ = stopped => {}
+        }
+    });
+}
+
+impl Drop for WayToQueue<'_> {
+    fn drop(&mut self) {
+        self.stop.take();
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            ended.into_iter().for_each(|ended| ended.unwrap());
+            self.internet.host.tool("nft", &["delete", "table", "ip", "way"]);
+        }
+    }
+}
