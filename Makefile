@@ -14,7 +14,7 @@ help:
 	@echo 'make demo        builds, then a guided offline tour of what a task gets'
 	@echo 'make test        formatting, lints, tests on this host and in a virtual machine (as root)'
 	@echo 'make check-api   REFERENCES=FILE: requests and replies against the API references of Taskcluster (as root)'
-	@echo 'make soak        many tasks of a deployment, whose worker is killed now and then (as root): CONFIG=FILE'
+	@echo 'make soak        10,000 tasks of standalone, which is killed now and then (as root); CONFIG=FILE: of a deployment'
 	@echo 'make bench       ours beside the peers (as root); QUICK=1 only tries whether it works'
 	@echo 'make install     into $$(DESTDIR)$$(PREFIX)/bin; PREFIX is $(PREFIX)'
 	@echo 'make clean-host  undoes whatever a killed worker or test left on this host (as root)'
@@ -49,14 +49,14 @@ test:
 check-api:
 	@tests/check-api $(REFERENCES)
 
-# CONFIG is a worker's; TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN make the tasks. More in tests/deployment/soak.
-TASKS ?= 500
-KILLS ?= 10
+# CONFIG is that of a deployment's worker; TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN make its tasks. More in
+# tests/deployment/soak.
+TASKS ?= $(if $(CONFIG),500,10000)
+KILLS ?= $(if $(CONFIG),10,40)
 soak:
-	@[ -n "$(CONFIG)" ] || { echo 'which worker? make soak CONFIG=FILE' >&2; exit 2; }
 	@tests/setup build test
 	cargo build --workspace
-	cargo test --test soak -- --config $(abspath $(CONFIG)) --tasks $(TASKS) --kills $(KILLS) $(OPTIONS)
+	cargo test --test soak -- $(if $(CONFIG),--config $(abspath $(CONFIG))) --tasks $(TASKS) --kills $(KILLS) $(OPTIONS)
 
 bench:
 	@tests/setup build bench

@@ -1,15 +1,29 @@
 //! The deployment as the author of tasks sees it.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
 use docker_worker::timestamp::Timestamp;
 use serde_json::{Value, json};
-use taskcluster::{ClientBuilder, Credentials, Queue};
+use taskcluster::{ClientBuilder, Credentials, Queue, Retry};
 use tokio::process::Command;
+use tokio::time::{Instant, sleep};
 
 /// How long a task may wait for its turn.
 const DEADLINE: Duration = Duration::from_secs(3 * 3600);
+
+/// Where `standalone` listens, and the pool whose tasks it carries out, unless it is told otherwise.
+const OWN_QUEUE: (&str, &str) = ("http://127.0.0.1:8239", "local/docker-worker");
+
+/// More than a queue takes that is killed, or has been, to be there again.
+const AWAY: Retry = Retry {
+    retries: 30,
+    max_delay: Duration::from_secs(2),
+    delay_factor: Duration::from_millis(100),
+    randomization_factor: 0.25,
+};
 
 /// A client whose tasks are all of one group.
 pub struct Deployment {
@@ -38,12 +52,26 @@ impl Deployment {
         let credentials = Credentials::from_env().expect(
             "TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN have to name a client that may make tasks",
         );
-        Deployment {
-            queue: Queue::new(ClientBuilder::new(&root_url).credentials(credentials)).unwrap(),
-            root_url,
-            pool: format!("{}/{}", key("provisionerId"), key("workerType")),
-            group: TaskId::random().unwrap(),
+        let pool = format!("{}/{}", key("provisionerId"), key("workerType"));
+        Deployment::at(root_url, pool, credentials)
+    }
+
+    /// The queue of `standalone`, once that has made its credentials in the data directory.
+    pub async fn own(data: &Path) -> Deployment {
+        let (file, begun) = (data.join("credentials.json"), Instant::now());
+        while !file.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "there is no {}", file.display());
+            sleep(Duration::from_millis(50)).await;
         }
+        let made: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        let credentials = Credentials::new(text(&made["clientId"]), text(&made["accessToken"]));
+        let (root_url, pool) = OWN_QUEUE;
+        Deployment::at(root_url.to_owned(), pool.to_owned(), credentials)
+    }
+
+    fn at(root_url: String, pool: String, credentials: Credentials) -> Deployment {
+        let client = ClientBuilder::new(&root_url).credentials(credentials).retry(AWAY);
+        Deployment { queue: Queue::new(client).unwrap(), root_url, pool, group: TaskId::random().unwrap() }
     }
 
     /// Makes a task.

@@ -23,6 +23,34 @@ pub enum Kind {
     PrintsALot,
 }
 
+/// What `standalone` gets: most of them short.
+pub const MOSTLY_SHORT: &[Kind] = &[
+    Kind::Succeeds,
+    Kind::Succeeds,
+    Kind::Fails,
+    Kind::Succeeds,
+    Kind::Succeeds,
+    Kind::LeavesArtifacts,
+    Kind::Succeeds,
+    Kind::Succeeds,
+    Kind::AsksForAnotherTry,
+    Kind::Succeeds,
+    Kind::Succeeds,
+    Kind::UsesACache,
+    Kind::Succeeds,
+    Kind::Succeeds,
+    Kind::HasABadPayload,
+    Kind::Succeeds,
+    Kind::Succeeds,
+    Kind::IsCancelled,
+    Kind::Succeeds,
+    Kind::LacksAScope,
+    Kind::ExceedsItsTime,
+    Kind::Succeeds,
+    Kind::Succeeds,
+    Kind::Fails,
+];
+
 /// All of them; tasks are made in turn.
 pub const KINDS: &[Kind] = &[
     Kind::Succeeds,

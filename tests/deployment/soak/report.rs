@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::faults::Faults;
 use super::journal::Journal;
 use super::kinds::{KINDS, Kind};
+use super::memory::Memory;
 use super::verify::{Ended, lost};
 
 /// What there is to tell.
@@ -11,6 +13,8 @@ pub struct Report<'a> {
     pub ended: &'a [Ended],
     pub wrong: &'a [(Kind, String)],
     pub journal: &'a Journal,
+    pub memory: &'a Memory,
+    pub faults: &'a Faults,
     pub kills: usize,
     pub most_memory: u64,
     pub took: Duration,
@@ -30,6 +34,9 @@ impl Report<'_> {
         }
         for kind in kinds {
             let tasks: Vec<&Ended> = self.ended.iter().filter(|task| task.kind == kind).collect();
+            if tasks.is_empty() {
+                continue;
+            }
             let wrong = self.wrong.iter().filter(|(of, _)| *of == kind).count();
             self.line(kind.name(), &tasks, wrong);
         }
@@ -41,6 +48,12 @@ impl Report<'_> {
             "{seconds:.1} s; the worker was killed {} times and had {mebibytes} MiB at most",
             self.kills
         );
+        for line in self.memory.lines() {
+            println!("{line}");
+        }
+        if let Some(faults) = self.faults.counted() {
+            println!("faults of the queue: {faults}");
+        }
         println!("from claim to command: median {} ms, nine in ten {} ms", at(50), at(90));
         for (kind, count) in self.journal.alerts() {
             println!("{count} times in the worker's log: {kind}");

@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::deployment::Deployment;
-use super::faults::Faults;
+use super::faults::{Faults, LostRuns};
 use super::journal::Journal;
 use super::kinds::Kind;
+use super::memory::Memory;
 use super::verify::Ended;
 use super::worker::{Entries, Worker};
 
@@ -25,8 +26,21 @@ const LOST_CLAIM: u32 = 15;
 /// A worker that has resolved nothing for so long does not get on: a claim that it has lost holds for 20 minutes.
 const PATIENCE: Duration = Duration::from_secs(25 * 60);
 
+/// More than a worker takes to be done with what it was killed with, once it can reach the queue.
+const LEFT: Duration = Duration::from_secs(120);
+
+/// Between these parts of all tasks the worker is not killed: that one life is long enough for its memory to show whether
+/// it grows.
+const LONG_LIFE: (f64, f64) = (0.2, 0.94);
+
 /// After this part of all tasks the worker is killed no more.
-const LAST_KILL: f64 = 0.95;
+const LAST_KILL: f64 = 0.99;
+
+/// Of so many kills one comes after the long life.
+const LATE_KILLS: usize = 5;
+
+/// Before nearly all runs are resolved, or nothing more is, nobody has to be asked whether all tasks are.
+const NEARLY_ALL: f64 = 0.97;
 
 /// See the module's head.
 pub struct Soak<'a> {
@@ -37,6 +51,8 @@ pub struct Soak<'a> {
     pub journal: Journal,
     /// How often the worker was killed.
     pub kills: usize,
+    /// What each of its lives has had.
+    pub memory: Memory,
 }
 
 impl<'a> Soak<'a> {
@@ -46,10 +62,11 @@ impl<'a> Soak<'a> {
         faults: Faults,
         tasks: Vec<(Kind, String)>,
     ) -> Soak<'a> {
-        Soak { deployment, worker, faults, tasks, journal: Journal::default(), kills: 0 }
+        let (journal, memory) = (Journal::default(), Memory::default());
+        Soak { deployment, worker, faults, tasks, journal, kills: 0, memory }
     }
 
-    /// Has the tasks carried out. Gives what the queue says of them when all are resolved.
+    /// Has the tasks carried out by the worker, which has been started. Gives what the queue says of them when all are resolved.
     pub async fn run(&mut self, kills: usize, entries: &mut Entries) -> Vec<Ended> {
         let cancelled = self.tasks.iter().filter(|(kind, _)| *kind == Kind::IsCancelled);
         let mut to_cancel: BTreeSet<String> = cancelled.map(|(_, task_id)| task_id.clone()).collect();
@@ -59,7 +76,6 @@ impl<'a> Soak<'a> {
         let (mut looks, mut look) = (interval(LOOK), 0);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut resolved, mut since) = (0, Instant::now());
-        self.worker.start();
         loop {
             tokio::select! {
                 Some(entry) = entries.recv() => {
@@ -78,19 +94,25 @@ impl<'a> Soak<'a> {
                     kill_at = None;
                     self.worker.kill().await;
                     self.kills += 1;
+                    self.memory.begin_life();
                     sleep(up_to(1)).await;
                     self.worker.start();
                 }
                 _ = looks.tick() => {
-                    if let Some(ended) = self.ended().await {
+                    self.memory.note(self.journal.count(), self.worker.memory());
+                    let gets_on = self.journal.count() > resolved;
+                    if (!gets_on || self.is_nearly_over())
+                        && let Some(ended) = self.ended().await
+                    {
                         return ended;
                     }
-                    if self.journal.count() > resolved {
+                    if gets_on {
                         (resolved, since) = (self.journal.count(), Instant::now());
                     }
                     assert!(since.elapsed() < PATIENCE, "nothing was resolved for {PATIENCE:?}");
                     look += 1;
-                    self.faults.ask(look % LOST_CLAIM == 0).await;
+                    let lost = look % LOST_CLAIM == 0 && self.may_lose_runs(kills);
+                    self.faults.ask(if lost { LostRuns::Some } else { LostRuns::None }, look).await;
                 }
             }
         }
@@ -99,8 +121,26 @@ impl<'a> Soak<'a> {
     /// How many runs are resolved when the worker is killed, each time somewhere in its own part of the time.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
     fn milestones(&self, kills: usize) -> Vec<usize> {
-        let part = self.tasks.len() as f64 * LAST_KILL / kills as f64;
-        (0..kills).map(|kill| (part * (kill as f64 + random_fraction())) as usize).collect()
+        let late = kills.div_ceil(LATE_KILLS).min(kills.saturating_sub(1));
+        let (begin, end) = LONG_LIFE;
+        let spread = |count: usize, from: f64, to: f64| {
+            let part = (to - from) / count as f64;
+            let place = move |kill: usize| from + part * (kill as f64 + random_fraction());
+            (0..count).map(move |kill| (self.tasks.len() as f64 * place(kill)) as usize)
+        };
+        spread(kills - late, 0.0, begin).chain(spread(late, end, LAST_KILL)).collect()
+    }
+
+    fn is_nearly_over(&self) -> bool {
+        self.journal.count() as f64 > self.tasks.len() as f64 * NEARLY_ALL
+    }
+
+    /// A deployment finds a lost run by itself, if late; the queue of `standalone` when that is started again.
+    fn may_lose_runs(&self, kills: usize) -> bool {
+        match self.faults {
+            Faults::Told { .. } => true,
+            Faults::OnTheWay(_) => self.kills < kills,
+        }
     }
 
     /// The tasks with their runs, if all are resolved.
@@ -120,8 +160,13 @@ impl<'a> Soak<'a> {
 
     /// Ends the worker, and gives what it has left in its directories, in sentences, and its greatest memory in bytes.
     pub async fn end(&mut self, entries: &mut Entries) -> (Vec<String>, u64) {
-        self.faults.end().await;
         let mut problems = Vec::new();
+        let claims = self.worker.run_directory().join("claims");
+        // What a kill has left of runs may wait for an answer that comes too late.
+        let begun = Instant::now();
+        while listing(&claims).next().is_some() && begun.elapsed() < LEFT {
+            sleep(Duration::from_millis(100)).await;
+        }
         let status = self.worker.stop().await;
         if !status.success() {
             problems.push(format!("the worker ended with {status}"));
@@ -134,7 +179,7 @@ impl<'a> Soak<'a> {
         if !cleaned.status.success() || !said.ends_with("there was nothing to undo") {
             problems.push(format!("cleanup ended with {}: {said}", cleaned.status));
         }
-        for directory in [self.worker.data().join("runs"), self.worker.run_directory().join("claims")] {
+        for directory in [self.worker.data().join("runs"), claims] {
             problems.extend(listing(&directory).map(|path| format!("left behind: {path}")));
         }
         (problems, self.worker.most_memory)

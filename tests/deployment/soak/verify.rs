@@ -90,7 +90,9 @@ impl Look<'_> {
             return None;
         }
         let log = self.fetch(run, LOG).await;
-        let problem = log.and_then(|log| whole(&log, -1)).err()?;
+        // The queue may have refused to hear how it ended.
+        let ended = |log: String| whole(&log, -1).or_else(|_| whole(&log, self.expected.exit_code));
+        let problem = log.and_then(ended).err()?;
         Some(format!("the log of run {}: {problem}", run.run_id))
     }
 

@@ -1,4 +1,4 @@
-//! `docker-worker start`, with directories of its own, started as often as it is killed.
+//! `docker-worker start`, or `standalone`, with directories of its own, started as often as it is killed.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The worker's place, and its present life.
 pub struct Worker {
+    /// `start` or `standalone`.
+    kind: &'static str,
     executable: PathBuf,
     scratch: PathBuf,
     config: PathBuf,
@@ -30,11 +32,14 @@ pub struct Worker {
     pub most_memory: u64,
 }
 
-/// The operator's configuration, and over it what is needed here.
-pub fn configuration(file: &Path, capacity: u32, image: &str) -> Value {
+/// The operator's configuration.
+pub fn read(file: &Path) -> Value {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let mut config: Value =
-        yaml::read(&text).unwrap_or_else(|problem| panic!("{}: {problem}", file.display()));
+    yaml::read(&text).unwrap_or_else(|problem| panic!("{}: {problem}", file.display()))
+}
+
+/// A configuration, and over it what is needed here.
+pub fn configuration(mut config: Value, capacity: u32, image: &str) -> Value {
     let (registry, _) = image.split_once('/').unwrap();
     config["capacity"] = json!(capacity);
     config["registries"][registry] = json!({ "plainHttp": true, "privateAddresses": true });
@@ -42,12 +47,18 @@ pub fn configuration(file: &Path, capacity: u32, image: &str) -> Value {
 }
 
 impl Worker {
-    pub fn new(executable: &Path, scratch: &Path, config: &Value, log: &Path) -> (Worker, Entries) {
+    pub fn new(
+        (kind, executable): (&'static str, &Path),
+        scratch: &Path,
+        config: &Value,
+        log: &Path,
+    ) -> (Worker, Entries) {
         let path = scratch.join("config.json");
         fs::write(&path, config.to_string()).unwrap();
         File::create(log).unwrap();
         let (entries, receiver) = mpsc::unbounded_channel();
         let worker = Worker {
+            kind,
             executable: executable.to_owned(),
             scratch: scratch.to_owned(),
             config: path,
@@ -83,7 +94,7 @@ impl Worker {
 
     pub fn start(&mut self) {
         let mut log = File::options().append(true).open(&self.log).unwrap();
-        let mut command = self.command(&["start", "--config", self.config.to_str().unwrap()]);
+        let mut command = self.command(&[self.kind, "--config", self.config.to_str().unwrap()]);
         let mut child = command.stdout(Stdio::piped()).stderr(log.try_clone().unwrap()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let entries = self.entries.clone();
@@ -99,6 +110,12 @@ impl Worker {
         self.life = Some((child, reading));
     }
 
+    /// The memory in bytes that it has now.
+    pub fn memory(&self) -> u64 {
+        let process = self.life.as_ref().and_then(|(child, _)| child.id());
+        status_bytes(process.expect("the worker has ended by itself"), "VmRSS:")
+    }
+
     /// Kills it. What it has printed until then has been read afterwards.
     pub async fn kill(&mut self) {
         self.end(Signal::KILL).await;
@@ -112,7 +129,7 @@ impl Worker {
     async fn end(&mut self, signal: Signal) -> ExitStatus {
         let (mut child, reading) = self.life.take().unwrap();
         let id = child.id().expect("the worker has ended by itself");
-        self.most_memory = self.most_memory.max(most_memory(id));
+        self.most_memory = self.most_memory.max(status_bytes(id, "VmHWM:"));
         kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
         let status = timeout(LIMIT, child.wait()).await.expect("the worker does not end").unwrap();
         timeout(LIMIT, reading).await.expect("somebody else writes into the worker's log").unwrap();
@@ -128,9 +145,9 @@ impl Worker {
 /// What the worker says.
 pub type Entries = mpsc::UnboundedReceiver<Value>;
 
-fn most_memory(process: u32) -> u64 {
+fn status_bytes(process: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
     line.expect("the worker has ended by itself").trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
         << 10
 }
