@@ -82,7 +82,7 @@ fn what_the_real_services_answered_is_as_the_references_say() {
     assert!(answers.len() > 100, "{} answers", answers.len());
     let mut deviations = Vec::new();
     for mut answer in answers {
-        restore(&mut answer["body"]);
+        restore(&mut answer["body"], &mut 0);
         let call = answer["call"].as_str().unwrap().to_owned();
         let method = call.split(' ').next().unwrap();
         let reply = references.reply(method, answer["status"].as_u64().unwrap(), &answer["body"]);
@@ -91,8 +91,9 @@ fn what_the_real_services_answered_is_as_the_references_say() {
     assert_none(&deviations);
 }
 
-/// Puts something of its kind where the recording has left out what differs each time.
-fn restore(value: &mut Value) {
+/// Puts something of its kind where the recording has left out what differs each time. `others` counts the tasks of which
+/// the recording only says that they are none of those that have a name.
+fn restore(value: &mut Value, others: &mut u32) {
     let (task_id, time) = (json!("fN1SbArXTPSVFNUvaOlinQ"), json!("2026-01-01T00:00:00.000Z"));
     match value {
         Value::Object(members) => {
@@ -104,17 +105,21 @@ fn restore(value: &mut Value) {
                         let url = "https://example.com/";
                         member["putUrl"] = json!({ "url": url, "expires": time, "headers": {} });
                     }
-                    _ => restore(member),
+                    _ => restore(member, others),
                 }
             }
         }
-        Value::Array(members) => members.iter_mut().for_each(restore),
+        Value::Array(members) => members.iter_mut().for_each(|member| restore(member, others)),
         Value::String(text) => match text.as_str() {
             "<time>" => *value = time,
             "<task>" | "<taskGroupId>" | "<uploadId>" => *value = task_id,
             "<url>" => *value = json!("https://example.com/"),
             "<uptime>" => *value = json!(1.5),
-            _ => *text = text.replace("<task>", task_id.as_str().unwrap()),
+            "<other>" => {
+                *others += 1;
+                *value = json!(format!("{others:08}TPSVFNUvaOlinQ"));
+            }
+            _ => *text = text.replace("<task>", task_id.as_str().unwrap()).replace("<type>", "type"),
         },
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
