@@ -29,7 +29,8 @@ mod time;
 mod workers;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,10 +112,13 @@ impl EmbeddedQueue {
         EmbeddedQueue::over(open::in_file(&directory.database())?, clock, Some(directory))
     }
 
-    /// The file of the queue that is kept in a directory.
-    #[must_use]
-    pub fn file_in(directory: &Path) -> PathBuf {
-        directory::database(directory)
+    /// Whether a path leads into the directory of a queue, or to one of the queue's files by another name.
+    ///
+    /// # Errors
+    ///
+    /// Where the path's own directory cannot be found.
+    pub fn has_within(directory: &Path, path: &Path) -> io::Result<bool> {
+        directory::leads_into(directory, path)
     }
 
     /// Whether a queue is kept in a directory.
@@ -128,9 +132,9 @@ impl EmbeddedQueue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Internal`], also when a process has the queue, or the file is no whole copy.
+    /// [`QueueError::Internal`], also when a process has the queue, or the file is no whole copy, or a file of a queue's.
     pub fn restore(directory: &Path, file: &Path) -> Result<(), QueueError> {
-        QueueDirectory::take(directory)?.restore(file)
+        QueueDirectory::lock(directory)?.restore(file)
     }
 
     fn over(

@@ -144,7 +144,7 @@ fn a_copy_is_restored_after_a_kill_and_what_was_acknowledged_later_is_gone() {
 }
 
 #[test]
-fn a_copy_takes_the_place_of_nothing_that_the_queue_is_in() {
+fn a_copy_takes_the_place_of_nothing_that_the_queue_is_in_nor_is_that_a_copy() {
     let own = OwnQueue::new();
     let elsewhere = own.worker.fresh("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
@@ -163,6 +163,14 @@ fn a_copy_takes_the_place_of_nothing_that_the_queue_is_in() {
         assert!(told.contains(reason) && told.lines().count() == 1, "{told}");
     }
     standalone.stop();
+    for file in [&queue.join("queue.sqlite"), &alias] {
+        let told = refused(&own.worker.call(&["standalone", "--restore", file.to_str().unwrap()]));
+        assert!(told.contains("that is where the queue itself is") && told.lines().count() == 1, "{told}");
+    }
+    let raw = elsewhere.join("raw");
+    fs::copy(queue.join("queue.sqlite"), &raw).unwrap();
+    let told = refused(&own.worker.call(&["standalone", "--restore", raw.to_str().unwrap()]));
+    assert!(told.contains("standalone --backup") && told.lines().count() == 1, "{told}");
 }
 
 /// Whether a process hears SIGTERM, instead of being ended by it.

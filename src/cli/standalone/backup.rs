@@ -12,7 +12,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,21 +73,15 @@ fn require_other_place(file: &Path, queue: &Path) -> Result<(), String> {
         return Err(format!("there is no queue in {}; name its directory with --data", queue.display()));
     }
     let parent = file.parent().ok_or("it is a directory")?;
-    let parent = parent.canonicalize().map_err(|error| format!("find {}: {error}", parent.display()))?;
-    let is_within = parent.ancestors().any(|directory| are_same(directory, queue));
-    if is_within || are_same(file, &EmbeddedQueue::file_in(queue)) {
+    let is_within = EmbeddedQueue::has_within(queue, file)
+        .map_err(|error| format!("find {}: {error}", parent.display()))?;
+    if is_within {
         return Err("that is where the queue itself is; choose a file elsewhere".to_owned());
     }
     match fs::metadata(file) {
         Ok(found) if !found.is_file() => Err("that is no file; choose another name".to_owned()),
         Ok(_) | Err(_) => Ok(()),
     }
-}
-
-/// Whether two paths lead to the same, by whatever links and mounts.
-fn are_same(one: &Path, other: &Path) -> bool {
-    let identity = |path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// Ends at a signal wherever it waits, and then leaves nothing.

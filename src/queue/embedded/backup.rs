@@ -13,10 +13,11 @@ use crate::queue::QueueError;
 /// Pages of one step: a mebibyte, for which others wait a few milliseconds.
 const PAGES: i32 = 256;
 
-/// Where the header says how the database is to be read and written, and the value for "with a rollback journal"
-/// (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>).
-const FORMAT_VERSIONS: u64 = 18;
-const ROLLBACK: [u8; 2] = [1, 1];
+/// Where the header says how the database is to be read and written, and the values for "with a rollback journal" and
+/// "with a write-ahead log" (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>).
+pub(super) const FORMAT_VERSIONS: u64 = 18;
+pub(super) const ROLLBACK: [u8; 2] = [1, 1];
+pub(super) const WITH_LOG: [u8; 2] = [2, 2];
 
 /// Writes all that is in the database to a new file, for its owner only. Between two steps it asks whether that `goes_on`,
 /// which may change the database: the copy has what there is at its end. Without success there is no file.

@@ -10,12 +10,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::open;
+use super::{backup, open};
 use crate::file_lock::Lock;
 use crate::queue::QueueError;
 use crate::random::random_hex;
@@ -48,15 +48,25 @@ pub struct QueueCopy {
 impl QueueDirectory {
     /// Takes a directory, and ends what another process began there.
     pub(super) fn take(path: &Path) -> Result<QueueDirectory, QueueError> {
+        let taken = QueueDirectory::lock(path)?;
+        taken.remove_copies()?;
+        taken.end_restoring().map_err(at(path))?;
+        Ok(taken)
+    }
+
+    /// Takes a directory and leaves all that is in it as it is.
+    pub(super) fn lock(path: &Path) -> Result<QueueDirectory, QueueError> {
         let directory = File::open(path).map_err(at(path))?;
         let Some(lock) = Lock::take(directory).map_err(at(path))? else {
             return Err(open::is_in_use(&path.join(DATABASE)));
         };
-        let taken = QueueDirectory { path: path.to_owned(), _lock: lock };
-        let copies = path.join(COPIES);
-        remove_tree(&copies).map_err(|error| QueueError::Internal { call: CALL, source: error.into() })?;
-        taken.end_restoring().map_err(at(path))?;
-        Ok(taken)
+        Ok(QueueDirectory { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Removes the copies that processes have left that are gone.
+    fn remove_copies(&self) -> Result<(), QueueError> {
+        remove_tree(&self.path.join(COPIES))
+            .map_err(|error| QueueError::Internal { call: CALL, source: error.into() })
     }
 
     pub(super) fn database(&self) -> PathBuf {
@@ -78,11 +88,12 @@ impl QueueDirectory {
         Ok(QueueCopy { path: copies.join(&name), name })
     }
 
-    /// Has a copy of a file take the place of the database. From its first new name on the old database is gone,
-    /// whenever this process ends.
+    /// Has a copy of a file take the place of the database. Nothing of the queue is touched before that copy is whole and
+    /// checked; from its first new name on the old database is gone, whenever this process ends, and so is what another
+    /// one was to put in its place.
     pub(super) fn restore(&self, file: &Path) -> Result<(), QueueError> {
+        let source = self.open_foreign(file).map_err(at(file))?;
         let copy = self.new_copy()?;
-        let source = File::open(file).map_err(at(file))?;
         let written = write_copy(&source, &copy.path).map_err(at(&copy.path))?;
         open::check(&copy.path, file)?;
         let put = || {
@@ -91,7 +102,30 @@ impl QueueDirectory {
             self.sync()?;
             self.end_restoring()
         };
-        put().map_err(at(&self.path))
+        put().map_err(at(&self.path))?;
+        self.remove_copies()
+    }
+
+    /// Opens what a queue can be restored from: a file elsewhere that has all of a queue in itself.
+    fn open_foreign(&self, file: &Path) -> io::Result<File> {
+        let refused = |why: &str| Err(io::Error::other(why));
+        // Before it is opened: a pipe would be waited for.
+        if !fs::metadata(file)?.is_file() {
+            return refused("that is no file; name a copy that was made with --backup");
+        }
+        if leads_into(&self.path, file)? {
+            return refused("that is where the queue itself is; name a copy that lies elsewhere");
+        }
+        let source = File::open(file)?;
+        let mut format = [0; backup::ROLLBACK.len()];
+        // One that is shorter is none, which is told when it is opened as a database.
+        if source.read_exact_at(&mut format, backup::FORMAT_VERSIONS).is_ok() && format == backup::WITH_LOG {
+            return refused(
+                "that is the file of a queue, taken without those beside it, which may have the latest of it; \
+                 make a copy with docker-worker standalone --backup",
+            );
+        }
+        Ok(source)
     }
 
     /// Each step leads on to the next one, whatever has been done of it before.
@@ -140,6 +174,28 @@ impl Drop for QueueCopy {
 /// The file that a queue is in, in its directory.
 pub(super) fn database(place: &Path) -> PathBuf {
     place.join(DATABASE)
+}
+
+/// Whether a path leads into a queue's directory, or to a file of the queue's by another name: by whatever links and
+/// mounts.
+///
+/// # Errors
+///
+/// Where the path's own directory cannot be found.
+pub(super) fn leads_into(place: &Path, path: &Path) -> io::Result<bool> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent.canonicalize()?;
+    // What is a link leads somewhere; what is not there yet does not.
+    let target = path.canonicalize().unwrap_or_else(|_| parent.clone());
+    let is_within = [&parent, &target].into_iter().any(|path| path.ancestors().any(|it| are_same(it, place)));
+    let mut own = [DATABASE, RESTORED].iter().chain(&BESIDE);
+    Ok(is_within || own.any(|name| are_same(path, &place.join(name))))
+}
+
+/// Whether two paths lead to the same.
+fn are_same(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// Whether a directory has a queue.

@@ -305,3 +305,53 @@ async fn what_is_no_whole_copy_is_not_restored_nor_is_one_over_a_queue_in_use() 
     }
     assert!(place.open().unwrap().status(&task_id).await.is_ok());
 }
+
+/// The names in a directory and what is at them, in order.
+fn contents(place: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.is_file());
+    let mut found: Vec<_> = files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn what_a_queue_itself_is_in_is_no_copy_of_it_and_a_refusal_changes_nothing() {
+    let other = Place::new();
+    let queue = other.open().unwrap();
+    create(&queue).await;
+    let copy = queue.copy().await.unwrap();
+    let (elsewhere, mut lost) = (Place::new(), Vec::new());
+    let place = killed(&mut lost).await;
+    let within = |name: &str| place.0.path().join(name);
+    let beside = |name: &str| elsewhere.0.path().join(name);
+    // Whole copies all of them, and what another process was about to restore.
+    std::fs::create_dir(within("copies")).unwrap();
+    for name in ["copies/0123456789abcdef", "kept.sqlite", "restored.sqlite"] {
+        std::fs::copy(copy.path(), within(name)).unwrap();
+    }
+    std::fs::hard_link(place.path(), beside("hard")).unwrap();
+    std::os::unix::fs::symlink(within("kept.sqlite"), beside("symbolic")).unwrap();
+    std::fs::copy(place.path(), beside("without-its-log")).unwrap();
+    let before = contents(place.0.path());
+    let own = "that is where the queue itself is";
+    for (file, expected) in [
+        (place.path(), own),
+        (within("queue.sqlite-wal"), own),
+        (within("restored.sqlite"), own),
+        (within("kept.sqlite"), own),
+        (within("copies/0123456789abcdef"), own),
+        (beside("hard"), own),
+        (beside("symbolic"), own),
+        (beside("without-its-log"), "make a copy with docker-worker standalone --backup"),
+        (elsewhere.0.path().to_owned(), "that is no file"),
+        (beside("absent"), "No such file"),
+    ] {
+        let told = chain(&EmbeddedQueue::restore(place.0.path(), &file).unwrap_err());
+        assert!(told.contains(expected) && told.contains(file.to_str().unwrap()), "{told}");
+        assert!(contents(place.0.path()) == before, "{file:?} changes the queue");
+        assert!(within("copies/0123456789abcdef").exists());
+    }
+    std::fs::remove_file(within("restored.sqlite")).unwrap();
+    assert!(place.open().unwrap().status(&lost[0]).await.is_ok());
+}
