@@ -3,7 +3,7 @@
 //! ```text
 //!   EmbeddedQueue ──job──► thread: time ► transaction ► answer
 //!   (any number of                   │ schedule: what a call does
-//!    callers, async)                 └ store, dependencies, groups, pools, …: rows
+//!    callers, async)                 └ store, definitions, groups, pools, …: rows
 //! ```
 //!
 //! The database is one thread's own, so that no caller waits for a disk on the event loop, and what comes in together is
@@ -11,6 +11,7 @@
 //! something is due: a claim that runs out, a deadline.
 
 mod backup;
+mod definitions;
 mod dependencies;
 mod directory;
 mod expiry;
@@ -21,6 +22,7 @@ mod pages;
 mod pools;
 mod purges;
 mod recent;
+mod releases;
 mod schedule;
 mod secrets;
 mod store;
@@ -339,7 +341,7 @@ impl EmbeddedQueue {
     /// [`QueueError::NotFound`].
     pub async fn definition(&self, task_id: &TaskId) -> Result<ReceivedDefinition, QueueError> {
         let task_id = task_id.clone();
-        self.ask(move |database, _now| store::load_received(database, &task_id)).await
+        self.ask(move |database, _now| definitions::load(database, &task_id)).await
     }
 
     /// The state of a task and of its runs.

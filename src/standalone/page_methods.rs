@@ -11,7 +11,10 @@ use crate::document::finding::{Finding, Findings};
 use crate::payload::{Origin, Payload, TaskContext};
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
-use crate::queue::{RecentTask, StorageType};
+use crate::queue::{Part, RecentTask, StorageType};
+
+/// Tasks that people are shown at once, at most.
+const LATEST: usize = 200;
 
 /// `recentTasks`: all tasks of the queue in pages, the latest first.
 pub(super) async fn recent_tasks(it: &Exchange<'_>) -> Result<Reply, Refusal> {
@@ -22,7 +25,9 @@ pub(super) async fn recent_tasks(it: &Exchange<'_>) -> Result<Reply, Refusal> {
         #[serde(skip_serializing_if = "Option::is_none")]
         continuation_token: Option<String>,
     }
-    let page = it.services.queue.recent_tasks(paging::part(it)?).await?;
+    let part: Part<i64> = paging::part(it)?;
+    let part = Part { most: part.most.min(LATEST), ..part };
+    let page = it.services.queue.recent_tasks(part).await?;
     ok(&Listed { tasks: page.items, continuation_token: paging::token(page.next) })
 }
 

@@ -1,4 +1,5 @@
-//! What a call costs does not grow with what else there is: it is counted in steps of SQLite's machine, without a clock.
+//! What a call costs does not grow with what else there is, nor with what a task is: it is counted in steps of SQLite's
+//! machine and in pages that are written, without a clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +8,8 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 
 use super::*;
-use crate::queue::RunState;
 use crate::queue::definition::Submission;
+use crate::queue::{RunState, Verdict};
 
 const POOL: &str = "local/docker-worker";
 const OTHERS: usize = 1000;
@@ -29,13 +30,13 @@ impl Filled {
         let transaction = database.transaction().unwrap();
         let group = TaskId::random().unwrap();
         let make = |pool: &str, dependencies: &[TaskId]| {
-            let task_id = TaskId::random().unwrap();
-            let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
-            let task = submission.into_task(&task_id, now).unwrap().definition;
             let (task_queue_id, dependencies) = (pool.to_owned(), dependencies.to_vec());
-            let task = TaskDefinition { task_queue_id, task_group_id: group.clone(), dependencies, ..task };
-            schedule::create_task(&transaction, &task_id, &task, now).unwrap();
-            task_id
+            make(&transaction, now, |task| TaskDefinition {
+                task_queue_id,
+                task_group_id: group.clone(),
+                dependencies,
+                ..task
+            })
         };
         let first = make(POOL, &[]);
         for _ in 1..tasks {
@@ -74,11 +75,47 @@ fn claimant(now: Timestamp) -> Claimant {
     Claimant { worker, now, time: Duration::from_secs(60) }
 }
 
+fn make(
+    database: &Transaction<'_>,
+    now: Timestamp,
+    change: impl FnOnce(TaskDefinition) -> TaskDefinition,
+) -> TaskId {
+    let task_id = TaskId::random().unwrap();
+    let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
+    let task = change(submission.into_task(&task_id, now).unwrap().definition);
+    schedule::create_task(database, &task_id, &task, now).unwrap();
+    task_id
+}
+
+fn first_run(task_id: &TaskId) -> RunId {
+    RunId { task_id: task_id.clone(), run_id: 0 }
+}
+
+fn claim(database: &Transaction<'_>, task_id: &TaskId, now: Timestamp) {
+    schedule::claim_run(database, &first_run(task_id), &claimant(now)).unwrap();
+}
+
+fn reclaim(database: &Transaction<'_>, task_id: &TaskId, now: Timestamp) {
+    let mut status = store::load_status(database, task_id).unwrap();
+    runs::reclaim(&mut status, &first_run(task_id), now, Duration::from_secs(60)).unwrap();
+    schedule::settle(database, &status).unwrap();
+}
+
+fn report(database: &Transaction<'_>, task_id: &TaskId, now: Timestamp) {
+    schedule::report(database, &first_run(task_id), Verdict::Completed, now).unwrap();
+}
+
+fn cancel(database: &Transaction<'_>, task_id: &TaskId, now: Timestamp) {
+    let mut status = store::load_status(database, task_id).unwrap();
+    runs::cancel(&mut status, now);
+    schedule::settle(database, &status).unwrap();
+}
+
 type Call = fn(&Transaction<'_>, &TaskId, Timestamp);
 
 #[test]
 fn a_call_costs_no_more_where_there_are_ten_thousand_tasks_than_where_there_are_ten() {
-    let calls: [(&str, Call); 8] = [
+    let calls: [(&str, Call); 13] = [
         ("claim_work", |database, _, now| {
             assert_eq!(schedule::claim_work(database, POOL, &claimant(now), 4).unwrap().len(), 4);
         }),
@@ -106,11 +143,83 @@ fn a_call_costs_no_more_where_there_are_ten_thousand_tasks_than_where_there_are_
             let part = Part { after: None, most: 5 };
             assert_eq!(groups::list(database, &group, &part).unwrap().items.len(), 5);
         }),
+        ("create_task", |database, _, now| drop(make(database, now, |task| task))),
+        ("create_task that depends on one", |database, first, now| {
+            make(database, now, |task| TaskDefinition { dependencies: vec![first.clone()], ..task });
+        }),
+        ("claim, reclaim, report", |database, first, now| {
+            claim(database, first, now);
+            reclaim(database, first, now);
+            report(database, first, now);
+        }),
+        ("cancel_task", cancel),
+        ("list_recent", |database, _, _| {
+            let part = Part { after: None, most: 5 };
+            assert_eq!(recent::list(database, &part).unwrap().items.len(), 5);
+        }),
         ("forget_tasks", |database, _, now| assert!(expiry::list_tasks(database, now).unwrap().is_empty())),
     ];
     let (mut few, mut many) = (Filled::with(10), Filled::with(10_000));
     for (name, call) in calls {
         let (few, many) = (few.steps(call), many.steps(call));
         assert!(few > 0 && many <= few + few / 10, "{name}: {few} steps, with ten thousand {many}");
+    }
+}
+
+#[test]
+fn a_piece_of_a_release_costs_no_more_where_a_thousand_tasks_wait_than_where_two_hundred_do() {
+    let call: Call = |database, first, now| {
+        claim(database, first, now);
+        report(database, first, now);
+        releases::release_piece(database).unwrap();
+        assert!(releases::are_open(database).unwrap());
+    };
+    let [few, many] = [200, 1000].map(|tasks| Filled::with(tasks).steps(call));
+    assert!(few > 0 && many <= few + few / 10, "{few} steps, with a thousand {many}");
+}
+
+/// The pages that each call writes about a task whose payload has so many bytes, from its creation on.
+fn written(payload_bytes: usize) -> Vec<i64> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut database = open::in_file(&directory.path().join("queue.sqlite")).unwrap();
+    let now = Timestamp::now();
+    let mut made = [None, None];
+    let mut pages = Vec::new();
+    for created in &mut made {
+        pages.push(count_pages(&mut database, |database| {
+            let payload = serde_json::json!({ "filling": "x".repeat(payload_bytes) });
+            *created = Some(make(database, now, |task| TaskDefinition { payload, ..task }));
+        }));
+    }
+    let [first, second] = made.map(Option::unwrap);
+    let calls: [(&TaskId, Call); 4] =
+        [(&first, claim), (&first, reclaim), (&first, report), (&second, cancel)];
+    for (task_id, call) in calls {
+        pages.push(count_pages(&mut database, |database| call(database, task_id, now)));
+    }
+    pages
+}
+
+/// The pages that something writes, as there are in the write-ahead log then.
+fn count_pages(database: &mut Connection, work: impl FnOnce(&Transaction<'_>)) -> i64 {
+    let log = |database: &Connection, mode| {
+        let checkpoint = format!("PRAGMA wal_checkpoint({mode})");
+        database.query_row(&checkpoint, [], |row| row.get::<_, i64>("log")).unwrap()
+    };
+    assert_eq!(log(database, "TRUNCATE"), 0);
+    let transaction = database.transaction().unwrap();
+    work(&transaction);
+    transaction.commit().unwrap();
+    log(database, "PASSIVE")
+}
+
+#[test]
+fn only_the_creation_of_a_task_writes_what_it_is() {
+    let (small, large) = (written(20), written(20_000));
+    for (name, (small, large)) in
+        ["create", "create", "claim", "reclaim", "report", "cancel"].iter().zip(small.into_iter().zip(large))
+    {
+        let more = if *name == "create" { 20_000 / 4096 + 3 } else { 0 };
+        assert!(small > 0 && large <= small + more, "{name}: {small} pages, with 20 KB {large}");
     }
 }

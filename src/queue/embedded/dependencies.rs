@@ -6,11 +6,11 @@
 use rusqlite::{Transaction, named_params};
 
 use super::pages::{self, ListedTask, Page, Part};
-use super::store::{self, failed, parsed, select};
+use super::store::{self, execute, select};
 use crate::queue::QueueError;
 use crate::queue::definition::{Requires, TaskDefinition};
-use crate::queue::model::RunState;
 use crate::queue::task_id::TaskId;
+use crate::timestamp::Timestamp;
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE dependencies (
@@ -36,6 +36,13 @@ pub(super) enum Waiting {
     ForOthers,
 }
 
+/// A task that another one depends on.
+struct Required {
+    expires: Timestamp,
+    is_completed: bool,
+    is_resolved: bool,
+}
+
 /// Notes what a new task depends on.
 pub(super) fn add(
     database: &Transaction<'_>,
@@ -46,14 +53,14 @@ pub(super) fn add(
     let (mut missing, mut expiring) = (Vec::new(), Vec::new());
     let mut waiting = Waiting::ForNothing;
     for required in &task.dependencies {
-        let Some(status) = store::find_status(database, required)? else {
+        let Some(found) = find(database, required)? else {
             missing.push(required);
             continue;
         };
-        if status.expires < task.deadline {
+        if found.expires < task.deadline {
             expiring.push(required);
         }
-        let satisfied = is_enough(any_resolution, status.state);
+        let satisfied = found.is_completed || (any_resolution && found.is_resolved);
         if !satisfied {
             waiting = Waiting::ForOthers;
         }
@@ -69,9 +76,22 @@ pub(super) fn add(
     Ok(waiting)
 }
 
-/// Whether a state of a required task is what its dependent waits for.
-fn is_enough(any_resolution: bool, state: RunState) -> bool {
-    state == RunState::Completed || (any_resolution && state.is_resolved())
+/// What matters of a required task. There may be ten thousand: nothing else of them is read.
+fn find(database: &Transaction<'_>, required: &TaskId) -> Result<Option<Required>, QueueError> {
+    store::find(
+        database,
+        "look for a dependency",
+        "SELECT expires, state = 'completed' AS is_completed, due IS NULL AS is_resolved FROM tasks
+         WHERE task_id = :task_id",
+        named_params! { ":task_id": required.as_str() },
+        |row| {
+            Ok(Required {
+                expires: Timestamp::from_millis(row.get("expires")?),
+                is_completed: row.get("is_completed")?,
+                is_resolved: row.get("is_resolved")?,
+            })
+        },
+    )
 }
 
 fn insert(
@@ -80,19 +100,19 @@ fn insert(
     any_resolution: bool,
     satisfied: bool,
 ) -> Result<(), QueueError> {
-    let insert = || {
-        let mut statement = database.prepare_cached(
-            "INSERT OR IGNORE INTO dependencies (dependent, required, any_resolution, satisfied)
-             VALUES (:dependent, :required, :any_resolution, :satisfied)",
-        )?;
-        statement.execute(named_params! {
+    execute(
+        database,
+        "add a dependency",
+        "INSERT OR IGNORE INTO dependencies (dependent, required, any_resolution, satisfied)
+         VALUES (:dependent, :required, :any_resolution, :satisfied)",
+        named_params! {
             ":dependent": dependent.as_str(),
             ":required": required.as_str(),
             ":any_resolution": any_resolution,
             ":satisfied": satisfied,
-        })
-    };
-    insert().map(drop).map_err(failed("add a dependency"))
+        },
+    )
+    .map(drop)
 }
 
 /// Some ids, for people.
@@ -106,32 +126,23 @@ fn names(ids: &[&TaskId]) -> String {
     names.join(", ")
 }
 
-/// Notes the resolution of a task; gives the tasks that wait for nothing any more.
+/// Has a task wait for another one no longer.
 pub(super) fn satisfy(
     database: &Transaction<'_>,
+    dependent: &TaskId,
     required: &TaskId,
-    state: RunState,
-) -> Result<Vec<TaskId>, QueueError> {
-    let dependents = select(
+) -> Result<(), QueueError> {
+    execute(
         database,
-        "satisfy dependencies",
-        "UPDATE dependencies SET satisfied = 1
-         WHERE required = :required AND satisfied = 0 AND (any_resolution = 1 OR :completed)
-         RETURNING dependent",
-        named_params! { ":required": required.as_str(), ":completed": state == RunState::Completed },
-        |row| parsed(row, "dependent", TaskId::parse),
-    )?;
-    let mut ready = Vec::new();
-    for dependent in dependents {
-        if !is_waiting(database, &dependent)? {
-            ready.push(dependent);
-        }
-    }
-    Ok(ready)
+        "satisfy a dependency",
+        "UPDATE dependencies SET satisfied = 1 WHERE dependent = :dependent AND required = :required",
+        named_params! { ":dependent": dependent.as_str(), ":required": required.as_str() },
+    )
+    .map(drop)
 }
 
 /// Whether a task has dependencies that are not satisfied.
-fn is_waiting(database: &Transaction<'_>, dependent: &TaskId) -> Result<bool, QueueError> {
+pub(super) fn is_waiting(database: &Transaction<'_>, dependent: &TaskId) -> Result<bool, QueueError> {
     let open = select(
         database,
         "look for open dependencies",
@@ -153,7 +164,8 @@ pub(super) fn list(
         database,
         "list dependent tasks",
         (
-            "SELECT task_id, status, definition FROM dependencies JOIN tasks ON task_id = dependent
+            "SELECT task_id, status, definition
+             FROM dependencies JOIN tasks ON tasks.task_id = dependent JOIN definitions USING (task_id)
              WHERE required = :required AND dependent > :after ORDER BY dependent",
             named_params! {
                 ":required": required.as_str(),

@@ -143,6 +143,8 @@ fn forget_task(database: &Transaction<'_>, task_id: &TaskId) -> Result<(), Queue
     for forget in [
         "DELETE FROM dependencies WHERE dependent = :task_id",
         "DELETE FROM dependencies WHERE required = :task_id",
+        "DELETE FROM releases WHERE required = :task_id",
+        "DELETE FROM definitions WHERE task_id = :task_id",
         "DELETE FROM tasks WHERE task_id = :task_id",
     ] {
         database

@@ -27,7 +27,7 @@ pub(super) const SCHEMA: &str = "
     CREATE INDEX expiring_groups ON task_groups (expires);
 ";
 
-/// How long a group outlives the last of its tasks at least. So it does not change with each of them.
+/// How much longer than a task a group lasts that is made or prolonged for it. So it does not change with each task.
 const AFTER_TASKS: Duration = Duration::from_secs(60 * 60);
 
 /// A task group.
@@ -182,7 +182,7 @@ pub(super) fn list(
         database,
         "list a task group",
         (
-            "SELECT task_id, status, definition FROM tasks
+            "SELECT task_id, status, definition FROM tasks JOIN definitions USING (task_id)
              WHERE task_group_id = :task_group_id AND task_id > :after ORDER BY task_id",
             named_params! {
                 ":task_group_id": id.as_str(),
@@ -206,18 +206,13 @@ fn seal(database: &Transaction<'_>, id: &TaskId, now: Timestamp) -> Result<TaskG
 
 fn cancel(database: &Transaction<'_>, id: &TaskId, now: Timestamp) -> Result<CancelledGroup, QueueError> {
     load(database, id)?.require_sealed()?;
-    let mut cancelled = Vec::new();
-    for task_id in list_unresolved(database, id)? {
-        let mut status = store::load_status(database, &task_id)?;
+    let cancelled = list_unresolved(database, id)?;
+    for task_id in &cancelled {
+        let mut status = store::load_status(database, task_id)?;
         runs::cancel(&mut status, now);
-        store::store_status(database, &status)?;
-        cancelled.push(status);
+        // What waits for it is scheduled later, when all of the group are cancelled.
+        schedule::settle(database, &status)?;
     }
-    // Only now: a task of the group that waits for another one must not be scheduled before it is cancelled.
-    for status in &cancelled {
-        schedule::release(database, status)?;
-    }
-    let cancelled = cancelled.into_iter().map(|status| status.task_id).collect();
     Ok(CancelledGroup { size: count(database, id)?, cancelled })
 }
 

@@ -7,7 +7,8 @@ use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::store::{failed, find_definition, json, text};
+use super::definitions;
+use super::store::{failed, json, text};
 use crate::queue::QueueError;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
@@ -117,7 +118,9 @@ pub(super) fn insert_completed(
     task_id: &TaskId,
     now: Timestamp,
 ) -> Result<(), QueueError> {
-    let Some(Wishes { routes, extra, expires }) = find_definition(database, task_id)? else { return Ok(()) };
+    let Some(Wishes { routes, extra, expires }) = definitions::find(database, task_id)? else {
+        return Ok(());
+    };
     let wish = |key: &str| extra.get("index").and_then(|wishes| wishes.get(key));
     let rank = match wish("rank") {
         None => Number::from(0),

@@ -7,22 +7,45 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::store::failed;
-use super::{dependencies, groups, index, purges, secrets, store, workers};
+use super::{definitions, dependencies, groups, index, purges, releases, secrets, store, workers};
 use crate::queue::QueueError;
 
-/// The version of the tables. A change of them has to raise it, and to bring up to it what is older. What is older than this
-/// one is of no release: it is refused.
-const VERSION: i64 = 3;
+/// The version of the tables. A change of them has to raise it, and to bring up to it what is older: see [`CHANGES`].
+const VERSION: i64 = 4;
+/// What is older than this is of no release: it is refused.
+const OLDEST: i64 = 3;
+/// What makes the tables of a version those of the next one.
+const CHANGES: &[(i64, &str)] = &[(
+    3,
+    "CREATE TABLE definitions (
+         task_id TEXT PRIMARY KEY REFERENCES tasks,
+         name TEXT NOT NULL,
+         definition TEXT NOT NULL
+     ) STRICT;
+     INSERT INTO definitions (task_id, name, definition)
+         SELECT task_id, ifnull(definition ->> '$.metadata.name', ''), definition FROM tasks;
+     ALTER TABLE tasks DROP COLUMN definition;
+     CREATE TABLE releases (
+         required TEXT PRIMARY KEY REFERENCES tasks,
+         completed INTEGER NOT NULL,
+         resolved INTEGER NOT NULL,
+         after TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;",
+)];
 /// Marks a database as a queue of ours: "dwkq".
 const APPLICATION: i64 = 0x6477_6b71;
 
 /// Bytes of the write-ahead log that are kept for what comes, once a large change has gone into the database.
 const JOURNAL_BYTES: i64 = 16 << 20;
 
+/// Statements that are kept prepared: more than there are.
+const STATEMENTS: usize = 128;
+
 const CALL: &str = "open its database";
 
 pub(super) fn in_memory() -> Result<Connection, QueueError> {
     let mut database = Connection::open_in_memory().map_err(failed(CALL))?;
+    database.set_prepared_statement_cache_capacity(STATEMENTS);
     create_tables(&mut database)?;
     Ok(database)
 }
@@ -36,6 +59,7 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
         .open(path)
         .map_err(|error| refused(path, &error))?;
     let mut database = Connection::open(path).map_err(failed(CALL))?;
+    database.set_prepared_statement_cache_capacity(STATEMENTS);
     match prepare(&database) {
         Ok(mode) if mode == "wal" => {}
         Ok(mode) => {
@@ -52,7 +76,8 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
     if versions(&database, path)? == (0, 0) {
         create_tables(&mut database)?;
     } else {
-        require_own(&database, path)?;
+        let version = require_own(&database, path)?;
+        bring_up(&mut database, version)?;
     }
     Ok(database)
 }
@@ -66,7 +91,7 @@ fn prepare(database: &Connection) -> rusqlite::Result<String> {
     database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
 }
 
-/// Requires that a file is a queue of this version, and whole; `named` is what errors call it.
+/// Requires that a file is a queue of a version that is known, and whole; `named` is what errors call it.
 pub(super) fn check(path: &Path, named: &Path) -> Result<(), QueueError> {
     let database = Connection::open(path).map_err(failed(CALL))?;
     require_own(&database, named)?;
@@ -84,12 +109,14 @@ pub(super) fn is_in_use(path: &Path) -> QueueError {
     refused(path, &"another process has it open; use another directory, or end that one")
 }
 
-fn require_own(database: &Connection, path: &Path) -> Result<(), QueueError> {
+/// Gives the version of a queue that this worker knows.
+fn require_own(database: &Connection, path: &Path) -> Result<i64, QueueError> {
     match versions(database, path)? {
-        (APPLICATION, VERSION) => Ok(()),
+        (APPLICATION, version @ OLDEST..=VERSION) => Ok(version),
         (APPLICATION, version) => {
             let text = format!(
-                "it is of version {version}, and this worker knows version {VERSION} only; use another one"
+                "it is of version {version}, and this worker knows the versions {OLDEST} to {VERSION}; use another \
+                 worker, or another directory"
             );
             Err(refused(path, &text))
         }
@@ -110,7 +137,9 @@ fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
     let transaction = database.transaction().map_err(failed(call))?;
     for tables in [
         store::SCHEMA,
+        definitions::SCHEMA,
         dependencies::SCHEMA,
+        releases::SCHEMA,
         groups::SCHEMA,
         workers::SCHEMA,
         purges::SCHEMA,
@@ -124,6 +153,22 @@ fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
     transaction.commit().map_err(failed(call))
 }
 
+/// Brings the tables of an earlier version up to this one: all of them or, whatever ends this process, none.
+fn bring_up(database: &mut Connection, version: i64) -> Result<(), QueueError> {
+    let call = "bring its tables up to this version";
+    let transaction = database.transaction().map_err(failed(call))?;
+    for (_, change) in CHANGES.iter().filter(|(from, _)| *from >= version) {
+        transaction.execute_batch(change).map_err(failed(call))?;
+    }
+    if version < VERSION {
+        transaction.pragma_update(None, "user_version", VERSION).map_err(failed(call))?;
+    }
+    transaction.commit().map_err(failed(call))
+}
+
 fn refused(path: &Path, why: &dyn std::fmt::Display) -> QueueError {
     QueueError::Internal { call: CALL, source: format!("{}: {why}", path.display()).into() }
 }
+
+#[cfg(test)]
+mod tests;

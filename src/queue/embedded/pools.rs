@@ -90,7 +90,7 @@ pub(super) fn list(
         database,
         "list what there is to do",
         (
-            "SELECT task_id, since, status, definition FROM tasks
+            "SELECT task_id, since, status, definition FROM tasks JOIN definitions USING (task_id)
              WHERE task_queue_id = :task_queue_id AND state = :state AND due IS NOT NULL
              AND (since, task_id) > (:since, :task_id) ORDER BY since, task_id",
             named_params! {

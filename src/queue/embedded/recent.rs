@@ -1,6 +1,6 @@
 //! The tasks that came last, for people who look at a queue.
 
-use rusqlite::{Row, named_params};
+use rusqlite::{Row, Transaction, named_params};
 use serde::Serialize;
 
 use super::EmbeddedQueue;
@@ -25,25 +25,29 @@ impl EmbeddedQueue {
     ///
     /// [`QueueError::Internal`].
     pub async fn recent_tasks(&self, part: Part<i64>) -> Result<Page<RecentTask, i64>, QueueError> {
-        self.ask(move |database, _now| {
-            pages::read(
-                database,
-                "list the latest tasks",
-                (
-                    "SELECT rowid, status, definition ->> '$.metadata.name' AS name FROM tasks
-                     WHERE rowid < :before ORDER BY rowid DESC",
-                    named_params! { ":before": part.after.unwrap_or(i64::MAX) },
-                ),
-                part.most,
-                recent,
-            )
-        })
-        .await
+        self.ask(move |database, _now| list(database, &part)).await
     }
+}
+
+pub(super) fn list(
+    database: &Transaction<'_>,
+    part: &Part<i64>,
+) -> Result<Page<RecentTask, i64>, QueueError> {
+    pages::read(
+        database,
+        "list the latest tasks",
+        (
+            "SELECT tasks.rowid AS place, status, name FROM tasks JOIN definitions USING (task_id)
+             WHERE tasks.rowid < :before ORDER BY tasks.rowid DESC",
+            named_params! { ":before": part.after.unwrap_or(i64::MAX) },
+        ),
+        part.most,
+        recent,
+    )
 }
 
 fn recent(row: &Row<'_>) -> rusqlite::Result<Placed<RecentTask, i64>> {
     let task = RecentTask { status: json(row, "status")?, name: row.get("name")? };
     let bytes = task.name.len() + task.status.runs.len() * size_of_val(&task.status);
-    Ok((task, row.get("rowid")?, bytes))
+    Ok((task, row.get("place")?, bytes))
 }

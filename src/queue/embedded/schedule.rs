@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::dependencies::{self, Waiting};
 use super::pages::ENOUGH_BYTES;
-use super::{groups, index, store, workers};
+use super::{definitions, groups, index, releases, store, workers};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
 use crate::queue::http::ObjectUpload;
@@ -39,7 +39,7 @@ pub(super) fn create_task(
 ) -> Result<TaskStatus, QueueError> {
     check_times(task_id, task, now)?;
     groups::join(database, task)?;
-    if let Some(known) = store::find_definition::<TaskDefinition>(database, task_id)? {
+    if let Some(known) = definitions::find::<TaskDefinition>(database, task_id)? {
         if known != *task {
             let because = "another task has this id".to_owned();
             return Err(QueueError::Conflict { what: format!("task {task_id}"), because });
@@ -47,7 +47,8 @@ pub(super) fn create_task(
         return store::load_status(database, task_id);
     }
     let mut status = runs::define(task_id, task);
-    store::insert_task(database, &status, task)?;
+    store::insert_task(database, &status)?;
+    definitions::insert(database, task_id, task)?;
     if dependencies::add(database, task_id, task)? == Waiting::ForNothing {
         runs::schedule(&mut status, now);
         store::store_status(database, &status)?;
@@ -66,7 +67,7 @@ pub(super) fn rerun_task(
         retries: u32,
     }
     let mut status = store::load_status(database, task_id)?;
-    if let Some(Definition { retries }) = store::find_definition(database, task_id)? {
+    if let Some(Definition { retries }) = definitions::find(database, task_id)? {
         runs::rerun(&mut status, retries, now)?;
         store::store_status(database, &status)?;
     }
@@ -76,19 +77,7 @@ pub(super) fn rerun_task(
 /// Writes the status of a task, and does what follows from it.
 pub(super) fn settle(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
     store::store_status(database, status)?;
-    release(database, status)
-}
-
-/// Schedules the tasks that have waited for the resolution of a task, if it is resolved.
-pub(super) fn release(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
-    let Some(resolved) = runs::resolved(status) else { return Ok(()) };
-    for ready in dependencies::satisfy(database, &status.task_id, status.state)? {
-        let mut ready = store::load_status(database, &ready)?;
-        // When it was, so that it makes no difference who looks first.
-        runs::schedule(&mut ready, resolved);
-        store::store_status(database, &ready)?;
-    }
-    Ok(())
+    releases::begin(database, status)
 }
 
 /// Who claims, when, and for how long.
@@ -152,7 +141,7 @@ fn claim(
     let mut status = store::load_status(database, task_id)?;
     let Some((run, taken_until)) = runs::claim(&mut status, worker, *now, *time) else { return Ok(None) };
     store::store_status(database, &status)?;
-    let definition = store::load_received(database, task_id)?;
+    let definition = definitions::load(database, task_id)?;
     let (deadline, expires) = (status.deadline, status.expires);
     Ok(Some(Claimed { run, taken_until, deadline, expires, definition }))
 }

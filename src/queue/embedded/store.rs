@@ -7,11 +7,9 @@ use serde::de::DeserializeOwned;
 
 use super::pages::{self, Page, Part};
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::definition::TaskDefinition;
 use crate::queue::model::{ArtifactInfo, ArtifactRequest, RunId, TaskStatus};
-use crate::queue::runs;
 use crate::queue::task_id::TaskId;
-use crate::queue::{QueueError, ReceivedDefinition};
+use crate::queue::{QueueError, runs};
 use crate::timestamp::Timestamp;
 
 pub(super) const SCHEMA: &str = "
@@ -28,7 +26,6 @@ pub(super) const SCHEMA: &str = "
         -- When time alone changes the task; NULL once it is resolved.
         due INTEGER,
         expires INTEGER NOT NULL,
-        definition TEXT NOT NULL,
         status TEXT NOT NULL
     ) STRICT;
     CREATE INDEX pending_tasks ON tasks (task_queue_id, priority DESC, since) WHERE state = 'pending';
@@ -79,28 +76,27 @@ pub(super) fn select<T>(
     select().map_err(failed(call))
 }
 
-/// The definition of a task, if there is such a task: read, or its text as it is.
-pub(super) fn find_definition<T: DeserializeOwned>(
+/// The first row that a query gives, if there is one.
+pub(super) fn find<T>(
     database: &Transaction<'_>,
-    task_id: &TaskId,
+    call: &'static str,
+    query: &str,
+    wanted: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Option<T>, QueueError> {
-    database
-        .query_row(
-            "SELECT definition FROM tasks WHERE task_id = :task_id",
-            named_params! { ":task_id": task_id.as_str() },
-            |row| json(row, "definition"),
-        )
-        .optional()
-        .map_err(failed("read a definition"))
+    let find = || database.prepare_cached(query)?.query_row(wanted, read).optional();
+    find().map_err(failed(call))
 }
 
-/// The definition of a task that must be there, as a claim shows it.
-pub(super) fn load_received(
+/// Changes rows; gives their number.
+pub(super) fn execute(
     database: &Transaction<'_>,
-    task_id: &TaskId,
-) -> Result<ReceivedDefinition, QueueError> {
-    let text = find_definition(database, task_id)?.ok_or_else(|| no_such_task(task_id))?;
-    Ok(ReceivedDefinition::new(text))
+    call: &'static str,
+    change: &str,
+    values: impl Params,
+) -> Result<usize, QueueError> {
+    let execute = || database.prepare_cached(change)?.execute(values);
+    execute().map_err(failed(call))
 }
 
 /// The status of a task, if there is such a task.
@@ -108,14 +104,13 @@ pub(super) fn find_status(
     database: &Transaction<'_>,
     task_id: &TaskId,
 ) -> Result<Option<TaskStatus>, QueueError> {
-    database
-        .query_row(
-            "SELECT status FROM tasks WHERE task_id = :task_id",
-            named_params! { ":task_id": task_id.as_str() },
-            |row| json(row, "status"),
-        )
-        .optional()
-        .map_err(failed("read a status"))
+    find(
+        database,
+        "read a status",
+        "SELECT status FROM tasks WHERE task_id = :task_id",
+        named_params! { ":task_id": task_id.as_str() },
+        |row| json(row, "status"),
+    )
 }
 
 /// The status of a task that must be there.
@@ -124,52 +119,46 @@ pub(super) fn load_status(database: &Transaction<'_>, task_id: &TaskId) -> Resul
 }
 
 /// Adds a task that has no run yet.
-pub(super) fn insert_task(
-    database: &Transaction<'_>,
-    status: &TaskStatus,
-    definition: &TaskDefinition,
-) -> Result<(), QueueError> {
+pub(super) fn insert_task(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
     let call = "add a task";
-    database
-        .execute(
-            "INSERT INTO tasks
-             (task_id, task_queue_id, task_group_id, state, priority, since, due, expires, definition, status)
-             VALUES
-             (:task_id, :task_queue_id, :task_group_id, :state, :priority, 0, :due, :expires, :definition,
-              :status)",
-            named_params! {
-                ":task_id": status.task_id.as_str(),
-                ":task_queue_id": status.task_queue_id,
-                ":task_group_id": status.task_group_id.as_str(),
-                ":state": status.state.as_str(),
-                ":priority": status.priority as u8,
-                ":due": runs::due(status).map(Timestamp::as_millis),
-                ":expires": status.expires.as_millis(),
-                ":definition": text(definition, call)?,
-                ":status": text(status, call)?,
-            },
-        )
-        .map(drop)
-        .map_err(failed(call))
+    execute(
+        database,
+        call,
+        "INSERT INTO tasks
+         (task_id, task_queue_id, task_group_id, state, priority, since, due, expires, status)
+         VALUES
+         (:task_id, :task_queue_id, :task_group_id, :state, :priority, 0, :due, :expires, :status)",
+        named_params! {
+            ":task_id": status.task_id.as_str(),
+            ":task_queue_id": status.task_queue_id,
+            ":task_group_id": status.task_group_id.as_str(),
+            ":state": status.state.as_str(),
+            ":priority": status.priority as u8,
+            ":due": runs::due(status).map(Timestamp::as_millis),
+            ":expires": status.expires.as_millis(),
+            ":status": text(status, call)?,
+        },
+    )
+    .map(drop)
 }
 
 /// Writes the status of a task.
 pub(super) fn store_status(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
     let call = "write a status";
-    database
-        .execute(
-            "UPDATE tasks SET status = :status, state = :state, since = :since, due = :due
-             WHERE task_id = :task_id",
-            named_params! {
-                ":status": text(status, call)?,
-                ":state": status.state.as_str(),
-                ":due": runs::due(status).map(Timestamp::as_millis),
-                ":since": runs::since(status).map_or(0, Timestamp::as_millis),
-                ":task_id": status.task_id.as_str(),
-            },
-        )
-        .map_err(failed(call))?;
-    Ok(())
+    execute(
+        database,
+        call,
+        "UPDATE tasks SET status = :status, state = :state, since = :since, due = :due
+         WHERE task_id = :task_id",
+        named_params! {
+            ":status": text(status, call)?,
+            ":state": status.state.as_str(),
+            ":due": runs::due(status).map(Timestamp::as_millis),
+            ":since": runs::since(status).map_or(0, Timestamp::as_millis),
+            ":task_id": status.task_id.as_str(),
+        },
+    )
+    .map(drop)
 }
 
 /// At most `most` tasks of a task queue that wait for a worker, the most urgent first, then the oldest.
@@ -213,7 +202,7 @@ pub(super) fn next_due(database: &Connection) -> Result<Option<Timestamp>, Queue
 }
 
 /// A number of rows as SQL takes it.
-fn limit(most: usize) -> i64 {
+pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 
@@ -223,15 +212,14 @@ pub(super) fn find_artifact(
     run: &RunId,
     name: &ArtifactName,
 ) -> Result<Option<Artifact>, QueueError> {
-    database
-        .query_row(
-            "SELECT expires, content, upload_id FROM artifacts
-             WHERE task_id = :task_id AND run_id = :run_id AND name = :name",
-            named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id, ":name": name.as_str() },
-            |row| Ok(Artifact { request: artifact_request(row)?, upload_id: row.get("upload_id")? }),
-        )
-        .optional()
-        .map_err(failed("read an artifact"))
+    find(
+        database,
+        "read an artifact",
+        "SELECT expires, content, upload_id FROM artifacts
+         WHERE task_id = :task_id AND run_id = :run_id AND name = :name",
+        named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id, ":name": name.as_str() },
+        |row| Ok(Artifact { request: artifact_request(row)?, upload_id: row.get("upload_id")? }),
+    )
 }
 
 /// Writes an artifact, new or not.
@@ -242,21 +230,21 @@ pub(super) fn store_artifact(
     artifact: &Artifact,
 ) -> Result<(), QueueError> {
     let call = "write an artifact";
-    database
-        .execute(
-            "INSERT OR REPLACE INTO artifacts (task_id, run_id, name, expires, content, upload_id)
-             VALUES (:task_id, :run_id, :name, :expires, :content, :upload_id)",
-            named_params! {
-                ":task_id": run.task_id.as_str(),
-                ":run_id": run.run_id,
-                ":name": name.as_str(),
-                ":expires": artifact.request.expires.as_millis(),
-                ":content": text(&artifact.request.content, call)?,
-                ":upload_id": artifact.upload_id,
-            },
-        )
-        .map_err(failed(call))?;
-    Ok(())
+    execute(
+        database,
+        call,
+        "INSERT OR REPLACE INTO artifacts (task_id, run_id, name, expires, content, upload_id)
+         VALUES (:task_id, :run_id, :name, :expires, :content, :upload_id)",
+        named_params! {
+            ":task_id": run.task_id.as_str(),
+            ":run_id": run.run_id,
+            ":name": name.as_str(),
+            ":expires": artifact.request.expires.as_millis(),
+            ":content": text(&artifact.request.content, call)?,
+            ":upload_id": artifact.upload_id,
+        },
+    )
+    .map(drop)
 }
 
 /// The artifacts of a run that are there, by name.
@@ -292,7 +280,8 @@ fn artifact_request(row: &Row<'_>) -> rusqlite::Result<ArtifactRequest> {
     Ok(ArtifactRequest { expires, content: json(row, "content")? })
 }
 
-fn no_such_task(task_id: &TaskId) -> QueueError {
+/// What is said where there is no task of that id.
+pub(super) fn no_such_task(task_id: &TaskId) -> QueueError {
     QueueError::NotFound { what: format!("task {task_id}") }
 }
 

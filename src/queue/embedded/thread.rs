@@ -15,7 +15,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{oneshot, watch};
 
-use super::{Clock, backup, store, time};
+use super::{Clock, backup, releases, store, time};
 use crate::queue::QueueError;
 use crate::timestamp::Timestamp;
 
@@ -145,7 +145,8 @@ struct Turns<'a> {
     clock: &'a Clock,
     /// The changes that there was word of.
     told: u64,
-    /// Whether time did not pass for an error of the database: it is tried again after a while, and a call finds the same.
+    /// Whether what goes on by itself did not, for an error of the database: it is tried again after a while, and a call
+    /// finds the same.
     is_stuck: bool,
     /// Copies that wait for the one that is being made.
     orders: VecDeque<CopyOrder>,
@@ -162,6 +163,8 @@ impl Turns<'_> {
                 self.is_stuck = time::pass(self.database, (self.clock)()).is_err();
             }
         }
+        // After whatever was done: what a call has begun has gone as far as may be when the next one comes.
+        self.is_stuck |= releases::go_on(self.database).is_err();
         let total = self.database.total_changes();
         if total != self.told {
             self.told = total;

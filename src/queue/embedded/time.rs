@@ -1,10 +1,10 @@
-//! What time alone does: claims run out, deadlines come.
+//! What time alone does: claims run out, deadlines come, and what has been begun goes on.
 
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{schedule, store};
+use super::{releases, schedule, store};
 use crate::queue::{QueueError, runs};
 use crate::timestamp::Timestamp;
 
@@ -30,5 +30,8 @@ pub(super) fn pass(database: &Connection, now: Timestamp) -> Result<(), QueueErr
 
 /// How long nothing is due; None if nothing ever is.
 pub(super) fn rest(database: &Connection, now: Timestamp) -> Result<Option<Duration>, QueueError> {
+    if releases::are_open(database)? {
+        return Ok(Some(Duration::ZERO));
+    }
     Ok(store::next_due(database)?.map(|due| due.since(now)))
 }

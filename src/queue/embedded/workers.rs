@@ -139,7 +139,7 @@ pub(super) fn runs_of(database: &Transaction<'_>, worker: &WorkerIdentity) -> Re
     let running: Vec<TaskStatus> = select(
         database,
         "list the runs of a worker",
-        "SELECT status FROM tasks WHERE due IS NOT NULL AND status ->> 'state' = 'running'",
+        "SELECT status FROM tasks WHERE due IS NOT NULL AND state = 'running'",
         (),
         |row| json(row, "status"),
     )?;

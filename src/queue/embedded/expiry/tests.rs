@@ -102,11 +102,15 @@ async fn nothing_is_left_of_what_has_expired() {
     play.queue.insert_indexed(named).await.unwrap();
     play.queue.set_secret("a", (serde_json::Map::new(), expires)).await.unwrap();
     play.pass(5);
+    // What follows from the deadlines that have passed is done before the next call.
+    play.queue.count_tasks("local/docker-worker").await.unwrap();
     let before = play.rows().await;
     play.forget().await;
     let after = play.rows().await;
     assert!(
-        before.iter().all(|(name, rows)| *rows > 0 || name == "artifacts" || name == "purges"),
+        before
+            .iter()
+            .all(|(name, rows)| *rows > 0 || ["artifacts", "purges", "releases"].contains(&name.as_str())),
         "{before:?}"
     );
     let workers_gone = |it: &(String, i64)| (it.0.clone(), if it.0 == "workers" { 0 } else { it.1 });

@@ -1,0 +1,130 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::schedule::{self, Claimant};
+use super::super::{EmbeddedQueue, open};
+use super::*;
+use crate::queue::definition::{Requires, Submission, TaskDefinition};
+use crate::queue::{Verdict, WorkerIdentity};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The database of a queue whose thread does not run: nothing goes on by itself.
+struct Play(Connection);
+
+impl Play {
+    fn in_memory() -> Play {
+        Play(open::in_memory().unwrap())
+    }
+
+    fn at(directory: &Path) -> Play {
+        Play(open::in_file(&directory.join("queue.sqlite")).unwrap())
+    }
+
+    fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>, Timestamp) -> T) -> T {
+        let transaction = self.0.unchecked_transaction().unwrap();
+        let done = work(&transaction, Timestamp::now());
+        transaction.commit().unwrap();
+        done
+    }
+
+    fn make(&self, requires: Requires, dependencies: &[&TaskId]) -> TaskId {
+        let task_id = TaskId::random().unwrap();
+        self.transact(|database, now| {
+            let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
+            let task = submission.into_task(&task_id, now).unwrap().definition;
+            let dependencies = dependencies.iter().map(|&id| id.clone()).collect();
+            let task = TaskDefinition { requires, dependencies, ..task };
+            schedule::create_task(database, &task_id, &task, now).unwrap();
+        });
+        task_id
+    }
+
+    fn resolve(&self, task_id: &TaskId, verdict: Verdict) {
+        self.transact(|database, now| {
+            let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+            let run_id = store::load_status(database, task_id).unwrap().runs.last().unwrap().run_id;
+            let run = crate::queue::RunId { task_id: task_id.clone(), run_id };
+            schedule::claim_run(database, &run, &Claimant { worker, now, time: MINUTE }).unwrap();
+            schedule::report(database, &run, verdict, now).unwrap();
+        });
+    }
+
+    /// How many tasks wait for a worker.
+    fn pending(&self) -> usize {
+        let count = "SELECT count(*) FROM tasks WHERE state = 'pending'";
+        let count: u32 = self.0.query_row(count, [], |row| row.get(0)).unwrap();
+        count.try_into().unwrap()
+    }
+
+    fn go_on(&self) -> usize {
+        go_on(&self.0).unwrap();
+        self.pending()
+    }
+}
+
+#[test]
+fn what_waits_is_released_a_piece_at_a_time_whichever_tasks_it_waits_for() {
+    let play = Play::in_memory();
+    let required = [(); 3].map(|()| play.make(Requires::AllCompleted, &[]));
+    for (required, waiting) in required.iter().zip([2 * AT_ONCE, 1, AT_ONCE / 2]) {
+        for _ in 0..waiting {
+            play.make(Requires::AllCompleted, &[required]);
+        }
+    }
+    for required in &required {
+        play.resolve(required, Verdict::Completed);
+    }
+    assert_eq!(play.pending(), 0);
+    let (all, mut released) = (2 * AT_ONCE + 1 + AT_ONCE / 2, 0);
+    for _ in 0..4 {
+        let before = released;
+        released = play.go_on();
+        assert!(released - before <= AT_ONCE, "{before}, then {released}");
+    }
+    assert_eq!((released, are_open(&play.0).unwrap()), (all, false));
+}
+
+#[tokio::test]
+async fn a_release_that_was_cut_off_by_a_kill_goes_on_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let play = Play::at(directory.path());
+    let required = play.make(Requires::AllCompleted, &[]);
+    let waiting: Vec<TaskId> =
+        (0..3 * AT_ONCE).map(|_| play.make(Requires::AllCompleted, &[&required])).collect();
+    play.resolve(&required, Verdict::Completed);
+    assert_eq!(play.go_on(), AT_ONCE);
+    // As a process leaves the files that is killed now.
+    let left = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), left.path().join(entry.file_name())).unwrap();
+    }
+    let queue = EmbeddedQueue::in_directory(left.path(), Box::new(Timestamp::now)).unwrap();
+    let mut changes = queue.changes();
+    for task_id in &waiting {
+        while queue.status(task_id).await.unwrap().state != RunState::Pending {
+            tokio::time::timeout(MINUTE, changes.changed()).await.unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_task_that_completes_while_its_failure_is_being_told_releases_those_that_need_that_too() {
+    let play = Play::in_memory();
+    let required = play.make(Requires::AllCompleted, &[]);
+    for requires in [Requires::AllCompleted, Requires::AllResolved] {
+        for _ in 0..AT_ONCE {
+            play.make(requires, &[&required]);
+        }
+    }
+    play.resolve(&required, Verdict::Failed);
+    let resolved = play.go_on();
+    assert!(resolved < AT_ONCE, "{resolved} of those that wait for a completion, too");
+    play.transact(|database, now| schedule::rerun_task(database, &required, now).unwrap());
+    play.resolve(&required, Verdict::Completed);
+    for _ in 0..4 {
+        play.go_on();
+    }
+    assert_eq!((play.pending(), are_open(&play.0).unwrap()), (2 * AT_ONCE, false));
+}
