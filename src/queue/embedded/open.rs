@@ -88,6 +88,8 @@ fn prepare(database: &Connection) -> rusqlite::Result<String> {
     database.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     // So that room that is free can be given back. This has to be said before anything is written.
     database.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // So that the file keeps nothing of a secret that is removed.
+    database.pragma_update(None, "secure_delete", "ON")?;
     database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
 }
 

@@ -355,3 +355,25 @@ async fn what_a_queue_itself_is_in_is_no_copy_of_it_and_a_refusal_changes_nothin
     std::fs::remove_file(within("restored.sqlite")).unwrap();
     assert!(place.open().unwrap().status(&lost[0]).await.is_ok());
 }
+
+#[tokio::test]
+async fn s_a_file_keeps_nothing_of_a_secret_that_is_removed_or_replaced() {
+    let place = Place::new();
+    let queue = place.open().unwrap();
+    let secret = |word: &str| {
+        let (_, expires) = large_secret();
+        let value = serde_json::json!(format!("{word} ").repeat(2000));
+        (std::iter::once(("value".to_owned(), value)).collect(), expires)
+    };
+    for (name, word) in [("removed", "hunter2"), ("replaced", "swordfish"), ("replaced", "letmein")] {
+        queue.set_secret(name, secret(word)).await.unwrap();
+    }
+    queue.remove_secret("removed").await.unwrap();
+    drop(queue);
+    drop(place.reopen().await);
+    for (path, content) in contents(place.0.path()) {
+        let has = |word: &str| content.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+        assert!(!has("hunter2") && !has("swordfish"), "{path:?}");
+        assert!(has("letmein") || !path.ends_with("queue.sqlite"));
+    }
+}
