@@ -3,17 +3,17 @@
 use serde_json::Value;
 
 use super::exchange::{Exchange, ok};
-use super::reply::{Refusal, Reply};
+use super::reply::{Code, Refusal, Reply};
 use crate::document::finding::Findings;
 use crate::document::reader::Object;
+use crate::queue::IndexedTask;
 use crate::queue::task_id::TaskId;
-use crate::queue::{IndexedTask, QueueError};
 
 /// `findTask`
 pub(super) async fn find(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let path = it.params.text("indexPath");
     let found = it.services.queue.find_indexed(path).await?;
-    ok(&found.ok_or_else(|| QueueError::NotFound { what: format!("an indexed task {path}") })?)
+    ok(&found.ok_or_else(|| Refusal::new(Code::ResourceNotFound, "Indexed task not found"))?)
 }
 
 /// `insertTask`

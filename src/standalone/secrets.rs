@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use super::exchange::{Exchange, ok};
 use super::paging;
-use super::reply::{Refusal, Reply};
-use crate::queue::QueueError;
+use super::reply::{Code, Refusal, Reply};
 
 /// `set`
 pub(super) async fn set(it: &Exchange<'_>) -> Result<Reply, Refusal> {
@@ -33,7 +32,8 @@ pub(super) async fn remove(it: &Exchange<'_>) -> Result<Reply, Refusal> {
 /// `get`
 pub(super) async fn get(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let found = it.services.queue.secret(it.params.text("name")).await?;
-    let (secret, expires) = found.ok_or_else(|| QueueError::NotFound { what: "that secret".to_owned() })?;
+    let missing = || Refusal::new(Code::ResourceNotFound, "Secret not found");
+    let (secret, expires) = found.ok_or_else(missing)?;
     ok(&json!({ "secret": secret, "expires": expires }))
 }
 
