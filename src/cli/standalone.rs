@@ -32,7 +32,9 @@ use crate::claim_file::HeldRun;
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile};
 use crate::line_writer::LineWriter;
-use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reason, Verdict, WorkerIdentity, WorkerQueue};
+use crate::queue::{
+    Credentials, EmbeddedQueue, QueueError, Reason, RunState, Verdict, WorkerIdentity, WorkerQueue,
+};
 use crate::standalone::{
     Client, LONG_POLL, RootUrl, Settings, Standalone, StandaloneError, credentials_file,
 };
@@ -224,8 +226,13 @@ async fn hand_back(
         if unfinished.iter().any(|known| known.held.run == run) {
             continue;
         }
-        operator.note(&format!("nothing is left of {run}, which was this worker's: its task runs again"));
-        queue.run(run).settle(Verdict::Exception(Reason::WorkerShutdown)).await.map_err(failed)?;
+        let shutdown = Verdict::Exception(Reason::WorkerShutdown);
+        queue.run(run.clone()).settle(shutdown).await.map_err(failed)?;
+        let follows = match queue.status(&run.task_id).await.map_err(failed)?.state {
+            RunState::Pending => "its task runs again",
+            _ => "its task has no retries left",
+        };
+        operator.note(&format!("nothing is left of {run}, which was this worker's: {follows}"));
     }
     Ok(())
 }
