@@ -22,8 +22,9 @@ mod worker_queue;
 pub use claim::{Claim, ClaimedWork, ReceivedDefinition, Task};
 pub use credentials::Credentials;
 pub use embedded::{
-    Artifact, CancelledGroup, Clock, EmbeddedQueue, IndexedTask, KnownWorker, ListedTask, More, OpenTasks,
-    Page, Part, Place, QueueCopy, RecentTask, Secret, TaskGroup, is_index_path, steady_clock,
+    Artifact, ArtifactKey, CancelledGroup, Clock, EmbeddedQueue, Expired, IndexedTask, KnownWorker,
+    ListedTask, More, OpenTasks, Page, Part, Place, QueueCopy, RecentTask, Secret, TaskGroup, is_index_path,
+    steady_clock,
 };
 pub use error::QueueError;
 pub use http::{ObjectUpload, TaskReader};

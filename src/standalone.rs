@@ -38,6 +38,7 @@ mod routes;
 mod secrets;
 mod storage;
 mod stored_body;
+mod strays;
 mod sweep;
 mod tasks;
 mod work;
@@ -57,6 +58,7 @@ use self::clients::Clients;
 use self::clients_file::ClientsFile;
 use self::storage::Storage;
 use crate::background::Background;
+use crate::event::Events;
 use crate::live_log::ServedLogs;
 use crate::queue::{Credentials, EmbeddedQueue};
 
@@ -84,6 +86,8 @@ pub struct Settings {
     pub further_clients: Option<PathBuf>,
     /// How long a request for tasks is held where there are none: [`LONG_POLL`].
     pub long_poll: Duration,
+    /// Where it tells of what goes wrong beside the calls.
+    pub events: Events,
 }
 
 /// A queue that is served, until this value goes.
@@ -147,7 +151,7 @@ impl Standalone {
     ///
     /// [`StandaloneError`].
     pub async fn start(queue: EmbeddedQueue, settings: Settings) -> Result<Standalone, StandaloneError> {
-        let Settings { address, root_url, storage: directory, root, mut clients, further_clients, long_poll } =
+        let Settings { address, root_url, storage: directory, root, mut clients, further_clients, .. } =
             settings;
         let storage = Storage::open(directory.clone(), &root.access_token)
             .map_err(|source| StandaloneError::Storage { directory, source })?;
@@ -165,11 +169,11 @@ impl Standalone {
             storage,
             live_logs: Arc::clone(&live_logs),
             large_payloads: Semaphore::new(exchange::LARGE_BYTES_AT_ONCE),
-            long_poll,
+            long_poll: settings.long_poll,
             since: Instant::now(),
         };
         let services = Arc::new(services);
-        let sweeping = Background::start(sweep::keep_swept(Arc::clone(&services)));
+        let sweeping = Background::start(sweep::keep_swept(Arc::clone(&services), settings.events));
         let accepting = Background::start(connections::accept(listener, services));
         Ok(Standalone { address: bound, live_logs, _accepting: accepting, _sweeping: sweeping })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use docker_worker::event::Events;
 use docker_worker::queue::definition::TaskDefinition;
 use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{Credentials, EmbeddedQueue, RunState, RunStatus};
@@ -55,6 +56,7 @@ impl Site {
             clients: Vec::new(),
             further_clients: None,
             long_poll: LONG_POLL,
+            events: Events::none(),
         };
         let server = Standalone::start(queue.clone(), settings).await.unwrap();
         let root_url = format!("http://{}", server.address());

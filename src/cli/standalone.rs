@@ -105,6 +105,7 @@ fn serve(
         clients: vec![worker.clone()],
         further_clients: Some(config.directories.data.clone()),
         long_poll: LONG_POLL,
+        events: process.log.events(),
     };
     let server =
         process.runtime.block_on(Standalone::start(queue.clone(), settings)).map_err(cannot_serve)?;

@@ -51,7 +51,7 @@ use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 pub use self::directory::QueueCopy;
-pub use self::expiry::More;
+pub use self::expiry::{ArtifactKey, Expired, More};
 pub use self::groups::{CancelledGroup, TaskGroup};
 pub use self::index::{IndexedTask, is_index_path};
 pub use self::pages::{ListedTask, Page, Part};

@@ -7,11 +7,12 @@
 //! A file has a head of fixed length, JSON and spaces, then the bytes. It gets its name when it is complete; whoever puts
 //! again takes its place.
 
+use std::collections::HashSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
@@ -24,6 +25,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde::{Deserialize, Serialize};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::page::SANDBOX;
@@ -38,6 +40,8 @@ const HEAD_BYTES: usize = 2048;
 const MOST_BYTES: u64 = 5 << 30;
 /// How long nothing may come of what is being put.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long it may come, drop by drop.
+const PUT_TIME: Duration = Duration::from_secs(12 * 60 * 60);
 /// Random bytes in the name of what is being put.
 const DRAFT_BYTES: usize = 8;
 /// Bytes of a header's value that is kept.
@@ -48,7 +52,12 @@ const VALUE_BYTES: usize = 255;
 pub(super) struct Storage {
     directory: PathBuf,
     key: hmac::Key,
+    /// Held by whoever gives a file its name, or removes one for what it was when they looked.
+    naming: Mutex<()>,
 }
+
+/// All that the directory knows of a name: its SHA-256.
+pub(super) type NameDigest = [u8; digest::SHA256_OUTPUT_LEN];
 
 /// What a URL is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +81,7 @@ struct Denied(StatusCode, &'static str);
 
 const ACCESS_DENIED: Denied = Denied(StatusCode::FORBIDDEN, "AccessDenied");
 const NO_SUCH_KEY: Denied = Denied(StatusCode::NOT_FOUND, "NoSuchKey");
+const TIMEOUT: Denied = Denied(StatusCode::BAD_REQUEST, "RequestTimeout");
 const FAULT: Denied = Denied(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
 
 impl Storage {
@@ -86,7 +96,8 @@ impl Storage {
         remove_drafts(&directory)?;
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let own = hmac::sign(&secret, b"storage");
-        Ok(Storage { directory, key: hmac::Key::new(hmac::HMAC_SHA256, own.as_ref()) })
+        let key = hmac::Key::new(hmac::HMAC_SHA256, own.as_ref());
+        Ok(Storage { directory, key, naming: Mutex::default() })
     }
 
     /// A URL for the bytes of that name, good until then. `origin` is how its user reaches this server.
@@ -104,10 +115,34 @@ impl Storage {
 
     /// Removes the bytes of that name, if they are there.
     pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
-        match tokio::fs::remove_file(self.path(name)).await {
+        let path = self.path(name);
+        match tokio::fs::remove_file(&path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            removed => removed.map_err(at(&path)),
         }
+    }
+
+    /// The digests of the names whose bytes came before a point in time.
+    pub(super) async fn older_than(&self, before: SystemTime) -> io::Result<HashSet<NameDigest>> {
+        let mut entries = tokio::fs::read_dir(&self.directory).await.map_err(at(&self.directory))?;
+        let mut found = HashSet::new();
+        while let Some(entry) = entries.next_entry().await? {
+            let Some(digest) = entry.file_name().to_str().and_then(named_digest) else { continue };
+            if is_older(&entry.path(), before).await? {
+                found.insert(digest);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the bytes of a name, unless others have taken their place by now.
+    pub(super) async fn remove_older(&self, digest: &NameDigest, before: SystemTime) -> io::Result<()> {
+        let path = self.directory.join(hex(digest));
+        let _naming = self.naming.lock().await;
+        if !is_older(&path, before).await? {
+            return Ok(());
+        }
+        tokio::fs::remove_file(&path).await.map_err(at(&path))
     }
 
     /// Answers a request for a path below `/storage/`.
@@ -153,9 +188,9 @@ impl Storage {
         };
         let path = self.path(name);
         let draft = path.with_extension(random_hex(DRAFT_BYTES).map_err(|_| FAULT)?);
-        let written = write(&draft, head, request.into_body()).await;
-        let renamed = match written {
-            Ok(()) => tokio::fs::rename(&draft, &path).await.map_err(|_| FAULT),
+        let written = timeout(PUT_TIME, write(&draft, head, request.into_body()));
+        let renamed = match written.await.unwrap_or(Err(TIMEOUT)) {
+            Ok(()) => self.name(&draft, &path).await,
             Err(denied) => Err(denied),
         };
         if renamed.is_err() {
@@ -163,6 +198,11 @@ impl Storage {
             tokio::fs::remove_file(&draft).await.ok();
         }
         renamed.map(|()| full(StatusCode::OK, Vec::new()))
+    }
+
+    async fn name(&self, draft: &Path, path: &Path) -> Result<(), Denied> {
+        let _naming = self.naming.lock().await;
+        tokio::fs::rename(draft, path).await.map_err(|_| FAULT)
     }
 
     async fn get(&self, name: &str) -> Result<Reply, Denied> {
@@ -184,8 +224,42 @@ impl Storage {
 
     /// The file of a name, which is a stranger's: only its digest is a path.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(hex(digest::digest(&digest::SHA256, name.as_bytes()).as_ref()))
+        self.directory.join(hex(&name_digest(name)))
     }
+}
+
+/// The digest of a name.
+pub(super) fn name_digest(name: &str) -> NameDigest {
+    let mut bytes = NameDigest::default();
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, name.as_bytes()).as_ref());
+    bytes
+}
+
+/// The digest that is a file's name, if the file is one of the bytes of artifacts.
+fn named_digest(file_name: &str) -> Option<NameDigest> {
+    let mut digest = NameDigest::default();
+    if file_name.len() != 2 * digest.len() {
+        return None;
+    }
+    for (byte, digits) in digest.iter_mut().zip(file_name.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    // In the one spelling that it has here.
+    (hex(&digest) == file_name).then_some(digest)
+}
+
+/// Whether a file is there that was last written before a point in time.
+async fn is_older(path: &Path, before: SystemTime) -> io::Result<bool> {
+    match tokio::fs::symlink_metadata(path).await {
+        Ok(found) => Ok(found.is_file() && found.modified()? < before),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(at(path)(error)),
+    }
+}
+
+/// An error that says where.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Removes what a server that was killed was being sent.
@@ -196,7 +270,7 @@ fn remove_drafts(directory: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let is_draft = name.to_str().and_then(|name| name.split_once('.')).is_some_and(|(digest, random)| {
-            is_hex(digest, 2 * digest::SHA256_OUTPUT_LEN) && is_hex(random, 2 * DRAFT_BYTES)
+            named_digest(digest).is_some() && is_hex(random, 2 * DRAFT_BYTES)
         });
         if is_draft {
             std::fs::remove_file(entry.path())?;
@@ -228,7 +302,7 @@ async fn write(path: &Path, mut head: Head, mut body: Incoming) -> Result<(), De
     let cut = Denied(StatusCode::BAD_REQUEST, "IncompleteBody");
     loop {
         let Ok(frame) = timeout(SILENCE, body.frame()).await else {
-            return Err(Denied(StatusCode::BAD_REQUEST, "RequestTimeout"));
+            return Err(TIMEOUT);
         };
         let Some(frame) = frame else { break };
         let Ok(frame) = frame else { return Err(cut) };

@@ -3,9 +3,10 @@
 //! Artifacts go before their tasks, for somebody else keeps their bytes: these are removed first, so that no crash leaves
 //! bytes of which nobody knows.
 
-use rusqlite::{Transaction, named_params};
+use rusqlite::{Row, Transaction, named_params};
 
-use super::store::{failed, parsed, select};
+use super::pages::{self, Page, Placed};
+use super::store::{execute, failed, parsed, select};
 use super::{EmbeddedQueue, index, secrets, workers};
 use crate::queue::QueueError;
 use crate::queue::artifact_name::ArtifactName;
@@ -14,13 +15,20 @@ use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
 
 /// Artifacts of one piece.
-const ARTIFACTS_AT_ONCE: i64 = 500;
+const ARTIFACTS_AT_ONCE: usize = 500;
 /// Tasks of one piece. Each may have ten thousand dependencies.
 const TASKS_AT_ONCE: i64 = 20;
 /// Groups of one piece.
 const GROUPS_AT_ONCE: i64 = 500;
 /// Pages of the database of one piece: 4 MiB.
 const PAGES_AT_ONCE: i64 = 1024;
+
+/// By what an artifact is known.
+pub type ArtifactKey = (RunId, ArtifactName);
+
+/// Where an artifact stands among those that have expired: when it has, and its row.
+#[derive(Clone, Copy, Debug)]
+pub struct Expired(i64, i64);
 
 /// Whether there may be more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +40,7 @@ pub enum More {
 }
 
 impl EmbeddedQueue {
-    /// Artifacts that have expired before a point in time, a piece of them.
+    /// Artifacts that have expired before a point in time, a piece of them, the oldest first.
     ///
     /// # Errors
     ///
@@ -40,8 +48,21 @@ impl EmbeddedQueue {
     pub async fn expired_artifacts(
         &self,
         before: Timestamp,
-    ) -> Result<Vec<(RunId, ArtifactName)>, QueueError> {
-        self.ask(move |database, _now| list_artifacts(database, before)).await
+        after: Option<Expired>,
+    ) -> Result<Page<ArtifactKey, Expired>, QueueError> {
+        self.ask(move |database, _now| list_expired(database, before, after)).await
+    }
+
+    /// All artifacts, a piece of them.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn artifacts(
+        &self,
+        after: Option<ArtifactKey>,
+    ) -> Result<Page<ArtifactKey, ArtifactKey>, QueueError> {
+        self.ask(move |database, _now| list_artifacts(database, after.as_ref())).await
     }
 
     /// Forgets such artifacts, whose bytes are removed by now. One that expires later meanwhile stays.
@@ -52,7 +73,7 @@ impl EmbeddedQueue {
     pub async fn forget_artifacts(
         &self,
         before: Timestamp,
-        artifacts: Vec<(RunId, ArtifactName)>,
+        artifacts: Vec<ArtifactKey>,
     ) -> Result<(), QueueError> {
         self.ask(move |database, _now| {
             artifacts.iter().try_for_each(|artifact| forget_artifact(database, before, artifact))
@@ -89,40 +110,72 @@ impl EmbeddedQueue {
     }
 }
 
-fn list_artifacts(
+fn list_expired(
     database: &Transaction<'_>,
     before: Timestamp,
-) -> Result<Vec<(RunId, ArtifactName)>, QueueError> {
-    select(
+    after: Option<Expired>,
+) -> Result<Page<ArtifactKey, Expired>, QueueError> {
+    let Expired(expires, row) = after.unwrap_or(Expired(i64::MIN, i64::MIN));
+    pages::read(
         database,
         "list expired artifacts",
-        "SELECT task_id, run_id, name FROM artifacts WHERE expires < :before ORDER BY expires LIMIT :most",
-        named_params! { ":before": before.as_millis(), ":most": ARTIFACTS_AT_ONCE },
+        (
+            "SELECT expires, rowid, task_id, run_id, name FROM artifacts
+             WHERE expires < :before AND (expires, rowid) > (:expires, :row) ORDER BY expires, rowid",
+            named_params! { ":before": before.as_millis(), ":expires": expires, ":row": row },
+        ),
+        ARTIFACTS_AT_ONCE,
         |row| {
-            let run = RunId { task_id: parsed(row, "task_id", TaskId::parse)?, run_id: row.get("run_id")? };
-            Ok((run, parsed(row, "name", ArtifactName::new)?))
+            let (key, _, bytes) = artifact(row)?;
+            Ok((key, Expired(row.get("expires")?, row.get("rowid")?), bytes))
         },
     )
+}
+
+fn list_artifacts(
+    database: &Transaction<'_>,
+    after: Option<&ArtifactKey>,
+) -> Result<Page<ArtifactKey, ArtifactKey>, QueueError> {
+    let (task_id, run_id, name) =
+        after.map_or(("", 0, ""), |(run, name)| (run.task_id.as_str(), run.run_id, name.as_str()));
+    pages::read(
+        database,
+        "list artifacts of all tasks",
+        (
+            "SELECT task_id, run_id, name FROM artifacts
+             WHERE (task_id, run_id, name) > (:task_id, :run_id, :name) ORDER BY task_id, run_id, name",
+            named_params! { ":task_id": task_id, ":run_id": run_id, ":name": name },
+        ),
+        ARTIFACTS_AT_ONCE,
+        artifact,
+    )
+}
+
+/// An artifact from its columns.
+fn artifact(row: &Row<'_>) -> rusqlite::Result<Placed<ArtifactKey, ArtifactKey>> {
+    let run = RunId { task_id: parsed(row, "task_id", TaskId::parse)?, run_id: row.get("run_id")? };
+    let key = (run, parsed(row, "name", ArtifactName::new)?);
+    Ok((key.clone(), key, 0))
 }
 
 fn forget_artifact(
     database: &Transaction<'_>,
     before: Timestamp,
-    (run, name): &(RunId, ArtifactName),
+    (run, name): &ArtifactKey,
 ) -> Result<(), QueueError> {
-    let forget = || {
-        let mut statement = database.prepare_cached(
-            "DELETE FROM artifacts
-             WHERE task_id = :task_id AND run_id = :run_id AND name = :name AND expires < :before",
-        )?;
-        statement.execute(named_params! {
+    execute(
+        database,
+        "forget an artifact",
+        "DELETE FROM artifacts
+         WHERE task_id = :task_id AND run_id = :run_id AND name = :name AND expires < :before",
+        named_params! {
             ":task_id": run.task_id.as_str(),
             ":run_id": run.run_id,
             ":name": name.as_str(),
             ":before": before.as_millis(),
-        })
-    };
-    forget().map(drop).map_err(failed("forget an artifact"))
+        },
+    )
+    .map(drop)
 }
 
 pub(super) fn list_tasks(database: &Transaction<'_>, before: Timestamp) -> Result<Vec<TaskId>, QueueError> {
@@ -154,12 +207,14 @@ fn forget_task(database: &Transaction<'_>, task_id: &TaskId) -> Result<(), Queue
     Ok(())
 }
 
-/// Gives the number of groups that are forgotten.
+/// Forgets groups that have no tasks left; gives their number.
 fn forget_groups(database: &Transaction<'_>, before: Timestamp) -> Result<usize, QueueError> {
     database
         .execute(
             "DELETE FROM task_groups WHERE task_group_id IN
-             (SELECT task_group_id FROM task_groups WHERE expires < :before LIMIT :most)",
+             (SELECT task_group_id FROM task_groups WHERE expires < :before
+              AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.task_group_id = task_groups.task_group_id)
+              LIMIT :most)",
             named_params! { ":before": before.as_millis(), ":most": GROUPS_AT_ONCE },
         )
         .map_err(failed("forget task groups"))

@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use docker_worker::event::Events;
 use docker_worker::queue::artifact_name::ArtifactName;
 use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{Credentials, EmbeddedQueue, Part, RunState, TaskStatus, WorkerQueue};
@@ -95,6 +96,7 @@ impl Deployment {
             clients: vec![Client { credentials: credentials("worker"), scopes: worker_scopes() }],
             further_clients: None,
             long_poll: terms.long_poll,
+            events: Events::none(),
         };
         let (ready, started) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();

@@ -128,8 +128,8 @@ async fn a_task_stays_as_long_as_an_artifact_of_it_whose_bytes_are_there() {
         play.make_artifact(&task_id, name, days).await;
     }
     let expired = |before| {
-        let found = play.queue.expired_artifacts(before);
-        async move { found.await.unwrap().into_iter().map(|(_, name)| name.to_string()).collect::<Vec<_>>() }
+        let found = play.queue.expired_artifacts(before, None);
+        async move { found.await.unwrap().items.into_iter().map(|(_, name)| name.to_string()).collect::<Vec<_>>() }
     };
     assert!(expired(play.queue.now()).await.is_empty());
     play.pass(2);
@@ -138,10 +138,10 @@ async fn a_task_stays_as_long_as_an_artifact_of_it_whose_bytes_are_there() {
     play.pass(5);
     play.forget().await;
     play.queue.status(&task_id).await.unwrap();
-    let early = play.queue.expired_artifacts(now).await.unwrap();
+    let early = play.queue.expired_artifacts(now, None).await.unwrap().items;
     play.queue.forget_artifacts(now, early).await.unwrap();
     assert_eq!(expired(play.queue.now()).await, ["public/late"]);
-    let all = play.queue.expired_artifacts(play.queue.now()).await.unwrap();
+    let all = play.queue.expired_artifacts(play.queue.now(), None).await.unwrap().items;
     // Whoever has looked at another time keeps what has not expired by then.
     play.queue.forget_artifacts(now, all.clone()).await.unwrap();
     assert_eq!(expired(play.queue.now()).await, ["public/late"]);
@@ -171,4 +171,40 @@ async fn the_file_is_small_again_once_much_is_forgotten() {
     drop(queue);
     let left = std::fs::metadata(directory.path().join("queue.sqlite")).unwrap().len();
     assert!(left < 1 << 20, "{left} bytes");
+}
+
+#[tokio::test]
+async fn expired_artifacts_and_all_others_are_listed_in_pieces() {
+    let play = Play::new();
+    let task_id = play.make(6, &[], "").await;
+    let all = ARTIFACTS_AT_ONCE + 5;
+    for number in 0..all {
+        play.make_artifact(&task_id, &format!("public/{number}"), 1).await;
+    }
+    play.make_artifact(&task_id, "public/late", 5).await;
+    play.pass(2);
+    let now = play.queue.now();
+    let first = play.queue.expired_artifacts(now, None).await.unwrap();
+    let second = play.queue.expired_artifacts(now, first.next).await.unwrap();
+    assert_eq!((first.items.len(), second.items.len()), (ARTIFACTS_AT_ONCE, 5));
+    assert!(second.next.is_none() && second.items.iter().all(|key| !first.items.contains(key)));
+    let first = play.queue.artifacts(None).await.unwrap();
+    let second = play.queue.artifacts(first.next).await.unwrap();
+    assert_eq!((first.items.len(), second.items.len()), (ARTIFACTS_AT_ONCE, 6));
+    assert!(second.next.is_none() && second.items.iter().all(|key| !first.items.contains(key)));
+}
+
+#[tokio::test]
+async fn a_group_is_known_as_long_as_a_task_of_it() {
+    let play = Play::new();
+    let task_id = play.make(6, &[], "").await;
+    play.make_artifact(&task_id, "public/a", 5).await;
+    play.pass(8);
+    play.forget().await;
+    let group = play.queue.status(&task_id).await.unwrap().task_group_id;
+    play.queue.task_group(&group).await.unwrap();
+    let all = play.queue.expired_artifacts(play.queue.now(), None).await.unwrap().items;
+    play.queue.forget_artifacts(play.queue.now(), all).await.unwrap();
+    play.forget().await;
+    assert!(matches!(play.queue.task_group(&group).await, Err(QueueError::NotFound { .. })));
 }
