@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 
+use super::schedule::Claimant;
 use super::*;
-use crate::queue::definition::Submission;
-use crate::queue::{RunState, Verdict};
+use crate::queue::definition::{Submission, TaskDefinition};
+use crate::queue::{RunState, Verdict, WorkerIdentity};
 
 const POOL: &str = "local/docker-worker";
 const OTHERS: usize = 1000;

@@ -5,6 +5,7 @@
 
 use rusqlite::{Transaction, named_params};
 
+use super::EmbeddedQueue;
 use super::pages::{self, ListedTask, Page, Part};
 use super::store::{self, execute, select};
 use crate::queue::QueueError;
@@ -41,6 +42,22 @@ struct Required {
     expires: Timestamp,
     is_completed: bool,
     is_resolved: bool,
+}
+
+impl EmbeddedQueue {
+    /// The tasks that depend on a task, by their ids.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`].
+    pub async fn list_dependents(
+        &self,
+        task_id: &TaskId,
+        part: Part<TaskId>,
+    ) -> Result<Page<ListedTask, TaskId>, QueueError> {
+        let task_id = task_id.clone();
+        self.ask(move |database, _now| list(database, &task_id, &part)).await
+    }
 }
 
 /// Notes what a new task depends on.

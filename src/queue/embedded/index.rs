@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::definitions;
 use super::store::{failed, json, text};
+use super::{EmbeddedQueue, definitions};
 use crate::queue::QueueError;
 use crate::queue::task_id::TaskId;
 use crate::timestamp::Timestamp;
@@ -58,6 +58,27 @@ struct Wishes {
 pub fn is_index_path(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_!~*'()%-".contains(&byte);
     text.len() <= PATH_CHARS && text.split('.').all(|word| !word.is_empty() && word.bytes().all(fits))
+}
+
+impl EmbeddedQueue {
+    /// The task of a name in the index, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn find_indexed(&self, path: &str) -> Result<Option<IndexedTask>, QueueError> {
+        let path = path.to_owned();
+        self.ask(move |database, now| find(database, &path, now)).await
+    }
+
+    /// Puts a task under a name in the index, unless one of a higher rank has it; gives what is there then.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn insert_indexed(&self, wanted: IndexedTask) -> Result<IndexedTask, QueueError> {
+        self.ask(move |database, now| insert(database, wanted, now)).await
+    }
 }
 
 /// Puts a task under a name, unless one of a higher rank has it; gives what is there then.

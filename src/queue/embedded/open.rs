@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::store::failed;
-use super::{definitions, dependencies, groups, index, purges, releases, secrets, store, workers};
+use super::{artifacts, definitions, dependencies, groups, index, purges, releases, secrets, store, workers};
 use crate::queue::QueueError;
 
 /// The version of the tables. A change of them has to raise it, and to bring up to it what is older: see [`CHANGES`].
@@ -139,6 +139,7 @@ fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
     let transaction = database.transaction().map_err(failed(call))?;
     for tables in [
         store::SCHEMA,
+        artifacts::SCHEMA,
         definitions::SCHEMA,
         dependencies::SCHEMA,
         releases::SCHEMA,

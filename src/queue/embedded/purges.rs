@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, named_params};
 
+use super::EmbeddedQueue;
 use super::store::{failed, select};
 use crate::cache::PurgeRequest;
 use crate::queue::QueueError;
@@ -24,6 +25,29 @@ pub(super) const SCHEMA: &str = "
 const SHOWN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Requests that are kept, the newest.
 const MOST: i64 = 1000;
+
+impl EmbeddedQueue {
+    /// Asks the workers of a pool to drop the caches of a name that they have by now.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn purge_cache(&self, worker_pool_id: &str, cache_name: &str) -> Result<(), QueueError> {
+        let (worker_pool_id, cache_name) = (worker_pool_id.to_owned(), cache_name.to_owned());
+        self.ask(move |database, before| ask(database, &worker_pool_id, &PurgeRequest { cache_name, before }))
+            .await
+    }
+
+    /// The caches that workers of a pool are asked to drop.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn purge_requests(&self, worker_pool_id: &str) -> Result<Vec<PurgeRequest>, QueueError> {
+        let worker_pool_id = worker_pool_id.to_owned();
+        self.ask(move |database, now| list(database, &worker_pool_id, now)).await
+    }
+}
 
 /// Asks for the caches of a name in a pool that were there before; a later request takes the place of an earlier one.
 pub(super) fn ask(

@@ -8,14 +8,10 @@ use serde::Deserialize;
 use super::dependencies::{self, Waiting};
 use super::pages::ENOUGH_BYTES;
 use super::{definitions, groups, index, releases, store, workers};
-use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::TaskDefinition;
-use crate::queue::http::ObjectUpload;
-use crate::queue::model::{
-    ArtifactContent, ArtifactRequest, Created, RunId, RunState, TaskStatus, WorkerIdentity,
-};
+use crate::queue::model::{RunId, RunState, TaskStatus, WorkerIdentity};
 use crate::queue::task_id::TaskId;
-use crate::queue::{QueueError, ReceivedDefinition, Verdict, artifacts, runs};
+use crate::queue::{QueueError, ReceivedDefinition, Verdict, runs};
 use crate::timestamp::Timestamp;
 
 /// The longest that a deadline may lie ahead, with the queue's allowance for clocks that differ.
@@ -163,57 +159,6 @@ pub(super) fn report(
     Ok(())
 }
 
-/// See [`super::EmbeddedQueue::create_artifact`].
-pub(super) fn create_artifact(
-    database: &Transaction<'_>,
-    run: &RunId,
-    name: &ArtifactName,
-    request: &ArtifactRequest,
-    now: Timestamp,
-) -> Result<Created, QueueError> {
-    let status = store::load_status(database, &run.task_id)?;
-    runs::takes_artifacts(&status, run, now)?;
-    artifacts::check(name, request, status.expires)?;
-    let mut request = request.clone();
-    if let Some(known) = store::find_artifact(database, run, name)? {
-        request = artifacts::settle(&known.request, request);
-        artifacts::check_replacement(name, &known.request, &request)?;
-    }
-    let upload_id = match &request.content {
-        ArtifactContent::Object { .. } => Some(fresh_word(name)?),
-        _ => None,
-    };
-    let artifact = store::Artifact { request, upload_id: upload_id.clone() };
-    store::store_artifact(database, run, name, &artifact)?;
-    Ok(match (&artifact.request.content, upload_id) {
-        (_, Some(upload_id)) => Created::Object(ObjectUpload::in_process(upload_id)),
-        (ArtifactContent::S3 { .. }, None) => Created::KeepBytes,
-        (_, None) => Created::Done,
-    })
-}
-
-/// See [`super::EmbeddedQueue::finish_artifact`].
-pub(super) fn finish_artifact(
-    database: &Transaction<'_>,
-    run: &RunId,
-    name: &ArtifactName,
-    upload_id: &str,
-) -> Result<(), QueueError> {
-    let what = format!("artifact \"{name}\"");
-    let Some(artifact) = store::find_artifact(database, run, name)? else {
-        return Err(QueueError::NotFound { what });
-    };
-    let refused = |because: &str| Err(QueueError::Invalid { what, because: because.to_owned() });
-    match (&artifact.request.content, &artifact.upload_id) {
-        (ArtifactContent::Object { .. }, None) => Ok(()),
-        (ArtifactContent::Object { .. }, Some(expected)) if expected == upload_id => {
-            store::store_artifact(database, run, name, &store::Artifact { upload_id: None, ..artifact })
-        }
-        (ArtifactContent::Object { .. }, Some(_)) => refused("the upload id is another's"),
-        _ => refused("its storage type needs no finishing"),
-    }
-}
-
 /// The times of a new task.
 fn check_times(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) -> Result<(), QueueError> {
     let because = if task.deadline <= task.created {
@@ -228,13 +173,4 @@ fn check_times(task_id: &TaskId, task: &TaskDefinition, now: Timestamp) -> Resul
         return Ok(());
     };
     Err(QueueError::Invalid { what: format!("task {task_id}"), because: because.to_owned() })
-}
-
-/// A word that nobody guesses, in the form of the queue's upload ids.
-fn fresh_word(name: &ArtifactName) -> Result<String, QueueError> {
-    let word = TaskId::random().map_err(|error| QueueError::Invalid {
-        what: format!("artifact \"{name}\""),
-        because: format!("the host has no random numbers: {error}"),
-    })?;
-    Ok(word.as_str().to_owned())
 }

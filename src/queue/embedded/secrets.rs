@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde_json::{Map, Value};
 
+use super::EmbeddedQueue;
 use super::pages::{Page, Part, read};
 use super::store::{failed, json, text};
 use crate::queue::QueueError;
@@ -20,6 +21,47 @@ pub(super) const SCHEMA: &str = "
 
 /// What a secret holds, and until when.
 pub type Secret = (Map<String, Value>, Timestamp);
+
+impl EmbeddedQueue {
+    /// Writes a secret; it takes the place of one of the same name.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn set_secret(&self, name: &str, secret: Secret) -> Result<(), QueueError> {
+        let name = name.to_owned();
+        self.ask(move |database, now| set(database, &name, &secret, now)).await
+    }
+
+    /// Removes a secret, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn remove_secret(&self, name: &str) -> Result<(), QueueError> {
+        let name = name.to_owned();
+        self.ask(move |database, _now| remove(database, &name)).await
+    }
+
+    /// The secret of a name, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn secret(&self, name: &str) -> Result<Option<Secret>, QueueError> {
+        let name = name.to_owned();
+        self.ask(move |database, now| get(database, &name, now)).await
+    }
+
+    /// The names of secrets, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn list_secrets(&self, part: Part<String>) -> Result<Page<String, String>, QueueError> {
+        self.ask(move |database, now| list(database, &part, now)).await
+    }
+}
 
 /// Writes a secret; it takes the place of one of the same name.
 pub(super) fn set(

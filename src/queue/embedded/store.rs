@@ -1,13 +1,11 @@
-//! The rows of the embedded queue's database for tasks and their artifacts.
+//! The rows of the embedded queue's database for tasks, and how all rows are read and written.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::pages::{self, Page, Part};
-use crate::queue::artifact_name::ArtifactName;
-use crate::queue::model::{ArtifactInfo, ArtifactRequest, RunId, TaskStatus};
+use crate::queue::model::TaskStatus;
 use crate::queue::task_id::TaskId;
 use crate::queue::{QueueError, runs};
 use crate::timestamp::Timestamp;
@@ -33,28 +31,7 @@ pub(super) const SCHEMA: &str = "
     CREATE INDEX tasks_of_groups ON tasks (task_group_id, task_id);
     CREATE INDEX due_tasks ON tasks (due) WHERE due IS NOT NULL;
     CREATE INDEX expiring_tasks ON tasks (expires);
-    CREATE TABLE artifacts (
-        task_id TEXT NOT NULL REFERENCES tasks,
-        run_id INTEGER NOT NULL,
-        name TEXT NOT NULL,
-        -- Milliseconds.
-        expires INTEGER NOT NULL,
-        content TEXT NOT NULL,
-        -- What finish_artifact has to say; NULL once the artifact is there.
-        upload_id TEXT,
-        PRIMARY KEY (task_id, run_id, name)
-    ) STRICT;
-    CREATE INDEX expiring_artifacts ON artifacts (expires);
 ";
-
-/// An artifact as the embedded queue has it.
-#[derive(Clone, Debug)]
-pub struct Artifact {
-    /// What was asked for.
-    pub request: ArtifactRequest,
-    /// The word that its uploader still has to say; nobody gets it before.
-    pub upload_id: Option<String>,
-}
 
 /// Names the call that failed.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(rusqlite::Error) -> QueueError {
@@ -204,80 +181,6 @@ pub(super) fn next_due(database: &Connection) -> Result<Option<Timestamp>, Queue
 /// A number of rows as SQL takes it.
 pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
-}
-
-/// An artifact of a run, if there is one of this name.
-pub(super) fn find_artifact(
-    database: &Transaction<'_>,
-    run: &RunId,
-    name: &ArtifactName,
-) -> Result<Option<Artifact>, QueueError> {
-    find(
-        database,
-        "read an artifact",
-        "SELECT expires, content, upload_id FROM artifacts
-         WHERE task_id = :task_id AND run_id = :run_id AND name = :name",
-        named_params! { ":task_id": run.task_id.as_str(), ":run_id": run.run_id, ":name": name.as_str() },
-        |row| Ok(Artifact { request: artifact_request(row)?, upload_id: row.get("upload_id")? }),
-    )
-}
-
-/// Writes an artifact, new or not.
-pub(super) fn store_artifact(
-    database: &Transaction<'_>,
-    run: &RunId,
-    name: &ArtifactName,
-    artifact: &Artifact,
-) -> Result<(), QueueError> {
-    let call = "write an artifact";
-    execute(
-        database,
-        call,
-        "INSERT OR REPLACE INTO artifacts (task_id, run_id, name, expires, content, upload_id)
-         VALUES (:task_id, :run_id, :name, :expires, :content, :upload_id)",
-        named_params! {
-            ":task_id": run.task_id.as_str(),
-            ":run_id": run.run_id,
-            ":name": name.as_str(),
-            ":expires": artifact.request.expires.as_millis(),
-            ":content": text(&artifact.request.content, call)?,
-            ":upload_id": artifact.upload_id,
-        },
-    )
-    .map(drop)
-}
-
-/// The artifacts of a run that are there, by name.
-pub(super) fn list_artifacts(
-    database: &Transaction<'_>,
-    run: &RunId,
-    part: &Part<ArtifactName>,
-) -> Result<Page<ArtifactInfo, ArtifactName>, QueueError> {
-    pages::read(
-        database,
-        "list artifacts",
-        (
-            "SELECT name, expires, content FROM artifacts
-             WHERE task_id = :task_id AND run_id = :run_id AND name > :after AND upload_id IS NULL
-             ORDER BY name",
-            named_params! {
-                ":task_id": run.task_id.as_str(),
-                ":run_id": run.run_id,
-                ":after": part.after.as_ref().map_or("", ArtifactName::as_str),
-            },
-        ),
-        part.most,
-        |row| {
-            let name = parsed(row, "name", ArtifactName::new)?;
-            let info = ArtifactInfo::of(name.clone(), &artifact_request(row)?);
-            Ok((info, name, 0))
-        },
-    )
-}
-
-fn artifact_request(row: &Row<'_>) -> rusqlite::Result<ArtifactRequest> {
-    let expires = Timestamp::from_millis(row.get("expires")?);
-    Ok(ArtifactRequest { expires, content: json(row, "content")? })
 }
 
 /// What is said where there is no task of that id.

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::queue::definition::Submission;
-use crate::queue::{Reason, RunState, WorkerQueue};
+use crate::queue::{Claim, Reason, RunState, Verdict, WorkerIdentity, WorkerQueue};
 use crate::text::chain;
 
 const TASK_QUEUE: &str = "local/docker-worker";

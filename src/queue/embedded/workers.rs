@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
+use super::EmbeddedQueue;
 use super::store::{failed, json, select, text};
 use crate::queue::QueueError;
 use crate::queue::model::{RunId, RunStatus, TaskStatus, WorkerIdentity};
@@ -45,6 +46,47 @@ pub struct KnownWorker {
     pub quarantined_until: Option<Timestamp>,
     /// What it has claimed last, the oldest first.
     pub recent_tasks: Vec<RunId>,
+}
+
+impl EmbeddedQueue {
+    /// A worker that asks for tasks of a task queue; none where it has not asked for long.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn worker(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+    ) -> Result<Option<KnownWorker>, QueueError> {
+        let (task_queue_id, worker) = (task_queue_id.to_owned(), worker.clone());
+        self.ask(move |database, _now| find(database, &task_queue_id, &worker)).await
+    }
+
+    /// The runs that a worker has now.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Internal`].
+    pub async fn runs_of(&self, worker: &WorkerIdentity) -> Result<Vec<RunId>, QueueError> {
+        let worker = worker.clone();
+        self.ask(move |database, _now| runs_of(database, &worker)).await
+    }
+
+    /// Gives a worker no tasks until then; a time that has passed ends that.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`] for one that has not asked for long.
+    pub async fn quarantine(
+        &self,
+        task_queue_id: &str,
+        worker: &WorkerIdentity,
+        until: Timestamp,
+    ) -> Result<KnownWorker, QueueError> {
+        let (task_queue_id, worker) = (task_queue_id.to_owned(), worker.clone());
+        self.ask(move |database, _now| quarantine(database, &task_queue_id, &worker, until)).await
+    }
 }
 
 /// Notes that a worker asks for tasks, and forgets who has not done so for long.
