@@ -31,6 +31,7 @@ mod objects;
 mod page;
 mod page_methods;
 mod paging;
+mod params;
 mod pools;
 mod reply;
 mod root_url;

@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::certificate::issue;
 use super::exchange::{Exchange, ok};
+use super::params::{WORD, is_word};
 use super::reply::{Refusal, Reply, fault};
-use super::routes::{WORD, is_word};
 use crate::document::finding::Findings;
 use crate::document::reader::Object;
 use crate::queue::{
