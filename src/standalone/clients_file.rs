@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn s_a_server_knows_who_was_added_or_removed_since() {
+    fn a_server_knows_who_was_added_or_removed_since() {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
         let server = ClientsFile::of(&data);

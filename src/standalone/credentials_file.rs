@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s_credentials_are_made_once_for_their_owner_only_and_are_never_shown() {
+    fn credentials_are_made_once_for_their_owner_only_and_are_never_shown() {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("new/data");
         let made = read_or_make(&data).unwrap();

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn s_a_signed_url_is_good_for_reading_what_it_says_until_its_time() {
+    fn a_signed_url_is_good_for_reading_what_it_says_until_its_time() {
         let signed = Signed { method: "GET", resource: "/a?b=1", host: "example.com", port: 8000 };
         let bewit = bewit("me", TIME, KEY, &signed);
         let good = format!("/a?b=1&bewit={bewit}");

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s_a_page_of_another_origin_is_told_by_what_its_browser_says() {
+    fn a_page_of_another_origin_is_told_by_what_its_browser_says() {
         let cases: &[(&[(&str, &str)], bool)] = &[
             (&[], false),
             (&[("origin", "http://localhost:8239")], false),

@@ -193,7 +193,7 @@ fn a_place_or_an_address_that_cannot_be_had_is_told_in_one_sentence() {
 }
 
 #[test]
-fn s_the_page_is_a_notice_that_loads_and_executes_nothing() {
+fn the_page_is_a_notice_that_loads_and_executes_nothing() {
     let own = OwnQueue::new();
     let standalone = own.start();
     let url = format!("{}/", own.root_url);

@@ -30,7 +30,7 @@ fn refused(finished: &Finished) -> String {
 }
 
 #[test]
-fn s_a_client_may_do_what_its_scopes_say_from_its_adding_until_its_removal() {
+fn a_client_may_do_what_its_scopes_say_from_its_adding_until_its_removal() {
     let own = OwnQueue::new();
     let standalone = own.start();
     let scopes = ["--scope", "queue:create-task:*", "--scope", "queue:scheduler-id:-"];

@@ -53,7 +53,7 @@ fn pages_of_all_origins_may_call_as_they_may_call_taskcluster() {
 }
 
 #[test]
-fn s_behind_a_reverse_proxy_calls_are_signed_for_the_root_url_whatever_is_said_in_headers() {
+fn behind_a_reverse_proxy_calls_are_signed_for_the_root_url_whatever_is_said_in_headers() {
     let own = OwnQueue::new();
     let standalone = own.start_with(&json!({}), &["--root-url", &format!("{PUBLIC}/")]);
     let task_id = own.create_script("echo at $TASKCLUSTER_ROOT_URL");

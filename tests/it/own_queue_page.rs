@@ -29,7 +29,7 @@ fn call(own: &OwnQueue, method: &str, path: &str, payload: &Value) -> Value {
 }
 
 #[test]
-fn s_the_page_loads_nothing_but_its_own_files_and_nobody_frames_it() {
+fn the_page_loads_nothing_but_its_own_files_and_nobody_frames_it() {
     let own = OwnQueue::new();
     let standalone = own.start();
     let (head, body) = reply(&own, "/", &[]);
@@ -137,7 +137,7 @@ fn a_definition_is_judged_before_it_is_made() {
 /// With the page in it that `make build` or `make test` have bundled: `PICTURES` is a directory for what is seen.
 #[cfg(page_is_bundled)]
 #[test]
-fn s_a_task_is_made_watched_cancelled_and_run_again_in_a_browser() {
+fn a_task_is_made_watched_cancelled_and_run_again_in_a_browser() {
     let own = OwnQueue::new();
     let standalone = own.start();
     let home = own.worker.fresh("home");

@@ -13,7 +13,7 @@ fn worker() -> WorkerIdentity {
 }
 
 #[test]
-fn s_a_worker_is_who_it_says_and_claims_where_it_may() {
+fn a_worker_is_who_it_says_and_claims_where_it_may() {
     let deployment = Deployment::start(Terms { long_poll: Duration::ZERO, ..Terms::default() });
     let (right, wrong) = (deployment.seen(), deployment.seen_with("guessed"));
     deployment.within(async move {
@@ -55,7 +55,7 @@ fn make(deployment: &Deployment, signer: Option<Signer>, bytes: usize) -> (u16, 
 }
 
 #[test]
-fn s_only_who_has_signed_may_send_much_and_nobody_more_than_the_real_queue_takes() {
+fn only_who_has_signed_may_send_much_and_nobody_more_than_the_real_queue_takes() {
     let deployment = Deployment::start(Terms::default());
     let (root, small, large) = (deployment.signer("root"), 10 << 10, 9 << 20);
     let liar = Signer { access_token: "guessed".to_owned(), ..root.clone() };
@@ -73,7 +73,7 @@ fn s_only_who_has_signed_may_send_much_and_nobody_more_than_the_real_queue_takes
 }
 
 #[test]
-fn s_a_payload_that_was_not_signed_is_refused() {
+fn a_payload_that_was_not_signed_is_refused() {
     let deployment = Deployment::start(Terms { long_poll: Duration::ZERO, ..Terms::default() });
     let (root_url, signer) = (deployment.root_url.clone(), deployment.signer("worker"));
     let asked = format!("POST queue/claim-work/{}", POOL.replace('/', "%2F"));

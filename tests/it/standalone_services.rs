@@ -85,7 +85,7 @@ fn a_task_is_put_under_a_name_by_those_who_may() {
 }
 
 #[test]
-fn s_a_secret_is_read_by_those_who_may_and_shown_to_nobody_else() {
+fn a_secret_is_read_by_those_who_may_and_shown_to_nobody_else() {
     let deployment = start();
     let (root, worker) = (deployment.signer("root"), deployment.signer("worker"));
     let asked = |signer: Option<&Signer>, request: &str, payload: Value| {

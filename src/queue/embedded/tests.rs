@@ -357,7 +357,7 @@ async fn what_a_queue_itself_is_in_is_no_copy_of_it_and_a_refusal_changes_nothin
 }
 
 #[tokio::test]
-async fn s_a_file_keeps_nothing_of_a_secret_that_is_removed_or_replaced() {
+async fn a_file_keeps_nothing_of_a_secret_that_is_removed_or_replaced() {
     let place = Place::new();
     let queue = place.open().unwrap();
     let secret = |word: &str| {
