@@ -31,6 +31,7 @@ mod network_crash;
 mod network_links;
 mod own_queue;
 mod own_queue_crash;
+mod own_queue_disk;
 mod own_queue_faults;
 mod own_queue_kept;
 mod own_queue_origins;

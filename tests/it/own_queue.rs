@@ -151,8 +151,17 @@ fn a_place_or_an_address_that_cannot_be_had_is_told_in_one_sentence() {
     fs::create_dir(&broken).unwrap();
     fs::write(broken.join("credentials.json"), "hush").unwrap();
     fs::set_permissions(broken.join("credentials.json"), Permissions::from_mode(0o600)).unwrap();
+    let newer = own.worker.fresh("newer");
+    fs::create_dir_all(newer.join("queue")).unwrap();
+    let database = rusqlite::Connection::open(newer.join("queue/queue.sqlite")).unwrap();
+    database.execute_batch("PRAGMA application_id = 0x64776b71; PRAGMA user_version = 999;").unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let cases = [
+        (
+            vec!["--data".to_owned(), text(&newer), "--listen".to_owned(), "127.0.0.1:0".to_owned()],
+            1,
+            "queue.sqlite: it is of version 999, and this worker knows the versions 3 to 4; use another worker",
+        ),
         (
             vec!["--data".to_owned(), text(&data), "--listen".to_owned(), "127.0.0.1:0".to_owned()],
             1,

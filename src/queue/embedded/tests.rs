@@ -11,6 +11,8 @@ use crate::queue::definition::Submission;
 use crate::queue::{Claim, Reason, RunState, Verdict, WorkerIdentity, WorkerQueue};
 use crate::text::chain;
 
+mod endurance;
+
 const TASK_QUEUE: &str = "local/docker-worker";
 
 /// A directory for a queue.

@@ -26,6 +26,7 @@ use super::caller::Signer;
 use super::internet::Internet;
 use super::process::{finish, read_until};
 use super::wire::Wire;
+use super::worker::task_definition;
 
 /// More than any task of the tests takes.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -165,18 +166,7 @@ impl Deployment {
 
     /// A task definition around a payload: it may be changed before it is created.
     pub fn definition(&self, payload: &Value) -> Value {
-        let now = self.queue.now();
-        json!({
-            "taskQueueId": POOL,
-            "created": now,
-            "deadline": now.plus(Duration::from_secs(3600)),
-            "expires": now.plus(Duration::from_secs(24 * 3600)),
-            "payload": payload,
-            "metadata": {
-                "name": "a test", "description": "what a test needs",
-                "owner": "nobody@example.com", "source": "https://example.com/"
-            },
-        })
+        task_definition(POOL, self.queue.now(), payload)
     }
 
     /// Makes a task.

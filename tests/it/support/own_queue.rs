@@ -15,7 +15,7 @@ use super::internet::Internet;
 use super::process::{await_that, finish, read_until};
 use super::site::Started;
 use super::watched_registry::WatchedRegistry;
-use super::worker::{Worker, shell_payload};
+use super::worker::{Worker, shell_payload, task_definition};
 
 /// More than any task of the tests takes.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -104,18 +104,7 @@ impl OwnQueue {
 
     /// A task definition around a payload.
     pub fn definition(&self, payload: &Value) -> Value {
-        let now = Timestamp::now();
-        json!({
-            "taskQueueId": "local/docker-worker",
-            "created": now,
-            "deadline": now.plus(Duration::from_secs(3600)),
-            "expires": now.plus(Duration::from_secs(24 * 3600)),
-            "payload": payload,
-            "metadata": {
-                "name": "a test", "description": "what a test needs",
-                "owner": "nobody@example.com", "source": "https://example.com/"
-            },
-        })
+        task_definition("local/docker-worker", Timestamp::now(), payload)
     }
 
     /// Makes a task.

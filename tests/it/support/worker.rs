@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use docker_worker::timestamp::Timestamp;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
@@ -297,6 +298,21 @@ impl Run {
 /// A payload that runs a busybox shell script in `image`.
 pub fn shell_payload(image: &str, script: &str) -> Value {
     json!({ "image": image, "command": ["/bin/sh", "-c", script], "maxRunTime": 120 })
+}
+
+/// The definition of a task that is made now, around a payload.
+pub fn task_definition(task_queue_id: &str, now: Timestamp, payload: &Value) -> Value {
+    json!({
+        "taskQueueId": task_queue_id,
+        "created": now,
+        "deadline": now.plus(Duration::from_secs(3600)),
+        "expires": now.plus(Duration::from_secs(24 * 3600)),
+        "payload": payload,
+        "metadata": {
+            "name": "a test", "description": "what a test needs",
+            "owner": "nobody@example.com", "source": "https://example.com/"
+        },
+    })
 }
 
 /// The runtime, which cargo builds beside the worker.

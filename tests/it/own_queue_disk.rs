@@ -1,0 +1,65 @@
+//! `docker-worker standalone` whose disk is full for a while.
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use docker_worker::queue::task_id::TaskId;
+use serde_json::{Value, json};
+
+use crate::support::{OwnQueue, SmallDisk, shell_payload};
+
+/// More tasks than fit.
+const MOST: usize = 2000;
+
+#[test]
+fn a_full_disk_refuses_calls_in_a_sentence_and_nothing_that_was_answered_is_lost() {
+    let own = OwnQueue::new();
+    let queue = own.worker.data().join("queue");
+    let disk = SmallDisk::mount(&queue, "32m");
+    let standalone = own.start();
+    own.await_state(&own.create_script("true"), "completed");
+    let filling = queue.join("filling");
+    let mut file = File::create(&filling).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    // A little is left.
+    file.set_len(file.metadata().unwrap().len() - (1 << 20)).unwrap();
+    drop(file);
+    // For workers that there are none of.
+    let mut definition = own.definition(&shell_payload(&own.image, "true"));
+    definition["taskQueueId"] = json!("p/elsewhere");
+    definition["payload"]["env"] = json!({ "FILLING": "x".repeat(50_000) });
+    let mut acknowledged = Vec::new();
+    let root = own.root();
+    let create = || {
+        let task_id = TaskId::random().unwrap();
+        let answered = own.call_as(Some(&root), &format!("PUT queue/task/{task_id}"), &definition);
+        (task_id, answered)
+    };
+    let refused = (0..MOST).find_map(|_| {
+        let (task_id, answered) = create();
+        if answered.status != 200 {
+            return Some(answered);
+        }
+        acknowledged.push(task_id);
+        None
+    });
+    let refused = refused.expect("the disk takes all");
+    assert_eq!((refused.status, &refused.body["code"]), (500, &json!("InternalServerError")));
+    assert!(!acknowledged.is_empty());
+    let message = refused.body["message"].as_str().unwrap();
+    assert!(message.contains("database or disk is full"), "{message}");
+    let known = |task_id: &TaskId| {
+        own.call_as(None, &format!("GET queue/task/{task_id}/status"), &Value::Null).status == 200
+    };
+    assert!(acknowledged.iter().all(known));
+    fs::remove_file(filling).unwrap();
+    assert_eq!(create().1.status, 200);
+    own.await_state(&own.create_script("true"), "completed");
+    assert!(acknowledged.iter().all(known));
+    standalone.stop();
+    let database = rusqlite::Connection::open(queue.join("queue.sqlite")).unwrap();
+    let found: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(found, "ok");
+    drop(database);
+    drop(disk);
+}
