@@ -37,6 +37,7 @@ mod retry;
 mod url;
 
 pub use access::{Access, AddressBlock, Addresses, Credentials, HostRules, Loopback, Scheme};
+pub use address::{Reach, reach};
 pub use error::RegistryError;
 pub use url::UrlError;
 

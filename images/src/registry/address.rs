@@ -1,7 +1,10 @@
 //! Addresses that a pull does not dial unless told so: they lead to this machine, to its
 //! neighbours' control planes, or nowhere.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+use rustix::io::Errno;
 
 /// Metadata services outside the link-local range (Alibaba, Oracle; EC2 over IPv6).
 const METADATA_V4: &[Ipv4Addr] = &[Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
@@ -9,7 +12,7 @@ const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
 
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// Anywhere.
     Public,
     /// The networks of one house.
@@ -24,7 +27,7 @@ pub(super) enum Reach {
 ///
 /// IPv6 addresses that embed an IPv4 address are special whatever they embed: a registry has no
 /// need of them, and a filter that looks at the other form would be passed by.
-pub(super) fn reach(address: IpAddr) -> Reach {
+pub fn reach(address: IpAddr) -> Reach {
     let special = match address {
         IpAddr::V4(address) => special_v4(address),
         IpAddr::V6(address) => special_v6(address),
@@ -38,7 +41,8 @@ pub(super) fn reach(address: IpAddr) -> Reach {
     }
 }
 
-/// From its own address the kernel speaks to itself. Connecting a datagram socket sends nothing.
+/// From its own address the kernel speaks to itself. Connecting a datagram socket sends nothing. Where that cannot be tried,
+/// because there are no descriptors for example, an address counts as this machine's.
 fn is_own(address: IpAddr) -> bool {
     let unspecified: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -48,8 +52,25 @@ fn is_own(address: IpAddr) -> bool {
         socket.connect((address, 9))?;
         socket.local_addr()
     });
-    // Without a route it is not ours.
-    local.is_ok_and(|local| local.ip() == address)
+    judge(local.map(|local| local.ip()), address)
+}
+
+/// What the answer to that means: without a route, or where nobody has heard of such addresses, it is not ours.
+fn judge(local: io::Result<IpAddr>, address: IpAddr) -> bool {
+    match local {
+        Ok(local) => local == address,
+        Err(error) => !matches!(
+            error.raw_os_error().map(Errno::from_raw_os_error),
+            Some(
+                Errno::NETUNREACH
+                    | Errno::HOSTUNREACH
+                    | Errno::ACCESS
+                    | Errno::INVAL
+                    | Errno::AFNOSUPPORT
+                    | Errno::ADDRNOTAVAIL
+            )
+        ),
+    }
 }
 
 fn is_private(address: IpAddr) -> bool {
@@ -96,6 +117,22 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s20_an_address_that_cannot_be_looked_at_is_this_machines() {
+        let address = IpAddr::from([203, 0, 113, 5]);
+        for (answer, expected) in [
+            (Ok(address), true),
+            (Ok(IpAddr::from([192, 0, 2, 2])), false),
+            (Err(Errno::MFILE), true),
+            (Err(Errno::NFILE), true),
+            (Err(Errno::NOBUFS), true),
+            (Err(Errno::NETUNREACH), false),
+            (Err(Errno::AFNOSUPPORT), false),
+        ] {
+            assert_eq!(judge(answer.map_err(io::Error::from), address), expected, "{answer:?}");
+        }
+    }
 
     #[test]
     fn s20_addresses_of_this_machine_and_of_metadata_services_are_special() {
