@@ -30,6 +30,7 @@ pub mod claim_file;
 pub mod cleanup;
 pub mod cli;
 pub mod config;
+pub mod container;
 pub mod demo_directory;
 pub mod directories;
 pub mod document;

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use tokio::task::JoinHandle;
 
 use crate::cache::{CacheLease, Discarded, Fate};
+use crate::container::Remains;
 use crate::event::{RunEvent, RunEvents};
 use crate::net::tables::TablesError;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
-use crate::task::container::Remains;
 use crate::task::running::Held;
 use crate::text::chain;
 use crate::text::escaped;

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use runtime::launch::{FailureKind, Launch};
 use tokio::task::JoinError;
 
+use crate::container::bundle::{Bundle, BundleError, Files, Names};
+use crate::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::features::{Active, Contributions, StageError};
 use crate::net::{TaskNetwork, names};
 use crate::payload::Payload;
@@ -14,8 +16,6 @@ use crate::processors::Processor;
 use crate::registry::Phase;
 use crate::spec::process::ProcessError;
 use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile};
-use crate::task::bundle::{Bundle, BundleError, Files, Names};
-use crate::task::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
 use crate::task::outcome::End;

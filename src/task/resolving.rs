@@ -10,6 +10,7 @@ use std::time::Duration;
 use runtime::launch::Exited;
 
 use crate::cache::{CacheLease, Fate};
+use crate::container::Remains;
 use crate::event::RunEvent;
 use crate::features::{Active, Hooks, Killed, Stopped};
 use crate::interrupt::{Interrupt, Notice};
@@ -18,7 +19,6 @@ use crate::payload::{OnExitStatus, Payload};
 use crate::queue::{Reason, Verdict};
 use crate::registry::Phase;
 use crate::root::ContainerRoot;
-use crate::task::container::Remains;
 use crate::task::holdings::{self, Holdings, Releasing, Rest, Returned};
 use crate::task::outcome::{Caches, End, Outcome, Resolution, exit_status, judge};
 use crate::task::resolution_document::{ImageUsed, ResolutionDocument};

@@ -8,12 +8,12 @@ use images::store::Lease;
 use runtime::launch::Exited;
 
 use crate::background::Background;
+use crate::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::event::RunEvent;
 use crate::features::{Active, StageError};
 use crate::net::link::Bytes;
 use crate::net::{self, TaskNetwork};
 use crate::payload::Payload;
-use crate::task::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::task::error::TaskError;
 use crate::task::full_disk::{MustEnd, Turn};
 use crate::task::linking::stage_failure;

@@ -97,6 +97,7 @@ const FLOORS: &[&[&str]] = &[
     &["document"],
     &["demo_directory"],
     &["host"],
+    &["container"],
     &["run_directory"],
     &["cache"],
     &["undo_containers"],

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use docker_worker::cleanup::{Claims, clean_up};
 use docker_worker::config::{Config, ConfigFile};
+use docker_worker::container::bundle::{Bundle, Files, Names};
+use docker_worker::container::{Container, Created};
 use docker_worker::directories::Directories;
 use docker_worker::host::{self, Facts, Host};
 use docker_worker::net::names::Alias;
@@ -15,8 +17,6 @@ use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, NetworkSettings, TaskNetwork};
 use docker_worker::run_directory::{Beginning, ContainerDirectory, RunDirectory, random_id};
 use docker_worker::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
-use docker_worker::task::bundle::{Bundle, Files, Names};
-use docker_worker::task::container::{Container, Created};
 use images::image::ImageConfig;
 use runtime::id::ContainerId;
 use rustix::event::{Timespec, poll};

@@ -3,6 +3,8 @@
 //! The monitor is a process of its own; what it reports comes over a socket. When it ends without a
 //! word, the container is killed by what it has left us: PID 1's descriptor and the journal.
 
+pub mod bundle;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
