@@ -15,6 +15,9 @@
 //!   own port at the gateway     postrouting    masqueraded
 //! ```
 //!
+//! What a process of the host's own sends to the gateway goes by loopback, and the kernel takes it for come by a task's
+//! link all the same: it is dropped.
+//!
 //! Other tables have their say as well: what one of them drops stays dropped ([`super::survey`] finds
 //! chains that drop by policy). They are read, never edited.
 //!
@@ -114,6 +117,7 @@ fn inet_table(table: &str, links: &str, range: AddressRange) -> String {
 	chain input {{
 		type filter hook input priority filter - 10; policy accept;
 		iifname "{links}*" jump to_host
+		iifname "lo" ip daddr {GATEWAY} counter drop
 	}}
 	chain to_host {{
 		ip daddr {GATEWAY} iifname . tcp dport @listeners accept

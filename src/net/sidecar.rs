@@ -6,14 +6,15 @@
 //! ```
 //!
 //! Neither needs forwarding, and nobody else can reach either: the listener takes packets of one link
-//! only, and the second link has its ends in two namespaces and touches the host nowhere.
+//! only, and the second link has its ends in two namespaces and touches the host nowhere. (What the host's own processes
+//! send to the listener's address counts as come by the link: a rule drops it, see [`super::firewall`].)
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
@@ -33,26 +34,36 @@ const LINKS: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 0);
 /// The largest packet on a link between containers: no uplink limits it.
 const LINK_MTU: u32 = 1500;
 
+/// A listener that is to be made for one task.
+#[derive(Debug)]
+pub struct Listening {
+    port: u16,
+    record: Record,
+    path: PathBuf,
+}
+
+impl TaskNetwork {
+    /// Wants a listener on a port of the gateway address, for this task only. `record` is the one that
+    /// [`Network::attach`] was given. From now on the network's release takes the listener's rules back.
+    pub fn listening(&mut self, port: u16, record: &Path) -> Listening {
+        self.ports.push(port);
+        Listening { port, record: Record::of(&self.pin, &self.ports), path: record.to_owned() }
+    }
+}
+
 impl Network {
-    /// Listens on a port of the gateway address, for one task only. `record` is the one that
-    /// [`Network::attach`] was given.
+    /// Makes a listener. Blocks for some milliseconds.
     ///
     /// # Errors
     ///
     /// [`AttachError`]; what was made goes with the task's network.
-    pub fn listen(
-        &self,
-        task: &mut TaskNetwork,
-        port: u16,
-        record: &Path,
-    ) -> Result<TcpListener, AttachError> {
+    pub fn listen(&self, Listening { port, record, path }: &Listening) -> Result<TcpListener, AttachError> {
         // Before anything is made: the element that admits the port has to be found after a crash.
-        task.ports.push(port);
-        note(&Record::of(&task.pin, &task.ports), record)?;
-        let listener = bound_to(&task.pin.link, port).map_err(step("listen at the gateway"))?;
+        note(record, path)?;
+        let listener = bound_to(&record.link, *port).map_err(step("listen at the gateway"))?;
         let mut share = self.share();
         let socket = share.socket().map_err(TablesError::Look)?;
-        elements::listen(socket, &self.names, &task.pin.link, port)
+        elements::listen(socket, &self.names, &record.link, *port)
             .map_err(step("let the task reach a listener"))?;
         Ok(listener)
     }

@@ -121,7 +121,7 @@ fn s47_a_listener_and_a_link_between_containers_are_gone_after_cleanup_and_other
     let other = Site::new(worker.scratch().path());
     let (task, directory, listener) = internet.host.within(|| {
         let (mut task, directory) = other.attach();
-        let listener = other.network.listen(&mut task, 80, &directory.task().network()).unwrap();
+        let listener = other.network.listen(&task.listening(80, &directory.task().network())).unwrap();
         (task, directory, listener)
     });
     let before = state(&internet);
@@ -172,7 +172,7 @@ fn state(internet: &Internet) -> String {
 fn live(run: &OsStr) {
     let site = Site::new(Path::new(run));
     let [(mut task, directory), (other, _kept)] = [site.attach(), site.attach()];
-    let _listener = site.network.listen(&mut task, 8080, &directory.task().network()).unwrap();
+    let _listener = site.network.listen(&task.listening(8080, &directory.task().network())).unwrap();
     link_containers([task.namespace(), other.namespace()], 0).unwrap();
     println!("all is made");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();

@@ -96,7 +96,7 @@ fn s49_a_listener_at_the_gateway_is_for_its_own_task_and_port_only() {
     let fixture = Fixture::new();
     let [mut task, other] = ["task", "other"].map(|name| fixture.attach(name));
     let elsewhere = fixture.internet.host.listen("0.0.0.0:81");
-    let listen = || fixture.network.listen(&mut task, 80, &fixture.record("task")).unwrap();
+    let listen = || fixture.network.listen(&task.listening(80, &fixture.record("task"))).unwrap();
     let listener = fixture.internet.host.within(listen);
     let greeting = greet(listener, 1);
     assert!(greets(task.namespace(), GATEWAY, 80));
@@ -104,7 +104,7 @@ fn s49_a_listener_at_the_gateway_is_for_its_own_task_and_port_only() {
     // Both tasks have such a listener at the same address, and each reaches its own.
     let mut tasks = [task, other];
     let listeners = tasks.each_mut().map(|task| {
-        let listen = || fixture.network.listen(task, 8080, &fixture.record("task")).unwrap();
+        let listen = || fixture.network.listen(&task.listening(8080, &fixture.record("task"))).unwrap();
         fixture.internet.host.within(listen)
     });
     let [own, others] = listeners;
@@ -118,6 +118,13 @@ fn s49_a_listener_at_the_gateway_is_for_its_own_task_and_port_only() {
     assert!(!greets(other.namespace(), GATEWAY, 80));
     assert!(!greets(task.namespace(), GATEWAY, 81));
     assert!(!elsewhere.was_visited());
+    // Nor does a listener hear of the host's own processes, for whom the address is the host's.
+    let from_host = fixture
+        .internet
+        .host
+        .within(|| TcpStream::connect_timeout(&SocketAddrV4::new(GATEWAY, 8080).into(), CONNECTS_WITHIN));
+    assert_eq!(from_host.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert!(others.accept().is_err(), "a listener heard of the host's own process");
     fixture.end(tasks.into());
 }
 
