@@ -11,6 +11,7 @@ pub mod features;
 mod help;
 mod operator;
 pub mod process;
+mod proxy;
 mod recovery;
 mod refusal;
 pub mod run;
@@ -85,6 +86,9 @@ enum Command {
     Features(features::FeaturesArguments),
     /// Undoes whatever a crash left behind; status 1 where something stays.
     Cleanup(cleanup::CleanupArguments),
+    /// Serves the tasks of a worker, which starts it.
+    #[command(hide = true)]
+    Proxy,
 }
 
 /// The whole program.
@@ -95,6 +99,10 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error, &words),
     };
     let operator = Operator::new(arguments.command.form());
+    // It has no configuration, and its only descriptor from the worker.
+    if let Command::Proxy = arguments.command {
+        return proxy::main(&operator);
+    }
     // Before anything is said, which would be said twice, and before the configuration is read: a pipe has it only once.
     if let Command::Start(options) = &mut arguments.command
         && let Err(refusal) = options.leave_environment(&operator)
@@ -130,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::main(&options, &config),
         Command::Features(options) => features::main(&options, &config),
         Command::Cleanup(options) => cleanup::main(&options, &config, &operator),
+        Command::Proxy => proxy::main(&operator),
     }
 }
 
@@ -146,7 +155,8 @@ impl Command {
             | Command::Check(_)
             | Command::Demo(_)
             | Command::Features(_)
-            | Command::Cleanup(_) => Form::Sentences,
+            | Command::Cleanup(_)
+            | Command::Proxy => Form::Sentences,
         }
     }
 }

@@ -20,12 +20,15 @@ mod chain_of_trust;
 mod contributions;
 pub mod local_live_log;
 pub mod stage;
+mod taskcluster_proxy;
 
 use std::error::Error;
 use std::future::{Future, ready};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::artifact::Publisher;
 use crate::claim_file::Logs;
@@ -36,8 +39,9 @@ use crate::live_log::LiveLogServer;
 use crate::net::{Network, TaskNetwork};
 use crate::payload::Payload;
 use crate::payload::features::FeatureSwitches;
+use crate::proxy::Proxy;
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::{ReceivedDefinition, RunId};
+use crate::queue::{Credentials, ReceivedDefinition, RunId};
 use crate::root::ContainerRoot;
 use crate::signing_key::SigningKey;
 use crate::spec::ContainerRequest;
@@ -56,7 +60,7 @@ pub struct FeatureRow {
 
 /// In hook order.
 pub const FEATURES: &[FeatureRow] =
-    &[chain_of_trust::ROW, local_live_log::ROW, bulk_log::ROW, artifacts::ROW];
+    &[chain_of_trust::ROW, local_live_log::ROW, bulk_log::ROW, artifacts::ROW, taskcluster_proxy::ROW];
 
 /// What a run's payload says that concerns features; the defaults when it has no valid payload.
 pub struct Wishes<'a> {
@@ -89,6 +93,10 @@ pub struct RunContext {
     pub log: Spool,
     /// Who serves it while it grows, if anybody does.
     pub live_log: Option<Arc<LiveLogServer>>,
+    /// Who calls the deployment for the task, if there is one.
+    pub proxy: Option<Arc<Proxy>>,
+    /// What is signed in the task's name; see [`RunQueue::credentials`](crate::queue::RunQueue::credentials).
+    pub credentials: Option<watch::Receiver<Credentials>>,
     /// What ends the run early.
     pub interrupts: Interrupts,
 }
@@ -156,7 +164,7 @@ pub struct Link<'a> {
 /// [`link_containers`](crate::net::sidecar::link_containers).
 pub struct Attached<'a> {
     /// The worker's.
-    pub network: &'a Network,
+    pub network: &'a Arc<Network>,
     /// The task's end of it.
     pub task: &'a mut TaskNetwork,
     /// What a crash would leave of it is noted there.

@@ -124,12 +124,19 @@ pub const CHAIN_OF_TRUST: KnownFeature = KnownFeature {
     ..here("chainOfTrust")
 };
 
+/// Requests to the deployment.
+pub const TASKCLUSTER_PROXY: KnownFeature = KnownFeature {
+    settings: &["rootUrl"],
+    summary: "requests to Taskcluster at `http://taskcluster`, also `$TASKCLUSTER_PROXY_URL`, signed with the task's scopes (not with `run`)",
+    ..here("taskclusterProxy")
+};
+
 /// All of them, from 2014 to 2026.
 pub const KNOWN_FEATURES: &[KnownFeature] = &[
     LOCAL_LIVE_LOG,
     BULK_LOG,
     ARTIFACTS,
-    later("taskclusterProxy", "requests to Taskcluster, signed with the task's scopes"),
+    TASKCLUSTER_PROXY,
     KnownFeature {
         handler: "dockerInteractive",
         ..later("interactive", "a shell in the task, for as long as somebody uses it")

@@ -9,7 +9,8 @@
 //! * no device but the harmless ones, in `/dev` and in the device control group alike;
 //! * `/proc` and `/sys` with the parts masked or read-only that describe or steer the host.
 //!
-//! The golden file `tests/golden/spec.json` shows the whole of it.
+//! The golden file `tests/golden/spec.json` shows the whole of it; `tests/golden/proxy.json` that of the one container
+//! that serves all tasks ([`Profile::Proxy`]).
 
 pub mod devices;
 pub mod filter;
@@ -75,13 +76,16 @@ pub struct ContainerRequest<'a> {
     pub socketcall: SocketCall,
 }
 
-/// What a container is for. None sees more of the host than another.
+/// What a container is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// The task's command, at a terminal.
     Task,
     /// Something that serves the task: without a terminal, and outlives it where memory is short.
     Sidecar,
+    /// What serves all tasks of a worker: without a terminal, without capabilities or a way to any, and with nothing to
+    /// write to. Its root is made of read-only binds.
+    Proxy,
 }
 
 /// Which network namespace a container is in.
@@ -91,6 +95,8 @@ pub enum NetworkChoice {
     Loopback,
     /// The one that the worker has made for it and hands over with the launch.
     Prepared,
+    /// The host's. For nothing that a task can choose: [`Profile::Proxy`] only.
+    Host,
 }
 
 /// The host name of a container: the first twelve digits of its id.
@@ -106,10 +112,10 @@ pub fn hostname(id: &ContainerId) -> String {
 pub fn write_spec(request: ContainerRequest<'_>) -> Result<Spec, process::ProcessError> {
     let mut spec = Spec::default();
     let hostname = hostname(request.id);
-    let mounts = mounts::mounts(&request.binds, request.limits);
+    let mounts = mounts::mounts(request.profile, &request.binds, request.limits);
     let linux = linux(&request);
     spec.set_version(OCI_VERSION.to_owned())
-        .set_root(Some(root()))
+        .set_root(Some(root(request.profile)))
         .set_hostname(Some(hostname))
         .set_mounts(Some(mounts))
         .set_process(Some(process::process(request)?))
@@ -119,9 +125,13 @@ pub fn write_spec(request: ContainerRequest<'_>) -> Result<Spec, process::Proces
 }
 
 /// The root is handed over as a descriptor; the path is what other runtimes would look at.
-fn root() -> Root {
+fn root(profile: Profile) -> Root {
+    let is_read_only = match profile {
+        Profile::Task | Profile::Sidecar => false,
+        Profile::Proxy => true,
+    };
     let mut root = Root::default();
-    root.set_path("rootfs".into()).set_readonly(Some(false));
+    root.set_path("rootfs".into()).set_readonly(Some(is_read_only));
     root
 }
 
@@ -135,8 +145,8 @@ fn linux(request: &ContainerRequest<'_>) -> Linux {
         .set_masked_paths(Some(security::masked_paths(request.processors)))
         .set_readonly_paths(Some(security::read_only_paths()))
         .set_rootfs_propagation(Some("private".to_owned()))
-        .set_sysctl(Some(sysctls()))
-        .set_seccomp(Some(security::seccomp(&request.capabilities, request.socketcall)));
+        .set_sysctl(sysctls(request.network))
+        .set_seccomp(Some(security::seccomp(request.profile, &request.capabilities, request.socketcall)));
     linux
 }
 
@@ -150,6 +160,7 @@ fn namespaces(network: NetworkChoice) -> Vec<LinuxNamespace> {
         LinuxNamespaceType::Cgroup,
     ]
     .into_iter()
+    .filter(|kind| *kind != LinuxNamespaceType::Network || network != NetworkChoice::Host)
     .map(|kind| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind);
@@ -161,13 +172,16 @@ fn namespaces(network: NetworkChoice) -> Vec<LinuxNamespace> {
     .collect()
 }
 
-/// Inside the container's network namespace only: any user may listen on any port and send pings, as with
-/// docker.
-fn sysctls() -> HashMap<String, String> {
-    HashMap::from([
-        ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
-        ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
-    ])
+/// Inside the container's own network namespace only: any user may listen on any port and send pings, as with
+/// docker. The host's is as it is.
+fn sysctls(network: NetworkChoice) -> Option<HashMap<String, String>> {
+    match network {
+        NetworkChoice::Loopback | NetworkChoice::Prepared => Some(HashMap::from([
+            ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
+            ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
+        ])),
+        NetworkChoice::Host => None,
+    }
 }
 
 #[cfg(test)]

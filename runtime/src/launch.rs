@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
 use crate::scheduling::Scheduling;
-use crate::sys::descriptors::FIRST;
+use crate::sys::descriptors::{FIRST, take_over};
 use crate::sys::spawn::{self, Command, Session};
 use crate::sys::wait;
 
@@ -247,6 +247,17 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
     }
     let pidfd = spawn::spawn(&command).map_err(spawned)?;
     Ok(Monitor { report, lifeline: Some(lifeline), pidfd })
+}
+
+/// Takes over the one descriptor that [`Launch::descriptors`] has passed on to this program, and closes all others but the
+/// standard streams. It is for the start of the program, when it has opened none of its own, and works once.
+///
+/// # Errors
+///
+/// There is none of that number: somebody else has started this program.
+pub fn passed_on() -> io::Result<OwnedFd> {
+    let [taken] = take_over(0, [Some(FIRST)]).map_err(io::Error::other)?;
+    taken.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn command_line(launch: &Launch) -> io::Result<Command> {

@@ -2,7 +2,6 @@
 //!
 //! Every scene is a real `docker-worker run`, with directories of the demo's own that go with it.
 
-mod elf;
 mod image;
 mod scenes;
 

@@ -191,8 +191,12 @@ impl Ready {
         };
         let control = runtime.block_on(async { offer() });
         // Whoever passes a future on copies it, and the stack keeps the pages of each copy for ever.
+        let proxy = service.worker.proxy.clone();
         let serving = Box::pin(serve(service, unfinished, runner, requester, requests));
         let ended = LocalSet::new().block_on(&runtime, serving);
+        if let Some(proxy) = proxy {
+            runtime.block_on(proxy.stop());
+        }
         drop(control);
         // A connection that is still open must not keep the process.
         runtime.shutdown_background();

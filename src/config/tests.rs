@@ -290,7 +290,7 @@ fn only_what_has_no_value_is_null_where_the_configuration_says_nothing() {
     for path in ["/features/bulkLog/enabled", "/features/chainOfTrust/enabled"] {
         assert_eq!(value.pointer(path), Some(&serde_json::Value::Bool(true)), "{path}");
     }
-    assert_eq!(value["features"].as_object().unwrap().len(), 4);
+    assert_eq!(value["features"].as_object().unwrap().len(), 5);
     assert_eq!(
         (&value["limits"]["pids"], &value["images"]["limits"]["layers"]),
         (&16_384.into(), &127.into())

@@ -107,6 +107,8 @@ impl Fixture {
             data: scratch.path().to_owned(),
             log: Spool::create(&scratch.path().join("log"), 1 << 20).unwrap(),
             live_log: None,
+            proxy: None,
+            credentials: None,
             interrupts,
         };
         let mut active = Active::start(context, None);

@@ -418,7 +418,6 @@ fn two_names_that_differ_by_a_slash_at_the_end_are_refused() {
 fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
     let not_yet = "is not there yet in this version of docker-worker";
     let features = [
-        "taskclusterProxy",
         "interactive",
         "allowPtrace",
         "dockerSave",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Mount;
 
-use super::Limits;
+use super::{Limits, Profile};
 
 /// Something of the host's that a task sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +24,27 @@ pub enum BindSource {
     Volume,
     /// A file that the worker made for this run: tasks add lines to `/etc/hosts`, as docker lets them.
     WorkerFile,
+    /// A file that is only read or executed: the host's own, or one that all tasks' proxy reads.
+    ReadOnlyFile,
 }
 
 /// All mounts in the order in which they are made: nothing that is bound can hide a file system
 /// that the profile relies on, since binds inside `/proc`, `/sys` and `/dev` are refused earlier.
-pub(super) fn mounts(binds: &[Bind], limits: &Limits) -> Vec<Mount> {
-    let mut mounts = kernel_mounts(limits);
+pub(super) fn mounts(profile: Profile, binds: &[Bind], limits: &Limits) -> Vec<Mount> {
+    let mut mounts = match profile {
+        Profile::Task | Profile::Sidecar => kernel_mounts(limits),
+        Profile::Proxy => proxy_mounts(),
+    };
     mounts.extend(binds.iter().map(bind));
     mounts
+}
+
+/// What a program cannot do without: it has the host's network, which `/sys` would describe, and shares no memory.
+fn proxy_mounts() -> Vec<Mount> {
+    vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "noexec", "ro", "mode=755", "size=64k"]),
+    ]
 }
 
 fn kernel_mounts(limits: &Limits) -> Vec<Mount> {
@@ -57,6 +70,7 @@ fn bind(bind: &Bind) -> Mount {
         // nodes are fenced by the device control group, as those of `/` are.
         BindSource::Volume => &["bind", "rw", "private"],
         BindSource::WorkerFile => &["bind", "rw", "nosuid", "nodev", "private"],
+        BindSource::ReadOnlyFile => &["bind", "ro", "nosuid", "nodev", "private"],
     };
     let mut mount = mount(&bind.destination, "bind", flags);
     mount.set_source(Some(bind.source.clone()));

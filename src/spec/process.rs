@@ -9,6 +9,7 @@ fn oom_score_adjustment(profile: Profile) -> i32 {
     match profile {
         Profile::Task => 100,
         Profile::Sidecar => 50,
+        Profile::Proxy => 0,
     }
 }
 
@@ -78,6 +79,9 @@ pub const RLIMITS: &[WantedRlimit] = &[
     wanted(PosixRlimitType::RlimitFsize, "FSIZE", u64::MAX, u64::MAX),
 ];
 
+/// Open files of the proxy: what its own bounds come to for hundreds of tasks, and no more.
+const PROXY_OPEN_FILES: u64 = 16_384;
+
 /// What a task does not get because the host does not let the worker set it: for its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clamped {
@@ -108,6 +112,7 @@ pub fn clamped(ceilings: &RlimitCeilings) -> Vec<Clamped> {
 pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessError> {
     let args = arguments(&request)?;
     let cwd = working_directory(&request.image.working_dir);
+    let capabilities = security::capabilities(&request);
     let mut process = Process::default();
     process
         .set_terminal(Some(request.profile == Profile::Task))
@@ -115,9 +120,9 @@ pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessE
         .set_args(Some(args))
         .set_env(Some(request.environment))
         .set_cwd(cwd.into())
-        .set_capabilities(Some(security::capabilities(request.user.uid, &request.capabilities)))
-        .set_rlimits(Some(rlimits(request.ceilings)?))
-        .set_no_new_privileges(Some(false))
+        .set_capabilities(Some(capabilities))
+        .set_rlimits(Some(rlimits(request.profile, request.ceilings)?))
+        .set_no_new_privileges(Some(request.profile == Profile::Proxy))
         .set_oom_score_adj(Some(oom_score_adjustment(request.profile)));
     Ok(process)
 }
@@ -156,9 +161,13 @@ fn user(resolved: &super::ResolvedUser) -> User {
     user
 }
 
-fn rlimits(ceilings: &RlimitCeilings) -> Result<Vec<PosixRlimit>, ProcessError> {
+fn rlimits(profile: Profile, ceilings: &RlimitCeilings) -> Result<Vec<PosixRlimit>, ProcessError> {
     let clamp = |limit: &WantedRlimit| {
         let ceiling = ceilings.of(limit.kind);
+        let ceiling = match (profile, limit.kind) {
+            (Profile::Proxy, PosixRlimitType::RlimitNofile) => ceiling.min(PROXY_OPEN_FILES),
+            (Profile::Task | Profile::Sidecar | Profile::Proxy, _) => ceiling,
+        };
         PosixRlimitBuilder::default()
             .typ(limit.kind)
             .hard(limit.hard.min(ceiling))

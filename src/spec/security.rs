@@ -3,6 +3,7 @@
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp};
 
 use super::filter::{self, SocketCall};
+use super::{ContainerRequest, Profile};
 
 /// Hidden: what describes the host's hardware, its neighbours' timing, or its kernel's memory.
 const MASKED: &[&str] = &[
@@ -53,16 +54,19 @@ pub(super) const CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
-/// Those of every container, and more.
-fn with_more(more: &[Capability]) -> Capabilities {
-    CAPABILITIES.iter().chain(more).copied().collect()
+/// What a container's processes can ever hold: those of every task's, and more. The proxy's can hold none.
+fn bounding(profile: Profile, more: &[Capability]) -> Capabilities {
+    match profile {
+        Profile::Task | Profile::Sidecar => CAPABILITIES.iter().chain(more).copied().collect(),
+        Profile::Proxy => Capabilities::new(),
+    }
 }
 
 /// Nothing is inheritable or ambient, so a program with file capabilities gets no more than it asks for; a user
 /// other than root starts with none.
-pub(super) fn capabilities(uid: u32, more: &[Capability]) -> LinuxCapabilities {
-    let bounding = with_more(more);
-    let held = if uid == 0 { bounding.clone() } else { Capabilities::new() };
+pub(super) fn capabilities(request: &ContainerRequest<'_>) -> LinuxCapabilities {
+    let bounding = bounding(request.profile, &request.capabilities);
+    let held = if request.user.uid == 0 { bounding.clone() } else { Capabilities::new() };
     let mut capabilities = LinuxCapabilities::default();
     capabilities
         .set_bounding(Some(bounding))
@@ -73,6 +77,6 @@ pub(super) fn capabilities(uid: u32, more: &[Capability]) -> LinuxCapabilities {
     capabilities
 }
 
-pub(super) fn seccomp(more: &[Capability], socketcall: SocketCall) -> LinuxSeccomp {
-    filter::profile(&with_more(more), socketcall)
+pub(super) fn seccomp(profile: Profile, more: &[Capability], socketcall: SocketCall) -> LinuxSeccomp {
+    filter::profile(&bounding(profile, more), socketcall)
 }

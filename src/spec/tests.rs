@@ -19,6 +19,7 @@ struct Fixture {
     binds: Vec<Bind>,
     devices: Vec<Device>,
     capabilities: Vec<Capability>,
+    network: NetworkChoice,
     limits: Limits,
     ceilings: RlimitCeilings,
 }
@@ -50,6 +51,7 @@ fn fixture() -> Fixture {
         ],
         devices: Vec::new(),
         capabilities: Vec::new(),
+        network: NetworkChoice::Loopback,
         limits: Limits { memory_bytes: Some(1 << 30), ..Limits::default() },
         ceilings: RlimitCeilings::default(),
     }
@@ -67,7 +69,7 @@ impl Fixture {
             binds: self.binds.clone(),
             devices: self.devices.clone(),
             capabilities: self.capabilities.clone(),
-            network: NetworkChoice::Loopback,
+            network: self.network,
             limits: &self.limits,
             ceilings: &self.ceilings,
             processors: 2,
@@ -92,6 +94,29 @@ fn the_container_of_a_task_is_as_the_golden_file_shows() {
     let written = readable(&fixture().spec().unwrap());
     let text = serde_json::to_string_pretty(&written).unwrap();
     assert!(written == golden, "if this is meant, it is the new tests/golden/spec.json:\n{text}");
+}
+
+#[test]
+fn the_container_of_the_proxy_is_as_the_golden_file_shows() {
+    let golden: Value = serde_json::from_str(include_str!("../../tests/golden/proxy.json")).unwrap();
+    let mut fixture = Fixture { profile: Profile::Proxy, network: NetworkChoice::Host, ..fixture() };
+    fixture.image = ImageConfig::default();
+    fixture.user =
+        ResolvedUser { uid: 65_533, gid: 65_533, additional_gids: Vec::new(), home: "/".to_owned() };
+    fixture.command = vec!["/docker-worker".to_owned(), "proxy".to_owned()];
+    fixture.binds = vec![Bind {
+        source: "/usr/bin/docker-worker".into(),
+        destination: "/docker-worker".to_owned(),
+        kind: BindSource::ReadOnlyFile,
+    }];
+    fixture.limits = Limits { pids: Some(64), memory_bytes: Some(256 << 20), processor: None, shm_bytes: 0 };
+    let spec = fixture.spec().unwrap();
+    let written = readable(&spec);
+    let text = serde_json::to_string_pretty(&written).unwrap();
+    assert!(written == golden, "if this is meant, it is the new tests/golden/proxy.json:\n{text}");
+    // The filter is that of a container that can never hold a capability: no chroot(2), not even a new root.
+    let names = serde_json::to_string(&spec.linux().clone().unwrap().seccomp()).unwrap();
+    assert!(names.contains("\"accept4\"") && !names.contains("\"chroot\""));
 }
 
 #[test]

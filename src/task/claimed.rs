@@ -88,6 +88,8 @@ impl Claimed {
             data: directory.data().to_owned(),
             log: log.clone(),
             live_log: worker.live_log.clone(),
+            proxy: worker.proxy.clone(),
+            credentials: claim.queue.credentials(),
             interrupts: interrupts.clone(),
         };
         let (features, reserved) = start_features(context.clone(), task.payload.as_ref(), &wishes);

@@ -55,7 +55,7 @@ impl Linking<'_> {
     async fn run_hooks(&mut self) -> Result<Contributions, TaskError> {
         let mut contributions = Contributions::default();
         let record = self.run.directory.task().network();
-        let network = match (self.run.worker.network.as_deref(), self.network.as_mut()) {
+        let network = match (self.run.worker.network.as_ref(), self.network.as_mut()) {
             (Some(network), Some(task)) => Some(Attached { network, task, record: &record }),
             (None, _) | (_, None) => None,
         };

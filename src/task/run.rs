@@ -20,6 +20,7 @@ use crate::live_log::LiveLogServer;
 use crate::net::Network;
 use crate::payload::Origin;
 use crate::processors::Processor;
+use crate::proxy::Proxy;
 use crate::queue::Claim;
 use crate::registry::{Entry, Registry};
 use crate::run_directory::RunDirectory;
@@ -47,6 +48,8 @@ pub struct Worker {
     pub events: Events,
     /// Serves the logs of runs to others.
     pub live_log: Option<Arc<LiveLogServer>>,
+    /// Calls the deployment for tasks; nobody does without one.
+    pub proxy: Option<Arc<Proxy>>,
     /// What it certifies tasks with, if it can.
     pub signing_key: Option<Arc<SigningKey>>,
     /// The runs that are under way.

@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::live_log::LiveLogServer;
 use crate::net::Network;
 use crate::payload::Origin;
+use crate::proxy::{Ground, Proxy};
 use crate::registry::Registry;
 use crate::signing_key::{SigningKey, SigningKeyError};
 use crate::task::full_disk::FullDisk;
@@ -61,6 +62,10 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
     let caches = Caches::open(&config.directories.caches())?;
     let signing_key = SigningKey::of(&config.file)?.map(Arc::new);
     let registry = Registry::default();
+    let proxy = config.file.root_url.as_deref().map(|root_url| {
+        let ground = Ground::of(root_url, &config.directories, &host);
+        Arc::new(Proxy::new(ground, events.clone()))
+    });
     let worker = Worker {
         network,
         config,
@@ -68,6 +73,7 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
         caches,
         events,
         live_log: live_log.map(Arc::new),
+        proxy,
         signing_key,
         registry,
         full_disk: FullDisk::default(),

@@ -62,6 +62,8 @@ async fn claim(scratch: &Scratch, payload: &Value) -> Claimed {
         data: scratch.path().to_owned(),
         log: log.clone(),
         live_log: None,
+        proxy: None,
+        credentials: None,
         interrupts: interrupts.clone(),
     };
     let publisher = Publisher::new(PublisherParts {

@@ -67,5 +67,6 @@ mod start_tasks;
 mod start_unfinished;
 mod stuck_monitor;
 mod support;
+mod taskcluster_proxy;
 mod transports;
 mod unfit_hosts;

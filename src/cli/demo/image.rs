@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::elf;
+use crate::elf;
 
 /// What the demo's tasks call.
 const TOOLS: &[&str] = &[

@@ -133,6 +133,8 @@ impl Task {
             data,
             log,
             live_log: None,
+            proxy: None,
+            credentials: None,
             interrupts,
         };
         let active = Active::start(run, Some(&wishes));

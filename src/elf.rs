@@ -12,6 +12,8 @@ pub struct Needs {
     pub libraries: Vec<String>,
     /// Directories where it wants them looked for, `$ORIGIN` not replaced.
     pub search: Vec<String>,
+    /// What others call it that need it, if it is a library.
+    pub name: Option<String>,
 }
 
 const PT_LOAD: u32 = 1;
@@ -20,6 +22,7 @@ const PT_INTERP: u32 = 3;
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
+const DT_SONAME: u64 = 14;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
 
@@ -33,18 +36,17 @@ struct Segment {
     size: usize,
 }
 
+/// Reads the name of a program's dynamic linker, which stands near the file's beginning; the rest need not be there.
+pub fn interpreter(file: &[u8]) -> Option<String> {
+    text(file, segments(file)?.iter().find(|segment| segment.kind == PT_INTERP)?.offset)
+}
+
 /// Reads what a file needs; `None` if it is no 64-bit little-endian ELF file.
 pub fn read(file: &[u8]) -> Option<Needs> {
-    if file.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
     let segments = segments(file)?;
-    let find = |kind| segments.iter().find(|segment| segment.kind == kind);
-    let mut needs = Needs::default();
-    if let Some(segment) = find(PT_INTERP) {
-        needs.interpreter = Some(text(file, segment.offset)?);
-    }
-    let Some(dynamic) = find(PT_DYNAMIC) else { return Some(needs) };
+    let mut needs = Needs { interpreter: interpreter(file), ..Needs::default() };
+    let dynamic = segments.iter().find(|segment| segment.kind == PT_DYNAMIC);
+    let Some(dynamic) = dynamic else { return Some(needs) };
     let entries = entries(file, dynamic)?;
     let strings = entries.iter().find(|(tag, _)| *tag == DT_STRTAB).map(|(_, address)| *address)?;
     let strings = file_offset(&segments, strings)?;
@@ -52,6 +54,7 @@ pub fn read(file: &[u8]) -> Option<Needs> {
         let at = strings.checked_add(usize::try_from(value).ok()?)?;
         match tag {
             DT_NEEDED => needs.libraries.push(text(file, at)?),
+            DT_SONAME => needs.name = Some(text(file, at)?),
             DT_RPATH | DT_RUNPATH => needs.search.extend(text(file, at)?.split(':').map(str::to_owned)),
             _ => {}
         }
@@ -60,6 +63,9 @@ pub fn read(file: &[u8]) -> Option<Needs> {
 }
 
 fn segments(file: &[u8]) -> Option<Vec<Segment>> {
+    if file.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
     let start = usize::try_from(u64_at(file, 32)?).ok()?;
     let (size, count) = (usize::from(u16_at(file, 54)?), usize::from(u16_at(file, 56)?));
     let segment = |number: usize| {
@@ -114,7 +120,8 @@ mod tests {
     fn this_program_names_its_interpreter_and_libraries() {
         let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let needs = read(&program).unwrap();
-        assert!(needs.interpreter.unwrap().contains("ld-"));
+        assert!(needs.interpreter.as_ref().unwrap().contains("ld-"));
+        assert_eq!(interpreter(&program[..4096]), needs.interpreter);
         assert!(needs.libraries.iter().any(|name| name.starts_with("libc.so")), "{:?}", needs.libraries);
     }
 
