@@ -16,6 +16,7 @@
 //! Time is the queue's everywhere: claims, certificates, signatures, URLs, the header `Date`.
 
 mod artifacts;
+mod batches;
 mod certificate;
 mod clients;
 pub mod clients_file;
@@ -33,6 +34,7 @@ mod page_methods;
 mod paging;
 mod params;
 mod pools;
+mod priorities;
 mod reply;
 mod root_url;
 mod routes;

@@ -14,6 +14,7 @@
 
 mod artifacts;
 mod backup;
+mod batches;
 mod definitions;
 mod dependencies;
 mod directory;
@@ -23,6 +24,7 @@ mod index;
 mod open;
 mod pages;
 mod pools;
+mod priorities;
 mod purges;
 mod recent;
 mod releases;

@@ -163,6 +163,12 @@ pub(super) fn resolved(status: &TaskStatus) -> Option<Timestamp> {
     status.runs.last().filter(|_| status.state.is_resolved()).and_then(|run| run.resolved)
 }
 
+/// Whether a task is resolved or was so before it was run again.
+pub(super) fn was_ever_resolved(status: &TaskStatus) -> bool {
+    let mut later = status.runs.iter().skip(1);
+    status.state.is_resolved() || later.any(|run| run.reason_created == ReasonCreated::Rerun)
+}
+
 /// Whether a run takes artifacts: while it runs, and for a while after an exception, so that logs can still come.
 pub(super) fn takes_artifacts(status: &TaskStatus, run: &RunId, now: Timestamp) -> Result<(), QueueError> {
     let status_of_run = find(status, run)?;

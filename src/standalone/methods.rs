@@ -8,7 +8,10 @@ use super::clients::expand;
 use super::exchange::{Exchange, done, ok};
 use super::reply::{Code, Refusal, Reply};
 use super::routes::Api;
-use super::{artifacts, groups, index, objects, page_methods, pools, secrets, tasks, work, workers};
+use super::{
+    artifacts, batches, groups, index, objects, page_methods, pools, priorities, secrets, tasks, work,
+    workers,
+};
 use crate::cache::PurgeRequest;
 use crate::queue::{Reason, Verdict};
 use crate::scopes::ScopeExpression;
@@ -20,6 +23,9 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::Task => tasks::definition(it).await,
         Api::Status => tasks::status(it).await,
         Api::CreateTask => tasks::create(it).await,
+        Api::Tasks => batches::definitions(it).await,
+        Api::Statuses => batches::statuses(it).await,
+        Api::ChangeTaskPriority => priorities::change(it).await,
         Api::ScheduleTask => tasks::schedule(it).await,
         Api::RerunTask => tasks::rerun(it).await,
         Api::CancelTask => tasks::cancel(it).await,
@@ -28,6 +34,7 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::ListTaskGroup => groups::list(it).await,
         Api::SealTaskGroup => groups::seal(it).await,
         Api::CancelTaskGroup => groups::cancel(it).await,
+        Api::ChangeTaskGroupPriority => priorities::change_group(it).await,
         Api::ClaimWork => work::claim_work(it).await,
         Api::ClaimTask => work::claim_task(it).await,
         Api::ReclaimTask => work::reclaim(it).await,

@@ -14,6 +14,10 @@ pub(super) enum Api {
     Task,
     Status,
     CreateTask,
+    Tasks,
+    Statuses,
+    ChangeTaskPriority,
+    ChangeTaskGroupPriority,
     ScheduleTask,
     RerunTask,
     CancelTask,
@@ -108,11 +112,17 @@ fn at(path: &str) -> impl Iterator<Item = (&'static Route, Params)> {
 }
 
 impl Route {
-    /// Whether its payload may be large: a task, or the scopes of one.
+    /// Whether its payload may be large: a task, the scopes of one, or the ids of many.
     pub(super) fn takes_much(&self) -> bool {
         matches!(
             self.api,
-            Api::CreateTask | Api::ExpandScopes | Api::ValidateTask | Api::InsertTask | Api::SetSecret
+            Api::CreateTask
+                | Api::Tasks
+                | Api::Statuses
+                | Api::ExpandScopes
+                | Api::ValidateTask
+                | Api::InsertTask
+                | Api::SetSecret
         )
     }
 
@@ -125,7 +135,9 @@ impl Route {
     pub(super) fn is_list(&self) -> bool {
         matches!(
             self.api,
-            Api::ListArtifacts
+            Api::Tasks
+                | Api::Statuses
+                | Api::ListArtifacts
                 | Api::ListLatestArtifacts
                 | Api::ListDependentTasks
                 | Api::ListTaskGroup

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{QueueError, RunState, Verdict, WorkerIdentity};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Deployment, POOL, Signer, Terms, call, call_signed_for};
 
@@ -110,4 +110,80 @@ fn a_task_has_as_many_scopes_as_the_credentials_of_its_worker_hold() {
         claim.queue.report(Verdict::Completed).await.unwrap();
     });
     assert_eq!(deployment.status(&task).state, RunState::Completed);
+}
+
+/// What is answered to a caller.
+fn asked(deployment: &Deployment, signer: Option<&Signer>, request: &str, payload: &Value) -> (u16, Value) {
+    let (root_url, signer, request) = (deployment.root_url.clone(), signer.cloned(), request.to_owned());
+    let payload = payload.clone();
+    let answered =
+        deployment.within(async move { call(&root_url, signer.as_ref(), &request, &payload).await });
+    (answered.status, answered.body)
+}
+
+#[test]
+fn many_tasks_are_looked_at_in_one_call_and_those_that_there_are_not_are_left_out() {
+    let deployment = Deployment::start(Terms { long_poll: Duration::ZERO, ..Terms::default() });
+    let mut ids = [(); 3].map(|()| deployment.create(&json!({})));
+    ids.sort();
+    let named = json!({ "taskIds": [ids[1], ids[0], TaskId::random().unwrap(), ids[2], ids[2], "no id"] });
+    for (request, list, member) in
+        [("POST queue/tasks", "tasks", "task"), ("POST queue/tasks/status", "statuses", "status")]
+    {
+        let (status, first) = asked(&deployment, None, request, &named);
+        let found: Vec<_> = first[list].as_array().unwrap().iter().map(|it| it["taskId"].clone()).collect();
+        assert_eq!((status, json!(found)), (200, json!(ids)), "{first}");
+        assert_eq!(first[list][0][member]["taskQueueId"], POOL, "{first}");
+        let (mut found, mut token) = (Vec::new(), String::new());
+        loop {
+            let (_, page) = asked(&deployment, None, &format!("{request}?limit=1{token}"), &named);
+            found.extend(page[list].as_array().unwrap().iter().map(|it| it["taskId"].clone()));
+            let Some(next) = page["continuationToken"].as_str() else { break };
+            token = format!("&continuationToken={next}");
+        }
+        assert_eq!(json!(found), json!(ids));
+        assert_eq!(asked(&deployment, None, request, &json!({})), (200, json!({ list: [] })));
+        let worker = deployment.signer("worker");
+        assert_eq!(asked(&deployment, Some(&worker), request, &json!({ "taskIds": "all" })).0, 400);
+    }
+}
+
+#[test]
+fn the_priority_of_tasks_is_changed_by_those_who_may_until_they_are_resolved() {
+    let deployment = Deployment::start(Terms { long_poll: Duration::ZERO, ..Terms::default() });
+    let (root, other) = (deployment.signer("root"), deployment.signer("worker"));
+    let ids = [(); 2].map(|()| deployment.create(&json!({})));
+    let high = json!({ "newPriority": "high" });
+    let change = format!("POST queue/task/{}/priority", ids[1]);
+    for (signer, payload, status) in [
+        (&other, high.clone(), 403),
+        (&root, json!({ "newPriority": "urgent" }), 400),
+        (&root, high.clone(), 200),
+        (&root, high.clone(), 409),
+    ] {
+        let answered = asked(&deployment, Some(signer), &change, &payload);
+        assert_eq!(answered.0, status, "{payload}: {answered:?}");
+    }
+    let absent = format!("POST queue/task/{}/priority", TaskId::random().unwrap());
+    assert_eq!(asked(&deployment, Some(&root), &absent, &high).0, 404);
+    let (_, task) = asked(&deployment, None, &format!("GET queue/task/{}", ids[1]), &Value::Null);
+    assert_eq!(task["priority"], "high");
+    let group = task["taskGroupId"].as_str().unwrap();
+    let change = format!("POST queue/task-group/{group}/priority");
+    let low = json!({ "newPriority": "low" });
+    assert_eq!(asked(&deployment, Some(&other), &change, &low).0, 403);
+    let expected = |changed: &[&TaskId]| {
+        json!({
+            "taskGroupId": group, "schedulerId": "-", "newPriority": "low",
+            "tasksAffected": changed.len(), "taskIds": changed,
+        })
+    };
+    for changed in [&[&ids[1]][..], &[]] {
+        assert_eq!(asked(&deployment, Some(&root), &change, &low), (200, expected(changed)));
+    }
+    let queue = deployment.seen();
+    let first = deployment.within(async move {
+        queue.claim_work(POOL, &worker(), 1).await.unwrap().claims.remove(0).queue.run().task_id.clone()
+    });
+    assert_eq!(first, ids[1]);
 }

@@ -1,4 +1,4 @@
-//! What tasks are: their definitions, which nothing changes.
+//! What tasks are: their definitions, of which nothing but the priority changes.
 //!
 //! They lie in a table of their own, for SQLite writes a row as a whole: what a task is may be large, and what has become of
 //! it is written again and again.
@@ -7,7 +7,7 @@ use rusqlite::{Transaction, named_params};
 use serde::de::DeserializeOwned;
 
 use super::store::{self, execute, json, text};
-use crate::queue::definition::TaskDefinition;
+use crate::queue::definition::{Priority, TaskDefinition};
 use crate::queue::task_id::TaskId;
 use crate::queue::{QueueError, ReceivedDefinition};
 
@@ -38,6 +38,22 @@ pub(super) fn insert(
         call,
         "INSERT INTO definitions (task_id, name, definition) VALUES (:task_id, :name, :definition)",
         values,
+    )
+    .map(drop)
+}
+
+/// Writes how urgent a task is into its definition.
+pub(super) fn set_priority(
+    database: &Transaction<'_>,
+    task_id: &TaskId,
+    priority: Priority,
+) -> Result<(), QueueError> {
+    execute(
+        database,
+        "write a priority",
+        "UPDATE definitions SET definition = json_set(definition, '$.priority', :priority)
+         WHERE task_id = :task_id",
+        named_params! { ":priority": priority.as_str(), ":task_id": task_id.as_str() },
     )
     .map(drop)
 }

@@ -57,6 +57,18 @@ pub(super) const ROUTES: &[Route] = &[
     get(Api::Ping, ("ping", Needs::Nothing), ("secrets", "ping")),
     get(Api::Task, ("task", Needs::Scope("queue:get-task:<taskId>")), ("queue", "task/<taskId>")),
     get(Api::Status, ("status", Needs::Scope("queue:status:<taskId>")), ("queue", "task/<taskId>/status")),
+    post(Api::Tasks, ("tasks", Needs::OfMethod), ("queue", "tasks")),
+    post(Api::Statuses, ("statuses", Needs::OfMethod), ("queue", "tasks/status")),
+    post(
+        Api::ChangeTaskPriority,
+        ("changeTaskPriority", Needs::OfMethod),
+        ("queue", "task/<taskId>/priority"),
+    ),
+    post(
+        Api::ChangeTaskGroupPriority,
+        ("changeTaskGroupPriority", Needs::OfMethod),
+        ("queue", "task-group/<taskGroupId>/priority"),
+    ),
     put(Api::CreateTask, ("createTask", Needs::OfMethod), ("queue", "task/<taskId>")),
     post(Api::ScheduleTask, ("scheduleTask", Needs::OfMethod), ("queue", "task/<taskId>/schedule")),
     post(Api::RerunTask, ("rerunTask", Needs::OfMethod), ("queue", "task/<taskId>/rerun")),
