@@ -111,6 +111,9 @@ const PLAIN_DOMAINS: u64 = 0x0002_0008;
 /// ADDR_NO_RANDOMIZE of personality(2): debuggers set it for what they start.
 const ADDR_NO_RANDOMIZE: u64 = 0x0004_0000;
 
+/// AF_INET, AF_INET6 and AF_NETLINK.
+const PROXY_FAMILIES: [u64; 3] = [2, 10, 16];
+
 /// Whether programs of 32 bits may make sockets.
 ///
 /// Their C libraries do it by `socketcall`, where the family is behind a pointer and out of a filter's sight.
@@ -152,6 +155,17 @@ pub(super) fn profile(capabilities: &Capabilities, socketcall: SocketCall) -> Li
         .set_default_errno_ret(Some(EPERM))
         .set_architectures(Some(vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86]))
         .set_syscalls(Some(rules));
+    profile
+}
+
+/// The profile for the proxy, which has the host's network: sockets for what it says to others, and for what it asks the
+/// kernel about addresses. In that network there are abstract Unix sockets of the host's, which no permissions guard.
+pub(super) fn proxy_profile() -> LinuxSeccomp {
+    let mut profile = profile(&Capabilities::new(), SocketCall::Absent);
+    let mut rules = profile.syscalls().clone().unwrap_or_default();
+    rules.retain(|rule| *rule.names() != ["socket"]);
+    rules.extend(PROXY_FAMILIES.map(|family| allow_if("socket", 0, Operator::ScmpCmpEq, (family, 0))));
+    profile.set_syscalls(Some(rules));
     profile
 }
 

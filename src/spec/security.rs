@@ -78,5 +78,8 @@ pub(super) fn capabilities(request: &ContainerRequest<'_>) -> LinuxCapabilities 
 }
 
 pub(super) fn seccomp(profile: Profile, more: &[Capability], socketcall: SocketCall) -> LinuxSeccomp {
-    filter::profile(&bounding(profile, more), socketcall)
+    match profile {
+        Profile::Task | Profile::Sidecar => filter::profile(&bounding(profile, more), socketcall),
+        Profile::Proxy => filter::proxy_profile(),
+    }
 }

@@ -232,6 +232,24 @@ fn a_proxy_that_is_killed_comes_back_and_a_request_finds_it() {
 }
 
 #[test]
+fn a_proxy_that_does_not_answer_is_replaced_and_all_tasks_have_the_new_one() {
+    let site = Site::new();
+    let mut worker = site.start(&json!({ "capacity": 2 }));
+    let script = format!("get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}; get /api/queue/v1/ping");
+    let waiting = site.deployment.create_task(waiting_definition(&site, &script));
+    site.deployment.await_printed(&waiting, "first");
+    let silent = proxy_of(&site.worker);
+    kill_process(silent, Signal::STOP).unwrap();
+    let next = site.deployment.create_task(definition(&site, "get /api/queue/v1/ping", &[]));
+    assert!(completed(&site, &next).contains("\"alive\":true"));
+    assert_ne!(proxy_of(&site.worker), silent);
+    site.release();
+    assert_eq!(completed(&site, &waiting).matches("\"alive\":true").count(), 2);
+    worker.await_logged("it does not answer");
+    worker.stop();
+}
+
+#[test]
 fn of_a_worker_that_is_killed_no_proxy_stays_and_the_next_run_has_one_again() {
     let site = Site::new();
     let worker = site.start(&json!({}));

@@ -142,6 +142,25 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
+fn the_proxy_makes_sockets_to_speak_to_others_and_none_to_speak_to_the_host() {
+    let profile = proxy_profile();
+    for (name, arguments, expected) in [
+        ("socket", [2], ALLOW),
+        ("socket", [10], ALLOW),
+        ("socket", [16], ALLOW),
+        ("socket", [1], EPERM),
+        ("socket", [17], EPERM),
+        ("socket", [38], EPERM),
+        ("socketcall", [1], ENOSYS),
+        ("accept4", [0], ALLOW),
+        ("chroot", [0], EPERM),
+        ("unshare", [0], EPERM),
+    ] {
+        assert_eq!(verdict(&profile, name, &arguments), expected, "{name} {arguments:?}");
+    }
+}
+
+#[test]
 fn each_row_of_the_security_model_holds() {
     check(&CAPABILITIES, ROWS);
 }
