@@ -12,6 +12,8 @@
 //!   <run>/<random id>/           a worker process's own: see [`process`]
 //! ```
 //!
+//! The one container that serves all tasks of a worker has directories like a run's, so that it is found like one.
+//!
 //! Two places, because `/run` is small and a tmpfs: an overlay's upper directory and the log belong
 //! on the disk. Both are 0700 and named by the container's random id. The places themselves are locked
 //! too: shared while a container's directories are made, exclusive while a sweep looks for dead ones.

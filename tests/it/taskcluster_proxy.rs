@@ -310,6 +310,12 @@ fn s59_who_serves_tasks_is_nobody_and_credentials_are_where_nobody_looks() {
         assert!(limits.iter().any(|limit| limit.starts_with(&expected)), "{expected:?}: {limits:?}");
     }
     assert_eq!(of(proxy, "environ"), "SSL_CERT_FILE=/etc/certificates.pem\0HOME=/\0");
+    // Its container has the bounds that it is to have, wherever this host counts memory.
+    let bounds = groups_named(&site.worker.containers()).into_iter().filter_map(|group| {
+        let limit = ["memory.max", "memory.limit_in_bytes"].map(|file| fs::read_to_string(group.join(file)));
+        limit.into_iter().find_map(Result::ok)
+    });
+    assert!(bounds.into_iter().any(|bound| bound.trim() == (256 << 20).to_string()));
     // It sees a program, what that is linked with, and nothing of the worker's.
     let root = format!("/proc/{}/root", proxy.as_raw_nonzero());
     let mut seen: Vec<String> =
