@@ -6,7 +6,7 @@
 use rusqlite::{Row, Transaction, named_params};
 
 use super::pages::{self, Page, Placed};
-use super::store::{execute, failed, parsed, select};
+use super::store::{execute, failed, limit, parsed, select};
 use super::{EmbeddedQueue, index, secrets, workers};
 use crate::queue::QueueError;
 use crate::queue::artifact_name::ArtifactName;
@@ -16,8 +16,10 @@ use crate::timestamp::Timestamp;
 
 /// Artifacts of one piece.
 const ARTIFACTS_AT_ONCE: usize = 500;
-/// Tasks of one piece. Each may have ten thousand dependencies.
+/// Tasks of one piece.
 const TASKS_AT_ONCE: i64 = 20;
+/// Dependencies of one piece, of all its tasks together: each may have ten thousand, and as many may depend on it.
+const DEPENDENCIES_AT_ONCE: usize = 2000;
 /// Groups of one piece.
 const GROUPS_AT_ONCE: i64 = 500;
 /// Pages of the database of one piece: 4 MiB.
@@ -90,7 +92,7 @@ impl EmbeddedQueue {
     pub async fn forget_tasks(&self, before: Timestamp) -> Result<More, QueueError> {
         self.ask(move |database, now| {
             let tasks = list_tasks(database, before)?;
-            tasks.iter().try_for_each(|task_id| forget_task(database, task_id))?;
+            forget(database, &tasks)?;
             let groups = forget_groups(database, before)?;
             workers::forget(database, now)?;
             index::forget(database, now)?;
@@ -191,11 +193,37 @@ pub(super) fn list_tasks(database: &Transaction<'_>, before: Timestamp) -> Resul
     )
 }
 
-/// Forgets a task and what it depends on. What depends on it does not wait any more: its deadline has passed.
+/// Forgets tasks and what they depend on, as far as that is one piece. What depends on them does not wait any more: its
+/// deadline has passed.
+fn forget(database: &Transaction<'_>, tasks: &[TaskId]) -> Result<(), QueueError> {
+    let mut left = DEPENDENCIES_AT_ONCE;
+    for task_id in tasks {
+        for (dependencies, call) in [
+            (
+                "DELETE FROM dependencies WHERE dependent = :task_id AND required IN
+                 (SELECT required FROM dependencies WHERE dependent = :task_id LIMIT :most)",
+                "forget what a task depends on",
+            ),
+            (
+                "DELETE FROM dependencies WHERE required = :task_id AND dependent IN
+                 (SELECT dependent FROM dependencies WHERE required = :task_id LIMIT :most)",
+                "forget what depends on a task",
+            ),
+        ] {
+            let values = named_params! { ":task_id": task_id.as_str(), ":most": limit(left) };
+            left = left.saturating_sub(execute(database, call, dependencies, values)?);
+        }
+        if left == 0 {
+            break;
+        }
+        forget_task(database, task_id)?;
+    }
+    Ok(())
+}
+
+/// Forgets a task that nothing depends on any more.
 fn forget_task(database: &Transaction<'_>, task_id: &TaskId) -> Result<(), QueueError> {
     for forget in [
-        "DELETE FROM dependencies WHERE dependent = :task_id",
-        "DELETE FROM dependencies WHERE required = :task_id",
         "DELETE FROM releases WHERE required = :task_id",
         "DELETE FROM definitions WHERE task_id = :task_id",
         "DELETE FROM tasks WHERE task_id = :task_id",

@@ -208,3 +208,22 @@ async fn a_group_is_known_as_long_as_a_task_of_it() {
     play.forget().await;
     assert!(matches!(play.queue.task_group(&group).await, Err(QueueError::NotFound { .. })));
 }
+
+#[tokio::test]
+async fn a_task_on_which_thousands_depend_is_forgotten_in_pieces() {
+    let play = Play::new();
+    let required = play.make(6, &[], "").await;
+    for _ in 0..DEPENDENCIES_AT_ONCE + 5 {
+        play.make(6, &[&required], "").await;
+    }
+    play.pass(8);
+    let dependencies = async || {
+        let rows = play.rows().await;
+        usize::try_from(rows.iter().find(|(name, _)| name == "dependencies").unwrap().1).unwrap()
+    };
+    let before = dependencies().await;
+    assert_eq!(play.queue.forget_tasks(play.queue.now()).await.unwrap(), More::Maybe);
+    assert_eq!(before - dependencies().await, DEPENDENCIES_AT_ONCE);
+    play.forget().await;
+    assert!(play.rows().await.iter().all(|(_, rows)| *rows == 0), "{:?}", play.rows().await);
+}
