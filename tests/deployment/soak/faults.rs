@@ -79,7 +79,7 @@ fn ask_wire(wire: &Wire, lost: LostRuns, look: u32) {
         wire.fail("/claim-work/", Fault::LostReply, 1);
         wire.fail("/completed", Fault::Refusal(409), 1);
     }
-    if look % TIME_OUT == 0 {
+    if look.is_multiple_of(TIME_OUT) {
         for part in some(vec!["/completed", "/artifacts/", "/status"]) {
             wire.fail(part, Fault::Late(TOO_LATE), 1);
         }
