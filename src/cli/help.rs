@@ -141,7 +141,8 @@ impl Named {
             path = format!("{path} {word}");
             command = next;
         }
-        let below = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+        let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+        let below = below.map(|below| below.get_name().to_owned()).collect();
         Named { path, below }
     }
 }
