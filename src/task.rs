@@ -41,8 +41,6 @@ mod taken;
 pub mod timer;
 pub mod validated;
 
-pub use authorization::judge;
-
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};

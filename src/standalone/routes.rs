@@ -62,7 +62,6 @@ pub(super) enum Api {
     RecentTasks,
     ValidateTask,
     ReadLog,
-    DiskUse,
     ListSecrets,
 }
 

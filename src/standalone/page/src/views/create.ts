@@ -45,7 +45,6 @@ export function create(from?: string): View {
 
   let timer: number | undefined;
   let version = 0;
-  let isOver = false;
 
   const goToLine = (line: number) => {
     const start = editor.value.split('\n').slice(0, line - 1).join('\n').length + (line > 1 ? 1 : 0);
@@ -115,8 +114,7 @@ export function create(from?: string): View {
     const taskId = slug();
     try {
       await api.create(taskId, result.value);
-      // Whoever has gone elsewhere meanwhile stays there.
-      if (!isOver) location.hash = format({ view: 'task', taskId });
+      location.hash = format({ view: 'task', taskId });
     } catch (error) {
       show(findings(words(error)), result.lineOf);
     } finally {
@@ -145,12 +143,8 @@ export function create(from?: string): View {
       show([{ pointer: '', message: words(error), severity: 'error' }], () => 1);
       return;
     }
-    if (!isOver) await judge();
-  };
-  const end = () => {
-    isOver = true;
-    clearTimeout(timer);
+    await judge();
   };
   void begin();
-  return { title: 'Create a task', element, end };
+  return { title: 'Create a task', element, end: () => clearTimeout(timer) };
 }

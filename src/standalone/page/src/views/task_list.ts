@@ -44,11 +44,9 @@ function list(title: string, none: string, fetch: (from?: string) => Promise<Pag
   const element = h('section', {}, heading, message, table, more);
   let pages = 1;
   let shown = '';
-  const over = new AbortController();
-  const look = async (isWanted: () => boolean) => {
+  const look = async () => {
     try {
       const { tasks, next } = await several(fetch, pages);
-      if (!isWanted()) return false;
       more.hidden = next === undefined;
       more.disabled = false;
       // What has not changed stays as it is, with what is selected in it.
@@ -61,17 +59,18 @@ function list(title: string, none: string, fetch: (from?: string) => Promise<Pag
       }
       tell(message, tasks.length === 0 ? none : '');
     } catch (error) {
-      if (isWanted()) tell(message, words(error));
+      tell(message, words(error));
     }
     return true;
   };
-  const again = repeat(EVERY, over.signal, look);
+  let stop = repeat(EVERY, look);
   more.addEventListener('click', () => {
     pages += 1;
     more.disabled = true;
-    again();
+    stop();
+    stop = repeat(EVERY, look);
   });
-  return { title, element, end: () => over.abort() };
+  return { title, element, end: () => stop() };
 }
 
 /** So many pages as one. */
