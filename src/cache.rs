@@ -36,9 +36,11 @@ use crate::timestamp::Timestamp;
 mod purge;
 mod record;
 mod trash;
+mod usage;
 
 pub use self::purge::{PurgeRequest, Purged};
 pub use self::trash::Discarded;
+pub use self::usage::CacheUsage;
 
 /// Random bytes in the name of an instance's directory.
 const ID_BYTES: usize = 16;

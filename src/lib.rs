@@ -68,6 +68,7 @@ pub mod task;
 pub mod task_log;
 pub mod text;
 pub mod timestamp;
+pub mod tree_size;
 pub mod undo_containers;
 pub mod units;
 pub mod worker;

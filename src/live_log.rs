@@ -39,7 +39,7 @@ use crate::task_log::reader::LogReader;
 use crate::timestamp::Timestamp;
 
 pub use self::host_name::HostNameError;
-pub use self::served::ServedLogs;
+pub use self::served::{Reading, ServedLogs};
 pub use self::tls::TlsError;
 
 /// Serves the live logs of one worker, until it goes.
@@ -107,7 +107,7 @@ impl LiveLogServer {
         let failed = |source| LiveLogError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let logs = ServedLogs::new(limits.reading);
+        let logs = ServedLogs::new(limits);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let accepting = connections::accept(listener, tls.map(Arc::new), logs.clone(), limits);
         let (readers, accepting) = (limits.reading_one, Background::start(accepting));
@@ -117,6 +117,11 @@ impl LiveLogServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether its logs' URLs lead nobody here but who is on this host.
+    pub fn is_for_this_host_only(&self) -> bool {
+        self.host.is_of_loopback() || self.address.ip().is_loopback()
     }
 
     /// The logs that can be read, for others in this process.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The page that a browser gets is such a client as well: its files are served by `page`, and what it needs beside the
-//! services' own methods is in `page_methods`.
+//! services' own methods is in `page_methods` and `disk_use`.
 //!
 //! What the methods take, need and answer are the services' own; so are codes and statuses of refusals. Of the other
 //! services there is what workers and tasks call: auth (scopes), purge-cache, object (what artifacts need), index, secrets.
@@ -23,6 +23,7 @@ pub mod clients_file;
 mod connections;
 mod cors;
 pub mod credentials_file;
+mod disk_use;
 mod exchange;
 mod groups;
 mod hawk;
@@ -48,7 +49,7 @@ mod work;
 mod workers;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -59,17 +60,21 @@ use tokio::time::Instant;
 
 use self::clients::Clients;
 use self::clients_file::ClientsFile;
+use self::disk_use::DiskUse;
 use self::storage::Storage;
 use crate::background::Background;
 use crate::event::Events;
-use crate::live_log::ServedLogs;
 use crate::queue::{Credentials, EmbeddedQueue};
+use crate::task::run::Worker;
 
 pub use self::clients::Client;
 pub use self::root_url::{RootUrl, RootUrlError};
 
 /// How long a request for tasks is held where there are none.
 pub const LONG_POLL: Duration = Duration::from_secs(20);
+
+/// What the name of a worker is, and that of its group.
+pub const WORKER_NAME: &str = params::WORD;
 
 /// How a queue is served.
 #[derive(Clone, Debug)]
@@ -94,11 +99,11 @@ pub struct Settings {
 }
 
 /// A queue that is served, until this value goes.
-#[derive(Debug)]
 pub struct Standalone {
     address: SocketAddr,
-    live_logs: Arc<OnceLock<ServedLogs>>,
-    _accepting: Background,
+    own_address: SocketAddr,
+    worker: Arc<OnceLock<Arc<Worker>>>,
+    _accepting: [Background; 2],
     _sweeping: Background,
 }
 
@@ -128,12 +133,13 @@ struct Services {
     queue: EmbeddedQueue,
     clients: Clients,
     root: Credentials,
-    /// Where they listen.
-    address: SocketAddr,
+    /// Where they listen: for everybody, and for this process's own worker.
+    addresses: [SocketAddr; 2],
     root_url: Option<RootUrl>,
     storage: Storage,
-    /// The live logs of the worker in this process, once there is one.
-    live_logs: Arc<OnceLock<ServedLogs>>,
+    /// The one in this process, once there is one.
+    worker: Arc<OnceLock<Arc<Worker>>>,
+    disk_use: DiskUse,
     /// Room in bytes for payloads that are large.
     large_payloads: Semaphore,
     long_poll: Duration,
@@ -158,32 +164,34 @@ impl Standalone {
             settings;
         let storage = Storage::open(directory.clone(), &root.access_token)
             .map_err(|source| StandaloneError::Storage { directory, source })?;
-        let listening = |source| StandaloneError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listening)?;
-        let bound = listener.local_addr().map_err(listening)?;
+        let (listener, address) = listen(address).await?;
+        let (own_listener, own_address) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         clients.push(Client { credentials: root.clone(), scopes: vec!["*".to_owned()] });
-        let live_logs = Arc::default();
+        let worker = Arc::default();
         let services = Services {
             queue,
             clients: Clients { fixed: clients, file: further_clients.as_deref().map(ClientsFile::of) },
             root,
-            address: bound,
+            addresses: [address, own_address],
             root_url,
             storage,
-            live_logs: Arc::clone(&live_logs),
+            worker: Arc::clone(&worker),
+            disk_use: DiskUse::default(),
             large_payloads: Semaphore::new(exchange::LARGE_BYTES_AT_ONCE),
             long_poll: settings.long_poll,
             since: Instant::now(),
         };
         let services = Arc::new(services);
         let sweeping = Background::start(sweep::keep_swept(Arc::clone(&services), settings.events));
-        let accepting = Background::start(connections::accept(listener, services));
-        Ok(Standalone { address: bound, live_logs, _accepting: accepting, _sweeping: sweeping })
+        let accepting = [listener, own_listener]
+            .map(|listener| Background::start(connections::accept(listener, Arc::clone(&services))));
+        Ok(Standalone { address, own_address, worker, _accepting: accepting, _sweeping: sweeping })
     }
 
-    /// Has the page show the live logs of the worker in this process; the first ones stay.
-    pub fn show_live_logs(&self, logs: ServedLogs) {
-        self.live_logs.get_or_init(|| logs);
+    /// Has the page show what the worker in this process has: live logs, what takes room on its disk, and what it would say of a
+    /// task. The first one stays.
+    pub fn show(&self, worker: &Arc<Worker>) {
+        self.worker.get_or_init(|| Arc::clone(worker));
     }
 
     /// Where it listens.
@@ -191,4 +199,25 @@ impl Standalone {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Where the worker in this process calls it: on loopback, and known to nobody else, so that strangers do not take the
+    /// places of its connections.
+    #[must_use]
+    pub fn own_address(&self) -> SocketAddr {
+        self.own_address
+    }
+}
+
+/// Whether a queue takes a name for a worker or for its group: [`WORKER_NAME`].
+#[must_use]
+pub fn is_worker_name(text: &str) -> bool {
+    params::is_word(text)
+}
+
+/// A listener, and where it listens.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StandaloneError> {
+    let failed = |source| StandaloneError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }

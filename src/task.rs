@@ -41,6 +41,8 @@ mod taken;
 pub mod timer;
 pub mod validated;
 
+pub use authorization::judge;
+
 use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};

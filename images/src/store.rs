@@ -41,6 +41,7 @@ mod lock;
 mod options;
 mod pull;
 mod transfer;
+mod usage;
 mod waiting;
 
 pub use collect::{Collected, GcPolicy};
@@ -49,6 +50,7 @@ pub use ingest::IngestError;
 pub use lease::Lease;
 pub use lock::Holder;
 pub use options::{Cancel, PullEvent, PullOptions};
+pub use usage::{ImageUsage, StoreUsage};
 
 use catalog::store_name;
 use claim::Claim;

@@ -255,3 +255,16 @@ fn the_oldest_free_instance_is_discarded_first_and_one_in_use_never() {
     let next = || caches.discard_oldest(&|| true).unwrap().map(|it| it.name().to_owned());
     assert_eq!([next(), next(), next()], [Some("second".to_owned()), Some("first".to_owned()), None]);
 }
+
+#[test]
+fn usage_names_each_instance_with_its_room_and_whether_a_task_has_it() {
+    let (_directory, caches) = caches();
+    let (small, large) = (take(&caches, "small"), take(&caches, "large"));
+    std::fs::write(large.content().join("file"), vec![1; 1 << 20]).unwrap();
+    release(small, Fate::Keep);
+    let usage = caches.usage(&|| true).unwrap();
+    let seen: Vec<_> = usage.iter().map(|it| (it.name.as_str(), it.is_used, it.is_partial)).collect();
+    assert_eq!(seen, [("large", true, false), ("small", false, false)]);
+    assert!(usage[0].bytes >= 1 << 20 && usage[1].bytes < 1 << 20, "{usage:?}");
+    assert!(caches.usage(&|| false).unwrap().iter().all(|it| it.is_partial));
+}

@@ -170,11 +170,12 @@ async fn serve_live_logs(file: &ConfigFile, log: &WorkerLog) -> Option<LiveLogSe
 /// Signals end the worker now: its tasks are for others. Another one does not wait for their logs.
 fn listen(requester: &ExitRequester, log: &WorkerLog, operator: &Operator) -> io::Result<()> {
     let (requester, log) = (requester.clone(), log.clone());
-    signals::listen(operator.clone(), move |asked| match asked {
-        Asked::FromTheKeyboard | Asked::ToEnd => {
-            log.write(&Entry::Terminating);
-            requester.insist(Notice::Signal);
-        }
+    signals::listen(operator.clone(), move |asked| {
+        log.write(match asked {
+            Asked::FromTheKeyboard => &Entry::TerminatingFromTheKeyboard,
+            Asked::ToEnd => &Entry::Terminating,
+        });
+        requester.insist(Notice::Signal);
     })
 }
 

@@ -6,9 +6,9 @@
 //!                           └──────── worker: the loop of `start`, by the same API
 //! ```
 //!
-//! The worker calls the queue as any other would, over loopback. So each of its runs has credentials of its own, the bytes
-//! of artifacts go where clients look for them, a request for tasks is held until there is one, and what a worker held that
-//! was killed is resolved by its successor as in a deployment.
+//! The worker calls the queue as any other would, over loopback, at an address that nobody else knows. So each of its runs
+//! has credentials of its own, the bytes of artifacts go where clients look for them, a request for tasks is held until there
+//! is one, and what a worker held that was killed is resolved by its successor as in a deployment.
 
 mod announcement;
 mod backup;
@@ -62,7 +62,7 @@ pub(super) fn main(options: &StandaloneArguments, mut config: Config, operator: 
         (None, None, None) => {
             options.complete(&mut config.file, operator);
             serving::complete(&mut config, ConfigFile::in_force_with_own_queue);
-            run(options, config, operator)
+            options::require_names(&config.file).and_then(|()| run(options, config, operator))
         }
     };
     let status = match done {
@@ -114,12 +114,19 @@ fn serve(
     config.file.root_url = Some(root_url.to_owned());
     let unfinished = process.runtime.block_on(own(unfinished, &queue, (&identity, root_url), operator))?;
     process.runtime.block_on(hand_back(&unfinished, &queue, &identity, operator))?;
-    let worker_queue = WorkerQueue::deployment(&here, worker.credentials)
+    let own = format!("http://{}", server.own_address());
+    let worker_queue = WorkerQueue::deployment(&own, worker.credentials)
         .map_err(|error| Refusal::because(FAILED, &error))?;
     announce(&config, &root, server.address(), operator);
     let service = process.service(config, grounds, (worker_queue, identity))?;
+    server.show(&service.worker);
     if let Some(live_logs) = &service.worker.live_log {
-        server.show_live_logs(live_logs.logs());
+        let comes_from_elsewhere = options.root_url.is_some() || !server.address().ip().is_loopback();
+        if comes_from_elsewhere && live_logs.is_for_this_host_only() {
+            operator.note(
+                "URLs of live logs lead all readers to their own host: set host, and logging.liveLogAddress if that is loopback, so that others than the page can follow tasks",
+            );
+        }
     }
     let ended = Ready { service, unfinished, process, queue: Some(queue.clone()) }.serve(None);
     drop(server);

@@ -27,10 +27,9 @@ use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Reply};
 use super::range::Wanted;
-use super::served::ServedLogs;
+use super::served::{Reading, ServedLogs};
 use super::tls::Tls;
 use crate::patience::Patient;
-use crate::task_log::reader::LogReader;
 
 /// What all strangers together can take.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +44,7 @@ pub(super) struct Limits {
     pub(super) asking_time: Duration,
     /// How long a reader may take nothing.
     pub(super) idle_time: Duration,
-    /// How long a reader may go on when the log has ended: as long as anybody reads, its file takes room on the disk.
+    /// How long a reader may go on when the log has ended.
     pub(super) rest_time: Duration,
 }
 
@@ -84,7 +83,7 @@ struct Shared {
 /// A connection that may not have said yet what it wants.
 struct Asking {
     /// What it is being sent, once that is known.
-    log: Arc<SetOnce<LogReader>>,
+    log: Arc<SetOnce<Reading>>,
     connection: AbortHandle,
 }
 
@@ -112,7 +111,7 @@ pub(super) async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, logs: S
 }
 
 /// One connection, to its end.
-async fn connection(stream: TcpStream, shared: Arc<Shared>, log: Arc<SetOnce<LogReader>>) {
+async fn connection(stream: TcpStream, shared: Arc<Shared>, log: Arc<SetOnce<Reading>>) {
     if settle(&stream).is_err() {
         return;
     }
@@ -142,15 +141,14 @@ fn settle(stream: &TcpStream) -> rustix::io::Result<()> {
 }
 
 /// Ends when a connection has had its time.
-async fn bounds(log: &SetOnce<LogReader>, limits: Limits) {
-    if let Ok(log) = timeout(limits.asking_time, log.wait()).await {
-        log.clone().wait(u64::MAX).await;
-        sleep(limits.rest_time).await;
+async fn bounds(log: &SetOnce<Reading>, limits: Limits) {
+    if let Ok(reading) = timeout(limits.asking_time, log.wait()).await {
+        reading.clone().overdue().await;
     }
 }
 
 /// Answers one request. What goes wrong with a connection is its peer's to notice.
-async fn serve<S>(stream: S, shared: &Shared, log: &SetOnce<LogReader>)
+async fn serve<S>(stream: S, shared: &Shared, log: &SetOnce<Reading>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -162,7 +160,7 @@ where
     drop(server.serve_connection(TokioIo::new(stream), service).await);
 }
 
-async fn reply<B>(request: &Request<B>, shared: &Shared, asking: &SetOnce<LogReader>) -> Reply {
+async fn reply<B>(request: &Request<B>, shared: &Shared, asking: &SetOnce<Reading>) -> Reply {
     let found = match answer::find(request, &shared.logs.offers) {
         Ok(found) => found,
         Err(reply) => return reply,
@@ -172,7 +170,7 @@ async fn reply<B>(request: &Request<B>, shared: &Shared, asking: &SetOnce<LogRea
         Err(reply) => return reply,
     };
     // It is set once: a connection is for one request.
-    if asking.set(log.clone()).is_err() {
+    if asking.set(shared.logs.reading(&log)).is_err() {
         return answer::text(StatusCode::BAD_REQUEST, "One request for each connection");
     }
     let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());

@@ -9,7 +9,7 @@
 //! ```
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aws_lc_rs::hmac;
 
@@ -61,6 +61,16 @@ impl HostName {
     fn fixed(host: &str) -> HostName {
         let is_address_6 = host.parse::<Ipv6Addr>().is_ok();
         HostName::Fixed(if is_address_6 { format!("[{host}]") } else { host.to_owned() })
+    }
+
+    /// Whether it leads every host to itself.
+    pub(super) fn is_of_loopback(&self) -> bool {
+        let name = match self {
+            HostName::Fixed(name) => name.as_str(),
+            HostName::Stateless { address, .. } => return address.is_loopback(),
+        };
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 
     /// A name that is good until then.
@@ -151,6 +161,22 @@ mod tests {
         }
         let name = HostName::of(&config(true)).unwrap();
         assert!(!format!("{name:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn some_names_lead_every_host_to_itself() {
+        for (host, expected) in [
+            (None, true),
+            (Some("localhost"), true),
+            (Some("127.0.0.2"), true),
+            (Some("::1"), true),
+            (Some("192.0.2.1"), false),
+            (Some("2001:db8::1"), false),
+            (Some("localhost.example.com"), false),
+        ] {
+            let config = ConfigFile { host: host.map(str::to_owned), ..config(false) };
+            assert_eq!(HostName::of(&config).unwrap().is_of_loopback(), expected, "{host:?}");
+        }
     }
 
     #[test]

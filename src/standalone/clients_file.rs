@@ -101,7 +101,7 @@ pub enum ClientsFileError {
         client_id: String,
     },
     /// It is no scope, or stands for more than it seems to.
-    #[error("give the scope {scope:?}: a scope is printable ASCII, with one * at most at its end")]
+    #[error("give the scope {scope:?}: a scope is some printable ASCII, with one * at most at its end")]
     Scope {
         /// Which.
         scope: String,
@@ -160,7 +160,7 @@ pub fn add(data: &Path, client_id: &str, scopes: Vec<String>) -> Result<Credenti
     if !is_client_id(client_id) || client_id.starts_with(OWN) {
         return Err(ClientsFileError::Name { client_id: client_id.to_owned() });
     }
-    if let Some(scope) = scopes.iter().find(|scope| !is_grantable(scope)) {
+    if let Some(scope) = scopes.iter().find(|scope| scope.is_empty() || !is_grantable(scope)) {
         return Err(ClientsFileError::Scope { scope: scope.clone() });
     }
     change(data, |clients| {
@@ -378,7 +378,7 @@ mod tests {
         for name in ["", "a b", "local/root", "\u{e9}"] {
             assert!(matches!(added(name, &[]), Err(ClientsFileError::Name { .. })), "{name}");
         }
-        for scope in ["a\nb", "\u{e9}", "queue:**"] {
+        for scope in ["", "a\nb", "\u{e9}", "queue:**"] {
             assert!(matches!(added("x", &[scope]), Err(ClientsFileError::Scope { .. })), "{scope}");
         }
         assert!(matches!(remove(directory.path(), "x"), Err(ClientsFileError::Unknown { .. })));

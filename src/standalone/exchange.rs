@@ -247,7 +247,9 @@ fn authenticate(
     };
     let Some(root_url) = &services.root_url else { return (authenticate(&host, port), here) };
     match authenticate(root_url.host(), root_url.port()) {
-        Err(AuthenticationError::Hawk(HawkError::Mac)) if is_here(services.address, &host, port) => {
+        Err(AuthenticationError::Hawk(HawkError::Mac))
+            if services.addresses.iter().any(|listens| is_here(*listens, &host, port)) =>
+        {
             (authenticate(&host, port), here)
         }
         caller => (caller, root_url.to_string()),

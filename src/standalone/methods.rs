@@ -9,8 +9,8 @@ use super::exchange::{Exchange, done, ok};
 use super::reply::{Code, Refusal, Reply};
 use super::routes::Api;
 use super::{
-    artifacts, batches, groups, index, objects, page_methods, pools, priorities, secrets, tasks, work,
-    workers,
+    artifacts, batches, disk_use, groups, index, objects, page_methods, pools, priorities, secrets, tasks,
+    work, workers,
 };
 use crate::cache::PurgeRequest;
 use crate::queue::{Reason, Verdict};
@@ -71,6 +71,7 @@ pub(super) async fn call(api: Api, it: &Exchange<'_>) -> Result<Reply, Refusal> 
         Api::RecentTasks => page_methods::recent_tasks(it).await,
         Api::ValidateTask => page_methods::validate(it),
         Api::ReadLog => page_methods::read_log(it).await,
+        Api::DiskUse => disk_use::see(it).await,
         Api::ListSecrets => secrets::list(it).await,
     }
 }

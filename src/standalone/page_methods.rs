@@ -1,17 +1,26 @@
 //! What the page asks beside the services' own methods: below `/page/`, signed as all calls are.
 
+use std::time::Duration;
+
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::artifacts::{self, Content};
+use super::clients::expand;
 use super::exchange::{Exchange, ok};
 use super::reply::{Code, Refusal, Reply, fault};
 use super::{paging, tasks};
+use crate::config::ConfigFile;
 use crate::document::finding::{Finding, Findings};
 use crate::payload::{Origin, Payload, TaskContext};
 use crate::queue::definition::TaskDefinition;
 use crate::queue::task_id::TaskId;
 use crate::queue::{Part, RecentTask, StorageType};
+use crate::task;
+use crate::text::escaped;
+
+/// Longer than any task lasts: a century.
+const EVER: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// Tasks that people are shown at once, at most.
 const LATEST: usize = 200;
@@ -31,23 +40,19 @@ pub(super) async fn recent_tasks(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     ok(&Listed { tasks: page.items, continuation_token: paging::token(page.next) })
 }
 
-/// `validateTask`: what createTask would say of a definition now, and what a worker would of its payload.
+/// `validateTask`: what createTask would say of a definition now, and what the worker would of its payload.
 pub(super) fn validate(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     let document = it.payload()?;
     let task_id = TaskId::random().map_err(|error| fault("make an id", &error))?;
-    let (mut findings, expires) = match TaskDefinition::requested(document, &task_id, it.now) {
-        Ok(task) => (refused(tasks::permit(it, &task)), task.expires),
-        Err(findings) => (findings.into_list(), it.now),
+    let (task, mut findings) = match TaskDefinition::requested(document, &task_id, it.now) {
+        Ok(task) => {
+            let refused = refused(tasks::permit(it, &task));
+            (Some(task), refused)
+        }
+        Err(findings) => (None, findings.into_list()),
     };
     if let Some(payload) = document.get("payload") {
-        let context = TaskContext {
-            expires,
-            origin: Origin::Queue,
-            disabled_features: &[],
-            max_task_run_time: None,
-            pointer: "/payload",
-        };
-        findings.extend(Payload::parse(payload, &context).1);
+        findings.extend(judge(it, payload, task.as_ref()));
     }
     ok(&json!({ "findings": findings }))
 }
@@ -60,12 +65,43 @@ fn refused(permitted: Result<(), Refusal>) -> Vec<Finding> {
     findings.into_list()
 }
 
+/// What the worker of this process says of a payload, by its own settings.
+fn judge(it: &Exchange<'_>, payload: &Value, task: Option<&TaskDefinition>) -> Vec<Finding> {
+    let file = it.services.worker.get().map(|worker| &worker.config.file);
+    let disabled_features = file.map(ConfigFile::disabled_features).unwrap_or_default();
+    let context = TaskContext {
+        // Where there is no telling when it expires, nothing is too late for that.
+        expires: task.map_or(it.now.plus(EVER), |task| task.expires),
+        origin: Origin::Queue,
+        disabled_features: &disabled_features,
+        max_task_run_time: file.and_then(|file| file.max_task_run_time).map(u64::from),
+        pointer: "/payload",
+    };
+    let (payload, mut list) = Payload::parse(payload, &context);
+    let mut findings = Findings::default();
+    if let Some(Err(unsupported)) = payload.as_ref().map(|payload| payload.image.source()) {
+        findings.error("/payload/image", unsupported.to_string());
+    }
+    if let (Some(file), Some(task)) = (file, task) {
+        let pool = file.worker_pool();
+        if task.task_queue_id != pool {
+            let message = format!("is not the pool of the worker here, which is {}", escaped(&pool));
+            findings.warning("/taskQueueId", message);
+        } else if let Some(payload) = &payload {
+            task::judge(payload, &expand(&task.scopes), (&pool, context.pointer), &mut findings);
+        }
+    }
+    list.extend(findings.into_list());
+    list
+}
+
 /// `readLog`: the bytes of a log, from this process while it grows. A page may not ask any other server for them.
 pub(super) async fn read_log(it: &Exchange<'_>) -> Result<Reply, Refusal> {
     match artifacts::follow(it, &it.params.run()?, it.params.artifact()?).await? {
         Content::Bytes { kind: StorageType::Reference, url } => {
-            let served = match it.services.live_logs.get() {
-                Some(logs) => logs.send(&url, it.range.as_deref()).await,
+            let live_logs = it.services.worker.get().and_then(|worker| worker.live_log.as_ref());
+            let served = match live_logs {
+                Some(server) => server.logs().send(&url, it.range.as_deref()).await,
                 None => None,
             };
             let elsewhere = || format!("the log is, or was, served by another server: {url}");

@@ -62,6 +62,7 @@ pub(super) enum Api {
     RecentTasks,
     ValidateTask,
     ReadLog,
+    DiskUse,
     ListSecrets,
 }
 

@@ -2,6 +2,7 @@
 
 use tokio::sync::OnceCell;
 
+use crate::document::finding::{Findings, pointer_to};
 use crate::known_features::KnownFeature;
 use crate::payload::Payload;
 use crate::queue::{QueueError, RunQueue};
@@ -64,6 +65,24 @@ impl<'a> Authorization<'a> {
         }
         let expanded = self.expanded.get_or_try_init(|| self.queue.expand_scopes(self.own)).await?;
         Ok(needed.missing(expanded))
+    }
+}
+
+/// What scopes, those of roles among them, do not allow of what a payload asks for: for whoever writes a task that this
+/// would end. `pool` is the worker's; the payload is at `pointer`.
+pub fn judge(payload: &Payload, scopes: &[String], (pool, pointer): (&str, &str), findings: &mut Findings) {
+    for feature in payload.features.on() {
+        if let Some(scope) = feature.scope.filter(|scope| !scopes::satisfies(scopes, scope)) {
+            let pointer = pointer_to(&pointer_to(pointer, "features"), feature.name);
+            findings.error(pointer, format!("needs the scope {scope}"));
+        }
+    }
+    for name in payload.cache.keys() {
+        let name = name.as_str();
+        if !scopes::cache_expression([name], pool).is_satisfied_by(scopes) {
+            let pointer = pointer_to(&pointer_to(pointer, "cache"), name);
+            findings.error(pointer, format!("needs the scope docker-worker:cache:{}", escaped(name)));
+        }
     }
 }
 
@@ -189,6 +208,21 @@ mod tests {
         {
             assert_eq!(not_expanded(&passing).end, End::WorkerFault, "{passing}");
         }
+    }
+
+    #[test]
+    fn an_author_hears_of_each_scope_that_is_missing_where_it_is_needed() {
+        let payload = payload(&json!({"a/b": "/a", "c": "/c"}));
+        let judged = |scopes: &[&str]| {
+            let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+            let mut findings = Findings::default();
+            judge(&payload, &scopes, ("p/w", "/payload"), &mut findings);
+            findings.into_list().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let of_first = "/payload/cache/a~1b: needs the scope docker-worker:cache:a/b";
+        assert_eq!(judged(&["docker-worker:cache:c:p/w"]), [of_first]);
+        assert_eq!(judged(&["docker-worker:cache:c:p/v"]).len(), 2);
+        assert!(judged(&["docker-worker:cache:*"]).is_empty());
     }
 
     #[tokio::test]

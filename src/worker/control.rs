@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `{"request":"list"}` | `{"tasks":[{"taskId":…,"runId":…,"container":…,"began":…,"state":…},…]}` |
 //! | `{"request":"end","taskId":…,"runId":…}` | `{"ended":true}`: it is told to end; [`Phase`] says how far it is |
-//! | `{"request":"backup"}` | `{"copy":…}`: the name of a copy of the process's own queue, in `copies/` beside it; there until the next request or the connection's end |
+//! | `{"request":"backup"}` | `{"copy":…}`: the name of a copy of the process's own queue, in `copies/` beside it; there until the next request or the connection's end, and given up where its client leaves before it is made |
 //! | anything else, a run that is not there | `{"error":"one sentence"}` |
 //!
 //! Where the process has a queue of its own (`standalone`), a link in the queue's directory leads to the socket.
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -223,7 +224,11 @@ async fn connection(stream: UnixStream, served: &Served) -> io::Result<()> {
         let answer = match (is_heard, is_whole) {
             (false, _) => refusal("only root and the worker's own user may ask"),
             (true, false) => refusal(format!("a request is one line of at most {REQUEST_BYTES} bytes")),
-            (true, true) => served.answer(&line).await,
+            (true, true) => tokio::select! {
+                biased;
+                answer = served.answer(&line) => answer,
+                () = leaves(&mut reading) => return Ok(()),
+            },
         };
         let mut text = serde_json::to_vec(&answer)?;
         text.push(b'\n');
@@ -232,6 +237,15 @@ async fn connection(stream: UnixStream, served: &Served) -> io::Result<()> {
         if !(is_heard && is_whole) {
             return Ok(());
         }
+    }
+}
+
+/// Waits until a client has gone, or sends nothing more: an answer that it has to wait for goes with its connection. One that
+/// asks for something else already has not.
+async fn leaves(reading: &mut BufReader<OwnedReadHalf>) {
+    match reading.fill_buf().await {
+        Ok(bytes) if !bytes.is_empty() => std::future::pending().await,
+        Ok(_) | Err(_) => {}
     }
 }
 
@@ -275,5 +289,48 @@ impl Served {
             },
             Err(error) => refusal(format!("read the request: {error}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use super::*;
+
+    /// Longer than anything here takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A queue in a directory whose thread stands still while somebody holds the gate.
+    fn queue(directory: &Path, gate: &Arc<Mutex<()>>) -> EmbeddedQueue {
+        let gate = Arc::clone(gate);
+        let clock = move || {
+            let is_its_thread = std::thread::current().name() == Some("queue");
+            drop(is_its_thread.then(|| hold(&gate)));
+            Timestamp::now()
+        };
+        EmbeddedQueue::in_directory(directory, Box::new(clock)).unwrap()
+    }
+
+    fn hold(gate: &Mutex<()>) -> MutexGuard<'_, ()> {
+        gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "the queue stands still meanwhile")]
+    async fn a_copy_is_given_up_with_the_client_that_wants_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let gate = Arc::default();
+        let queue = Some(queue(directory.path(), &gate));
+        let served = Served { registry: Registry::default(), interrupt: Interrupt::Shutdown, queue };
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.write_all(b"{\"request\":\"backup\"}\n").await.unwrap();
+        let held = hold(&gate);
+        let mut connection = Box::pin(connection(server, &served));
+        let still_waits = timeout(Duration::from_millis(200), &mut connection).await;
+        drop(client);
+        let ended = timeout(LONG, connection).await;
+        drop(held);
+        assert!(still_waits.is_err() && ended.is_ok_and(|ended| ended.is_ok()));
     }
 }

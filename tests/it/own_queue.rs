@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
@@ -142,19 +142,32 @@ fn a_configuration_counts_and_what_of_it_is_for_deployments_is_named_once() {
 }
 
 #[test]
+fn who_can_be_reached_from_elsewhere_is_told_where_live_logs_cannot_and_by_what_it_was_ended() {
+    let own = OwnQueue::new();
+    let advice = "set host, and logging.liveLogAddress if that is loopback";
+    for (config, options, is_told) in [
+        (json!({}), &["--listen", "0.0.0.0"][..], true),
+        (json!({ "host": "worker.example.com" }), &["--listen", "0.0.0.0"], false),
+        (json!({}), &["--root-url", "https://tc.example.com"], true),
+        (json!({}), &[], false),
+    ] {
+        let standalone = own.start_with(&config, options);
+        standalone.signal(Signal::INT);
+        let ended = standalone.ended();
+        let told = String::from_utf8_lossy(&ended.finished.stderr).into_owned();
+        assert_eq!(told.contains(advice), is_told, "{config} {options:?}: {told}");
+        let says = |text| ended.log.contains(text);
+        assert!(says("Terminating worker due to SIGINT") && !says("SIGTERM"), "{}", ended.log);
+    }
+}
+
+#[test]
 fn a_place_or_an_address_that_cannot_be_had_is_told_in_one_sentence() {
     let own = OwnQueue::new();
     let standalone = own.start();
     let data = own.worker.data();
     let another = own.worker.fresh("another");
-    let broken = own.worker.fresh("broken");
-    fs::create_dir(&broken).unwrap();
-    fs::write(broken.join("credentials.json"), "hush").unwrap();
-    fs::set_permissions(broken.join("credentials.json"), Permissions::from_mode(0o600)).unwrap();
-    let newer = own.worker.fresh("newer");
-    fs::create_dir_all(newer.join("queue")).unwrap();
-    let database = rusqlite::Connection::open(newer.join("queue/queue.sqlite")).unwrap();
-    database.execute_batch("PRAGMA application_id = 0x64776b71; PRAGMA user_version = 999;").unwrap();
+    let (broken, newer) = (broken_credentials(&own), newer_queue(&own));
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let cases = [
         (
@@ -183,6 +196,16 @@ fn a_place_or_an_address_that_cannot_be_had_is_told_in_one_sentence() {
             "it is no JSON object with clientId and accessToken (line 1, column 1); correct it, or remove it and have new credentials made",
         ),
         (
+            vec!["--config".to_owned(), own.config(&json!({ "provisionerId": "a b", "workerType": "t" }))],
+            2,
+            "there can be no pool a b/t: provisionerId must be 1 to 38 letters, digits, - and _, and workerType",
+        ),
+        (
+            vec!["--config".to_owned(), own.config(&json!({ "workerId": "host.example.com" }))],
+            2,
+            "workerId is host.example.com: it must be 1 to 38 letters, digits, - and _",
+        ),
+        (
             vec!["--listen".to_owned(), "nowhere".to_owned()],
             2,
             "--listen \"nowhere\": write it as an address",
@@ -199,6 +222,24 @@ fn a_place_or_an_address_that_cannot_be_had_is_told_in_one_sentence() {
     let task_id = own.create_script("echo undisturbed");
     own.await_state(&task_id, "completed");
     standalone.stop();
+}
+
+/// A data directory whose credentials are none.
+fn broken_credentials(own: &OwnQueue) -> PathBuf {
+    let broken = own.worker.fresh("broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join("credentials.json"), "hush").unwrap();
+    fs::set_permissions(broken.join("credentials.json"), Permissions::from_mode(0o600)).unwrap();
+    broken
+}
+
+/// A data directory whose queue is of a version that is still to come.
+fn newer_queue(own: &OwnQueue) -> PathBuf {
+    let newer = own.worker.fresh("newer");
+    fs::create_dir_all(newer.join("queue")).unwrap();
+    let database = rusqlite::Connection::open(newer.join("queue/queue.sqlite")).unwrap();
+    database.execute_batch("PRAGMA application_id = 0x64776b71; PRAGMA user_version = 999;").unwrap();
+    newer
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use docker_worker::queue::task_id::TaskId;
 use serde_json::{Value, json};
 
-use crate::support::{OwnQueue, finish};
+use crate::support::{OwnQueue, await_that, finish, shell_payload};
 
 const LIMIT: Duration = Duration::from_secs(150);
 
@@ -131,6 +132,80 @@ fn a_definition_is_judged_before_it_is_made() {
     let mut both = with("/payload/image", json!(5));
     both["metadata"].as_object_mut().unwrap().remove("owner");
     assert_eq!(judged(&both).len(), 2, "{both}");
+    standalone.stop();
+}
+
+#[test]
+fn a_payload_is_judged_by_the_settings_of_the_worker_that_would_have_it() {
+    let own = OwnQueue::new();
+    let config = json!({ "maxTaskRunTime": 100, "features": { "chainOfTrust": { "enabled": false } } });
+    let standalone = own.start_with(&config, &[]);
+    let payload = json!({
+        "image": own.image, "command": ["true"], "maxRunTime": 200,
+        "features": { "chainOfTrust": true }, "cache": { "a/b": "/x" },
+    });
+    let judged = |change: &dyn Fn(&mut Value)| -> Vec<String> {
+        let mut definition = own.definition(&payload);
+        change(&mut definition);
+        let reply = call(&own, "POST", "/page/validate", &definition);
+        let findings = reply["findings"].as_array().unwrap().iter();
+        findings.map(|it| format!("{}: {}", it["pointer"].as_str().unwrap(), it["message"])).collect()
+    };
+    let of_settings = judged(&|_| {});
+    assert_eq!(of_settings.len(), 2, "{of_settings:?}");
+    assert!(of_settings.iter().any(|it| it.starts_with("/payload/maxRunTime: \"must be at most 100 ")));
+    assert!(
+        of_settings.iter().any(|it| it.starts_with("/payload/features/chainOfTrust: ")),
+        "{of_settings:?}"
+    );
+    let fit = |it: &mut Value| {
+        it["payload"]["maxRunTime"] = json!(100);
+        it["payload"]["features"] = json!({});
+    };
+    assert_eq!(judged(&fit), ["/payload/cache/a~1b: \"needs the scope docker-worker:cache:a/b\""]);
+    let with_scope = judged(&|it| {
+        fit(it);
+        it["scopes"] = json!(["docker-worker:cache:a/b"]);
+    });
+    assert_eq!(with_scope, [""; 0]);
+    let elsewhere = judged(&|it| {
+        fit(it);
+        it["taskQueueId"] = json!("other/pool");
+    });
+    let expected = "/taskQueueId: \"is not the pool of the worker here, which is local/docker-worker\"";
+    assert_eq!(elsewhere, [expected]);
+    standalone.stop();
+}
+
+#[test]
+fn what_takes_room_on_the_disk_is_told_by_cache_and_by_image() {
+    let own = OwnQueue::new();
+    let standalone = own.start();
+    let mut payload = shell_payload(&own.image, "dd if=/dev/zero of=/x/zeros bs=1024 count=2048");
+    payload["cache"] = json!({ "x": "/x" });
+    let mut definition = own.definition(&payload);
+    definition["scopes"] = json!(["docker-worker:cache:x"]);
+    let task_id = TaskId::random().unwrap();
+    own.call(&format!("PUT queue/task/{task_id}"), &definition);
+    own.await_state(&task_id, "completed");
+    // The report comes before the worker has given all back.
+    let mut seen = Value::Null;
+    await_that("nothing to be in use", || {
+        seen = call(&own, "GET", "/page/disk-use", &Value::Null);
+        seen["caches"][0]["isUsed"] == false && seen["images"][0]["isUsed"] == false
+    });
+    let bytes = |value: &Value| value.as_u64().unwrap();
+    let cache = &seen["caches"][0];
+    assert_eq!((&cache["name"], &cache["isPartial"]), (&json!("x"), &json!(false)), "{seen}");
+    assert!((2 << 20..3 << 20).contains(&bytes(&cache["bytes"])), "{seen}");
+    let image = &seen["images"][0];
+    assert_eq!(image["names"], json!([own.image]), "{seen}");
+    assert!(bytes(&image["ownBytes"]) > 0 && bytes(&seen["sharedBytes"]) == 0, "{seen}");
+    for nobody in [None, Some("Authorization: Hawk id=\"x\"")] {
+        let header = nobody.map_or(vec![], |header| vec!["--header", header]);
+        let (head, _) = reply(&own, "/page/disk-use", &header);
+        assert!(head.starts_with("http/1.1 40"), "{head}");
+    }
     standalone.stop();
 }
 

@@ -69,10 +69,10 @@ pub enum StoreError {
         /// Who it is.
         holder: String,
     },
-    /// Nobody waits for a lock any more.
-    #[error("lock {path:?} in the image store: the wait for it was interrupted")]
+    /// Nobody waits for a lock, or for an answer, any more.
+    #[error("use {path:?} in the image store: the wait for it was interrupted")]
     Unwanted {
-        /// What is locked.
+        /// What is locked, or was to be looked at.
         path: PathBuf,
     },
     /// Someone has removed files of the store by hand.

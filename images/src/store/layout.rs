@@ -129,6 +129,15 @@ impl Layout {
         &self.root
     }
 
+    /// Everything that the store has made, in no order.
+    pub(super) fn everything(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut found = Vec::new();
+        for directory in DIRECTORIES {
+            found.extend(entries(&self.root.join(directory))?);
+        }
+        Ok(found)
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }

@@ -19,6 +19,7 @@ mod garbage;
 mod power_cut;
 mod processes;
 mod together;
+mod usage;
 
 pub fn options() -> PullOptions {
     let mut options = PullOptions::new(Access::operator());

@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::clients::ClientArguments;
+use crate::cli::WRONG_USE;
 use crate::cli::environment::Secrets;
 use crate::cli::operator::Operator;
+use crate::cli::refusal::Refusal;
 use crate::config::{ConfigFile, CredentialSettings};
-use crate::standalone::RootUrl;
+use crate::queue::definition::is_queue_id;
+use crate::standalone::{RootUrl, WORKER_NAME, is_worker_name};
+use crate::text::escaped;
 
 /// "TCDW" on the keys of a telephone: below the ports that a kernel gives out by itself, so that no connection of this host
 /// takes it by chance, and none of those that other servers for developers like.
@@ -57,6 +61,28 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let with_port = text.parse().ok();
     let without = host.parse().ok().zip(port).map(|(ip, port)| SocketAddr::new(ip, port));
     with_port.or(without).ok_or_else(|| format!("write it as an address of this host and a port: {ADDRESS}"))
+}
+
+/// Refuses names with which the queue would give the worker no tasks.
+pub(super) fn require_names(file: &ConfigFile) -> Result<(), Refusal> {
+    let pool = file.worker_pool();
+    if !is_queue_id(&pool) {
+        return Err(Refusal::new(
+            WRONG_USE,
+            format!(
+                "there can be no pool {}: provisionerId must be 1 to 38 letters, digits, - and _, and workerType 1 to 38 small letters, digits and -, the first a letter and the last no -",
+                escaped(&pool)
+            ),
+        ));
+    }
+    let own = [("workerGroup", Some(file.worker_group())), ("workerId", file.worker_id.as_deref())];
+    for (key, name) in own {
+        if let Some(name) = name.filter(|name| !is_worker_name(name)) {
+            let problem = format!("{key} is {}: it must be {WORKER_NAME}", escaped(name));
+            return Err(Refusal::new(WRONG_USE, problem));
+        }
+    }
+    Ok(())
 }
 
 impl StandaloneArguments {

@@ -200,4 +200,5 @@ pub(super) const ROUTES: &[Route] = &[
     get(Api::RecentTasks, ("recentTasks", Needs::Scope("standalone:list-tasks")), (PAGE, "tasks")),
     post(Api::ValidateTask, ("validateTask", Needs::Nothing), (PAGE, "validate")),
     get(Api::ReadLog, ("readLog", Needs::OfMethod), (PAGE, "log/<taskId>/<runId>/<*name>")),
+    get(Api::DiskUse, ("diskUse", Needs::Scope("standalone:show-disk-use")), (PAGE, "disk-use")),
 ];

@@ -206,6 +206,9 @@ pub enum Entry<'a> {
     /// The worker is to end now.
     #[serde(rename = "Terminating worker due to SIGTERM")]
     Terminating,
+    /// The same from the keyboard, for which the original had no word.
+    #[serde(rename = "Terminating worker due to SIGINT")]
+    TerminatingFromTheKeyboard,
     /// There are other credentials to claim with.
     #[serde(rename = "Got new worker credentials")]
     NewCredentials,

@@ -1,10 +1,12 @@
 //! The way to the queue of `standalone` on a host of a test's own, for its worker and its clients, by way of a wire.
 //!
 //! ```text
-//!   worker, client ──► 127.0.0.1:8239 ──(firewall)──► wire ──(from 127.0.0.3)──► 127.0.0.1:8239 standalone
+//!   client ──► 127.0.0.1:8239 ──┐                                         ┌──► 127.0.0.1:8239 ──┐
+//!                               ├─(firewall)──► wire ──(from 127.0.0.3)───┤                     ├─ standalone
+//!   worker ──► its own port ────┘                                         └──► its own port ────┘
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -13,8 +15,8 @@ use tokio::sync::oneshot;
 use super::internet::Internet;
 use super::wire::Wire;
 
-/// Where the queue listens, unless it is told otherwise.
-const QUEUE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8239);
+/// Where the queue listens: for clients, unless it is told otherwise, and for its worker, whose port the kernel chooses.
+const QUEUE: &str = "ip daddr 127.0.0.1 tcp dport { 8239, 32768-60999 }";
 
 /// Where the wire calls from, so that the firewall leaves its own calls alone.
 const WIRE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
@@ -29,7 +31,7 @@ pub struct WayToQueue<'a> {
 
 impl WayToQueue<'_> {
     pub fn lay(internet: &Internet) -> WayToQueue<'_> {
-        let wire = Wire::from(WIRE, QUEUE);
+        let wire = Wire::as_called(WIRE);
         let (stop, stopped) = oneshot::channel();
         let carried = Arc::clone(&wire);
         // A thread is where the one is that has started it.
@@ -39,9 +41,7 @@ impl WayToQueue<'_> {
         });
         internet.host.nft(&format!(
             "table ip way {{ chain output {{ type nat hook output priority -100;
-             ip saddr != {WIRE} ip daddr {} tcp dport {} redirect to :{port}; }}; }}",
-            QUEUE.ip(),
-            QUEUE.port()
+             ip saddr != {WIRE} {QUEUE} redirect to :{port}; }}; }}"
         ));
         WayToQueue { wire, internet, stop: Some(stop), thread: Some(thread) }
     }

@@ -24,6 +24,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, client, server};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::OriginalDst;
 use rustix::net::sockopt::set_socket_linger;
 use serde::Serialize;
 use serde_json::Value;
@@ -71,14 +73,19 @@ pub struct Exchange {
 
 /// See the module's head.
 pub struct Wire {
-    server: SocketAddr,
-    /// Where its calls come from, if that matters.
-    from: Option<Ipv4Addr>,
-    /// Whether it remembers what went over it.
-    remembers: bool,
+    server: Server,
     state: Mutex<State>,
     changed: Condvar,
     held: watch::Sender<bool>,
+}
+
+/// Where the wire leads.
+enum Server {
+    /// To this one.
+    At(SocketAddr),
+    /// To whichever was called before the firewall led the connection here. Calls come from an address of the wire's own, by
+    /// which the firewall knows them, and nothing is remembered, as much goes over it.
+    AsCalled { from: Ipv4Addr },
 }
 
 #[derive(Default)]
@@ -93,18 +100,22 @@ struct State {
 
 impl Wire {
     pub fn to(server: SocketAddr) -> Arc<Wire> {
-        Arc::new(Wire::new(server, None, true))
+        Arc::new(Wire::new(Server::At(server)))
     }
 
-    /// A wire that calls from an address of its own, by which a firewall knows it, and remembers nothing, as much goes over
-    /// it.
-    pub fn from(from: Ipv4Addr, server: SocketAddr) -> Arc<Wire> {
-        Arc::new(Wire::new(server, Some(from), false))
+    /// A wire to wherever a connection was going before a firewall led it here; the firewall has to leave alone what comes
+    /// from `from`. It remembers nothing.
+    pub fn as_called(from: Ipv4Addr) -> Arc<Wire> {
+        Arc::new(Wire::new(Server::AsCalled { from }))
     }
 
-    fn new(server: SocketAddr, from: Option<Ipv4Addr>, remembers: bool) -> Wire {
+    fn new(server: Server) -> Wire {
         let held = watch::Sender::new(true);
-        Wire { server, from, remembers, state: Mutex::default(), changed: Condvar::new(), held }
+        Wire { server, state: Mutex::default(), changed: Condvar::new(), held }
+    }
+
+    fn remembers(&self) -> bool {
+        matches!(self.server, Server::At(_))
     }
 
     /// The next `times` requests whose `METHOD /path` holds `part` are treated so.
@@ -175,7 +186,8 @@ impl Wire {
             let wire = Arc::clone(&self);
             connections.spawn(async move {
                 let twin: Arc<OwnedFd> = Arc::new(stream.as_fd().try_clone_to_owned().unwrap());
-                let service = service_fn(|request| wire.answer(request, &twin));
+                let server = wire.server_of(&twin);
+                let service = service_fn(|request| wire.answer(request, server, &twin));
                 // A connection that is reset on purpose is an error here.
                 drop(
                     server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await,
@@ -188,6 +200,7 @@ impl Wire {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        server: SocketAddr,
         connection: &Arc<OwnedFd>,
     ) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
         let reset = || {
@@ -206,20 +219,20 @@ impl Wire {
             Some(Fault::Page) => Ok(Response::new(full("<html>Back soon</html>".into()))),
             Some(Fault::Reset) => reset(),
             Some(Fault::LostReply) => {
-                self.pass_on(request).await?;
+                self.pass_on(request, server).await?;
                 reset()
             }
             Some(Fault::Late(time)) => {
-                let reply = self.pass_on(request).await?;
+                let reply = self.pass_on(request, server).await?;
                 tokio::time::sleep(time).await;
                 Ok(reply)
             }
             Some(Fault::Held) => {
-                let reply = self.pass_on(request).await?;
+                let reply = self.pass_on(request, server).await?;
                 self.held.subscribe().wait_for(|held| !held).await.unwrap();
                 Ok(reply)
             }
-            None => self.pass_on(request).await,
+            None => self.pass_on(request, server).await,
         }
     }
 
@@ -227,7 +240,7 @@ impl Wire {
         let asked = name(request);
         let mut state = self.lock();
         let place = state.faults.iter().position(|(part, _, times)| asked.contains(part) && *times > 0);
-        if self.remembers {
+        if self.remembers() {
             state.asked.push(asked);
         }
         self.changed.notify_all();
@@ -241,12 +254,13 @@ impl Wire {
     async fn pass_on(
         &self,
         request: Request<Incoming>,
+        server: SocketAddr,
     ) -> Result<Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
         let is_call = request.uri().path().starts_with("/api/");
         let asked = name(&request);
         let (head, body) = request.into_parts();
         let (payload, body) = if is_call { whole(body).await? } else { (Value::Null, body.boxed_unsync()) };
-        let stream = self.connect().await?;
+        let stream = self.connect(server).await?;
         let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // What goes wrong with it comes back with the request.
         tokio::spawn(async move { drop(connection.await) });
@@ -255,7 +269,7 @@ impl Wire {
             return Ok(Response::from_parts(head, body.boxed_unsync()));
         }
         let (reply, body) = whole(body).await?;
-        if self.remembers {
+        if self.remembers() {
             let exchange = Exchange { request: asked, payload, status: head.status.as_u16(), reply };
             self.lock().exchanges.push(exchange);
             self.changed.notify_all();
@@ -263,13 +277,25 @@ impl Wire {
         Ok(Response::from_parts(head, body))
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let Some(from) = self.from else { return TcpStream::connect(self.server).await };
+    /// Where requests of a connection go.
+    fn server_of(&self, connection: &OwnedFd) -> SocketAddr {
+        match self.server {
+            Server::At(server) => server,
+            Server::AsCalled { .. } => {
+                let called = getsockopt(connection, OriginalDst).unwrap();
+                let address = Ipv4Addr::from(u32::from_be(called.sin_addr.s_addr));
+                SocketAddr::from((address, u16::from_be(called.sin_port)))
+            }
+        }
+    }
+
+    async fn connect(&self, server: SocketAddr) -> io::Result<TcpStream> {
+        let Server::AsCalled { from } = self.server else { return TcpStream::connect(server).await };
         let socket = TcpSocket::new_v4()?;
         // Of the connections that have been, many are remembered by the kernel for a while, and ports are few.
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::from((from, 0)))?;
-        let stream = socket.connect(self.server).await?;
+        let stream = socket.connect(server).await?;
         set_socket_linger(&stream, Some(Duration::ZERO))?;
         Ok(stream)
     }

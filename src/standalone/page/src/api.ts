@@ -2,7 +2,7 @@
 
 import { authorization, type Credentials } from './hawk';
 import * as session from './session';
-import type { Artifact, Finding, ListedTask, Status, Task } from './model';
+import type { Artifact, DiskUse, Finding, ListedTask, Status, Task } from './model';
 
 /** A call that the server refuses, in its own words; status 0 where it cannot be reached. */
 export class Refused extends Error {
@@ -87,6 +87,11 @@ export async function create(taskId: string, definition: unknown): Promise<Statu
 
 export async function validate(definition: unknown): Promise<Finding[]> {
   return (await post<{ findings: Finding[] }>('/page/validate', definition)).findings;
+}
+
+/** What takes room on the disk of the worker. */
+export async function diskUse(): Promise<DiskUse> {
+  return get('/page/disk-use');
 }
 
 /** The path of a log, and the header that lets the current client read it now. */

@@ -7,6 +7,7 @@ import { h, replace } from './dom';
 import { format, parse } from './route';
 import * as session from './session';
 import { create } from './views/create';
+import { disk } from './views/disk';
 import { signIn } from './views/sign_in';
 import { group, recent } from './views/task_list';
 import { task } from './views/task';
@@ -40,6 +41,8 @@ function viewOf(hash: string): View {
       return task(route.taskId, route.runId);
     case 'create':
       return create(route.from);
+    case 'disk':
+      return disk();
     case 'nowhere': {
       const back = h('a', { href: format({ view: 'tasks' }) }, 'All tasks');
       return { title: 'Nothing here', element: h('section', {}, h('h1', { tabindex: -1 }, 'Nothing here'), back) };
@@ -59,6 +62,7 @@ function showHead(): void {
     links,
     credentials !== undefined && link('Tasks', format({ view: 'tasks' })),
     credentials !== undefined && link('Create', format({ view: 'create' })),
+    credentials !== undefined && link('Disk', format({ view: 'disk' })),
   );
   replace(
     who,

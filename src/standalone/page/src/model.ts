@@ -59,6 +59,36 @@ export interface Finding {
   severity: 'error' | 'warning';
 }
 
+/** What caches and images take on the disk, in bytes. */
+export interface DiskUse {
+  caches: CacheUse[];
+  images: ImageUse[];
+  /** Of what several images need. */
+  sharedBytes: number;
+  /** Of what the store has beside its images. */
+  otherBytes: number;
+}
+
+export interface CacheUse {
+  name: string;
+  created: string;
+  lastUsed: string;
+  isUsed: boolean;
+  bytes: number;
+  /** It has more: nobody had the time to look at all of it. */
+  isPartial: boolean;
+}
+
+export interface ImageUse {
+  id: string;
+  names: string[];
+  lastUsed: string;
+  isUsed: boolean;
+  /** Of what it alone needs. */
+  ownBytes: number;
+  sharedBytes: number;
+}
+
 /** Whether nothing more will happen to it by itself. */
 export function isResolved(state: State): boolean {
   return state === 'completed' || state === 'failed' || state === 'exception';

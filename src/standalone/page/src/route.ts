@@ -5,6 +5,7 @@ export type Route =
   | { view: 'group'; groupId: string }
   | { view: 'task'; taskId: string; runId?: number }
   | { view: 'create'; from?: string }
+  | { view: 'disk' }
   | { view: 'nowhere' };
 
 const ID = /^[A-Za-z0-9_-]{22}$/;
@@ -13,6 +14,7 @@ export function parse(hash: string): Route {
   const [view = '', id = '', more = '', ...rest] = hash.replace(/^#?\/?/, '').split('/');
   if (rest.length > 0) return { view: 'nowhere' };
   if (view === '' && id === '') return { view: 'tasks' };
+  if (view === 'disk' && id === '' && more === '') return { view };
   if (view === 'create' && more === '') {
     if (id === '') return { view };
     if (ID.test(id)) return { view, from: id };
@@ -29,6 +31,8 @@ export function format(route: Exclude<Route, { view: 'nowhere' }>): string {
   switch (route.view) {
     case 'tasks':
       return '#/';
+    case 'disk':
+      return '#/disk';
     case 'create':
       return route.from === undefined ? '#/create' : `#/create/${route.from}`;
     case 'group':

@@ -28,7 +28,7 @@ try {
     page.on('pageerror', (error) => complaints.push(String(error)));
     page.on('console', (message) => {
       // A browser complains of each reply that refuses; what the page makes of them is looked at below.
-      if (message.type() === 'error' && !message.text().includes('status of 4')) complaints.push(message.text());
+      if (message.type() === 'error' && !/status of (4|503)/.test(message.text())) complaints.push(message.text());
     });
     page.on('request', (request) => {
       const url = request.url();
@@ -42,6 +42,8 @@ try {
   await follow(page);
   await openArtifacts(page, context);
   await rerunAndCancel(page);
+  await leave(page, address);
+  await waitForPlace(page, context, address);
   await lookAround(page, address);
   await signOut(page);
   assert.deepEqual(complaints, []);
@@ -74,6 +76,7 @@ async function create(page) {
   const script = [
     String.raw`printf '\033[1;31mred\033[0m <b>not bold</b>\n'`,
     'echo made here >/tmp/made.txt',
+    'dd if=/dev/zero of=/cache/zeros bs=1M count=3',
     'echo "<script>try { sessionStorage.length; document.title = 1 } catch { document.title = 2 }</script>" >/tmp/page.html',
     // There is time to look while it runs, on a busy machine as well.
     'i=0; while [ $i -lt 300 ]; do echo tick $i; [ $i != 100 ] || sleep 4; i=$((i+1)); sleep 0.01; done',
@@ -83,13 +86,15 @@ async function create(page) {
     image,
     command: ['sh', '-c', script],
     maxRunTime: 'long',
+    cache: { 'page-test': '/cache' },
     artifacts: {
       'public/made.txt': { type: 'file', path: '/tmp/made.txt' },
       'public/page.html': { type: 'file', path: '/tmp/page.html' },
       'private/made.txt': { type: 'file', path: '/tmp/made.txt' },
     },
   };
-  const wrong = `${example.slice(0, example.indexOf('payload:'))}payload: ${JSON.stringify(payload, undefined, 1)}\n`;
+  const scopes = 'scopes: ["docker-worker:cache:page-test"]';
+  const wrong = `${example.slice(0, example.indexOf('payload:'))}${scopes}\npayload: ${JSON.stringify(payload, undefined, 1)}\n`;
   await editor.fill(wrong);
   const finding = findings.getByRole('listitem').filter({ hasText: '/payload/maxRunTime' });
   await finding.waitFor();
@@ -165,6 +170,46 @@ async function rerunAndCancel(page) {
   await picture(page, 'cancelled');
 }
 
+/** What is answered to a view that one has left brings nothing of it back, and what it asks is asked no more. */
+async function leave(page, address) {
+  const tasks = page.getByRole('link', { name: 'Tasks' });
+  await tasks.click();
+  await page.getByRole('heading', { name: 'Tasks' }).waitFor();
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  await page.route('**/status', async (route) => {
+    await released;
+    await route.continue();
+  });
+  const asked = page.waitForRequest('**/status');
+  await page.goto(address);
+  await asked;
+  await tasks.click();
+  const answered = page.waitForResponse('**/status');
+  release();
+  await answered;
+  await page.unroute('**/status');
+  for (let round = 0; round < 2; round += 1) await page.waitForResponse('**/page/tasks');
+  assert.deepEqual(page.workers(), []);
+  await page.getByRole('link', { name: 'hello' }).click();
+  await page.getByRole('button', { name: 'Rerun' }).click();
+  const question = page.getByRole('dialog');
+  await question.waitFor();
+  await page.goBack();
+  await page.getByRole('heading', { name: 'Tasks' }).waitFor();
+  assert.equal(await question.count(), 0);
+}
+
+/** Where too many others read, the log is asked for again. */
+async function waitForPlace(page, context, address) {
+  const logs = '**/page/log/**';
+  await context.route(logs, (route) => route.fulfill({ status: 503, body: 'Too many readers' }));
+  await page.goto(`${address}/0`);
+  await page.getByText('Too many others read logs now').waitFor();
+  await context.unroute(logs);
+  await page.getByText('tick 1', { exact: true }).waitFor();
+}
+
 /** The other views, in other lights and on a small screen. */
 async function lookAround(page, address) {
   const taskId = address.slice(-22);
@@ -176,20 +221,38 @@ async function lookAround(page, address) {
   await page.getByRole('link', { name: 'Tasks' }).click();
   await page.getByRole('link', { name: 'hello' }).waitFor();
   await picture(page, 'tasks');
+  await page.getByRole('link', { name: 'Disk' }).click();
+  await page.getByRole('row').filter({ hasText: 'page-test' }).getByText('3.0 MiB').waitFor();
+  await page.getByRole('row').filter({ hasText: image }).waitFor();
+  await picture(page, 'disk');
+  await page.getByRole('link', { name: 'Tasks' }).click();
+  await page.getByRole('link', { name: 'hello' }).waitFor();
   await page.emulateMedia({ colorScheme: 'dark' });
   await picture(page, 'tasks-dark');
   await page.goto(address);
   await page.getByText('tick 1', { exact: true }).waitFor();
   await picture(page, 'task-dark');
   await page.setViewportSize({ width: 390, height: 844 });
-  await picture(page, 'task-narrow');
-  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  assert.ok(overflow <= 0, `${overflow} pixels too wide`);
+  await fits(page, 'task-narrow');
+  await page.getByRole('link', { name: 'Disk' }).click();
+  await page.getByRole('row').filter({ hasText: 'page-test' }).waitFor();
+  await fits(page, 'disk-narrow');
+  await page.getByRole('link', { name: 'Tasks' }).click();
+  await page.getByRole('link', { name: 'hello' }).waitFor();
+  await fits(page, 'tasks-narrow');
+  await page.goto(address);
   await page.getByRole('link', { name: 'Edit as new' }).click();
   await page.getByText('Nothing is wrong with it.').waitFor();
-  await picture(page, 'create-narrow');
+  await fits(page, 'create-narrow');
   await page.goto(`${rootUrl}/#/task/AAAAAAAAQACAAAAAAAAAAA`);
   await page.getByText('failed to find task').waitFor();
+}
+
+/** Nothing is wider than the screen. */
+async function fits(page, name) {
+  await picture(page, name);
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `${name}: ${overflow} pixels too wide`);
 }
 
 async function signOut(page) {

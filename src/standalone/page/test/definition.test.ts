@@ -86,6 +86,8 @@ test('an address and a place in the page stand for one another', () => {
     ['', { view: 'tasks' }],
     ['#/', { view: 'tasks' }],
     ['#/create', { view: 'create' }],
+    ['#/disk', { view: 'disk' }],
+    ['#/disk/x', { view: 'nowhere' }],
     [`#/create/${id}`, { view: 'create', from: id }],
     [`#/group/${id}`, { view: 'group', groupId: id }],
     [`#/task/${id}`, { view: 'task', taskId: id }],

@@ -22,6 +22,7 @@ test('a line is text in styles, and nothing else of a terminal', () => {
     ['\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\', [['link', {}]]],
     ['10 %\r20 %\r\r\n'.slice(0, -1), [['20 %', {}]]],
     ['\x1b[31', [['31', {}]]],
+    ['a\x1b]0;title without an end', [['a', {}]]],
     ['<b>&amp;</b>', [['<b>&amp;</b>', {}]]],
   ];
   for (const [line, expected] of cases) {
@@ -29,6 +30,24 @@ test('a line is text in styles, and nothing else of a terminal', () => {
     assert.deepEqual(found, expected, JSON.stringify(line));
   }
   assert.equal(plain('\x1b[1ma\x1b[0m b\r\n'), 'a b\r\n');
+  assert.equal(plain('a\x1b]0;title\nb\x1b]0;title\n\nc'), 'a\nb\n\nc');
+});
+
+test('a line that is made to be slow is not', () => {
+  const lines = ['\r'.repeat(LINE_BYTES - 1) + 'x', '\x1b['.repeat(LINE_BYTES / 2), '\x1b]'.repeat(LINE_BYTES / 2), 'a'.repeat(LINE_BYTES)];
+  const started = performance.now();
+  // As often as a screen has lines.
+  for (let round = 0; round < 60; round += 1) {
+    for (const line of lines) assert.ok(marked(pieces(line, PLAIN).pieces, 'a').length <= 501);
+  }
+  const took = performance.now() - started;
+  assert.ok(took < 3000, `${took} ms`);
+});
+
+test('a line of very many parts is plain beyond the first ones', () => {
+  const line = ['1', '2', '3'].map((foreground) => ({ text: 'ab', style: { foreground } }));
+  const found = marked(line, 'b', 3).map(({ text, style, isMatch }) => [text, style, isMatch]);
+  assert.deepEqual(found, [['a', { foreground: '1' }, false], ['b', { foreground: '1' }, true], ['a', { foreground: '2' }, false], ['bab', {}, false]]);
 });
 
 test('however a log is cut on its way, its lines are the same', () => {
@@ -61,6 +80,24 @@ test('a log beyond what can be kept is cut, and counted', () => {
   const log = new LogStore(10);
   log.append(bytes('12345\n789\nabc\n'));
   assert.deepEqual([log.lines, log.received, log.isCut, log.text(0, 9)], [2, 14, true, '12345\n789\n']);
+});
+
+test('a log of more lines than can be kept is cut after the last of them', () => {
+  const whole = '1\n2\n3\n';
+  for (const size of [1, 3, 100]) {
+    const log = new LogStore(1 << 20, 2);
+    const all = bytes(whole);
+    for (let from = 0; from < all.length; from += size) log.append(all.subarray(from, from + size));
+    assert.deepEqual([log.lines, log.received, log.isCut, log.text(0, 9)], [2, 6, true, '1\n2\n'], `${size}`);
+  }
+});
+
+test('whether a line was broken is known', () => {
+  for (const [length, hasBroken] of [[LINE_BYTES - 1, false], [LINE_BYTES + 1, true]] as const) {
+    const log = new LogStore();
+    log.append(bytes('x'.repeat(length) + '\n'));
+    assert.equal(log.hasBroken, hasBroken, `${length}`);
+  }
 });
 
 test('a search finds lines by their text, whatever its colours, and goes on as the log grows', () => {

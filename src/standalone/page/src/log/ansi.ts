@@ -22,16 +22,20 @@ export interface Piece {
 /** No colour, no weight. */
 export const PLAIN: Style = Object.freeze({});
 
-// CSI and OSC sequences, those of two characters, and other controls than tab and carriage return.
+// CSI and OSC sequences, those of two characters, and other controls than tab and carriage return. An OSC sequence without
+// an end is over with its line.
 const CONTROL =
-  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x1b]|\r+/g;
+  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\|(?![^\n]))|\x1b[ -/]*[0-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x1b]|\r+/g;
 
 /** The pieces of a line that begins in a style, and the style in which the next one begins. */
 export function pieces(line: string, begin: Style): { pieces: Piece[]; end: Style } {
   let style = begin;
   let found: Piece[] = [];
   let from = 0;
-  const text = line.replace(/\r+$/, '');
+  // Not by a pattern: one for the returns at the end is tried at each return of a line that is full of them.
+  let length = line.length;
+  while (line.endsWith('\r', length)) length -= 1;
+  const text = line.slice(0, length);
   for (const match of text.matchAll(CONTROL)) {
     if (match.index > from) found.push({ text: text.slice(from, match.index), style });
     from = match.index + match[0].length;

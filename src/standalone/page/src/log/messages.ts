@@ -13,7 +13,7 @@ export type ToWorker =
   | { kind: 'step'; line: number; direction: 'next' | 'previous' };
 
 export type FromWorker =
-  | { kind: 'grown'; lines: number; bytes: number; isCut: boolean }
+  | { kind: 'grown'; lines: number; bytes: number; isCut: boolean; hasBroken: boolean }
   /** Nothing more comes of this fetch; status 0 where it was cut, or never began. Not said of one that was paused. */
   | { kind: 'ended'; status: number; message: string }
   | { kind: 'rows'; from: number; rows: Piece[][] }

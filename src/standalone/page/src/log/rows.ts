@@ -2,7 +2,10 @@
 // refused by the page's own policy.
 
 import { h } from '../dom';
-import type { Piece, Style } from './ansi';
+import { PLAIN, type Piece, type Style } from './ansi';
+
+/** Elements of one line at most: some dozens of lines are made anew whenever a log has grown. */
+const MOST_PARTS = 500;
 
 const WEIGHTS = ['bold', 'dim', 'italic', 'underline', 'strike'] as const;
 
@@ -20,20 +23,23 @@ export function row(line: number, pieces: Piece[], wanted: string, isCurrent: bo
   return h('div', { class: isCurrent ? 'row current' : 'row', 'data-line': line + 1 }, ...spans);
 }
 
-/** The pieces, cut where a match begins and where it ends. */
-export function marked(pieces: Piece[], wanted: string): (Piece & { isMatch: boolean })[] {
+/** The pieces, cut where a match begins and where it ends. What is left beyond `most` of them is one more, and plain. */
+export function marked(pieces: Piece[], wanted: string, most = MOST_PARTS): (Piece & { isMatch: boolean })[] {
   const text = pieces.map((piece) => piece.text).join('');
-  const cuts = matches(text, wanted);
+  const places = matches(text, wanted);
   const cut: (Piece & { isMatch: boolean })[] = [];
   let position = 0;
+  let place = 0;
   for (const piece of pieces) {
     const end = position + piece.text.length;
     while (position < end) {
-      const inside = cuts.find(([from, to]) => from <= position && position < to);
-      const next = inside?.[1] ?? cuts.find(([from]) => from > position)?.[0] ?? end;
-      const until = Math.min(next, end);
-      cut.push({ text: text.slice(position, until), style: piece.style, isMatch: inside !== undefined });
+      if (cut.length === most) return [...cut, { text: text.slice(position), style: PLAIN, isMatch: false }];
+      const [from, to] = places[place] ?? [end, end];
+      const isMatch = from <= position;
+      const until = Math.min(isMatch ? to : from, end);
+      cut.push({ text: text.slice(position, until), style: piece.style, isMatch });
       position = until;
+      if (isMatch && position === to) place += 1;
     }
   }
   return cut;

@@ -6,8 +6,9 @@ import { pieces, PLAIN, type Piece, type Style } from './ansi';
 const BLOCK_BYTES = 1 << 20;
 /** A longer line is broken: whoever shows one shows all of it. */
 export const LINE_BYTES = 8 << 10;
-/** What a browser's tab may hold; offsets of lines have 32 bits as well. */
-const MOST_BYTES = 1 << 29;
+/** What a browser's tab may hold; offsets of lines have 32 bits as well, and each line has six bytes beside its own. */
+export const MOST_BYTES = 1 << 29;
+export const MOST_LINES = 1 << 24;
 
 const NEWLINE = 10;
 const ESCAPE = 27;
@@ -20,6 +21,8 @@ const RESETS = [
 export class LogStore {
   /** Bytes that have come, those that were not kept included. */
   received = 0;
+  /** Whether a line was broken: the numbers of those after it are not the log's. */
+  hasBroken = false;
   private readonly blocks: Uint8Array[] = [];
   private kept = 0;
   private starts = new Uint32Array(1 << 12);
@@ -33,7 +36,10 @@ export class LogStore {
   private readonly styleNumbers = new Map<string, number>([['{}', 0]]);
   private readonly decoder = new TextDecoder();
 
-  constructor(private readonly mostBytes = MOST_BYTES) {}
+  constructor(
+    private mostBytes = MOST_BYTES,
+    private readonly mostLines = MOST_LINES,
+  ) {}
 
   /** Lines, with the one that is not complete yet. */
   get lines(): number {
@@ -54,7 +60,7 @@ export class LogStore {
     this.received += bytes.length;
     const some = bytes.subarray(0, Math.max(0, this.mostBytes - this.kept));
     let from = 0;
-    while (from < some.length) {
+    while (from < some.length && this.kept < this.mostBytes) {
       const used = this.kept % BLOCK_BYTES;
       if (used === 0) this.blocks.push(new Uint8Array(BLOCK_BYTES));
       const piece = some.subarray(from, from + BLOCK_BYTES - used);
@@ -93,8 +99,14 @@ export class LogStore {
       if (escape >= 0 && escape < from) escape = piece.indexOf(ESCAPE, from);
       if (escape >= 0 && escape < Math.min(end, piece.length)) this.openIsStyled = true;
       if (end > piece.length) return;
+      if (newline < 0 || newline >= longest) this.hasBroken = true;
       this.close(begin + end);
       from = end;
+      if (this.complete === this.mostLines) {
+        this.kept = begin + end;
+        this.mostBytes = this.kept;
+        return;
+      }
     }
   }
 

@@ -10,6 +10,7 @@ import type { FromWorker, ToWorker } from './messages';
 import { row } from './rows';
 import { clamp, height, isScaled, lastTop, scrollTop, topLine, type Scroll } from './scroll';
 import { MOST_FOUND } from './search';
+import { LINE_BYTES, MOST_BYTES, MOST_LINES } from './store';
 
 declare const LOG_WORKER: string;
 
@@ -20,6 +21,8 @@ const AGAIN = 1000;
 const AGAIN_AT_MOST = 15_000;
 /** Until a log that nobody looks at is no longer fetched: a browser has six connections for all of its tabs. */
 const UNSEEN = 5000;
+
+const SERVICE_UNAVAILABLE = 503;
 
 /** Which log. */
 export interface LogName {
@@ -141,7 +144,7 @@ export class LogView {
         this.wait = AGAIN;
         this.lines = message.lines;
         tell(this.size, `${count(message.lines, 'line')}, ${bytes(message.bytes)}`);
-        tell(this.note, message.isCut ? 'The log goes on, beyond what a page can hold: its artifact has all of it.' : '');
+        tell(this.note, bounds(message));
         this.update();
         break;
       case 'ended':
@@ -166,12 +169,14 @@ export class LogView {
     this.isWhole = status === 200;
     if (this.isWhole) return;
     const isMissing = status === 404;
-    if (status !== 0 && (!isMissing || this.isResolved)) {
+    const isBusy = status === SERVICE_UNAVAILABLE;
+    if (status !== 0 && !isBusy && (!isMissing || this.isResolved)) {
       this.hasFailed = true;
       tell(this.note, isMissing ? 'This run has no log.' : `The log cannot be read: ${message}`);
       return;
     }
-    if (this.lines === 0) tell(this.note, isMissing ? 'The log begins with the run.' : 'The log cannot be reached.');
+    if (isBusy) tell(this.note, 'Too many others read logs now; this one is asked for again.');
+    else if (this.lines === 0) tell(this.note, isMissing ? 'The log begins with the run.' : 'The log cannot be reached.');
     this.timer = setTimeout(() => this.fetch(), this.wait);
     if (!isMissing) this.wait = Math.min(2 * this.wait, AGAIN_AT_MOST);
   }
@@ -307,4 +312,12 @@ export class LogView {
   private say(message: ToWorker): void {
     this.worker.postMessage(message);
   }
+}
+
+/** What the page does not show as it is in the log. */
+function bounds({ isCut, hasBroken }: { isCut: boolean; hasBroken: boolean }): string {
+  const most = `${bytes(MOST_BYTES)} or ${count(MOST_LINES, 'line')}`;
+  const cut = isCut && `The log goes on: a page holds ${most} of it, and its artifact has all.`;
+  const broken = hasBroken && `Lines of more than ${bytes(LINE_BYTES)} are shown as several.`;
+  return [cut, broken].filter(Boolean).join(' ');
 }

@@ -71,6 +71,11 @@ async function follow(path: string, authorization: string, signal: AbortSignal):
       position += value.length;
       if (known < value.length) log.append(value.subarray(known));
       tell(false);
+      // Nothing more of it would be kept.
+      if (log.isCut) {
+        await reader.cancel();
+        break;
+      }
     }
     tell(true);
     say({ kind: 'ended', status: 200, message: '' });
@@ -88,7 +93,7 @@ function tell(now: boolean): void {
     return;
   }
   lastTold = time;
-  say({ kind: 'grown', lines: log.lines, bytes: log.received, isCut: log.isCut });
+  say({ kind: 'grown', lines: log.lines, bytes: log.received, isCut: log.isCut, hasBroken: log.hasBroken });
   goOnSearching();
 }
 

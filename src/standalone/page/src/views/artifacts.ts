@@ -23,10 +23,12 @@ export function artifactList(taskId: string, runId: number): ArtifactList {
   const table = h('table', { class: 'artifacts', hidden: true }, head, body);
   const element = h('section', {}, h('h2', {}, 'Artifacts'), message, table);
   let shown = '';
+  const over = new AbortController();
 
   const open = async (artifact: Artifact) => {
     try {
       const href = await api.artifactUrl(taskId, runId, artifact.name);
+      if (over.signal.aborted) return;
       tell(message);
       // Without an opener: what a task has made is not trusted with this page.
       h('a', { href, target: '_blank', rel: 'noopener noreferrer' }).click();
@@ -48,9 +50,10 @@ export function artifactList(taskId: string, runId: number): ArtifactList {
       h('td', { class: 'quiet' }, artifact.storageType === 'error' ? 'could not be stored' : artifact.contentType),
       h('td', { class: 'quiet' }, time(artifact.expires)),
     );
-  const look = async () => {
+  const look = async (isWanted: () => boolean) => {
     try {
       const artifacts = await api.artifacts(taskId, runId);
+      if (!isWanted()) return false;
       const now = JSON.stringify(artifacts);
       if (now !== shown) {
         shown = now;
@@ -59,16 +62,17 @@ export function artifactList(taskId: string, runId: number): ArtifactList {
       }
       tell(message, artifacts.length === 0 ? 'There are none.' : '');
     } catch (error) {
-      tell(message, words(error));
+      // Perhaps it can be said the next time.
+      if (isWanted()) tell(message, words(error));
+      return true;
     }
-    return !isOver;
+    return !isResolved;
   };
-  let isOver = false;
-  let stop = repeat(EVERY, look);
+  let isResolved = false;
+  const again = repeat(EVERY, over.signal, look);
   const resolved = () => {
-    isOver = true;
-    stop();
-    stop = repeat(EVERY, look);
+    isResolved = true;
+    again();
   };
-  return { element, resolved, end: () => stop() };
+  return { element, resolved, end: () => over.abort() };
 }

@@ -45,6 +45,7 @@ export function create(from?: string): View {
 
   let timer: number | undefined;
   let version = 0;
+  let isOver = false;
 
   const goToLine = (line: number) => {
     const start = editor.value.split('\n').slice(0, line - 1).join('\n').length + (line > 1 ? 1 : 0);
@@ -114,7 +115,8 @@ export function create(from?: string): View {
     const taskId = slug();
     try {
       await api.create(taskId, result.value);
-      location.hash = format({ view: 'task', taskId });
+      // Whoever has gone elsewhere meanwhile stays there.
+      if (!isOver) location.hash = format({ view: 'task', taskId });
     } catch (error) {
       show(findings(words(error)), result.lineOf);
     } finally {
@@ -143,8 +145,12 @@ export function create(from?: string): View {
       show([{ pointer: '', message: words(error), severity: 'error' }], () => 1);
       return;
     }
-    await judge();
+    if (!isOver) await judge();
+  };
+  const end = () => {
+    isOver = true;
+    clearTimeout(timer);
   };
   void begin();
-  return { title: 'Create a task', element, end: () => clearTimeout(timer) };
+  return { title: 'Create a task', element, end };
 }

@@ -1,8 +1,8 @@
-// Asks before something that cannot be taken back.
+// Asks before something that cannot be taken back. Where the view is over that asks, the answer is no.
 
 import { h } from '../dom';
 
-export function ask(sentence: string, verb: string): Promise<boolean> {
+export function ask(sentence: string, verb: string, over: AbortSignal): Promise<boolean> {
   const dialog = h(
     'dialog',
     {},
@@ -15,8 +15,11 @@ export function ask(sentence: string, verb: string): Promise<boolean> {
   );
   document.body.append(dialog);
   dialog.showModal();
+  const close = () => dialog.close('');
+  over.addEventListener('abort', close);
   return new Promise((resolve) => {
     dialog.addEventListener('close', () => {
+      over.removeEventListener('abort', close);
       dialog.remove();
       resolve(dialog.returnValue === 'yes');
     });

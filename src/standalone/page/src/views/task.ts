@@ -18,6 +18,7 @@ const LOG = 'public/logs/live.log';
 
 export function task(taskId: string, runId?: number): View {
   const message = h('p', { class: 'note', role: 'status' });
+  const refusal = h('p', { class: 'note refused', role: 'alert' });
   const state = h('span', { role: 'status' });
   const name = h('h1', { tabindex: -1 }, taskId);
   const actions = h('div', { class: 'actions' });
@@ -27,20 +28,24 @@ export function task(taskId: string, runId?: number): View {
   const about = h('details', {}, h('summary', {}, 'Definition'), definition);
   const ofRun = h('div', { class: 'of-run' });
   const heading = h('div', { class: 'heading' }, name, state, actions);
-  const element = h('section', { class: 'task' }, heading, message, facts, runs, ofRun, about);
+  const element = h('section', { class: 'task' }, heading, message, refusal, facts, runs, ofRun, about);
 
   let known: Task | undefined;
   let shown = '';
   let watched: Watched | undefined;
+  const over = new AbortController();
 
   const act = async (verb: string, sentence: string, call: () => Promise<Status>) => {
-    if (!(await ask(sentence, verb))) return;
+    if (!(await ask(sentence, verb, over.signal))) return;
+    tell(refusal);
     try {
-      show(await call());
+      const status = await call();
+      if (over.signal.aborted) return;
+      show(status);
     } catch (error) {
-      tell(message, words(error));
+      tell(refusal, words(error));
     }
-    restart();
+    again();
   };
   const cancel = () => act('Cancel the task', 'The task is ended wherever it is.', () => api.cancel(taskId));
   const rerun = () => act('Rerun the task', 'The task gets another run.', () => api.rerun(taskId));
@@ -69,25 +74,24 @@ export function task(taskId: string, runId?: number): View {
     if (run !== undefined) watched?.show(run);
   };
 
-  const look = async () => {
+  const look = async (isWanted: () => boolean) => {
     try {
       if (known === undefined) {
         known = await api.task(taskId);
+        if (!isWanted()) return false;
         replace(name, known.metadata.name === '' ? taskId : known.metadata.name);
         replace(definition, convert(known, 'YAML'));
       }
-      show(await api.status(taskId));
+      const status = await api.status(taskId);
+      if (!isWanted()) return false;
+      show(status);
       tell(message);
     } catch (error) {
-      tell(message, words(error));
+      if (isWanted()) tell(message, words(error));
     }
     return true;
   };
-  let stop = repeat(EVERY, look);
-  const restart = () => {
-    stop();
-    stop = repeat(EVERY, look);
-  };
+  const again = repeat(EVERY, over.signal, look);
   const search = (event: KeyboardEvent) => {
     const isTyping = event.target instanceof HTMLInputElement;
     if (event.key !== '/' || event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
@@ -96,7 +100,7 @@ export function task(taskId: string, runId?: number): View {
   };
   document.addEventListener('keydown', search);
   const end = () => {
-    stop();
+    over.abort();
     watched?.end();
     document.removeEventListener('keydown', search);
   };

@@ -44,9 +44,11 @@ function list(title: string, none: string, fetch: (from?: string) => Promise<Pag
   const element = h('section', {}, heading, message, table, more);
   let pages = 1;
   let shown = '';
-  const look = async () => {
+  const over = new AbortController();
+  const look = async (isWanted: () => boolean) => {
     try {
       const { tasks, next } = await several(fetch, pages);
+      if (!isWanted()) return false;
       more.hidden = next === undefined;
       more.disabled = false;
       // What has not changed stays as it is, with what is selected in it.
@@ -59,18 +61,17 @@ function list(title: string, none: string, fetch: (from?: string) => Promise<Pag
       }
       tell(message, tasks.length === 0 ? none : '');
     } catch (error) {
-      tell(message, words(error));
+      if (isWanted()) tell(message, words(error));
     }
     return true;
   };
-  let stop = repeat(EVERY, look);
+  const again = repeat(EVERY, over.signal, look);
   more.addEventListener('click', () => {
     pages += 1;
     more.disabled = true;
-    stop();
-    stop = repeat(EVERY, look);
+    again();
   });
-  return { title, element, end: () => stop() };
+  return { title, element, end: () => over.abort() };
 }
 
 /** So many pages as one. */

@@ -23,18 +23,24 @@ export function words(error: unknown): string {
 }
 
 /**
- * Does something now and every so often, in milliseconds, but not while nobody looks. It is asked to stop by `false`.
+ * Does something now and every so often, in milliseconds, but not while nobody looks. It is asked to stop by `false`, and
+ * stops when its view is over. The work asks after each wait whether what it does is still wanted. Gives what does it at
+ * once, in place of what is under way.
  */
-export function repeat(every: number, work: () => Promise<boolean>): () => void {
+export function repeat(every: number, over: AbortSignal, work: (isWanted: () => boolean) => Promise<boolean>): () => void {
   let timer: number | undefined;
-  let isOver = false;
-  const round = async () => {
-    const isWanted = document.hidden || (await work());
-    if (isWanted && !isOver) timer = setTimeout(() => void round(), every);
+  let latest = 0;
+  const round = async (own: number) => {
+    const isWanted = () => own === latest && !over.aborted;
+    const goesOn = document.hidden || (await work(isWanted));
+    if (goesOn && isWanted()) timer = setTimeout(() => void round(own), every);
   };
-  void round();
-  return () => {
-    isOver = true;
+  const again = () => {
     clearTimeout(timer);
+    latest += 1;
+    if (!over.aborted) void round(latest);
   };
+  over.addEventListener('abort', () => clearTimeout(timer));
+  again();
+  return again;
 }
