@@ -7,12 +7,13 @@
 //! A file has a head of fixed length, JSON and spaces, then the bytes. It gets its name when it is complete; whoever puts
 //! again takes its place.
 
-use std::collections::HashSet;
+mod marks;
+
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
@@ -25,7 +26,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde::{Deserialize, Serialize};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use super::page::SANDBOX;
@@ -33,6 +34,8 @@ use super::reply::{Reply, full, set};
 use super::stored_body::StoredBody;
 use crate::random::random_hex;
 use crate::timestamp::Timestamp;
+
+pub(super) use self::marks::Listing;
 
 /// Bytes of a file's head.
 const HEAD_BYTES: usize = 2048;
@@ -113,6 +116,11 @@ impl Storage {
         read_head(&mut File::open(self.path(name)).await.ok()?).await.ok()
     }
 
+    /// As long as this is held no bytes come to be those of a name.
+    pub(super) async fn hold_names(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().await
+    }
+
     /// Removes the bytes of that name, if they are there.
     pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
@@ -120,29 +128,6 @@ impl Storage {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(at(&path)),
         }
-    }
-
-    /// The digests of the names whose bytes came before a point in time.
-    pub(super) async fn older_than(&self, before: SystemTime) -> io::Result<HashSet<NameDigest>> {
-        let mut entries = tokio::fs::read_dir(&self.directory).await.map_err(at(&self.directory))?;
-        let mut found = HashSet::new();
-        while let Some(entry) = entries.next_entry().await? {
-            let Some(digest) = entry.file_name().to_str().and_then(named_digest) else { continue };
-            if is_older(&entry.path(), before).await? {
-                found.insert(digest);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Removes the bytes of a name, unless others have taken their place by now.
-    pub(super) async fn remove_older(&self, digest: &NameDigest, before: SystemTime) -> io::Result<()> {
-        let path = self.directory.join(hex(digest));
-        let _naming = self.naming.lock().await;
-        if !is_older(&path, before).await? {
-            return Ok(());
-        }
-        tokio::fs::remove_file(&path).await.map_err(at(&path))
     }
 
     /// Answers a request for a path below `/storage/`.
@@ -201,7 +186,7 @@ impl Storage {
     }
 
     async fn name(&self, draft: &Path, path: &Path) -> Result<(), Denied> {
-        let _naming = self.naming.lock().await;
+        let _names = self.hold_names().await;
         tokio::fs::rename(draft, path).await.map_err(|_| FAULT)
     }
 
@@ -246,15 +231,6 @@ fn named_digest(file_name: &str) -> Option<NameDigest> {
     }
     // In the one spelling that it has here.
     (hex(&digest) == file_name).then_some(digest)
-}
-
-/// Whether a file is there that was last written before a point in time.
-async fn is_older(path: &Path, before: SystemTime) -> io::Result<bool> {
-    match tokio::fs::symlink_metadata(path).await {
-        Ok(found) => Ok(found.is_file() && found.modified()? < before),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(at(path)(error)),
-    }
 }
 
 /// An error that says where.

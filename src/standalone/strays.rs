@@ -1,39 +1,66 @@
 //! Bytes of artifacts of which the queue knows nothing: a loss of power came between the two, or a copy of the queue has
 //! taken its place that is older than they are.
 //!
+//! Such a copy may be the wrong one. So they are marked when they are seen first, and stay as long after that as an artifact
+//! does that has expired; once they are known again their mark goes. No start removes any: whoever has restored the wrong
+//! copy begins with a start.
+//!
 //! Files are looked at first and rows then, for a row is there before its file is: no file of a row that is made meanwhile
-//! can be taken for a stray. What is being put has another name. Of each file that is old enough 32 bytes are held.
+//! can be taken for a stray. What is being put has another name. Of each file 32 bytes are held.
 
 use std::time::SystemTime;
 
 use super::artifacts::object_name;
-use super::storage::{Storage, name_digest};
+use super::storage::{Listing, Storage, name_digest};
 use super::sweep::{SweepError, Unremoved};
 use crate::queue::EmbeddedQueue;
 
-/// Removes those that came before a point in time.
-pub(super) async fn remove(
+/// What is done about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strays {
+    /// They are not looked for.
+    Leave,
+    /// They are marked.
+    Mark,
+    /// They are marked, and those removed that were before.
+    RemoveMarkedBefore(SystemTime),
+}
+
+/// Looks for them.
+pub(super) async fn look(
     queue: &EmbeddedQueue,
     storage: &Storage,
-    before: SystemTime,
+    strays: Strays,
     unremoved: &mut Unremoved,
 ) -> Result<(), SweepError> {
-    let mut strays = storage.older_than(before).await.map_err(SweepError::Look)?;
+    if strays == Strays::Leave {
+        return Ok(());
+    }
+    let Listing { mut bytes, mut marks } = storage.list().await.map_err(SweepError::Look)?;
     let mut after = None;
     loop {
         let page = queue.artifacts(after).await?;
         for (run, name) in page.items {
-            strays.remove(&name_digest(&object_name(&run, &name)));
+            bytes.remove(&name_digest(&object_name(&run, &name)));
         }
         after = page.next;
-        if after.is_none() || strays.is_empty() {
+        if after.is_none() || bytes.is_empty() {
             break;
         }
     }
-    for stray in strays {
-        if let Err(error) = storage.remove_older(&stray, before).await {
-            unremoved.add(error);
+    for stray in bytes {
+        match strays {
+            _ if !marks.remove(&stray) => storage.mark(&stray).await.map_err(SweepError::Look)?,
+            Strays::RemoveMarkedBefore(before) => {
+                if let Err(error) = storage.remove_marked(&stray, before).await {
+                    unremoved.add(error);
+                }
+            }
+            Strays::Mark | Strays::Leave => {}
         }
+    }
+    for known_or_gone in marks {
+        storage.unmark(&known_or_gone).await.map_err(SweepError::Look)?;
     }
     Ok(())
 }

@@ -5,9 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::Services;
 use super::artifacts::object_name;
 use super::storage::Storage;
-use super::{Services, strays};
+use super::strays::{self, Strays};
 use crate::event::{Event, Events};
 use crate::queue::{EmbeddedQueue, More, QueueError};
 use crate::text::chain;
@@ -15,7 +16,7 @@ use crate::timestamp::Timestamp;
 
 /// How often what has expired is looked for.
 const EVERY: Duration = Duration::from_secs(60 * 60);
-/// Every which time bytes are looked for of which the queue knows nothing: once a day, and at the start.
+/// Every which time bytes are removed of which the queue knows nothing: once a day.
 const STRAYS_EVERY: u64 = 24;
 /// How long something is kept after it has expired. Nobody can put the bytes of an artifact so late.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -58,8 +59,7 @@ impl Unremoved {
 pub(super) async fn keep_swept(services: Arc<Services>, events: Events) {
     let mut is_told = false;
     for round in 0_u64.. {
-        let strays_before = SystemTime::now().checked_sub(KEPT).filter(|_| round % STRAYS_EVERY == 0);
-        let swept = sweep(&services.queue, &services.storage, strays_before).await;
+        let swept = sweep(&services.queue, &services.storage, strays_of(round, SystemTime::now())).await;
         if let Err(error) = &swept
             && !is_told
         {
@@ -71,21 +71,26 @@ pub(super) async fn keep_swept(services: Arc<Services>, events: Events) {
     }
 }
 
-/// Removes all that has expired long enough ago, and bytes that came before a point in time without being known.
-async fn sweep(
-    queue: &EmbeddedQueue,
-    storage: &Storage,
-    strays_before: Option<SystemTime>,
-) -> Result<(), SweepError> {
+/// What is done about strays: those that a start finds are left for somebody to see.
+fn strays_of(round: u64, now: SystemTime) -> Strays {
+    match round {
+        0 => Strays::Mark,
+        round if round % STRAYS_EVERY == 1 => {
+            now.checked_sub(KEPT).map_or(Strays::Mark, Strays::RemoveMarkedBefore)
+        }
+        _ => Strays::Leave,
+    }
+}
+
+/// Removes all that has expired long enough ago, and sees to strays.
+async fn sweep(queue: &EmbeddedQueue, storage: &Storage, strays: Strays) -> Result<(), SweepError> {
     let mut unremoved = Unremoved::default();
     let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
     let before = Timestamp::from_millis(queue.now().as_millis().saturating_sub(kept));
     remove_expired(queue, storage, before, &mut unremoved).await?;
     while queue.forget_tasks(before).await? == More::Maybe {}
     while queue.shrink().await? == More::Maybe {}
-    if let Some(before) = strays_before {
-        strays::remove(queue, storage, before, &mut unremoved).await?;
-    }
+    strays::look(queue, storage, strays, &mut unremoved).await?;
     match unremoved {
         Unremoved { count, first: Some(first) } => Err(SweepError::Unremoved { count, first }),
         Unremoved { first: None, .. } => Ok(()),
@@ -100,6 +105,8 @@ async fn remove_expired(
 ) -> Result<(), SweepError> {
     let mut after = None;
     loop {
+        // A run that still goes on may make an artifact anew: what is put for that comes after what is removed here.
+        let names = storage.hold_names().await;
         let page = queue.expired_artifacts(before, after).await?;
         let mut removed = Vec::new();
         for (run, name) in page.items {
@@ -108,6 +115,7 @@ async fn remove_expired(
                 Err(error) => unremoved.add(error),
             }
         }
+        drop(names);
         queue.forget_artifacts(before, removed).await?;
         after = page.next;
         if after.is_none() {

@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
@@ -23,6 +23,11 @@ fn after(hours: u64) -> Timestamp {
 
 impl Play {
     async fn new() -> Play {
+        Play::until(2, 48).await
+    }
+
+    /// Its task has a deadline and expires at such hours.
+    async fn until(deadline: u64, expires: u64) -> Play {
         let hour = Arc::new(AtomicI64::new(0));
         let hand = Arc::clone(&hour);
         let clock = move || Timestamp::from_millis(hand.load(Ordering::Relaxed) * 3_600_000);
@@ -32,10 +37,10 @@ impl Play {
         let run = RunId { task_id: TaskId::random().unwrap(), run_id: 0 };
         let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
         let task = submission.into_task(&run.task_id, queue.now()).unwrap().definition;
-        let task = TaskDefinition { deadline: after(2), expires: after(48), ..task };
+        let task = TaskDefinition { deadline: after(deadline), expires: after(expires), ..task };
         queue.create_task(&run.task_id, &task).await.unwrap();
         let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
-        queue.claim_run(&run, &worker).await.unwrap();
+        queue.clone().with_claim_time(KEPT * 5).claim_run(&run, &worker).await.unwrap();
         Play { hour, queue, run, storage, directory }
     }
 
@@ -50,7 +55,7 @@ impl Play {
 
     async fn sweep_at(&self, hour: i64) -> Result<(), SweepError> {
         self.hour.store(hour, Ordering::Relaxed);
-        sweep(&self.queue, &self.storage, None).await
+        sweep(&self.queue, &self.storage, Strays::Leave).await
     }
 
     async fn is_known(&self) -> bool {
@@ -99,29 +104,96 @@ async fn what_cannot_be_removed_is_named_and_keeps_nothing_else() {
 }
 
 #[tokio::test]
-async fn old_bytes_of_which_the_queue_knows_nothing_go_and_nothing_else() {
+async fn what_is_put_for_an_artifact_that_is_made_anew_while_it_is_swept_stays() {
+    let play = Play::until(72, 96).await;
+    // Others that are removed before it.
+    for number in 0..300 {
+        fs::write(play.make(&format!("public/{number}"), 24).await, "old").unwrap();
+    }
+    let path = play.make("public/last", 24).await;
+    fs::write(&path, "old").unwrap();
+    // Its task goes on; it is made anew once the sweep has asked for what has expired.
+    let make_anew = async {
+        play.make("public/last", 72).await;
+        let _names = play.storage.hold_names().await;
+        fs::write(&path, "new").unwrap();
+    };
+    let (swept, ()) = tokio::join!(biased; play.sweep_at(49), make_anew);
+    swept.unwrap();
+    assert_eq!(fs::read_to_string(path).unwrap(), "new");
+}
+
+/// Has a file be as if it were from so many hours ago.
+fn age(path: &Path, hours: u32) {
+    let modified = SystemTime::now() - Duration::from_secs(3600) * hours;
+    File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+}
+
+impl Play {
+    /// A path for bytes of which the queue knows nothing.
+    fn stray(&self, name: &str) -> PathBuf {
+        self.storage.path(&format!("t/{}/0/public/{name}", TaskId::random().unwrap()))
+    }
+
+    async fn see_to_strays(&self, round: u64) {
+        sweep(&self.queue, &self.storage, strays_of(round, SystemTime::now())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_which_the_queue_knows_nothing_go_a_day_after_they_were_first_seen_and_nothing_else() {
     let play = Play::new().await;
-    let now = SystemTime::now();
-    let [old, new] = [2, 0].map(|days| now - KEPT * days);
     let within = |name: &str| play.directory.path().join(name);
-    let stray = |name: &str| play.storage.path(&format!("t/{}/0/public/{name}", TaskId::random().unwrap()));
     let known = play.make("public/known", 48).await;
-    let (gone, young) = (stray("old"), stray("new"));
-    let being_put = gone.with_extension("0123456789abcdef");
-    for (path, modified) in [
-        (&gone, old),
-        (&young, new),
-        (&known, old),
-        (&being_put, old),
-        (&within("README"), old),
-        (&within(&"A0".repeat(32)), old),
-    ] {
+    let [gone, put_again] = ["gone", "again"].map(|name| play.stray(name));
+    let others = [known, gone.with_extension("0123456789abcdef"), within("README"), within(&"A0".repeat(32))];
+    for path in others.iter().chain([&gone, &put_again]) {
         fs::write(path, "bytes").unwrap();
-        File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+        age(path, 24 * 365);
     }
-    sweep(&play.queue, &play.storage, now.checked_sub(KEPT)).await.unwrap();
-    assert!(!gone.exists());
-    for path in [young, known, being_put, within("README"), within(&"A0".repeat(32))] {
-        assert!(path.exists(), "{path:?}");
+    let all_are_there = || others.iter().chain([&put_again]).all(|path| path.exists());
+    // However often it is started: a restored copy may be the wrong one.
+    for round in [0, 1, 0, 1, 0] {
+        play.see_to_strays(round).await;
+        assert!(gone.exists() && all_are_there(), "{round}");
     }
+    let marks = [&gone, &put_again].map(|path| path.with_extension("stray"));
+    for (hours, is_there) in [(23, true), (25, false)] {
+        marks.iter().filter(|mark| mark.exists()).for_each(|mark| age(mark, hours));
+        age(&put_again, 1);
+        play.see_to_strays(0).await;
+        assert!(gone.exists() && all_are_there(), "a start, after {hours} hours");
+        play.see_to_strays(1).await;
+        assert!(gone.exists() == is_there && all_are_there(), "after {hours} hours");
+    }
+    assert!(!marks[0].exists());
+}
+
+#[tokio::test]
+async fn bytes_that_the_queue_knows_again_are_strays_from_anew_if_it_forgets_them() {
+    let play = Play::new().await;
+    let name = ArtifactName::new("public/known").unwrap();
+    let path = play.storage.path(&object_name(&play.run, &name));
+    let mark = path.with_extension("stray");
+    fs::write(&path, "bytes").unwrap();
+    age(&path, 24 * 365);
+    play.see_to_strays(0).await;
+    age(&mark, 25);
+    // As with the right copy in the queue's place.
+    play.make("public/known", 48).await;
+    play.see_to_strays(0).await;
+    assert!(path.exists() && !mark.exists());
+    // A mark whose bytes have gone otherwise goes as well.
+    let other = play.stray("other").with_extension("stray");
+    fs::write(&other, "").unwrap();
+    play.see_to_strays(1).await;
+    assert!(path.exists() && !other.exists());
+}
+
+#[test]
+fn bytes_are_removed_once_a_day_and_never_at_a_start() {
+    let now = SystemTime::now();
+    let removing = |round| strays_of(round, now) == Strays::RemoveMarkedBefore(now - KEPT);
+    assert_eq!(strays_of(0, now), Strays::Mark);
+    assert_eq!((0..60).filter(|round| removing(*round)).collect::<Vec<_>>(), [1, 25, 49]);
 }
