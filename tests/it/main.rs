@@ -30,6 +30,7 @@ mod network;
 mod network_crash;
 mod network_links;
 mod own_queue;
+mod own_queue_clients;
 mod own_queue_crash;
 mod own_queue_crowd;
 mod own_queue_disk;

@@ -70,9 +70,18 @@ fn behind_a_reverse_proxy_calls_are_signed_for_the_root_url_whatever_is_said_in_
         let head = head(&own, &["--header", &host, "--header", &signed(PUBLIC), &url]);
         assert!(head.starts_with("http/1.1 303 ") && head.contains(&public), "{host}: {head}");
     }
-    let forged = ["--header", "X-Forwarded-Host: evil.example.com", "--header", "X-Forwarded-Port: 99"];
+    let forged = [
+        "X-Forwarded-Host: evil.example.com",
+        "X-Forwarded-Port: 99",
+        "X-Forwarded-Proto: http",
+        "Forwarded: host=evil.example.com;proto=http",
+    ];
+    let forged = forged.map(|header| ["--header", header]).concat();
     let head_of_anybody = head(&own, &[&forged[..], &[&url]].concat());
     assert!(head_of_anybody.contains(&public), "{head_of_anybody}");
+    let mine = signed(PUBLIC);
+    let head_of_mine = head(&own, &[&forged[..], &["--header", &mine, &url]].concat());
+    assert!(head_of_mine.contains(&public), "{head_of_mine}");
     let other = signed("http://evil.example.com:99");
     let host = "Host: evil.example.com";
     let refused = head(&own, &[&forged[..], &["--header", host, "--header", &other, &url]].concat());

@@ -12,6 +12,7 @@ mod groups;
 mod image;
 mod internet;
 mod layer;
+mod nginx;
 mod observe;
 mod own_queue;
 mod pid_namespace;
@@ -35,13 +36,14 @@ pub use caller::{Answered, Signer, call, call_signed_for, put};
 pub use canary::Canary;
 pub use certificate::certify;
 pub use deployment::{ALL, Deployment, POOL, Terms};
-pub use fixtures::{busybox_image, compiled, debian_image, probe_image};
+pub use fixtures::{busybox_image, clients, clients_image, compiled, debian_image, probe_image};
 pub use groups::groups_named;
 pub use image::{Image, WrittenImage};
 pub use internet::{Internet, OUTSIDE, answer_one, await_readable};
 pub use layer::{
     Compression, Entry, Layer, block, character, dir, fifo, file, hardlink, sha256, symlink, tar,
 };
+pub use nginx::Nginx;
 pub use observe::observe;
 pub use own_queue::OwnQueue;
 pub use pid_namespace::PidNamespace;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::image::Image;
+use super::image::{Image, WrittenImage};
 use super::layer::{dir, file, sha256, symlink};
 use super::process::tool;
 
@@ -62,6 +62,34 @@ pub fn debian_image() -> String {
         tool(text(&script), &[text(out)]);
     });
     format!("oci:{}:latest", directory.display())
+}
+
+/// Taskcluster's official clients, as `tests/clients/install` puts them into a directory.
+pub fn clients() -> PathBuf {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let parts = ["install", "package-lock.json", "requirements.txt"];
+    let parts = parts.map(|name| fs::read(place.join(name)).unwrap()).concat();
+    let version = sha256(&parts).replace(':', "-");
+    once(&format!("clients-{version}"), |out| {
+        tool(text(&place.join("install")), &[text(out)]);
+    })
+}
+
+/// [`debian_image`] with the client for Python in one more layer.
+pub fn clients_image() -> WrittenImage {
+    let base = debian_image();
+    let base = base.strip_prefix("oci:").unwrap().strip_suffix(":latest").unwrap();
+    let clients = clients();
+    let name = clients.file_name().unwrap().to_str().unwrap();
+    let directory = once(&format!("debian-{name}"), |out| {
+        let (layer, image) = (out.with_extension("tar"), format!("{}:latest", out.display()));
+        tool("cp", &["--archive", base, text(out)]);
+        tool("tar", &["--create", "--directory", text(&clients), "--file", text(&layer), "python"]);
+        tool("umoci", &["raw", "add-layer", "--image", &image, text(&layer)]);
+        tool("umoci", &["config", "--image", &image, "--config.env", "PYTHONPATH=/python"]);
+        fs::remove_file(layer).unwrap();
+    });
+    WrittenImage::read(&directory)
 }
 
 /// Makes `name` in cargo's test directory unless a test process has made it before: the others wait.

@@ -112,6 +112,25 @@ impl Image {
     }
 }
 
+impl WrittenImage {
+    /// The image with the tag `latest` of a layout that somebody else has written.
+    pub fn read(directory: &Path) -> WrittenImage {
+        let json = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+        let index = json(&directory.join("index.json"));
+        let is_latest =
+            |it: &&Value| it["annotations"]["org.opencontainers.image.ref.name"] == json!("latest");
+        let manifest = digest_of(index["manifests"].as_array().unwrap().iter().find(is_latest).unwrap());
+        let blobs = directory.join("blobs/sha256");
+        let parts = json(&blobs.join(manifest.trim_start_matches("sha256:")));
+        WrittenImage {
+            source: format!("oci:{}:latest", directory.display()),
+            config: digest_of(&parts["config"]),
+            layers: parts["layers"].as_array().unwrap().iter().map(digest_of).collect(),
+            manifest,
+        }
+    }
+}
+
 fn media_type(compression: Compression) -> &'static str {
     match compression {
         Compression::None => "application/vnd.oci.image.layer.v1.tar",

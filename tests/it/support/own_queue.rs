@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::caller::{Answered, Signer, call};
 use super::fixtures::busybox_image;
+use super::image::WrittenImage;
 use super::internet::Internet;
 use super::process::{await_that, finish, read_until};
 use super::site::Started;
@@ -36,9 +37,14 @@ pub struct OwnQueue {
 
 impl OwnQueue {
     pub fn new() -> OwnQueue {
+        OwnQueue::with(|worker| worker.image(&busybox_image()))
+    }
+
+    /// The same with another image in the registry.
+    pub fn with(image: impl FnOnce(&Worker) -> WrittenImage) -> OwnQueue {
         let internet = Internet::new();
         let worker = Worker::on(&internet);
-        let registry = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image()));
+        let registry = WatchedRegistry::serve_on(&internet, &image(&worker));
         let (image, root_url) = (registry.name.clone(), ROOT_URL.to_owned());
         OwnQueue { worker, internet, root_url, image, _registry: registry }
     }
