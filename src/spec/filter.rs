@@ -111,8 +111,15 @@ const PLAIN_DOMAINS: u64 = 0x0002_0008;
 /// ADDR_NO_RANDOMIZE of personality(2): debuggers set it for what they start.
 const ADDR_NO_RANDOMIZE: u64 = 0x0004_0000;
 
-/// AF_INET, AF_INET6 and AF_NETLINK.
-const PROXY_FAMILIES: [u64; 3] = [2, 10, 16];
+/// AF_INET and AF_INET6.
+const INTERNET: [u64; 2] = [2, 10];
+
+/// SOCK_STREAM and SOCK_DGRAM.
+const STREAM: u64 = 1;
+const DATAGRAM: u64 = 2;
+
+/// Any type of socket but for SOCK_CLOEXEC and SOCK_NONBLOCK, which come with it.
+const SOCKET_TYPE: u64 = 0xffff_ffff & !0x0008_0800;
 
 /// Whether programs of 32 bits may make sockets.
 ///
@@ -164,9 +171,30 @@ pub(super) fn proxy_profile() -> LinuxSeccomp {
     let mut profile = profile(&Capabilities::new(), SocketCall::Absent);
     let mut rules = profile.syscalls().clone().unwrap_or_default();
     rules.retain(|rule| *rule.names() != ["socket"]);
-    rules.extend(PROXY_FAMILIES.map(|family| allow_if("socket", 0, Operator::ScmpCmpEq, (family, 0))));
+    for names in rules.iter_mut().filter(|rule| rule.args().is_none()) {
+        let others = names.names().iter().filter(|name| *name != "socketpair").cloned().collect();
+        names.set_names(others);
+    }
+    rules.extend(proxy_sockets());
     profile.set_syscalls(Some(rules));
     profile
+}
+
+/// Connections and questions for names; AF_NETLINK (16) for NETLINK_ROUTE (0) alone, by which C libraries learn what
+/// addresses this host has; pairs of AF_UNIX (1), one of which the event loop wakes itself by. Streams only: an end of a
+/// pair of datagram sockets can be connected anew, and sends to any address, those of the host's abstract sockets as well.
+fn proxy_sockets() -> Vec<LinuxSyscall> {
+    let is = |argument, value| (argument, Operator::ScmpCmpEq, (value, 0));
+    let has_type = |kind| (1, Operator::ScmpCmpMaskedEq, (SOCKET_TYPE, kind));
+    let mut rules = vec![
+        allow_if_all("socket", &[is(0, 16), is(2, 0)]),
+        allow_if_all("socketpair", &[is(0, 1), has_type(STREAM)]),
+    ];
+    for family in INTERNET {
+        let of_family = |kind| allow_if_all("socket", &[is(0, family), has_type(kind)]);
+        rules.extend([STREAM, DATAGRAM].map(of_family));
+    }
+    rules
 }
 
 /// Any mix of the harmless bits, and the question which ones are set.
@@ -208,17 +236,26 @@ fn allow(names: &str) -> LinuxSyscall {
     rule
 }
 
-fn allow_if(name: &str, argument: usize, operator: Operator, (value, value_two): (u64, u64)) -> LinuxSyscall {
-    let condition = LinuxSeccompArgBuilder::default()
-        .index(argument)
-        .value(value)
-        .value_two(value_two)
-        .op(operator)
-        .build();
-    // With every field given, building cannot fail; if it did, the empty condition allows next to nothing.
-    let condition = condition.unwrap_or_default();
+/// An argument's number, and what it is compared by and with.
+type Condition = (usize, Operator, (u64, u64));
+
+fn allow_if(name: &str, argument: usize, operator: Operator, values: (u64, u64)) -> LinuxSyscall {
+    allow_if_all(name, &[(argument, operator, values)])
+}
+
+fn allow_if_all(name: &str, conditions: &[Condition]) -> LinuxSyscall {
+    let conditions = conditions.iter().map(|&(argument, operator, (value, value_two))| {
+        let condition = LinuxSeccompArgBuilder::default()
+            .index(argument)
+            .value(value)
+            .value_two(value_two)
+            .op(operator)
+            .build();
+        // With every field given, building cannot fail; if it did, the empty condition allows next to nothing.
+        condition.unwrap_or_default()
+    });
     let mut rule = allow(name);
-    rule.set_args(Some(vec![condition]));
+    rule.set_args(Some(conditions.collect()));
     rule
 }
 

@@ -144,20 +144,39 @@ const ROWS: &[Row] = &[
 #[test]
 fn the_proxy_makes_sockets_to_speak_to_others_and_none_to_speak_to_the_host() {
     let profile = proxy_profile();
+    let (unix, inet, inet6, netlink, packet, alg) = (1, 2, 10, 16, 17, 38);
+    let (stream, datagram, raw, sequenced) = (1, 2, 3, 5);
+    let flags = 0x8_0800; // SOCK_CLOEXEC and SOCK_NONBLOCK
     for (name, arguments, expected) in [
-        ("socket", [2], ALLOW),
-        ("socket", [10], ALLOW),
-        ("socket", [16], ALLOW),
-        ("socket", [1], EPERM),
-        ("socket", [17], EPERM),
-        ("socket", [38], EPERM),
-        ("socketcall", [1], ENOSYS),
-        ("accept4", [0], ALLOW),
-        ("chroot", [0], EPERM),
-        ("unshare", [0], EPERM),
+        ("socket", [inet, stream | flags, 6], ALLOW),
+        ("socket", [inet, datagram | 0x800, 0], ALLOW),
+        ("socket", [inet6, stream, 0], ALLOW),
+        ("socket", [inet6, datagram | 0x8_0000, 0], ALLOW),
+        ("socket", [inet, raw, 1], EPERM),
+        ("socket", [inet6, sequenced, 132], EPERM),
+        ("socket", [netlink, raw | 0x8_0000, 0], ALLOW),
+        ("socket", [netlink, raw, 15], EPERM), // NETLINK_KOBJECT_UEVENT
+        ("socket", [netlink, raw, 1 << 32 | 4], EPERM), // NETLINK_SOCK_DIAG: who listens where
+        ("socket", [unix, stream, 0], EPERM),
+        ("socket", [unix, datagram, 0], EPERM),
+        ("socket", [packet, raw, 0], EPERM),
+        ("socket", [alg, sequenced, 0], EPERM),
+        ("socketpair", [unix, stream | flags, 0], ALLOW),
+        ("socketpair", [unix, datagram, 0], EPERM),
+        ("socketpair", [unix, datagram | flags, 0], EPERM),
+        ("socketpair", [unix, sequenced, 0], EPERM),
+        ("socketpair", [inet, stream, 0], EPERM),
+        ("socketcall", [1, 0, 0], ENOSYS),
+        ("accept4", [0; 3], ALLOW),
+        ("connect", [0; 3], ALLOW),
+        ("chroot", [0; 3], EPERM),
+        ("unshare", [0; 3], EPERM),
     ] {
         assert_eq!(verdict(&profile, name, &arguments), expected, "{name} {arguments:?}");
     }
+    // The runtime reads it so too.
+    let written = serde_json::to_value(&profile).unwrap();
+    runtime::seccomp::compile(&runtime::spec::read(&written).unwrap()).unwrap();
 }
 
 #[test]
