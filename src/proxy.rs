@@ -52,6 +52,7 @@ use self::keeper::{Command, Door, Keeper};
 use crate::background::Background;
 use crate::event::Events;
 use crate::queue::Credentials;
+use crate::text::chain;
 
 /// How long a task waits for its proxy, the start of the process included.
 const BEGIN_TIME: Duration = Duration::from_secs(60);
@@ -119,8 +120,11 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`ProxyError::Listen`]
+    /// [`ProxyError::Listen`]; [`ProxyError::NotBegun`] for a task whose requests could not be signed.
     pub fn begin(&self, listener: TcpListener, caller: Caller) -> Result<Serving, ProxyError> {
+        // The process looks at that too, for credentials change; what a task has made too long does not even get there.
+        serve::check(caller.credentials.borrow().certificate.as_deref(), &caller.scopes)
+            .map_err(|error| ProxyError::NotBegun(chain(&error)))?;
         // For the one open socket that both processes have.
         listener.set_nonblocking(true)?;
         let keeper = self.keeper();

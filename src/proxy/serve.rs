@@ -6,13 +6,15 @@
 //! ```
 //!
 //! One thread, but for names that are looked up and certificates that are read. Bounds are kept for each task, so that it
-//! gets what it needs whatever the others do, and for all of them together ([`places`], [`kept`], [`dial`]): the sum is
-//! what the container's limits allow.
+//! gets what it needs whatever the others do, and for all of them together ([`places`], [`kept`], [`dial`]): [`bounds`] says
+//! what the sum is, and that the container's limits allow it.
 
+mod bounds;
 mod connections;
 mod dial;
 mod door;
 mod forward;
+mod identity;
 mod kept;
 mod label;
 mod outside;
@@ -31,16 +33,21 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::Uri;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::{Response, StatusCode, Uri};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::UnixStream;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinError;
 
+use self::bounds::KEPT_BYTES;
+pub(super) use self::bounds::MEMORY_BYTES;
 use self::dial::Origin;
 use self::door::{Door, Task};
+use self::places::AllPlaces;
+pub(super) use self::signature::check;
 use super::messages::{Order, Orders, Report, send_report};
 use crate::text::chain;
 
@@ -49,12 +56,6 @@ type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
 /// Threads for what cannot be waited for otherwise: one for each task that looks up a name at the moment.
 const THREADS: usize = 32;
-
-/// Connections of all tasks together, beyond those that each has for itself.
-const CONNECTIONS: usize = 256;
-
-/// Bytes of all tasks' requests that are kept to send them again.
-const KEPT_BYTES: usize = 64 << 20;
 
 /// Why the process cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +90,7 @@ struct Server {
     root: Origin,
     /// How servers prove who they are; read when it is first needed.
     tls: OnceCell<Arc<ClientConfig>>,
-    /// See [`CONNECTIONS`].
-    connections: Arc<Semaphore>,
+    places: AllPlaces,
     /// See [`KEPT_BYTES`].
     kept: Arc<Semaphore>,
 }
@@ -153,7 +153,7 @@ async fn attend(control: &UnixStream) -> Result<(), ServeError> {
             Order::Renew { task, credentials } => {
                 // It may have ended meanwhile, or not have begun.
                 if let Some(door) = doors.get(&task) {
-                    door.renew(credentials.into());
+                    door.renew(&credentials.into());
                 }
             }
             Order::End { task } => {
@@ -175,7 +175,7 @@ impl Server {
             root_url: root_url.trim_end_matches('/').to_owned(),
             root,
             tls: OnceCell::new(),
-            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: AllPlaces::new(),
             kept: Arc::new(Semaphore::new(KEPT_BYTES)),
         })
     }
@@ -195,4 +195,16 @@ fn tls() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(versions.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A body that is there already.
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A response of the proxy's own.
+fn text(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(whole(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
 }

@@ -18,6 +18,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use super::super::messages::{Order, Report, Reports, send_order};
+use super::super::serve::MEMORY_BYTES;
 use super::root::{self, Names, RootError};
 use crate::container::bundle::{Bundle, BundleError, Files};
 use crate::container::{Container, ContainerError, EndError};
@@ -29,9 +30,6 @@ use crate::spec::{Bind, ContainerRequest, Limits, NetworkChoice, Profile, Resolv
 
 /// Who the process is: nobody in particular, and nobody else.
 const USER: u32 = 65_533;
-
-/// Memory of the process and of what the kernel holds for its sockets: its own bounds come to less.
-const MEMORY_BYTES: i64 = 256 << 20;
 
 /// Its threads.
 const PIDS: i64 = 64;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, LOCATION};
 use hyper::server::conn::http1;
@@ -16,11 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
+use super::bounds::{BUFFER_BYTES, URL_BYTES};
 use super::door::Hall;
 use super::outside::Outside;
-use super::signature::Signer;
 use super::target::{self, Target};
-use super::{Body, forward, label};
+use super::{Body, forward, text};
 use crate::patience::Patient;
 use crate::text::chain;
 
@@ -29,10 +29,6 @@ use crate::text::chain;
 const SILENCE: Duration = Duration::from_secs(90);
 /// Header lines of a request.
 const HEADERS: usize = 100;
-/// What hyper may hold of a request's head.
-const BUFFER_BYTES: usize = 64 << 10;
-/// Bytes of a URL that is to be signed.
-const URL_BYTES: usize = 64 << 10;
 /// Until connections are accepted again after that has failed: most often there are no descriptors, and no sooner will be.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -93,8 +89,7 @@ async fn answer(hall: &Hall, outside: &mut Outside, request: Request<Incoming>) 
         Target::Nothing(why) => (text(StatusCode::NOT_FOUND, why), None),
         Target::Url(url) => (forward::send(hall, outside, request, &url).await, Some(url)),
     };
-    let credentials = hall.credentials.borrow().clone();
-    label::put(response.headers_mut(), &credentials, &hall.scopes, endpoint.as_deref());
+    hall.identity().label.put(response.headers_mut(), endpoint.as_deref());
     response
 }
 
@@ -103,9 +98,11 @@ async fn bewit(hall: &Hall, request: Request<Incoming>) -> Response<Body> {
     let Ok(url) = short(request, URL_BYTES).await else {
         return text(StatusCode::PAYLOAD_TOO_LARGE, format!("A URL has at most {URL_BYTES} bytes"));
     };
-    let credentials = hall.credentials.borrow().clone();
-    let signer = Signer { credentials: &credentials, scopes: &hall.scopes };
-    let signed = signer.bewit(String::from_utf8_lossy(&url).trim()).map_err(|error| chain(&error));
+    let identity = hall.identity();
+    let signed = match identity.signer() {
+        Ok(signer) => signer.bewit(String::from_utf8_lossy(&url).trim()).map_err(|error| chain(&error)),
+        Err(error) => Err(chain(&*error)),
+    };
     let located = signed.and_then(|url| {
         let location = HeaderValue::from_str(&url).map_err(|error| chain(&error))?;
         let mut response = text(StatusCode::SEE_OTHER, url);
@@ -130,11 +127,4 @@ async fn short(request: Request<Incoming>, most: usize) -> Result<Vec<u8>, ()> {
     let read = timeout(SILENCE, Limited::new(request.into_body(), most).collect()).await;
     let collected = read.map_err(drop)?.map_err(drop)?;
     Ok(collected.to_bytes().to_vec())
-}
-
-/// A response of the proxy's own.
-pub(super) fn text(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync());
-    *response.status_mut() = status;
-    response
 }

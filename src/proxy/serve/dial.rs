@@ -16,11 +16,13 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use images::registry::{Reach, reach};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tower_service::Service;
+
+use super::bounds::OUTSIDE_SOCKET_BYTES;
 
 /// How long a name may take to be resolved, and each of its addresses to be connected to.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -72,19 +74,24 @@ impl Origin {
 
     fn find(url: &Uri) -> Option<Origin> {
         let scheme = url.scheme_str()?.to_ascii_lowercase();
-        let default = match scheme.as_str() {
-            "http" => 80,
-            "https" => 443,
-            _ => return None,
-        };
         let host = url.host().filter(|host| !host.is_empty())?.to_ascii_lowercase();
-        Some(Origin { scheme, host, port: url.port_u16().unwrap_or(default) })
+        Some(Origin { scheme, host, port: port(url)? })
     }
 
     /// Whether it is spoken to by TLS.
     pub(super) fn is_encrypted(&self) -> bool {
         self.scheme == "https"
     }
+}
+
+/// Where a server listens, if nothing else is said of it.
+pub(super) fn port(url: &Uri) -> Option<u16> {
+    let usual = match url.scheme_str()?.to_ascii_lowercase().as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => return None,
+    };
+    Some(url.port_u16().unwrap_or(usual))
 }
 
 /// Makes connections for one task.
@@ -112,7 +119,7 @@ impl Dialler {
                 failure = DialError::Refused { host: host.clone(), why };
                 continue;
             }
-            match in_time(TcpStream::connect(address)).await {
+            match in_time(connect(address)).await {
                 Ok(stream) => {
                     // What is sent is waited for; without it, it is merely slower.
                     stream.set_nodelay(true).ok();
@@ -155,6 +162,15 @@ impl Service<Uri> for Dialler {
     }
 }
 
+/// Connects, with bounds on what the kernel holds of what is sent and received.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Before the connection is made: its window is told at once.
+    socket.set_recv_buffer_size(OUTSIDE_SOCKET_BYTES)?;
+    socket.set_send_buffer_size(OUTSIDE_SOCKET_BYTES)?;
+    socket.connect(address).await
+}
+
 /// What is wrong with an address, for a task.
 fn forbidden(address: SocketAddr) -> Option<&'static str> {
     match reach(address.ip()) {
@@ -172,6 +188,8 @@ async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 mod tests {
     use std::net::TcpListener;
 
+    use rustix::net::sockopt::{socket_recv_buffer_size, socket_send_buffer_size};
+
     use super::*;
 
     #[tokio::test]
@@ -179,7 +197,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url: Uri = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
         let mut root = Dialler::new(Origin::of(&url).unwrap());
-        assert!(root.call(url.clone()).await.is_ok());
+        let connected = root.call(url.clone()).await.unwrap().into_inner();
+        // The kernel's bounds are there; it doubles them.
+        let held = [socket_recv_buffer_size(&connected), socket_send_buffer_size(&connected)];
+        assert_eq!(held.map(Result::unwrap), [2 * OUTSIDE_SOCKET_BYTES as usize; 2]);
         let mut other = Dialler::new(Origin::of(&"http://127.0.0.1:1".parse().unwrap()).unwrap());
         let name: Uri = url.to_string().replace("127.0.0.1", "localhost").parse().unwrap();
         let metadata = Uri::from_static("https://169.254.169.254/latest");

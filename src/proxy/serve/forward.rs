@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri, http};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Body;
-use super::connections::text;
 use super::dial::DialError;
 use super::door::Hall;
 use super::outside::{ConnectError, Line, Outside, OutsideError};
-use super::signature::{SignError, Signer};
+use super::signature::SignError;
+use super::{Body, text, whole};
 use crate::text::chain;
 
 /// Between two attempts: the first wait, which becomes half as long again each time, and the longest.
@@ -46,6 +45,8 @@ const OF_THE_CONNECTION: [HeaderName; 8] = [
 /// Why a service has not answered.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
+    #[error(transparent)]
+    Nobody(#[from] Arc<SignError>),
     #[error(transparent)]
     Sign(#[from] SignError),
     #[error("put together the request")]
@@ -143,9 +144,8 @@ async fn attempt(
     head: &http::request::Parts,
     payload: &mut Payload,
 ) -> Result<Response<Incoming>, SendError> {
-    let credentials = hall.credentials.borrow().clone();
-    let signer = Signer { credentials: &credentials, scopes: &hall.scopes };
-    let authorization = HeaderValue::from_str(&signer.header(&head.method, &head.uri)?)?;
+    let signed = hall.identity().signer()?.header(&head.method, &head.uri)?;
+    let authorization = HeaderValue::from_str(&signed)?;
     let authority = head.uri.authority().map_or("", |authority| authority.as_str());
     // A name and a password before it are no part of where it is.
     let host = authority.rsplit('@').next().unwrap_or_default();
@@ -209,10 +209,6 @@ impl Payload {
     }
 }
 
-fn whole(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
-}
-
 fn in_pieces(pieces: Vec<Bytes>) -> Body {
     StreamBody::new(stream::iter(pieces).map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
@@ -258,7 +254,11 @@ fn strip(headers: &mut HeaderMap) {
 /// Whether another attempt would end the same way.
 fn is_final(error: &SendError) -> bool {
     match error {
-        SendError::Sign(_) | SendError::Head(_) | SendError::Header(_) | SendError::Nonsense(_) => true,
+        SendError::Nobody(_)
+        | SendError::Sign(_)
+        | SendError::Head(_)
+        | SendError::Header(_)
+        | SendError::Nonsense(_) => true,
         SendError::Connect(error) => is_refused(error),
         SendError::Outside(_) | SendError::Unanswered => false,
     }
@@ -278,7 +278,8 @@ fn failed(error: &SendError) -> Response<Body> {
     let status = match error {
         SendError::Connect(error) if is_refused(error) => StatusCode::FORBIDDEN,
         SendError::Nonsense(_) => StatusCode::BAD_GATEWAY,
-        SendError::Sign(_)
+        SendError::Nobody(_)
+        | SendError::Sign(_)
         | SendError::Head(_)
         | SendError::Header(_)
         | SendError::Connect(_)

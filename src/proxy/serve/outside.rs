@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::Body;
+use super::bounds::BUFFER_BYTES;
 use super::dial::{DialError, Origin};
 use super::door::Hall;
 
@@ -27,8 +28,6 @@ const IDLE: Duration = Duration::from_secs(4);
 const TURN: Duration = Duration::from_millis(100);
 /// How long a connection may take to be made, whatever addresses and handshakes that takes.
 const CONNECT_TIME: Duration = Duration::from_secs(60);
-/// What hyper may hold of a response beside the piece that is passed on.
-const BUFFER_BYTES: usize = 64 << 10;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
