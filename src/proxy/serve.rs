@@ -10,6 +10,7 @@
 //! what the sum is, and that the container's limits allow it.
 
 mod bounds;
+mod client;
 mod connections;
 mod dial;
 mod door;

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::bounds::{BUFFER_BYTES, URL_BYTES};
+use super::client::Client;
 use super::door::Hall;
 use super::outside::Outside;
 use super::target::{self, Target};
@@ -60,6 +61,8 @@ async fn visitor(listener: &TcpListener, hall: &Hall) -> TcpStream {
 /// Answers the requests of one connection. What goes wrong with it is the task's to notice.
 async fn serve(stream: TcpStream, hall: &Arc<Hall>) {
     stream.set_nodelay(true).ok();
+    let client = Client::of(stream);
+    let watched = client.clone();
     // Requests of one connection come one after the other.
     let outside = Mutex::new(Outside::new(Arc::clone(hall)));
     let service = service_fn(|request| async {
@@ -70,7 +73,12 @@ async fn serve(stream: TcpStream, hall: &Arc<Hall>) {
     server.timer(TokioTimer::new()).header_read_timeout(SILENCE);
     // As the original: whoever has nothing more to say may still hear.
     server.max_headers(HEADERS).max_buf_size(BUFFER_BYTES).half_close(true);
-    drop(server.serve_connection(TokioIo::new(Patient::new(stream, SILENCE)), service).await);
+    let served = server.serve_connection(TokioIo::new(Patient::new(client, SILENCE)), service);
+    tokio::select! {
+        ended = served => drop(ended),
+        // Nobody would hear the answer: what is under way for it ends here.
+        () = watched.gone() => {}
+    }
 }
 
 async fn answer(hall: &Hall, outside: &mut Outside, request: Request<Incoming>) -> Response<Body> {

@@ -1,5 +1,7 @@
 //! How connections end, one by one and all at once.
 
+use rustix::net::sockopt::set_socket_linger;
+
 use super::*;
 
 #[tokio::test]
@@ -58,4 +60,68 @@ async fn an_order_is_answered_in_its_turn_and_what_is_out_of_turn_ends_the_proce
     send_order(&ours, &begin(4), None).await.unwrap();
     assert!(matches!(serving.await.unwrap(), Err(ServeError::Order(_))));
     assert_eq!(reports.next(&ours).await.unwrap(), None);
+}
+
+/// A client whose request has no answer.
+async fn hanging(fixture: &Fixture, path: &str) -> TcpStream {
+    let before = fixture.requests();
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    let request = format!("GET /queue/v1/{path} HTTP/1.1\r\nHost: t\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    fixture.asked(before + 1).await;
+    stream
+}
+
+/// Waits until all connections to the outside are over, and with them the task's places are free again.
+async fn over(fixture: &Fixture) {
+    let [begun, ended] = &fixture.seen.connections;
+    let all = async {
+        while ended.load(Ordering::Relaxed) < begun.load(Ordering::Relaxed) {
+            fixture.seen.is_over.notified().await;
+        }
+    };
+    timeout(LIMIT, all).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_not_answered_and_its_place_is_free_at_once() {
+    let fixture = Fixture::new().await;
+    let begun = tokio::time::Instant::now();
+    for path in ["hang", "half"] {
+        let stream = hanging(&fixture, path).await;
+        // It is reset, as whenever something is sent to a client that has ended.
+        set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        over(&fixture).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_its_last_is_answered_for_a_minute_and_a_silent_one_for_as_long_as_it_takes() {
+    let fixture = Fixture::new().await;
+    let silent = hanging(&fixture, "hang").await;
+    for path in ["hang", "half"] {
+        let mut stream = hanging(&fixture, path).await;
+        stream.shutdown().await.unwrap();
+        let begun = tokio::time::Instant::now();
+        tokio::time::pause();
+        let mut text = Vec::new();
+        drop(timeout(Duration::from_secs(200), stream.read_to_end(&mut text)).await.unwrap());
+        let took = begun.elapsed().as_secs();
+        assert!((59..130).contains(&took), "{path}: {took} s");
+        assert_eq!(text.is_empty(), path == "hang", "{}", String::from_utf8_lossy(&text));
+        tokio::time::resume();
+    }
+    let mut rest = [0; 1];
+    let heard = silent.try_read(&mut rest);
+    assert_eq!(heard.map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+    // What it has asked for before it said its last, it hears.
+    let two = "GET /queue/v1/a HTTP/1.1\r\nHost: t\r\n\r\nGET /queue/v1/b HTTP/1.1\r\nHost: t\r\n\r\n";
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    stream.write_all(two.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut text = String::new();
+    timeout(LIMIT, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text.matches("HTTP/1.1 203").count(), 2, "{text}");
 }
