@@ -19,12 +19,13 @@
 //! directory before it is made ([`Record`]); `cleanup` and the next worker undo it by that.
 //!
 //! Modules: [`link`] makes interfaces and routes over [`netlink`], [`namespace`] the namespace,
-//! [`addresses`] chooses, [`survey`] says what stands in the way, [`firewall`] writes the rules, [`nft`]
+//! [`addresses`] chooses, [`confinement`] keeps a process of the worker's own from what tasks may not reach, [`survey`] says what stands in the way, [`firewall`] writes the rules, [`nft`]
 //! loads them, [`tables`] knows who holds them, [`elements`] lets single tasks in and out, [`ruleset`]
 //! and [`netfilter`] read the kernel's state, [`names`] writes hosts and resolv.conf, [`sidecar`] links
 //! a task to those that serve it.
 
 pub mod addresses;
+pub mod confinement;
 pub mod elements;
 pub mod firewall;
 pub mod link;
@@ -89,10 +90,10 @@ pub struct Network {
 /// This process's share in the tables.
 #[derive(Debug, Default)]
 struct Share {
-    /// Held while a task of this process has a network.
+    /// Held while anybody of this process needs them.
     presence: Option<File>,
-    /// How many have.
-    tasks: usize,
+    /// Who does: tasks that have a network, and the process that serves them.
+    users: usize,
     /// To the packet filter; kept open to the end, because closing it would wait ([`elements`]).
     socket: Option<Socket>,
 }
@@ -104,6 +105,12 @@ impl Share {
             None => Socket::open(Family::Netfilter)?,
         };
         Ok(self.socket.insert(socket))
+    }
+
+    /// One less needs the tables. After the last one there is something to [`tables::leave`] by.
+    fn let_go(&mut self) -> Option<File> {
+        self.users = self.users.saturating_sub(1);
+        if self.users == 0 { self.presence.take() } else { None }
     }
 }
 
@@ -210,32 +217,35 @@ impl Network {
         let mut share = self.share();
         let (mut made, obstacles) = match share.presence {
             Some(_) => (wanted.make()?, Vec::new()),
-            None => self.enter(&mut share, &wanted, patience)?,
+            None => {
+                let (made, obstacles) = self.enter(&mut share, patience, || wanted.make())?;
+                (made?, obstacles)
+            }
         };
         let socket = share.socket().map_err(TablesError::Look)?;
         elements::admit(socket, &self.names, &made.pin).map_err(step("let the task's packets in"))?;
         made.open().map_err(step("set the task's interface up"))?;
-        share.tasks += 1;
+        share.users += 1;
         let Made { namespace, pin, .. } = made;
         Ok(TaskNetwork { namespace: namespace.descriptor, pin, ports: Vec::new(), obstacles })
     }
 
-    /// Makes the tables and, while nft is at it, the link of the first task.
-    fn enter(
+    /// Makes the tables and, while nft is at it, what else there is to be done.
+    fn enter<Done>(
         &self,
         share: &mut Share,
-        wanted: &Wanted<'_>,
         patience: Patience<'_>,
-    ) -> Result<(Made, Vec<Obstacle>), AttachError> {
+        meanwhile: impl FnOnce() -> Done,
+    ) -> Result<(Done, Vec<Obstacle>), AttachError> {
         self.refuse_strangers()?;
         let socket = share.socket().map_err(TablesError::Look)?;
         let host = tables::HostLock::take(patience)?;
         let mut entry = Entry::begin(host, &self.place, &self.names, self.settings.addresses(), socket)?;
-        let made = wanted.make();
+        let done = meanwhile();
         let obstacles = survey::obstacles(&self.settings);
         entry.finish()?;
         share.presence = Some(entry.into_presence());
-        Ok((made?, obstacles.map_err(TablesError::Look)?))
+        Ok((done, obstacles.map_err(TablesError::Look)?))
     }
 
     /// A route to a task must not lead astray what the host sends to somebody else.
@@ -264,14 +274,13 @@ impl Network {
         let mut share = self.share();
         let Some(TaskNetwork { namespace, pin, ports, .. }) = task else {
             undo_record(names, place, record)?;
-            if share.tasks == 0 {
+            if share.users == 0 {
                 drop(share.presence.take());
                 tables::sweep(place, names)?;
             }
             return Ok(());
         };
-        share.tasks = share.tasks.saturating_sub(1);
-        let presence = if share.tasks == 0 { share.presence.take() } else { None };
+        let presence = share.let_go();
         let socket = share.socket().map_err(TablesError::Look)?;
         cut(place, &pin, socket)?;
         let left = match presence {

@@ -15,7 +15,8 @@
 //!
 //! What a task sends is hostile, and it is read by a process that is nobody: no capabilities, no way to any, a filter for
 //! system calls, a root of a few read-only files, bounds on memory, processes and descriptors ([`keeper`]). It has the
-//! host's network, for the deployment may be anywhere, and the credentials of all running tasks, nothing else.
+//! host's network, for the deployment may be anywhere, but of the host itself it reaches the deployment and the resolver
+//! only ([`crate::net::confinement`]); and it has the credentials of all running tasks, nothing else.
 //!
 //! Each task has a listener of its own, bound to its own link, which takes connections of the task's address only; with it
 //! go the credentials and scopes that its requests are signed with: nothing that a request says has a part in that. The

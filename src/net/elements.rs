@@ -3,6 +3,7 @@
 //! ```text
 //!   inet    set links       interface . address              what it may send to the outside as
 //!           set listeners   interface . port                 what it may reach at its gateway
+//!           sets openings…  address . protocol . port        what its proxy may reach of what is the host's
 //!   netdev  set pins        interface . MAC . address        what its frames must look like
 //!           chain NAME      its interface's ingress, where frames go to `pinned` or are dropped
 //! ```
@@ -13,10 +14,11 @@
 //! waits for that. So one socket is kept open to the worker's end.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 
+use super::confinement::Opening;
 use super::firewall::{Names, Pin};
 use super::link::Mac;
 use super::netfilter::{Message, nested};
@@ -59,6 +61,9 @@ const INGRESS_PRIORITY: i32 = -500;
 
 /// Bytes of an interface's name in a key, the rest of them zero (IFNAMSIZ).
 const NAME_BYTES: usize = 16;
+
+/// The sets of what a proxy may reach, by the family of its address.
+const OPENINGS: [&str; 2] = ["openings", "openings6"];
 
 /// Lets a task's frames in. Its link must be there.
 ///
@@ -106,6 +111,20 @@ fn jump(names: &Names, chain: &str, to: &str) -> Message {
 /// The kernel's refusal.
 pub fn listen(socket: &mut Socket, names: &Names, link: &str, port: u16) -> io::Result<()> {
     transaction(socket, vec![listener(names, link, port).message(NEW_ELEMENT)], NEW)
+}
+
+/// Lets the process that serves tasks reach `openings` of what it otherwise may not, in place of those before.
+///
+/// # Errors
+///
+/// The kernel's refusal, and nothing has changed.
+pub fn open(socket: &mut Socket, names: &Names, openings: &[Opening]) -> io::Result<()> {
+    let emptied = OPENINGS.map(|set| {
+        let all = [text(ELEMENTS_TABLE, &names.table), text(ELEMENTS_SET, set)];
+        Message::new(DELETE_ELEMENT, INET, &all)
+    });
+    let elements = openings.iter().map(|it| opening(names, it).message(NEW_ELEMENT));
+    transaction(socket, emptied.into_iter().chain(elements).collect(), NEW)
 }
 
 /// Forgets a task, whether or not it was admitted, and its listeners on `ports`. Its tables may be gone.
@@ -180,29 +199,45 @@ impl Element<'_> {
 fn keys<'a>(names: &'a Names, pin: &Pin) -> [Element<'a>; 2] {
     let Pin { link, mac: Mac(mac), address } = pin;
     [
-        Element { family: INET, table: &names.table, set: "links", key: key(link, &[&octets(*address)]) },
+        Element { family: INET, table: &names.table, set: "links", key: linked(link, &[&octets(*address)]) },
         Element {
             family: NETDEV,
             table: &names.table,
             set: "pins",
-            key: key(link, &[mac, &octets(*address)]),
+            key: linked(link, &[mac, &octets(*address)]),
         },
     ]
 }
 
 fn listener<'a>(names: &'a Names, link: &str, port: u16) -> Element<'a> {
-    let key = key(link, &[&port.to_be_bytes()]);
+    let key = linked(link, &[&port.to_be_bytes()]);
     Element { family: INET, table: &names.table, set: "listeners", key }
+}
+
+fn opening<'a>(names: &'a Names, Opening { protocol, address, port }: &Opening) -> Element<'a> {
+    let [ipv4, ipv6] = OPENINGS;
+    let (set, address) = match address {
+        IpAddr::V4(address) => (ipv4, address.octets().to_vec()),
+        IpAddr::V6(address) => (ipv6, address.octets().to_vec()),
+    };
+    let key = key(&[&address, &[protocol.number()], &port.to_be_bytes()]);
+    Element { family: INET, table: &names.table, set, key }
 }
 
 fn octets(address: Ipv4Addr) -> [u8; 4] {
     address.octets()
 }
 
+/// A concatenation that begins with an interface's name.
+fn linked(link: &str, parts: &[&[u8]]) -> Vec<u8> {
+    let mut name = link.as_bytes().to_vec();
+    name.resize(NAME_BYTES, 0);
+    key(&[&[name.as_slice()], parts].concat())
+}
+
 /// The parts of a concatenation, each filled up to whole registers of four bytes.
-fn key(link: &str, parts: &[&[u8]]) -> Vec<u8> {
-    let mut key = link.as_bytes().to_vec();
-    key.resize(NAME_BYTES, 0);
+fn key(parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::new();
     for part in parts {
         key.extend_from_slice(part);
         key.resize(key.len().next_multiple_of(4), 0);

@@ -18,6 +18,10 @@
 //! What a process of the host's own sends to the gateway goes by loopback, and the kernel takes it for come by a task's
 //! link all the same: it is dropped.
 //!
+//! The process that speaks to Taskcluster for tasks is on the host's network ([`super::confinement`]). What it sends is told
+//! by its user and its group: the group is the run directory's own, so that the rules of one worker are not for another
+//! worker's process, whose deployment may be on loopback, nor for a stranger that has the same user.
+//!
 //! Other tables have their say as well: what one of them drops stays dropped ([`super::survey`] finds
 //! chains that drop by policy). They are read, never edited.
 //!
@@ -30,6 +34,7 @@ use runtime::id::ContainerId;
 use sha2::{Digest, Sha256};
 
 use super::addresses::AddressRange;
+use super::confinement::USER;
 use super::link::{GATEWAY, Mac};
 
 /// Begins the name of every link of every worker.
@@ -45,10 +50,17 @@ pub const FORWARDING_MARK: &str = "docker_worker_forwarding";
 /// routed. Link-local is the whole block: the gateway is resolved, not addressed.
 const METADATA: &str = "169.254.0.0/16, 100.100.100.200, 192.0.0.192";
 
+/// The same of IPv6, where tasks have none but the host may.
+const METADATA_IPV6: &str = "fe80::/10, fd00:ec2::254, fd20:ce::254";
+
 /// Hexadecimal digits of a run directory's hash in the names of its links: with those of a container
 /// they fill the 15 characters that the kernel allows.
 const RUN_DIGITS: usize = 5;
 const CONTAINER_DIGITS: usize = 8;
+
+/// The first group of those that a run directory's is one of. Distributions, their containers and their directories leave
+/// 1879048192 to 2147352575 to nobody (systemd's "Users, Groups, UIDs and GIDs").
+const FIRST_GROUP: u32 = 0x7000_0000;
 
 /// The names that everything of one run directory bears.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +69,8 @@ pub struct Names {
     pub table: String,
     /// How its links' names begin.
     pub links: String,
+    /// The group of a process on the host's network that tasks are served by.
+    pub group: u32,
 }
 
 impl Names {
@@ -66,7 +80,9 @@ impl Names {
         let hash = Sha256::digest(run_directory.as_os_str().as_bytes());
         let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let short: String = digits.chars().take(RUN_DIGITS).collect();
-        Names { table: format!("{ANY_TABLE}{short}"), links: format!("{ANY_LINK}{short}") }
+        let number = hash.iter().take(3).fold(0, |number, byte| number << 8 | u32::from(*byte));
+        let group = FIRST_GROUP + number;
+        Names { table: format!("{ANY_TABLE}{short}"), links: format!("{ANY_LINK}{short}"), group }
     }
 
     /// The host end of a container's link.
@@ -89,11 +105,11 @@ pub struct Pin {
 
 /// Makes all tables, without any task. None of them may be there.
 pub fn tables(names: &Names, range: AddressRange) -> String {
-    let Names { table, links } = names;
-    inet_table(table, links, range) + &netdev_table(table)
+    inet_table(names, range) + &netdev_table(&names.table)
 }
 
-fn inet_table(table: &str, links: &str, range: AddressRange) -> String {
+fn inet_table(Names { table, links, group }: &Names, range: AddressRange) -> String {
+    let from_proxy = from_proxy();
     format!(
         r#"table inet {table} {{
 	set links {{
@@ -101,6 +117,12 @@ fn inet_table(table: &str, links: &str, range: AddressRange) -> String {
 	}}
 	set listeners {{
 		type ifname . inet_service
+	}}
+	set openings {{
+		type ipv4_addr . inet_proto . inet_service
+	}}
+	set openings6 {{
+		type ipv6_addr . inet_proto . inet_service
 	}}
 	chain prerouting {{
 		type filter hook prerouting priority raw; policy accept;
@@ -131,17 +153,33 @@ fn inet_table(table: &str, links: &str, range: AddressRange) -> String {
 	chain output {{
 		type filter hook output priority filter - 10; policy accept;
 		oifname "{links}*" jump to_task
+		meta skuid {USER} meta skgid {group} jump from_proxy
 	}}
 	chain to_task {{
 		ct state established,related accept
 		counter drop
 	}}
-	chain postrouting {{
+{from_proxy}	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
 		iifname "{links}*" masquerade
 	}}
 }}
 "#
+    )
+}
+
+/// What a process of the host's that serves tasks may send to others than tasks.
+fn from_proxy() -> String {
+    format!(
+        "	chain from_proxy {{
+		ct state established accept
+		ip daddr . meta l4proto . th dport @openings accept
+		ip6 daddr . meta l4proto . th dport @openings6 accept
+		ip daddr {{ {METADATA} }} counter drop
+		ip6 daddr {{ {METADATA_IPV6} }} counter drop
+		fib daddr type != unicast counter drop
+	}}
+"
     )
 }
 
@@ -169,7 +207,8 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn names() -> Names {
-        Names { table: "docker_worker_1a2b3".to_owned(), links: "dw1a2b3".to_owned() }
+        let (table, links) = ("docker_worker_1a2b3".to_owned(), "dw1a2b3".to_owned());
+        Names { table, links, group: 0x701a_2b3c }
     }
 
     #[test]
@@ -182,7 +221,7 @@ mod tests {
     #[test]
     fn names_fit_an_interface_and_differ_by_run_directory() {
         let [one, other] = ["/run/docker-worker", "/tmp/x"].map(|path| Names::of(Path::new(path)));
-        assert_ne!(one, other);
+        assert!(one.table != other.table && one.links != other.links && one.group != other.group);
         let link = one.link(&ContainerId::new(ID).unwrap());
         assert_eq!(link.len(), 15, "IFNAMSIZ less its end: {link}");
         assert!(link.starts_with(&one.links) && link.ends_with("01234567"), "{link}");

@@ -58,6 +58,9 @@ pub enum TablesError {
     /// What a task had in the tables, or they themselves, cannot be deleted.
     #[error("delete rules of the packet filter")]
     Delete(#[source] io::Error),
+    /// What the proxy has to reach cannot be put into the tables.
+    #[error("let the proxy reach the deployment and the host's resolvers")]
+    Open(#[source] io::Error),
     /// A task's link cannot be set down.
     #[error("set the link {name} down")]
     Cut {

@@ -11,8 +11,10 @@
 //! time. A task that begins when the process cannot be started is told why, and fails; those that were served before wait
 //! for the next attempt, and their connections with them.
 
+mod openings;
 mod process;
 mod root;
+mod surroundings;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
@@ -194,7 +196,7 @@ impl Keeper {
 
     /// Hands a task over to the process that runs.
     async fn hand_over(&mut self, task: u64) {
-        let (State::Running(process, _), Some(door)) = (&self.state, self.doors.get_mut(&task)) else {
+        let (State::Running(process, _), Some(door)) = (&mut self.state, self.doors.get_mut(&task)) else {
             return;
         };
         let Caller { address, credentials, scopes } = &mut door.caller;
@@ -207,7 +209,7 @@ impl Keeper {
     }
 
     async fn renew(&mut self, task: u64) {
-        let (State::Running(process, _), Some(door)) = (&self.state, self.doors.get_mut(&task)) else {
+        let (State::Running(process, _), Some(door)) = (&mut self.state, self.doors.get_mut(&task)) else {
             return;
         };
         let credentials = (&*door.caller.credentials.borrow_and_update()).into();
@@ -219,7 +221,7 @@ impl Keeper {
     async fn end(&mut self, task: u64, ended: Option<oneshot::Sender<()>>) {
         // The worker's copy goes last but one: the process's own when it has heard of it.
         let was_there = self.doors.remove(&task).is_some();
-        match &self.state {
+        match &mut self.state {
             State::Running(process, _) if was_there => {
                 let sent = process.order(&Order::End { task }, None).await;
                 self.asked.push_back((Asked::End(task, ended), Instant::now() + ANSWER_TIME));

@@ -43,6 +43,7 @@ mod payload;
 mod pid_reuse;
 mod processors;
 mod profile;
+mod proxy_confinement;
 mod queue;
 mod recorded;
 mod refused_images;

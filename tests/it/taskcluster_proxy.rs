@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// `get PATH`; `post PATH JSON`; `ask "METHOD PATH" BODY`, which shows the whole response.
-const TOOLS: &str = r#"
+pub const TOOLS: &str = r#"
 get() { wget -q -O - "$TASKCLUSTER_PROXY_URL$1"; echo; }
 post() { wget -S -O - --header 'Content-Type: application/json' --post-data "$2" "$TASKCLUSTER_PROXY_URL$1" 2>&1; echo; }
 ask() {
@@ -31,7 +31,7 @@ post /api/queue/v1/task/$TASK_ID/runs/$RUN_ID/artifacts/public%2Fmade "{
 "#;
 
 /// The definition of a task that has the proxy.
-fn definition(site: &Site, script: &str, scopes: &[String]) -> Value {
+pub fn definition(site: &Site, script: &str, scopes: &[String]) -> Value {
     let mut payload = site.payload(&format!("{TOOLS}{script}"));
     payload["features"] = json!({ "taskclusterProxy": true });
     let mut definition = site.deployment.definition(&payload);
@@ -41,18 +41,18 @@ fn definition(site: &Site, script: &str, scopes: &[String]) -> Value {
 }
 
 /// The same with a cache, in which it finds a file when [`Site::release`] is called.
-fn waiting_definition(site: &Site, script: &str) -> Value {
+pub fn waiting_definition(site: &Site, script: &str) -> Value {
     let mut definition = definition(site, script, &["docker-worker:cache:x".to_owned()]);
     definition["payload"]["cache"] = json!({ "x": "/x" });
     definition
 }
 
 /// Waits for that file.
-const AWAIT_RELEASE: &str = "until [ -e /x/go ]; do sleep 0.1; done";
+pub const AWAIT_RELEASE: &str = "until [ -e /x/go ]; do sleep 0.1; done";
 
 /// The process that serves the tasks of a worker, once there is one. Nothing in its arguments or variables says whose it
 /// is, but for those of its parent.
-fn proxy_of(worker: &Worker) -> Pid {
+pub fn proxy_of(worker: &Worker) -> Pid {
     let mut found = None;
     await_that("a proxy", || {
         found = worker.processes("docker-worker-r").into_iter().find_map(child_that_is_a_proxy);
@@ -69,13 +69,20 @@ fn child_that_is_a_proxy(parent: Pid) -> Option<Pid> {
 }
 
 /// A file of a process's; empty if that is gone.
-fn of(process: Pid, file: &str) -> String {
+pub fn of(process: Pid, file: &str) -> String {
     let bytes = fs::read(format!("/proc/{}/{file}", process.as_raw_nonzero())).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The group of a process.
+pub fn group_of(process: Pid) -> u32 {
+    let status = of(process, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix("Gid:\t")).unwrap();
+    line.split('\t').next().unwrap().parse().unwrap()
+}
+
 /// Waits for a task's end; gives its log.
-fn completed(site: &Site, task: &TaskId) -> String {
+pub fn completed(site: &Site, task: &TaskId) -> String {
     let status = site.deployment.await_resolved(task);
     let log = site.deployment.log(task);
     assert_eq!(status.state, RunState::Completed, "{log}");
@@ -291,11 +298,14 @@ fn s59_who_serves_tasks_is_nobody_and_credentials_are_where_nobody_looks() {
     site.deployment.await_printed(&task, "first");
     let proxy = proxy_of(&site.worker);
     let status = of(proxy, "status");
+    // Its group is its run directory's own; the rules that confine it go by both.
+    let group = group_of(proxy);
+    assert!((0x7000_0000..0x7100_0000).contains(&group), "{group}");
     let none = "0000000000000000";
     for line in [
         "Uid:\t65533\t65533\t65533\t65533".to_owned(),
-        "Gid:\t65533\t65533\t65533\t65533".to_owned(),
-        "Groups:\t65533 ".to_owned(),
+        format!("Gid:\t{group}\t{group}\t{group}\t{group}"),
+        format!("Groups:\t{group} "),
         format!("CapInh:\t{none}\nCapPrm:\t{none}\nCapEff:\t{none}\nCapBnd:\t{none}\nCapAmb:\t{none}"),
         "NoNewPrivs:\t1".to_owned(),
         "Seccomp:\t2".to_owned(),

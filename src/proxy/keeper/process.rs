@@ -1,12 +1,14 @@
 //! One process from its start to its end: a container of our runtime, and the socket to what runs in it.
 //!
-//! Its directory is made like a run's: so whatever becomes of the worker, a clean-up finds it and undoes what there is.
+//! Its directory is made like a run's: so whatever becomes of the worker, a clean-up finds it and undoes what there is. The
+//! rules that confine it ([`crate::net::confinement`]) are there before it, and go after it.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use images::image::ImageConfig;
@@ -19,17 +21,18 @@ use tokio::time::timeout;
 
 use super::super::messages::{Order, Report, Reports, send_order};
 use super::super::serve::MEMORY_BYTES;
-use super::root::{self, Names, RootError};
+use super::root::{self, RootError};
+use super::surroundings::{Surroundings, deployment};
 use crate::container::bundle::{Bundle, BundleError, Files};
 use crate::container::{Container, ContainerError, EndError};
 use crate::directories::Directories;
 use crate::host::Host;
+use crate::net::confinement::{Confinement, Opening, USER};
+use crate::net::tables::TablesError;
+use crate::net::{AttachError, Network};
 use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::spec::process::RlimitCeilings;
 use crate::spec::{Bind, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
-
-/// Who the process is: nobody in particular, and nobody else.
-const USER: u32 = 65_533;
 
 /// Its threads.
 const PIDS: i64 = 64;
@@ -48,6 +51,8 @@ const LAST_WORDS: u64 = 1024;
 pub struct Ground {
     root_url: String,
     directories: Directories,
+    /// By which it is confined.
+    network: Arc<Network>,
     /// The executable `docker-worker-runtime`.
     runtime: PathBuf,
     ceilings: RlimitCeilings,
@@ -64,7 +69,10 @@ pub(super) struct Process {
     reports: Reports,
     /// Its standard error.
     errors: File,
-    names: Names,
+    /// Nothing while they are looked at.
+    surroundings: Option<Surroundings>,
+    network: Arc<Network>,
+    confinement: Confinement,
 }
 
 /// Why there is no process.
@@ -76,6 +84,12 @@ pub(super) enum StartError {
     /// It has no name.
     #[error("make a name for the proxy's container")]
     Id(#[source] io::Error),
+    /// It could reach more than it may.
+    #[error("confine the proxy")]
+    Confine(#[from] AttachError),
+    /// It was confined, and there is none.
+    #[error(transparent)]
+    SetFree(#[from] TablesError),
     /// It would not have what it needs.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -105,6 +119,9 @@ pub(super) enum UndoError {
     /// Its directory.
     #[error(transparent)]
     Directory(#[from] RunDirectoryError),
+    /// The rules for it.
+    #[error(transparent)]
+    SetFree(#[from] TablesError),
     /// A thread that was to do it panicked.
     #[error("undo what there was of the proxy")]
     Panicked(#[from] JoinError),
@@ -115,16 +132,18 @@ struct Place {
     id: ContainerId,
     directory: RunDirectory,
     binds: Vec<Bind>,
-    names: Names,
+    surroundings: Surroundings,
+    confinement: Confinement,
 }
 
 impl Ground {
-    /// For a worker of the deployment at `root_url`.
-    pub fn of(root_url: &str, directories: &Directories, host: &Host) -> Ground {
+    /// For a worker of the deployment at `root_url`, whose tasks have this network.
+    pub fn of(root_url: &str, directories: &Directories, (network, host): (Arc<Network>, &Host)) -> Ground {
         let at_most = |own: i64, most: i64| own.min(most);
         Ground {
             root_url: root_url.to_owned(),
             directories: directories.clone(),
+            network,
             runtime: host.runtime.clone(),
             ceilings: host.ceilings.clone(),
             processors: host.processors,
@@ -147,22 +166,38 @@ impl Process {
     ///
     /// [`StartError`], and what was made is undone, or will be by a clean-up.
     pub(super) async fn start(ground: &Ground) -> Result<Process, StartError> {
-        let directories = ground.directories.clone();
-        let Place { id, directory, binds, names } =
-            spawn_blocking(move || Place::make(&directories)).await??;
+        let deployment = deployment(&ground.root_url).await;
+        let own = ground.clone();
+        let Place { id, directory, binds, surroundings, confinement } =
+            spawn_blocking(move || Place::make(&own, deployment)).await??;
+        let network = Arc::clone(&ground.network);
         match launch(ground, &id, &directory, binds).await {
             Ok(Launched { container, control, reports, errors }) => {
-                Ok(Process { container, directory, control, reports, errors, names })
+                let surroundings = Some(surroundings);
+                Ok(Process {
+                    container,
+                    directory,
+                    control,
+                    reports,
+                    errors,
+                    surroundings,
+                    network,
+                    confinement,
+                })
             }
             Err((error, Some(container))) => {
                 // What comes of that is for the clean-up; why it was begun is for the worker.
-                undo(container, directory).await.unwrap_or_default();
+                undo(container, directory, (network, confinement)).await.unwrap_or_default();
                 Err(error)
             }
-            // There may be one whose monitor nobody hears of, and which undoes it all by itself.
+            // There may be one whose monitor nobody hears of, and which undoes it all by itself. The rules stay.
             Err((error @ StartError::Container(ContainerError::Watch(_)), None)) => Err(error),
             Err((error, None)) => {
-                spawn_blocking(move || directory.remove()).await??;
+                spawn_blocking(move || {
+                    directory.remove()?;
+                    Ok::<_, StartError>(network.set_free(confinement)?)
+                })
+                .await??;
                 Err(error)
             }
         }
@@ -173,10 +208,15 @@ impl Process {
     /// # Errors
     ///
     /// It is gone, or takes nothing in.
-    pub(super) async fn order(&self, order: &Order, listener: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        if matches!(order, Order::Begin { .. }) {
-            let names = self.names.clone();
-            spawn_blocking(move || names.refresh()).await.map_err(io::Error::other)?;
+    pub(super) async fn order(&mut self, order: &Order, listener: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        if matches!(order, Order::Begin { .. })
+            && let Some(mut surroundings) = self.surroundings.take()
+        {
+            let refresh = move || {
+                surroundings.refresh();
+                surroundings
+            };
+            self.surroundings = Some(spawn_blocking(refresh).await.map_err(io::Error::other)?);
         }
         let sent = timeout(ORDER_TIME, send_order(&self.control, order, listener)).await;
         sent.map_err(|_| io::Error::other("it takes in nothing"))?
@@ -204,25 +244,40 @@ impl Process {
     pub(super) async fn end(self) -> Result<(), UndoError> {
         // On which it goes by itself.
         drop(self.control);
-        undo(self.container, self.directory).await
+        undo(self.container, self.directory, (self.network, self.confinement)).await
     }
 }
 
-async fn undo(mut container: Container, directory: RunDirectory) -> Result<(), UndoError> {
+async fn undo(
+    mut container: Container,
+    directory: RunDirectory,
+    (network, confinement): (Arc<Network>, Confinement),
+) -> Result<(), UndoError> {
     container.end(directory.task().runtime_state()).await?;
-    Ok(spawn_blocking(move || directory.remove()).await??)
+    let undo = move || {
+        directory.remove()?;
+        Ok(network.set_free(confinement)?)
+    };
+    spawn_blocking(undo).await?
 }
 
 impl Place {
     /// Blocks.
-    fn make(directories: &Directories) -> Result<Place, StartError> {
+    fn make(ground: &Ground, deployment: Vec<Opening>) -> Result<Place, StartError> {
         let id = random_id().map_err(StartError::Id)?;
-        let directory = RunDirectory::create(&Beginning::of_a_run(directories, &|| true)?, &id)?;
-        match root::make(directory.task()) {
-            Ok((binds, names)) => Ok(Place { id, directory, binds, names }),
+        let directory = RunDirectory::create(&Beginning::of_a_run(&ground.directories, &|| true)?, &id)?;
+        let made = root::make(directory.task()).map_err(StartError::from).and_then(|(binds, names)| {
+            let surroundings = Surroundings::of(names, &ground.network, &ground.root_url, deployment);
+            let confinement = ground.network.confine(surroundings.open())?;
+            Ok((binds, surroundings, confinement))
+        });
+        match made {
+            Ok((binds, surroundings, confinement)) => {
+                Ok(Place { id, directory, binds, surroundings, confinement })
+            }
             Err(error) => {
                 directory.remove()?;
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -286,7 +341,8 @@ async fn describe(
     (binds, output): (Vec<Bind>, OwnedFd),
 ) -> Result<Launch, StartError> {
     let mut files = Files::default();
-    let user = ResolvedUser { uid: USER, gid: USER, additional_gids: Vec::new(), home: "/".to_owned() };
+    let (uid, gid) = (USER, ground.network.group());
+    let user = ResolvedUser { uid, gid, additional_gids: Vec::new(), home: "/".to_owned() };
     let request = ContainerRequest {
         id,
         profile: Profile::Proxy,

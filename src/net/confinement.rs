@@ -1,0 +1,107 @@
+//! What a process on the host's network that serves tasks may reach: no more than tasks themselves.
+//!
+//! The built-in proxy ([`crate::proxy`]) reads what tasks send. Its own code asks for no address of the host's and for no
+//! metadata service; a task that has got the better of that code is held by rules of the packet filter, which go by
+//! who has opened a socket. So the rules are there before the process is, and stay until it is gone. What a task is answered
+//! goes by its link, and passes as it always does.
+//!
+//! Some of what is the host's has to be open all the same: where the deployment is, and who is asked for names.
+//!
+//! Why not by control group: only its second version is told by a rule. Why not by mark: who may set one may set another.
+
+use std::net::IpAddr;
+
+use super::tables::{self, TablesError};
+use super::{AttachError, Network, elements};
+
+/// Who such a process is: nobody in particular, and nobody else. Its group is that of the run directory
+/// ([`Names`](super::firewall::Names)).
+pub const USER: u32 = 65_533;
+
+/// Something that a process may reach wherever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Opening {
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// Where.
+    pub address: IpAddr,
+    /// At which port.
+    pub port: u16,
+}
+
+/// A protocol that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Of connections.
+    Tcp,
+    /// Of datagrams.
+    Udp,
+}
+
+/// A process may be started: the rules for it are in force.
+#[derive(Debug)]
+#[must_use = "the rules stay until they are taken back by it"]
+pub struct Confinement(());
+
+impl Protocol {
+    /// Its number (`linux/in.h`).
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+}
+
+impl Network {
+    /// The group that a confined process has to be of.
+    pub fn group(&self) -> u32 {
+        self.names.group
+    }
+
+    /// Confines the process that will be [`USER`] of [`Network::group`], one at a time. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`], and nothing has changed.
+    pub fn confine(&self, openings: &[Opening]) -> Result<Confinement, AttachError> {
+        let mut share = self.share();
+        if share.presence.is_none() {
+            self.enter(&mut share, tables::patience(&|| true), || ())?;
+        }
+        share.users += 1;
+        drop(share);
+        let confinement = Confinement(());
+        match self.open(openings) {
+            Ok(()) => Ok(confinement),
+            Err(error) => {
+                self.set_free(confinement)?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Has the confined process reach `openings` and nothing else of what is the host's. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TablesError`]: it may reach what it could before.
+    pub fn open(&self, openings: &[Opening]) -> Result<(), TablesError> {
+        let mut share = self.share();
+        let socket = share.socket().map_err(TablesError::Look)?;
+        elements::open(socket, &self.names, openings).map_err(TablesError::Open)
+    }
+
+    /// Takes the rules back, after the end of the process. With the last who needs them the tables go. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TablesError`]; the next clean-up tries again.
+    pub fn set_free(&self, confinement: Confinement) -> Result<(), TablesError> {
+        let Confinement(()) = confinement;
+        let mut share = self.share();
+        let Some(presence) = share.let_go() else { return Ok(()) };
+        let socket = share.socket().map_err(TablesError::Look)?;
+        tables::leave(&self.place, &self.names, presence, socket).map(drop)
+    }
+}

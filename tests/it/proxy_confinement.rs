@@ -1,0 +1,116 @@
+//! What the process that serves tasks reaches of the host that it runs on, whatever its code may do: programs of its user
+//! and its group stand for it here.
+
+use std::fs;
+use std::net::IpAddr;
+
+use serde_json::json;
+
+use crate::support::{Internet, OUTSIDE, Site, Started, Worker, await_that};
+use crate::taskcluster_proxy::{
+    AWAIT_RELEASE, completed, definition, group_of, proxy_of, waiting_definition,
+};
+
+/// Who the process is, beside its group.
+const USER: u32 = 65_533;
+
+/// Whether somebody of that user and group gets a connection from the host.
+fn reaches(internet: &Internet, who: (u32, u32), (address, port): (&str, u16)) -> bool {
+    by(internet, who, &format!("exec 3<>/dev/tcp/{address}/{port}"))
+}
+
+/// Whether a script of somebody's comes to its end in time.
+fn by(internet: &Internet, (user, group): (u32, u32), script: &str) -> bool {
+    let mut command = internet.host.command("setpriv");
+    command.args([&format!("--reuid={user}"), &format!("--regid={group}"), "--clear-groups"]);
+    command.args(["timeout", "1", "bash", "-c", script]).output().unwrap().status.success()
+}
+
+#[test]
+fn s59_who_serves_tasks_reaches_of_its_host_the_deployment_and_the_resolver_only() {
+    let site = Site::new();
+    let internet = &site.internet;
+    let own =
+        ["127.0.0.1", "127.0.0.2", "::1", "192.0.2.2", "203.0.113.5", "169.254.169.254", "fd00:ec2::254"];
+    for address in &own[5..] {
+        internet.host.tool("ip", &["address", "add", address, "dev", "lo"]);
+    }
+    internet.outside.tool("ip", &["address", "add", "169.254.170.2/32", "dev", "lo"]);
+    let _listening = [&internet.host, &internet.outside].map(|namespace| namespace.listen("[::]:8080"));
+    let datagrams = internet.host.receive("127.0.0.1:8080");
+    let worker = site.start(&json!({}));
+    let script = format!("get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}; get /api/queue/v1/ping");
+    let task = site.deployment.create_task(waiting_definition(&site, &script));
+    site.deployment.await_printed(&task, "first");
+    let group = group_of(proxy_of(&site.worker));
+    // Who has its user only is somebody else, whose host this is.
+    let (proxy, stranger) = ((USER, group), (USER, USER));
+    let assert_confined = || {
+        for address in own.into_iter().chain(["169.254.170.2"]) {
+            assert!(!reaches(internet, proxy, (address, 8080)), "{address}");
+            assert!(reaches(internet, stranger, (address, 8080)), "{address}: nobody is there");
+        }
+        assert!(reaches(internet, proxy, (OUTSIDE, 8080)));
+    };
+    assert_confined();
+    let (_, port) = site.deployment.root_url.rsplit_once(':').unwrap();
+    assert!(reaches(internet, proxy, ("127.0.0.1", port.parse().unwrap())), "{}", site.deployment.root_url);
+    assert!(by(internet, proxy, "echo from the proxy >/dev/udp/127.0.0.1/8080; true"));
+    assert!(by(internet, stranger, "echo from a stranger >/dev/udp/127.0.0.1/8080"));
+    let mut datagram = [0; 64];
+    await_that("a datagram", || match datagrams.recv(&mut datagram) {
+        Ok(length) => datagram[..length] == *b"from a stranger\n" || panic!("{datagram:?}"),
+        Err(_) => false,
+    });
+    let rules = internet.host.tool("nft", &["list", "ruleset"]);
+    let resolver = format!("{} . udp . 53", resolver());
+    assert!(rules.contains(&resolver), "{resolver}: {rules}");
+    // What it is asked, it answers; and the rules stay as long as it does.
+    site.release();
+    assert_eq!(completed(&site, &task).matches("\"alive\":true").count(), 2);
+    assert_confined();
+    worker.stop();
+    internet.assert_as_before();
+}
+
+/// Whom this host asks for names.
+fn resolver() -> IpAddr {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let mut named = text.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok());
+    named.next().unwrap_or(IpAddr::from([127, 0, 0, 1]))
+}
+
+#[test]
+fn of_two_workers_each_reaches_its_deployment_on_loopback_and_the_rules_go_with_the_last() {
+    let site = Site::new();
+    let other = Worker::on(&site.internet);
+    let start = |worker: &Worker, id: &str| {
+        let config = site.config(&json!({ "workerId": id }));
+        Started::of(worker.command(&["start", "--config", &config]).spawn().unwrap())
+    };
+    let workers = [(&site.worker, start(&site.worker, "one")), (&other, start(&other, "other"))];
+    let script = format!("get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}; get /api/queue/v1/ping");
+    let tasks = [(); 2].map(|()| site.deployment.create_task(waiting_definition(&site, &script)));
+    for task in &tasks {
+        site.deployment.await_printed(task, "first");
+    }
+    let groups = workers.each_ref().map(|(worker, _)| group_of(proxy_of(worker)));
+    assert_ne!(groups[0], groups[1]);
+    // By now the rules of both are there.
+    for (worker, _) in &workers {
+        let cache = worker.data().join("caches").join(&worker.caches()[0]);
+        fs::write(cache.join("content/go"), "").unwrap();
+    }
+    for task in &tasks {
+        assert_eq!(completed(&site, task).matches("\"alive\":true").count(), 2);
+    }
+    let [(_, one), (_, two)] = workers;
+    one.stop();
+    let last = site.deployment.create_task(definition(&site, "get /api/queue/v1/ping", &[]));
+    assert!(completed(&site, &last).contains("\"alive\":true"));
+    let _listening = site.internet.host.listen("127.0.0.1:8080");
+    assert!(!reaches(&site.internet, (USER, groups[1]), ("127.0.0.1", 8080)));
+    assert!(reaches(&site.internet, (USER, groups[0]), ("127.0.0.1", 8080)));
+    two.stop();
+    site.internet.assert_as_before();
+}
