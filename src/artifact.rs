@@ -14,6 +14,7 @@ mod deployment;
 pub mod destination;
 mod draft;
 mod growing_log;
+mod gzip;
 mod record;
 mod spooled;
 #[cfg(test)]
@@ -38,7 +39,8 @@ pub use store::Store;
 
 use self::delivery::{off_the_loop, until_over, until_over_for};
 use self::growing_log::{GrowingLog, Scratch};
-use self::spooled::Spooled;
+use self::record::Records;
+use self::spooled::{Spooled, Spooler};
 use self::upload::UploadError;
 
 use crate::config::{ArtifactStorage, ConfigFile};
@@ -59,7 +61,7 @@ pub struct Description {
     /// Its name.
     pub name: ArtifactName,
     /// Its MIME type.
-    pub content_type: String,
+    pub content_type: &'static str,
     /// How its bytes are stored.
     pub content_encoding: ContentEncoding,
     /// When it may be deleted.
@@ -126,7 +128,7 @@ pub struct Publisher {
     /// Those who store at the same time.
     storing: Semaphore,
     reserved: Vec<(ArtifactName, &'static str)>,
-    scratch: PathBuf,
+    spooler: Spooler,
     /// The log, once it is compressed.
     log: OnceCell<Spooled>,
     /// What compresses it while it is written, until it is needed.
@@ -134,7 +136,7 @@ pub struct Publisher {
     config: Arc<ConfigFile>,
     events: RunEvents,
     interrupts: Interrupts,
-    records: Mutex<BTreeMap<ArtifactName, ArtifactRecord>>,
+    records: Mutex<Records>,
 }
 
 /// What a [`Publisher`] is made of.
@@ -179,7 +181,7 @@ impl Publisher {
             expires: parts.expires,
             store: parts.store,
             reserved: parts.reserved,
-            scratch: parts.scratch,
+            spooler: Spooler::in_directory(parts.scratch),
             log: OnceCell::new(),
             growing_log: Mutex::new(growing_log),
             config: parts.config,
@@ -249,7 +251,7 @@ impl Publisher {
         self.note(ArtifactRecord {
             storage_type: content.storage_type(),
             content_type: Some(what.content_type),
-            content_encoding: what.content_encoding.header().map(str::to_owned),
+            content_encoding: what.content_encoding.header(),
             size: Some(stored.size),
             sha256: stored.sha256,
             stored_as: stored.stored_as,
@@ -268,7 +270,7 @@ impl Publisher {
         self.create_or_ignore(name, self.expires, content).await?;
         self.note(ArtifactRecord {
             storage_type: StorageType::Reference,
-            content_type: Some(LOG_TYPE.to_owned()),
+            content_type: Some(LOG_TYPE),
             ..empty_record(name.clone(), self.expires)
         });
         Ok(())
@@ -298,7 +300,7 @@ impl Publisher {
         self.note(ArtifactRecord {
             storage_type: StorageType::Link,
             stored_as,
-            content_type: Some(LOG_TYPE.to_owned()),
+            content_type: Some(LOG_TYPE),
             ..empty_record(name.clone(), self.expires)
         });
         Ok(())
@@ -340,14 +342,14 @@ impl Publisher {
     pub fn hashes(&self, own: &str) -> BTreeMap<ArtifactName, String> {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let is_reserved = |name: &ArtifactName| self.reserved.iter().any(|(reserved, _)| reserved == name);
-        let wanted = records.values().filter(|it| it.name.as_str() == own || !is_reserved(&it.name));
+        let wanted = records.iter().filter(|it| it.name.as_str() == own || !is_reserved(&it.name));
         wanted.filter_map(|it| Some((it.name.clone(), it.sha256.clone()?))).collect()
     }
 
     /// What was published, by name.
     pub fn into_records(self) -> Vec<ArtifactRecord> {
         let records = self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
-        records.into_values().collect()
+        records.into_list()
     }
 
     /// A task's file must not pass for what the worker says of the task.
@@ -367,11 +369,10 @@ impl Publisher {
         self.keep(record);
     }
 
-    /// One name is one artifact: the last that was made of it counts.
     fn keep(&self, record: ArtifactRecord) {
         // A panic under the lock leaves the list as it was.
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.insert(record.name.clone(), record);
+        records.keep(record);
     }
 }
 

@@ -57,17 +57,13 @@ impl ContentEncoding {
 }
 
 /// The MIME type by the extension of the path in the container, without a charset: the original's.
-pub fn content_type(path: &str) -> String {
+pub fn content_type(path: &str) -> &'static str {
     let extension = Path::new(path).extension().and_then(OsStr::to_str).unwrap_or_default();
     let extension = extension.to_ascii_lowercase();
     if let Some((original, _)) = ORIGINAL_TYPES.iter().find(|row| row.1.contains(&extension.as_str())) {
-        return (*original).to_owned();
+        return original;
     }
-    mime_guess::from_path(path)
-        .first_raw()
-        .and_then(|known| known.split(';').next())
-        .unwrap_or(UNKNOWN_TYPE)
-        .to_owned()
+    mime_guess::from_path(path).first_raw().and_then(|known| known.split(';').next()).unwrap_or(UNKNOWN_TYPE)
 }
 
 /// Whether a file of this name is stored compressed.

@@ -116,8 +116,9 @@ impl Copy<'_> {
         &self,
         mut put: impl FnMut(Piece, &[u8]) -> io::Result<()>,
     ) -> Result<Copied, CopyError> {
-        let zeros = vec![0; COPY_BYTES];
-        let mut buffer = vec![0; COPY_BYTES];
+        // Most artifacts are little, and have no holes.
+        let longest = usize::try_from(self.size).map_or(COPY_BYTES, |size| size.min(COPY_BYTES));
+        let (mut zeros, mut buffer) = (Vec::new(), vec![0; longest]);
         let mut hash = Sha256::new();
         let (mut at, mut data) = (0, self.next_data(0).map_err(CopyError::Read)?);
         while at < self.size {
@@ -125,6 +126,7 @@ impl Copy<'_> {
                 return Err(CopyError::Interrupted);
             }
             let piece = if at < data.start {
+                zeros.resize(longest, 0);
                 let bytes = part(&zeros, data.start - at);
                 hash.update(bytes);
                 put(Piece::Hole, bytes)?;

@@ -57,7 +57,7 @@ impl Publisher {
             match given {
                 Created::Put(target) => Ok(target),
                 Created::Object(object) => {
-                    let target = object.begin(&what.content_type, spooled.length()).await?;
+                    let target = object.begin(what.content_type, spooled.length()).await?;
                     // The queue does not create it a second time, a URL of its service can be had again.
                     created = Some(Created::Object(object));
                     target.ok_or(PublishError::Nowhere)
@@ -87,7 +87,7 @@ impl Publisher {
 
     /// What an artifact with bytes is to the queue.
     pub(super) fn content(&self, what: &Description) -> ArtifactContent {
-        let content_type = what.content_type.clone();
+        let content_type = what.content_type.to_owned();
         match self.store.storage(&self.config) {
             ArtifactStorage::S3 => ArtifactContent::S3 { content_type },
             ArtifactStorage::Object => ArtifactContent::Object { content_type },
@@ -102,7 +102,7 @@ impl Publisher {
         encoding: ContentEncoding,
         patience: &Patience,
     ) -> Result<Spooled, PublishError> {
-        let (scratch, patience) = (self.scratch.clone(), patience.clone());
+        let (spooler, patience) = (self.spooler.clone(), patience.clone());
         let is_log = matches!(source, Source::Log(_));
         let growing = if is_log { self.take_growing_log() } else { None };
         let spool = || async move {
@@ -117,13 +117,13 @@ impl Publisher {
                 }
             }
             let as_it_is = if is_log { Some(file.try_clone().map_err(CopyError::Read)?) } else { None };
-            let (place, bounds) = (scratch.clone(), patience.clone());
-            let compressed = off_the_loop(move || Spooled::of(file, encoding, &place, &bounds)).await;
+            let (compressing, bounds) = (spooler.clone(), patience.clone());
+            let compressed = off_the_loop(move || compressing.spool(file, encoding, &bounds)).await;
             match (compressed, as_it_is) {
                 (Err(PublishError::Store(error)), Some(log))
                     if error.kind() == io::ErrorKind::StorageFull =>
                 {
-                    let spool = move || Spooled::of(log, ContentEncoding::Identity, &scratch, &patience);
+                    let spool = move || spooler.spool(log, ContentEncoding::Identity, &patience);
                     off_the_loop(spool).await
                 }
                 (spooled, _) => spooled,

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::ContentEncoding;
 use super::copy::{Copied, Copy, CopyError, Patience, Piece};
 use super::draft::{Draft, Place};
-use super::spooled::gzip;
+use super::gzip::Compressors;
 use crate::queue::artifact_name::ArtifactName;
 
 /// Where artifacts go.
@@ -106,7 +106,7 @@ impl Destination {
         let copy = Copy { source: &file, size, patience, place: Some(place.directory()) };
         let copied = if encoding == ContentEncoding::Gzip && name.as_str().ends_with(".gz") {
             let draft = Draft::create(&place)?;
-            let copied = gzip(&copy, draft.file())?;
+            let copied = Compressors::default().gzip(&copy, draft.file())?;
             draft.keep()?;
             copied
         } else {

@@ -13,11 +13,9 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
 use super::copy::{Copied, CopyError, Patience, check_room, hexadecimal};
+use super::gzip;
 use super::spooled::Spooled;
 use crate::task_log::reader::{LogReader, MILESTONE_BYTES};
-
-/// As the whole file has it that is compressed at once ([`gzip`](super::spooled::gzip)): deflate, no flags, no time, Unix.
-const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -110,7 +108,7 @@ struct Gzip {
 impl Gzip {
     fn create(scratch: &Path) -> Result<Gzip, CopyError> {
         let mut file = tempfile::tempfile_in(scratch)?;
-        file.write_all(&GZIP_HEADER)?;
+        file.write_all(&gzip::HEADER)?;
         Ok(Gzip { length: 0, crc: Crc::new(), hash: Sha256::new(), file })
     }
 
@@ -183,9 +181,7 @@ impl Gzip {
     fn finish(mut self) -> Result<Spooled, CopyError> {
         let mut ready = Vec::with_capacity(WRITE_BYTES);
         self.put(&mut raw_deflate(Compression::default()), &[], FlushCompress::Finish, &mut ready)?;
-        // gzip's ISIZE is the length modulo 2^32, which Crc counts so.
-        let trailer = [self.crc.sum().to_le_bytes(), self.crc.amount().to_le_bytes()];
-        self.file.write_all(trailer.as_flattened())?;
+        self.file.write_all(&gzip::trailer(&self.crc))?;
         let content = Copied { size: self.length, sha256: hexadecimal(self.hash) };
         Spooled::compressed(self.file, content)
     }

@@ -1,4 +1,8 @@
-//! What is said about an artifact in `resolution.json`.
+//! What is said about artifacts in `resolution.json`. A run may have a hundred thousand of them, and each has its record until
+//! the run is over, so records are small.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -16,10 +20,10 @@ pub struct ArtifactRecord {
     pub storage_type: StorageType,
     /// Its content type; absent for errors.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_type: Option<String>,
+    pub content_type: Option<&'static str>,
     /// `gzip`, if the upload is compressed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_encoding: Option<String>,
+    pub content_encoding: Option<&'static str>,
     /// Bytes; absent where there are none (links, errors).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
@@ -34,4 +38,46 @@ pub struct ArtifactRecord {
     /// Why there is no content: errors only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<ErrorReason>,
+}
+
+/// The records of a run, by name.
+#[derive(Debug, Default)]
+pub(super) struct Records(BTreeSet<ByName>);
+
+#[derive(Debug)]
+struct ByName(ArtifactRecord);
+
+impl Records {
+    /// One name is one artifact: the last that was made of it counts.
+    pub(super) fn keep(&mut self, record: ArtifactRecord) {
+        self.0.replace(ByName(record));
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ArtifactRecord> {
+        self.0.iter().map(|ByName(record)| record)
+    }
+
+    pub(super) fn into_list(self) -> Vec<ArtifactRecord> {
+        self.0.into_iter().map(|ByName(record)| record).collect()
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &ByName) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ByName {}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &ByName) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &ByName) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
 }

@@ -9,10 +9,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use flate2::{Compression, GzBuilder};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,9 +19,7 @@ use tokio::task::JoinHandle;
 use super::ContentEncoding;
 use super::body::Body;
 use super::copy::{Copied, Copy, CopyError, Patience};
-
-/// gzip's number for Unix.
-const GZIP_UNIX: u8 = 3;
+use super::gzip::Compressors;
 
 /// Files up to this length are held in memory while they are sent.
 const SHORT_BYTES: u64 = 64 << 10;
@@ -58,16 +55,28 @@ impl Reading {
     }
 }
 
-impl Spooled {
+/// What reads files for one run. Clones share what they have.
+#[derive(Clone, Debug)]
+pub(super) struct Spooler {
+    /// Where long files are compressed.
+    directory: PathBuf,
+    compressors: Compressors,
+}
+
+impl Spooler {
+    pub(super) fn in_directory(directory: PathBuf) -> Spooler {
+        Spooler { directory, compressors: Compressors::default() }
+    }
+
     /// Reads and compresses a file, as long as it is now. Blocks.
     ///
     /// # Errors
     ///
     /// [`CopyError`]
-    pub(super) fn of(
+    pub(super) fn spool(
+        &self,
         source: File,
         encoding: ContentEncoding,
-        scratch: &Path,
         patience: &Patience,
     ) -> Result<Spooled, CopyError> {
         let size = source.metadata().map_err(CopyError::Read)?.len();
@@ -76,7 +85,7 @@ impl Spooled {
             let copy = Copy { source: &source, size, patience, place: None };
             let content = match encoding {
                 ContentEncoding::Identity => copy.to(|_, piece| bytes.write_all(piece))?,
-                ContentEncoding::Gzip => gzip(&copy, &mut bytes)?,
+                ContentEncoding::Gzip => self.compressors.gzip(&copy, &mut bytes)?,
             };
             let length = bytes.len() as u64;
             return Ok(Spooled { bytes: Held::Memory(bytes.into(), content), length, encoding });
@@ -86,14 +95,16 @@ impl Spooled {
                 Ok(Spooled { bytes: Held::AsItIs(Arc::new(source)), length: size, encoding })
             }
             ContentEncoding::Gzip => {
-                let file = tempfile::tempfile_in(scratch)?;
+                let file = tempfile::tempfile_in(&self.directory)?;
                 let copy = Copy { source: &source, size, patience, place: Some(file.as_fd()) };
-                let content = gzip(&copy, &file)?;
+                let content = self.compressors.gzip(&copy, &file)?;
                 Spooled::compressed(file, content)
             }
         }
     }
+}
 
+impl Spooled {
     /// What is compressed already, into a file.
     ///
     /// # Errors
@@ -151,14 +162,4 @@ fn read(
     }
     let text = format!("it had {size} bytes and has only {} any more", copied.size);
     Err(CopyError::Read(io::Error::new(io::ErrorKind::UnexpectedEof, text)))
-}
-
-/// Compresses a file.
-pub(super) fn gzip(copy: &Copy<'_>, out: impl Write) -> Result<Copied, CopyError> {
-    // The header of zlib's default, which the original wrote: no time, Unix.
-    let header = GzBuilder::new().operating_system(GZIP_UNIX);
-    let mut out = header.write(out, Compression::default());
-    let copied = copy.to(|_, bytes| out.write_all(bytes))?;
-    out.finish()?;
-    Ok(copied)
 }

@@ -63,7 +63,7 @@ impl Fixture {
     fn description(&self, name: &str) -> Description {
         Description {
             name: named(name),
-            content_type: "text/plain".to_owned(),
+            content_type: "text/plain",
             content_encoding: ContentEncoding::Gzip,
             expires: self.publisher.task_expires(),
         }
@@ -174,7 +174,7 @@ async fn a_deployment_that_is_gone_for_a_while_is_waited_for() {
     std::fs::write(&path, "abc").unwrap();
     let what = Description {
         name: named("a"),
-        content_type: "text/plain".to_owned(),
+        content_type: "text/plain",
         content_encoding: ContentEncoding::Gzip,
         expires: publisher.task_expires(),
     };

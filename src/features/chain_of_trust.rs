@@ -105,11 +105,10 @@ fn spooled(scratch: &Path, bytes: &[u8]) -> io::Result<File> {
 
 async fn publish(
     publisher: &Publisher,
-    (name, content_type, content_encoding): (&'static str, &str, ContentEncoding),
+    (name, content_type, content_encoding): (&'static str, &'static str, ContentEncoding),
     source: Source,
 ) -> Result<(), LogError> {
     let name = ArtifactName::new(name).map_err(|why| LogError::Name { what: name, why })?;
-    let content_type = content_type.to_owned();
     let expires = publisher.task_expires();
     let description = Description { name: name.clone(), content_type, content_encoding, expires };
     let published = publisher.publish(description, source).await;

@@ -108,7 +108,7 @@ pub(super) async fn publish_finished(name: &ArtifactName, killed: &mut Killed<'_
 pub(super) async fn publish_log(name: &ArtifactName, killed: &mut Killed<'_>) -> Result<(), LogError> {
     let description = Description {
         name: name.clone(),
-        content_type: LOG_TYPE.to_owned(),
+        content_type: LOG_TYPE,
         content_encoding: ContentEncoding::Gzip,
         expires: killed.publisher.task_expires(),
     };

@@ -88,8 +88,8 @@ mod tests {
         let file = ArtifactRecord {
             name: ArtifactName::new("public/a.txt").unwrap(),
             storage_type: StorageType::S3,
-            content_type: Some("text/plain".to_owned()),
-            content_encoding: Some("gzip".to_owned()),
+            content_type: Some("text/plain"),
+            content_encoding: Some("gzip"),
             size: Some(2),
             sha256: Some("87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7".to_owned()),
             stored_as: None,

@@ -32,7 +32,7 @@ fn publisher(claim: &Claim, storage: ArtifactStorage, scratch: &std::path::Path)
 fn description(claim: &Claim, name: &str) -> Description {
     Description {
         name: artifact(name),
-        content_type: LOG_TYPE.to_owned(),
+        content_type: LOG_TYPE,
         content_encoding: ContentEncoding::Gzip,
         expires: claim.expires,
     }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::artifact::ContentEncoding;
+use crate::artifact::spooled::Spooler;
 use crate::artifact::storage::{Answer, Storage};
 use crate::interrupt::{Interrupt, Interrupts, Notice, channel};
 use crate::text::chain;
@@ -36,10 +37,14 @@ fn file(size: u64) -> File {
     file
 }
 
+fn spooler() -> Spooler {
+    Spooler::in_directory(std::env::temp_dir())
+}
+
 fn spooled(size: u64, encoding: ContentEncoding) -> Spooled {
     let (_interrupter, interrupts) = channel();
     let patience = Patience::with_artifact(&interrupts);
-    Spooled::of(file(size), encoding, &std::env::temp_dir(), &patience).unwrap()
+    spooler().spool(file(size), encoding, &patience).unwrap()
 }
 
 fn target(url: String) -> PutTarget {
@@ -232,9 +237,8 @@ async fn a_file_that_has_become_shorter_is_not_taken_for_whole() {
     let source = file(LONG);
     let (_interrupter, interrupts) = channel();
     let patience = Patience::with_artifact(&interrupts);
-    let scratch = std::env::temp_dir();
-    let spooled =
-        Spooled::of(source.try_clone().unwrap(), ContentEncoding::Identity, &scratch, &patience).unwrap();
+    let reader = source.try_clone().unwrap();
+    let spooled = spooler().spool(reader, ContentEncoding::Identity, &patience).unwrap();
     source.set_len(LONG / 2).unwrap();
     let error = upload(&storage, &spooled, PACE).await.unwrap_err();
     assert!(matches!(error, UploadError::Read(_)), "{error}");
@@ -262,7 +266,7 @@ async fn a_file_that_grows_meanwhile_is_stored_as_long_as_it_was_and_hashed_as_i
         let (_interrupter, interrupts) = channel();
         let patience = Patience::with_artifact(&interrupts);
         let opened = File::open(source.path()).unwrap();
-        let spooled = Spooled::of(opened, encoding, &std::env::temp_dir(), &patience).unwrap();
+        let spooled = spooler().spool(opened, encoding, &patience).unwrap();
         let copied = upload(&storage, &spooled, PACE).await.unwrap();
         goes_on.store(false, Ordering::Relaxed);
         appending.join().unwrap();

@@ -189,9 +189,9 @@ async fn files_and_directories_are_published_and_links_inside_are_followed_only_
     assert_eq!(result.verdict, Hooks::Done);
     assert_eq!(result.log, "");
     assert_eq!(std::fs::read_to_string(result.out.path().join("public/link")).unwrap(), "text");
-    let encodings: Vec<_> = result.records.iter().map(|it| it.content_encoding.as_deref()).collect();
+    let encodings: Vec<_> = result.records.iter().map(|it| it.content_encoding).collect();
     assert_eq!(encodings, [Some("gzip"), Some("gzip"), Some("gzip"), Some("gzip"), None]);
-    assert_eq!(result.records[0].content_type.as_deref(), Some("text/plain"));
+    assert_eq!(result.records[0].content_type, Some("text/plain"));
 }
 
 #[tokio::test]

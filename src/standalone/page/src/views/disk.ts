@@ -64,7 +64,7 @@ function table(title: string, first: string): { element: HTMLElement; show(rows:
     element.hidden = rows.length === 0;
     tell(nothing, rows.length === 0 ? none : '');
     replace(body, ...shortened(rows).map(line));
-    replace(foot, line({ name: ['Together'], used: '', ...sum(rows) }));
+    replace(foot, line({ name: ['Total'], used: '', ...sum(rows) }));
   };
   return { element: h('section', {}, h('h2', {}, title), nothing, element), show };
 }
