@@ -7,13 +7,14 @@ PREFIX ?= /usr/local
 target = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 release = $(target)/release
 
-.PHONY: help build demo test check-api soak bench install clean-host
+.PHONY: help build demo test check-api acceptance soak bench install clean-host
 
 help:
 	@echo 'make build       both executables, in $(release)'
 	@echo 'make demo        builds, then a guided offline tour of what a task gets'
 	@echo 'make test        formatting, lints, tests on this host and in a virtual machine (as root)'
 	@echo 'make check-api   REFERENCES=FILE: requests and replies against the API references of Taskcluster (as root)'
+	@echo 'make acceptance  what takes longer: a log of 1 GB, 100,000 artifacts, and make soak (as root)'
 	@echo 'make soak        10,000 tasks of standalone, which is killed now and then (as root); CONFIG=FILE: of a deployment'
 	@echo 'make bench       ours beside the peers (as root); QUICK=1 only tries whether it works'
 	@echo 'make install     into $$(DESTDIR)$$(PREFIX)/bin; PREFIX is $(PREFIX)'
@@ -48,6 +49,12 @@ test:
 
 check-api:
 	@tests/check-api $(REFERENCES)
+
+acceptance:
+	@tests/setup build test
+	cargo build --workspace
+	cargo test --test acceptance -- --test-threads 1
+	@$(MAKE) --no-print-directory soak
 
 # CONFIG is that of a deployment's worker; TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN make its tasks. More in
 # tests/deployment/soak.
