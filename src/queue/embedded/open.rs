@@ -14,24 +14,30 @@ use crate::queue::QueueError;
 const VERSION: i64 = 4;
 /// What is older than this is of no release: it is refused.
 const OLDEST: i64 = 3;
-/// What makes the tables of a version those of the next one.
-const CHANGES: &[(i64, &str)] = &[(
-    3,
-    "CREATE TABLE definitions (
-         task_id TEXT PRIMARY KEY REFERENCES tasks,
-         name TEXT NOT NULL,
-         definition TEXT NOT NULL
-     ) STRICT;
-     INSERT INTO definitions (task_id, name, definition)
-         SELECT task_id, ifnull(definition ->> '$.metadata.name', ''), definition FROM tasks;
-     ALTER TABLE tasks DROP COLUMN definition;
-     CREATE TABLE releases (
-         required TEXT PRIMARY KEY REFERENCES tasks,
-         completed INTEGER NOT NULL,
-         resolved INTEGER NOT NULL,
-         after TEXT NOT NULL
-     ) STRICT, WITHOUT ROWID;",
-)];
+/// What makes the tables of a version those of the next one. A row that is not as it should be costs nobody the others: it is
+/// taken over as it is.
+const CHANGES: &[(i64, &str)] = &[
+    (
+        3,
+        "CREATE TABLE definitions (
+             task_id TEXT PRIMARY KEY REFERENCES tasks,
+             name TEXT NOT NULL,
+             definition TEXT NOT NULL
+         ) STRICT;
+         INSERT INTO definitions (task_id, name, definition)
+             SELECT task_id,
+                    CASE WHEN json_valid(definition) THEN ifnull(definition ->> '$.metadata.name', '') ELSE '' END,
+                    definition
+             FROM tasks;
+         ALTER TABLE tasks DROP COLUMN definition;
+         CREATE TABLE releases (
+             required TEXT PRIMARY KEY REFERENCES tasks,
+             completed INTEGER NOT NULL,
+             resolved INTEGER NOT NULL,
+             after TEXT NOT NULL
+         ) STRICT, WITHOUT ROWID;",
+    ),
+];
 /// Marks a database as a queue of ours: "dwkq".
 const APPLICATION: i64 = 0x6477_6b71;
 
@@ -76,8 +82,8 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
     if versions(&database, path)? == (0, 0) {
         create_tables(&mut database)?;
     } else {
-        let version = require_own(&database, path)?;
-        bring_up(&mut database, version)?;
+        require_own(&database, path)?;
+        bring_up(&mut database).map_err(|error| not_brought_up(path, &error))?;
     }
     Ok(database)
 }
@@ -93,9 +99,10 @@ fn prepare(database: &Connection) -> rusqlite::Result<String> {
     database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
 }
 
-/// Requires that a file is a queue of a version that is known, and whole; `named` is what errors call it.
+/// Requires that a file is a queue of a version that is known, and whole, and makes it one of this version: it is opened
+/// after it has taken the place of another one, which is too late to find that this fails. `named` is what errors call it.
 pub(super) fn check(path: &Path, named: &Path) -> Result<(), QueueError> {
-    let database = Connection::open(path).map_err(failed(CALL))?;
+    let mut database = Connection::open(path).map_err(failed(CALL))?;
     require_own(&database, named)?;
     let found: Result<String, _> = database.pragma_query_value(None, "quick_check", |row| row.get(0));
     match found.as_deref() {
@@ -103,6 +110,7 @@ pub(super) fn check(path: &Path, named: &Path) -> Result<(), QueueError> {
         Ok(problem) => return Err(refused(named, &format!("it is damaged: {problem}"))),
         Err(error) => return Err(refused(named, &error)),
     }
+    bring_up(&mut database).map_err(|error| not_brought_up(named, &error))?;
     database.close().map_err(|(_, error)| refused(named, &error))
 }
 
@@ -111,10 +119,14 @@ pub(super) fn is_in_use(path: &Path) -> QueueError {
     refused(path, &"another process has it open; use another directory, or end that one")
 }
 
-/// Gives the version of a queue that this worker knows.
-fn require_own(database: &Connection, path: &Path) -> Result<i64, QueueError> {
+fn not_brought_up(path: &Path, error: &rusqlite::Error) -> QueueError {
+    refused(path, &format!("its tables cannot be brought up to this version: {error}"))
+}
+
+/// Requires a queue of a version that this worker knows.
+fn require_own(database: &Connection, path: &Path) -> Result<(), QueueError> {
     match versions(database, path)? {
-        (APPLICATION, version @ OLDEST..=VERSION) => Ok(version),
+        (APPLICATION, OLDEST..=VERSION) => Ok(()),
         (APPLICATION, version) => {
             let text = format!(
                 "it is of version {version}, and this worker knows the versions {OLDEST} to {VERSION}; use another \
@@ -157,16 +169,16 @@ fn create_tables(database: &mut Connection) -> Result<(), QueueError> {
 }
 
 /// Brings the tables of an earlier version up to this one: all of them or, whatever ends this process, none.
-fn bring_up(database: &mut Connection, version: i64) -> Result<(), QueueError> {
-    let call = "bring its tables up to this version";
-    let transaction = database.transaction().map_err(failed(call))?;
+fn bring_up(database: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = database.transaction()?;
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (_, change) in CHANGES.iter().filter(|(from, _)| *from >= version) {
-        transaction.execute_batch(change).map_err(failed(call))?;
+        transaction.execute_batch(change)?;
     }
     if version < VERSION {
-        transaction.pragma_update(None, "user_version", VERSION).map_err(failed(call))?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
     }
-    transaction.commit().map_err(failed(call))
+    transaction.commit()
 }
 
 fn refused(path: &Path, why: &dyn std::fmt::Display) -> QueueError {

@@ -10,8 +10,8 @@ use crate::queue::{RunState, runs};
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
-/// Makes a database of an earlier version in a directory, with a task in it.
-fn make_earlier(path: &Path, version: i64, task_id: &TaskId) {
+/// Makes a database of an earlier version, with a task in it.
+fn make_earlier(path: &Path, version: i64, task_id: &TaskId) -> Connection {
     let database = Connection::open(path).unwrap();
     database.execute_batch(include_str!("version_3.sql")).unwrap();
     database.pragma_update(None, "application_id", APPLICATION).unwrap();
@@ -34,6 +34,69 @@ fn make_earlier(path: &Path, version: i64, task_id: &TaskId) {
         ":status": serde_json::to_string(&status).unwrap(),
     };
     database.execute(insert, values).unwrap();
+    database
+}
+
+/// Rows of each table, also such as nobody has written.
+const FILLING: &str = r#"
+    INSERT INTO tasks
+        SELECT id, 'p/' || id, 'group', 'completed', 3, 100, NULL, 200, definition, '{"of": "' || id || '"}'
+        FROM (SELECT 'named' AS id, '{"metadata": {"name": "a name"}, "more": 1}' AS definition
+              UNION ALL SELECT 'nameless', '{"metadata": {}}'
+              UNION ALL SELECT 'numbered', '{"metadata": {"name": 5}}'
+              UNION ALL SELECT 'malformed', '{"metadata": {"name": "cut o'
+              UNION ALL SELECT 'empty', '');
+    INSERT INTO artifacts VALUES ('named', 0, 'public/a', 300, '{}', NULL), ('named', 1, 'public/b', 301, '{}', 'word');
+    INSERT INTO dependencies VALUES ('named', 'nameless', 0, 0), ('named', 'numbered', 1, 1);
+    INSERT INTO task_groups VALUES ('group', 'scheduler', 400, NULL), ('sealed', 'scheduler', 401, 5);
+    INSERT INTO workers VALUES ('p/named', 'g', 'w', 1, 2, NULL, '[]'), ('p/named', 'g', 'v', 1, 2, 3, '[]');
+    INSERT INTO purges VALUES ('p/named', 'cache', 500);
+    INSERT INTO indexed_tasks VALUES ('a.b', 600, '{}');
+    INSERT INTO secrets VALUES ('a/b', 700, '{}');
+"#;
+
+/// All that is in a database, a line for each row, under the name of its table. The definitions of tasks are rows of their
+/// own.
+fn contents(database: &Connection) -> Vec<String> {
+    let texts = |query: &str| -> Vec<String> {
+        let mut statement = database.prepare(query).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let mut found = Vec::new();
+    for table in texts("SELECT name FROM sqlite_schema WHERE type = 'table'") {
+        let columns = texts(&format!("SELECT name FROM pragma_table_info('{table}')"));
+        let is_own = |column: &&String| table == "tasks" && *column == "definition";
+        let kept: Vec<_> = columns.iter().filter(|it| !is_own(it)).map(|it| format!("quote({it})")).collect();
+        found.extend(texts(&format!("SELECT '{table}: ' || {} FROM {table}", kept.join(" || ' ' || "))));
+        if columns.iter().any(|column| is_own(&column)) {
+            found.extend(texts("SELECT 'definitions: ' || task_id || ' ' || quote(definition) FROM tasks"));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The same of a database of this version, where a definition has a name beside it.
+fn contents_now(database: &Connection) -> Vec<String> {
+    let mut found = contents(database);
+    found.retain(|line| !line.starts_with("definitions: "));
+    let definitions = "SELECT 'definitions: ' || task_id || ' ' || quote(definition) FROM definitions";
+    let mut statement = database.prepare(definitions).unwrap();
+    found.extend(statement.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap));
+    found.sort();
+    found
+}
+
+/// A file that cannot be brought up, for its last table is in the way.
+fn make_stubborn(path: &Path) -> Connection {
+    let database = make_earlier(path, OLDEST, &TaskId::random().unwrap());
+    database.execute_batch(FILLING).unwrap();
+    database.execute_batch("CREATE TABLE releases (required TEXT) STRICT").unwrap();
+    database
+}
+
+fn version_of(database: &Connection) -> i64 {
+    database.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
 }
 
 /// The columns of all tables, and the indices.
@@ -50,8 +113,70 @@ fn tables(database: &Connection) -> Vec<String> {
 fn the_tables_of_an_earlier_version_become_those_of_this_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("queue.sqlite");
-    make_earlier(&path, OLDEST, &TaskId::random().unwrap());
+    drop(make_earlier(&path, OLDEST, &TaskId::random().unwrap()));
     assert_eq!(tables(&in_file(&path).unwrap()), tables(&in_memory().unwrap()));
+}
+
+#[test]
+fn each_row_of_an_earlier_version_is_there_as_it_was_also_if_it_is_malformed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queue.sqlite");
+    let earlier = make_earlier(&path, OLDEST, &TaskId::random().unwrap());
+    earlier.execute_batch(FILLING).unwrap();
+    let before = contents(&earlier);
+    drop(earlier);
+    let database = in_file(&path).unwrap();
+    assert_eq!(contents_now(&database), before);
+    let names = "SELECT group_concat(task_id || '=' || name, ' ' ORDER BY task_id) FROM definitions
+                 WHERE name <> 'from before'";
+    let names: String = database.query_row(names, [], |row| row.get(0)).unwrap();
+    assert_eq!(names, "empty= malformed= named=a name nameless= numbered=5");
+}
+
+#[test]
+fn what_cannot_be_brought_up_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queue.sqlite");
+    let before = contents(&make_stubborn(&path));
+    let told = chain(&in_file(&path).unwrap_err());
+    assert!(told.contains(path.to_str().unwrap()) && told.contains("cannot be brought up"), "{told}");
+    let database = Connection::open(&path).unwrap();
+    assert_eq!((version_of(&database), contents(&database)), (OLDEST, before));
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_brought_up_takes_nothings_place() {
+    let [place, elsewhere] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let task_id = TaskId::random().unwrap();
+    drop(make_earlier(&place.path().join("queue.sqlite"), OLDEST, &task_id));
+    let copy = elsewhere.path().join("copy");
+    drop(make_stubborn(&copy));
+    let told = chain(&EmbeddedQueue::restore(place.path(), &copy).unwrap_err());
+    assert!(told.contains(copy.to_str().unwrap()) && told.contains("cannot be brought up"), "{told}");
+    let queue = EmbeddedQueue::in_directory(place.path(), Box::new(Timestamp::now)).unwrap();
+    assert_eq!(queue.status(&task_id).await.unwrap().state, RunState::Pending);
+}
+
+#[test]
+fn whoever_is_killed_while_tables_are_brought_up_leaves_them_as_they_were() {
+    let [place, left] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let path = place.path().join("queue.sqlite");
+    let mut database = make_earlier(&path, OLDEST, &TaskId::random().unwrap());
+    database.execute_batch(FILLING).unwrap();
+    let before = contents(&database);
+    prepare(&database).unwrap();
+    // So that what is being written gets into the file's log while it is.
+    database.pragma_update(None, "cache_size", 1).unwrap();
+    let transaction = database.transaction().unwrap();
+    transaction.execute_batch(CHANGES[0].1).unwrap();
+    for name in ["queue.sqlite", "queue.sqlite-wal"] {
+        std::fs::copy(place.path().join(name), left.path().join(name)).unwrap();
+    }
+    assert_ne!(std::fs::metadata(left.path().join("queue.sqlite-wal")).unwrap().len(), 0);
+    let found = Connection::open(left.path().join("queue.sqlite")).unwrap();
+    assert_eq!((version_of(&found), contents(&found)), (OLDEST, before.clone()));
+    drop(found);
+    assert_eq!(contents_now(&in_file(&left.path().join("queue.sqlite")).unwrap()), before);
 }
 
 #[tokio::test]
@@ -59,7 +184,7 @@ async fn a_queue_of_an_earlier_version_goes_on_where_it_lies_and_from_a_copy_of_
     let [place, restored] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let file = |name: &str| -> PathBuf { place.path().join(name) };
     let task_id = TaskId::random().unwrap();
-    make_earlier(&file("queue.sqlite"), OLDEST, &task_id);
+    drop(make_earlier(&file("queue.sqlite"), OLDEST, &task_id));
     EmbeddedQueue::restore(restored.path(), &file("queue.sqlite")).unwrap();
     for directory in [place.path(), restored.path()] {
         let queue = EmbeddedQueue::in_directory(directory, Box::new(Timestamp::now)).unwrap();
@@ -76,7 +201,7 @@ fn a_version_that_is_not_known_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     for version in [OLDEST - 1, VERSION + 1] {
         let path = directory.path().join(version.to_string());
-        make_earlier(&path, version, &TaskId::random().unwrap());
+        drop(make_earlier(&path, version, &TaskId::random().unwrap()));
         let told = chain(&in_file(&path).unwrap_err());
         assert!(told.contains(&format!("it is of version {version},")), "{told}");
         let database = Connection::open(&path).unwrap();
