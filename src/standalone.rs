@@ -25,6 +25,7 @@ mod cors;
 pub mod credentials_file;
 mod disk_use;
 mod exchange;
+mod faults;
 mod groups;
 mod hawk;
 mod index;
@@ -105,6 +106,7 @@ pub struct Standalone {
     worker: Arc<OnceLock<Arc<Worker>>>,
     _accepting: [Background; 2],
     _sweeping: Background,
+    _telling: Background,
 }
 
 /// Why a queue cannot be served.
@@ -182,10 +184,18 @@ impl Standalone {
             since: Instant::now(),
         };
         let services = Arc::new(services);
+        let telling = Background::start(faults::tell(services.queue.faults(), settings.events.clone()));
         let sweeping = Background::start(sweep::keep_swept(Arc::clone(&services), settings.events));
         let accepting = [listener, own_listener]
             .map(|listener| Background::start(connections::accept(listener, Arc::clone(&services))));
-        Ok(Standalone { address, own_address, worker, _accepting: accepting, _sweeping: sweeping })
+        Ok(Standalone {
+            address,
+            own_address,
+            worker,
+            _accepting: accepting,
+            _sweeping: sweeping,
+            _telling: telling,
+        })
     }
 
     /// Has the page show what the worker in this process has: live logs, what takes room on its disk, and what it would say of a

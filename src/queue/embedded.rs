@@ -165,6 +165,13 @@ impl EmbeddedQueue {
         self.inner.thread.changes()
     }
 
+    /// What does not go on by itself, in a sentence: what waits for a task, what is due. It is tried again every now and then;
+    /// there is word of the first of several, and of none once all goes on.
+    #[must_use]
+    pub fn faults(&self) -> watch::Receiver<Option<String>> {
+        self.inner.thread.faults()
+    }
+
     /// What is said about one run, with that run's rights.
     #[must_use]
     pub fn run(&self, run: RunId) -> RunQueue {

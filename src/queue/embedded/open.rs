@@ -11,7 +11,7 @@ use super::{artifacts, definitions, dependencies, groups, index, purges, release
 use crate::queue::QueueError;
 
 /// The version of the tables. A change of them has to raise it, and to bring up to it what is older: see [`CHANGES`].
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// What is older than this is of no release: it is refused.
 const OLDEST: i64 = 3;
 /// What makes the tables of a version those of the next one. A row that is not as it should be costs nobody the others: it is
@@ -37,6 +37,7 @@ const CHANGES: &[(i64, &str)] = &[
              after TEXT NOT NULL
          ) STRICT, WITHOUT ROWID;",
     ),
+    (4, "CREATE INDEX first_releases ON releases (resolved, required);"),
 ];
 /// Marks a database as a queue of ours: "dwkq".
 const APPLICATION: i64 = 0x6477_6b71;

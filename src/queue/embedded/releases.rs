@@ -6,7 +6,12 @@
 //! ```
 //!
 //! The row is written with the resolution, so that a process that is killed has lost nothing: the next one goes on after the
-//! last piece. What comes to depend on the task until then is released with the others.
+//! last piece. What comes to depend on the task meanwhile needs no release, for it looks at the task itself.
+//!
+//! What was resolved first is released first, so that a task that has waited for several is scheduled when the last of them
+//! was resolved. A release that fails is held back, and tried again later: the others do not wait for it.
+
+use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Transaction, named_params};
 
@@ -28,10 +33,21 @@ pub(super) const SCHEMA: &str = "
         -- The last of its dependents that has been looked at; '' before the first.
         after TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX first_releases ON releases (resolved, required);
 ";
 
 /// Dependents of one piece.
 const AT_ONCE: usize = 100;
+
+/// The resolved tasks whose releases have failed.
+pub(super) type Held = BTreeSet<String>;
+
+/// What failed.
+pub(super) struct Failure {
+    /// The task whose release it was; none for what goes on for all of them.
+    pub(super) required: Option<TaskId>,
+    pub(super) error: QueueError,
+}
 
 /// A resolved task whose dependents are being looked at.
 struct Release {
@@ -61,45 +77,62 @@ pub(super) fn begin(database: &Transaction<'_>, status: &TaskStatus) -> Result<(
     .map(drop)
 }
 
-/// Whether there is something left to be done.
-pub(super) fn are_open(database: &Connection) -> Result<bool, QueueError> {
-    let look = || database.prepare_cached("SELECT 1 FROM releases")?.exists([]);
+/// Whether there is something left to be done, beside what is held back.
+pub(super) fn are_open(database: &Connection, held: &Held) -> Result<bool, QueueError> {
+    let look = || database.prepare_cached(FIRST)?.exists(named_params! { ":held": list(held) });
     look().map_err(failed("look for what is to be released"))
 }
 
 /// Does a piece of it.
-pub(super) fn go_on(database: &Connection) -> Result<(), QueueError> {
-    if !are_open(database)? {
+pub(super) fn go_on(database: &Connection, held: &Held) -> Result<(), Failure> {
+    let of_all = |error| Failure { required: None, error };
+    if !are_open(database, held).map_err(of_all)? {
         return Ok(());
     }
-    let transaction = database.unchecked_transaction().map_err(failed("begin"))?;
-    release_piece(&transaction)?;
-    transaction.commit().map_err(failed("commit"))
+    let transaction = database.unchecked_transaction().map_err(failed("begin")).map_err(of_all)?;
+    release_piece(&transaction, held)?;
+    transaction.commit().map_err(failed("commit")).map_err(of_all)
 }
 
-pub(super) fn release_piece(database: &Transaction<'_>) -> Result<(), QueueError> {
+pub(super) fn release_piece(database: &Transaction<'_>, held: &Held) -> Result<(), Failure> {
     let mut left = AT_ONCE;
     while left > 0 {
-        let Some(release) = find_open(database)? else { break };
-        let dependents = list_dependents(database, &release, left)?;
-        for (dependent, _) in dependents.iter().filter(|(_, is_enough)| *is_enough) {
-            satisfy(database, &release, dependent)?;
-        }
-        match dependents.last() {
-            Some((last, _)) if dependents.len() == left => note_last(database, &release, last)?,
-            Some(_) | None => end(database, &release)?,
-        }
-        left = left.saturating_sub(dependents.len().max(1));
+        let found = find_open(database, held).map_err(|error| Failure { required: None, error })?;
+        let Some(release) = found else { break };
+        let looked_at = release_some(database, &release, left)
+            .map_err(|error| Failure { required: Some(release.required), error })?;
+        left = left.saturating_sub(looked_at.max(1));
     }
     Ok(())
 }
 
-fn find_open(database: &Transaction<'_>) -> Result<Option<Release>, QueueError> {
+/// Looks at the next dependents of a task, at most so many; gives their number.
+fn release_some(database: &Transaction<'_>, release: &Release, most: usize) -> Result<usize, QueueError> {
+    let dependents = list_dependents(database, release, most)?;
+    for (dependent, _) in dependents.iter().filter(|(_, is_enough)| *is_enough) {
+        satisfy(database, release, dependent)?;
+    }
+    match dependents.last() {
+        Some((last, _)) if dependents.len() == most => note_last(database, release, last)?,
+        Some(_) | None => end(database, release)?,
+    }
+    Ok(dependents.len())
+}
+
+/// The first release that is not held back.
+const FIRST: &str = "SELECT required, completed, resolved, after FROM releases
+                     WHERE required NOT IN (SELECT value FROM json_each(:held)) ORDER BY resolved, required LIMIT 1";
+
+fn list(held: &Held) -> String {
+    serde_json::json!(held).to_string()
+}
+
+fn find_open(database: &Transaction<'_>, held: &Held) -> Result<Option<Release>, QueueError> {
     store::find(
         database,
         "read what is to be released",
-        "SELECT required, completed, resolved, after FROM releases ORDER BY required LIMIT 1",
-        [],
+        FIRST,
+        named_params! { ":held": list(held) },
         |row| {
             Ok(Release {
                 required: parsed(row, "required", TaskId::parse)?,

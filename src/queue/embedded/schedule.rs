@@ -70,10 +70,12 @@ pub(super) fn rerun_task(
     Ok(status)
 }
 
-/// Writes the status of a task, and does what follows from it.
+/// Writes the status of a task, and does what follows from it. A task that is resolved already is released already: whoever
+/// says so again begins nothing.
 pub(super) fn settle(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
+    let was_resolved = store::is_resolved(database, &status.task_id)?;
     store::store_status(database, status)?;
-    releases::begin(database, status)
+    if was_resolved { Ok(()) } else { releases::begin(database, status) }
 }
 
 /// Who claims, when, and for how long.

@@ -95,6 +95,18 @@ pub(super) fn load_status(database: &Transaction<'_>, task_id: &TaskId) -> Resul
     find_status(database, task_id)?.ok_or_else(|| no_such_task(task_id))
 }
 
+/// Whether time changes a task no more.
+pub(super) fn is_resolved(database: &Transaction<'_>, task_id: &TaskId) -> Result<bool, QueueError> {
+    let found = find(
+        database,
+        "see whether a task is resolved",
+        "SELECT due IS NULL FROM tasks WHERE task_id = :task_id",
+        named_params! { ":task_id": task_id.as_str() },
+        |row| row.get(0),
+    )?;
+    Ok(found.unwrap_or_default())
+}
+
 /// Adds a task that has no run yet.
 pub(super) fn insert_task(database: &Transaction<'_>, status: &TaskStatus) -> Result<(), QueueError> {
     let call = "add a task";

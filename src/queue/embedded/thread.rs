@@ -10,16 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{oneshot, watch};
 
-use super::{Clock, backup, releases, store, time};
+use super::releases::{self, Failure, Held};
+use super::{Clock, backup, store, time};
 use crate::queue::QueueError;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
-/// The longest rest while something is due: a clock may be set.
+/// The longest rest while something is due: a clock may be set. So long is waited before what has failed is tried again.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Work for the thread.
@@ -51,22 +53,30 @@ pub(super) struct QueueThread {
     work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
     changes: watch::Receiver<()>,
+    faults: watch::Receiver<Option<String>>,
 }
 
 impl QueueThread {
     pub(super) fn start(database: Connection, clock: Arc<Clock>) -> Result<QueueThread, QueueError> {
         let (work, received) = channel();
         let (changed, changes) = watch::channel(());
+        let (faulty, faults) = watch::channel(None);
+        let told = Told { changed, faulty };
         let thread = std::thread::Builder::new()
             .name("queue".to_owned())
-            .spawn(move || serve(&database, &received, &changed, &clock))
+            .spawn(move || serve(&database, &received, &told, &clock))
             .map_err(|error| QueueError::Internal { call: "start its thread", source: error.into() })?;
-        Ok(QueueThread { work: Some(work), thread: Some(thread), changes })
+        Ok(QueueThread { work: Some(work), thread: Some(thread), changes, faults })
     }
 
     /// Word of each change, whoever or whatever makes it.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changes.clone()
+    }
+
+    /// What does not go on by itself, in a sentence; there is word of the first of several, and of none once all goes on.
+    pub(super) fn faults(&self) -> watch::Receiver<Option<String>> {
+        self.faults.clone()
     }
 
     /// One transaction, seen from `now`: all of it or, on an error, nothing. Once asked for, it is done whether or not
@@ -126,10 +136,25 @@ fn transact<T>(
     Ok(result)
 }
 
+/// Whom the thread tells what happens.
+struct Told {
+    changed: watch::Sender<()>,
+    faulty: watch::Sender<Option<String>>,
+}
+
 /// The thread's life.
-fn serve(database: &Connection, work: &Receiver<Work>, changed: &watch::Sender<()>, clock: &Clock) {
-    let told = database.total_changes();
-    let mut turns = Turns { database, work, changed, clock, told, is_stuck: false, orders: VecDeque::new() };
+fn serve(database: &Connection, work: &Receiver<Work>, told: &Told, clock: &Clock) {
+    let mut turns = Turns {
+        database,
+        work,
+        told,
+        clock,
+        changes: database.total_changes(),
+        is_stuck: false,
+        held: Held::new(),
+        held_since: Instant::now(),
+        orders: VecDeque::new(),
+    };
     while turns.take(Duration::MAX).is_continue() {
         while let Some(order) = turns.orders.pop_front() {
             turns.copy(&order.file, order.answer);
@@ -141,13 +166,16 @@ fn serve(database: &Connection, work: &Receiver<Work>, changed: &watch::Sender<(
 struct Turns<'a> {
     database: &'a Connection,
     work: &'a Receiver<Work>,
-    changed: &'a watch::Sender<()>,
+    told: &'a Told,
     clock: &'a Clock,
     /// The changes that there was word of.
-    told: u64,
+    changes: u64,
     /// Whether what goes on by itself did not, for an error of the database: it is tried again after a while, and a call
     /// finds the same.
     is_stuck: bool,
+    /// What cannot be released, and since when that is not tried.
+    held: Held,
+    held_since: Instant,
     /// Copies that wait for the one that is being made.
     orders: VecDeque<CopyOrder>,
 }
@@ -160,25 +188,61 @@ impl Turns<'_> {
             Ok(Work::Copy(order)) => self.orders.push_back(order),
             Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
             Err(RecvTimeoutError::Timeout) => {
-                self.is_stuck = time::pass(self.database, (self.clock)()).is_err();
+                let passed = time::pass(self.database, (self.clock)());
+                self.is_stuck = passed.is_err();
+                if let Err(error) = passed {
+                    self.tell(format!("failed to see to what is due: {}", chain(&error)));
+                }
             }
         }
         // After whatever was done: what a call has begun has gone as far as may be when the next one comes.
-        self.is_stuck |= releases::go_on(self.database).is_err();
+        self.release();
         let total = self.database.total_changes();
-        if total != self.told {
-            self.told = total;
-            self.changed.send_replace(());
+        if total != self.changes {
+            self.changes = total;
+            self.told.changed.send_replace(());
         }
         ControlFlow::Continue(())
     }
 
+    /// Does a piece of what is to be released.
+    fn release(&mut self) {
+        if self.held_since.elapsed() >= LOOK {
+            if self.held.is_empty() && !self.is_stuck {
+                self.told.faulty.send_if_modified(|fault| fault.take().is_some());
+            }
+            self.held.clear();
+            self.held_since = Instant::now();
+        }
+        let Err(Failure { required, error }) = releases::go_on(self.database, &self.held) else { return };
+        let error = chain(&error);
+        match required {
+            Some(task_id) => {
+                self.tell(format!("failed to release what waits for task {task_id}: {error}"));
+                self.held.insert(task_id.to_string());
+            }
+            None => {
+                self.tell(format!("failed to release what waits for tasks: {error}"));
+                self.is_stuck = true;
+            }
+        }
+    }
+
+    /// Tells of what fails, unless it is known that something does.
+    fn tell(&self, fault: String) {
+        self.told.faulty.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(fault);
+            is_first
+        });
+    }
+
     /// Until something is due, as far as that can be told.
     fn rest(&self) -> Duration {
-        match time::rest(self.database, (self.clock)()) {
-            Ok(None) => Duration::MAX,
+        match time::rest(self.database, &self.held, (self.clock)()) {
+            Ok(None) if self.held.is_empty() => Duration::MAX,
             Ok(Some(rest)) if !self.is_stuck => rest.min(LOOK),
-            Ok(Some(_)) | Err(_) => LOOK,
+            Ok(_) | Err(_) => LOOK,
         }
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{releases, schedule, store};
+use super::releases::{self, Held};
+use super::{schedule, store};
 use crate::queue::{QueueError, runs};
 use crate::timestamp::Timestamp;
 
@@ -28,9 +29,13 @@ pub(super) fn pass(database: &Connection, now: Timestamp) -> Result<(), QueueErr
     }
 }
 
-/// How long nothing is due; None if nothing ever is.
-pub(super) fn rest(database: &Connection, now: Timestamp) -> Result<Option<Duration>, QueueError> {
-    if releases::are_open(database)? {
+/// How long nothing is due, beside releases that are held back; None if nothing ever is.
+pub(super) fn rest(
+    database: &Connection,
+    held: &Held,
+    now: Timestamp,
+) -> Result<Option<Duration>, QueueError> {
+    if releases::are_open(database, held)? {
         return Ok(Some(Duration::ZERO));
     }
     Ok(store::next_due(database)?.map(|due| due.since(now)))

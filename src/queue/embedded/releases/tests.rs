@@ -5,7 +5,7 @@ use super::super::schedule::{self, Claimant};
 use super::super::{EmbeddedQueue, open};
 use super::*;
 use crate::queue::definition::{Requires, Submission, TaskDefinition};
-use crate::queue::{Verdict, WorkerIdentity};
+use crate::queue::{Verdict, WorkerIdentity, runs};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -41,7 +41,11 @@ impl Play {
     }
 
     fn resolve(&self, task_id: &TaskId, verdict: Verdict) {
-        self.transact(|database, now| {
+        self.resolve_at(task_id, verdict, Timestamp::now());
+    }
+
+    fn resolve_at(&self, task_id: &TaskId, verdict: Verdict, now: Timestamp) {
+        self.transact(|database, _| {
             let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
             let run_id = store::load_status(database, task_id).unwrap().runs.last().unwrap().run_id;
             let run = crate::queue::RunId { task_id: task_id.clone(), run_id };
@@ -57,8 +61,12 @@ impl Play {
         count.try_into().unwrap()
     }
 
+    fn is_open(&self) -> bool {
+        are_open(&self.0, &Held::new()).unwrap()
+    }
+
     fn go_on(&self) -> usize {
-        go_on(&self.0).unwrap();
+        assert!(go_on(&self.0, &Held::new()).is_ok());
         self.pending()
     }
 }
@@ -82,7 +90,7 @@ fn what_waits_is_released_a_piece_at_a_time_whichever_tasks_it_waits_for() {
         released = play.go_on();
         assert!(released - before <= AT_ONCE, "{before}, then {released}");
     }
-    assert_eq!((released, are_open(&play.0).unwrap()), (all, false));
+    assert_eq!((released, play.is_open()), (all, false));
 }
 
 #[tokio::test]
@@ -126,5 +134,66 @@ fn a_task_that_completes_while_its_failure_is_being_told_releases_those_that_nee
     for _ in 0..4 {
         play.go_on();
     }
-    assert_eq!((play.pending(), are_open(&play.0).unwrap()), (2 * AT_ONCE, false));
+    assert_eq!((play.pending(), play.is_open()), (2 * AT_ONCE, false));
+}
+
+#[test]
+fn a_task_is_scheduled_when_the_last_that_it_has_waited_for_was_resolved_whichever_is_looked_at_first() {
+    // The ids are random: each may be the first by its id.
+    for _ in 0..8 {
+        let play = Play::in_memory();
+        let [early, late] = [(); 2].map(|()| play.make(Requires::AllCompleted, &[]));
+        let waiting = play.make(Requires::AllCompleted, &[&late, &early]);
+        play.resolve(&early, Verdict::Completed);
+        play.resolve_at(&late, Verdict::Completed, Timestamp::now().plus(MINUTE));
+        play.go_on();
+        let status = |task_id| play.transact(|database, _| store::load_status(database, task_id).unwrap());
+        assert_eq!(Some(status(&waiting).runs[0].scheduled), runs::resolved(&status(&late)));
+    }
+}
+
+#[test]
+fn whoever_says_again_that_a_task_is_resolved_begins_no_release() {
+    let play = Play::in_memory();
+    let required = play.make(Requires::AllCompleted, &[]);
+    play.make(Requires::AllCompleted, &[&required]);
+    play.resolve(&required, Verdict::Completed);
+    assert_eq!((play.go_on(), play.is_open()), (1, false));
+    play.transact(|database, now| {
+        let mut status = store::load_status(database, &required).unwrap();
+        runs::cancel(&mut status, now);
+        schedule::settle(database, &status).unwrap();
+        let run = crate::queue::RunId { task_id: required.clone(), run_id: 0 };
+        schedule::report(database, &run, Verdict::Completed, now).unwrap();
+    });
+    assert!(!play.is_open());
+}
+
+#[tokio::test]
+async fn what_cannot_be_released_is_told_once_and_nothing_else_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let play = Play::at(directory.path());
+    let required = [(); 3].map(|()| play.make(Requires::AllCompleted, &[]));
+    let waiting = required.each_ref().map(|required| play.make(Requires::AllCompleted, &[required]));
+    for required in &required {
+        play.resolve(required, Verdict::Completed);
+    }
+    // The first two of them.
+    for task_id in &waiting[..2] {
+        play.0.execute("UPDATE tasks SET status = '{' WHERE task_id = ?1", [task_id.as_str()]).unwrap();
+    }
+    drop(play);
+    let queue = EmbeddedQueue::in_directory(directory.path(), Box::new(Timestamp::now)).unwrap();
+    let (mut changes, mut faults) = (queue.changes(), queue.faults());
+    while queue.status(&waiting[2]).await.unwrap().state != RunState::Pending {
+        tokio::time::timeout(MINUTE, changes.changed()).await.unwrap().unwrap();
+    }
+    let told = faults.borrow_and_update().clone().unwrap();
+    let names = |required: &TaskId| told.contains(&format!("what waits for task {required}: "));
+    assert!(required[..2].iter().any(names), "{told}");
+    // Others come and go, and it is not told again.
+    for _ in 0..3 {
+        queue.status(&waiting[2]).await.unwrap();
+    }
+    assert!(!faults.has_changed().unwrap());
 }
