@@ -13,7 +13,9 @@ use crate::limits;
 use crate::queue::task_id::TaskId;
 use crate::queue::{Credentials, QueueError};
 
-/// A deployment, and credentials of somebody's or none. Every call ends within a minute, with an answer or without.
+/// A deployment, and credentials of somebody's or none. Every call ends, with an answer or without: what has failed is tried
+/// again for ten seconds, an attempt takes no more than half a minute, and so does a look at the deployment's clock where a
+/// signature was refused.
 #[derive(Debug)]
 pub struct TaskReader(Session);
 
@@ -34,7 +36,7 @@ impl TaskReader {
     /// # Errors
     ///
     /// [`QueueError::NotFound`]; [`QueueError::Unauthenticated`], [`QueueError::Unauthorized`]; [`QueueError::Foreign`] for an
-    /// answer that is longer or no JSON, [`QueueError::Unreachable`] after ten seconds without one.
+    /// answer that is longer or no JSON, [`QueueError::Unreachable`] without one.
     pub async fn definition(&self, task_id: &TaskId) -> Result<Box<RawValue>, QueueError> {
         let call = Call {
             method: "GET",
