@@ -47,7 +47,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::watch;
 
 use self::directory::QueueDirectory;
-use self::thread::{ForWhom, QueueThread};
+use self::thread::{ForWhom, Overwritten, QueueThread};
 use super::model::{RunId, TaskStatus};
 use super::{QueueError, RunQueue, runs};
 use crate::queue::task_id::TaskId;
@@ -221,6 +221,14 @@ impl EmbeddedQueue {
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
         self.inner.thread.ask((self.now(), ForWhom::Anybody), work).await
+    }
+
+    /// The same for what may overwrite secrets.
+    async fn overwrite<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<(T, Overwritten), QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        self.inner.thread.overwrite(self.now(), work).await
     }
 
     /// The same, but nothing is done for callers that have gone when their turn comes.

@@ -6,7 +6,8 @@
 use rusqlite::{Row, Transaction, named_params};
 
 use super::pages::{self, Page, Placed};
-use super::store::{execute, failed, limit, parsed, select};
+use super::store::{FORGOTTEN_AT_ONCE, execute, failed, limit, parsed, select};
+use super::thread::Overwritten;
 use super::{EmbeddedQueue, index, secrets, workers};
 use crate::queue::QueueError;
 use crate::queue::artifact_name::ArtifactName;
@@ -84,20 +85,22 @@ impl EmbeddedQueue {
     }
 
     /// Forgets a piece of the tasks that have expired before a point in time and have no artifacts left, of the groups
-    /// that have expired likewise; and workers that do not ask any more, names and secrets that have expired by now.
+    /// that have expired likewise; and a piece each of the workers that do not ask any more, and of the names and secrets that
+    /// have expired by now.
     ///
     /// # Errors
     ///
     /// [`QueueError::Internal`].
     pub async fn forget_tasks(&self, before: Timestamp) -> Result<More, QueueError> {
-        self.ask(move |database, now| {
+        self.overwrite(move |database, now| {
             let tasks = list_tasks(database, before)?;
             forget(database, &tasks)?;
             let groups = forget_groups(database, before)?;
-            workers::forget(database, now)?;
-            index::forget(database, now)?;
-            secrets::forget(database, now)?;
-            Ok(if tasks.is_empty() && groups == 0 { More::No } else { More::Maybe })
+            let secrets = secrets::forget(database, now)?;
+            let others = [workers::forget(database, now)?, index::forget(database, now)?, secrets];
+            let is_last = tasks.is_empty() && groups == 0 && others.iter().all(|it| *it < FORGOTTEN_AT_ONCE);
+            let overwritten = if secrets > 0 { Overwritten::Secrets } else { Overwritten::Nothing };
+            Ok((if is_last { More::No } else { More::Maybe }, overwritten))
         })
         .await
     }

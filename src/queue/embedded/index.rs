@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::store::{failed, json, text};
+use super::store::{FORGOTTEN_AT_ONCE, execute, failed, json, limit, text};
 use super::{EmbeddedQueue, definitions};
 use crate::queue::QueueError;
 use crate::queue::task_id::TaskId;
@@ -108,12 +108,15 @@ pub(super) fn insert(
     Ok(wanted)
 }
 
-/// Forgets the names that nothing has any more.
-pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<(), QueueError> {
-    database
-        .execute("DELETE FROM indexed_tasks WHERE expires <= :now", named_params! { ":now": now.as_millis() })
-        .map(drop)
-        .map_err(failed("forget what was indexed"))
+/// Forgets a piece of the names that nothing has any more; gives their number.
+pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<usize, QueueError> {
+    execute(
+        database,
+        "forget what was indexed",
+        "DELETE FROM indexed_tasks
+         WHERE rowid IN (SELECT rowid FROM indexed_tasks WHERE expires <= :now LIMIT :most)",
+        named_params! { ":now": now.as_millis(), ":most": limit(FORGOTTEN_AT_ONCE) },
+    )
 }
 
 /// The task of that name.

@@ -1,11 +1,13 @@
-//! Secrets that tasks get from the queue's deployment: values by names, for a while.
+//! Secrets that tasks get from the queue's deployment: values by names, for a while. No file keeps anything of one that is
+//! removed, replaced or forgotten.
 
 use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde_json::{Map, Value};
 
 use super::EmbeddedQueue;
 use super::pages::{Page, Part, read};
-use super::store::{failed, json, text};
+use super::store::{FORGOTTEN_AT_ONCE, execute, failed, json, limit, text};
+use super::thread::Overwritten;
 use crate::queue::QueueError;
 use crate::timestamp::Timestamp;
 
@@ -30,7 +32,7 @@ impl EmbeddedQueue {
     /// [`QueueError::Internal`].
     pub async fn set_secret(&self, name: &str, secret: Secret) -> Result<(), QueueError> {
         let name = name.to_owned();
-        self.ask(move |database, now| set(database, &name, &secret, now)).await
+        self.overwrite(move |database, now| Ok(((), set(database, &name, &secret, now)?))).await
     }
 
     /// Removes a secret, if there is one.
@@ -40,7 +42,8 @@ impl EmbeddedQueue {
     /// [`QueueError::Internal`].
     pub async fn remove_secret(&self, name: &str) -> Result<(), QueueError> {
         let name = name.to_owned();
-        self.ask(move |database, _now| remove(database, &name)).await
+        // Also if it is gone: whoever asks again may have been told that its log could not be emptied.
+        self.overwrite(move |database, _now| Ok((remove(database, &name)?, Overwritten::Secrets))).await
     }
 
     /// The secret of a name, if there is one.
@@ -69,24 +72,31 @@ pub(super) fn set(
     name: &str,
     (secret, expires): &Secret,
     now: Timestamp,
-) -> Result<(), QueueError> {
+) -> Result<Overwritten, QueueError> {
     let call = "write a secret";
-    forget(database, now)?;
+    let secret = text(secret, call)?;
+    let forgotten = forget(database, now)?;
+    let replaces = database
+        .prepare_cached("SELECT 1 FROM secrets WHERE name = :name AND secret <> :secret")
+        .and_then(|mut other| other.exists(named_params! { ":name": name, ":secret": secret }))
+        .map_err(failed(call))?;
     database
         .execute(
             "INSERT OR REPLACE INTO secrets (name, expires, secret) VALUES (:name, :expires, :secret)",
-            named_params! { ":name": name, ":expires": expires.as_millis(), ":secret": text(secret, call)? },
+            named_params! { ":name": name, ":expires": expires.as_millis(), ":secret": secret },
         )
         .map_err(failed(call))?;
-    Ok(())
+    Ok(if replaces || forgotten > 0 { Overwritten::Secrets } else { Overwritten::Nothing })
 }
 
-/// Forgets the secrets that have expired.
-pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<(), QueueError> {
-    database
-        .execute("DELETE FROM secrets WHERE expires <= :now", named_params! { ":now": now.as_millis() })
-        .map(drop)
-        .map_err(failed("forget secrets"))
+/// Forgets a piece of the secrets that have expired; gives their number.
+pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<usize, QueueError> {
+    execute(
+        database,
+        "forget secrets",
+        "DELETE FROM secrets WHERE rowid IN (SELECT rowid FROM secrets WHERE expires <= :now LIMIT :most)",
+        named_params! { ":now": now.as_millis(), ":most": limit(FORGOTTEN_AT_ONCE) },
+    )
 }
 
 /// Removes a secret, if there is one.
@@ -143,9 +153,10 @@ mod tests {
         let secret = |word: &str, expires| (Map::from_iter([("k".to_owned(), word.into())]), at(expires));
         let set = |name, value: &Secret| set(&database, name, value, at(1)).unwrap();
         let get = |name, now| get(&database, name, at(now)).unwrap();
-        set("b", &secret("old", 9));
-        set("b", &secret("new", 5));
-        set("a/x", &secret("other", 9));
+        assert_eq!(set("b", &secret("old", 9)), Overwritten::Nothing);
+        assert_eq!(set("b", &secret("new", 5)), Overwritten::Secrets);
+        assert_eq!(set("b", &secret("new", 5)), Overwritten::Nothing);
+        assert_eq!(set("a/x", &secret("other", 9)), Overwritten::Nothing);
         assert_eq!(get("b", 4), Some(secret("new", 5)));
         assert_eq!((get("b", 5), get("c", 1)), (None, None));
         let names = |after: Option<&str>, most, now| {

@@ -33,6 +33,9 @@ pub(super) const SCHEMA: &str = "
     CREATE INDEX expiring_tasks ON tasks (expires);
 ";
 
+/// Rows that are forgotten in one piece of what has expired.
+pub(super) const FORGOTTEN_AT_ONCE: usize = 500;
+
 /// Names the call that failed.
 pub(super) fn failed(call: &'static str) -> impl FnOnce(rusqlite::Error) -> QueueError {
     move |source| QueueError::Internal { call, source: source.into() }
@@ -188,6 +191,19 @@ pub(super) fn next_due(database: &Connection) -> Result<Option<Timestamp>, Queue
         database.prepare_cached("SELECT min(due) FROM tasks WHERE due IS NOT NULL").map_err(failed(call))?;
     let due: Option<i64> = statement.query_row([], |row| row.get(0)).map_err(failed(call))?;
     Ok(due.map(Timestamp::from_millis))
+}
+
+/// Takes all that is in the write-ahead log into the database and leaves nothing of it: what was overwritten would lie there
+/// until others take its place.
+pub(super) fn empty_log(database: &Connection) -> Result<(), QueueError> {
+    let call = "empty the log of its database";
+    let is_busy: bool = database
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get("busy"))
+        .map_err(failed(call))?;
+    if is_busy {
+        return Err(QueueError::Internal { call, source: "somebody reads it".into() });
+    }
+    Ok(())
 }
 
 /// A number of rows as SQL takes it.

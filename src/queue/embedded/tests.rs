@@ -371,11 +371,17 @@ async fn a_file_keeps_nothing_of_a_secret_that_is_removed_or_replaced() {
         queue.set_secret(name, secret(word)).await.unwrap();
     }
     queue.remove_secret("removed").await.unwrap();
+    let look = || {
+        for (path, content) in contents(place.0.path()) {
+            let has = |word: &str| content.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+            assert!(!has("hunter2") && !has("swordfish"), "{path:?}");
+            assert!(has("letmein") || !path.ends_with("queue.sqlite"));
+        }
+    };
+    // At once, its log included; and when it is closed.
+    assert!(contents(place.0.path()).iter().any(|(path, _)| path.ends_with("queue.sqlite-wal")));
+    look();
     drop(queue);
     drop(place.reopen().await);
-    for (path, content) in contents(place.0.path()) {
-        let has = |word: &str| content.windows(word.len()).any(|bytes| bytes == word.as_bytes());
-        assert!(!has("hunter2") && !has("swordfish"), "{path:?}");
-        assert!(has("letmein") || !path.ends_with("queue.sqlite"));
-    }
+    look();
 }

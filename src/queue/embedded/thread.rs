@@ -47,6 +47,13 @@ pub(super) enum ForWhom {
     WhoeverWaits,
 }
 
+/// What a change has overwritten, of which nobody is to read anything any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overwritten {
+    Nothing,
+    Secrets,
+}
+
 /// The way to the thread. It ends with this value, which waits for what is under way and for the database to be closed.
 pub(super) struct QueueThread {
     /// Nothing once it is to end.
@@ -93,6 +100,25 @@ impl QueueThread {
             }
             // An error is the answer's loss: whoever asked has gone.
             answer.send(transact(database, now, work)).ok();
+        };
+        self.put(Work::Job(Box::new(job)))?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// One transaction as well, which says whether it has overwritten secrets: no file has anything of them once it is answered.
+    pub(super) async fn overwrite<T: Send + 'static>(
+        &self,
+        now: Timestamp,
+        work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<(T, Overwritten), QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (answer, answered) = oneshot::channel();
+        let job = move |database: &Connection| {
+            let done = transact(database, now, work).and_then(|(done, overwritten)| match overwritten {
+                Overwritten::Nothing => Ok(done),
+                Overwritten::Secrets => store::empty_log(database).map(|()| done),
+            });
+            // As above.
+            answer.send(done).ok();
         };
         self.put(Work::Job(Box::new(job)))?;
         answered.await.map_err(|_| ended())?

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::EmbeddedQueue;
-use super::store::{failed, json, select, text};
+use super::store::{FORGOTTEN_AT_ONCE, execute, failed, json, limit, select, text};
 use crate::queue::QueueError;
 use crate::queue::model::{RunId, RunStatus, TaskStatus, WorkerIdentity};
 use crate::timestamp::Timestamp;
@@ -110,18 +110,19 @@ pub(super) fn see(
             },
         )
         .map_err(failed("note a worker"))?;
-    if noted > 0 { forget(database, now) } else { Ok(()) }
+    if noted > 0 { forget(database, now).map(drop) } else { Ok(()) }
 }
 
-/// Forgets who has not asked for long.
-pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<(), QueueError> {
-    database
-        .execute(
-            "DELETE FROM workers WHERE last_active < :now - :known AND ifnull(quarantined_until, 0) < :now",
-            named_params! { ":now": now.as_millis(), ":known": millis(KNOWN) },
-        )
-        .map(drop)
-        .map_err(failed("forget workers"))
+/// Forgets a piece of those who have not asked for long; gives their number.
+pub(super) fn forget(database: &Transaction<'_>, now: Timestamp) -> Result<usize, QueueError> {
+    execute(
+        database,
+        "forget workers",
+        "DELETE FROM workers WHERE rowid IN
+         (SELECT rowid FROM workers
+          WHERE last_active < :now - :known AND ifnull(quarantined_until, 0) < :now LIMIT :most)",
+        named_params! { ":now": now.as_millis(), ":known": millis(KNOWN), ":most": limit(FORGOTTEN_AT_ONCE) },
+    )
 }
 
 fn millis(time: Duration) -> i64 {

@@ -227,3 +227,43 @@ async fn a_task_on_which_thousands_depend_is_forgotten_in_pieces() {
     play.forget().await;
     assert!(play.rows().await.iter().all(|(_, rows)| *rows == 0), "{:?}", play.rows().await);
 }
+
+#[tokio::test]
+async fn a_secret_that_has_expired_is_in_no_file_once_it_is_forgotten() {
+    let play = Play::new();
+    let secret = serde_json::Map::from_iter([("value".to_owned(), "hunter2 ".repeat(2000).into())]);
+    play.queue.set_secret("a", (secret, play.queue.now().plus(DAY))).await.unwrap();
+    let is_in_a_file = || {
+        std::fs::read_dir(play.directory.path()).unwrap().any(|entry| {
+            let content = std::fs::read(entry.unwrap().path()).unwrap();
+            content.windows(7).any(|bytes| bytes == b"hunter2")
+        })
+    };
+    assert!(is_in_a_file());
+    play.pass(2);
+    play.forget().await;
+    assert!(!is_in_a_file());
+}
+
+#[tokio::test]
+async fn workers_names_and_secrets_are_forgotten_in_pieces() {
+    let play = Play::new();
+    let fill = format!(
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {})",
+        FORGOTTEN_AT_ONCE + 5
+    );
+    for insert in [
+        "INSERT INTO workers SELECT 'p/w', 'g', n, 0, 0, NULL, '[]' FROM numbers",
+        "INSERT INTO indexed_tasks SELECT n, 0, '{}' FROM numbers",
+        "INSERT INTO secrets SELECT n, 0, '{}' FROM numbers",
+    ] {
+        let insert = format!("{fill} {insert}");
+        play.queue.ask(move |database, _| execute(database, "fill a table", &insert, [])).await.unwrap();
+    }
+    let left =
+        async || play.rows().await.iter().map(|(_, rows)| *rows).filter(|rows| *rows > 0).collect::<Vec<_>>();
+    assert_eq!(play.queue.forget_tasks(play.queue.now()).await.unwrap(), More::Maybe);
+    assert_eq!(left().await, [5; 3]);
+    assert_eq!(play.queue.forget_tasks(play.queue.now()).await.unwrap(), More::No);
+    assert!(left().await.is_empty());
+}

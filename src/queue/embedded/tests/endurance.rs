@@ -46,7 +46,8 @@ async fn the_log_stays_small_beside_copies_that_take_long_and_shrinks_after_a_la
     // All at once.
     let large = large_secret();
     let change = queue.ask(move |database, now| {
-        (0..600).try_for_each(|number| secrets::set(database, &format!("large/{number}"), &large, now))
+        (0..600)
+            .try_for_each(|number| secrets::set(database, &format!("large/{number}"), &large, now).map(drop))
     });
     change.await.unwrap();
     assert!(log_bytes(&place) > 2 * LOG_BYTES, "{} bytes", log_bytes(&place));
