@@ -139,3 +139,44 @@ async fn a_clock_that_is_set_back_or_forth_ends_no_claim_before_its_time_and_los
     assert_eq!(ends[0].reason_resolved, Some(Verdict::Exception(Reason::ClaimExpired)));
     assert_eq!(claim(&queue).await.queue.run(), &RunId { task_id: second, run_id: 1 });
 }
+
+#[tokio::test]
+async fn a_clock_that_jumps_a_day_back_or_a_year_forth_ends_what_its_time_has_come_for_and_nothing_stands_still()
+ {
+    const DAY: i64 = 24 * 60;
+    let place = Place::new();
+    let minutes = Arc::new(AtomicI64::new(0));
+    let hand = Arc::clone(&minutes);
+    let clock =
+        move || Timestamp::from_millis(Timestamp::now().as_millis() + hand.load(Ordering::Relaxed) * 60_000);
+    let queue = EmbeddedQueue::in_directory(place.0.path(), Box::new(clock)).unwrap();
+    let set = |to| minutes.store(to, Ordering::Relaxed);
+    let state = async |task_id: &TaskId| queue.status(task_id).await.unwrap().state;
+    let running = create(&queue).await;
+    let held = claim(&queue).await;
+    let pending = create(&queue).await;
+    set(-DAY);
+    assert_eq!((state(&running).await, state(&pending).await), (RunState::Running, RunState::Pending));
+    held.queue.reclaim().await.unwrap();
+    let back = create(&queue).await;
+    assert_eq!(claim(&queue).await.queue.run().task_id, back);
+    assert_eq!(claim(&queue).await.queue.run().task_id, pending);
+    set(365 * DAY);
+    for task_id in [&running, &pending, &back] {
+        let status = queue.status(task_id).await.unwrap();
+        let ends: Vec<_> = status.runs.iter().map(|run| run.reason_resolved.unwrap()).collect();
+        let expected = [Reason::ClaimExpired, Reason::DeadlineExceeded].map(Verdict::Exception);
+        assert_eq!((status.state, &ends[..]), (RunState::Exception, &expected[..]));
+    }
+    assert!(matches!(held.queue.report(Verdict::Completed).await, Err(QueueError::Conflict { .. })));
+    let [ahead, left] = [create(&queue).await, create(&queue).await];
+    claim(&queue).await.queue.report(Verdict::Completed).await.unwrap();
+    set(0);
+    assert_eq!((state(&ahead).await, state(&left).await), (RunState::Completed, RunState::Pending));
+    let last = create(&queue).await;
+    for expected in [last, left] {
+        let claimed = claim(&queue).await;
+        assert_eq!(claimed.queue.run().task_id, expected);
+        claimed.queue.report(Verdict::Completed).await.unwrap();
+    }
+}
