@@ -25,7 +25,7 @@ pub use self::sections::{
     WorkerSettings,
 };
 use self::unused::Unused;
-use self::values::{absolute_path, at_least_one, known_features};
+use self::values::{absolute_path, at_least_one, known_features, registries};
 use crate::directories::Directories;
 use crate::net::NetworkSettings;
 use crate::spec::SocketCall;
@@ -132,6 +132,7 @@ pub struct ConfigFile {
     /// What images may be like.
     pub images: ImageSettings,
     /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
+    #[serde(deserialize_with = "registries")]
     pub registries: BTreeMap<String, RegistrySettings>,
     /// Accepted, not used.
     #[serde(rename = "balrogVPNProxyImage", skip_serializing)]
@@ -265,7 +266,8 @@ impl ConfigFile {
             let scheme = if settings.plain_http { Scheme::Http } else { Scheme::Https };
             let private = settings.private_addresses;
             let addresses = if private { Addresses::Private } else { Addresses::Ordinary };
-            access.set(host, HostRules { scheme, addresses, ..HostRules::default() });
+            let authorities = settings.certificate_authority.clone();
+            access.set(host, HostRules { scheme, addresses, authorities, ..HostRules::default() });
         }
         access.excluded.push(self.network.addresses().block());
         access

@@ -131,13 +131,16 @@ pub struct ImageLimits {
 }
 
 /// How one registry is spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct RegistrySettings {
     /// In the clear, without TLS; then also on this machine and in private networks.
     pub plain_http: bool,
     /// Whether tasks that are claimed may be sent to it at a private address.
     pub private_addresses: bool,
+    /// PEM file of certificate authorities that are trusted for it, beside the system's.
+    #[serde(deserialize_with = "absolute_path")]
+    pub certificate_authority: Option<PathBuf>,
     /// Accepted, not used: whatever Docker may be told of who pulls.
     #[serde(skip_serializing)]
     pub username: Unused,

@@ -97,6 +97,29 @@ fn known_keys_take_effect() {
 }
 
 #[test]
+fn a_registry_is_named_as_images_name_it() {
+    let parse = |name: &str| ConfigFile::parse(&format!("registries: {{\"{name}\": {{plainHttp: true}}}}\n"));
+    for name in ["127.0.0.1:5000", "[::1]:5000", "registry.example.com", "LOCALHOST"] {
+        assert!(parse(name).is_ok(), "{name}");
+    }
+    for (name, problem) in [
+        ("https://127.0.0.1:5000", "has a scheme: write a registry as in names of images, HOST or HOST:PORT"),
+        ("a b", "is no registry"),
+        ("", "is no registry"),
+        ("user@host", "is no registry"),
+        ("host:5000/team", "is a part of a registry"),
+        ("host/", "is a part of a registry"),
+    ] {
+        let told = parse(name).unwrap_err();
+        assert!(told.text.starts_with(&format!("\"{name}\" {problem}")), "{name}: {told}");
+        assert_eq!(told.place.map(|(line, _)| line), Some(1), "{name}");
+    }
+    let text = "registries: {h: {certificateAuthority: /etc/ca.pem}}\n";
+    let access = ConfigFile::parse(text).unwrap().registry_access(Access::default());
+    assert_eq!(access.hosts["h"].authorities.as_deref(), Some(Path::new("/etc/ca.pem")));
+}
+
+#[test]
 fn what_is_compressed_already_is_stored_as_it_is() {
     for (name, expected) in
         [("a.gz", true), ("a.GZ", false), ("a.txt", false), ("alz4", true), ("a.zst", true)]

@@ -1,10 +1,12 @@
 //! One image by every way into the store: the registry, and the transports as skopeo spells them.
 
-use serde_json::json;
+use std::fs;
+
+use serde_json::{Value, json};
 
 use crate::support::{
-    Compression, Layer, Registry, Worker, busybox_image, debian_image, dir, fifo, file, hardlink,
-    shell_payload, symlink, tar, tool,
+    Compression, Internet, Layer, Nginx, Registry, WatchedRegistry, Worker, busybox_image, debian_image, dir,
+    fifo, file, hardlink, shell_payload, symlink, tar, tool,
 };
 
 #[test]
@@ -67,4 +69,27 @@ fn a_debian_task_runs_python_and_delivers_what_it_made() {
     let run = worker.task(&payload).expect(0, "python");
     assert_eq!(run.artifact("public/made.json"), b"{\"version\": [3, 11]}");
     assert!(run.output().starts_with("made by "), "{run:?}");
+}
+
+#[test]
+fn a_registry_with_a_certificate_of_a_private_authority_is_trusted_where_that_is_named() {
+    let internet = Internet::new();
+    let worker = Worker::on(&internet);
+    let registry = WatchedRegistry::serve_on(&internet, &worker.image(&busybox_image()));
+    let (address, name) = registry.name.split_once('/').unwrap();
+    let nginx = Nginx::before(&internet, worker.scratch(), &format!("http://{address}"));
+    let host = nginx.url.strip_prefix("https://").unwrap();
+    let image = format!("{host}/{name}");
+    let run = |settings: Value| {
+        let config = worker.fresh("config");
+        let settings = json!({ "registries": { host: settings }, "dockerConfig": { "maxAttempts": 1 } });
+        fs::write(&config, settings.to_string()).unwrap();
+        worker.run_with(&["--config", config.to_str().unwrap(), "--image", &image], &["true"])
+    };
+    let refused = run(json!({ "privateAddresses": true })).expect(121, "nobody has signed it");
+    assert!(
+        refused.stderr.contains("name that one's file as certificateAuthority of this host"),
+        "{refused:?}"
+    );
+    run(json!({ "certificateAuthority": nginx.certificate })).expect(0, "whoever has signed it is named");
 }

@@ -137,20 +137,30 @@ impl Connector {
         if matches!(reach, Reach::Here(_)) && *origin == self.registry {
             self.is_here.store(true, Ordering::Relaxed);
         }
-        let (why, admitted) = match reach {
+        let elsewhere = "use one that has another address";
+        let (why, admitted, remedy) = match reach {
             _ if addresses == Addresses::Any => return Ok(()),
-            _ if is_excluded => ("an address of containers", false),
+            _ if is_excluded => ("an address of containers", false, elsewhere),
             Reach::Public => return Ok(()),
             Reach::Private => {
-                ("a private address", is_operator || is_plain || addresses == Addresses::Private)
+                let admitted = is_operator || is_plain || addresses == Addresses::Private;
+                (
+                    "a private address",
+                    admitted,
+                    "privateAddresses: true for this host in the worker's `registries` allows it",
+                )
             }
-            Reach::Here(why) => (why, is_plain || self.may_stay_here()),
-            Reach::Special(why) => (why, false),
+            Reach::Here(why) => {
+                let remedy =
+                    "plainHttp: true for this host in the worker's `registries` allows it, without TLS";
+                (why, is_plain || self.may_stay_here(), remedy)
+            }
+            Reach::Special(why) => (why, false, elsewhere),
         };
         if admitted {
             return Ok(());
         }
-        Err(RegistryError::Address { origin: origin.to_string(), address, why })
+        Err(RegistryError::Address { origin: origin.to_string(), address, why, remedy })
     }
 
     fn rules(&self, origin: &Origin) -> Option<&HostRules> {

@@ -40,8 +40,7 @@ pub enum RegistryError {
     },
     /// The registry wants other credentials, or does not have the repository and will not say so.
     #[error(
-        "get {what} from {url}: not authorized; the repository may not exist, or needs credentials in the worker's \
-         `registries`{detail}"
+        "get {what} from {url}: not authorized; check the name: the repository may not exist, or not be for everybody{detail}"
     )]
     Unauthorized {
         /// `image NAME` or `blob DIGEST`.
@@ -95,7 +94,7 @@ pub enum RegistryError {
     },
     /// Plain HTTP to a host for which it is not allowed.
     #[error(
-        "connect to {origin}: plain HTTP is refused for this host; allow it in the worker's `registries`"
+        "connect to {origin}: plain HTTP is refused for this host; plainHttp: true for it in the worker's `registries` allows it"
     )]
     PlainHttp {
         /// The origin.
@@ -112,9 +111,7 @@ pub enum RegistryError {
         limit: u32,
     },
     /// The host's name leads to an address that must not be dialled.
-    #[error(
-        "connect to {origin}: {address} is {why}, which is refused for this host; the worker's `registries` may allow it"
-    )]
+    #[error("connect to {origin}: {address} is {why}, which is refused for this host; {remedy}")]
     Address {
         /// The origin.
         origin: String,
@@ -122,6 +119,8 @@ pub enum RegistryError {
         address: IpAddr,
         /// What is special about it.
         why: &'static str,
+        /// What may be done about it.
+        remedy: &'static str,
     },
     /// The host's name is unknown.
     #[error("find the address of {origin}; check the name and the network")]
@@ -141,7 +140,7 @@ pub enum RegistryError {
     },
     /// No trust.
     #[error(
-        "establish TLS with {origin}; if its certificate is of a private authority, name that in the worker's `registries`"
+        "establish TLS with {origin}; if its certificate is of a private authority, name that one's file as certificateAuthority of this host in the worker's `registries`"
     )]
     Tls {
         /// The origin.
