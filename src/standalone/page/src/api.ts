@@ -51,16 +51,8 @@ export async function status(taskId: string): Promise<Status> {
   return (await get<{ status: Status }>(`/api/queue/v1/task/${taskId}/status`)).status;
 }
 
-export async function artifacts(taskId: string, runId: number): Promise<Artifact[]> {
-  const all: Artifact[] = [];
-  let token: string | undefined;
-  do {
-    const path = `/api/queue/v1/task/${taskId}/runs/${runId}/artifacts${query(token)}`;
-    const some = await get<Page<{ artifacts: Artifact[] }>>(path);
-    all.push(...some.artifacts);
-    token = some.continuationToken;
-  } while (token !== undefined);
-  return all;
+export async function artifacts(taskId: string, runId: number, token?: string): Promise<Page<{ artifacts: Artifact[] }>> {
+  return get(`/api/queue/v1/task/${taskId}/runs/${runId}/artifacts${query(token)}`);
 }
 
 /** Where an artifact can be had, for a while, by whoever knows the URL. */
@@ -142,7 +134,8 @@ async function call<T>(
   if (!Number.isNaN(date)) ahead = date - Date.now();
   if (!response.ok) {
     const { code, message } = answer as { code: string; message: string };
-    throw new Refused(response.status, code, message);
+    // What follows is about the call, for whoever looks for it in the server's log.
+    throw new Refused(response.status, code, message.split('\n\n---\n', 1)[0] ?? message);
   }
   return answer as T;
 }

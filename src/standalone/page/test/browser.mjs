@@ -44,6 +44,7 @@ try {
   await rerunAndCancel(page);
   await leave(page, address);
   await waitForPlace(page, context, address);
+  await showMore(page, address);
   await lookAround(page, address);
   await signOut(page);
   assert.deepEqual(complaints, []);
@@ -167,6 +168,7 @@ async function rerunAndCancel(page) {
   await page.getByRole('button', { name: 'Cancel the task' }).press('Enter');
   await page.locator('.facts').getByText('canceled').waitFor();
   await page.locator('.state.exception').first().waitFor();
+  await page.getByRole('button', { name: 'public/logs/live_backing.log' }).waitFor();
   await picture(page, 'cancelled');
 }
 
@@ -198,6 +200,26 @@ async function leave(page, address) {
   await page.goBack();
   await page.getByRole('heading', { name: 'Tasks' }).waitFor();
   assert.equal(await question.count(), 0);
+}
+
+/** Of many artifacts there are some, and more if one wants to see them. */
+async function showMore(page, address) {
+  const lists = '**/runs/0/artifacts*';
+  let rest;
+  await page.route(lists, async (route) => {
+    if (route.request().url().endsWith('continuationToken=rest')) return route.fulfill({ json: { artifacts: rest } });
+    const [first, ...others] = (await (await route.fetch()).json()).artifacts;
+    rest = others;
+    return route.fulfill({ json: { artifacts: [first], continuationToken: 'rest' } });
+  });
+  await page.getByRole('link', { name: 'Tasks' }).click();
+  await page.goto(`${address}/0`);
+  await page.getByRole('button', { name: 'private/made.txt' }).waitFor();
+  assert.equal(await page.getByRole('button', { name: 'public/made.txt' }).count(), 0);
+  await page.getByRole('button', { name: 'More artifacts' }).click();
+  await page.getByRole('button', { name: 'public/made.txt' }).waitFor();
+  assert.equal(await page.getByRole('button', { name: 'More artifacts' }).isVisible(), false);
+  await page.unroute(lists);
 }
 
 /** Where too many others read, the log is asked for again. */

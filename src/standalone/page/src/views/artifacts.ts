@@ -4,13 +4,17 @@ import * as api from '../api';
 import { h, replace, tell } from '../dom';
 import type { Artifact } from '../model';
 import { time } from '../text';
-import { repeat, words } from './view';
+import { repeat, several, words } from './view';
 
+/** How often the list is looked at again, in milliseconds. */
 const EVERY = 3000;
+
+/** So many times after the run was resolved: the log of one that was cancelled comes only then. */
+const AFTERWARDS = 10;
 
 export interface ArtifactList {
   element: HTMLElement;
-  /** No more of them will come. */
+  /** Not many more of them will come. */
   resolved(): void;
   end(): void;
 }
@@ -21,8 +25,11 @@ export function artifactList(taskId: string, runId: number): ArtifactList {
   const columns = ['Name', 'Type', 'Expires'];
   const head = h('thead', {}, h('tr', {}, ...columns.map((column) => h('th', { scope: 'col' }, column))));
   const table = h('table', { class: 'artifacts', hidden: true }, head, body);
-  const element = h('section', {}, h('h2', {}, 'Artifacts'), message, table);
+  const more = h('button', { type: 'button', hidden: true }, 'More artifacts');
+  const element = h('section', {}, h('h2', {}, 'Artifacts'), message, table, more);
+  let parts = 1;
   let shown = '';
+  let left = Infinity;
   const over = new AbortController();
 
   const open = async (artifact: Artifact) => {
@@ -50,10 +57,16 @@ export function artifactList(taskId: string, runId: number): ArtifactList {
       h('td', { class: 'quiet' }, artifact.storageType === 'error' ? 'could not be stored' : artifact.contentType),
       h('td', { class: 'quiet' }, time(artifact.expires)),
     );
+  const fetch = async (from?: string) => {
+    const { artifacts, continuationToken } = await api.artifacts(taskId, runId, from);
+    return { items: artifacts, next: continuationToken };
+  };
   const look = async (isWanted: () => boolean) => {
     try {
-      const artifacts = await api.artifacts(taskId, runId);
+      const { items: artifacts, next } = await several(fetch, parts);
       if (!isWanted()) return false;
+      more.hidden = next === undefined;
+      more.disabled = false;
       const now = JSON.stringify(artifacts);
       if (now !== shown) {
         shown = now;
@@ -66,12 +79,17 @@ export function artifactList(taskId: string, runId: number): ArtifactList {
       if (isWanted()) tell(message, words(error));
       return true;
     }
-    return !isResolved;
+    left -= 1;
+    return left > 0;
   };
-  let isResolved = false;
   const again = repeat(EVERY, over.signal, look);
+  more.addEventListener('click', () => {
+    parts += 1;
+    more.disabled = true;
+    again();
+  });
   const resolved = () => {
-    isResolved = true;
+    left = AFTERWARDS;
     again();
   };
   return { element, resolved, end: () => over.abort() };

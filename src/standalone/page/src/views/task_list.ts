@@ -5,34 +5,29 @@ import { h, replace, tell } from '../dom';
 import type { ListedTask } from '../model';
 import { format } from '../route';
 import { count, duration, time } from '../text';
-import { badge, repeat, words, type View } from './view';
+import { badge, repeat, several, words, type Part, type View } from './view';
 
 /** How often a list is looked at again, in milliseconds. */
 const EVERY = 2000;
 
-interface Page {
-  tasks: ListedTask[];
-  next: string | undefined;
-}
-
 export function recent(): View {
-  const fetch = async (from?: string): Promise<Page> => {
+  const fetch = async (from?: string): Promise<Part<ListedTask>> => {
     const { tasks, continuationToken } = await api.recentTasks(from);
-    return { tasks, next: continuationToken };
+    return { items: tasks, next: continuationToken };
   };
   return list('Tasks', 'There are no tasks yet.', fetch, h('a', { href: '#/create', class: 'button primary' }, 'Create a task'));
 }
 
 export function group(groupId: string): View {
-  const fetch = async (from?: string): Promise<Page> => {
+  const fetch = async (from?: string): Promise<Part<ListedTask>> => {
     const { tasks, continuationToken } = await api.groupTasks(groupId, from);
     const listed = tasks.map(({ task, status }) => ({ status, name: task.metadata.name }));
-    return { tasks: listed, next: continuationToken };
+    return { items: listed, next: continuationToken };
   };
   return list('Group', 'There is no task in this group.', fetch, h('code', {}, groupId));
 }
 
-function list(title: string, none: string, fetch: (from?: string) => Promise<Page>, beside: HTMLElement): View {
+function list(title: string, none: string, fetch: (from?: string) => Promise<Part<ListedTask>>, beside: HTMLElement): View {
   const body = h('tbody');
   const message = h('p', { class: 'note', role: 'status' });
   const summary = h('span', { class: 'quiet' });
@@ -42,12 +37,12 @@ function list(title: string, none: string, fetch: (from?: string) => Promise<Pag
   const table = h('table', { class: 'tasks', hidden: true }, head, body);
   const heading = h('div', { class: 'heading' }, h('h1', { tabindex: -1 }, title), beside, summary);
   const element = h('section', {}, heading, message, table, more);
-  let pages = 1;
+  let parts = 1;
   let shown = '';
   const over = new AbortController();
   const look = async (isWanted: () => boolean) => {
     try {
-      const { tasks, next } = await several(fetch, pages);
+      const { items: tasks, next } = await several(fetch, parts);
       if (!isWanted()) return false;
       more.hidden = next === undefined;
       more.disabled = false;
@@ -67,21 +62,11 @@ function list(title: string, none: string, fetch: (from?: string) => Promise<Pag
   };
   const again = repeat(EVERY, over.signal, look);
   more.addEventListener('click', () => {
-    pages += 1;
+    parts += 1;
     more.disabled = true;
     again();
   });
   return { title, element, end: () => over.abort() };
-}
-
-/** So many pages as one. */
-async function several(fetch: (from?: string) => Promise<Page>, pages: number): Promise<Page> {
-  let all = await fetch();
-  for (let page = 1; page < pages && all.next !== undefined; page += 1) {
-    const { tasks, next } = await fetch(all.next);
-    all = { tasks: [...all.tasks, ...tasks], next };
-  }
-  return all;
 }
 
 function row({ status, name }: ListedTask): HTMLElement {

@@ -22,6 +22,22 @@ export function words(error: unknown): string {
   return error.message;
 }
 
+/** Some of a list, and where the rest begins. */
+export interface Part<T> {
+  items: T[];
+  next: string | undefined;
+}
+
+/** So many parts of a list as one. */
+export async function several<T>(fetch: (from?: string) => Promise<Part<T>>, parts: number): Promise<Part<T>> {
+  let all = await fetch();
+  for (let part = 1; part < parts && all.next !== undefined; part += 1) {
+    const { items, next } = await fetch(all.next);
+    all = { items: [...all.items, ...items], next };
+  }
+  return all;
+}
+
 /**
  * Does something now and every so often, in milliseconds, but not while nobody looks. It is asked to stop by `false`, and
  * stops when its view is over. The work asks after each wait whether what it does is still wanted. Gives what does it at
