@@ -30,8 +30,9 @@
 //! |---|---|---|---|
 //! | worker | `open`: the root URL | – | `ready` |
 //! | worker | `begin`: a task's number, address, scopes, credentials | its listener | `begun`, `failed` |
-//! | worker | `renew`: a task's new credentials | – | – |
+//! | worker | `renew`: a task's new credentials | – | `renewed` |
 //! | worker | `end`: a task's number | – | `ended`: all its connections are closed, both ways |
+//! | worker | `ping`, when nothing was to be said for a while | – | `alive` |
 //!
 //! Why no listening socket and no look at who is connected: both ends are made by the worker (socketpair(2)), and the
 //! process gets its own as a descriptor, so that nobody else can have one.
@@ -49,7 +50,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub use self::keeper::Ground;
-use self::keeper::{Command, Door, Keeper};
+use self::keeper::{Client, Command, Keeper};
 use crate::background::Background;
 use crate::event::Events;
 use crate::queue::Credentials;
@@ -58,8 +59,13 @@ use crate::text::chain;
 /// How long a task waits for its proxy, the start of the process included.
 const BEGIN_TIME: Duration = Duration::from_secs(60);
 
-/// How long the end of a task waits until nobody is connected any more. A process that does not say so is killed before.
+/// How long the end of a task waits until nobody is connected any more. A process that does not say so is killed before;
+/// of one that survives even that the worker's log tells.
 const END_TIME: Duration = Duration::from_secs(40);
+
+/// How long the worker's end waits for what the process leaves. It is killed first; what takes longer to undo is its
+/// monitor's, or the next start's.
+const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// The proxy of one worker. Nothing is started before the first task has it.
 #[derive(Debug)]
@@ -133,9 +139,9 @@ impl Proxy {
         let (beginning, begun) = oneshot::channel();
         let mut renewed = caller.credentials.clone();
         renewed.mark_unchanged();
-        let door = Door { listener, caller, begun: Some(beginning) };
+        let client = Client { listener, caller, begun: Some(beginning) };
         // A keeper that is gone is noticed by whoever waits for its answer.
-        drop(keeper.send(Command::Begin { task, door: Box::new(door) }));
+        drop(keeper.send(Command::Begin { task, client: Box::new(client) }));
         let way = keeper.clone();
         let renewing = Background::start(async move {
             while renewed.changed().await.is_ok() && way.send(Command::Renew { task }).is_ok() {}
@@ -149,8 +155,7 @@ impl Proxy {
         if let Some(keeper) = keeper {
             let (stopping, stopped) = oneshot::channel();
             drop(keeper.send(Command::Stop { stopped: stopping }));
-            // What takes longer than that is undone by its monitor, or the next start.
-            drop(timeout(END_TIME, stopped).await);
+            drop(timeout(STOP_TIME, stopped).await);
         }
     }
 
@@ -173,7 +178,7 @@ impl Serving {
         answer.map_err(|_| ProxyError::Stopped)?.map_err(ProxyError::NotBegun)
     }
 
-    /// Waits until nobody is connected any more, neither the task nor for it. A process that does not say so is ended.
+    /// Waits until nobody is connected any more, neither the task nor for it: the process says so, or is gone.
     pub async fn end(mut self) {
         let (ending, ended) = oneshot::channel();
         self.has_ended = true;

@@ -21,6 +21,7 @@ use crate::line_writer::{LineWriter, Stream};
 use crate::live_log::{LiveLogError, LiveLogServer};
 use crate::net::Network;
 use crate::payload::Origin;
+use crate::proxy::Proxy;
 use crate::queue::{EmbeddedQueue, WorkerIdentity, WorkerQueue};
 use crate::signing_key::SigningKey;
 use crate::task::image::Pulling;
@@ -167,6 +168,16 @@ async fn serve_live_logs(file: &ConfigFile, log: &WorkerLog) -> Option<LiveLogSe
     }
 }
 
+/// Ends the process that has served tasks. Whoever asks for more meanwhile does not wait: it is being killed by then, and
+/// the rest is undone by its monitor or the next start.
+async fn end(proxy: &Proxy, insisting: &mut ExitRequests) {
+    let asked = insisting.asked();
+    tokio::select! {
+        () = proxy.stop() => {}
+        _ = insisting.more_than(asked) => {}
+    }
+}
+
 /// Signals end the worker now: its tasks are for others. Another one does not wait for their logs.
 fn listen(requester: &ExitRequester, log: &WorkerLog, operator: &Operator) -> io::Result<()> {
     let (requester, log) = (requester.clone(), log.clone());
@@ -193,10 +204,11 @@ impl Ready {
         let control = runtime.block_on(async { offer() });
         // Whoever passes a future on copies it, and the stack keeps the pages of each copy for ever.
         let proxy = service.worker.proxy.clone();
+        let mut insisting = requests.clone();
         let serving = Box::pin(serve(service, unfinished, runner, requester, requests));
         let ended = LocalSet::new().block_on(&runtime, serving);
         if let Some(proxy) = proxy {
-            runtime.block_on(proxy.stop());
+            runtime.block_on(end(&proxy, &mut insisting));
         }
         drop(control);
         // A connection that is still open must not keep the process.

@@ -4,37 +4,46 @@
 //!   Idle ──a task──► Starting ──────────► Running ◄── orders, reports
 //!    ▲                  │ cannot be started   │ it dies, says nonsense, or does not answer
 //!    │ no task          ▼                     ▼
-//!    └────────────── Waiting ◄──────────── Ending: killed, undone
+//!    └────────────── Waiting ◄── Undoing ◄── Killing
 //! ```
 //!
 //! One task of the event loop, which holds everything; it hears [`Command`]s, and what each state waits for, at the same
-//! time. A task that begins when the process cannot be started is told why, and fails; those that were served before wait
-//! for the next attempt, and their connections with them.
+//! time, and waits for nothing else. A task that begins when the process cannot be started is told why, and fails; those
+//! that were served before wait for the next attempt, and their connections with them.
+//!
+//! While there are tasks, a process that has nothing to say is asked whether it hears: one wake-up of both every
+//! [`PING_TIME`].
 
+mod held;
+mod line;
 mod openings;
 mod process;
+mod questions;
 mod root;
+mod state;
 mod surroundings;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::pending;
+use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
-use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
+use self::held::KillError;
 pub use self::process::Ground;
-use self::process::{Process, StartError};
+use self::process::StartError;
+use self::questions::{Question, Questions};
+use self::state::{Happened, Rest, State};
 use super::Caller;
-use super::messages::{Order, Report};
+use super::messages::{Order, Report, Sending};
 use crate::event::{Event, Events};
 use crate::text::{chain, escaped};
 
-/// How long the process may take to answer. It answers in turn, and closes connections without waiting for anybody.
-const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// Until a process that has said nothing is asked whether it hears.
+const PING_TIME: Duration = Duration::from_secs(20);
 
 /// Before a process is started again that has not run for [`STEADY`]: after the first failure, and at most.
 const WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
@@ -46,10 +55,10 @@ const STEADY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) enum Command {
     /// A task is to be served.
-    Begin { task: u64, door: Box<Door> },
+    Begin { task: u64, client: Box<Client> },
     /// Its credentials have changed.
     Renew { task: u64 },
-    /// It is over. Who asks hears when nobody is connected any more.
+    /// It is over. Who asks hears when nobody is connected any more; nothing if that cannot be told.
     End { task: u64, ended: Option<oneshot::Sender<()>> },
     /// The worker is.
     Stop { stopped: oneshot::Sender<()> },
@@ -57,7 +66,7 @@ pub(super) enum Command {
 
 /// What there is to hand over of a task.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Client {
     /// The worker's own copy: connections wait in it while there is no process.
     pub(super) listener: TcpListener,
     pub(super) caller: Caller,
@@ -70,41 +79,22 @@ pub(super) struct Keeper {
     ground: Ground,
     events: Events,
     commands: mpsc::UnboundedReceiver<Command>,
-    doors: BTreeMap<u64, Door>,
+    clients: BTreeMap<u64, Client>,
     state: State,
-    /// What a process has been asked for that has not been answered, in this order, and until when it has to be.
-    asked: VecDeque<(Asked, Instant)>,
+    /// What the process is asked for.
+    questions: Questions,
+    /// When it has last said something.
+    heard: Instant,
     /// Those that hear when the process that is being ended is gone.
     leaving: Vec<oneshot::Sender<()>>,
     /// Until the next attempt.
     wait: Duration,
     /// The worker's log knows that it does not go well.
     is_told: bool,
-}
-
-type Pinned<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-enum State {
-    Idle,
-    Starting(Pinned<Result<Box<Process>, StartError>>),
-    Running(Box<Process>, Instant),
-    Ending(Pinned<()>),
-    Waiting(Pin<Box<Sleep>>),
-}
-
-enum Asked {
-    Begin(u64),
-    End(u64, Option<oneshot::Sender<()>>),
-}
-
-/// What a state has waited for.
-enum Happened {
-    Started(Result<Box<Process>, StartError>),
-    Reported(Report),
-    /// It is gone, or does not do what it should.
-    Lost(String),
-    Gone,
-    Waited,
+    /// Nothing is begun any more.
+    is_stopping: bool,
+    /// Who hears when all is over.
+    stopped: Option<oneshot::Sender<()>>,
 }
 
 impl Keeper {
@@ -115,191 +105,273 @@ impl Keeper {
             ground,
             events,
             commands,
-            doors: BTreeMap::new(),
+            clients: BTreeMap::new(),
             state: State::Idle,
-            asked: VecDeque::new(),
+            questions: Questions::default(),
+            heard: Instant::now(),
             leaving: Vec::new(),
             wait: Duration::ZERO,
             is_told: false,
+            is_stopping: false,
+            stopped: None,
         };
         tokio::spawn(keeper.keep());
         sender
     }
 
     async fn keep(mut self) {
-        loop {
-            let overdue = self.asked.front().map(|(_, until)| *until);
+        while !(self.is_stopping && matches!(self.state, State::Idle)) {
+            self.ask();
+            let (overdue, quiet) = (self.questions.deadline(), self.quiet_until());
             tokio::select! {
-                command = self.commands.recv() => match command {
-                    Some(Command::Stop { stopped }) => {
-                        self.stop().await;
-                        // Who has asked may have given up.
-                        stopped.send(()).unwrap_or_default();
-                        return;
-                    }
+                command = self.commands.recv(), if !self.is_stopping => match command {
+                    Some(command) => self.obey(command),
                     // The worker has gone without a word.
-                    None => return self.stop().await,
-                    Some(command) => self.obey(command).await,
+                    None => self.stop(),
                 },
-                happened = self.state.next() => self.go_on(happened).await,
-                () = at(overdue) => self.lose("it does not answer".to_owned()),
+                happened = self.state.next() => self.go_on(happened),
+                () = at(overdue) => self.lose("it does not answer"),
+                () = at(quiet) => self.questions.push(Question::Ping),
             }
+        }
+        if let Some(stopped) = self.stopped {
+            // Who has asked may have given up.
+            stopped.send(()).unwrap_or_default();
         }
     }
 
-    async fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command) {
         match command {
-            Command::Begin { task, door } => {
-                self.doors.insert(task, *door);
+            Command::Begin { task, client } => {
+                self.clients.insert(task, *client);
                 match self.state {
                     State::Idle => self.state = State::start(&self.ground),
-                    State::Running(..) => self.hand_over(task).await,
-                    State::Starting(_) | State::Ending(_) | State::Waiting(_) => {}
+                    State::Running(..) => self.questions.push(Question::Begin(task)),
+                    // All are handed over when there is a process again.
+                    State::Starting(..) | State::Killing(_) | State::Undoing(..) | State::Waiting(_) => {}
                 }
             }
-            Command::Renew { task } => self.renew(task).await,
-            Command::End { task, ended } => self.end(task, ended).await,
-            Command::Stop { .. } => {}
+            Command::Renew { task } => {
+                if matches!(self.state, State::Running(..)) {
+                    self.questions.push(Question::Renew(task));
+                }
+            }
+            Command::End { task, ended } => self.end(task, ended),
+            Command::Stop { stopped } => {
+                self.stopped = Some(stopped);
+                self.stop();
+            }
         }
     }
 
-    async fn go_on(&mut self, happened: Happened) {
+    fn go_on(&mut self, happened: Happened) {
         match happened {
             Happened::Started(Ok(process)) => {
                 self.state = State::Running(process, Instant::now());
-                let tasks: Vec<u64> = self.doors.keys().copied().collect();
-                for task in tasks {
-                    self.hand_over(task).await;
+                self.heard = Instant::now();
+                self.clients.keys().for_each(|task| self.questions.push(Question::Begin(*task)));
+                if self.is_stopping {
+                    self.kill();
                 }
             }
+            Happened::Started(Err(StartError::GivenUp)) => self.rest(),
             Happened::Started(Err(error)) => {
                 let why = chain(&error);
-                for door in self.doors.values_mut() {
-                    door.answer(Err(why.clone()));
+                for client in self.clients.values_mut() {
+                    client.answer(Err(why.clone()));
                 }
                 self.tell(&format!("failed to start the proxy for tasks: {why}"));
-                self.wait_or_rest();
+                self.rest();
             }
             Happened::Reported(report) => self.hear(report),
-            Happened::Lost(why) => self.lose(why),
-            Happened::Gone => {
-                for leaving in self.leaving.drain(..) {
-                    leaving.send(()).unwrap_or_default();
+            Happened::Sent => self.questions.sent(),
+            Happened::Lost(why) => self.lose(&why),
+            Happened::Killed(held, killed) => {
+                let rest = match killed {
+                    Ok(()) => {
+                        self.let_leave();
+                        Rest::Gone
+                    }
+                    // Its monitor may have more success, and then it is undone as well.
+                    Err(error) => {
+                        self.tell_remains(&error);
+                        Rest::Alive
+                    }
+                };
+                self.state = State::undo(*held, rest);
+            }
+            Happened::Undone(undone) => {
+                match undone {
+                    Ok(()) => self.let_leave(),
+                    Err(error) => {
+                        let message = &format!("failed to {}", chain(&error));
+                        self.events.emit(&Event::Warning { message });
+                        // Nobody is told that it is gone.
+                        self.leaving.clear();
+                    }
                 }
-                self.wait_or_rest();
+                self.rest();
             }
             Happened::Waited => {
-                self.state = if self.doors.is_empty() { State::Idle } else { State::start(&self.ground) };
+                self.state = if self.clients.is_empty() { State::Idle } else { State::start(&self.ground) };
             }
         }
     }
 
-    /// Hands a task over to the process that runs.
-    async fn hand_over(&mut self, task: u64) {
-        let (State::Running(process, _), Some(door)) = (&mut self.state, self.doors.get_mut(&task)) else {
-            return;
-        };
-        let Caller { address, credentials, scopes } = &mut door.caller;
-        let credentials = (&*credentials.borrow_and_update()).into();
-        let order = Order::Begin { task, address: *address, scopes: scopes.clone(), credentials };
-        match process.order(&order, Some(door.listener.as_fd())).await {
-            Ok(()) => self.asked.push_back((Asked::Begin(task), Instant::now() + ANSWER_TIME)),
-            Err(error) => self.lose(error.to_string()),
+    /// Sends what is to be sent next, if the process has taken in what was before.
+    fn ask(&mut self) {
+        while matches!(self.state, State::Running(..))
+            && let Some(question) = self.questions.next()
+        {
+            match self.order(&question) {
+                Ok(Some(order)) => {
+                    self.questions.send(question);
+                    if let State::Running(process, _) = &mut self.state {
+                        process.line().send(order);
+                    }
+                }
+                // The task has ended meanwhile.
+                Ok(None) => {}
+                Err(error) => self.refuse(&question, &error),
+            }
         }
     }
 
-    async fn renew(&mut self, task: u64) {
-        let (State::Running(process, _), Some(door)) = (&mut self.state, self.doors.get_mut(&task)) else {
-            return;
+    /// What the process is told; nothing of a task that is not there any more.
+    fn order(&mut self, question: &Question) -> io::Result<Option<Sending>> {
+        let (order, listener) = match question {
+            Question::Begin(task) => {
+                let Some(client) = self.clients.get_mut(task) else { return Ok(None) };
+                let listener = client.listener.try_clone()?;
+                let Caller { address, credentials, scopes } = &mut client.caller;
+                let credentials = (&*credentials.borrow_and_update()).into();
+                let (task, address, scopes) = (*task, *address, scopes.clone());
+                (Order::Begin { task, address, scopes, credentials }, Some(listener.into()))
+            }
+            Question::Renew(task) => {
+                let Some(client) = self.clients.get_mut(task) else { return Ok(None) };
+                let credentials = (&*client.caller.credentials.borrow_and_update()).into();
+                (Order::Renew { task: *task, credentials }, None)
+            }
+            Question::End(task, _) => (Order::End { task: *task }, None),
+            Question::Ping => (Order::Ping, None),
         };
-        let credentials = (&*door.caller.credentials.borrow_and_update()).into();
-        if let Err(error) = process.order(&Order::Renew { task, credentials }, None).await {
-            self.lose(error.to_string());
+        Sending::of(&order, listener).map(Some)
+    }
+
+    /// What cannot be sent for a task is that task's affair, and no other's.
+    fn refuse(&mut self, question: &Question, error: &io::Error) {
+        match question {
+            Question::Begin(task) => self.turn_away(*task, &format!("hand the task over: {error}")),
+            Question::Renew(_) => {
+                let message = &format!("failed to hand a task's new credentials to its proxy: {error}");
+                self.events.emit(&Event::Warning { message });
+            }
+            Question::End(..) | Question::Ping => {}
         }
     }
 
-    async fn end(&mut self, task: u64, ended: Option<oneshot::Sender<()>>) {
+    /// A task that cannot be served hears so. If nobody asks any more, it was served before, by another process: whoever
+    /// connects is refused then, and does not wait for ever.
+    fn turn_away(&mut self, task: u64, why: &str) {
+        let Some(client) = self.clients.get_mut(&task) else { return };
+        if !client.answer(Err(why.to_owned())) {
+            self.clients.remove(&task);
+            let message = &format!("a task that runs has no proxy any more: failed to {why}");
+            self.events.emit(&Event::Warning { message });
+        }
+    }
+
+    fn end(&mut self, task: u64, ended: Option<oneshot::Sender<()>>) {
         // The worker's copy goes last but one: the process's own when it has heard of it.
-        let was_there = self.doors.remove(&task).is_some();
-        match &mut self.state {
-            State::Running(process, _) if was_there => {
-                let sent = process.order(&Order::End { task }, None).await;
-                self.asked.push_back((Asked::End(task, ended), Instant::now() + ANSWER_TIME));
-                if let Err(error) = sent {
-                    self.lose(error.to_string());
-                }
-            }
+        let was_there = self.clients.remove(&task).is_some();
+        match self.state {
+            State::Running(..) if was_there => self.questions.push(Question::End(task, ended)),
             // It may still have connections of the task's.
-            State::Ending(_) => self.leaving.extend(ended),
-            State::Idle | State::Starting(_) | State::Waiting(_) | State::Running(..) => {
-                if let Some(ended) = ended {
-                    ended.send(()).unwrap_or_default();
-                }
-            }
+            State::Killing(_) | State::Undoing(_, Rest::Alive) => self.leaving.extend(ended),
+            State::Idle
+            | State::Starting(..)
+            | State::Waiting(_)
+            | State::Undoing(_, Rest::Gone)
+            | State::Running(..) => ended.into_iter().for_each(|ended| ended.send(()).unwrap_or_default()),
         }
     }
 
     /// What the process says has to be the answer to what it was asked first.
     fn hear(&mut self, report: Report) {
-        match (self.asked.pop_front(), report) {
-            (Some((Asked::Begin(task), _)), Report::Begun { task: begun }) if begun == task => {
+        self.heard = Instant::now();
+        match (self.questions.answered(&report), report) {
+            (Some(Question::Begin(task)), Report::Failed { why, .. }) => {
+                self.turn_away(task, &escaped(&why).to_string());
+            }
+            (Some(Question::Begin(task)), _) => {
                 // It goes well again.
                 self.is_told = false;
-                self.answer(task, Ok(()));
-            }
-            (Some((Asked::Begin(task), _)), Report::Failed { task: failed, why }) if failed == task => {
-                self.answer(task, Err(escaped(&why).to_string()));
-            }
-            (Some((Asked::End(task, leaving), _)), Report::Ended { task: ended }) if ended == task => {
-                if let Some(leaving) = leaving {
-                    leaving.send(()).unwrap_or_default();
+                if let Some(client) = self.clients.get_mut(&task) {
+                    client.answer(Ok(()));
                 }
             }
-            (asked, Report::Ready | Report::Begun { .. } | Report::Failed { .. } | Report::Ended { .. }) => {
-                // Whoever asked hears when it is gone.
-                self.asked.extend(asked);
-                self.lose("it answers what nobody has asked".to_owned());
+            (Some(Question::End(_, ended)), _) => {
+                ended.into_iter().for_each(|ended| ended.send(()).unwrap_or_default());
             }
-        }
-    }
-
-    fn answer(&mut self, task: u64, answer: Result<(), String>) {
-        if let Some(door) = self.doors.get_mut(&task) {
-            door.answer(answer);
+            (Some(Question::Renew(_) | Question::Ping), _) => {}
+            (None, _) => self.lose("it answers what nobody has asked"),
         }
     }
 
     /// Ends a process that does not do what it should, or is gone already.
-    fn lose(&mut self, why: String) {
-        let State::Running(process, since) = std::mem::replace(&mut self.state, State::Idle) else { return };
+    fn lose(&mut self, why: &str) {
+        let State::Running(process, since) = &self.state else { return };
         if since.elapsed() > STEADY {
             self.wait = Duration::ZERO;
             self.is_told = false;
         }
-        for (asked, _) in self.asked.drain(..) {
-            match asked {
-                Asked::Begin(_) | Asked::End(_, None) => {}
-                Asked::End(_, Some(ended)) => self.leaving.push(ended),
-            }
-        }
         let why = match process.last_words() {
-            words if words.is_empty() => why,
+            words if words.is_empty() => why.to_owned(),
             words => format!("{why} ({})", escaped(&words)),
         };
         self.tell(&format!("the proxy for tasks has ended: {why}; it is started again, and requests wait"));
-        let events = self.events.clone();
-        self.state = State::Ending(Box::pin(async move { end(*process, &events).await }));
+        self.kill();
     }
 
-    /// Before the next attempt, if anybody needs one.
-    fn wait_or_rest(&mut self) {
-        if self.doors.is_empty() {
+    /// Whatever it is at.
+    fn kill(&mut self) {
+        self.leaving.extend(self.questions.give_up());
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Running(process, _) => self.state = State::kill(Box::new(process.let_go())),
+            other => self.state = other,
+        }
+    }
+
+    fn let_leave(&mut self) {
+        for leaving in self.leaving.drain(..) {
+            leaving.send(()).unwrap_or_default();
+        }
+    }
+
+    fn tell_remains(&self, error: &KillError) {
+        let message = &format!(
+            "failed to {}: it may still be connected for tasks that have ended, with their credentials",
+            chain(error)
+        );
+        self.events.emit(&Event::Warning { message });
+    }
+
+    /// Until the next attempt, if anybody needs one.
+    fn rest(&mut self) {
+        if self.clients.is_empty() {
             self.state = State::Idle;
             return;
         }
-        self.state = State::Waiting(Box::pin(sleep(self.wait)));
+        self.state = State::wait(self.wait);
         let [first, longest] = WAITS;
         self.wait = longest.min(first.max(self.wait * 2));
+    }
+
+    /// When a process that has nothing to do is asked whether it hears, if anybody needs it.
+    fn quiet_until(&self) -> Option<Instant> {
+        let is_needed = matches!(self.state, State::Running(..)) && !self.clients.is_empty();
+        (is_needed && self.questions.is_empty()).then(|| self.heard + PING_TIME)
     }
 
     /// Says it once, until it goes well again.
@@ -311,65 +383,23 @@ impl Keeper {
     }
 
     /// Ends whatever there is.
-    async fn stop(&mut self) {
-        self.doors.clear();
-        let process = match std::mem::replace(&mut self.state, State::Idle) {
-            State::Running(process, _) => Some(process),
-            State::Starting(starting) => starting.await.ok(),
-            State::Ending(ending) => {
-                ending.await;
-                None
-            }
-            State::Idle | State::Waiting(_) => None,
-        };
-        if let Some(process) = process {
-            end(*process, &self.events).await;
+    fn stop(&mut self) {
+        self.is_stopping = true;
+        self.clients.clear();
+        match &mut self.state {
+            State::Running(..) => self.kill(),
+            State::Starting(_, wanting) => drop(wanting.take()),
+            State::Waiting(_) => self.state = State::Idle,
+            State::Idle | State::Killing(_) | State::Undoing(..) => {}
         }
     }
 }
 
-impl State {
-    fn start(ground: &Ground) -> State {
-        let ground = ground.clone();
-        State::Starting(Box::pin(async move { Process::start(&ground).await.map(Box::new) }))
-    }
-
-    /// Waits for what it waits for. May be dropped meanwhile.
-    async fn next(&mut self) -> Happened {
-        match self {
-            State::Idle => pending().await,
-            State::Starting(starting) => Happened::Started(starting.await),
-            State::Running(process, _) => match process.next().await {
-                Ok(Some(report)) => Happened::Reported(report),
-                Ok(None) => Happened::Lost("its end of the socket is closed".to_owned()),
-                Err(error) => Happened::Lost(error.to_string()),
-            },
-            State::Ending(ending) => {
-                ending.await;
-                Happened::Gone
-            }
-            State::Waiting(waiting) => {
-                waiting.await;
-                Happened::Waited
-            }
-        }
-    }
-}
-
-impl Door {
-    fn answer(&mut self, answer: Result<(), String>) {
-        if let Some(begun) = self.begun.take() {
-            // Who waited may have given up.
-            begun.send(answer).unwrap_or_default();
-        }
-    }
-}
-
-/// Ends a process and undoes what was made for it; what resists is for the operator to know.
-async fn end(process: Process, events: &Events) {
-    if let Err(error) = process.end().await {
-        let message = &format!("failed to {}", chain(&error));
-        events.emit(&Event::Warning { message });
+impl Client {
+    /// Whether there was anybody who asked.
+    fn answer(&mut self, answer: Result<(), String>) -> bool {
+        // Who waited may have given up.
+        self.begun.take().map(|begun| begun.send(answer).unwrap_or_default()).is_some()
     }
 }
 

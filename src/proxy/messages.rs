@@ -49,9 +49,11 @@ pub(super) enum Order {
     Renew { task: u64, credentials: Handed },
     /// It is over.
     End { task: u64 },
+    /// Nothing, but to answer.
+    Ping,
 }
 
-/// What the proxy has done. Each order but `renew` is answered, in the order in which they came.
+/// What the proxy has done. Each order is answered, in the order in which they came.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub(super) enum Report {
@@ -61,8 +63,12 @@ pub(super) enum Report {
     Begun { task: u64 },
     /// This one cannot be served.
     Failed { task: u64, why: String },
+    /// This one's requests are made with its new credentials, if it is served.
+    Renewed { task: u64 },
     /// Nobody is connected any more.
     Ended { task: u64 },
+    /// It hears.
+    Alive,
 }
 
 /// Credentials on their way.
@@ -88,26 +94,50 @@ impl From<Handed> for Credentials {
     }
 }
 
-/// Sends an order, and a listener with it if it begins a task.
-///
-/// # Errors
-///
-/// The kernel's answer; [`io::ErrorKind::InvalidInput`] for one of too many bytes, of which nothing is sent.
-pub(super) async fn send_order(
-    stream: &UnixStream,
-    order: &Order,
-    listener: Option<BorrowedFd<'_>>,
-) -> io::Result<()> {
-    send(stream, &framed(order, ORDER_BYTES)?, listener).await
+/// A message on its way.
+pub(super) struct Sending {
+    bytes: Vec<u8>,
+    sent: usize,
+    listener: Option<OwnedFd>,
+}
+
+impl Sending {
+    /// An order, and a listener with it if it begins a task.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] for one of too many bytes.
+    pub(super) fn of(order: &Order, listener: Option<OwnedFd>) -> io::Result<Sending> {
+        Ok(Sending { bytes: framed(order, ORDER_BYTES)?, sent: 0, listener })
+    }
+
+    /// It begins a task.
+    pub(super) fn has_listener(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// Sends what is left of it. May be dropped while it waits, and called again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's answer.
+    pub(super) async fn finish(&mut self, stream: &UnixStream) -> io::Result<()> {
+        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let listener = self.listener.as_ref().map(AsFd::as_fd);
+            self.sent += stream.async_io(Interest::WRITABLE, || send_piece(stream, rest, listener)).await?;
+            self.listener = None;
+        }
+        Ok(())
+    }
 }
 
 /// Sends a report.
 ///
 /// # Errors
 ///
-/// As [`send_order`].
+/// The kernel's answer.
 pub(super) async fn send_report(stream: &UnixStream, report: &Report) -> io::Result<()> {
-    send(stream, &framed(report, REPORT_BYTES)?, None).await
+    Sending { bytes: framed(report, REPORT_BYTES)?, sent: 0, listener: None }.finish(stream).await
 }
 
 /// Orders as they come.
@@ -203,16 +233,6 @@ fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{what}: are both of the same build?"))
 }
 
-async fn send(stream: &UnixStream, bytes: &[u8], listener: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let (mut rest, mut listener) = (bytes, listener);
-    while !rest.is_empty() {
-        let sent = stream.async_io(Interest::WRITABLE, || send_piece(stream, rest, listener)).await?;
-        rest = rest.get(sent..).unwrap_or_default();
-        listener = None;
-    }
-    Ok(())
-}
-
 fn send_piece(stream: &UnixStream, bytes: &[u8], listener: Option<BorrowedFd<'_>>) -> io::Result<usize> {
     let listeners: Vec<BorrowedFd<'_>> = listener.into_iter().collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -243,7 +263,10 @@ fn receive(stream: &UnixStream, bytes: &mut Vec<u8>, listeners: &mut VecDeque<Ow
 mod tests {
     use std::net::TcpListener;
 
+    use std::time::Duration;
+
     use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -263,8 +286,12 @@ mod tests {
         let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let sending = async {
             for (task, socket) in (0..).zip(&sockets) {
-                send_order(&ours, &begin(task), Some(socket.as_fd())).await.unwrap();
-                send_order(&ours, &Order::End { task }, None).await.unwrap();
+                for (order, socket) in [(begin(task), Some(socket)), (Order::End { task }, None)] {
+                    let listener = socket.map(|socket| socket.try_clone().unwrap().into());
+                    let mut order = Sending::of(&order, listener).unwrap();
+                    // Given up and begun again in the midst.
+                    while timeout(Duration::from_micros(50), order.finish(&ours)).await.is_err() {}
+                }
             }
         };
         let receiving = async {
@@ -283,6 +310,19 @@ mod tests {
         let ((), mut orders) = tokio::join!(sending, receiving);
         drop(ours);
         assert!(orders.next(&theirs).await.unwrap().is_none());
+    }
+
+    #[test]
+    fn an_order_that_is_too_large_is_an_error_before_it_is_sent() {
+        let scopes = |bytes| Order::Begin {
+            task: 1,
+            address: Ipv4Addr::LOCALHOST,
+            scopes: vec!["x".repeat(bytes)],
+            credentials: Handed { client_id: String::new(), access_token: String::new(), certificate: None },
+        };
+        assert!(Sending::of(&scopes(ORDER_BYTES - 1000), None).is_ok());
+        let refused = Sending::of(&scopes(ORDER_BYTES), None).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[tokio::test]

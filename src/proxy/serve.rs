@@ -127,7 +127,7 @@ pub fn run(control: OwnedFd) -> Result<(), ServeError> {
 }
 
 /// Carries out orders until there are no more.
-async fn attend(control: &UnixStream) -> Result<(), ServeError> {
+pub(super) async fn attend(control: &UnixStream) -> Result<(), ServeError> {
     let mut orders = Orders::default();
     let server = match orders.next(control).await.map_err(ServeError::Worker)? {
         Some((Order::Open { root_url }, _)) => Arc::new(Server::new(&root_url)?),
@@ -156,6 +156,7 @@ async fn attend(control: &UnixStream) -> Result<(), ServeError> {
                 if let Some(door) = doors.get(&task) {
                     door.renew(&credentials.into());
                 }
+                report(Report::Renewed { task }).await?;
             }
             Order::End { task } => {
                 if let Some(door) = doors.remove(&task) {
@@ -163,6 +164,7 @@ async fn attend(control: &UnixStream) -> Result<(), ServeError> {
                 }
                 report(Report::Ended { task }).await?;
             }
+            Order::Ping => report(Report::Alive).await?,
         }
     }
     Ok(())

@@ -44,6 +44,7 @@ mod pid_reuse;
 mod processors;
 mod profile;
 mod proxy_confinement;
+mod proxy_process;
 mod queue;
 mod recorded;
 mod refused_images;

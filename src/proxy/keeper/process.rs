@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,21 +15,26 @@ use images::image::ImageConfig;
 use runtime::id::ContainerId;
 use runtime::launch::Launch;
 use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
-use super::super::messages::{Order, Report, Reports, send_order};
+use super::super::messages::{Order, Report, Reports, Sending};
 use super::super::serve::MEMORY_BYTES;
+use super::held::{Held, UndoError};
+use super::line::Line;
 use super::root::{self, RootError};
-use super::surroundings::{Surroundings, deployment};
+use super::surroundings::{Surroundings, View, deployment};
 use crate::container::bundle::{Bundle, BundleError, Files};
-use crate::container::{Container, ContainerError, EndError};
+use crate::container::{Container, ContainerError};
 use crate::directories::Directories;
 use crate::host::Host;
 use crate::net::confinement::{Confinement, Opening, USER};
 use crate::net::tables::TablesError;
 use crate::net::{AttachError, Network};
+use crate::readiness::readable;
 use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::spec::process::RlimitCeilings;
 use crate::spec::{Bind, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
@@ -39,9 +44,6 @@ const PIDS: i64 = 64;
 
 /// How long it may take until it serves.
 const START_TIME: Duration = Duration::from_secs(30);
-
-/// How long it may take to take in an order.
-const ORDER_TIME: Duration = Duration::from_secs(10);
 
 /// Bytes of what it has said last that are told.
 const LAST_WORDS: u64 = 1024;
@@ -63,16 +65,10 @@ pub struct Ground {
 
 /// A process that serves tasks.
 pub(super) struct Process {
-    container: Container,
-    directory: RunDirectory,
-    control: UnixStream,
-    reports: Reports,
+    held: Held,
+    line: Line,
     /// Its standard error.
     errors: File,
-    /// Nothing while they are looked at.
-    surroundings: Option<Surroundings>,
-    network: Arc<Network>,
-    confinement: Confinement,
 }
 
 /// Why there is no process.
@@ -105,25 +101,19 @@ pub(super) enum StartError {
     /// It has not come to serve anybody.
     #[error("have the proxy serve tasks: {0}")]
     NotReady(String),
+    /// The worker has come to its end.
+    #[error("start the proxy: the worker is ending")]
+    GivenUp,
+    /// One has been started, and may be there.
+    #[error("{why}; it may still run")]
+    Remains {
+        /// Why it is of no use.
+        why: Box<StartError>,
+        /// What has become of its end.
+        source: UndoError,
+    },
     /// A thread that was to do some of it panicked.
     #[error("start the proxy")]
-    Panicked(#[from] JoinError),
-}
-
-/// Why something of it may still be there. Nothing that somebody could connect to.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum UndoError {
-    /// Its container.
-    #[error("end the proxy: {0}")]
-    Container(#[from] EndError),
-    /// Its directory.
-    #[error(transparent)]
-    Directory(#[from] RunDirectoryError),
-    /// The rules for it.
-    #[error(transparent)]
-    SetFree(#[from] TablesError),
-    /// A thread that was to do it panicked.
-    #[error("undo what there was of the proxy")]
     Panicked(#[from] JoinError),
 }
 
@@ -160,35 +150,33 @@ impl Ground {
 }
 
 impl Process {
-    /// Starts one, and waits until it is ready for tasks.
+    /// Starts one, and waits until it is ready for tasks, or until it is given up.
     ///
     /// # Errors
     ///
-    /// [`StartError`], and what was made is undone, or will be by a clean-up.
-    pub(super) async fn start(ground: &Ground) -> Result<Process, StartError> {
+    /// [`StartError`], and what was made is undone; [`StartError::Remains`] if that is not so.
+    pub(super) async fn start(
+        ground: &Ground,
+        given_up: oneshot::Receiver<()>,
+    ) -> Result<Process, StartError> {
         let deployment = deployment(&ground.root_url).await;
         let own = ground.clone();
         let Place { id, directory, binds, surroundings, confinement } =
             spawn_blocking(move || Place::make(&own, deployment)).await??;
         let network = Arc::clone(&ground.network);
-        match launch(ground, &id, &directory, binds).await {
-            Ok(Launched { container, control, reports, errors }) => {
-                let surroundings = Some(surroundings);
-                Ok(Process {
-                    container,
-                    directory,
-                    control,
-                    reports,
-                    errors,
-                    surroundings,
-                    network,
-                    confinement,
-                })
+        match launch(ground, &id, &directory, (binds, given_up)).await {
+            Ok(Launched { container, process, control, errors }) => {
+                let held = Held { container, directory, network, confinement, process: Some(process) };
+                Ok(Process { held, line: Line::of(control, View::of(surroundings)), errors })
             }
-            Err((error, Some(container))) => {
-                // What comes of that is for the clean-up; why it was begun is for the worker.
-                undo(container, directory, (network, confinement)).await.unwrap_or_default();
-                Err(error)
+            Err((error, Some((container, process)))) => {
+                let held = Held { container, directory, network, confinement, process };
+                // Its end is what counts, and that is what the next one is about.
+                drop(held.kill().await);
+                match held.undo().await {
+                    Ok(()) => Err(error),
+                    Err(source) => Err(StartError::Remains { why: Box::new(error), source }),
+                }
             }
             // There may be one whose monitor nobody hears of, and which undoes it all by itself. The rules stay.
             Err((error @ StartError::Container(ContainerError::Watch(_)), None)) => Err(error),
@@ -203,32 +191,9 @@ impl Process {
         }
     }
 
-    /// Sends it an order; whoever begins finds the host's names as they are now.
-    ///
-    /// # Errors
-    ///
-    /// It is gone, or takes nothing in.
-    pub(super) async fn order(&mut self, order: &Order, listener: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        if matches!(order, Order::Begin { .. })
-            && let Some(mut surroundings) = self.surroundings.take()
-        {
-            let refresh = move || {
-                surroundings.refresh();
-                surroundings
-            };
-            self.surroundings = Some(spawn_blocking(refresh).await.map_err(io::Error::other)?);
-        }
-        let sent = timeout(ORDER_TIME, send_order(&self.control, order, listener)).await;
-        sent.map_err(|_| io::Error::other("it takes in nothing"))?
-    }
-
-    /// What it says next; nothing when it is gone. May be dropped while it waits.
-    ///
-    /// # Errors
-    ///
-    /// It says nothing that could be understood.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Report>> {
-        self.reports.next(&self.control).await
+    /// The way to it.
+    pub(super) fn line(&mut self) -> &mut Line {
+        &mut self.line
     }
 
     /// What it has said on standard error, as long as nobody has asked before.
@@ -236,29 +201,10 @@ impl Process {
         last_words(&self.errors)
     }
 
-    /// Ends it, and undoes what was made for it.
-    ///
-    /// # Errors
-    ///
-    /// [`UndoError`]: something may still be there, for a clean-up.
-    pub(super) async fn end(self) -> Result<(), UndoError> {
-        // On which it goes by itself.
-        drop(self.control);
-        undo(self.container, self.directory, (self.network, self.confinement)).await
+    /// Nobody speaks to it any more: what is to be killed and undone.
+    pub(super) fn let_go(self) -> Held {
+        self.held
     }
-}
-
-async fn undo(
-    mut container: Container,
-    directory: RunDirectory,
-    (network, confinement): (Arc<Network>, Confinement),
-) -> Result<(), UndoError> {
-    container.end(directory.task().runtime_state()).await?;
-    let undo = move || {
-        directory.remove()?;
-        Ok(network.set_free(confinement)?)
-    };
-    spawn_blocking(undo).await?
 }
 
 impl Place {
@@ -286,10 +232,14 @@ impl Place {
 /// A process that is ready.
 struct Launched {
     container: Container,
-    control: UnixStream,
-    reports: Reports,
+    process: AsyncFd<OwnedFd>,
+    /// Our end, and what has come by it after the first word.
+    control: (UnixStream, Reports),
     errors: File,
 }
+
+/// Why there is none that is ready, and what has to be ended all the same.
+type Unready = (StartError, Option<(Container, Option<AsyncFd<OwnedFd>>)>);
 
 /// Starts the container and waits until the process serves. What fails leaves a container that has to be ended, if there
 /// is one.
@@ -297,8 +247,8 @@ async fn launch(
     ground: &Ground,
     id: &ContainerId,
     directory: &RunDirectory,
-    binds: Vec<Bind>,
-) -> Result<Launched, (StartError, Option<Container>)> {
+    (binds, given_up): (Vec<Bind>, oneshot::Receiver<()>),
+) -> Result<Launched, Unready> {
     let before = |error| (error, None);
     let (control, theirs) = ends().map_err(|error| before(error.into()))?;
     let (errors, output) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
@@ -307,22 +257,27 @@ async fn launch(
     let launch = Launch { descriptors: vec![theirs], ..launch };
     let mut container = Container::launch(launch).map_err(|error| before(error.into()))?;
     let (errors, mut reports) = (File::from(errors), Reports::default());
+    let mut process = None;
     let ready = async {
-        container.started(ground.memory_for_all).await?;
+        let created = container.started(ground.memory_for_all).await?;
+        process = Some(readable(created.init)?);
         let root_url = ground.root_url.clone();
-        send_order(&control, &Order::Open { root_url }, None).await?;
+        Sending::of(&Order::Open { root_url }, None)?.finish(&control).await?;
         match reports.next(&control).await? {
             Some(Report::Ready) => Ok(()),
-            Some(Report::Begun { .. } | Report::Failed { .. } | Report::Ended { .. }) => {
-                Err(StartError::NotReady("it is not of the same build".to_owned()))
-            }
+            Some(_) => Err(StartError::NotReady("it is not of the same build".to_owned())),
             None => Err(StartError::NotReady(format!("it has ended ({})", last_words(&errors)))),
         }
     };
     let late = || StartError::NotReady(format!("it was not ready within {} s", START_TIME.as_secs()));
-    match timeout(START_TIME, ready).await.unwrap_or_else(|_| Err(late())) {
-        Ok(()) => Ok(Launched { container, control, reports, errors }),
-        Err(error) => Err((error, Some(container))),
+    let ended = tokio::select! {
+        ready = timeout(START_TIME, ready) => ready.unwrap_or_else(|_| Err(late())),
+        _ = given_up => Err(StartError::GivenUp),
+    };
+    match (ended, process) {
+        (Ok(()), Some(process)) => Ok(Launched { container, process, control: (control, reports), errors }),
+        (Ok(()), None) => Err((late(), Some((container, None)))),
+        (Err(error), process) => Err((error, Some((container, process)))),
     }
 }
 

@@ -40,8 +40,7 @@ async fn with_the_door_all_connections_end_the_tasks_and_those_to_the_outside() 
 
 #[tokio::test]
 async fn an_order_is_answered_in_its_turn_and_what_is_out_of_turn_ends_the_process() {
-    use super::super::super::messages::{Handed, Reports, send_order};
-    use std::os::fd::AsFd;
+    use super::super::super::messages::{Handed, Reports, Sending};
     let (ours, theirs) = UnixStream::pair().unwrap();
     let serving = tokio::spawn(async move { attend(&theirs).await });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -49,15 +48,20 @@ async fn an_order_is_answered_in_its_turn_and_what_is_out_of_turn_ends_the_proce
     let handed = || Handed::from(&credentials("task"));
     let begin =
         |task| Order::Begin { task, address: Ipv4Addr::LOCALHOST, scopes: Vec::new(), credentials: handed() };
-    send_order(&ours, &Order::Open { root_url: "http://127.0.0.1:1".to_owned() }, None).await.unwrap();
-    send_order(&ours, &begin(3), Some(listener.as_fd())).await.unwrap();
-    send_order(&ours, &Order::Renew { task: 9, credentials: handed() }, None).await.unwrap();
-    send_order(&ours, &Order::End { task: 3 }, None).await.unwrap();
+    let open = Order::Open { root_url: "http://127.0.0.1:1".to_owned() };
+    let renew = Order::Renew { task: 9, credentials: handed() };
+    for order in [open, begin(3), renew, Order::Ping, Order::End { task: 3 }] {
+        let is_begin = matches!(order, Order::Begin { .. });
+        let listener = is_begin.then(|| listener.try_clone().unwrap().into());
+        Sending::of(&order, listener).unwrap().finish(&ours).await.unwrap();
+    }
     let mut reports = Reports::default();
-    for expected in [Report::Ready, Report::Begun { task: 3 }, Report::Ended { task: 3 }] {
+    let [begun, renewed, ended] =
+        [Report::Begun { task: 3 }, Report::Renewed { task: 9 }, Report::Ended { task: 3 }];
+    for expected in [Report::Ready, begun, renewed, Report::Alive, ended] {
         assert_eq!(reports.next(&ours).await.unwrap(), Some(expected));
     }
-    send_order(&ours, &begin(4), None).await.unwrap();
+    Sending::of(&begin(4), None).unwrap().finish(&ours).await.unwrap();
     assert!(matches!(serving.await.unwrap(), Err(ServeError::Order(_))));
     assert_eq!(reports.next(&ours).await.unwrap(), None);
 }
