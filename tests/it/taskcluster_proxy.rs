@@ -132,10 +132,21 @@ fn a_request_may_do_what_the_task_may_and_no_more() {
 fn a_request_after_a_reclaim_is_signed_with_the_new_credentials() {
     let site = Site::with(Terms { claim_time: Duration::from_secs(20), ..Terms::default() });
     let worker = site.start(&json!({}));
-    let script = format!("sleep 25; {MAKE_ARTIFACT}");
+    let ping = "ask 'GET /api/queue/v1/ping' ''";
+    let script = format!("{ping}; sleep 25; {ping}; {MAKE_ARTIFACT}");
     let task = site.deployment.create_task(definition(&site, &script, &[]));
     let log = completed(&site, &task);
-    assert!(site.deployment.wire.asked("/reclaim") > 0, "{log}");
+    let exchanges = site.deployment.wire.exchanges();
+    let reclaimed = exchanges.iter().filter(|exchange| exchange.request.ends_with("/reclaim"));
+    let known: Vec<&str> =
+        reclaimed.filter_map(|exchange| exchange.reply["credentials"]["clientId"].as_str()).collect();
+    // Old credentials would do for some minutes more, so their name tells.
+    let named = log.lines().filter_map(|line| line.strip_prefix("x-taskcluster-proxy-temp-clientid: "));
+    let [old, new] = named.collect::<Vec<_>>()[..] else { panic!("{log}") };
+    assert!(
+        old != new && known.contains(&new.trim_end()) && !known.contains(&old.trim_end()),
+        "{known:?} {log}"
+    );
     let artifacts = site.deployment.artifacts(&task);
     assert!(artifacts.contains(&("public/made".to_owned(), "reference".to_owned())), "{artifacts:?} {log}");
     worker.stop();
