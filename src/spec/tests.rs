@@ -16,6 +16,7 @@ struct Fixture {
     image: ImageConfig,
     user: ResolvedUser,
     command: Vec<String>,
+    environment: Vec<String>,
     binds: Vec<Bind>,
     devices: Vec<Device>,
     capabilities: Vec<Capability>,
@@ -37,6 +38,7 @@ fn fixture() -> Fixture {
         image,
         user: ResolvedUser { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".to_owned() },
         command: Vec::new(),
+        environment: vec!["HOME=/root".to_owned(), "TASK_ID=t".to_owned()],
         binds: vec![
             Bind {
                 source: "/data/caches/x/content".into(),
@@ -65,7 +67,7 @@ impl Fixture {
             image: &self.image,
             user: &self.user,
             command: &self.command,
-            environment: vec!["HOME=/root".to_owned(), "TASK_ID=t".to_owned()],
+            environment: self.environment.clone(),
             binds: self.binds.clone(),
             devices: self.devices.clone(),
             capabilities: self.capabilities.clone(),
@@ -86,6 +88,16 @@ fn readable(spec: &Spec) -> Value {
         set.as_array_mut().unwrap().sort_by_key(|name| name.to_string());
     }
     value
+}
+
+/// The filter, with the names of each of its rules in a line.
+fn readable_filter(spec: &Spec) -> Value {
+    let mut filter = serde_json::to_value(spec.linux().clone().unwrap().seccomp()).unwrap();
+    for rule in filter["syscalls"].as_array_mut().unwrap() {
+        let names = rule["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+        rule["names"] = names.collect::<Vec<_>>().join(" ").into();
+    }
+    filter
 }
 
 #[test]
@@ -110,12 +122,12 @@ fn the_container_of_the_proxy_is_as_the_golden_file_shows() {
         kind: BindSource::ReadOnlyFile,
     }];
     fixture.limits = Limits { pids: Some(64), memory_bytes: Some(256 << 20), processor: None, shm_bytes: 0 };
+    fixture.environment = vec!["SSL_CERT_FILE=/etc/certificates.pem".to_owned()];
     let spec = fixture.spec().unwrap();
-    let written = readable(&spec);
+    let mut written = readable(&spec);
+    written["linux"]["seccomp"] = readable_filter(&spec);
     let text = serde_json::to_string_pretty(&written).unwrap();
     assert!(written == golden, "if this is meant, it is the new tests/golden/proxy.json:\n{text}");
-    let filter = serde_json::to_value(spec.linux().clone().unwrap().seccomp()).unwrap();
-    assert_eq!(filter, serde_json::to_value(filter::proxy_profile()).unwrap());
 }
 
 #[test]
