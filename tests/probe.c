@@ -65,16 +65,36 @@ static int probe_socket(int count, char **words) {
     return say(socket(atoi(words[0]), count > 1 ? atoi(words[1]) : SOCK_DGRAM, 0) < 0);
 }
 
+/* The address of an abstract UNIX socket; its length, or 0 if the name is too long. */
+static socklen_t abstract_address(struct sockaddr_un *address, const char *name) {
+    size_t length = strlen(name);
+    if (length + 1 > sizeof address->sun_path)
+        return 0;
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(address->sun_path + 1, name, length);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+}
+
 /* abstract NAME: connects to an abstract UNIX socket. */
 static int probe_abstract(int count, char **words) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t length = strlen(words[0]);
-    if (length + 1 > sizeof address.sun_path)
-        return usage("the name is too long");
-    memcpy(address.sun_path + 1, words[0], length);
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct sockaddr_un address;
+    socklen_t length = abstract_address(&address, words[0]);
     (void)count;
-    return say(connect(fd, (void *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)));
+    if (!length)
+        return usage("the name is too long");
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    return say(fd < 0 || connect(fd, (void *)&address, length));
+}
+
+/* pair TYPE NAME: sends to an abstract UNIX socket by one end of a pair. */
+static int probe_pair(int count, char **words) {
+    struct sockaddr_un address;
+    socklen_t length = abstract_address(&address, words[1]);
+    int ends[2];
+    (void)count;
+    if (!length)
+        return usage("the name is too long");
+    return say(socketpair(AF_UNIX, atoi(words[0]), 0, ends) || sendto(ends[0], "x", 1, 0, (void *)&address, length) < 0);
 }
 
 /* shm KEY: looks for a System V shared memory segment. */
@@ -328,10 +348,10 @@ static const struct {
     {"fds", 0, probe_fds},            {"forks", 1, probe_forks},        {"int80", 1, probe_int80},
     {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},
     {"mkdir", 1, probe_mkdir},        {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},
-    {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"read", 1, probe_read},
-    {"shm", 1, probe_shm},            {"socket", 1, probe_socket},      {"status", 0, probe_status},
-    {"tiocsti", 0, probe_tiocsti},    {"touch", 1, probe_touch},        {"wait", 0, probe_wait},
-    {"write", 2, probe_write},
+    {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"pair", 2, probe_pair},
+    {"read", 1, probe_read},          {"shm", 1, probe_shm},            {"socket", 1, probe_socket},
+    {"status", 0, probe_status},      {"tiocsti", 0, probe_tiocsti},    {"touch", 1, probe_touch},
+    {"wait", 0, probe_wait},          {"write", 2, probe_write},
 };
 
 int main(int count, char **words) {

@@ -36,7 +36,9 @@ pub use caller::{Answered, Signer, call, call_signed_for, put};
 pub use canary::Canary;
 pub use certificate::certify;
 pub use deployment::{ALL, Deployment, POOL, Terms};
-pub use fixtures::{busybox_image, clients, clients_image, compiled, debian_image, probe_image};
+pub use fixtures::{
+    busybox_image, clients, clients_image, compiled, compiled_probe, debian_image, probe_image,
+};
 pub use groups::groups_named;
 pub use image::{Image, WrittenImage};
 pub use internet::{Internet, OUTSIDE, answer_one, await_readable};

@@ -1,17 +1,18 @@
 //! `taskclusterProxy`: what a task asks its deployment for by way of the worker, and what is not for it.
 
+mod bounds;
+mod process;
+mod profile;
+
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
 use docker_worker::queue::{Reason, RunState, Verdict};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Fault, OwnQueue, Site, Terms, Worker, await_end, await_that, busybox_image, groups_named, shell_payload,
-};
+use crate::support::{Fault, OwnQueue, Site, Terms, Worker, await_that, busybox_image, shell_payload};
 
 /// `get PATH`; `post PATH JSON`; `ask "METHOD PATH" BODY`, which shows the whole response.
 pub const TOOLS: &str = r#"
@@ -212,203 +213,6 @@ fn a_request_is_sent_again_while_the_service_is_at_fault() {
     let log = completed(&site, &task);
     assert!(log.contains("\"alive\":true"), "{log}");
     assert_eq!(wire.asked("/ping"), 4, "{log}");
-    worker.stop();
-}
-
-#[test]
-fn a_proxy_that_is_killed_comes_back_and_a_request_finds_it() {
-    let site = Site::new();
-    let wire = &site.deployment.wire;
-    let mut worker = site.start(&json!({}));
-    let other = left_alone(&site);
-    let script = format!(
-        r#"get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}; get /api/queue/v1/ping; echo second
-        until wget -q -O /x/third $TASKCLUSTER_PROXY_URL/api/queue/v1/task/{other}; do echo once more; sleep 0.1; done"#
-    );
-    let task = site.deployment.create_task(waiting_definition(&site, &script));
-    site.deployment.await_printed(&task, "first");
-    // Between two requests: nobody notices.
-    let killed = proxy_of(&site.worker);
-    kill_process(killed, Signal::KILL).unwrap();
-    await_end(killed);
-    // In the midst of one: that is lost, and asked again.
-    let third = format!("GET /api/queue/v1/task/{other}");
-    wire.fail(&third, Fault::Held, 1);
-    site.release();
-    wire.await_asked(&third, 1);
-    let next = proxy_of(&site.worker);
-    assert_ne!(next, killed);
-    kill_process(next, Signal::KILL).unwrap();
-    let log = completed(&site, &task);
-    wire.let_go();
-    for (expected, times) in [("{\"alive\":true", 2), ("second", 1), ("once more", 1)] {
-        let lines = log.lines().filter(|line| line.starts_with(expected));
-        assert_eq!(lines.count(), times, "{expected}: {log}");
-    }
-    worker.await_logged("the proxy for tasks has ended");
-    worker.stop();
-}
-
-#[test]
-fn a_proxy_that_does_not_answer_is_replaced_and_all_tasks_have_the_new_one() {
-    let site = Site::new();
-    let mut worker = site.start(&json!({ "capacity": 2 }));
-    let script = format!("get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}; get /api/queue/v1/ping");
-    let waiting = site.deployment.create_task(waiting_definition(&site, &script));
-    site.deployment.await_printed(&waiting, "first");
-    let silent = proxy_of(&site.worker);
-    kill_process(silent, Signal::STOP).unwrap();
-    let next = site.deployment.create_task(definition(&site, "get /api/queue/v1/ping", &[]));
-    assert!(completed(&site, &next).contains("\"alive\":true"));
-    assert_ne!(proxy_of(&site.worker), silent);
-    site.release();
-    assert_eq!(completed(&site, &waiting).matches("\"alive\":true").count(), 2);
-    worker.await_logged("it does not answer");
-    worker.stop();
-}
-
-#[test]
-fn of_a_worker_that_is_killed_no_proxy_stays_and_the_next_run_has_one_again() {
-    let site = Site::new();
-    let worker = site.start(&json!({}));
-    let script = "get /api/queue/v1/ping; echo run $RUN_ID; [ $RUN_ID != 0 ] || sleep 1000";
-    let task = site.deployment.create_task(definition(&site, script, &[]));
-    site.deployment.await_printed(&task, "run 0");
-    let (proxy, containers) = (proxy_of(&site.worker), site.worker.containers());
-    assert_eq!(containers.len(), 2);
-    worker.signal(Signal::KILL);
-    worker.ended();
-    await_end(proxy);
-    let worker = site.start(&json!({}));
-    let log = completed(&site, &task);
-    assert!(log.contains("\"alive\":true"), "{log}");
-    assert_eq!(groups_named(&containers), Vec::<std::path::PathBuf>::new());
-    worker.stop();
-}
-
-#[test]
-fn a_proxy_ends_with_its_worker_and_leaves_nothing() {
-    let site = Site::new();
-    let worker = site.start(&json!({}));
-    let task = site.deployment.create_task(definition(&site, "get /api/queue/v1/ping", &[]));
-    completed(&site, &task);
-    // It is there for the next task.
-    let (proxy, containers) = (proxy_of(&site.worker), site.worker.containers());
-    worker.stop();
-    assert_eq!(of(proxy, "cmdline"), "");
-    assert_eq!(groups_named(&containers), Vec::<std::path::PathBuf>::new());
-    site.worker.assert_nothing_left("after the worker's end");
-}
-
-#[test]
-fn s59_who_serves_tasks_is_nobody_and_credentials_are_where_nobody_looks() {
-    let site = Site::new();
-    let worker = site.start(&json!({}));
-    let script = format!("get /api/queue/v1/ping; echo first; cat /proc/*/environ; {AWAIT_RELEASE}");
-    let task = site.deployment.create_task(waiting_definition(&site, &script));
-    site.deployment.await_printed(&task, "first");
-    let proxy = proxy_of(&site.worker);
-    let status = of(proxy, "status");
-    // Its group is its run directory's own; the rules that confine it go by both.
-    let group = group_of(proxy);
-    assert!((0x7000_0000..0x7100_0000).contains(&group), "{group}");
-    let none = "0000000000000000";
-    for line in [
-        "Uid:\t65533\t65533\t65533\t65533".to_owned(),
-        format!("Gid:\t{group}\t{group}\t{group}\t{group}"),
-        format!("Groups:\t{group} "),
-        format!("CapInh:\t{none}\nCapPrm:\t{none}\nCapEff:\t{none}\nCapBnd:\t{none}\nCapAmb:\t{none}"),
-        "NoNewPrivs:\t1".to_owned(),
-        "Seccomp:\t2".to_owned(),
-    ] {
-        assert!(status.contains(&line), "{line}: {status}");
-    }
-    let limits = of(proxy, "limits");
-    let limits: Vec<Vec<&str>> = limits.lines().map(|line| line.split_whitespace().collect()).collect();
-    for expected in
-        [["Max", "core", "file", "size", "0", "0"], ["Max", "open", "files", "16384", "16384", "files"]]
-    {
-        assert!(limits.iter().any(|limit| limit.starts_with(&expected)), "{expected:?}: {limits:?}");
-    }
-    assert_eq!(of(proxy, "environ"), "SSL_CERT_FILE=/etc/certificates.pem\0HOME=/\0");
-    // Its container has the bounds that it is to have, wherever this host counts memory.
-    let bounds = groups_named(&site.worker.containers()).into_iter().filter_map(|group| {
-        let limit = ["memory.max", "memory.limit_in_bytes"].map(|file| fs::read_to_string(group.join(file)));
-        limit.into_iter().find_map(Result::ok)
-    });
-    assert!(bounds.into_iter().any(|bound| bound.trim() == (256 << 20).to_string()));
-    // It sees a program, what that is linked with, and nothing of the worker's.
-    let root = format!("/proc/{}/root", proxy.as_raw_nonzero());
-    let mut seen: Vec<String> =
-        fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    seen.retain(|name| !["lib", "lib64"].contains(&name.as_str()));
-    seen.sort();
-    assert_eq!(seen, ["dev", "docker-worker", "etc", "proc", "usr"]);
-    let mounts = of(proxy, "mountinfo");
-    let is_open = |line: &&str| !line.contains(" ro,") && !line.contains(" /proc");
-    assert_eq!(mounts.lines().filter(is_open).collect::<Vec<_>>(), Vec::<&str>::new());
-    // Who is not its owner may not look into it, nor may others of the same name.
-    assert_eq!(fs::metadata(format!("/proc/{}/mem", proxy.as_raw_nonzero())).map(owner).unwrap(), 0);
-    let secret = token(&site.worker.run_directory().join("claims"));
-    for entry in fs::read_dir("/proc").unwrap() {
-        let path = entry.unwrap().path();
-        for file in ["cmdline", "environ"] {
-            let bytes = fs::read(path.join(file)).unwrap_or_default();
-            assert!(!String::from_utf8_lossy(&bytes).contains(&secret), "{} {file}", path.display());
-        }
-    }
-    site.release();
-    let log = completed(&site, &task);
-    assert!(!log.contains(&secret), "{log}");
-    let ended = worker.stop();
-    assert!(!ended.log.contains(&secret), "{ended:?}");
-}
-
-fn owner(file: fs::Metadata) -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    file.uid()
-}
-
-/// What the one running task's requests are signed with.
-fn token(claims: &Path) -> String {
-    let files = fs::read_dir(claims).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()));
-    let claim = files.map(Result::unwrap).find(|text| text.contains("accessToken")).unwrap();
-    let (_, rest) = claim.split_once("\"accessToken\":\"").unwrap();
-    rest.split('"').next().unwrap().to_owned()
-}
-
-#[test]
-fn a_host_process_does_not_reach_a_tasks_proxy() {
-    let site = Site::new();
-    let worker = site.start(&json!({}));
-    let script = format!("get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}");
-    let task = site.deployment.create_task(waiting_definition(&site, &script));
-    site.deployment.await_printed(&task, "first");
-    let asked = site.deployment.wire.asked("/ping");
-    let mut curl = site.internet.host.command("setpriv");
-    curl.args(["--reuid=65534", "--regid=65534", "--clear-groups", "curl", "--silent", "--max-time", "2"]);
-    let answered = curl.arg("http://169.254.1.1/api/queue/v1/ping").output().unwrap();
-    assert_eq!((answered.status.code(), answered.stdout.len()), (Some(28), 0), "{answered:?}");
-    assert_eq!(site.deployment.wire.asked("/ping"), asked);
-    site.release();
-    completed(&site, &task);
-    worker.stop();
-}
-
-#[test]
-fn many_tasks_one_after_the_other_are_served_by_one_process() {
-    let site = Site::new();
-    let worker = site.start(&json!({ "capacity": 4 }));
-    let script = "for _ in 1 2 3; do get /api/queue/v1/ping; done";
-    let tasks: Vec<TaskId> =
-        (0..8).map(|_| site.deployment.create_task(definition(&site, script, &[]))).collect();
-    let mut proxy = None;
-    for task in &tasks {
-        let log = completed(&site, task);
-        assert_eq!(log.matches("\"alive\":true").count(), 3, "{log}");
-        let now = proxy_of(&site.worker);
-        assert_eq!(*proxy.get_or_insert(now), now);
-    }
     worker.stop();
 }
 

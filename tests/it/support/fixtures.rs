@@ -39,7 +39,8 @@ pub fn probe_image() -> Image {
     busybox_image().layer(&[file("probe", probe).mode(0o755)])
 }
 
-fn compiled_probe() -> PathBuf {
+/// That program alone.
+pub fn compiled_probe() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe.c");
     compiled("probe", &fs::read_to_string(source).unwrap())
 }
