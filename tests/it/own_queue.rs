@@ -173,7 +173,7 @@ fn a_place_or_an_address_that_cannot_be_had_is_told_in_one_sentence() {
         (
             vec!["--data".to_owned(), text(&newer), "--listen".to_owned(), "127.0.0.1:0".to_owned()],
             1,
-            "queue.sqlite: it is of version 999, and this worker knows the versions 3 to 4; use another worker",
+            "queue.sqlite: it is of version 999, and this worker knows the versions 3 to 5; use another worker",
         ),
         (
             vec!["--data".to_owned(), text(&data), "--listen".to_owned(), "127.0.0.1:0".to_owned()],
