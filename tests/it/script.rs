@@ -4,6 +4,8 @@
 mod dependencies;
 #[path = "script/groups.rs"]
 mod groups;
+#[path = "script/many.rs"]
+mod many;
 #[path = "script/pools.rs"]
 mod pools;
 
@@ -58,6 +60,7 @@ pub async fn play(root_url: &str, root: &Signer, worker: &Signer) -> Vec<Value> 
     player.group().await;
     player.look_at_a_pool().await;
     player.ask_other_services().await;
+    player.look_at_many().await;
     player.answers
 }
 

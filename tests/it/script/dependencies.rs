@@ -142,7 +142,7 @@ impl Player<'_> {
     }
 
     /// Waits until a task is in a state: the real queue is not there at once.
-    async fn await_state(&self, id: &TaskId, state: &str) {
+    pub(super) async fn await_state(&self, id: &TaskId, state: &str) {
         let begin = Instant::now();
         loop {
             let status =
