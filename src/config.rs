@@ -21,8 +21,8 @@ pub use self::secret::Secret;
 pub use self::sections::{
     ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
     FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, MetricsCollection,
-    Profile, RegistrySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings,
-    WorkerSettings,
+    Profile, ProxySettings, RegistrySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings,
+    TaskSettings, WorkerSettings,
 };
 use self::unused::Unused;
 use self::values::{absolute_path, at_least_one, known_features, registries};
@@ -179,9 +179,8 @@ pub struct ConfigFile {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub taskcluster_log_image: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub taskcluster_proxy: Unused,
+    /// The process that calls Taskcluster for tasks.
+    pub taskcluster_proxy: ProxySettings,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub taskcluster_proxy_image: Unused,

@@ -79,6 +79,9 @@ const STATELESS_DOMAIN: &str = "taskcluster-worker.net";
 /// The niceness of a deployment's worker.
 const NICE: i32 = 5;
 
+/// The user that the built-in proxy is: nobody in particular, and nobody else.
+const PROXY_USER: u32 = 65_533;
+
 impl Profile {
     /// The profile of this name.
     pub fn named(name: &str) -> Option<Profile> {
@@ -124,6 +127,7 @@ impl ConfigFile {
         self.aliveness_check_interval.get_or_insert(ALIVENESS_MS);
         self.metrics_collection.host_metrics_interval.get_or_insert(METRICS_MS);
         self.worker.nice.get_or_insert(NICE);
+        self.taskcluster_proxy.user = Some(self.proxy_user());
         self.network.addresses = Some(self.network.addresses());
         self.logging.secure_live_logging.get_or_insert(false);
         self.logging.live_log_address.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -212,6 +216,11 @@ impl ConfigFile {
     /// Bytes that one artifact of a task may have; the log is bounded by itself.
     pub fn artifact_bytes(&self) -> u64 {
         self.artifacts.max_bytes.unwrap_or(ARTIFACT_BYTES)
+    }
+
+    /// The number of the user that the built-in proxy is.
+    pub fn proxy_user(&self) -> u32 {
+        self.taskcluster_proxy.user.unwrap_or(PROXY_USER)
     }
 
     /// Tasks at once.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::{Secret, json_text};
 use super::unused::Unused;
-use super::values::{absolute_path, at_least_one, divisor, memory_limit, niceness, part, processors, size};
+use super::values::{
+    absolute_path, at_least_one, divisor, memory_limit, niceness, part, processors, size, user,
+};
 
 /// Whether tasks may use a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -52,6 +54,18 @@ pub enum ArtifactStorage {
     S3,
     /// In the object service.
     Object,
+}
+
+/// The `taskclusterProxy` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct ProxySettings {
+    /// Accepted, not used.
+    #[serde(skip_serializing)]
+    pub image: Unused,
+    /// The number of the user that the built-in proxy is.
+    #[serde(deserialize_with = "user")]
+    pub user: Option<u32>,
 }
 
 /// The `cache` section.

@@ -44,6 +44,7 @@ fn a_mistake_is_named_with_its_line_and_what_may_have_been_meant() {
         ("dockerConfig: {randomizationFactor: 25}\n", "line 1, column 37: must be a number from 0 to 1"),
         ("dockerConfig: {maxAttempts: 0}\n", "line 1, column 29: must be at least 1"),
         ("worker: {nice: 20}\n", "line 1, column 16: must be a number from -20 to 19"),
+        ("taskclusterProxy: {user: 0}\n", "line 1, column 26: must be the number of a user, and not root's"),
         ("network: {dns: [x]}\n", "line 1, column 16: \"x\" is no IPv4 address"),
         ("network: {addresses: x}\n", "line 1, column 22: \"x\" is no range of addresses"),
         ("cache: {volumeCachePath: caches}\n", "line 1, column 26: must be an absolute path"),

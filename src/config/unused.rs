@@ -77,7 +77,7 @@ impl ConfigFile {
             ("taskQueue.pollIntervalMultiplier", self.task_queue.poll_interval_multiplier),
             ("taskQueue.requestRetryInterval", self.task_queue.request_retry_interval),
             ("taskclusterLogImage", self.taskcluster_log_image),
-            ("taskclusterProxy", self.taskcluster_proxy),
+            ("taskclusterProxy.image", self.taskcluster_proxy.image),
             ("taskclusterProxyImage", self.taskcluster_proxy_image),
             ("testMode", self.test_mode),
             ("testdroid", self.testdroid),

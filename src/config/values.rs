@@ -43,6 +43,15 @@ pub(super) fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     }
 }
 
+/// The number of a user that may do nothing by itself.
+pub(super) fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    match u32::deserialize(deserializer)? {
+        // The last one means "as it is" to the kernel: setuid(2).
+        0 | u32::MAX => Err(D::Error::custom("must be the number of a user, and not root's")),
+        number => Ok(Some(number)),
+    }
+}
+
 /// A path that means the same wherever the worker is started.
 pub(super) fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;

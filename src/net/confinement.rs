@@ -14,10 +14,6 @@ use std::net::IpAddr;
 use super::tables::{self, TablesError};
 use super::{AttachError, Network, elements};
 
-/// Who such a process is: nobody in particular, and nobody else. Its group is that of the run directory
-/// ([`Names`](super::firewall::Names)).
-pub const USER: u32 = 65_533;
-
 /// Something that a process may reach wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Opening {
@@ -59,7 +55,7 @@ impl Network {
         self.names.group
     }
 
-    /// Confines the process that will be [`USER`] of [`Network::group`], one at a time. Blocks.
+    /// Confines the process that will be of [`Network::group`], one at a time. Blocks.
     ///
     /// # Errors
     ///

@@ -19,8 +19,8 @@
 //! link all the same: it is dropped.
 //!
 //! The process that speaks to Taskcluster for tasks is on the host's network ([`super::confinement`]). What it sends is told
-//! by its user and its group: the group is the run directory's own, so that the rules of one worker are not for another
-//! worker's process, whose deployment may be on loopback, nor for a stranger that has the same user.
+//! by its group, which is the run directory's own: so the rules of one worker are not for another worker's process, whose
+//! deployment may be on loopback, nor for a stranger that has the same user.
 //!
 //! Other tables have their say as well: what one of them drops stays dropped ([`super::survey`] finds
 //! chains that drop by policy). They are read, never edited.
@@ -34,7 +34,6 @@ use runtime::id::ContainerId;
 use sha2::{Digest, Sha256};
 
 use super::addresses::AddressRange;
-use super::confinement::USER;
 use super::link::{GATEWAY, Mac};
 
 /// Begins the name of every link of every worker.
@@ -153,7 +152,7 @@ fn inet_table(Names { table, links, group }: &Names, range: AddressRange) -> Str
 	chain output {{
 		type filter hook output priority filter - 10; policy accept;
 		oifname "{links}*" jump to_task
-		meta skuid {USER} meta skgid {group} jump from_proxy
+		meta skgid {group} jump from_proxy
 	}}
 	chain to_task {{
 		ct state established,related accept

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The first process makes the tables, the last one removes them; if it died, the next clean-up does. A
-//! process that has no task with a network any more counts as gone.
+//! process that has no task with a network any more, and none that serves tasks ([`super::confinement`]), counts as gone.
 //!
 //! Forwarding concerns the whole host, so it is noted where the whole host sees it and where it ends
 //! with the host's network: an empty nftables table says that a worker switched it on. Whoever leaves

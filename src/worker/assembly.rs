@@ -63,7 +63,7 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
     let signing_key = SigningKey::of(&config.file)?.map(Arc::new);
     let registry = Registry::default();
     let proxy = config.file.root_url.as_deref().zip(network.clone()).map(|(root_url, network)| {
-        let ground = Ground::of(root_url, &config.directories, (network, &host));
+        let ground = Ground::of(root_url, &config, (network, &host));
         Arc::new(Proxy::new(ground, events.clone()))
     });
     let worker = Worker {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{Internet, OUTSIDE, Site, Started, Worker, await_that};
 use crate::taskcluster_proxy::{
-    AWAIT_RELEASE, completed, definition, group_of, proxy_of, waiting_definition,
+    AWAIT_RELEASE, completed, definition, group_of, of, proxy_of, waiting_definition,
 };
 
 /// Who the process is, beside its group.
@@ -84,17 +84,23 @@ fn resolver() -> IpAddr {
 fn of_two_workers_each_reaches_its_deployment_on_loopback_and_the_rules_go_with_the_last() {
     let site = Site::new();
     let other = Worker::on(&site.internet);
-    let start = |worker: &Worker, id: &str| {
-        let config = site.config(&json!({ "workerId": id }));
+    let start = |worker: &Worker, id: &str, user: u32| {
+        let config = site.config(&json!({ "workerId": id, "taskclusterProxy": { "user": user } }));
         Started::of(worker.command(&["start", "--config", &config]).spawn().unwrap())
     };
-    let workers = [(&site.worker, start(&site.worker, "one")), (&other, start(&other, "other"))];
+    let users = [USER, 65_001];
+    let workers =
+        [(&site.worker, start(&site.worker, "one", users[0])), (&other, start(&other, "other", users[1]))];
     let script = format!("get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}; get /api/queue/v1/ping");
     let tasks = [(); 2].map(|()| site.deployment.create_task(waiting_definition(&site, &script)));
     for task in &tasks {
         site.deployment.await_printed(task, "first");
     }
-    let groups = workers.each_ref().map(|(worker, _)| group_of(proxy_of(worker)));
+    let proxies = workers.each_ref().map(|(worker, _)| proxy_of(worker));
+    for (proxy, user) in proxies.iter().zip(users) {
+        assert!(of(*proxy, "status").contains(&format!("Uid:\t{user}\t{user}\t{user}\t{user}\n")));
+    }
+    let groups = proxies.map(group_of);
     assert_ne!(groups[0], groups[1]);
     // By now the rules of both are there.
     for (worker, _) in &workers {
@@ -109,8 +115,8 @@ fn of_two_workers_each_reaches_its_deployment_on_loopback_and_the_rules_go_with_
     let last = site.deployment.create_task(definition(&site, "get /api/queue/v1/ping", &[]));
     assert!(completed(&site, &last).contains("\"alive\":true"));
     let _listening = site.internet.host.listen("127.0.0.1:8080");
-    assert!(!reaches(&site.internet, (USER, groups[1]), ("127.0.0.1", 8080)));
-    assert!(reaches(&site.internet, (USER, groups[0]), ("127.0.0.1", 8080)));
+    assert!(!reaches(&site.internet, (users[1], groups[1]), ("127.0.0.1", 8080)));
+    assert!(reaches(&site.internet, (users[1], groups[0]), ("127.0.0.1", 8080)));
     two.stop();
     site.internet.assert_as_before();
 }

@@ -27,11 +27,12 @@ use super::held::{Held, UndoError};
 use super::line::Line;
 use super::root::{self, RootError};
 use super::surroundings::{Surroundings, View, deployment};
+use crate::config::Config;
 use crate::container::bundle::{Bundle, BundleError, Files};
 use crate::container::{Container, ContainerError};
 use crate::directories::Directories;
 use crate::host::Host;
-use crate::net::confinement::{Confinement, Opening, USER};
+use crate::net::confinement::{Confinement, Opening};
 use crate::net::tables::TablesError;
 use crate::net::{AttachError, Network};
 use crate::readiness::readable;
@@ -55,6 +56,7 @@ pub struct Ground {
     directories: Directories,
     /// By which it is confined.
     network: Arc<Network>,
+    user: u32,
     /// The executable `docker-worker-runtime`.
     runtime: PathBuf,
     ceilings: RlimitCeilings,
@@ -128,12 +130,13 @@ struct Place {
 
 impl Ground {
     /// For a worker of the deployment at `root_url`, whose tasks have this network.
-    pub fn of(root_url: &str, directories: &Directories, (network, host): (Arc<Network>, &Host)) -> Ground {
+    pub fn of(root_url: &str, config: &Config, (network, host): (Arc<Network>, &Host)) -> Ground {
         let at_most = |own: i64, most: i64| own.min(most);
         Ground {
             root_url: root_url.to_owned(),
-            directories: directories.clone(),
+            directories: config.directories.clone(),
             network,
+            user: config.file.proxy_user(),
             runtime: host.runtime.clone(),
             ceilings: host.ceilings.clone(),
             processors: host.processors,
@@ -296,7 +299,7 @@ async fn describe(
     (binds, output): (Vec<Bind>, OwnedFd),
 ) -> Result<Launch, StartError> {
     let mut files = Files::default();
-    let (uid, gid) = (USER, ground.network.group());
+    let (uid, gid) = (ground.user, ground.network.group());
     let user = ResolvedUser { uid, gid, additional_gids: Vec::new(), home: "/".to_owned() };
     let request = ContainerRequest {
         id,
