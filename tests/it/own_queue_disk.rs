@@ -52,7 +52,15 @@ fn a_full_disk_refuses_calls_in_a_sentence_and_nothing_that_was_answered_is_lost
         own.call_as(None, &format!("GET queue/task/{task_id}/status"), &Value::Null).status == 200
     };
     assert!(acknowledged.iter().all(known));
+    // A copy is made on the same disk first: it fails in the middle.
+    let copy = own.worker.fresh("copy");
+    let back_up = || own.worker.call(&["standalone", "--backup", copy.to_str().unwrap()]);
+    let told = back_up();
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.code() == Some(1) && text.contains("disk is full"), "{text}");
+    assert!(!copy.exists() && fs::read_dir(queue.join("copies")).unwrap().next().is_none());
     fs::remove_file(filling).unwrap();
+    assert!(back_up().status.success() && copy.is_file());
     assert_eq!(create().1.status, 200);
     own.await_state(&own.create_script("true"), "completed");
     assert!(acknowledged.iter().all(known));
