@@ -101,6 +101,24 @@ async fn copies_that_are_made_under_load_are_whole_and_have_what_was_acknowledge
 }
 
 #[tokio::test]
+async fn a_secret_that_is_removed_while_a_copy_is_made_is_in_no_file_of_the_two() {
+    let place = Place::new();
+    let queue = place.open().unwrap();
+    let (_, expires) = large_secret();
+    let word = serde_json::json!("hunter2 ".repeat(2000));
+    queue.set_secret("0", (std::iter::once(("value".to_owned(), word)).collect(), expires)).await.unwrap();
+    for number in 1..100 {
+        queue.set_secret(&format!("{number}"), large_secret()).await.unwrap();
+    }
+    // Both are asked for before anything is waited for, the copy first; what is removed is in its first step.
+    let (copy, removed) = tokio::join!(biased; queue.copy(), queue.remove_secret("0"));
+    removed.unwrap();
+    let copy = std::fs::read(copy.unwrap().path()).unwrap();
+    let files = contents(place.0.path()).into_iter().map(|(_, content)| content).chain([copy]);
+    assert!(files.into_iter().all(|content| !content.windows(7).any(|bytes| bytes == b"hunter2")));
+}
+
+#[tokio::test]
 async fn a_copy_that_fails_leaves_no_file_and_the_queue_as_it_is() {
     let place = Place::new();
     let queue = place.open().unwrap();
