@@ -1,12 +1,12 @@
 //! What an operator of `docker-worker standalone` does beside it: clients that come and go, copies of the queue.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use docker_worker::queue::task_id::TaskId;
 use rustix::process::{Pid, Signal, kill_process};
@@ -141,6 +141,40 @@ fn a_copy_is_restored_after_a_kill_and_what_was_acknowledged_later_is_gone() {
     own.await_state(&own.create_script("true"), "completed");
     standalone.stop();
     assert_eq!(look_into(&own.worker.data().join("queue/queue.sqlite")), (2, "ok".to_owned()));
+}
+
+#[test]
+fn the_bytes_of_artifacts_outlive_a_start_with_the_wrong_copy() {
+    let own = OwnQueue::new();
+    let copies = own.worker.fresh("copies");
+    fs::create_dir(&copies).unwrap();
+    let [early, late] = ["early", "late"].map(|name| copies.join(name));
+    let standalone = own.start();
+    own.await_state(&own.create_script("true"), "completed");
+    assert!(finish(start_backup(&own, &early), LIMIT).status.success());
+    let task_id = own.create_script("echo of late");
+    own.await_state(&task_id, "completed");
+    assert!(finish(start_backup(&own, &late), LIMIT).status.success());
+    standalone.stop();
+    let artifacts = own.worker.data().join("queue/artifacts");
+    let files = || fs::read_dir(&artifacts).unwrap().map(|entry| entry.unwrap().path());
+    for file in files() {
+        let long_ago = SystemTime::now() - Duration::from_secs(365 * 24 * 60 * 60);
+        File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+    }
+    let start_with = |copy: &Path| {
+        let restored = own.worker.call(&["standalone", "--restore", copy.to_str().unwrap()]);
+        assert!(restored.status.success(), "{restored:?}");
+        own.start()
+    };
+    let are_marked = || files().any(|file| file.extension().is_some_and(|it| it == "stray"));
+    let standalone = start_with(&early);
+    await_that("what the copy does not know to be marked", are_marked);
+    standalone.stop();
+    let standalone = start_with(&late);
+    assert!(own.log(&task_id).contains("of late"));
+    await_that("what the copy knows not to be marked", || !are_marked());
+    standalone.stop();
 }
 
 #[test]
