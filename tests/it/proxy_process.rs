@@ -10,8 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::crash::assert_no_groups;
-use crate::support::{Site, Worker, await_end, compiled, tool};
-use crate::taskcluster_proxy::{AWAIT_RELEASE, completed, definition, of, proxy_of, waiting_definition};
+use crate::support::{Site, Terms, Worker, await_end, compiled, tool};
+use crate::taskcluster_proxy::{
+    AWAIT_RELEASE, clients_named, completed, definition, of, proxy_of, waiting_definition,
+};
 
 /// More than a worker needs that runs one task.
 const MEMORY_BYTES: u64 = 128 << 20;
@@ -126,6 +128,29 @@ fn tasks_begin_and_end_while_a_process_is_being_undone() {
     worker.stop();
     site.worker.assert_nothing_left("after the worker's end");
     site.internet.assert_as_before();
+}
+
+#[test]
+fn credentials_that_change_while_there_is_no_process_are_those_of_the_next_one() {
+    let site = Site::with(Terms { claim_time: Duration::from_secs(20), ..Terms::default() });
+    let mut worker = site.start(&json!({}));
+    let ping = "ask 'GET /api/queue/v1/ping' ''";
+    let script = format!("{ping}; echo first; {AWAIT_RELEASE}; {ping}");
+    let task = site.deployment.create_task(waiting_definition(&site, &script));
+    site.deployment.await_printed(&task, "first");
+    let proxy = proxy_of(&site.worker);
+    let monitor = monitor_of(proxy);
+    kill_process(monitor, Signal::STOP).unwrap();
+    kill_process(proxy, Signal::KILL).unwrap();
+    worker.await_logged("the proxy for tasks has ended");
+    let reclaims = site.deployment.wire.asked("/reclaim");
+    site.deployment.wire.await_asked("/reclaim", reclaims + 1);
+    kill_process(monitor, Signal::CONT).unwrap();
+    site.release();
+    let log = completed(&site, &task);
+    let [old, new] = clients_named(&log)[..] else { panic!("{log}") };
+    assert_ne!(old, new, "{log}");
+    worker.stop();
 }
 
 #[test]

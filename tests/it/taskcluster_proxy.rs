@@ -129,6 +129,12 @@ fn a_request_may_do_what_the_task_may_and_no_more() {
     worker.stop();
 }
 
+/// In whose name requests were made, one after the other.
+pub fn clients_named(log: &str) -> Vec<&str> {
+    let named = log.lines().filter_map(|line| line.strip_prefix("x-taskcluster-proxy-temp-clientid: "));
+    named.map(str::trim_end).collect()
+}
+
 #[test]
 fn a_request_after_a_reclaim_is_signed_with_the_new_credentials() {
     let site = Site::with(Terms { claim_time: Duration::from_secs(20), ..Terms::default() });
@@ -142,12 +148,8 @@ fn a_request_after_a_reclaim_is_signed_with_the_new_credentials() {
     let known: Vec<&str> =
         reclaimed.filter_map(|exchange| exchange.reply["credentials"]["clientId"].as_str()).collect();
     // Old credentials would do for some minutes more, so their name tells.
-    let named = log.lines().filter_map(|line| line.strip_prefix("x-taskcluster-proxy-temp-clientid: "));
-    let [old, new] = named.collect::<Vec<_>>()[..] else { panic!("{log}") };
-    assert!(
-        old != new && known.contains(&new.trim_end()) && !known.contains(&old.trim_end()),
-        "{known:?} {log}"
-    );
+    let [old, new] = clients_named(&log)[..] else { panic!("{log}") };
+    assert!(old != new && known.contains(&new) && !known.contains(&old), "{known:?} {log}");
     let artifacts = site.deployment.artifacts(&task);
     assert!(artifacts.contains(&("public/made".to_owned(), "reference".to_owned())), "{artifacts:?} {log}");
     worker.stop();
