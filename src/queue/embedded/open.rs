@@ -14,8 +14,8 @@ use crate::queue::QueueError;
 const VERSION: i64 = 5;
 /// What is older than this is of no release: it is refused.
 const OLDEST: i64 = 3;
-/// What makes the tables of a version those of the next one. A row that is not as it should be costs nobody the others: it is
-/// taken over as it is.
+/// What makes the tables of a version those of the next one. A row that is not as it should be costs nobody the others: of a
+/// definition that is no JSON its text is the definition, which whoever claims the task finds to be none.
 const CHANGES: &[(i64, &str)] = &[
     (
         3,
@@ -27,7 +27,7 @@ const CHANGES: &[(i64, &str)] = &[
          INSERT INTO definitions (task_id, name, definition)
              SELECT task_id,
                     CASE WHEN json_valid(definition) THEN ifnull(definition ->> '$.metadata.name', '') ELSE '' END,
-                    definition
+                    CASE WHEN json_valid(definition) THEN definition ELSE json_quote(definition) END
              FROM tasks;
          ALTER TABLE tasks DROP COLUMN definition;
          CREATE TABLE releases (
