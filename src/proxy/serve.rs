@@ -15,6 +15,7 @@ mod connections;
 mod dial;
 mod door;
 mod forward;
+mod hall;
 mod identity;
 mod kept;
 mod label;

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::bounds::{BUFFER_BYTES, URL_BYTES};
 use super::client::Client;
-use super::door::Hall;
+use super::hall::Hall;
 use super::outside::Outside;
 use super::target::{self, Target};
 use super::{Body, forward, text};

@@ -1,19 +1,14 @@
-//! What there is for one task, and how all of it ends at once.
+//! The way into the process for one task: opened with its listener, and closed with all that came by it.
 
 use std::io;
-use std::mem;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
 
 use super::bounds::TASK_SOCKET_BYTES;
-use super::dial::Dialler;
+use super::hall::Hall;
 use super::identity::Identity;
-use super::kept::Room;
-use super::places::Places;
 use super::signature::SignError;
 use super::{Server, connections};
 use crate::queue::Credentials;
@@ -45,21 +40,6 @@ pub(super) struct Door {
     scopes: Vec<String>,
 }
 
-/// What all connections of one task share.
-pub(super) struct Hall {
-    pub(super) server: Arc<Server>,
-    pub(super) address: Ipv4Addr,
-    identity: watch::Sender<Arc<Identity>>,
-    pub(super) dialler: Dialler,
-    pub(super) places: Places,
-    pub(super) room: Room,
-    pub(super) tasks: Tasks,
-}
-
-/// All that goes on for one task, each a task of the event loop.
-#[derive(Default)]
-pub(super) struct Tasks(Mutex<JoinSet<()>>);
-
 impl Door {
     /// Serves a task by its listener, which is told apart from others' by its link, and does not block.
     ///
@@ -72,15 +52,7 @@ impl Door {
         identity.signer()?;
         bound(&listener)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let hall = Arc::new(Hall {
-            server: Arc::clone(server),
-            address,
-            identity: watch::Sender::new(Arc::new(identity)),
-            dialler: Dialler::new(server.root.clone()),
-            places: Places::of(&server.places),
-            room: Room::of(&server.kept),
-            tasks: Tasks::default(),
-        });
+        let hall = Arc::new(Hall::new(server, address, identity));
         hall.tasks.spawn(connections::accept(listener, Arc::clone(&hall)));
         Ok(Door { hall, scopes })
     }
@@ -89,40 +61,12 @@ impl Door {
     /// them, each request is told so until there are others: the old ones would be good for some minutes more, and then
     /// refused for no reason that the task could see.
     pub(super) fn renew(&self, credentials: &Credentials) {
-        self.hall.identity.send_replace(Arc::new(Identity::new(credentials, &self.scopes)));
+        self.hall.rename(Identity::new(credentials, &self.scopes));
     }
 
     /// Closes all connections, the task's and those to the outside, and the listener. They are closed when this returns.
     pub(super) async fn close(self) {
         self.hall.tasks.end().await;
-    }
-}
-
-impl Hall {
-    /// In whose name requests are made at the moment.
-    pub(super) fn identity(&self) -> Arc<Identity> {
-        Arc::clone(&self.identity.borrow())
-    }
-}
-
-impl Tasks {
-    /// Starts something that ends with the others.
-    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        let mut tasks = self.lock();
-        // Nobody else asks how they have ended.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(work)
-    }
-
-    /// Ends them all, and waits until nothing is left of them. On the one thread of the event loop none of them runs
-    /// meanwhile, so that none can start another.
-    async fn end(&self) {
-        let mut tasks = mem::take(&mut *self.lock());
-        tasks.shutdown().await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

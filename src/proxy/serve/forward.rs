@@ -17,7 +17,7 @@ use hyper::{Request, Response, StatusCode, Uri, http};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::dial::DialError;
-use super::door::Hall;
+use super::hall::Hall;
 use super::outside::{ConnectError, Line, Outside, OutsideError};
 use super::signature::SignError;
 use super::{Body, text, whole};

@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::Body;
 use super::bounds::BUFFER_BYTES;
 use super::dial::{DialError, Origin};
-use super::door::Hall;
+use super::hall::Hall;
 
 /// How long a connection is kept for another request: services close theirs sooner or later, unasked.
 const IDLE: Duration = Duration::from_secs(4);
