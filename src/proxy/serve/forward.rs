@@ -124,12 +124,12 @@ async fn attempts(
         let is_last = payload.is_gone() || began.elapsed() + wait > PATIENCE;
         match attempt {
             Ok(response) if is_last || !response.status().is_server_error() => return Ok(response),
+            Err(error) if is_last || is_final(&error) => return Err(error),
             // The other end has closed it, most likely: that says nothing of the service.
-            Err(SendError::Outside(OutsideError::Send(_))) if is_old && !is_last => {
+            Err(SendError::Outside(OutsideError::Send(_))) if is_old => {
                 allowed = Line::New;
                 continue;
             }
-            Err(error) if is_last || is_final(&error) => return Err(error),
             Ok(_) | Err(_) => {}
         }
         sleep(wait).await;
@@ -260,8 +260,14 @@ fn is_final(error: &SendError) -> bool {
         | SendError::Header(_)
         | SendError::Nonsense(_) => true,
         SendError::Connect(error) => is_refused(error),
-        SendError::Outside(_) | SendError::Unanswered => false,
+        SendError::Outside(error) => is_nonsense(error),
+        SendError::Unanswered => false,
     }
+}
+
+/// Whether there was an answer, but none that could be read: it is no HTTP, or its head is longer than any should be.
+fn is_nonsense(error: &OutsideError) -> bool {
+    matches!(error, OutsideError::Send(error) if error.is_parse())
 }
 
 /// Whether no connection was made because its address is not for tasks.
@@ -277,6 +283,7 @@ fn is_refused(error: &ConnectError) -> bool {
 fn failed(error: &SendError) -> Response<Body> {
     let status = match error {
         SendError::Connect(error) if is_refused(error) => StatusCode::FORBIDDEN,
+        SendError::Outside(error) if is_nonsense(error) => StatusCode::BAD_GATEWAY,
         SendError::Nonsense(_) => StatusCode::BAD_GATEWAY,
         SendError::Nobody(_)
         | SendError::Sign(_)

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::bounds::BUFFER_BYTES;
 use super::*;
 use crate::background::Background;
 use crate::queue::Credentials;
@@ -38,7 +39,7 @@ struct Seen {
 }
 
 /// The request's line, its header and the length of its body, a line each; a request for `hang` has no answer, one for `half`
-/// the beginning of one.
+/// the beginning of one, one for `long` one with a long head.
 async fn echo(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Body>, Infallible> {
     seen.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
@@ -60,7 +61,8 @@ async fn echo(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Bo
     }
     text += &format!("{length} bytes\n");
     let status = if head.uri.path().ends_with("/101") { 101 } else { 203 };
-    Ok(Response::builder().status(status).header("x-own", "1").body(whole(text.into())).unwrap())
+    let own = if head.uri.path().ends_with("/long") { "1".repeat(2 * BUFFER_BYTES) } else { "1".to_owned() };
+    Ok(Response::builder().status(status).header("x-own", own).body(whole(text.into())).unwrap())
 }
 
 struct Fixture {

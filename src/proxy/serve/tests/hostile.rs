@@ -1,6 +1,5 @@
 //! Requests that nobody sends who means well.
 
-use super::bounds::BUFFER_BYTES;
 use super::*;
 
 #[tokio::test]
@@ -48,6 +47,19 @@ async fn a_service_that_would_speak_another_protocol_is_not_let_through() {
     let request = "GET /queue/v1/101 HTTP/1.1\r\nHost: t\r\nConnection: close, upgrade\r\nUpgrade: x\r\n\r\n";
     let text = fixture.send(request).await;
     assert!(text.starts_with("HTTP/1.1 50"), "{text}");
+}
+
+#[tokio::test]
+async fn an_answer_whose_head_is_too_long_is_not_asked_for_again() {
+    let fixture = Fixture::new().await;
+    // By a connection that is new, and by one that is there already.
+    let first = "GET /queue/v1/x HTTP/1.1\r\nHost: t\r\n\r\n";
+    let long = "POST /queue/v1/long HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for (requests, asked) in [(long.to_owned(), 1), (format!("{first}{long}"), 1 + 2)] {
+        let text = fixture.send(&requests).await;
+        assert!(text.contains("HTTP/1.1 502") && text.contains("failed to send the request"), "{text}");
+        assert_eq!(fixture.requests(), asked);
+    }
 }
 
 #[tokio::test]
