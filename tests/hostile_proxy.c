@@ -1,4 +1,4 @@
-/* In place of the process that serves tasks: says that it is ready, and from then on what nobody has asked for. */
+/* In place of the process that serves tasks: says nothing, or that it is ready and from then on what nobody has asked for. */
 #include <arpa/inet.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,6 +18,9 @@ int main(void)
 {
     char piece[4096];
     memset(piece, 'x', sizeof piece);
+    if (MANNER == 0)
+        for (;;)
+            pause();
     say("{\"report\":\"ready\"}");
     if (MANNER == 1) { /* answers, again and again */
         for (;;)

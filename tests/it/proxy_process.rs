@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
+use docker_worker::queue::{Reason, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -50,6 +51,34 @@ fn clean_up_after(monitor: Pid, worker: &Worker, containers: &[String]) {
     assert!(cleaned.status.success(), "{cleaned:?}");
     worker.assert_nothing_left("after the clean-up");
     assert_no_groups(containers, "after the clean-up");
+}
+
+/// A program that is found in the place of the worker's own by that worker.
+struct Stranger {
+    namespace: String,
+}
+
+/// Where it is.
+const PLACE: &str = env!("CARGO_BIN_EXE_docker-worker");
+
+impl Stranger {
+    /// One of `tests/hostile_proxy.c`, for all processes that a worker starts from now on.
+    fn in_place_of_the_proxy(worker: &Worker, manner: u32) -> Stranger {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile_proxy.c");
+        let source = fs::read_to_string(source).unwrap().replace("MANNER", &manner.to_string());
+        let own = worker.processes("docker-worker")[0].as_raw_nonzero();
+        let stranger = Stranger { namespace: format!("--mount=/proc/{own}/ns/mnt") };
+        stranger.within(&["mount", "--bind", compiled("hostile", &source).to_str().unwrap(), PLACE]);
+        stranger
+    }
+
+    fn leave(self) {
+        self.within(&["umount", "--lazy", PLACE]);
+    }
+
+    fn within(&self, command: &[&str]) {
+        tool("nsenter", &[&[self.namespace.as_str(), "--"], command].concat());
+    }
 }
 
 #[test]
@@ -104,6 +133,24 @@ fn a_worker_that_is_told_twice_does_not_wait_for_a_monitor_that_hangs() {
     let ended = worker.stop();
     assert!(ended.finished.took < Duration::from_secs(5), "{ended:?}");
     clean_up_after(monitor, &site.worker, &containers);
+    site.internet.assert_as_before();
+}
+
+#[test]
+fn a_worker_that_ends_does_not_wait_for_a_process_that_does_not_come_to_serve() {
+    let site = Site::new();
+    let worker = site.start(&json!({}));
+    let silent = Stranger::in_place_of_the_proxy(&site.worker, 0);
+    let task = site.deployment.create_task(definition(&site, "true", &[]));
+    let proxy = proxy_of(&site.worker);
+    let ended = worker.stop();
+    assert!(ended.finished.took < Duration::from_secs(15), "{ended:?}");
+    assert!(is_dead(proxy));
+    let status = site.deployment.status(&task);
+    assert_eq!(status.runs[0].reason_resolved, Some(Verdict::Exception(Reason::WorkerShutdown)));
+    // It has gone with the worker's mounts.
+    drop(silent);
+    site.worker.assert_nothing_left("after the worker's end");
     site.internet.assert_as_before();
 }
 
@@ -176,26 +223,18 @@ fn of_a_worker_that_is_killed_the_next_clean_up_leaves_no_proxy_and_no_rules() {
 
 #[test]
 fn a_process_that_says_what_nobody_asked_for_costs_neither_memory_nor_log_and_may_be_replaced() {
-    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile_proxy.c")).unwrap();
     let site = Site::new();
     for (manner, said) in
         [(1, "nobody has asked"), (2, "nobody has asked"), (3, "a message that is too long")]
     {
         let mut worker = site.start(&json!({}));
-        let own = site.worker.processes("docker-worker")[0];
-        let within = |command: &[&str]| {
-            let namespace = format!("--mount=/proc/{}/ns/mnt", own.as_raw_nonzero());
-            tool("nsenter", &[&[namespace.as_str(), "--"], command].concat());
-        };
-        let hostile = compiled("hostile", &source.replace("MANNER", &manner.to_string()));
-        let honest = env!("CARGO_BIN_EXE_docker-worker");
-        within(&["mount", "--bind", hostile.to_str().unwrap(), honest]);
+        let stranger = Stranger::in_place_of_the_proxy(&site.worker, manner);
         let task = site.deployment.create_task(definition(&site, "get /api/queue/v1/ping", &[]));
         worker.await_logged(said);
         // It is started again meanwhile, and is no better.
         thread::park_timeout(Duration::from_secs(5));
         assert!(worker.most_memory() < MEMORY_BYTES, "{manner}: {} bytes", worker.most_memory());
-        within(&["umount", honest]);
+        stranger.leave();
         assert!(completed(&site, &task).contains("\"alive\":true"), "{manner}");
         let ended = worker.stop();
         let told = ended.log.lines().filter(|line| line.contains("the proxy for tasks"));
