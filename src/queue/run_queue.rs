@@ -16,6 +16,12 @@ use crate::timestamp::Timestamp;
 /// The longest wait between two looks at the queue's clock, which goes on while this host is suspended.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// How often a run is reported that the report is refused for as resolved, and that is not.
+const CONTRADICTIONS: u32 = 3;
+
+/// From one such report to the next.
+const BETWEEN_CONTRADICTIONS: Duration = Duration::from_secs(1);
+
 /// A queue, with the rights of one run. Clones are the same run's.
 #[derive(Clone, Debug)]
 pub struct RunQueue(Arc<Inner>);
@@ -140,13 +146,20 @@ impl RunQueue {
     ///
     /// As of [`RunQueue::settle`].
     pub async fn settle_within(&self, patience: Duration, verdict: Verdict) -> Result<Verdict, QueueError> {
-        match self.report_within(patience, verdict).await {
-            Ok(()) => Ok(verdict),
-            Err(error @ QueueError::Conflict { .. }) => match self.status().await {
-                Ok(Standing::Resolved(standing)) => Ok(standing),
-                Ok(Standing::Open) | Err(_) => Err(error),
-            },
-            Err(error) => Err(error),
+        let mut attempts = CONTRADICTIONS;
+        loop {
+            attempts -= 1;
+            let error = match self.report_within(patience, verdict).await {
+                Ok(()) => return Ok(verdict),
+                Err(error @ QueueError::Conflict { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            match self.status().await {
+                Ok(Standing::Resolved(standing)) => return Ok(standing),
+                // Whoever has refused it knows less than the queue, which would have the task run again.
+                Ok(Standing::Open) if attempts > 0 => sleep(BETWEEN_CONTRADICTIONS).await,
+                Ok(Standing::Open) | Err(_) => return Err(error),
+            }
         }
     }
 

@@ -17,6 +17,7 @@ fn whatever_is_wrong_between_worker_and_queue_each_task_has_its_one_resolution()
         ("/completed", Fault::Status(503)),
         ("/completed", Fault::LostReply),
         ("/completed", Fault::Page),
+        ("/completed", Fault::Refusal(409)),
         ("/failed", Fault::Reset),
         ("/failed", Fault::LostReply),
         ("/failed", late),
@@ -45,7 +46,7 @@ fn whatever_is_wrong_between_worker_and_queue_each_task_has_its_one_resolution()
         assert!(own.log(task_id).contains(&format!("exit code: {}", number % 2)), "{number}");
     }
     let failed: usize = way.wire.failed().values().sum();
-    assert_eq!(failed, 14, "{:?}", way.wire.failed());
+    assert_eq!(failed, 15, "{:?}", way.wire.failed());
     way.wire.fail_no_more();
     standalone.stop();
 }
