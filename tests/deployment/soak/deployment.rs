@@ -1,5 +1,6 @@
 //! The deployment as the author of tasks sees it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -24,6 +25,10 @@ const AWAY: Retry = Retry {
     delay_factor: Duration::from_millis(100),
     randomization_factor: 0.25,
 };
+
+/// Tasks that are asked for in one call: as many as a queue answers in one part. The client of the crate signs a request for
+/// a further part without its query, which no service accepts.
+pub const AT_ONCE: usize = 500;
 
 /// A client whose tasks are all of one group.
 pub struct Deployment {
@@ -100,22 +105,15 @@ impl Deployment {
         self.queue.cancelTask(task_id).await.unwrap();
     }
 
-    /// State and runs of each task.
-    pub async fn statuses(&self) -> Vec<(String, String, Vec<Run>)> {
-        let (mut statuses, mut next) = (Vec::new(), None);
-        loop {
-            let page: Value =
-                self.queue.listTaskGroup(self.group.as_str(), next.as_deref(), None).await.unwrap();
-            statuses.extend(page["tasks"].as_array().unwrap().iter().map(|task| {
-                let status = &task["status"];
-                let runs = status["runs"].as_array().unwrap().iter().map(read_run).collect();
-                (text(&status["taskId"]), text(&status["state"]), runs)
-            }));
-            next = page["continuationToken"].as_str().map(str::to_owned);
-            if next.is_none() {
-                return statuses;
-            }
-        }
+    /// State and runs of tasks; of [`AT_ONCE`] at most.
+    pub async fn statuses(&self, task_ids: &[&str]) -> HashMap<String, (String, Vec<Run>)> {
+        let found = self.queue.statuses(&json!({ "taskIds": task_ids }), None, None).await.unwrap();
+        let found = found["statuses"].as_array().unwrap().iter().map(|it| {
+            let status = &it["status"];
+            let runs = status["runs"].as_array().unwrap().iter().map(read_run).collect();
+            (text(&it["taskId"]), (text(&status["state"]), runs))
+        });
+        found.collect()
     }
 
     /// Names and kinds of storage of a run's artifacts.

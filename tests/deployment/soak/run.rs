@@ -1,6 +1,6 @@
 //! From the first claim to the last resolution, with kills between them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use docker_worker::random::random_fraction;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::deployment::Deployment;
+use super::deployment::{AT_ONCE, Deployment};
 use super::faults::{Faults, LostRuns};
 use super::journal::Journal;
 use super::kinds::Kind;
@@ -145,17 +145,21 @@ impl<'a> Soak<'a> {
 
     /// The tasks with their runs, if all are resolved.
     async fn ended(&self) -> Option<Vec<Ended>> {
-        let statuses = self.deployment.statuses().await;
-        if statuses.iter().any(|(_, state, _)| ["pending", "running"].contains(&state.as_str())) {
-            return None;
+        let mut ended = Vec::with_capacity(self.tasks.len());
+        // The last ones are those that are still to be done.
+        for some in self.tasks.rchunks(AT_ONCE) {
+            let ids: Vec<&str> = some.iter().map(|(_, task_id)| task_id.as_str()).collect();
+            let mut statuses = self.deployment.statuses(&ids).await;
+            for (kind, task_id) in some {
+                let found = statuses.remove(task_id);
+                let (state, runs) = found.unwrap_or_else(|| panic!("the queue has lost task {task_id}"));
+                if ["pending", "running"].contains(&state.as_str()) {
+                    return None;
+                }
+                ended.push(Ended { kind: *kind, task_id: task_id.clone(), runs });
+            }
         }
-        let mut runs: HashMap<_, _> =
-            statuses.into_iter().map(|(task_id, _, runs)| (task_id, runs)).collect();
-        let tasks = self.tasks.iter().map(|(kind, task_id)| {
-            let runs = runs.remove(task_id).unwrap_or_else(|| panic!("the queue has lost task {task_id}"));
-            Ended { kind: *kind, task_id: task_id.clone(), runs }
-        });
-        Some(tasks.collect())
+        Some(ended)
     }
 
     /// Ends the worker, and gives what it has left in its directories, in sentences, and its greatest memory in bytes.
