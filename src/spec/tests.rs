@@ -113,8 +113,9 @@ fn the_container_of_the_proxy_is_as_the_golden_file_shows() {
     let golden: Value = serde_json::from_str(include_str!("../../tests/golden/proxy.json")).unwrap();
     let mut fixture = Fixture { profile: Profile::Proxy, network: NetworkChoice::Host, ..fixture() };
     fixture.image = ImageConfig::default();
+    // Its group is one of those that run directories have.
     fixture.user =
-        ResolvedUser { uid: 65_533, gid: 65_533, additional_gids: Vec::new(), home: "/".to_owned() };
+        ResolvedUser { uid: 65_533, gid: 0x7000_0000, additional_gids: Vec::new(), home: "/".to_owned() };
     fixture.command = vec!["/docker-worker".to_owned(), "proxy".to_owned()];
     fixture.binds = vec![Bind {
         source: "/usr/bin/docker-worker".into(),
