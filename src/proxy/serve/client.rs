@@ -3,7 +3,7 @@
 //! A client that has said all it has to say may still hear the answer, as with the original; from here it looks the same as
 //! one that is gone and hears nothing. What tells them apart is what is written: the first one takes it, the other one's
 //! host resets the connection. While there is nothing to write, because a service takes its time, nothing tells them apart,
-//! so that the time is short which that may take.
+//! so that the time is short which that may take: then something is written.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,12 +13,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// How long a client that has said its last waits for the next byte: longer than services take to answer.
-const AFTER_END: Duration = Duration::from_secs(60);
+/// How long a service may take to answer a client that has said its last: longer than services do.
+pub(super) const AFTER_END: Duration = Duration::from_secs(60);
+
+/// How long such a client waits for the next byte of an answer. It has been told by then if none has begun.
+const SILENCE_AFTER_END: Duration = Duration::from_secs(90);
 
 /// See the module's head.
 #[derive(Clone)]
@@ -35,17 +38,28 @@ impl Client {
         Client(Arc::new(Shared { stream, writes: AtomicU64::new(0) }))
     }
 
+    /// Waits until the client has said its last, and from then on as long as a service may take to answer it.
+    pub(super) async fn overdue(&self) {
+        // What goes wrong with that is for `gone`.
+        drop(self.ended().await);
+        sleep(AFTER_END).await;
+    }
+
     /// Waits until nobody hears what is answered, as far as that can be known.
     pub(super) async fn gone(&self) {
         let Shared { stream, writes } = &*self.0;
-        // Whether there is something to be read makes no difference to this: more requests may have come before the end.
-        let ended = stream.ready(Interest::PRIORITY | Interest::ERROR).await;
-        let mut is_lost = ended.is_ok_and(|what| what.is_error());
+        let mut is_lost = self.ended().await.is_ok_and(|what| what.is_error());
         while !is_lost {
             let before = writes.load(Ordering::Relaxed);
-            let reset = timeout(AFTER_END, stream.ready(Interest::ERROR)).await;
+            let reset = timeout(SILENCE_AFTER_END, stream.ready(Interest::ERROR)).await;
             is_lost = reset.is_ok() || writes.load(Ordering::Relaxed) == before;
         }
+    }
+
+    /// Waits until the client has said its last, or the connection is reset. Whether there is something to be read makes no
+    /// difference to this: more requests may have come before the end.
+    async fn ended(&self) -> io::Result<Ready> {
+        self.0.stream.ready(Interest::PRIORITY | Interest::ERROR).await
     }
 
     /// Tries again and again, each time that the socket is ready, until it was.

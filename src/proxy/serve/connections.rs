@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::bounds::{BUFFER_BYTES, URL_BYTES};
-use super::client::Client;
+use super::client::{AFTER_END, Client};
 use super::hall::Hall;
 use super::outside::Outside;
 use super::target::{self, Target};
@@ -67,7 +67,11 @@ async fn serve(stream: TcpStream, hall: &Arc<Hall>) {
     let outside = Mutex::new(Outside::new(Arc::clone(hall)));
     let service = service_fn(|request| async {
         let mut outside = outside.lock().await;
-        Ok::<_, Infallible>(answer(hall, &mut outside, request).await)
+        Ok::<_, Infallible>(tokio::select! {
+            biased;
+            answer = answer(hall, &mut outside, request) => answer,
+            () = watched.overdue() => late(hall),
+        })
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(SILENCE);
@@ -98,6 +102,17 @@ async fn answer(hall: &Hall, outside: &mut Outside, request: Request<Incoming>) 
         Target::Url(url) => (forward::send(hall, outside, request, &url).await, Some(url)),
     };
     hall.identity().label.put(response.headers_mut(), endpoint.as_deref());
+    response
+}
+
+/// For who waits on a connection that is closed on the task's side.
+fn late(hall: &Hall) -> Response<Body> {
+    let why = format!(
+        "Failed during proxy request: failed to have an answer within {} s from the task's closing its side of the connection",
+        AFTER_END.as_secs()
+    );
+    let mut response = text(StatusCode::GATEWAY_TIMEOUT, why);
+    hall.identity().label.put(response.headers_mut(), None);
     response
 }
 
