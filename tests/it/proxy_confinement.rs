@@ -120,3 +120,34 @@ fn of_two_workers_each_reaches_its_deployment_on_loopback_and_the_rules_go_with_
     two.stop();
     site.internet.assert_as_before();
 }
+
+/// Gives a worker's mount namespace a file of hosts of its own, and keeps everything else that names are asked of.
+const WITH_HOSTS: &str = "mount --bind \"$0\" /etc/hosts";
+
+#[test]
+fn a_deployment_by_a_name_of_the_hosts_own_is_reached_wherever_that_leads_by_now() {
+    let site = Site::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let hosts = scratch.path().join("hosts");
+    fs::write(&hosts, "127.0.0.1 tc.test\n").unwrap();
+    let worker = Worker::on_changed(&site.internet, WITH_HOSTS, hosts.to_str().unwrap());
+    let (_, port) = site.deployment.root_url.rsplit_once(':').unwrap();
+    let config = site.config(&json!({ "rootUrl": format!("http://tc.test:{port}") }));
+    let started = Started::of(worker.command(&["start", "--config", &config]).spawn().unwrap());
+    // Longer than names that were looked at count as new.
+    let script = "get /api/queue/v1/ping; sleep 2";
+    for (addresses, others) in
+        [(vec!["127.0.0.1"], vec!["127.0.0.2"]), (vec!["127.0.0.1", "127.0.0.2"], vec![])]
+    {
+        let lines: String = addresses.iter().map(|address| format!("{address} tc.test\n")).collect();
+        fs::write(&hosts, lines).unwrap();
+        let task = site.deployment.create_task(definition(&site, script, &[]));
+        assert!(completed(&site, &task).contains("\"alive\":true"));
+        let rules = site.internet.host.tool("nft", &["list", "ruleset"]);
+        let opening = |address: &str| format!("{address} . tcp . {port}");
+        assert!(addresses.iter().all(|address| rules.contains(&opening(address))), "{addresses:?}: {rules}");
+        assert!(!others.iter().any(|address| rules.contains(&opening(address))), "{others:?}: {rules}");
+    }
+    started.stop();
+    site.internet.assert_as_before();
+}
