@@ -10,6 +10,7 @@ mod environment;
 pub mod features;
 mod help;
 mod operator;
+mod output;
 pub mod process;
 mod proxy;
 mod recovery;
@@ -17,12 +18,14 @@ mod refusal;
 pub mod run;
 mod scheduling;
 mod serving;
+mod shell;
 mod signals;
 pub mod standalone;
 pub mod start;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -135,8 +138,8 @@ pub fn main() -> ExitCode {
         Command::Standalone(options) => standalone::main(&options, config, &operator),
         Command::Start(options) => start::main(&options, config, &operator),
         Command::Demo(options) => demo::main(&options, &config, &operator),
-        Command::Check(options) => check::main(&options, &config),
-        Command::Features(options) => features::main(&options, &config),
+        Command::Check(options) => check::main(&options, &config, &operator),
+        Command::Features(options) => features::main(&options, &config, &operator),
         Command::Cleanup(options) => cleanup::main(&options, &config, &operator),
         Command::Proxy => proxy::main(&operator),
     }
@@ -188,9 +191,10 @@ fn absolute(path: OsString) -> PathBuf {
 /// Wrong use; help and version as asked for.
 fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return match error.print() {
+        return match error.print().and_then(|()| io::stdout().flush()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(FAILED),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(FAILED),
+            Err(error) => Operator::new(Form::Sentences).refuse(FAILED, &output::unwritten(&error)),
         };
     }
     // The parser gave up, perhaps before it came to the option.

@@ -1,15 +1,14 @@
 //! `docker-worker check`: what this host offers and lacks, with the remedy.
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{FAILED, HOST_UNFIT};
+use super::operator::Operator;
+use super::{HOST_UNFIT, output};
 use crate::config::Config;
 use crate::host::{self, Facts, Item, Status};
-use crate::readiness::write_all;
 
 /// Options of `check`.
 #[derive(Debug, Args)]
@@ -26,18 +25,16 @@ struct Report<'a> {
 }
 
 /// Prints the report; the status is 0 when tasks can run.
-pub(super) fn main(options: &CheckArguments, config: &Config) -> ExitCode {
+pub(super) fn main(options: &CheckArguments, config: &Config, operator: &Operator) -> ExitCode {
     let mut items = host::items(&Facts::gather(config));
     items.extend(host::network_items(&config.file.network));
     let status = items.iter().map(|item| item.status).max().unwrap_or(Status::Works);
     let text = if options.json { as_json(status, &items) } else { as_text(status, &items) };
-    if write_all(io::stdout(), text.as_bytes()).is_err() {
-        return ExitCode::from(FAILED);
-    }
-    match status {
+    let exit_status = match status {
         Status::Works | Status::Degraded => ExitCode::SUCCESS,
         Status::Missing => ExitCode::from(HOST_UNFIT),
-    }
+    };
+    output::print(&text, exit_status, operator)
 }
 
 /// The last line: what all of it means for tasks.

@@ -1,14 +1,13 @@
 //! `docker-worker features`: what a task can have beside its command.
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::FAILED;
+use super::operator::Operator;
+use super::output;
 use crate::config::Config;
 use crate::known_features::{FEATURE_NAMES, KNOWN_FEATURES, KnownFeature, Reserved, Support, find};
-use crate::readiness::write_all;
 use crate::suggestion::did_you_mean;
 
 /// Options of `features`.
@@ -24,15 +23,12 @@ fn feature(name: &str) -> Result<&'static KnownFeature, String> {
 }
 
 /// Prints the table, or one row of it in full.
-pub(super) fn main(options: &FeaturesArguments, config: &Config) -> ExitCode {
+pub(super) fn main(options: &FeaturesArguments, config: &Config, operator: &Operator) -> ExitCode {
     let text = match options.name {
         Some(feature) => one(feature, config),
         None => KNOWN_FEATURES.iter().map(|feature| line(feature, config)).collect(),
     };
-    match write_all(io::stdout(), text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(FAILED),
-    }
+    output::print(&text, ExitCode::SUCCESS, operator)
 }
 
 fn line(feature: &KnownFeature, config: &Config) -> String {

@@ -56,7 +56,7 @@ impl StandaloneArguments {
 /// The command.
 pub(super) fn main(options: &StandaloneArguments, mut config: Config, operator: &Operator) -> ExitCode {
     let done = match (&options.action, &options.backup, &options.restore) {
-        (Some(Action::Client(client)), _, _) => clients::change(&client.action, &config.directories.data),
+        (Some(Action::Client(client)), _, _) => clients::change(&client.action, &config.directories),
         (None, Some(file), _) => backup::back_up(file, &config.directories, operator),
         (None, None, Some(file)) => place::restore(file, &config.directories),
         (None, None, None) => {

@@ -2,7 +2,6 @@
 //!
 //! Standard output carries the worker's own log, and under worker-runner the protocol's messages between its lines.
 
-use std::io;
 use std::process::ExitCode;
 
 use self::deployment::{Deployment, own};
@@ -12,10 +11,9 @@ use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::serving::{self, Grounds, Process, Ready, cannot_start};
-use super::{FAILED, HOST_UNFIT};
+use super::{HOST_UNFIT, output};
 use crate::config::{Config, ConfigFile};
 use crate::line_writer::LineWriter;
-use crate::readiness::write_all;
 use crate::worker::runner::Runner;
 
 mod deployment;
@@ -46,7 +44,7 @@ pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Oper
     options.complete(&mut config.file);
     serving::complete(&mut config, ConfigFile::in_force);
     if options.print_config {
-        return print(&config.file);
+        return print(&config.file, operator);
     }
     if config.file.shutdown.node_termination_poll.is_there() {
         operator.note(
@@ -111,11 +109,8 @@ impl HostKind {
     }
 }
 
-fn print(file: &ConfigFile) -> ExitCode {
+fn print(file: &ConfigFile, operator: &Operator) -> ExitCode {
     // Plain strings, numbers and words: there is nothing that JSON cannot hold.
     let text = serde_json::to_string_pretty(file).unwrap_or_default() + "\n";
-    match write_all(io::stdout(), text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(FAILED),
-    }
+    output::print(&text, ExitCode::SUCCESS, operator)
 }

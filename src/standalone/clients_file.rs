@@ -101,7 +101,9 @@ pub enum ClientsFileError {
         client_id: String,
     },
     /// It is no scope, or stands for more than it seems to.
-    #[error("give the scope {scope:?}: a scope is some printable ASCII, with one * at most at its end")]
+    #[error(
+        "give the scope {scope:?}: a scope is some printable ASCII, and a * can stand only once, at its end"
+    )]
     Scope {
         /// Which.
         scope: String,
@@ -160,7 +162,7 @@ pub fn add(data: &Path, client_id: &str, scopes: Vec<String>) -> Result<Credenti
     if !is_client_id(client_id) || client_id.starts_with(OWN) {
         return Err(ClientsFileError::Name { client_id: client_id.to_owned() });
     }
-    if let Some(scope) = scopes.iter().find(|scope| scope.is_empty() || !is_grantable(scope)) {
+    if let Some(scope) = scopes.iter().find(|scope| !stands_for_what_it_seems(scope)) {
         return Err(ClientsFileError::Scope { scope: scope.clone() });
     }
     change(data, |clients| {
@@ -237,7 +239,13 @@ impl State {
     }
 }
 
-/// Whether a client can be given this scope.
+/// Whether a scope means what whoever gives it means: within it a * would be a letter like any other.
+fn stands_for_what_it_seems(scope: &str) -> bool {
+    let before_end = scope.strip_suffix('*').unwrap_or(scope);
+    !scope.is_empty() && is_grantable(scope) && !before_end.contains('*')
+}
+
+/// Whether a client can have this scope.
 fn is_grantable(scope: &str) -> bool {
     is_scope(scope) && !scope.ends_with("**")
 }
@@ -378,7 +386,7 @@ mod tests {
         for name in ["", "a b", "local/root", "\u{e9}"] {
             assert!(matches!(added(name, &[]), Err(ClientsFileError::Name { .. })), "{name}");
         }
-        for scope in ["", "a\nb", "\u{e9}", "queue:**"] {
+        for scope in ["", "a\nb", "\u{e9}", "queue:**", "queue:*:local/*", "*a"] {
             assert!(matches!(added("x", &[scope]), Err(ClientsFileError::Scope { .. })), "{scope}");
         }
         assert!(matches!(remove(directory.path(), "x"), Err(ClientsFileError::Unknown { .. })));

@@ -60,6 +60,29 @@ fn a_client_may_do_what_its_scopes_say_from_its_adding_until_its_removal() {
     standalone.stop();
 }
 
+#[test]
+fn no_client_is_made_whose_credentials_nobody_has_or_which_no_server_looks_for() {
+    let own = OwnQueue::new();
+    let (add, list) =
+        (["standalone", "client", "add", "ci", "--scope", "a"], ["standalone", "client", "list"]);
+    for words in [&add[..], &list] {
+        assert!(refused(&own.worker.call(words)).contains("there is no queue in "), "{words:?}");
+        assert!(!own.worker.data().exists(), "{words:?}");
+    }
+    own.start().stop();
+    for (place, status, words) in [
+        ("/dev/full", 1, "the client ci was not added, as nobody would have its credentials"),
+        ("/dev/null", 2, "standard output leads nowhere"),
+    ] {
+        let mut command = own.worker.command(&add);
+        command.stdout(fs::File::options().write(true).open(place).unwrap());
+        let finished = finish(command.spawn().unwrap(), LIMIT);
+        assert_eq!(finished.status.code(), Some(status), "{place}: {finished:?}");
+        assert!(String::from_utf8_lossy(&finished.stderr).contains(words), "{place}: {finished:?}");
+        assert_eq!(printed(&own.worker.call(&list))["clients"], json!([]), "{place}");
+    }
+}
+
 /// The tasks in a copy, and what SQLite finds wrong with it.
 fn look_into(copy: &Path) -> (i64, String) {
     let database = rusqlite::Connection::open(copy).unwrap();

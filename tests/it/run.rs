@@ -494,3 +494,19 @@ fn a_document_of_the_run_before_is_never_taken_for_this_ones() {
     let run = worker.run_with(&[&into[..], &["/nowhere/task.json"]].concat(), &[]).expect(2, "no task");
     assert_eq!(run.resolution, Value::Null, "{run:?}");
 }
+
+#[test]
+fn what_cannot_be_printed_is_said() {
+    let worker = Worker::new();
+    for words in [&["check"][..], &["features"], &["start", "--print-config"], &["--help"], &["--version"]] {
+        let mut command = worker.command(words);
+        command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+        let finished = finish(command.spawn().unwrap(), Duration::from_secs(60));
+        let told = String::from_utf8_lossy(&finished.stderr).into_owned();
+        assert_eq!(finished.status.code(), Some(1), "{words:?}: {told}");
+        assert!(
+            told.contains("failed to write to standard output: No space left on device"),
+            "{words:?}: {told}"
+        );
+    }
+}

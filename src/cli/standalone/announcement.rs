@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::cli::operator::Operator;
+use crate::cli::shell::word;
 use crate::config::Config;
 use crate::queue::Credentials;
 use crate::standalone::credentials_file;
@@ -35,12 +36,6 @@ fn exports(root_url: &str, client_id: &str, file: &str) -> [String; 3] {
         format!("export TASKCLUSTER_CLIENT_ID={}", word(client_id)),
         format!("export TASKCLUSTER_ACCESS_TOKEN=$(sed -n '{token}' {})", word(file)),
     ]
-}
-
-/// A word as a shell takes it.
-fn word(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:.-_+@%".contains(&byte);
-    if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

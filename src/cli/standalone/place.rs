@@ -1,6 +1,6 @@
 //! Where the queue lies: a directory below the data directory, with its file and the bytes of its artifacts.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,15 @@ pub(super) fn open(directories: &Directories) -> Result<EmbeddedQueue, Refusal> 
 
 /// Has a copy take the queue's place. No process may have the queue.
 pub(super) fn restore(file: &Path, directories: &Directories) -> Result<(), Refusal> {
+    fs::metadata(file).map_err(|error| {
+        let file = file.display();
+        Refusal::new(
+            FAILED,
+            format!(
+                "failed to restore the queue from {file}: {error}; name a copy that was made with --backup"
+            ),
+        )
+    })?;
     let place = make(directories)?;
     EmbeddedQueue::restore(&place, file).map_err(|error| {
         let (file, place) = (file.display(), place.display());
