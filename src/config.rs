@@ -25,7 +25,7 @@ pub use self::sections::{
     TaskSettings, WorkerSettings,
 };
 use self::unused::Unused;
-use self::values::{absolute_path, at_least_one, known_features, registries};
+use self::values::{absolute_path, at_least_one, host_name, known_features, registries};
 use crate::directories::Directories;
 use crate::net::NetworkSettings;
 use crate::spec::SocketCall;
@@ -69,6 +69,7 @@ pub struct ConfigFile {
     /// The host's address in its own network, for what the worker certifies.
     pub private_ip: Option<String>,
     /// The host's public name, for live logs.
+    #[serde(deserialize_with = "host_name")]
     pub host: Option<String>,
     /// Where the worker runs, as JSON text; tasks see it as `TASKCLUSTER_WORKER_LOCATION`.
     pub worker_location: Option<String>,

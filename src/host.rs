@@ -361,12 +361,12 @@ fn disk_space(facts: &Facts) -> Item {
             ),
         ),
     };
-    item(
-        "disk space",
-        status,
-        found,
-        "free space, choose another place with --data, or set capacityManagement.diskspaceThreshold",
-    )
+    let remedy = if facts.disk_is_too_small() {
+        "set capacityManagement.diskspaceThreshold, which is more than the whole disk has, or choose another place with --data"
+    } else {
+        "free space, choose another place with --data, or set capacityManagement.diskspaceThreshold"
+    };
+    item("disk space", status, found, remedy)
 }
 
 fn data_file_system(facts: &Facts) -> Item {

@@ -82,8 +82,17 @@ impl Grounds {
     /// Looks at the host, and prepares this process for its tasks. Call before any thread is started.
     pub(super) fn prepare(config: &Config, operator: &Operator) -> Result<Grounds, Refusal> {
         require_disk(config.file.docker_volume.as_deref())?;
+        let facts = Facts::gather(config);
+        if facts.disk_is_too_small() {
+            operator.note(&format!(
+                "no task will be claimed: capacityManagement.diskspaceThreshold is {} MB, and the whole disk of {} has {} MB",
+                facts.wanted_free_bytes / 1_000_000,
+                facts.data.display(),
+                facts.disk_bytes.unwrap_or_default() / 1_000_000
+            ));
+        }
         // A worker that serves a queue makes room by itself, or waits for it.
-        let facts = Facts { wanted_free_bytes: 0, ..Facts::gather(config) };
+        let facts = Facts { wanted_free_bytes: 0, ..facts };
         let unfit = |unfit: host::Unfit| Refusal::new(HOST_UNFIT, unfit.to_string());
         host::require(&facts).map_err(unfit)?;
         host::require_network(&facts).map_err(unfit)?;

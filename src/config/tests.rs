@@ -98,6 +98,23 @@ fn known_keys_take_effect() {
 }
 
 #[test]
+fn a_host_is_named_as_urls_name_it() {
+    for (name, is_one) in [
+        ("worker.example.com", true),
+        ("192.0.2.1", true),
+        ("\"2001:db8::1\"", true),
+        ("bad host", false),
+        ("\"host:80\"", false),
+        ("https://host", false),
+        ("\"\"", false),
+    ] {
+        let parsed = ConfigFile::parse(&format!("host: {name}\n"));
+        assert_eq!(parsed.is_ok(), is_one, "{name}");
+        assert!(parsed.is_ok_and(|file| file.host.is_some()) || !is_one, "{name}");
+    }
+}
+
+#[test]
 fn a_registry_is_named_as_images_name_it() {
     let parse = |name: &str| ConfigFile::parse(&format!("registries: {{\"{name}\": {{plainHttp: true}}}}\n"));
     for name in ["127.0.0.1:5000", "[::1]:5000", "registry.example.com", "LOCALHOST"] {

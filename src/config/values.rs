@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use runtime::scheduling::ProcessorSet;
@@ -56,6 +57,21 @@ pub(super) fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 pub(super) fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
     if path.is_absolute() { Ok(Some(path)) } else { Err(D::Error::custom("must be an absolute path")) }
+}
+
+/// A name or an address as URLs can have it.
+pub(super) fn host_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    if name.as_ref().is_some_and(|name| !is_host(name)) {
+        return Err(D::Error::custom("must be the name or the address of a host, without a port"));
+    }
+    Ok(name)
+}
+
+fn is_host(name: &str) -> bool {
+    let is_address_6 = name.parse::<Ipv6Addr>().is_ok();
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    is_address_6 || (!name.is_empty() && name.bytes().all(is_of_name))
 }
 
 /// Switches of features that exist: a typo would leave on what was to be off.

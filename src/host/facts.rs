@@ -58,6 +58,8 @@ pub struct Facts {
     pub free_bytes: Option<u64>,
     /// Bytes that should be.
     pub wanted_free_bytes: u64,
+    /// Bytes that the same file system has in all.
+    pub disk_bytes: Option<u64>,
     /// Memory of the host in bytes.
     pub memory_bytes: u64,
     /// Processors, offline ones too.
@@ -96,6 +98,7 @@ impl Facts {
             runtime: find_runtime(),
             data_file_system: file_system_of(&nearest, &mounts),
             free_bytes: free_bytes(&nearest),
+            disk_bytes: measure(&nearest).ok().map(|disk| disk.total),
             wanted_free_bytes: config.file.free_bytes(),
             data,
             memory_bytes: memory_bytes(),
@@ -104,6 +107,13 @@ impl Facts {
             forwards: read("/proc/sys/net/ipv4/ip_forward").starts_with('1'),
             kernel_release: release,
         }
+    }
+}
+
+impl Facts {
+    /// Whether more is to be free on the data directory's disk than it has in all.
+    pub fn disk_is_too_small(&self) -> bool {
+        self.disk_bytes.is_some_and(|bytes| bytes < self.wanted_free_bytes)
     }
 }
 

@@ -71,3 +71,15 @@ fn a_full_disk_refuses_calls_in_a_sentence_and_nothing_that_was_answered_is_lost
     drop(database);
     drop(disk);
 }
+
+#[test]
+fn a_threshold_that_the_whole_disk_does_not_have_is_named() {
+    let own = OwnQueue::new();
+    let more = json!({ "capacityManagement": { "diskspaceThreshold": "4096T" } });
+    let told = String::from_utf8_lossy(&own.start_with(&more, &[]).stop().finished.stderr).into_owned();
+    let expected = "no task will be claimed: capacityManagement.diskspaceThreshold is 4503599627 MB, and the whole disk of";
+    assert!(told.contains(expected), "{told}");
+    let checked = own.worker.call(&["check", "--config", &own.config(&more)]);
+    let report = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(report.contains("diskspaceThreshold, which is more than the whole disk has"), "{report}");
+}
