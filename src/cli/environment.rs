@@ -111,6 +111,12 @@ fn begin_anew(operator: &Operator) -> io::Result<Secrets> {
     Err(again.exec())
 }
 
+/// The variables that name a proxy now.
+pub(super) fn proxies() -> Vec<String> {
+    let set = env::vars_os().filter(|(name, value)| names_a_proxy(name) && !value.is_empty());
+    set.map(|(name, _)| name.display().to_string()).collect()
+}
+
 fn names_a_proxy(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| PROXIES.contains(&name.to_ascii_lowercase().as_str()))
 }

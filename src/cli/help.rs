@@ -1,13 +1,14 @@
 //! What `--help` says beyond the options, and what is said about a command line that makes no sense.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use images::source::Source;
 
 use super::Arguments;
+use super::shell::word;
 use crate::suggestion::did_you_mean;
 use crate::text::excerpt;
 
@@ -57,14 +58,15 @@ Examples:
   docker-worker run --root-url https://tc.example.com --task-id fN1SbArXTPSVFNUvaOlinQ --artifacts out
 
 With --root-url the definition of that task is fetched, and its image is one of a registry, unless --image names another one.
+TASKCLUSTER_ROOT_URL stands in for it where --task-id is given and no task file. Proxies that the environment names are used.
 TASKCLUSTER_CLIENT_ID, TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE are used where they are set.
 Standard output carries exactly the task's log, standard error everything else.
 Ctrl-C cancels the task and stores its log; a second Ctrl-C leaves at once.
 
 Exit status:
   the command's own  it ran to its end
-  2                  wrong use of the command line, or a task that cannot be read
-  120                malformed payload
+  2                  wrong use of the command line, or a task that cannot be had
+  120                malformed payload, or a file that is neither JSON nor YAML
   121                the image is not available, or not for this task
   122                any other exception, e.g. SIGTERM (worker-shutdown)
   123                failed without a status of the command, e.g. a missing scope or a failed upload
@@ -221,7 +223,8 @@ fn first_word(text: &str) -> &str {
     text.split_once(' ').map_or(text, |(word, _)| word)
 }
 
-/// `run busybox echo hi` is what users of docker write; here the first word is a file.
+/// `run busybox echo hi` is what users of docker write, and `run --image busybox echo hi`; here the first word that is no
+/// option's is a file.
 fn image_hint(error: &clap::Error, words: &[OsString]) -> Option<String> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
@@ -229,14 +232,26 @@ fn image_hint(error: &clap::Error, words: &[OsString]) -> Option<String> {
     // As far as the parser came: the word where the task file stands.
     let parsed = Arguments::command().ignore_errors(true).try_get_matches_from(words).ok()?;
     let run = parsed.subcommand_matches("run")?;
-    let task: &std::path::PathBuf = run.try_get_one("task").ok()??;
-    let at = words.iter().position(|word| word == task.as_os_str())?;
-    let command: Vec<_> = words.get(at + 1..)?.iter().map(|word| word.to_string_lossy()).collect();
-    let image = image_called(task)?;
-    Some(format!(
-        "; to run a command in an image: docker-worker run --image {image} -- {}",
-        command.join(" ")
-    ))
+    let task: &PathBuf = run.try_get_one("task").ok()??;
+    let has_image = run.try_get_one::<String>("image").ok()?.is_some();
+    let is_task = |(at, word): (usize, &OsString)| {
+        let is_image = words.get(at.checked_sub(1)?).is_some_and(|before| before == "--image");
+        (word == task.as_os_str() && !is_image).then_some(at)
+    };
+    let at = words.iter().enumerate().find_map(is_task)?;
+    let line = |words: &[OsString]| -> String {
+        words.iter().map(|text| format!(" {}", word(&text.to_string_lossy()))).collect()
+    };
+    if has_image && !task.exists() {
+        let (options, command) = (words.get(1..at)?, words.get(at..)?);
+        return Some(format!(
+            "; a command stands after \"--\": docker-worker{} --{}",
+            line(options),
+            line(command)
+        ));
+    }
+    let (image, command) = (image_called(task)?, words.get(at + 1..)?);
+    Some(format!("; to run a command in an image: docker-worker run --image {image} --{}", line(command)))
 }
 
 /// The word, if it is no file and could be the name of an image.
@@ -261,7 +276,7 @@ mod tests {
 
     #[test]
     fn wrong_use_is_one_line_with_a_hint_and_a_place_to_read_on() {
-        let cases: [(&[&str], &str); 19] = [
+        let cases: [(&[&str], &str); 17] = [
             (
                 &[],
                 "name a command: run, standalone, start, demo, check, features or cleanup (docker-worker --help shows what there is)",
@@ -278,14 +293,6 @@ mod tests {
             (
                 &["standalone", "--listen", "here"],
                 "--listen \"here\": write it as an address of this host and a port: 127.0.0.1:8239 (docker-worker standalone",
-            ),
-            (
-                &["run", "busybox", "echo", "hi"],
-                "\"echo\" is a word too many; to run a command in an image: docker-worker run --image busybox -- echo hi (",
-            ),
-            (
-                &["run", "busybox", "sh", "-c", "x"],
-                "\"sh\" is a word too many; to run a command in an image: docker-worker run --image busybox -- sh -c x (",
             ),
             (
                 &["run", "--network", "nome", "x"],
@@ -313,6 +320,36 @@ mod tests {
             let line = explained(words);
             assert!(line.starts_with(expected), "{words:?}: {line}");
             assert_eq!(line.lines().count(), 1, "{words:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn a_command_without_its_dashes_is_shown_with_them() {
+        let cases: [(&[&str], &str); 5] = [
+            (
+                &["run", "busybox", "echo", "hi"],
+                "\"echo\" is a word too many; to run a command in an image: docker-worker run --image busybox -- echo hi (",
+            ),
+            (
+                &["run", "busybox", "sh", "-c", "x"],
+                "\"sh\" is a word too many; to run a command in an image: docker-worker run --image busybox -- sh -c x (",
+            ),
+            (
+                &["run", "--image", "sh", "sh", "-c", "echo hi"],
+                "there is no option -c; a command stands after \"--\": docker-worker run --image sh -- sh -c 'echo hi' (",
+            ),
+            (
+                &["run", "--image=busybox", "--network", "none", "echo", "hi"],
+                "\"hi\" is a word too many; a command stands after \"--\": docker-worker run --image=busybox --network none -- echo hi (",
+            ),
+            (
+                &["run", "--image", "busybox", "Cargo.toml", "x"],
+                "\"x\" is a word too many (docker-worker run",
+            ),
+        ];
+        for (words, expected) in cases {
+            let line = explained(words);
+            assert!(line.starts_with(expected), "{words:?}: {line}");
         }
     }
 

@@ -81,7 +81,9 @@ pub(super) fn main(options: RunArguments, config: Config, operator: &Operator) -
     status
 }
 
-fn run(options: RunArguments, config: Config, operator: &Operator) -> Result<u8, Refusal> {
+fn run(mut options: RunArguments, config: Config, operator: &Operator) -> Result<u8, Refusal> {
+    let root_url = std::env::var("TASKCLUSTER_ROOT_URL").ok();
+    options.complete(root_url.as_deref()).map_err(|error| wrong_use(&error))?;
     options.check().map_err(|error| wrong_use(&error))?;
     // With the operator's umask: it is their directory.
     let destination = Arc::new(destination(&options, &config.directories)?);

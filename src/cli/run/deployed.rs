@@ -5,6 +5,7 @@ use std::env;
 use serde_json::{Value, json};
 
 use super::MALFORMED;
+use crate::cli::environment;
 use crate::cli::operator::Operator;
 use crate::cli::refusal::Refusal;
 use crate::cli::{HOST_UNFIT, WRONG_USE};
@@ -44,7 +45,7 @@ pub(super) fn fetch(
         Err(error) => {
             // The name of the deployment's host may still be asked for, for longer than anybody waits.
             runtime.shutdown_background();
-            return Err(refused(root_url, &error, is_signed));
+            return Err(refused((root_url, task_id), &error, is_signed));
         }
     };
     let mut submission = Submission::parse_task(definition.get().as_bytes())
@@ -66,23 +67,44 @@ fn credentials_of_environment() -> Option<Credentials> {
     })
 }
 
-fn refused(root_url: &RootUrl, error: &QueueError, is_signed: bool) -> Refusal {
-    let remedy = match error {
-        QueueError::NotFound { .. } => "check --task-id and --root-url",
-        QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. } if is_signed => {
-            "TASKCLUSTER_CLIENT_ID, TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE have to be those of a client that may read the task, or left out if everybody may"
+/// What a deployment, or what has answered in its place, has to do with it that there is no task.
+fn refused((root_url, task_id): (&RootUrl, &TaskId), error: &QueueError, is_signed: bool) -> Refusal {
+    let sentence = match error {
+        QueueError::NotFound { .. } => format!(
+            "{root_url} has no task {task_id}, or has it no more; check --task-id and the deployment's URL"
+        ),
+        QueueError::Unauthenticated { because, .. } | QueueError::Unauthorized { because, .. } => {
+            let remedy = if is_signed {
+                "TASKCLUSTER_CLIENT_ID, TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE have to be those of a client that may read the task, or left out if everybody may"
+            } else {
+                "set TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN of a client that may read the task"
+            };
+            format!("{root_url} does not give out task {task_id}: {}; {remedy}", escaped(because))
         }
-        QueueError::Unauthenticated { .. } | QueueError::Unauthorized { .. } => {
-            "set TASKCLUSTER_CLIENT_ID and TASKCLUSTER_ACCESS_TOKEN of a client that may read the task"
-        }
-        QueueError::Conflict { .. }
-        | QueueError::Invalid { .. }
-        | QueueError::Foreign { .. }
-        | QueueError::Unreachable { .. }
-        | QueueError::Internal { .. } => "check --root-url, or try again later",
+        QueueError::Foreign { because, .. } => format!(
+            "what answers at {root_url} is no Taskcluster deployment, or one that is out of order: {}; check its URL{}",
+            escaped(because),
+            if root_url.as_str().starts_with("http:") { ", which most often begins with https" } else { "" }
+        ),
+        QueueError::Unreachable { source, .. } => format!(
+            "no answer comes from {root_url}: {}; check its URL and the network{}, or try again later",
+            escaped(&chain(source.as_ref())),
+            by_proxies(&environment::proxies())
+        ),
+        QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Internal { .. } => format!(
+            "failed to fetch task {task_id} from {root_url}: {}; check its URL, or try again later",
+            escaped(&chain(error))
+        ),
     };
-    let why = chain(error);
-    Refusal::new(WRONG_USE, format!("failed to fetch the task from {root_url}: {}; {remedy}", escaped(&why)))
+    Refusal::new(WRONG_USE, sentence)
+}
+
+/// What else may be in the way of a call.
+fn by_proxies(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(", and the proxy that the environment names ({})", names.join(", "))
 }
 
 /// Writes the scopes of a task's roles beside its own: here nobody knows of roles.

@@ -11,7 +11,7 @@ use crate::known_features::{FEATURE_NAMES, KnownFeature, Support, find};
 use crate::payload::{CacheName, MountPoint, Origin, meant_by};
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
-use crate::standalone::RootUrl;
+use crate::standalone::{RootUrl, RootUrlError};
 use crate::suggestion::did_you_mean;
 use crate::units::parse_seconds;
 
@@ -37,7 +37,8 @@ pub struct RunArguments {
     /// dir:DIR.
     #[arg(long, value_name = "REF", help_heading = "What runs")]
     pub image: Option<String>,
-    /// The deployment that has the task --task-id: its definition runs here, and the deployment hears nothing of it.
+    /// The deployment that has the task --task-id: its definition runs here, and the deployment hears nothing of it
+    /// (default: TASKCLUSTER_ROOT_URL, where there is no task file).
     #[arg(long, value_name = "URL", requires = "task_id", help_heading = "What runs")]
     pub root_url: Option<RootUrl>,
     /// The id that the task has here; with --root-url, which task of the deployment it is.
@@ -98,9 +99,17 @@ pub enum OptionError {
     NothingToRun,
     /// An id, and no task for it.
     #[error(
-        "name the deployment that has the task {0} with --root-url URL, or a task file that is to have that id"
+        "name the deployment that has the task {0} with --root-url URL or TASKCLUSTER_ROOT_URL, or a task file that is to have that id"
     )]
     NoTask(TaskId),
+    /// The environment's deployment is none.
+    #[error("TASKCLUSTER_ROOT_URL {url:?}: {problem}; correct it, or say --root-url")]
+    RootUrl {
+        /// As written.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file, and a task of a deployment.
     #[error("--root-url names a task of a deployment: leave the task file {} out", .0.display())]
     TwoTasks(PathBuf),
@@ -193,6 +202,23 @@ fn read_variables(path: &Path) -> Result<Vec<Variable>, OptionError> {
 }
 
 impl RunArguments {
+    /// Takes the deployment from the environment, where it is a task of one that is to run.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn complete(&mut self, root_url: Option<&str>) -> Result<(), OptionError> {
+        let is_open = self.task.is_none() && self.root_url.is_none();
+        if let Some(text) = root_url.filter(|text| !text.is_empty() && is_open && self.task_id.is_some()) {
+            let url = text.parse().map_err(|error: RootUrlError| {
+                let (url, problem) = (text.to_owned(), error.to_string());
+                OptionError::RootUrl { url, problem }
+            })?;
+            self.root_url = Some(url);
+        }
+        Ok(())
+    }
+
     /// Refuses what makes no sense, or not yet.
     ///
     /// # Errors
@@ -357,12 +383,38 @@ mod tests {
         for (words, named) in [
             (&[][..], "name a task file"),
             (&["--interactive", "t"], "--interactive is not there yet"),
-            (&id, "name the deployment that has the task fN1SbArXTPSVFNUvaOlinQ with --root-url URL"),
+            (&id, "name the deployment that has the task fN1SbArXTPSVFNUvaOlinQ with --root-url URL or"),
             (&[&id[..], &url, &["t.yml"]].concat(), "--root-url names a task of a deployment"),
         ] {
             let error = options(words).check().unwrap_err().to_string();
             assert!(error.starts_with(named), "{error}");
         }
+    }
+
+    #[test]
+    fn the_environment_names_the_deployment_of_a_task_without_a_file() {
+        let id = ["--task-id", "fN1SbArXTPSVFNUvaOlinQ"];
+        let url = "https://tc.example.com";
+        for (words, in_environment, expected) in [
+            (id.to_vec(), Some(url), Some(url)),
+            (id.to_vec(), Some(""), None),
+            (id.to_vec(), None, None),
+            ([&id[..], &["--image", "i"]].concat(), Some(url), Some(url)),
+            ([&id[..], &["--image", "i"]].concat(), None, None),
+            ([&id[..], &["t.yml"]].concat(), Some(url), None),
+            (vec!["--image", "i"], Some(url), None),
+            (
+                [&id[..], &["--root-url", "https://other.example.com"]].concat(),
+                Some(url),
+                Some("https://other.example.com"),
+            ),
+        ] {
+            let mut options = options(&words);
+            options.complete(in_environment).unwrap();
+            assert_eq!(options.root_url.map(|url| url.to_string()).as_deref(), expected, "{words:?}");
+        }
+        let refused = options(&id).complete(Some("nonsense")).unwrap_err().to_string();
+        assert!(refused.starts_with("TASKCLUSTER_ROOT_URL \"nonsense\": "), "{refused}");
     }
 
     #[test]

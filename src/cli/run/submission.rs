@@ -1,5 +1,6 @@
 //! Where the task comes from: a file, the command line alone, or a deployment.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -23,7 +24,7 @@ pub(super) fn submit(options: &RunArguments, operator: &Operator) -> Result<(Tas
     let mut submission = match (&options.task, &options.root_url, &options.task_id) {
         (Some(path), _, _) => {
             let bytes = read_task(path).map_err(|error| unreadable(path, &error))?;
-            Submission::parse(&bytes).map_err(|error| Refusal::because(MALFORMED, &error))?
+            Submission::parse(&bytes).map_err(|error| malformed(options, &error))?
         }
         (None, Some(root_url), Some(task_id)) => deployed::fetch(root_url, task_id, operator)?,
         (None, None, _) | (None, Some(_), None) => options.bare_payload(),
@@ -31,10 +32,21 @@ pub(super) fn submit(options: &RunArguments, operator: &Operator) -> Result<(Tas
     options.apply(&mut submission).map_err(|error| wrong_use(&error))?;
     let no_id = |error| Refusal::new(HOST_UNFIT, format!("failed to make a task id: {error}"));
     let task_id = options.task_id.clone().map_or_else(TaskId::random, Ok).map_err(no_id)?;
-    let submitted = submission
-        .into_task(&task_id, Timestamp::now())
-        .map_err(|error| Refusal::because(MALFORMED, &error))?;
+    let submitted =
+        submission.into_task(&task_id, Timestamp::now()).map_err(|error| malformed(options, &error))?;
     Ok((task_id, submitted))
+}
+
+/// What is wrong with a task, and in which file, where it comes from one.
+fn malformed(options: &RunArguments, error: &dyn Error) -> Refusal {
+    let refusal = Refusal::because(MALFORMED, error);
+    match &options.task {
+        Some(path) if path.as_os_str() == STANDARD_INPUT => {
+            Refusal::new(MALFORMED, format!("standard input: {}", refusal.sentence))
+        }
+        Some(path) => Refusal::new(MALFORMED, format!("{}: {}", path.display(), refusal.sentence)),
+        None => refusal,
+    }
 }
 
 fn read_task(path: &Path) -> io::Result<Vec<u8>> {
