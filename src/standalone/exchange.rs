@@ -22,6 +22,7 @@ use super::{Services, methods};
 use crate::document::finding::Findings;
 use crate::document::reader::{Object, Place};
 use crate::scopes::ScopeExpression;
+use crate::text::excerpt;
 use crate::timestamp::Timestamp;
 
 /// Bytes of a payload that anybody may send with any call.
@@ -60,7 +61,9 @@ pub(super) async fn answer(services: &Services, request: Request<Incoming>) -> R
     let now = services.queue.now();
     let (head, body) = request.into_parts();
     let Some((route, params)) = routes::find(&head.method, head.uri.path()) else {
-        let refusal = Refusal::new(Code::ResourceNotFound, "there is no such method here");
+        let (method, path) = (excerpt(head.method.as_str()), excerpt(head.uri.path()));
+        let refusal =
+            Refusal::new(Code::ResourceNotFound, format!("there is no method {method} {path} here"));
         return refusal.reply("none", Value::Object(Map::new()), Value::Null, now);
     };
     let described = params.to_json();

@@ -49,6 +49,9 @@ fn pages_of_all_origins_may_call_as_they_may_call_taskcluster() {
         assert!(!head.contains("access-control-allow-credentials"), "{head}");
     }
     assert!(head(&own, &["--request", "OPTIONS", &task]).contains("allow: get,put"));
+    let asked = finish(own.curl(&["--request", "POST", &nothing]).spawn().unwrap(), LIMIT);
+    let told = String::from_utf8_lossy(&asked.stdout).into_owned();
+    assert!(told.contains("there is no method POST /api/queue/v1/nothing here"), "{told}");
     standalone.stop();
 }
 
