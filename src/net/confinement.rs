@@ -1,6 +1,6 @@
 //! What a process on the host's network that serves tasks may reach: no more than tasks themselves.
 //!
-//! The built-in proxy ([`crate::proxy`]) reads what tasks send. Its own code asks for no address of the host's and for no
+//! The built-in proxy (the room `proxy`) reads what tasks send. Its own code asks for no address of the host's and for no
 //! metadata service; a task that has got the better of that code is held by rules of the packet filter, which go by
 //! who has opened a socket. So the rules are there before the process is, and stay until it is gone. What a task is answered
 //! goes by its link, and passes as it always does.
