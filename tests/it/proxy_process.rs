@@ -42,6 +42,24 @@ fn is_dead(process: Pid) -> bool {
     status.is_empty() || status.contains("State:\tZ")
 }
 
+/// A process that hangs as long as this lives: of a test that fails none is left.
+#[must_use]
+struct Hanging(Pid);
+
+impl Hanging {
+    fn from_now_on(process: Pid) -> Hanging {
+        kill_process(process, Signal::STOP).unwrap();
+        Hanging(process)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // It may have been killed.
+        kill_process(self.0, Signal::CONT).unwrap_or_default();
+    }
+}
+
 /// Kills a monitor that hung; a clean-up then leaves nothing.
 fn clean_up_after(monitor: Pid, worker: &Worker, containers: &[String]) {
     kill_process(monitor, Signal::KILL).unwrap();
@@ -87,7 +105,7 @@ fn a_proxy_that_hangs_is_noticed_while_nobody_has_anything_to_say_to_it() {
     let mut worker = site.start(&json!({}));
     let task = asking(&site);
     let silent = proxy_of(&site.worker);
-    kill_process(silent, Signal::STOP).unwrap();
+    let _hanging = Hanging::from_now_on(silent);
     worker.await_logged("it does not answer");
     await_end(silent);
     site.release();
@@ -104,9 +122,7 @@ fn of_a_task_that_has_ended_no_proxy_lives_even_if_its_monitor_hangs() {
     site.deployment.await_printed(&task, "first");
     let (proxy, containers) = (proxy_of(&site.worker), site.worker.containers());
     let monitor = monitor_of(proxy);
-    for process in [monitor, proxy] {
-        kill_process(process, Signal::STOP).unwrap();
-    }
+    let _hanging = [monitor, proxy].map(Hanging::from_now_on);
     site.release();
     completed(&site, &task);
     assert!(is_dead(proxy), "{}", of(proxy, "status"));
@@ -125,7 +141,7 @@ fn a_worker_that_is_told_twice_does_not_wait_for_a_monitor_that_hangs() {
     completed(&site, &task);
     let (proxy, containers) = (proxy_of(&site.worker), site.worker.containers());
     let monitor = monitor_of(proxy);
-    kill_process(monitor, Signal::STOP).unwrap();
+    let _hanging = Hanging::from_now_on(monitor);
     worker.signal(Signal::TERM);
     // It is killed in any case, and first of all.
     await_end(proxy);
@@ -163,14 +179,14 @@ fn tasks_begin_and_end_while_a_process_is_being_undone() {
     site.deployment.await_printed(&ending, "first");
     let proxy = proxy_of(&site.worker);
     let monitor = monitor_of(proxy);
-    kill_process(monitor, Signal::STOP).unwrap();
+    let hanging = Hanging::from_now_on(monitor);
     kill_process(proxy, Signal::KILL).unwrap();
     worker.await_logged("the proxy for tasks has ended");
     site.release();
     completed(&site, &ending);
     let next = site.deployment.create_task(definition(&site, "get /api/queue/v1/ping", &[]));
     site.deployment.await_running(&next);
-    kill_process(monitor, Signal::CONT).unwrap();
+    drop(hanging);
     assert!(completed(&site, &next).contains("\"alive\":true"));
     worker.stop();
     site.worker.assert_nothing_left("after the worker's end");
@@ -187,12 +203,12 @@ fn credentials_that_change_while_there_is_no_process_are_those_of_the_next_one()
     site.deployment.await_printed(&task, "first");
     let proxy = proxy_of(&site.worker);
     let monitor = monitor_of(proxy);
-    kill_process(monitor, Signal::STOP).unwrap();
+    let hanging = Hanging::from_now_on(monitor);
     kill_process(proxy, Signal::KILL).unwrap();
     worker.await_logged("the proxy for tasks has ended");
     let reclaims = site.deployment.wire.asked("/reclaim");
     site.deployment.wire.await_asked("/reclaim", reclaims + 1);
-    kill_process(monitor, Signal::CONT).unwrap();
+    drop(hanging);
     site.release();
     let log = completed(&site, &task);
     let [old, new] = clients_named(&log)[..] else { panic!("{log}") };
