@@ -107,7 +107,16 @@ impl Deployment {
 
     /// State and runs of tasks; of [`AT_ONCE`] at most.
     pub async fn statuses(&self, task_ids: &[&str]) -> HashMap<String, (String, Vec<Run>)> {
-        let found = self.queue.statuses(&json!({ "taskIds": task_ids }), None, None).await.unwrap();
+        let asked = json!({ "taskIds": task_ids });
+        let mut attempts = AWAY.retries;
+        let found = loop {
+            match self.queue.statuses(&asked, None, None).await {
+                Ok(found) => break found,
+                // A fault that was for the worker, which asks for states as well.
+                Err(error) => assert!(attempts > 0, "{error}"),
+            }
+            attempts -= 1;
+        };
         let found = found["statuses"].as_array().unwrap().iter().map(|it| {
             let status = &it["status"];
             let runs = status["runs"].as_array().unwrap().iter().map(read_run).collect();
