@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::http::{HttpRun, LASTING};
@@ -16,11 +16,9 @@ use crate::timestamp::Timestamp;
 /// The longest wait between two looks at the queue's clock, which goes on while this host is suspended.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// How often a run is reported that the report is refused for as resolved, and that is not.
-const CONTRADICTIONS: u32 = 3;
-
-/// From one such report to the next.
-const BETWEEN_CONTRADICTIONS: Duration = Duration::from_secs(1);
+/// From a report that is refused as if the run were resolved to the next one, where it is not known to be: at first, and at
+/// most.
+const CONTRADICTED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// A queue, with the rights of one run. Clones are the same run's.
 #[derive(Clone, Debug)]
@@ -135,31 +133,37 @@ impl RunQueue {
     ///
     /// # Errors
     ///
-    /// As of [`RunQueue::report`]; a conflict only where the queue does not say what is in the way.
+    /// As of [`RunQueue::report`], but never a conflict: where the queue does not say how the run stands, it is not known that
+    /// it is over, and the error is [`QueueError::Foreign`].
     pub async fn settle(&self, verdict: Verdict) -> Result<Verdict, QueueError> {
         self.settle_within(LASTING, verdict).await
     }
 
-    /// As [`RunQueue::settle`], but a deployment that is at fault has only `patience` to recover: for whoever tries again.
+    /// As [`RunQueue::settle`], but a deployment that is at fault has only `patience` to recover, for whoever tries again:
+    /// nothing is begun after that.
     ///
     /// # Errors
     ///
     /// As of [`RunQueue::settle`].
     pub async fn settle_within(&self, patience: Duration, verdict: Verdict) -> Result<Verdict, QueueError> {
-        let mut attempts = CONTRADICTIONS;
+        let until = Instant::now() + patience;
+        let [mut wait, longest] = CONTRADICTED;
         loop {
-            attempts -= 1;
-            let error = match self.report_within(patience, verdict).await {
+            let (what, because) = match self.report_within(patience, verdict).await {
                 Ok(()) => return Ok(verdict),
-                Err(error @ QueueError::Conflict { .. }) => error,
+                Err(QueueError::Conflict { what, because }) => (what, because),
                 Err(error) => return Err(error),
             };
-            match self.status().await {
-                Ok(Standing::Resolved(standing)) => return Ok(standing),
-                // Whoever has refused it knows less than the queue, which would have the task run again.
-                Ok(Standing::Open) if attempts > 0 => sleep(BETWEEN_CONTRADICTIONS).await,
-                Ok(Standing::Open) | Err(_) => return Err(error),
+            // A front end may refuse what it knows less of than the queue, which would have the task run again.
+            if let Ok(Standing::Resolved(standing)) = self.status().await {
+                return Ok(standing);
             }
+            if Instant::now() + wait > until {
+                let because = format!("{because}, and the run is not known to be resolved");
+                return Err(QueueError::Foreign { what, because });
+            }
+            sleep(wait).await;
+            wait = longest.min(wait * 2);
         }
     }
 

@@ -147,7 +147,7 @@ pub async fn standing(
 }
 
 /// Resolves a run whose claim holds until `taken_until`, unless somebody else was first; gives how it stands then. Tried
-/// until the claim is over, or the run is no longer this worker's: what else the queue refuses leaves it unresolved.
+/// until the claim is over: whatever is refused leaves the run unresolved.
 ///
 /// # Errors
 ///
@@ -160,12 +160,7 @@ pub async fn settle(
 ) -> Result<Verdict, QueueError> {
     let rest = || taken_until.since(queue.now());
     let attempt = || queue.settle_within(rest().min(ATTEMPT_TIME), verdict);
-    while_it_holds(rest, is_loss, attempt, failed).await
-}
-
-/// Whether the run is not, or is no longer, the caller's.
-fn is_loss(error: &QueueError) -> bool {
-    matches!(error, QueueError::Conflict { .. })
+    while_it_holds(rest, |_| false, attempt, failed).await
 }
 
 /// Whether the queue has answered, and will answer the same again.

@@ -3,7 +3,7 @@
 
 use crate::claim_file::ClaimFile;
 use crate::interrupt::Interrupts;
-use crate::queue::{QueueError, Reason, Reporter, RunQueue, Verdict};
+use crate::queue::{Reason, Reporter, RunQueue, Verdict};
 use crate::task::outcome::{End, Outcome, Resolution, exit_status, judge};
 use crate::task::resolution_document::ResolutionDocument;
 use crate::task::run::Began;
@@ -47,8 +47,7 @@ impl Identity {
             Reporter::Queue => Ok(verdict),
             Reporter::Worker => self.queue.settle(verdict).await,
         };
-        let is_over = matches!(settled, Ok(_) | Err(QueueError::Conflict { .. }));
-        let resisting = if is_over { self.forget().await } else { None };
+        let resisting = if settled.is_ok() { self.forget().await } else { None };
         let standing =
             settled.map_err(|error| format!("Failed to report the task: failed to {}", chain(&error)));
         Report { standing, resisting }

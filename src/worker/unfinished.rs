@@ -157,9 +157,6 @@ impl Service {
         match settle(queue, *taken_until, verdict, failed).await {
             Ok(standing) if standing == verdict => self.tell_resolved(unfinished, standing, EXPLANATION),
             Ok(standing) => self.tell_resolved(unfinished, standing, explanation(standing)),
-            Err(error @ QueueError::Conflict { .. }) => {
-                self.warn(&format!("gave up reporting {run}: failed to {}", chain(&error)));
-            }
             Err(error) => self.tell_over(run, &error),
         }
         if let Err(problem) = stored {

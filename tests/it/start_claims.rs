@@ -58,6 +58,18 @@ fn a_claim_outlives_a_queue_that_is_at_fault_for_a_while() {
 }
 
 #[test]
+fn a_report_that_is_refused_as_if_the_run_were_resolved_is_made_again() {
+    let site = Site::with(terms(60));
+    site.deployment.wire.fail("/completed", Fault::Refusal(409), 2);
+    site.deployment.wire.fail("/status", Fault::Refusal(409), 1);
+    let worker = site.start(&json!({ "taskStatusPollSeconds": 0 }));
+    let task_id = site.deployment.create(&site.payload("echo done"));
+    assert_eq!(end(&site, &task_id), (RunState::Completed, json!("completed"), 1));
+    assert_is_free(&site);
+    worker.stop();
+}
+
+#[test]
 fn a_claim_that_cannot_be_kept_is_the_queues_to_resolve() {
     let site = Site::with(terms(6));
     let task = json!({"retries": 0, "payload": site.payload("sleep 1000")});
