@@ -23,8 +23,8 @@ pub use claim::{Claim, ClaimedWork, ReceivedDefinition, Task};
 pub use credentials::Credentials;
 pub use embedded::{
     Artifact, ArtifactKey, CancelledGroup, Clock, EmbeddedQueue, Expired, IndexedTask, KnownWorker,
-    ListedTask, More, OpenTasks, Page, Part, Place, QueueCopy, RecentTask, Secret, TaskGroup, is_index_path,
-    steady_clock,
+    ListedTask, More, OpenTasks, Page, Part, Place, QueueCopy, RecentTask, Secret, StoppedQueue, TaskGroup,
+    is_index_path, steady_clock,
 };
 pub use error::QueueError;
 pub use http::{ObjectUpload, TaskReader};

@@ -19,16 +19,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::place;
 use crate::cli::operator::Operator;
 use crate::cli::refusal::Refusal;
 use crate::cli::{FAILED, signals};
 use crate::directories::Directories;
-use crate::queue::{EmbeddedQueue, QueueCopy};
+use crate::queue::{EmbeddedQueue, QueueCopy, StoppedQueue};
 use crate::random::random_hex;
+use crate::text::chain;
 use crate::worker::control::SOCKET;
 
 /// How long the process that has the queue may take to answer at all: one that is stopped never does.
@@ -95,12 +96,21 @@ async fn copy(file: &Path, directories: &Directories) -> Result<(), String> {
 
 /// Where no process answers that has the queue.
 async fn copy_here(directories: &Directories) -> Result<File, String> {
-    let queue = place::open(directories).map_err(|refusal| {
-        let link = directories.queue().join(SOCKET);
-        format!("no process answers at {}, and this one {}", link.display(), refusal.sentence)
+    let place = directories.queue();
+    let queue = StoppedQueue::take(&place).map_err(|error| {
+        let link = place.join(SOCKET);
+        format!("no process answers at {}, and this one failed to {}", link.display(), chain(&error))
     })?;
-    let copy = queue.copy().await.map_err(|error| crate::text::chain(&error))?;
-    File::open(copy.path()).map_err(|error| format!("open {}: {error}", copy.path().display()))
+    let (answer, answered) = oneshot::channel();
+    // It ends with the last that waits for it, as the runtime does with it.
+    spawn_blocking(move || {
+        let copied = queue.copy(&mut || !answer.is_closed());
+        drop(queue);
+        // An error is the answer's loss: whoever asked has gone.
+        answer.send(copied).ok();
+    });
+    let copied = answered.await.map_err(|_| "the copy ended without a result".to_owned())?;
+    copied.map_err(|error| chain(&error))
 }
 
 /// Has the process make the copy that has the queue; gives it open, or None where there is no such process.

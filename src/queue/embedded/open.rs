@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::store::failed;
 use super::{artifacts, definitions, dependencies, groups, index, purges, releases, secrets, store, workers};
@@ -86,6 +86,16 @@ pub(super) fn in_file(path: &Path) -> Result<Connection, QueueError> {
         require_own(&database, path)?;
         bring_up(&mut database).map_err(|error| not_brought_up(path, &error))?;
     }
+    Ok(database)
+}
+
+/// A file that is there, of a version that is known, as it is: nothing of it is brought up.
+pub(super) fn as_it_is(path: &Path) -> Result<Connection, QueueError> {
+    // Also for writing: what lies in its log is read only by whoever could take that into the file.
+    let database =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed(CALL))?;
+    database.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(|error| refused(path, &error))?;
+    require_own(&database, path)?;
     Ok(database)
 }
 

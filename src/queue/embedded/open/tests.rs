@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use rusqlite::named_params;
 
-use super::super::{EmbeddedQueue, Part};
+use super::super::{EmbeddedQueue, Part, StoppedQueue};
 use super::*;
 use crate::queue::definition::Submission;
 use crate::queue::task_id::TaskId;
@@ -222,6 +222,37 @@ async fn a_queue_of_an_earlier_version_goes_on_where_it_lies_and_from_a_copy_of_
         assert!(definition.text().contains(r#""name":"from before""#), "{}", definition.text());
         let recent = queue.recent_tasks(Part { after: None, most: 9 }).await.unwrap();
         assert_eq!(recent.items.iter().map(|task| task.name.as_str()).collect::<Vec<_>>(), ["from before"]);
+    }
+}
+
+#[test]
+fn a_copy_of_a_stopped_queue_of_an_earlier_version_leaves_both_of_that_version() {
+    for with_log in [false, true] {
+        let [place, elsewhere] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let path = place.path().join("queue.sqlite");
+        let mut earlier = make_earlier(&path, OLDEST, &TaskId::random().unwrap());
+        if with_log {
+            prepare(&earlier).unwrap();
+        }
+        let change = earlier.transaction().unwrap();
+        change.execute_batch(CHANGES[0].1).unwrap();
+        change.pragma_update(None, "user_version", 4).unwrap();
+        change.commit().unwrap();
+        let before = contents(&earlier);
+        drop(earlier);
+        let queue = StoppedQueue::take(place.path()).unwrap();
+        assert!(StoppedQueue::take(place.path()).is_err());
+        let copied = elsewhere.path().join("copy");
+        let mut file = std::fs::File::create(&copied).unwrap();
+        std::io::copy(&mut queue.copy(&mut || true).unwrap(), &mut file).unwrap();
+        drop(queue);
+        for path in [&path, &copied] {
+            let database = Connection::open(path).unwrap();
+            assert_eq!((version_of(&database), contents(&database)), (4, before.clone()));
+        }
+        assert_eq!(std::fs::read_dir(place.path().join("copies")).unwrap().count(), 0);
+        EmbeddedQueue::restore(place.path(), &copied).unwrap();
+        assert_eq!(version_of(&Connection::open(&path).unwrap()), VERSION);
     }
 }
 
