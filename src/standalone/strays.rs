@@ -8,6 +8,7 @@
 //! Files are looked at first and rows then, for a row is there before its file is: no file of a row that is made meanwhile
 //! can be taken for a stray. What is being put has another name. Of each file 32 bytes are held.
 
+use std::io;
 use std::time::SystemTime;
 
 use super::artifacts::object_name;
@@ -48,19 +49,25 @@ pub(super) async fn look(
             break;
         }
     }
-    for stray in bytes {
-        match strays {
-            _ if !marks.remove(&stray) => storage.mark(&stray).await.map_err(SweepError::Look)?,
-            Strays::RemoveMarkedBefore(before) => {
-                if let Err(error) = storage.remove_marked(&stray, before).await {
-                    unremoved.add(error);
-                }
-            }
-            Strays::Mark | Strays::Leave => {}
+    // What goes comes first: on a full disk there may be no room for a mark before.
+    let (marked, others): (Vec<_>, Vec<_>) = bytes.into_iter().partition(|stray| marks.remove(stray));
+    if let Strays::RemoveMarkedBefore(before) = strays {
+        for stray in marked {
+            note(storage.remove_marked(&stray, before).await, unremoved);
         }
     }
     for known_or_gone in marks {
-        storage.unmark(&known_or_gone).await.map_err(SweepError::Look)?;
+        note(storage.unmark(&known_or_gone).await, unremoved);
+    }
+    for stray in others {
+        note(storage.mark(&stray).await, unremoved);
     }
     Ok(())
+}
+
+/// What cannot be done about one is in no other's way.
+fn note(done: io::Result<()>, unremoved: &mut Unremoved) {
+    if let Err(error) = done {
+        unremoved.add(error);
+    }
 }

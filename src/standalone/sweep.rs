@@ -25,7 +25,7 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SweepError {
     /// Of these files, and of whatever there was to be removed beside them, all others have gone.
-    #[error("remove the bytes of {count} artifacts, one of them here")]
+    #[error("remove, or mark for it, the bytes of {count} artifacts, one of them here")]
     Unremoved {
         /// How many.
         count: u64,
@@ -41,7 +41,7 @@ pub(super) enum SweepError {
     Queue(#[from] QueueError),
 }
 
-/// The files that could not be removed.
+/// The files that could not be removed, or not be marked for that.
 #[derive(Debug, Default)]
 pub(super) struct Unremoved {
     count: u64,

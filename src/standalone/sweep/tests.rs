@@ -190,6 +190,27 @@ async fn bytes_that_the_queue_knows_again_are_strays_from_anew_if_it_forgets_the
     assert!(path.exists() && !other.exists());
 }
 
+#[tokio::test]
+async fn a_mark_that_cannot_be_taken_off_keeps_no_other_one() {
+    let play = Play::new().await;
+    // Their bytes have gone. Directories are in the way of half of them: whatever the order, some come before others.
+    let marks: Vec<_> =
+        (0..40).map(|number| play.stray(&number.to_string()).with_extension("stray")).collect();
+    let (in_the_way, others) = marks.split_at(20);
+    in_the_way.iter().for_each(|mark| fs::create_dir(mark).unwrap());
+    others.iter().for_each(|mark| fs::write(mark, "").unwrap());
+    let unmarked = play.stray("unmarked");
+    fs::write(&unmarked, "bytes").unwrap();
+    let swept = sweep(&play.queue, &play.storage, strays_of(1, SystemTime::now())).await;
+    let told = chain(&swept.unwrap_err());
+    assert!(
+        told.contains("20 artifacts") && told.contains(play.directory.path().to_str().unwrap()),
+        "{told}"
+    );
+    assert!(!others.iter().any(|mark| mark.exists()));
+    assert!(unmarked.exists() && unmarked.with_extension("stray").exists());
+}
+
 #[test]
 fn bytes_are_removed_once_a_day_and_never_at_a_start() {
     let now = SystemTime::now();
