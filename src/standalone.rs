@@ -210,8 +210,8 @@ impl Standalone {
         self.address
     }
 
-    /// Where the worker in this process calls it: on loopback, and known to nobody else, so that strangers do not take the
-    /// places of its connections.
+    /// Where the worker in this process calls it: on loopback, with places for connections of its own, so that strangers do
+    /// not take these. It is told nobody and asks for the same credentials; but any user of this host can find its port.
     #[must_use]
     pub fn own_address(&self) -> SocketAddr {
         self.own_address

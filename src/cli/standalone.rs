@@ -6,9 +6,10 @@
 //!                           └──────── worker: the loop of `start`, by the same API
 //! ```
 //!
-//! The worker calls the queue as any other would, over loopback, at an address that nobody else knows. So each of its runs
-//! has credentials of its own, the bytes of artifacts go where clients look for them, a request for tasks is held until there
-//! is one, and what a worker held that was killed is resolved by its successor as in a deployment.
+//! The worker calls the queue as any other would, over loopback, at an address of its own, which only users of this host can
+//! find and call, with credentials like anybody. So each of its runs has credentials of its own, the bytes of artifacts go
+//! where clients look for them, a request for tasks is held until there is one, and what a worker held that was killed is
+//! resolved by its successor as in a deployment.
 
 mod announcement;
 mod backup;

@@ -30,6 +30,7 @@ mod recent;
 mod releases;
 mod schedule;
 mod secrets;
+mod stopped;
 mod store;
 mod tasks;
 mod thread;
@@ -62,6 +63,7 @@ pub use self::pages::{ListedTask, Page, Part};
 pub use self::pools::{OpenTasks, Place};
 pub use self::recent::RecentTask;
 pub use self::secrets::Secret;
+pub use self::stopped::StoppedQueue;
 pub use self::workers::KnownWorker;
 
 /// Tells the present.
