@@ -20,7 +20,8 @@
 //!
 //! The process that speaks to Taskcluster for tasks is on the host's network ([`super::confinement`]). What it sends is told
 //! by its group, which is the run directory's own: so the rules of one worker are not for another worker's process, whose
-//! deployment may be on loopback, nor for a stranger that has the same user.
+//! deployment may be on loopback, nor for a stranger that has the same user. What counts is whom it asks for, so they come
+//! before the host's own DNAT: that may lead from an address of the host's to somewhere else, or the other way round.
 //!
 //! Other tables have their say as well: what one of them drops stays dropped ([`super::survey`] finds
 //! chains that drop by policy). They are read, never edited.
@@ -149,10 +150,13 @@ fn inet_table(Names { table, links, group }: &Names, range: AddressRange) -> Str
 		iifname "{links}*" oifname "{ANY_LINK}*" counter drop
 		oifname "{links}*" jump to_task
 	}}
+	chain asked {{
+		type filter hook output priority mangle; policy accept;
+		meta skgid {group} jump from_proxy
+	}}
 	chain output {{
 		type filter hook output priority filter - 10; policy accept;
 		oifname "{links}*" jump to_task
-		meta skgid {group} jump from_proxy
 	}}
 	chain to_task {{
 		ct state established,related accept

@@ -73,6 +73,33 @@ fn s59_who_serves_tasks_reaches_of_its_host_the_deployment_and_the_resolver_only
     internet.assert_as_before();
 }
 
+/// The host's own: who asks for an address of the host's gets outside, and who asks for one outside gets to the host.
+const TRANSLATIONS: &str = "table ip translations { chain output { type nat hook output priority -100; \
+    ip daddr 192.0.2.2 tcp dport 8081 dnat to 198.51.100.7:8080; \
+    ip daddr 198.51.100.7 tcp dport 8082 redirect to :8080; }; }";
+
+#[test]
+fn who_serves_tasks_is_held_by_whom_it_asks_for_wherever_the_host_leads_that() {
+    let site = Site::new();
+    let internet = &site.internet;
+    let _listening = [&internet.host, &internet.outside].map(|namespace| namespace.listen("[::]:8080"));
+    internet.host.tool("nft", &[TRANSLATIONS]);
+    let worker = site.start(&json!({}));
+    let script = format!("get /api/queue/v1/ping; echo first; {AWAIT_RELEASE}; get /api/queue/v1/ping");
+    let task = site.deployment.create_task(waiting_definition(&site, &script));
+    site.deployment.await_printed(&task, "first");
+    let group = group_of(proxy_of(&site.worker));
+    for (place, is_open) in [(("192.0.2.2", 8081), false), ((OUTSIDE, 8082), true)] {
+        assert!(reaches(internet, (USER, USER), place), "{place:?}: nobody is there");
+        assert_eq!(reaches(internet, (USER, group), place), is_open, "{place:?}");
+    }
+    site.release();
+    assert_eq!(completed(&site, &task).matches("\"alive\":true").count(), 2);
+    worker.stop();
+    internet.host.tool("nft", &["delete table ip translations"]);
+    internet.assert_as_before();
+}
+
 /// Whom this host asks for names.
 fn resolver() -> IpAddr {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
