@@ -22,6 +22,7 @@ mod label;
 mod outside;
 mod places;
 mod signature;
+mod steady;
 mod target;
 #[cfg(test)]
 mod tests;

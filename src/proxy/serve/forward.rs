@@ -20,6 +20,7 @@ use super::dial::DialError;
 use super::hall::Hall;
 use super::outside::{ConnectError, Line, Outside, OutsideError};
 use super::signature::SignError;
+use super::steady::{self, BodyError, steady};
 use super::{Body, text, whole};
 use crate::text::chain;
 
@@ -176,9 +177,9 @@ async fn attempt(
 
 impl Payload {
     /// Reads a body as far as it can be kept.
-    async fn read(hall: &Hall, mut body: Incoming) -> Result<Payload, hyper::Error> {
+    async fn read(hall: &Hall, mut body: Incoming) -> Result<Payload, BodyError> {
         let mut kept = Vec::new();
-        while let Some(frame) = body.frame().await.transpose()? {
+        while let Some(frame) = steady::next(&mut body, steady::OF_A_TASK).await? {
             // Trailers are not passed on.
             let Ok(bytes) = frame.into_data() else { continue };
             match hall.room.keep(&bytes) {
@@ -216,7 +217,7 @@ fn in_pieces(pieces: Vec<Bytes>) -> Body {
 /// What was read of a body, and the rest as it comes.
 fn passing(read: Vec<Bytes>, rest: Incoming) -> Body {
     let read = stream::iter(read).map(|piece| Ok(Frame::data(piece)));
-    let rest = BodyStream::new(rest).map(|frame| frame.map_err(Into::into));
+    let rest = BodyStream::new(steady(rest, steady::OF_A_TASK));
     StreamBody::new(read.chain(rest)).boxed_unsync()
 }
 
@@ -232,7 +233,10 @@ fn watched(body: Body) -> (Body, Arc<AtomicU64>) {
 }
 
 fn passed_on(response: Response<Incoming>) -> Response<Body> {
-    let mut response = response.map(|body| body.map_err(Into::into).boxed_unsync());
+    let mut response = response.map(|body| match body.is_end_stream() {
+        true => whole(Bytes::new()),
+        false => steady(body, steady::OF_A_SERVICE),
+    });
     strip(response.headers_mut());
     response
 }
