@@ -118,6 +118,14 @@ const INTERNET: [u64; 2] = [2, 10];
 const STREAM: u64 = 1;
 const DATAGRAM: u64 = 2;
 
+/// What TCP and UDP go by as protocols of the Internet. With 0 they are what a stream and a datagram socket are by themselves.
+const TCP: u64 = 6;
+const UDP: u64 = 17;
+
+/// What the proxy has no use for: its listeners come from the worker, and it looks into no process, its own included.
+const NOT_FOR_THE_PROXY: [&str; 5] =
+    ["listen", "process_vm_readv", "process_vm_writev", "ptrace", "socketpair"];
+
 /// Any type of socket but for SOCK_CLOEXEC and SOCK_NONBLOCK, which come with it.
 const SOCKET_TYPE: u64 = 0xffff_ffff & !0x0008_0800;
 
@@ -172,7 +180,8 @@ pub(super) fn proxy_profile() -> LinuxSeccomp {
     let mut rules = profile.syscalls().clone().unwrap_or_default();
     rules.retain(|rule| *rule.names() != ["socket"]);
     for names in rules.iter_mut().filter(|rule| rule.args().is_none()) {
-        let others = names.names().iter().filter(|name| *name != "socketpair").cloned().collect();
+        let is_of_use = |name: &&String| !NOT_FOR_THE_PROXY.contains(&name.as_str());
+        let others = names.names().iter().filter(is_of_use).cloned().collect();
         names.set_names(others);
     }
     rules.extend(proxy_sockets());
@@ -183,6 +192,8 @@ pub(super) fn proxy_profile() -> LinuxSeccomp {
 /// Connections and questions for names; AF_NETLINK (16) for NETLINK_ROUTE (0) alone, by which C libraries learn what
 /// addresses this host has; pairs of AF_UNIX (1), one of which the event loop wakes itself by. Streams only: an end of a
 /// pair of datagram sockets can be connected anew, and sends to any address, those of the host's abstract sockets as well.
+/// No other protocols: some make sockets of their own within the kernel (SMC, MPTCP), whose packets are nobody's to a firewall
+/// that asks who has sent them.
 fn proxy_sockets() -> Vec<LinuxSyscall> {
     let is = |argument, value| (argument, Operator::ScmpCmpEq, (value, 0));
     let has_type = |kind| (1, Operator::ScmpCmpMaskedEq, (SOCKET_TYPE, kind));
@@ -191,8 +202,10 @@ fn proxy_sockets() -> Vec<LinuxSyscall> {
         allow_if_all("socketpair", &[is(0, 1), has_type(STREAM)]),
     ];
     for family in INTERNET {
-        let of_family = |kind| allow_if_all("socket", &[is(0, family), has_type(kind)]);
-        rules.extend([STREAM, DATAGRAM].map(of_family));
+        for (kind, protocols) in [(STREAM, [0, TCP]), (DATAGRAM, [0, UDP])] {
+            let with = |protocol| allow_if_all("socket", &[is(0, family), has_type(kind), is(2, protocol)]);
+            rules.extend(protocols.map(with));
+        }
     }
     rules
 }

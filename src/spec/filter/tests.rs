@@ -152,6 +152,9 @@ fn the_proxy_makes_sockets_to_speak_to_others_and_none_to_speak_to_the_host() {
         ("socket", [inet, datagram | 0x800, 0], ALLOW),
         ("socket", [inet6, stream, 0], ALLOW),
         ("socket", [inet6, datagram | 0x8_0000, 0], ALLOW),
+        ("socket", [inet, datagram, 17], ALLOW),
+        ("socket", [inet, stream, 256], EPERM),  // IPPROTO_SMC
+        ("socket", [inet6, stream, 262], EPERM), // IPPROTO_MPTCP
         ("socket", [inet, raw, 1], EPERM),
         ("socket", [inet6, sequenced, 132], EPERM),
         ("socket", [netlink, raw | 0x8_0000, 0], ALLOW),
@@ -168,7 +171,10 @@ fn the_proxy_makes_sockets_to_speak_to_others_and_none_to_speak_to_the_host() {
         ("socketpair", [inet, stream, 0], EPERM),
         ("socketcall", [1, 0, 0], ENOSYS),
         ("accept4", [0; 3], ALLOW),
+        ("bind", [0; 3], ALLOW),
         ("connect", [0; 3], ALLOW),
+        ("listen", [0; 3], EPERM),
+        ("ptrace", [0; 3], EPERM),
         ("chroot", [0; 3], EPERM),
         ("unshare", [0; 3], EPERM),
     ] {
