@@ -21,6 +21,7 @@ mod directory;
 mod expiry;
 mod groups;
 mod index;
+mod log;
 mod open;
 mod pages;
 mod pools;
@@ -48,7 +49,8 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::watch;
 
 use self::directory::QueueDirectory;
-use self::thread::{ForWhom, Overwritten, QueueThread};
+use self::log::Overwritten;
+use self::thread::{ForWhom, QueueThread};
 use super::model::{RunId, TaskStatus};
 use super::{QueueError, RunQueue, runs};
 use crate::queue::task_id::TaskId;

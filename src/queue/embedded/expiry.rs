@@ -5,9 +5,9 @@
 
 use rusqlite::{Row, Transaction, named_params};
 
+use super::log::Overwritten;
 use super::pages::{self, Page, Placed};
 use super::store::{FORGOTTEN_AT_ONCE, execute, failed, limit, parsed, select};
-use super::thread::Overwritten;
 use super::{EmbeddedQueue, index, secrets, workers};
 use crate::queue::QueueError;
 use crate::queue::artifact_name::ArtifactName;

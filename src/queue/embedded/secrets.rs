@@ -5,9 +5,9 @@ use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde_json::{Map, Value};
 
 use super::EmbeddedQueue;
+use super::log::Overwritten;
 use super::pages::{Page, Part, read};
 use super::store::{FORGOTTEN_AT_ONCE, execute, failed, json, limit, text};
-use super::thread::Overwritten;
 use crate::queue::QueueError;
 use crate::timestamp::Timestamp;
 
@@ -42,7 +42,6 @@ impl EmbeddedQueue {
     /// [`QueueError::Internal`].
     pub async fn remove_secret(&self, name: &str) -> Result<(), QueueError> {
         let name = name.to_owned();
-        // Also if it is gone: whoever asks again may have been told that its log could not be emptied.
         self.overwrite(move |database, _now| Ok((remove(database, &name)?, Overwritten::Secrets))).await
     }
 

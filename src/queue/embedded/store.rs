@@ -193,19 +193,6 @@ pub(super) fn next_due(database: &Connection) -> Result<Option<Timestamp>, Queue
     Ok(due.map(Timestamp::from_millis))
 }
 
-/// Takes all that is in the write-ahead log into the database and leaves nothing of it: what was overwritten would lie there
-/// until others take its place.
-pub(super) fn empty_log(database: &Connection) -> Result<(), QueueError> {
-    let call = "empty the log of its database";
-    let is_busy: bool = database
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get("busy"))
-        .map_err(failed(call))?;
-    if is_busy {
-        return Err(QueueError::Internal { call, source: "somebody reads it".into() });
-    }
-    Ok(())
-}
-
 /// A number of rows as SQL takes it.
 pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)

@@ -358,15 +358,17 @@ async fn what_a_queue_itself_is_in_is_no_copy_of_it_and_a_refusal_changes_nothin
     assert!(place.open().unwrap().status(&lost[0]).await.is_ok());
 }
 
+/// A secret that says a word so often that it fills pages.
+fn secret(word: &str) -> Secret {
+    let (_, expires) = large_secret();
+    let value = serde_json::json!(format!("{word} ").repeat(2000));
+    (std::iter::once(("value".to_owned(), value)).collect(), expires)
+}
+
 #[tokio::test]
 async fn a_file_keeps_nothing_of_a_secret_that_is_removed_or_replaced() {
     let place = Place::new();
     let queue = place.open().unwrap();
-    let secret = |word: &str| {
-        let (_, expires) = large_secret();
-        let value = serde_json::json!(format!("{word} ").repeat(2000));
-        (std::iter::once(("value".to_owned(), value)).collect(), expires)
-    };
     for (name, word) in [("removed", "hunter2"), ("replaced", "swordfish"), ("replaced", "letmein")] {
         queue.set_secret(name, secret(word)).await.unwrap();
     }
@@ -384,4 +386,28 @@ async fn a_file_keeps_nothing_of_a_secret_that_is_removed_or_replaced() {
     drop(queue);
     drop(place.reopen().await);
     look();
+}
+
+#[tokio::test]
+async fn whoever_sets_a_secret_again_that_a_process_had_when_it_was_killed_leaves_nothing_of_the_one_before()
+{
+    let (place, left) = (Place::new(), Place::new());
+    let database = open::in_file(&place.path()).unwrap();
+    for word in ["hunter2", "letmein"] {
+        let transaction = database.unchecked_transaction().unwrap();
+        secrets::set(&transaction, "a", &secret(word), Timestamp::now()).unwrap();
+        transaction.commit().unwrap();
+    }
+    // Before it has emptied the log.
+    for (path, content) in contents(place.0.path()) {
+        std::fs::write(left.0.path().join(path.file_name().unwrap()), content).unwrap();
+    }
+    let has = |word: &str| {
+        let files = contents(left.0.path());
+        files.iter().any(|(_, content)| content.windows(word.len()).any(|bytes| bytes == word.as_bytes()))
+    };
+    assert!(has("hunter2"));
+    let queue = left.open().unwrap();
+    queue.set_secret("a", secret("letmein")).await.unwrap();
+    assert!(has("letmein") && !has("hunter2"));
 }

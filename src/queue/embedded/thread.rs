@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{oneshot, watch};
 
+use super::log::{Log, Overwritten};
 use super::releases::{self, Failure, Held};
 use super::{Clock, backup, store, time};
 use crate::queue::QueueError;
@@ -27,10 +28,12 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Work for the thread.
 enum Work {
     /// What is done at once.
-    Job(Box<dyn FnOnce(&Connection) + Send>),
+    Job(Job),
     /// What is done in steps.
     Copy(CopyOrder),
 }
+
+type Job = Box<dyn FnOnce(&Connection, &mut Log) + Send>;
 
 /// A copy that somebody waits for.
 struct CopyOrder {
@@ -45,13 +48,6 @@ pub(super) enum ForWhom {
     Anybody,
     /// Only for those who still do when its turn comes: what is given out to nobody is lost for a while.
     WhoeverWaits,
-}
-
-/// What a change has overwritten, of which nobody is to read anything any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overwritten {
-    Nothing,
-    Secrets,
 }
 
 /// The way to the thread. It ends with this value, which waits for what is under way and for the database to be closed.
@@ -94,7 +90,7 @@ impl QueueThread {
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
         let (answer, answered) = oneshot::channel();
-        let job = move |database: &Connection| {
+        let job = move |database: &Connection, _: &mut Log| {
             if for_whom == ForWhom::WhoeverWaits && answer.is_closed() {
                 return;
             }
@@ -112,11 +108,9 @@ impl QueueThread {
         work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<(T, Overwritten), QueueError> + Send + 'static,
     ) -> Result<T, QueueError> {
         let (answer, answered) = oneshot::channel();
-        let job = move |database: &Connection| {
-            let done = transact(database, now, work).and_then(|(done, overwritten)| match overwritten {
-                Overwritten::Nothing => Ok(done),
-                Overwritten::Secrets => store::empty_log(database).map(|()| done),
-            });
+        let job = move |database: &Connection, log: &mut Log| {
+            let done = transact(database, now, work)
+                .and_then(|(done, overwritten)| log.clean(database, overwritten).map(|()| done));
             // As above.
             answer.send(done).ok();
         };
@@ -175,6 +169,7 @@ fn serve(database: &Connection, work: &Receiver<Work>, told: &Told, clock: &Cloc
         work,
         told,
         clock,
+        log: Log::found(),
         changes: database.total_changes(),
         is_stuck: false,
         held: Held::new(),
@@ -194,6 +189,7 @@ struct Turns<'a> {
     work: &'a Receiver<Work>,
     told: &'a Told,
     clock: &'a Clock,
+    log: Log,
     /// The changes that there was word of.
     changes: u64,
     /// Whether what goes on by itself did not, for an error of the database: it is tried again after a while, and a call
@@ -210,7 +206,7 @@ impl Turns<'_> {
     /// One piece of work, or what time does; at most `longest` is waited for either. An end once nobody can ask any more.
     fn take(&mut self, longest: Duration) -> ControlFlow<()> {
         match self.work.recv_timeout(self.rest().min(longest)) {
-            Ok(Work::Job(job)) => job(self.database),
+            Ok(Work::Job(job)) => job(self.database, &mut self.log),
             Ok(Work::Copy(order)) => self.orders.push_back(order),
             Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
             Err(RecvTimeoutError::Timeout) => {
