@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::mem;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -171,7 +172,8 @@ fn serve(database: &Connection, work: &Receiver<Work>, told: &Told, clock: &Cloc
         clock,
         log: Log::found(),
         changes: database.total_changes(),
-        is_stuck: false,
+        is_time_stuck: false,
+        are_releases_stuck: false,
         held: Held::new(),
         held_since: Instant::now(),
         orders: VecDeque::new(),
@@ -192,9 +194,10 @@ struct Turns<'a> {
     log: Log,
     /// The changes that there was word of.
     changes: u64,
-    /// Whether what goes on by itself did not, for an error of the database: it is tried again after a while, and a call
-    /// finds the same.
-    is_stuck: bool,
+    /// Whether what goes on by itself did not, for an error of the database: it is tried again after a while, and after each
+    /// call.
+    is_time_stuck: bool,
+    are_releases_stuck: bool,
     /// What cannot be released, and since when that is not tried.
     held: Held,
     held_since: Instant,
@@ -206,16 +209,16 @@ impl Turns<'_> {
     /// One piece of work, or what time does; at most `longest` is waited for either. An end once nobody can ask any more.
     fn take(&mut self, longest: Duration) -> ControlFlow<()> {
         match self.work.recv_timeout(self.rest().min(longest)) {
-            Ok(Work::Job(job)) => job(self.database, &mut self.log),
-            Ok(Work::Copy(order)) => self.orders.push_back(order),
-            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
-            Err(RecvTimeoutError::Timeout) => {
-                let passed = time::pass(self.database, (self.clock)());
-                self.is_stuck = passed.is_err();
-                if let Err(error) = passed {
-                    self.tell(format!("failed to see to what is due: {}", chain(&error)));
+            Ok(Work::Job(job)) => {
+                job(self.database, &mut self.log);
+                // As long as calls come there is no other time to see whether it goes on again.
+                if self.is_time_stuck {
+                    self.pass_time();
                 }
             }
+            Ok(Work::Copy(order)) => self.orders.push_back(order),
+            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+            Err(RecvTimeoutError::Timeout) => self.pass_time(),
         }
         // After whatever was done: what a call has begun has gone as far as may be when the next one comes.
         self.release();
@@ -227,16 +230,28 @@ impl Turns<'_> {
         ControlFlow::Continue(())
     }
 
+    /// Sees to what is due.
+    fn pass_time(&mut self) {
+        let passed = time::pass(self.database, (self.clock)());
+        self.is_time_stuck = passed.is_err();
+        if let Err(error) = passed {
+            self.tell(format!("failed to see to what is due: {}", chain(&error)));
+        }
+    }
+
     /// Does a piece of what is to be released.
     fn release(&mut self) {
         if self.held_since.elapsed() >= LOOK {
-            if self.held.is_empty() && !self.is_stuck {
-                self.told.faulty.send_if_modified(|fault| fault.take().is_some());
-            }
+            self.tell_if_all_goes_on();
             self.held.clear();
             self.held_since = Instant::now();
         }
-        let Err(Failure { required, error }) = releases::go_on(self.database, &self.held) else { return };
+        let Err(Failure { required, error }) = releases::go_on(self.database, &self.held) else {
+            if mem::take(&mut self.are_releases_stuck) {
+                self.tell_if_all_goes_on();
+            }
+            return;
+        };
         let error = chain(&error);
         match required {
             Some(task_id) => {
@@ -245,9 +260,19 @@ impl Turns<'_> {
             }
             None => {
                 self.tell(format!("failed to release what waits for tasks: {error}"));
-                self.is_stuck = true;
+                self.are_releases_stuck = true;
             }
         }
+    }
+
+    fn tell_if_all_goes_on(&self) {
+        if self.held.is_empty() && !self.is_stuck() {
+            self.told.faulty.send_if_modified(|fault| fault.take().is_some());
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.is_time_stuck || self.are_releases_stuck
     }
 
     /// Tells of what fails, unless it is known that something does.
@@ -263,7 +288,7 @@ impl Turns<'_> {
     fn rest(&self) -> Duration {
         match time::rest(self.database, &self.held, (self.clock)()) {
             Ok(None) if self.held.is_empty() => Duration::MAX,
-            Ok(Some(rest)) if !self.is_stuck => rest.min(LOOK),
+            Ok(Some(rest)) if !self.is_stuck() => rest.min(LOOK),
             Ok(_) | Err(_) => LOOK,
         }
     }

@@ -197,3 +197,33 @@ async fn what_cannot_be_released_is_told_once_and_nothing_else_waits_for_it() {
     }
     assert!(!faults.has_changed().unwrap());
 }
+
+#[tokio::test]
+async fn what_could_not_be_released_for_a_while_goes_on_by_itself_with_the_first_call_that_finds_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let play = Play::at(directory.path());
+    let required = play.make(Requires::AllCompleted, &[]);
+    for _ in 0..4 * AT_ONCE {
+        play.make(Requires::AllCompleted, &[&required]);
+    }
+    play.resolve(&required, Verdict::Completed);
+    play.0.execute_batch("ALTER TABLE releases RENAME TO gone").unwrap();
+    drop(play);
+    let queue = EmbeddedQueue::in_directory(directory.path(), Box::new(Timestamp::now)).unwrap();
+    let mut faults = queue.faults();
+    queue.status(&required).await.unwrap();
+    let soon = MINUTE / 6;
+    let told = tokio::time::timeout(soon, faults.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+    assert!(told.unwrap().contains("failed to release what waits for tasks"));
+    let back = "ALTER TABLE gone RENAME TO releases";
+    queue.ask(move |database, _| database.execute_batch(back).map_err(failed("put it back"))).await.unwrap();
+    tokio::time::timeout(soon, faults.wait_for(Option::is_none)).await.unwrap().unwrap();
+    let mut changes = queue.changes();
+    // Each piece follows the one before; nobody calls.
+    while tokio::time::timeout(MINUTE / 60, changes.changed()).await.is_ok() {}
+    let pending = "SELECT count(*) FROM tasks WHERE state = 'pending'";
+    let count = queue
+        .ask(move |database, _| database.query_row(pending, [], |row| row.get(0)).map_err(failed("count")));
+    let count: usize = count.await.map(|count: i64| count.try_into().unwrap()).unwrap();
+    assert_eq!(count, 4 * AT_ONCE);
+}
