@@ -11,13 +11,17 @@ use crate::support::{OwnQueue, await_that, finish, read_until, shell_payload};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Connects 600 times, says the same on each connection, and stays.
-fn crowd(own: &OwnQueue, said: &str) -> Child {
-    let script = "ulimit -n 2000; for i in $(seq 600); do
-        exec {connection}<>/dev/tcp/127.0.0.1/8239; printf \"$1\" >&$connection
-    done; echo all are there; read";
+/// Connects 600 times, says the same on each connection, and stays: every few seconds it says something more on each.
+fn crowd(own: &OwnQueue, (said, then): (&str, &str)) -> Child {
+    // A read whose time is over has a status above 128.
+    let script = "ulimit -n 2000; trap '' PIPE; for i in $(seq 600); do
+        exec {connection}<>/dev/tcp/127.0.0.1/8239; printf \"$1\" >&$connection; all+=($connection)
+    done; echo all are there
+    while read -t 20; [ $? -gt 128 ]; do
+        for connection in ${all[@]}; do printf \"$2\" >&$connection; done
+    done 2>/dev/null";
     let mut command = own.internet.host.command("bash");
-    command.args(["-c", script, "bash", said]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(["-c", script, "bash", said, then]).stdin(Stdio::piped()).stdout(Stdio::piped());
     command.stderr(Stdio::piped());
     let mut crowd = command.spawn().unwrap();
     read_until(&mut crowd, "all are there");
@@ -40,7 +44,7 @@ fn is_answered(own: &OwnQueue) -> bool {
 fn s_strangers_who_say_nothing_give_their_places_to_newcomers() {
     let own = OwnQueue::new();
     let standalone = own.start();
-    let crowd = crowd(&own, "");
+    let crowd = crowd(&own, ("", ""));
     assert!(is_answered(&own));
     disperse(crowd);
     standalone.stop();
@@ -65,7 +69,8 @@ fn s_strangers_who_take_all_places_do_not_keep_the_worker_from_its_queue() {
     // A payload that is announced and does not come is waited for.
     let request =
         r"PUT /api/queue/v1/task/fN1SbArXTPSVFNUvaOlinQ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n";
-    let crowd = crowd(&own, request);
+    // Each is renewed before its time is over: it ends, and the next one begins on the same connection.
+    let crowd = crowd(&own, (request, &format!("123456789{request}")));
     assert!(!is_answered(&own));
     let cache = own.worker.data().join("caches").join(&own.worker.caches()[0]).join("content");
     fs::write(cache.join("go"), "").unwrap();
