@@ -77,7 +77,8 @@ impl Network {
         }
     }
 
-    /// Has the confined process reach `openings` and nothing else of what is the host's. Blocks.
+    /// Has the confined process reach `openings` and nothing else of what is the host's. With it
+    /// the processes of other workers of the run directory, until one of those says otherwise. Blocks.
     ///
     /// # Errors
     ///

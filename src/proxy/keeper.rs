@@ -145,7 +145,7 @@ impl Keeper {
             Command::Begin { task, client } => {
                 self.clients.insert(task, *client);
                 match self.state {
-                    State::Idle => self.state = State::start(&self.ground),
+                    State::Idle => self.state = State::start(&self.ground, &self.events),
                     State::Running(..) => self.questions.push(Question::Begin(task)),
                     // All are handed over when there is a process again.
                     State::Starting(..) | State::Killing(_) | State::Undoing(..) | State::Waiting(_) => {}
@@ -213,7 +213,11 @@ impl Keeper {
                 self.rest();
             }
             Happened::Waited => {
-                self.state = if self.clients.is_empty() { State::Idle } else { State::start(&self.ground) };
+                self.state = if self.clients.is_empty() {
+                    State::Idle
+                } else {
+                    State::start(&self.ground, &self.events)
+                };
             }
         }
     }

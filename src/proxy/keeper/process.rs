@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::container::bundle::{Bundle, BundleError, Files};
 use crate::container::{Container, ContainerError};
 use crate::directories::Directories;
+use crate::event::Events;
 use crate::host::Host;
 use crate::net::confinement::{Confinement, Opening};
 use crate::net::tables::TablesError;
@@ -160,12 +161,13 @@ impl Process {
     /// [`StartError`], and what was made is undone; [`StartError::Remains`] if that is not so.
     pub(super) async fn start(
         ground: &Ground,
+        events: Events,
         given_up: oneshot::Receiver<()>,
     ) -> Result<Process, StartError> {
         let deployment = deployment(&ground.root_url).await;
         let own = ground.clone();
         let Place { id, directory, binds, surroundings, confinement } =
-            spawn_blocking(move || Place::make(&own, deployment)).await??;
+            spawn_blocking(move || Place::make(&own, &events, deployment)).await??;
         let network = Arc::clone(&ground.network);
         match launch(ground, &id, &directory, (binds, given_up)).await {
             Ok(Launched { container, process, control, errors }) => {
@@ -212,12 +214,13 @@ impl Process {
 
 impl Place {
     /// Blocks.
-    fn make(ground: &Ground, deployment: Vec<Opening>) -> Result<Place, StartError> {
+    fn make(ground: &Ground, events: &Events, deployment: Option<Vec<Opening>>) -> Result<Place, StartError> {
         let id = random_id().map_err(StartError::Id)?;
         let directory = RunDirectory::create(&Beginning::of_a_run(&ground.directories, &|| true)?, &id)?;
         let made = root::make(directory.task()).map_err(StartError::from).and_then(|(binds, names)| {
-            let surroundings = Surroundings::of(names, &ground.network, &ground.root_url, deployment);
-            let confinement = ground.network.confine(surroundings.open())?;
+            let surroundings =
+                Surroundings::of(names, (&ground.network, events), &ground.root_url, deployment);
+            let confinement = ground.network.confine(&surroundings.open())?;
             Ok((binds, surroundings, confinement))
         });
         match made {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::held::{Held, KillError, UndoError};
 use super::line::Heard;
 use super::process::{Ground, Process, StartError};
+use crate::event::Events;
 use crate::proxy::messages::Report;
 
 type Pinned<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -49,10 +50,10 @@ pub(super) enum Happened {
 }
 
 impl State {
-    pub(super) fn start(ground: &Ground) -> State {
-        let ground = ground.clone();
+    pub(super) fn start(ground: &Ground, events: &Events) -> State {
+        let (ground, events) = (ground.clone(), events.clone());
         let (wanting, given_up) = oneshot::channel();
-        let starting = async move { Process::start(&ground, given_up).await.map(Box::new) };
+        let starting = async move { Process::start(&ground, events, given_up).await.map(Box::new) };
         State::Starting(Box::pin(starting), Some(wanting))
     }
 
