@@ -246,7 +246,7 @@ impl Keeper {
         let (order, listener) = match question {
             Question::Begin(task) => {
                 let Some(client) = self.clients.get_mut(task) else { return Ok(None) };
-                let listener = client.listener.try_clone()?;
+                let listener = client.hand_over()?;
                 let Caller { address, credentials, scopes } = &mut client.caller;
                 let credentials = (&*credentials.borrow_and_update()).into();
                 let (task, address, scopes) = (*task, *address, scopes.clone());
@@ -400,6 +400,13 @@ impl Keeper {
 }
 
 impl Client {
+    /// A copy of the listener that does not block. All copies are one open socket: a process that had it before may have
+    /// had it otherwise, and the one thread of the next would wait in it for ever.
+    fn hand_over(&self) -> io::Result<TcpListener> {
+        self.listener.set_nonblocking(true)?;
+        self.listener.try_clone()
+    }
+
     /// Whether there was anybody who asked.
     fn answer(&mut self, answer: Result<(), String>) -> bool {
         // Who waited may have given up.
@@ -411,5 +418,31 @@ async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use rustix::fs::{OFlags, fcntl_getfl};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::queue::Credentials;
+
+    #[test]
+    fn a_listener_that_a_process_has_had_blocking_is_handed_over_as_it_has_to_be() {
+        let credentials =
+            Credentials { client_id: "task".to_owned(), access_token: "hush".to_owned(), certificate: None };
+        let (_changing, credentials) = watch::channel(credentials);
+        let caller = Caller { address: Ipv4Addr::LOCALHOST, credentials, scopes: Vec::new() };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = Client { listener, caller, begun: None };
+        for _process in 0..2 {
+            let handed = client.hand_over().unwrap();
+            assert!(fcntl_getfl(&handed).unwrap().contains(OFlags::NONBLOCK));
+            handed.set_nonblocking(false).unwrap();
+        }
     }
 }
