@@ -62,8 +62,14 @@ impl Network {
     /// [`AttachError`], and nothing has changed.
     pub fn confine(&self, openings: &[Opening]) -> Result<Confinement, AttachError> {
         let mut share = self.share();
-        if share.presence.is_none() {
-            self.enter(&mut share, tables::patience(&|| true), || ())?;
+        if share.presence.is_none()
+            && let Err(error) = self.enter(&mut share, tables::patience(&|| true), || ())
+        {
+            // Nobody of this process needs them, so nobody would take them back.
+            drop(share.presence.take());
+            // Why they could not be made is told; the next clean-up tries again.
+            drop(tables::sweep(&self.place, &self.names));
+            return Err(error);
         }
         share.users += 1;
         drop(share);
