@@ -52,7 +52,7 @@ use tokio::time::timeout;
 pub use self::keeper::Ground;
 use self::keeper::{Client, Command, Keeper};
 use crate::background::Background;
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::queue::Credentials;
 use crate::text::chain;
 
@@ -103,6 +103,7 @@ pub struct Serving {
     keeper: mpsc::UnboundedSender<Command>,
     begun: Option<oneshot::Receiver<Result<(), String>>>,
     has_ended: bool,
+    events: Events,
     _renewing: Background,
 }
 
@@ -146,7 +147,8 @@ impl Proxy {
         let renewing = Background::start(async move {
             while renewed.changed().await.is_ok() && way.send(Command::Renew { task }).is_ok() {}
         });
-        Ok(Serving { task, keeper, begun: Some(begun), has_ended: false, _renewing: renewing })
+        let events = self.events.clone();
+        Ok(Serving { task, keeper, begun: Some(begun), has_ended: false, events, _renewing: renewing })
     }
 
     /// Ends the process, if there is one, and waits for what was made for it to be undone.
@@ -178,12 +180,20 @@ impl Serving {
         answer.map_err(|_| ProxyError::Stopped)?.map_err(ProxyError::NotBegun)
     }
 
-    /// Waits until nobody is connected any more, neither the task nor for it: the process says so, or is gone.
+    /// Waits until nobody is connected any more, neither the task nor for it: the process says so, or is gone. The worker's
+    /// log tells where nobody knows.
     pub async fn end(mut self) {
         let (ending, ended) = oneshot::channel();
         self.has_ended = true;
         drop(self.keeper.send(Command::End { task: self.task, ended: Some(ending) }));
-        drop(timeout(END_TIME, ended).await);
+        // A keeper that cannot tell has said why; one that is gone has ended the process before.
+        if timeout(END_TIME, ended).await.is_err() {
+            let message = &format!(
+                "failed to see the end of a task's proxy within {} s: it may still be connected for the task, with its credentials",
+                END_TIME.as_secs()
+            );
+            self.events.emit(&Event::Warning { message });
+        }
     }
 }
 

@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep_until};
 use self::held::KillError;
 pub use self::process::Ground;
 use self::process::StartError;
-use self::questions::{Question, Questions};
+use self::questions::{END_ANSWER_TIME, Question, Questions};
 use self::state::{Happened, Rest, State};
 use super::Caller;
 use super::messages::{Order, Report, Sending};
@@ -257,7 +257,7 @@ impl Keeper {
                 let credentials = (&*client.caller.credentials.borrow_and_update()).into();
                 (Order::Renew { task: *task, credentials }, None)
             }
-            Question::End(task, _) => (Order::End { task: *task }, None),
+            Question::End(task, ..) => (Order::End { task: *task }, None),
             Question::Ping => (Order::Ping, None),
         };
         Sending::of(&order, listener).map(Some)
@@ -290,7 +290,9 @@ impl Keeper {
         // The worker's copy goes last but one: the process's own when it has heard of it.
         let was_there = self.clients.remove(&task).is_some();
         match self.state {
-            State::Running(..) if was_there => self.questions.push(Question::End(task, ended)),
+            State::Running(..) if was_there => {
+                self.questions.push(Question::End(task, ended, Instant::now() + END_ANSWER_TIME));
+            }
             // It may still have connections of the task's.
             State::Killing(_) | State::Undoing(_, Rest::Alive) => self.leaving.extend(ended),
             State::Idle
@@ -315,7 +317,7 @@ impl Keeper {
                     client.answer(Ok(()));
                 }
             }
-            (Some(Question::End(_, ended)), _) => {
+            (Some(Question::End(_, ended, _)), _) => {
                 ended.into_iter().for_each(|ended| ended.send(()).unwrap_or_default());
             }
             (Some(Question::Renew(_) | Question::Ping), _) => {}

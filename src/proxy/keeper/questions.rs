@@ -19,6 +19,9 @@ use crate::proxy::messages::Report;
 /// waiting for anybody.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 
+/// How long it may take until the end of a task is answered, whatever has its turn before.
+pub(super) const END_ANSWER_TIME: Duration = Duration::from_secs(30);
+
 /// One of them.
 #[derive(Debug)]
 pub(super) enum Question {
@@ -26,8 +29,8 @@ pub(super) enum Question {
     Begin(u64),
     /// To go on with its new credentials.
     Renew(u64),
-    /// To end it. Who asks hears when nobody is connected any more.
-    End(u64, Option<oneshot::Sender<()>>),
+    /// To end it, until when. Who asks hears when nobody is connected any more.
+    End(u64, Option<oneshot::Sender<()>>, Instant),
     /// Whether it hears at all.
     Ping,
 }
@@ -65,9 +68,15 @@ impl Questions {
         self.asked.extend(self.sending.take());
     }
 
-    /// When the process has to have answered the first of them.
+    /// When the process has to have answered the first of them, or the first end of a task.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.asked.front().or(self.sending.as_ref()).map(|(_, until)| *until)
+        let begun = || self.asked.iter().chain(&self.sending);
+        let first = begun().next().map(|(_, until)| *until);
+        let end = begun().map(|(question, _)| question).chain(&self.waiting).find_map(|it| match it {
+            Question::End(_, _, until) => Some(*until),
+            Question::Begin(_) | Question::Renew(_) | Question::Ping => None,
+        });
+        first.into_iter().chain(end).min()
     }
 
     /// The one that a report answers: the first that was asked. Nothing if that is another one.
@@ -78,7 +87,7 @@ impl Questions {
                 Report::Begun { task: answered } | Report::Failed { task: answered, .. },
             )
             | (Question::Renew(task), Report::Renewed { task: answered })
-            | (Question::End(task, _), Report::Ended { task: answered }) => task == answered,
+            | (Question::End(task, ..), Report::Ended { task: answered }) => task == answered,
             (Question::Ping, Report::Alive) => true,
             _ => false,
         };
@@ -90,7 +99,7 @@ impl Questions {
         let Questions { waiting, sending, asked } = std::mem::take(self);
         let begun = asked.into_iter().chain(sending).map(|(question, _)| question);
         begun.chain(waiting).filter_map(|question| match question {
-            Question::End(_, ended) => ended,
+            Question::End(_, ended, _) => ended,
             Question::Begin(_) | Question::Renew(_) | Question::Ping => None,
         })
     }
@@ -103,11 +112,12 @@ mod tests {
     #[test]
     fn only_what_was_asked_first_is_answered_and_not_before_it_was_taken_in() {
         let mut questions = Questions::default();
-        for question in [Question::Begin(1), Question::Renew(1), Question::End(1, None), Question::Ping] {
+        let end = Question::End(1, None, Instant::now() + END_ANSWER_TIME);
+        for question in [Question::Begin(1), Question::Renew(1), end, Question::Ping] {
             questions.push(question);
         }
         let begun = Report::Begun { task: 1 };
-        assert!(questions.deadline().is_none() && questions.answered(&begun).is_none());
+        assert!(questions.answered(&begun).is_none());
         let first = questions.next().unwrap();
         questions.send(first);
         assert!(questions.next().is_none() && questions.answered(&begun).is_none());
@@ -125,5 +135,23 @@ mod tests {
             assert!(questions.answered(&answer).is_some(), "{answer:?}");
         }
         assert!(questions.is_empty() && questions.deadline().is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_task_has_its_time_whatever_is_answered_before() {
+        let mut questions = Questions::default();
+        let until = Instant::now() + Duration::from_secs(1);
+        questions.push(Question::Ping);
+        assert!(questions.deadline().is_none(), "it is not asked yet");
+        questions.push(Question::End(1, None, until));
+        assert_eq!(questions.deadline(), Some(until));
+        for answer in [Report::Alive, Report::Ended { task: 1 }] {
+            let question = questions.next().unwrap();
+            questions.send(question);
+            questions.sent();
+            assert_eq!(questions.deadline(), Some(until));
+            assert!(questions.answered(&answer).is_some());
+        }
+        assert!(questions.deadline().is_none());
     }
 }
