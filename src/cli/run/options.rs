@@ -42,7 +42,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "URL", requires = "task_id", help_heading = "What runs")]
     pub root_url: Option<RootUrl>,
     /// The id that the task has here; with --root-url, which task of the deployment it is.
-    #[arg(long, value_name = "ID", value_parser = task_id, help_heading = "What runs")]
+    // An id may begin with a hyphen.
+    #[arg(long, value_name = "ID", value_parser = task_id, allow_hyphen_values = true, help_heading = "What runs")]
     pub task_id: Option<TaskId>,
     /// How long the command may run: seconds, or a time such as 20m or 1h30m.
     #[arg(long, value_name = "TIME", value_parser = run_time, help_heading = "What runs")]
