@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::time::Duration;
 
 use docker_worker::queue::task_id::TaskId;
+use docker_worker::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{OwnQueue, SmallDisk, shell_payload};
+use crate::support::{OwnQueue, SmallDisk, await_that, shell_payload};
 
 /// More tasks than fit.
 const MOST: usize = 2000;
@@ -69,6 +71,54 @@ fn a_full_disk_refuses_calls_in_a_sentence_and_nothing_that_was_answered_is_lost
     let found: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(found, "ok");
     drop(database);
+    drop(disk);
+}
+
+#[test]
+fn a_full_disk_keeps_nobody_from_reading_though_something_is_due() {
+    let own = OwnQueue::new();
+    let queue = own.worker.data().join("queue");
+    let disk = SmallDisk::mount(&queue, "32m");
+    let standalone = own.start();
+    own.await_state(&own.create_script("true"), "completed");
+    // For workers that there are none of; their deadlines come together.
+    let mut definition = own.definition(&shell_payload(&own.image, "true"));
+    definition["taskQueueId"] = json!("p/elsewhere");
+    let deadline = Timestamp::now().plus(Duration::from_secs(20));
+    definition["deadline"] = json!(deadline.to_string());
+    let root = own.root();
+    let create = |definition: &Value| {
+        let task_id = TaskId::random().unwrap();
+        let answered = own.call_as(Some(&root), &format!("PUT queue/task/{task_id}"), definition);
+        (answered.status == 200).then_some(task_id)
+    };
+    let due: Vec<TaskId> = (0..60).map(|_| create(&definition).unwrap()).collect();
+    let filling = queue.join("filling");
+    let mut file = File::create(&filling).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    // What the queue's files have of room in them is used as well, to the last.
+    let mut others = own.definition(&shell_payload(&own.image, "true"));
+    others["taskQueueId"] = json!("p/elsewhere");
+    let mut refused = 0;
+    while refused < 5 {
+        refused += usize::from(create(&others).is_none());
+    }
+    assert!(Timestamp::now() < deadline, "it took too long to fill the disk");
+    await_that("the deadline to pass", || Timestamp::now() > deadline.plus(Duration::from_secs(1)));
+    for task_id in &due {
+        let status = own.call_as(None, &format!("GET queue/task/{task_id}/status"), &Value::Null);
+        assert_eq!(status.status, 200, "{status:?}");
+    }
+    assert_eq!(create(&others), None);
+    fs::remove_file(filling).unwrap();
+    for task_id in &due {
+        let status = own.await_state(task_id, "exception");
+        assert_eq!(OwnQueue::ends(&status), ["deadline-exceeded"]);
+    }
+    own.await_state(&own.create_script("true"), "completed");
+    let told = standalone.stop().log;
+    assert!(told.contains("failed to see to what is due: ") && told.contains("disk is full"), "{told}");
     drop(disk);
 }
 

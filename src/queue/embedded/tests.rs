@@ -12,6 +12,7 @@ use crate::queue::{Claim, Reason, RunState, Verdict, WorkerIdentity, WorkerQueue
 use crate::text::chain;
 
 mod endurance;
+mod stuck;
 
 const TASK_QUEUE: &str = "local/docker-worker";
 

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::log::{Log, Overwritten};
 use super::releases::{self, Failure, Held};
+use super::time::Undone;
 use super::{Clock, backup, store, time};
 use crate::queue::QueueError;
 use crate::text::chain;
@@ -149,10 +150,19 @@ fn transact<T>(
     now: Timestamp,
     work: impl FnOnce(&Transaction<'_>, Timestamp) -> Result<T, QueueError>,
 ) -> Result<T, QueueError> {
-    time::pass(database, now)?;
+    let passed = time::pass(database, now);
     // The only one: a piece of work begins when the one before is done.
     let transaction = database.unchecked_transaction().map_err(store::failed("begin"))?;
-    let result = work(&transaction, now)?;
+    let changes = database.total_changes();
+    let result = work(&transaction, now);
+    if let Err(Undone::Anything(error)) = passed {
+        // What would change something, or is refused, may rest on what time has not done. Whoever only reads has an answer:
+        // what makes room on a full disk begins with reading what has expired.
+        if result.is_err() || database.total_changes() != changes {
+            return Err(error);
+        }
+    }
+    let result = result?;
     transaction.commit().map_err(store::failed("commit"))?;
     Ok(result)
 }
@@ -233,9 +243,11 @@ impl Turns<'_> {
     /// Sees to what is due.
     fn pass_time(&mut self) {
         let passed = time::pass(self.database, (self.clock)());
-        self.is_time_stuck = passed.is_err();
-        if let Err(error) = passed {
-            self.tell(format!("failed to see to what is due: {}", chain(&error)));
+        let was_stuck = mem::replace(&mut self.is_time_stuck, passed.is_err());
+        match passed {
+            Err(undone) => self.tell(undone.to_string()),
+            Ok(()) if was_stuck => self.tell_if_all_goes_on(),
+            Ok(()) => {}
         }
     }
 

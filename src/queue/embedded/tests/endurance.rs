@@ -25,7 +25,7 @@ async fn the_log_stays_small_beside_copies_that_take_long_and_shrinks_after_a_la
     let small = (serde_json::Map::new(), Timestamp::now().plus(Duration::from_secs(600)));
     let mut largest = 0;
     let writing = async {
-        for number in 0..20_000 {
+        for number in 0..100_000 {
             queue.set_secret(&format!("{}", number % 100), small.clone()).await.unwrap();
             if number % 1000 == 0 {
                 largest = largest.max(log_bytes(&place));
