@@ -16,6 +16,7 @@ mod caller;
 mod idle;
 mod log;
 mod pinned;
+mod proxy;
 mod site;
 mod table;
 mod tasks;
@@ -39,6 +40,7 @@ async fn main() -> ExitCode {
         "idle" => idle::measure(&site).await,
         "log" => log::measure(&site, rounds, bytes).await,
         "artifacts" => artifacts::measure(&site, rounds).await,
+        "proxy" => proxy::measure(&site, rounds).await,
         "pinned" => pinned::measure(&site, rounds).await,
         other => panic!("no section {other}"),
     }

@@ -185,6 +185,13 @@ impl Site {
         format!("{}/api/queue/v1/task/{task_id}/artifacts/{}", self.root_url, name.replace('/', "%2F"))
     }
 
+    /// When a task's command has printed the time, as `stamp.c` does.
+    pub async fn stamped(&self, task_id: &TaskId) -> Timestamp {
+        let log = self.log(task_id).await;
+        let printed = log.lines().find_map(|line| line.strip_prefix("stamp ")).unwrap();
+        Timestamp::from_millis(printed.trim().parse().unwrap())
+    }
+
     /// A task's log, as curl gets it.
     pub async fn log(&self, task_id: &TaskId) -> String {
         let url = self.artifact_url(task_id, "public/logs/live.log");

@@ -20,6 +20,12 @@ pub fn median(values: &[f64]) -> f64 {
     values[(values.len() - 1) / 2]
 }
 
+/// The arithmetic mean.
+#[expect(clippy::cast_precision_loss, reason = "there are few values")]
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
 /// `min / median / max`.
 pub fn spread(values: &[f64]) -> String {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);

@@ -24,9 +24,7 @@ async fn one_after_the_other(site: &Site, rounds: usize) {
     for _ in 0..rounds * IN_A_ROUND {
         let created = Timestamp::now();
         let (task_id, run) = site.run(&["/stamp"]).await;
-        let log = site.log(&task_id).await;
-        let printed = log.lines().find_map(|line| line.strip_prefix("stamp ")).unwrap();
-        let printed = Timestamp::from_millis(printed.trim().parse().unwrap());
+        let printed = site.stamped(&task_id).await;
         let resolved = run.resolved.unwrap();
         before.push(millis(run.started.unwrap(), printed));
         after.push(millis(printed, resolved));
