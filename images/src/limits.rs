@@ -20,6 +20,12 @@ pub struct Limits {
     pub json_depth: u32,
     /// Bytes of a token server's reply.
     pub token_bytes: u64,
+    /// Bytes of Docker's file of credentials.
+    pub credentials_file_bytes: u64,
+    /// Time for a credential helper.
+    pub helper: Duration,
+    /// Bytes of its answer.
+    pub helper_bytes: u64,
     /// Bytes of an error's body that are read and kept for the message.
     pub error_body_bytes: u64,
     /// Bytes of a response's header block.
@@ -108,6 +114,9 @@ impl Default for Limits {
             config_bytes: 8 * MIB,
             json_depth: 64,
             token_bytes: MIB,
+            credentials_file_bytes: MIB,
+            helper: Duration::from_secs(30),
+            helper_bytes: 64 * KIB,
             error_body_bytes: 8 * KIB,
             header_bytes: 64 * KIB,
             header_fields: 200,

@@ -157,10 +157,16 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// Whether it is one of Docker Hub's own images, which are everybody's.
+    pub fn is_official(&self) -> bool {
+        let name = self.repository.strip_prefix("library/");
+        self.registry == DOCKER_HUB && name.is_some_and(|name| !name.contains('/'))
+    }
+
     /// The short form that people write: `busybox:latest`, `ghcr.io/a/b:1`.
     pub fn familiar(&self) -> String {
         let name = match (self.registry.as_str(), self.repository.strip_prefix("library/")) {
-            (DOCKER_HUB, Some(official)) if !official.contains('/') => official.to_owned(),
+            (DOCKER_HUB, Some(official)) if self.is_official() => official.to_owned(),
             (DOCKER_HUB, _) => self.repository.clone(),
             (registry, _) => format!("{registry}/{}", self.repository),
         };

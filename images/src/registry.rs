@@ -15,12 +15,14 @@
 //!
 //! Why not a ready HTTP client: redirects and addresses must be ours to check, hop by hop.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION, RANGE, USER_AGENT};
-use hyper::{Request, StatusCode};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, USER_AGENT};
+use hyper::{Method, Request, StatusCode};
+use tokio::sync::OnceCell;
 
 use crate::digest::Digest;
 use crate::limits::Limits;
@@ -30,21 +32,29 @@ mod access;
 mod address;
 mod auth;
 mod connect;
+mod credential_helper;
+mod credentials;
+mod docker_config;
 mod error;
 mod fetch;
 mod reply;
 mod retry;
+mod tls;
 mod url;
 
-pub use access::{Access, AddressBlock, Addresses, Credentials, HostRules, Loopback, Scheme};
+pub use access::{Access, AddressBlock, Addresses, ClientCertificate, HostRules, Loopback, Scheme};
 pub use address::{Reach, reach};
+pub use credential_helper::HelperError;
+pub use credentials::{Credentials, CredentialsError, DockerConfig, Keyring, Place};
+pub use docker_config::{ConfigError, auth_pair};
 pub use error::RegistryError;
 pub use url::UrlError;
 
 pub(crate) use fetch::Received;
 
-use auth::Authorization;
+use auth::{Authorization, Right};
 use connect::{Connector, within};
+use credentials::Identity;
 use reply::Reply;
 use url::{Origin, Url};
 
@@ -60,8 +70,10 @@ pub(crate) struct Registry {
     connector: Arc<Connector>,
     access: Access,
     limits: Limits,
-    /// What the last challenge was answered with; requests of the same pull send it at once.
-    authorization: Mutex<Option<Authorization>>,
+    /// Who we are there, once somebody has looked.
+    identity: OnceCell<Option<Identity>>,
+    /// What the last challenges were answered with; requests of the same pull send it at once.
+    authorizations: Mutex<HashMap<Right, Authorization>>,
     /// Layers that the manifest says are not to be had here.
     foreign: Mutex<Vec<Digest>>,
 }
@@ -75,6 +87,8 @@ struct Wanted<'a> {
     accept: Option<&'a str>,
     /// Skip so many bytes.
     from: u64,
+    /// What is sent along, as forms are; the request is then a POST.
+    form: Option<&'a str>,
 }
 
 impl Registry {
@@ -92,38 +106,40 @@ impl Registry {
             connector,
             access: access.clone(),
             limits: limits.clone(),
-            authorization: Mutex::default(),
+            identity: OnceCell::new(),
+            authorizations: Mutex::default(),
             foreign: Mutex::default(),
         })
     }
 
     /// Sends a request, answers challenges and follows redirects. Any final status is a reply.
+    ///
+    /// Where a redirect leads away from what the credentials are for, we are nobody from then on, also should it lead back:
+    /// what such a place asks for is answered as a stranger's question would be.
     async fn send(&self, wanted: &Wanted<'_>) -> Result<Reply, RegistryError> {
         let path_and_query = format!("/v2/{}/{}", self.reference.repository(), wanted.path);
         let mut url = Url { origin: self.origin.clone(), path_and_query };
-        let mut authorization = self.known_authorization();
+        let mut right = Some(Right::of(self.reference.repository(), &url.origin, Party::Ourselves));
         let (mut redirects, mut challenges) = (0, 0);
-        let (mut answered, mut strayed) = (None, false);
+        let mut answered = None;
         loop {
+            let authorization = right.as_ref().and_then(|right| self.known_authorization(right));
             let reply = self.exchange(&url, wanted, authorization.as_ref()).await?;
             match reply.status {
-                StatusCode::UNAUTHORIZED
-                    if url.origin == self.origin && !strayed && challenges < self.limits.challenges =>
-                {
+                StatusCode::UNAUTHORIZED if challenges < self.limits.challenges => {
+                    let Some(right) = &right else { return Ok(reply) };
                     challenges += 1;
-                    let challenge = auth::challenges(&reply.headers);
+                    let challenge = (right.clone(), auth::challenges(&reply.headers));
                     // What has just been refused would be refused again.
                     if answered.as_ref() == Some(&challenge) {
                         return Ok(reply);
                     }
                     reply.discard().await;
-                    let answer = auth::answer(self, &url, &challenge).await?;
-                    if answer.is_none() {
+                    let Some(answer) = auth::answer(self, &url, right, &challenge.1).await? else {
                         return self.exchange(&url, wanted, None).await;
-                    }
+                    };
+                    self.remember_authorization(right, answer);
                     answered = Some(challenge);
-                    self.remember_authorization(answer.clone());
-                    authorization = answer;
                 }
                 status if is_redirect(status) => {
                     redirects += 1;
@@ -133,16 +149,33 @@ impl Registry {
                         return Err(RegistryError::Redirects { what, url, limit });
                     }
                     let next = redirect(&url, &reply)?;
-                    // Once away from the origin, its credentials do not come back by a redirect either.
-                    if next.origin != self.origin {
-                        (authorization, strayed) = (None, true);
-                    }
                     reply.discard().await;
+                    right = self.right_after(right, &next).await?;
                     url = next;
                 }
                 _ => return Ok(reply),
             }
         }
+    }
+
+    /// What may be asked for where a redirect leads; nothing where it is not about a repository.
+    async fn right_after(&self, right: Option<Right>, next: &Url) -> Result<Option<Right>, RegistryError> {
+        if let Some(right) =
+            right.filter(|right| right.party == Party::Ourselves && next.origin == self.origin)
+        {
+            let identity = self.identity().await?;
+            if identity.is_none_or(|identity| identity.is_for(&next.path_and_query)) {
+                return Ok(Some(right));
+            }
+        }
+        let repository = next.repository();
+        Ok(repository.map(|repository| Right::of(repository, &next.origin, Party::Nobody)))
+    }
+
+    /// Who we are to this registry.
+    async fn identity(&self) -> Result<Option<&Identity>, RegistryError> {
+        let look = || self.access.identity(&self.origin, &self.reference, &self.limits);
+        Ok(self.identity.get_or_try_init(look).await?.as_ref())
     }
 
     /// One request and the head of its response, over a kept connection or a new one.
@@ -152,11 +185,17 @@ impl Registry {
         wanted: &Wanted<'_>,
         authorization: Option<&Authorization>,
     ) -> Result<Reply, RegistryError> {
-        let failed = |source| RegistryError::Http { url: url.to_string(), source };
+        let failed = |source| RegistryError::of_request(url, source);
         let request = || {
-            let mut request = Request::get(url.path_and_query.as_str())
+            let method = if wanted.form.is_some() { Method::POST } else { Method::GET };
+            let mut request = Request::builder()
+                .method(method)
+                .uri(url.path_and_query.as_str())
                 .header(HOST, url.origin.authority())
                 .header(USER_AGENT, AGENT);
+            if wanted.form.is_some() {
+                request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            }
             if let Some(accept) = wanted.accept {
                 request = request.header(ACCEPT, accept);
             }
@@ -167,7 +206,7 @@ impl Registry {
                 request = request.header(AUTHORIZATION, authorization.header());
             }
             request
-                .body(Empty::<Bytes>::new())
+                .body(Full::new(Bytes::from(wanted.form.unwrap_or_default().to_owned())))
                 .map_err(|_invalid| RegistryError::Challenge { url: url.to_string() })
         };
         if let Some(mut connection) = self.connector.reuse(&url.origin) {
@@ -184,19 +223,39 @@ impl Registry {
         Reply::new(url.clone(), response.map_err(failed)?, connection, &self.connector)
     }
 
+    /// The error that a status means, with whose credentials were refused.
+    async fn failure(&self, reply: Reply, what: &str) -> RegistryError {
+        let mut error = reply.into_error(what).await;
+        if let RegistryError::Unauthorized { credentials, .. } = &mut error {
+            let identity = self.identity.get().and_then(Option::as_ref);
+            *credentials = identity.map(|identity| identity.place.to_string());
+        }
+        error
+    }
+
     /// What is configured for the registry.
     fn rules(&self) -> Option<&HostRules> {
         self.access.rules(&self.origin)
     }
 
-    fn known_authorization(&self) -> Option<Authorization> {
-        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clone().filter(Authorization::is_fresh)
+    fn known_authorization(&self, right: &Right) -> Option<Authorization> {
+        let known = self.authorizations.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(right).filter(|authorization| authorization.is_fresh()).cloned()
     }
 
-    fn remember_authorization(&self, answer: Option<Authorization>) {
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    fn remember_authorization(&self, right: &Right, answer: Authorization) {
+        let mut known = self.authorizations.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(right.clone(), answer);
     }
+}
+
+/// As whom something is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Party {
+    /// With credentials, if there are any.
+    Ourselves,
+    /// Without.
+    Nobody,
 }
 
 /// The origin of a registry's API, with the scheme that the rules give it.

@@ -1,12 +1,14 @@
 //! Which hosts a pull may reach, how, and with whose name.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::reference::canonical_registry;
+use crate::limits::Limits;
+use crate::reference::{Reference, canonical_registry};
 
+use super::credentials::{Identity, Keyring};
+use super::error::RegistryError;
 use super::url::Origin;
 
 /// Rules for the hosts of a pull. The default is what a claimed task gets: TLS only, no loopback.
@@ -14,9 +16,11 @@ use super::url::Origin;
 pub struct Access {
     /// Whether a registry on loopback may be named.
     pub loopback: Loopback,
-    /// Exceptions and credentials, by `HOST` or `HOST:PORT` as names spell it. `HOST` is the port of
-    /// its scheme only: what is known of one port is not told to another.
+    /// Exceptions, by `HOST` or `HOST:PORT` as names spell it. `HOST` is the port of its scheme only: what is known of one
+    /// port is not told to another.
     pub hosts: BTreeMap<String, HostRules>,
+    /// Who we are to whom.
+    pub credentials: Keyring,
     /// Addresses that nothing may lead to, e.g. those of containers.
     pub excluded: Vec<AddressBlock>,
 }
@@ -63,12 +67,21 @@ pub struct HostRules {
     pub scheme: Scheme,
     /// Whether it may lie on a loopback, link-local or otherwise special address.
     pub addresses: Addresses,
-    /// Who we are there.
-    pub credentials: Option<Credentials>,
-    /// Hosts of token servers that may be told these credentials, besides the registry's own.
+    /// Token servers that may be told the credentials for this registry, besides its own host: `HOST` or `HOST:PORT`.
     pub token_hosts: Vec<String>,
     /// PEM file of certificate authorities trusted in addition to the system's.
     pub authorities: Option<PathBuf>,
+    /// Who the host is told that connects, in the handshake of TLS.
+    pub client_certificate: Option<ClientCertificate>,
+}
+
+/// A certificate to show, and the key that it is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    /// PEM file of the certificate and of those that have signed it.
+    pub chain: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
 }
 
 /// How a host is spoken to.
@@ -94,21 +107,6 @@ pub enum Addresses {
     Any,
 }
 
-/// A user name and password. The password is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The user's name.
-    pub username: String,
-    /// The password or access token.
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
 impl Access {
     /// The rules of the operator's own commands (`run`, `pull`): see [`Loopback::Operator`].
     pub fn operator() -> Access {
@@ -122,10 +120,35 @@ impl Access {
 
     /// The rules for an origin: those with its port, or those without if it is the usual one.
     pub(super) fn rules(&self, origin: &Origin) -> Option<&HostRules> {
-        let host = canonical_registry(&origin.host);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let exact = self.hosts.get(&format!("{host}:{}", origin.port));
-        exact.or_else(|| if origin.has_default_port() { self.hosts.get(&host) } else { None })
+        let [usual, exact] = origin.names();
+        self.hosts.get(&exact).or_else(|| self.hosts.get(&usual))
+    }
+
+    /// Whether an image would be asked for with credentials.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Credentials`] where that cannot be known, and [`RegistryError::Url`] for a registry that has none.
+    pub async fn has_credentials(
+        &self,
+        reference: &Reference,
+        limits: &Limits,
+    ) -> Result<bool, RegistryError> {
+        let origin = super::origin(reference, self)?;
+        Ok(self.identity(&origin, reference, limits).await?.is_some())
+    }
+
+    /// Who we are where it is about this image. Docker Hub's own images are everybody's: nobody logs in for them.
+    pub(super) async fn identity(
+        &self,
+        origin: &Origin,
+        reference: &Reference,
+        limits: &Limits,
+    ) -> Result<Option<Identity>, RegistryError> {
+        if reference.is_official() {
+            return Ok(None);
+        }
+        Ok(self.credentials.identity(origin, reference.repository(), limits).await?)
     }
 }
 
@@ -136,28 +159,24 @@ mod tests {
     #[test]
     fn rules_are_bound_to_host_and_port() {
         let mut access = Access::default();
-        for (host, username) in
-            [("h", "plain"), ("h:5000", "port"), ("registry.hub.docker.com", "hub"), ("[::1]:80", "v6")]
-        {
-            let credentials = Credentials { username: username.to_owned(), password: String::new() };
-            access.set(host, HostRules { credentials: Some(credentials), ..HostRules::default() });
+        for host in ["h", "h:5000", "registry.hub.docker.com", "[::1]:80"] {
+            access.set(host, HostRules { token_hosts: vec![host.to_owned()], ..HostRules::default() });
         }
         let cases = [
-            (Scheme::Https, "h", 443, Some("plain")),
-            (Scheme::Http, "h", 80, Some("plain")),
-            (Scheme::Https, "h", 5000, Some("port")),
+            (Scheme::Https, "h", 443, Some("h")),
+            (Scheme::Http, "h", 80, Some("h")),
+            (Scheme::Https, "h", 5000, Some("h:5000")),
             (Scheme::Https, "h", 5001, None),
             (Scheme::Http, "h", 443, None),
-            (Scheme::Https, "registry-1.docker.io", 443, Some("hub")),
-            (Scheme::Https, "docker.io", 443, Some("hub")),
+            (Scheme::Https, "registry-1.docker.io", 443, Some("registry.hub.docker.com")),
+            (Scheme::Https, "docker.io", 443, Some("registry.hub.docker.com")),
             (Scheme::Https, "registry-1.docker.io", 444, None),
-            (Scheme::Http, "::1", 80, Some("v6")),
+            (Scheme::Http, "::1", 80, Some("[::1]:80")),
             (Scheme::Https, "other", 443, None),
         ];
         for (scheme, host, port, expected) in cases {
             let found = access.rules(&Origin { scheme, host: host.to_owned(), port });
-            let user = found.and_then(|rules| rules.credentials.as_ref()).map(|who| who.username.as_str());
-            assert_eq!(user, expected, "{host}:{port}");
+            assert_eq!(found.map(|rules| rules.token_hosts[0].as_str()), expected, "{host}:{port}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Credentials leave only in reply to the registry's own challenge, and only to the registry or to
 //! a token server that is known to be its: by the table here or by configuration. A stranger's
 //! realm is asked without them, or not at all.
+//! Source: distribution's `docs/spec/auth/token.md` and `oauth.md`.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,10 +16,12 @@ use serde::Deserialize;
 
 use crate::reference::DOCKER_HUB;
 
-use super::access::{Credentials, Scheme};
+use super::access::Scheme;
+use super::credentials::Credentials;
 use super::error::RegistryError;
-use super::url::Url;
-use super::{Registry, Wanted};
+use super::reply::Reply;
+use super::url::{Origin, Url};
+use super::{Party, Registry, Wanted, is_redirect, redirect};
 
 /// Public registries whose token server has another host.
 const TOKEN_HOSTS: &[(&str, &str)] = &[
@@ -27,6 +30,8 @@ const TOKEN_HOSTS: &[(&str, &str)] = &[
     ("nvcr.io", "authn.nvidia.com"),
     ("registry.redhat.io", "sso.redhat.com"),
 ];
+/// What token servers know us as, where an identity token has been made by way of Docker's clients.
+const CLIENT_ID: &str = "docker";
 /// How long a token lives that does not say so, by the token specification.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -46,15 +51,37 @@ impl Authorization {
         self.expires.is_none_or(|expires| Instant::now() < expires)
     }
 
-    fn basic(credentials: &Credentials) -> Authorization {
-        let pair = format!("{}:{}", credentials.username, credentials.password);
-        Authorization { value: format!("Basic {}", STANDARD.encode(pair)), expires: None }
+    /// What answers a Basic challenge; a token does not.
+    fn basic(credentials: &Credentials) -> Option<Authorization> {
+        let Credentials::Password { username, password } = credentials else { return None };
+        let pair = STANDARD.encode(format!("{username}:{password}"));
+        Some(Authorization { value: format!("Basic {pair}"), expires: None })
+    }
+
+    /// `None` for what is no token: it would end the header's line.
+    fn bearer(token: &str, expires: Option<Instant>) -> Option<Authorization> {
+        let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        is_token.then(|| Authorization { value: format!("Bearer {token}"), expires })
     }
 }
 
 impl fmt::Debug for Authorization {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Authorization(…)")
+    }
+}
+
+/// The right to pull from one repository, as somebody: what an authorization is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Right {
+    pub party: Party,
+    origin: Origin,
+    repository: String,
+}
+
+impl Right {
+    pub(super) fn of(repository: &str, origin: &Origin, party: Party) -> Right {
+        Right { party, origin: origin.clone(), repository: repository.to_owned() }
     }
 }
 
@@ -77,30 +104,37 @@ struct Token {
 pub(super) async fn answer(
     registry: &Registry,
     url: &Url,
+    right: &Right,
     challenges: &[Challenge],
 ) -> Result<Option<Authorization>, RegistryError> {
-    let credentials = registry.rules().and_then(|rules| rules.credentials.as_ref());
+    let credentials = match right.party {
+        Party::Ourselves => registry.identity().await?.map(|identity| &identity.credentials),
+        Party::Nobody => None,
+    };
     let bearer = challenges.iter().find_map(|challenge| match challenge {
         Challenge::Bearer { realm, service } => Some((realm, service.as_deref())),
         Challenge::Basic => None,
     });
-    match bearer {
-        Some((realm, service)) => {
+    match (bearer, credentials) {
+        (Some(_), Some(Credentials::RegistryToken(token))) => Ok(Authorization::bearer(token, None)),
+        (Some((realm, service)), credentials) => {
             let realm = url.join(realm);
             let realm =
                 realm.map_err(|source| RegistryError::Url { kind: "realm", url: url.to_string(), source })?;
-            token(registry, realm, service, credentials).await.map(Some)
+            buy(registry, realm, (right, service), credentials).await.map(Some)
         }
-        None if challenges.contains(&Challenge::Basic) => Ok(credentials.map(Authorization::basic)),
-        None => Err(RegistryError::Challenge { url: url.to_string() }),
+        (None, credentials) if challenges.contains(&Challenge::Basic) => {
+            Ok(credentials.and_then(Authorization::basic))
+        }
+        (None, _) => Err(RegistryError::Challenge { url: url.to_string() }),
     }
 }
 
 /// Asks a token server for the right to pull from this repository, whatever the challenge names.
-async fn token(
+async fn buy(
     registry: &Registry,
-    mut realm: Url,
-    service: Option<&str>,
+    realm: Url,
+    (right, service): (&Right, Option<&str>),
     credentials: Option<&Credentials>,
 ) -> Result<Authorization, RegistryError> {
     let server = realm.origin.to_string();
@@ -108,30 +142,72 @@ async fn token(
         let registry = registry.origin.to_string();
         return Err(RegistryError::ForeignRealm { registry, realm: server });
     }
-    let separator = if realm.path_and_query.contains('?') { '&' } else { '?' };
-    let repository = registry.reference.repository();
-    realm.path_and_query.push_str(&format!("{separator}scope=repository:{repository}:pull"));
+    let mut query = format!("scope=repository:{}:pull", right.repository);
     if let Some(service) = service {
-        realm.path_and_query.push_str(&format!("&service={}", percent_encoded(service)));
+        query.push_str(&format!("&service={}", percent_encoded(service)));
     }
-    let wanted = Wanted { what: "a token", path: "", accept: None, from: 0 };
-    let basic = credentials.map(Authorization::basic);
-    let reply = registry.exchange(&realm, &wanted, basic.as_ref()).await?;
+    let reply = match credentials {
+        Some(Credentials::IdentityToken(token)) => {
+            let token = percent_encoded(token);
+            let form =
+                format!("grant_type=refresh_token&client_id={CLIENT_ID}&{query}&refresh_token={token}");
+            ask(registry, realm, Some(&form), None).await?
+        }
+        Some(Credentials::Password { username, .. }) => {
+            let query = format!("account={}&{query}", percent_encoded(username));
+            ask(registry, with(realm, &query), None, credentials.and_then(Authorization::basic)).await?
+        }
+        Some(Credentials::RegistryToken(_)) | None => ask(registry, with(realm, &query), None, None).await?,
+    };
     if reply.status != StatusCode::OK {
-        return Err(reply.into_error("a token").await);
+        return Err(registry.failure(reply, "a token").await);
     }
     let (_, body) = reply.bytes(registry.limits.token_bytes).await?;
     let token = serde_json::from_slice::<Token>(&body).ok().and_then(bearer);
-    token.ok_or_else(|| RegistryError::NoToken { registry: registry.origin.to_string(), realm: server })
+    token.ok_or_else(|| RegistryError::NoToken { registry: right.origin.to_string(), realm: server })
+}
+
+fn with(mut realm: Url, query: &str) -> Url {
+    let separator = if realm.path_and_query.contains('?') { '&' } else { '?' };
+    realm.path_and_query.push_str(&format!("{separator}{query}"));
+    realm
+}
+
+/// One request to a token server, and to where it leads. Elsewhere it is asked without credentials; a form, which holds
+/// some, goes nowhere else.
+async fn ask(
+    registry: &Registry,
+    mut url: Url,
+    form: Option<&str>,
+    mut basic: Option<Authorization>,
+) -> Result<Reply, RegistryError> {
+    let what = "a token";
+    for _ in 0..=registry.limits.redirects {
+        let wanted = Wanted { what, path: "", accept: None, from: 0, form };
+        let reply = registry.exchange(&url, &wanted, basic.as_ref()).await?;
+        if !is_redirect(reply.status) {
+            return Ok(reply);
+        }
+        let next = redirect(&url, &reply)?;
+        let keeps_form = matches!(reply.status.as_u16(), 307 | 308) && next.origin == url.origin;
+        if form.is_some() && !keeps_form {
+            let (realm, to) = (url.to_string(), next.origin.to_string());
+            return Err(RegistryError::TokenRedirect { realm, to });
+        }
+        if next.origin != url.origin {
+            basic = None;
+        }
+        reply.discard().await;
+        url = next;
+    }
+    let limit = registry.limits.redirects;
+    Err(RegistryError::Redirects { what: what.to_owned(), url: url.to_string(), limit })
 }
 
 fn bearer(reply: Token) -> Option<Authorization> {
     let token = [reply.token, reply.access_token].into_iter().flatten().find(|token| !token.is_empty())?;
-    // What is no token would end the header line.
-    let is_token = token.bytes().all(|byte| byte.is_ascii_graphic());
     let lifetime = reply.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs);
-    let expires = Instant::now().checked_add(lifetime);
-    is_token.then(|| Authorization { value: format!("Bearer {token}"), expires })
+    Authorization::bearer(&token, Instant::now().checked_add(lifetime))
 }
 
 fn may_see_credentials(registry: &Registry, realm: &Url) -> bool {
@@ -141,7 +217,9 @@ fn may_see_credentials(registry: &Registry, realm: &Url) -> bool {
     }
     let built_in =
         TOKEN_HOSTS.iter().any(|(name, host)| *name == registry.reference.registry() && *host == theirs.host);
-    let configured = registry.rules().is_some_and(|rules| rules.token_hosts.contains(&theirs.authority()));
+    let names = theirs.names();
+    let is_theirs = |host: &String| names.contains(&host.to_ascii_lowercase());
+    let configured = registry.rules().is_some_and(|rules| rules.token_hosts.iter().any(is_theirs));
     theirs.host == ours.host || built_in || configured
 }
 
@@ -250,8 +328,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let credentials = Credentials { username: "me".into(), password: "secret".into() };
-        let printed = format!("{credentials:?} {:?}", Authorization::basic(&credentials));
+        let credentials = Credentials::Password { username: "me".into(), password: "secret".into() };
+        let printed = format!("{credentials:?} {:?}", Authorization::basic(&credentials).unwrap());
         assert!(!printed.contains("secret") && !printed.contains("bWU6"), "{printed}");
     }
 }

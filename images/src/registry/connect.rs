@@ -4,18 +4,16 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -26,6 +24,7 @@ use crate::limits::Limits;
 use super::access::{Access, Addresses, HostRules, Loopback, Scheme};
 use super::address::{Reach, reach};
 use super::error::RegistryError;
+use super::tls::{Trust, tls_error};
 use super::url::Origin;
 
 /// Bytes of hyper's read buffer: 64 KiB would cost a third of the speed. A header block must fit
@@ -35,7 +34,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// How long one address may be silent before the next is tried beside it.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-pub(super) type Connection = SendRequest<Empty<Bytes>>;
+pub(super) type Connection = SendRequest<Full<Bytes>>;
 
 /// Dials hosts under the rules of one pull.
 #[derive(Debug)]
@@ -47,8 +46,8 @@ pub(super) struct Connector {
     is_here: AtomicBool,
     limits: Limits,
     idle: Mutex<HashMap<Origin, Vec<Connection>>>,
-    /// TLS configurations by additional authorities: each host trusts only its own.
-    tls: Mutex<HashMap<Option<PathBuf>, Arc<ClientConfig>>>,
+    /// TLS configurations: each host has only its own authorities and certificate.
+    tls: Mutex<HashMap<Trust, Arc<ClientConfig>>>,
 }
 
 impl Connector {
@@ -95,7 +94,7 @@ impl Connector {
                     ServerName::try_from(origin.host.clone()).map_err(|error| tls_error(origin, error))?;
                 let handshake = TlsConnector::from(self.tls(origin)?).connect(name, stream);
                 let stream = within(limit, "connect to", origin, handshake).await?;
-                let failed = |source| RegistryError::Tls { origin: origin.to_string(), source };
+                let failed = |source| RegistryError::of_handshake(origin, source);
                 self.handshake(origin, stream.map_err(failed)?).await
             }
         }
@@ -183,34 +182,13 @@ impl Connector {
     }
 
     fn tls(&self, origin: &Origin) -> Result<Arc<ClientConfig>, RegistryError> {
-        let authorities = self.rules(origin).and_then(|rules| rules.authorities.clone());
+        let trust = self.rules(origin).map(Trust::of).unwrap_or_default();
         let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = known.get(&authorities) {
+        if let Some(config) = known.get(&trust) {
             return Ok(Arc::clone(config));
         }
-        let mut roots = RootCertStore::empty();
-        // Certificates that this host cannot read are as if they were not installed.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = &authorities {
-            let failed =
-                |error| RegistryError::Authorities { path: path.clone(), source: io::Error::other(error) };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
-                let added = roots.add(certificate.map_err(failed)?);
-                added.map_err(|error| RegistryError::Authorities {
-                    path: path.clone(),
-                    source: io::Error::other(error),
-                })?;
-            }
-        }
-        // The provider is passed by hand: two in one program would leave no default.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| tls_error(origin, error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let config = Arc::new(config);
-        known.insert(authorities, Arc::clone(&config));
+        let config = Arc::new(trust.configuration(origin)?);
+        known.insert(trust, Arc::clone(&config));
         Ok(config)
     }
 }
@@ -247,10 +225,6 @@ fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let longest = preferred.len().max(other.len());
     let turns = (0..longest).flat_map(|turn| [preferred.get(turn), other.get(turn)]);
     turns.flatten().copied().collect()
-}
-
-fn tls_error(origin: &Origin, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RegistryError {
-    RegistryError::Tls { origin: origin.to_string(), source: io::Error::other(error) }
 }
 
 /// Waits for something of the outside world for `limit` at most.

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use rustls::AlertDescription;
 
 use crate::digest::{Digest, DigestError};
 use crate::image::ConfigError;
 use crate::manifest::ManifestError;
 
-use super::url::UrlError;
+use super::credentials::CredentialsError;
+use super::url::{Origin, Url, UrlError};
 
 /// Why something could not be fetched. `url`s are printed without queries; bodies are not repeated
 /// but for the message that the registry API has for people, escaped and shortened.
@@ -39,9 +41,7 @@ pub enum RegistryError {
         url: String,
     },
     /// The registry wants other credentials, or does not have the repository and will not say so.
-    #[error(
-        "get {what} from {url}: not authorized; check the name: the repository may not exist, or not be for everybody{detail}"
-    )]
+    #[error("get {what} from {url}: not authorized{}{detail}", advice(credentials.as_deref()))]
     Unauthorized {
         /// `image NAME` or `blob DIGEST`.
         what: String,
@@ -49,6 +49,8 @@ pub enum RegistryError {
         url: String,
         /// The registry's words, with a leading ": ", or nothing.
         detail: String,
+        /// For which place the credentials are that were used.
+        credentials: Option<String>,
     },
     /// Its challenge is of no known kind.
     #[error("log in to {url}: the registry's challenge is neither Bearer nor Basic, or malformed")]
@@ -58,7 +60,7 @@ pub enum RegistryError {
     },
     /// It would have our password told to a stranger.
     #[error(
-        "log in to {registry}: it sends us to {realm} for a token, which may not see its credentials; name that host in its `tokenHosts`"
+        "log in to {registry}: it sends us to {realm} for a token, which may not see its credentials; tokenHosts of this host in the worker's `registries` may name it"
     )]
     ForeignRealm {
         /// The registry.
@@ -66,6 +68,19 @@ pub enum RegistryError {
         /// The token server's origin.
         realm: String,
     },
+    /// A token server that leads elsewhere what may not go there.
+    #[error(
+        "log in at {realm}: it leads to {to}, where an identity token is not sent; use a name and a password for this registry"
+    )]
+    TokenRedirect {
+        /// The token server's URL.
+        realm: String,
+        /// The origin to which it leads.
+        to: String,
+    },
+    /// It is not known who we are to the registry.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The token server's answer has no token.
     #[error("log in to {registry}: the reply of {realm} holds no token")]
     NoToken {
@@ -148,9 +163,21 @@ pub enum RegistryError {
         /// The handshake's error.
         source: io::Error,
     },
-    /// Certificate authorities cannot be read.
-    #[error("read certificate authorities from {path:?}")]
-    Authorities {
+    /// The host does not know us, or wants to.
+    #[error(
+        "establish TLS with {origin}: it refuses the certificate that it was shown, or wants one; clientCertificate and clientKey of this host in the worker's `registries` name one"
+    )]
+    ClientCertificate {
+        /// The origin.
+        origin: String,
+        /// What it says.
+        source: rustls::Error,
+    },
+    /// A certificate or a key cannot be read, or is none.
+    #[error("read the {kind} in {path:?}")]
+    Pem {
+        /// `certificate authorities`, `client certificate`, `client key`.
+        kind: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -272,7 +299,57 @@ pub enum RegistryError {
     },
 }
 
+fn advice(credentials: Option<&str>) -> String {
+    match credentials {
+        None => "; check the name: the repository may not exist, or not be for everybody".to_owned(),
+        Some(place) => {
+            format!(" with the credentials for {place}; check them, and that they are for this repository")
+        }
+    }
+}
+
+/// That the other side does not take our certificate, or misses it, if that is what has gone wrong.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    let causes = std::iter::successors(Some(error), |&error| {
+        // An `io::Error` passes over what it holds.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        held.map(|held| held as &(dyn std::error::Error + 'static)).or_else(|| error.source())
+    });
+    let refused = |alert: &AlertDescription| {
+        matches!(
+            alert,
+            AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied
+        )
+    };
+    let mut alerts = causes.filter_map(|error| error.downcast_ref::<rustls::Error>());
+    alerts.find(|error| matches!(error, rustls::Error::AlertReceived(alert) if refused(alert))).cloned()
+}
+
 impl RegistryError {
+    /// A failed request, of a connection that is known to work or not.
+    pub(super) fn of_request(url: &Url, source: hyper::Error) -> RegistryError {
+        // In TLS 1.3 a server looks at the client's certificate when the handshake is over for the client.
+        match refusal(&source) {
+            Some(source) => RegistryError::ClientCertificate { origin: url.origin.to_string(), source },
+            None => RegistryError::Http { url: url.to_string(), source },
+        }
+    }
+
+    /// A handshake that has failed.
+    pub(super) fn of_handshake(origin: &Origin, source: io::Error) -> RegistryError {
+        match refusal(&source) {
+            Some(source) => RegistryError::ClientCertificate { origin: origin.to_string(), source },
+            None => RegistryError::Tls { origin: origin.to_string(), source },
+        }
+    }
+
     /// Whether another attempt may go better. Everything else fails at once.
     pub(super) fn is_transient(&self) -> bool {
         match self {

@@ -109,7 +109,8 @@ impl Registry {
         }
         let what = format!("blob {}", blob.digest);
         let from = if resume == Resume::ByRange { *sent } else { 0 };
-        let wanted = Wanted { what: &what, path: &format!("blobs/{}", blob.digest), accept: None, from };
+        let wanted =
+            Wanted { what: &what, path: &format!("blobs/{}", blob.digest), accept: None, from, form: None };
         let mut reply = self.send(&wanted).await?;
         let mut skip = match reply.status {
             StatusCode::OK => *sent,
@@ -120,7 +121,7 @@ impl Registry {
             StatusCode::NOT_FOUND if self.is_foreign(blob) => {
                 return Err(RegistryError::Foreign { blob: blob.digest.clone(), url: reply.url.to_string() });
             }
-            _ => return Err(reply.into_error(&what).await),
+            _ => return Err(self.failure(reply, &what).await),
         };
         let wrong =
             |url: &super::Url, found| RegistryError::Size { url: url.to_string(), found, size: blob.size };
@@ -160,7 +161,7 @@ impl Registry {
 
     async fn manifest(&self, what: &str, wanted: &ManifestId) -> Result<Fetched, RegistryError> {
         let path = format!("manifests/{}", wanted.path());
-        let request = Wanted { what, path: &path, accept: Some(manifest::ACCEPT), from: 0 };
+        let request = Wanted { what, path: &path, accept: Some(manifest::ACCEPT), from: 0, form: None };
         let (url, headers, body) = self.small(&request, self.limits.manifest_bytes).await?;
         let digest = verified(&url, &headers, &body, wanted)?;
         let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -179,7 +180,7 @@ impl Registry {
         let Manifest { config: config_blob, layers, foreign } = manifest;
         let what = format!("blob {}", config_blob.digest);
         let path = format!("blobs/{}", config_blob.digest);
-        let wanted = Wanted { what: &what, path: &path, accept: None, from: 0 };
+        let wanted = Wanted { what: &what, path: &path, accept: None, from: 0, form: None };
         let (url, _, config) = self.small(&wanted, config_blob.size).await?;
         check_digest(&url, &config, &config_blob.digest)?;
         let configuration = parse_configuration(&config_blob.digest, &config, layers.len(), &self.limits)
@@ -210,7 +211,7 @@ impl Registry {
     ) -> Result<(String, HeaderMap, Vec<u8>), RegistryError> {
         let reply = self.send(wanted).await?;
         if reply.status != StatusCode::OK {
-            return Err(reply.into_error(wanted.what).await);
+            return Err(self.failure(reply, wanted.what).await);
         }
         let url = reply.url.to_string();
         let (headers, body) = reply.bytes(limit).await?;

@@ -138,7 +138,7 @@ impl Reply {
         match status {
             StatusCode::NOT_FOUND => RegistryError::NotFound { what, url, detail },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                RegistryError::Unauthorized { what, url, detail }
+                RegistryError::Unauthorized { what, url, detail, credentials: None }
             }
             status => RegistryError::Status { url, status, retry_after, detail },
         }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use hyper::Uri;
 
 use crate::json::shortened;
+use crate::reference::canonical_registry;
 
 use super::access::Scheme;
 
@@ -45,6 +46,14 @@ pub enum UrlError {
 impl Origin {
     pub(super) fn has_default_port(&self) -> bool {
         self.port == default_port(self.scheme)
+    }
+
+    /// As rules and credentials may spell it: without the port if that is the usual one, and with it.
+    pub(super) fn names(&self) -> [String; 2] {
+        let host = canonical_registry(&self.host);
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let exact = format!("{host}:{}", self.port);
+        [if self.has_default_port() { host } else { exact.clone() }, exact]
     }
 
     /// By its spelling: what a name resolves to is checked when it is dialled.
@@ -101,6 +110,15 @@ impl Url {
         Ok(Url { origin: Origin { scheme, host, port }, path_and_query })
     }
 
+    /// Of which repository a manifest or a blob lies at this path of a registry's.
+    pub(super) fn repository(&self) -> Option<&str> {
+        let path = self.path_and_query.split('?').next()?.strip_prefix("/v2/")?;
+        let (repository, _what) = path.rsplit_once("/manifests/").or_else(|| path.rsplit_once("/blobs/"))?;
+        // What is none must not become a part of a query.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+        Some(repository).filter(|repository| repository.bytes().all(is_plain))
+    }
+
     /// What a `Location` or a `realm` means here: absolute, or a path of this origin.
     pub(super) fn join(&self, location: &str) -> Result<Url, UrlError> {
         if location.starts_with('/') && !location.starts_with("//") {
@@ -153,6 +171,22 @@ mod tests {
         }
         let long = format!("https://h/{}", "a".repeat(MAX_URL_BYTES));
         assert_eq!(base.join(&long), Err(UrlError::TooLong));
+    }
+
+    #[test]
+    fn a_repository_is_what_stands_before_what_lies_in_it() {
+        let cases = [
+            ("/v2/a/b/manifests/1", Some("a/b")),
+            ("/v2/a/blobs/sha256:x?q=/manifests/1", Some("a")),
+            ("/v2/a/blobs/uploads/manifests/1", Some("a/blobs/uploads")),
+            ("/v2/a&scope=b/manifests/1", None),
+            ("/v2/_catalog", None),
+            ("/a/manifests/1", None),
+        ];
+        for (path, expected) in cases {
+            let url = Url::parse(&format!("https://h{path}")).unwrap();
+            assert_eq!(url.repository(), expected, "{path}");
+        }
     }
 
     #[test]

@@ -263,6 +263,8 @@ fn registry_kind(error: &RegistryError) -> PullErrorKind {
         RegistryError::Unauthorized { .. }
         | RegistryError::Challenge { .. }
         | RegistryError::ForeignRealm { .. }
+        | RegistryError::TokenRedirect { .. }
+        | RegistryError::ClientCertificate { .. }
         | RegistryError::NoToken { .. } => PullErrorKind::Unauthorized,
         RegistryError::Resolve { .. }
         | RegistryError::Connect { .. }
@@ -272,7 +274,7 @@ fn registry_kind(error: &RegistryError) -> PullErrorKind {
         | RegistryError::Http { .. }
         | RegistryError::Status { .. }
         | RegistryError::Abandoned { .. } => PullErrorKind::Unreachable,
-        RegistryError::Authorities { .. } => PullErrorKind::Host,
+        RegistryError::Pem { .. } | RegistryError::Credentials(_) => PullErrorKind::Host,
         RegistryError::Url { .. }
         | RegistryError::Downgrade { .. }
         | RegistryError::PlainHttp { .. }

@@ -8,6 +8,7 @@
 )]
 
 mod archive;
+mod certificates;
 mod hostile_layers;
 mod layer_tar;
 mod memory;
@@ -25,6 +26,7 @@ mod sample;
 mod scripted;
 mod snapshot;
 mod store;
+mod token_server;
 mod umoci;
 mod written;
 

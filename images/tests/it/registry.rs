@@ -14,6 +14,10 @@ use crate::scripted::{Body, Reply, Request, ScriptedServer, honest, is_layer};
 use crate::store::{block_on, options, source};
 
 mod choice;
+mod credentials;
+mod docker_config;
+mod members;
+
 mod origins;
 mod resume;
 

@@ -14,13 +14,21 @@ use crate::sample::Sample;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
+    pub body: String,
 }
 
 impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter of the query, as it is spelled.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let query = self.path.split_once('?')?.1;
+        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|it| it.1)
     }
 
     /// The first byte that a Range header asks for.
@@ -294,9 +302,14 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         }
         lines.push(line);
     }
-    let path = lines[0].split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = lines[0].split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let header = |line: &String| {
         line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
     };
-    Ok(Some(Request { path, headers: lines[1..].iter().filter_map(header).collect() }))
+    let headers = lines[1..].iter().filter_map(header).collect();
+    let mut request = Request { method, path, headers, body: String::new() };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    reader.take(length).read_to_string(&mut request.body)?;
+    Ok(Some(request))
 }

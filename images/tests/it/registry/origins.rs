@@ -1,26 +1,12 @@
 //! Credentials and connections stay where they belong.
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use images::registry::{Addresses, Credentials, HostRules, RegistryError, Scheme};
+use images::registry::{Addresses, HostRules, RegistryError, Scheme};
 use images::store::{PullError, PullErrorKind, PullOptions};
 
+use super::credentials::{BASIC, logged_in};
 use super::{chain, pull, quick};
+use crate::certificates::Authority;
 use crate::sample::{Compression, Sample, TestStore};
 use crate::scripted::{Reply, Request, ScriptedServer, honest, is_layer};
-
-/// `user:password` in base64.
-const BASIC: &str = "Basic dXNlcjpwYXNzd29yZA==";
-
-fn rules() -> HostRules {
-    let credentials = Credentials { username: "user".into(), password: "password".into() };
-    HostRules {
-        scheme: Scheme::Http,
-        addresses: Addresses::Any,
-        credentials: Some(credentials),
-        ..HostRules::default()
-    }
-}
 
 fn with_rules(server: &ScriptedServer, rules: HostRules) -> PullOptions {
     let mut options = quick();
@@ -50,11 +36,11 @@ fn a_token_is_bought_once_for_this_repository_only() {
     let sample = Sample::small(Compression::Gzip);
     let server =
         ScriptedServer::start(move |request| with_token(request, |request| honest(&sample, request)));
-    pull(&TestStore::new(), &server, &with_rules(&server, rules())).unwrap();
+    pull(&TestStore::new(), &server, &logged_in(&server)).unwrap();
     let requests = server.requests();
     let tokens: Vec<_> = requests.iter().filter(|request| request.path.starts_with("/token")).collect();
     assert_eq!(tokens.len(), 1);
-    assert_eq!(tokens[0].path, "/token?scope=repository:x/y:pull&service=reg%20istry");
+    assert_eq!(tokens[0].path, "/token?account=user&scope=repository:x/y:pull&service=reg%20istry");
     // One challenge, then manifest, configuration and two layers with the token.
     assert_eq!(requests.len(), 6);
 }
@@ -66,7 +52,7 @@ fn basic_credentials_answer_a_basic_challenge() {
         Some(BASIC) => honest(&sample, request),
         _ => Reply::new(401, "").with("WWW-Authenticate", "Basic realm=x"),
     });
-    pull(&TestStore::new(), &server, &with_rules(&server, rules())).unwrap();
+    pull(&TestStore::new(), &server, &logged_in(&server)).unwrap();
     let without = pull(&TestStore::new(), &server, &quick()).unwrap_err();
     assert_eq!(without.kind(), PullErrorKind::Unauthorized);
 }
@@ -84,7 +70,7 @@ fn s18_a_redirect_to_another_origin_takes_no_credentials_along() {
             false => honest(&sample, request),
         })
     });
-    let mut options = with_rules(&registry, rules());
+    let mut options = logged_in(&registry);
     let allowed = HostRules { scheme: Scheme::Http, addresses: Addresses::Any, ..HostRules::default() };
     options.access.hosts.insert(storage.address.to_string(), allowed);
     pull(&TestStore::new(), &registry, &options).unwrap();
@@ -109,7 +95,7 @@ fn s18_credentials_do_not_come_back_by_way_of_another_origin() {
         })
     });
     registry_address.set(registry.address.to_string()).unwrap();
-    let error = pull(&TestStore::new(), &registry, &with_rules(&registry, rules())).unwrap_err();
+    let error = pull(&TestStore::new(), &registry, &logged_in(&registry)).unwrap_err();
     assert_eq!(error.kind(), PullErrorKind::Unauthorized);
     let elsewhere: Vec<_> =
         registry.requests().into_iter().filter(|request| request.path.ends_with("/elsewhere")).collect();
@@ -124,7 +110,7 @@ fn s19_a_foreign_realm_is_not_told_the_password() {
     let registry = ScriptedServer::start(move |_| {
         Reply::new(401, "").with("WWW-Authenticate", format!(r#"Bearer realm="{realm}""#))
     });
-    let mut options = with_rules(&registry, rules());
+    let mut options = logged_in(&registry);
     let allowed = HostRules { scheme: Scheme::Http, addresses: Addresses::Any, ..HostRules::default() };
     options.access.hosts.insert(stranger.address.to_string(), allowed);
     let error = pull(&TestStore::new(), &registry, &options).unwrap_err();
@@ -176,7 +162,7 @@ fn a_token_that_is_refused_is_not_bought_again() {
         true => Reply::new(200, r#"{"token":"t0ken"}"#),
         false => Reply::new(401, "").with("WWW-Authenticate", r#"Bearer realm="/token",service="x""#),
     });
-    let error = pull(&TestStore::new(), &refusing, &with_rules(&refusing, rules())).unwrap_err();
+    let error = pull(&TestStore::new(), &refusing, &logged_in(&refusing)).unwrap_err();
     assert_eq!(error.kind(), PullErrorKind::Unauthorized);
     let bought = refusing.requests().iter().filter(|request| request.path.starts_with("/token")).count();
     assert_eq!((bought, refusing.requests().len()), (1, 3));
@@ -241,7 +227,8 @@ fn redirects_have_an_end_and_proper_targets() {
 #[test]
 fn s21_tls_is_verified_and_does_not_lead_to_plain_http() {
     let directory = tempfile::tempdir().unwrap();
-    let (certificate, key) = self_signed(directory.path());
+    let authority = Authority::new(directory.path(), "authority");
+    let (certificate, key) = authority.server();
     let sample = Sample::small(Compression::Gzip);
     let plain = ScriptedServer::start({
         let sample = sample.clone();
@@ -254,7 +241,7 @@ fn s21_tls_is_verified_and_does_not_lead_to_plain_http() {
         Reply::new(307, "").with("Location", format!("{elsewhere}{}", request.path))
     });
     let trusting = |server: &ScriptedServer| {
-        let authorities = Some(certificate.clone());
+        let authorities = Some(authority.certificate());
         let rules = HostRules { addresses: Addresses::Any, authorities, ..HostRules::default() };
         let mut options = with_rules(server, rules);
         let allowed = HostRules { scheme: Scheme::Http, addresses: Addresses::Any, ..HostRules::default() };
@@ -269,31 +256,4 @@ fn s21_tls_is_verified_and_does_not_lead_to_plain_http() {
     let error = pull(&TestStore::new(), &leading_away, &trusting(&leading_away)).unwrap_err();
     assert!(matches!(error, PullError::Registry(RegistryError::Downgrade { .. })), "{error}");
     assert_eq!(plain.requests(), []);
-}
-
-/// A certificate for 127.0.0.1 and its key, fresh.
-fn self_signed(directory: &Path) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
-    let output = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-out")
-        .arg(&certificate)
-        .arg("-keyout")
-        .arg(&key)
-        .output()
-        .expect("openssl is installed");
-    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-    (certificate, key)
 }
