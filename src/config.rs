@@ -4,6 +4,7 @@
 //! does not use is accepted, and named in one warning; what neither knows is refused, with its line.
 
 mod defaults;
+mod registries;
 mod secret;
 mod sections;
 mod unused;
@@ -14,18 +15,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use images::limits::Limits;
-use images::registry::{Access, Addresses, HostRules, Scheme};
+use images::registry::Access;
 use serde::{Deserialize, Serialize};
 
+pub use self::registries::RegistrySettings;
+use self::registries::registries;
 pub use self::secret::Secret;
 pub use self::sections::{
     ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
     FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, MetricsCollection,
-    Profile, ProxySettings, RegistrySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings,
-    TaskSettings, WorkerSettings,
+    Profile, ProxySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings,
+    WorkerSettings,
 };
 use self::unused::Unused;
-use self::values::{absolute_path, at_least_one, host_name, known_features, registries};
+use self::values::{absolute_path, at_least_one, host_name, known_features};
 use crate::directories::Directories;
 use crate::net::NetworkSettings;
 use crate::spec::SocketCall;
@@ -132,7 +135,8 @@ pub struct ConfigFile {
     pub docker_config: DockerConfig,
     /// What images may be like.
     pub images: ImageSettings,
-    /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`.
+    /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`, and who the worker is to them or,
+    /// with a prefix of names, to parts of them.
     #[serde(deserialize_with = "registries")]
     pub registries: BTreeMap<String, RegistrySettings>,
     /// Accepted, not used.
@@ -260,14 +264,10 @@ impl ConfigFile {
         self.features.keys().map(String::as_str).filter(|name| self.is_disabled(name)).collect()
     }
 
-    /// Which registries may be spoken to, and how: `access`, with what the file says of single hosts.
+    /// Which registries may be spoken to, how, and as whom: `access`, with what the file says of single ones.
     pub fn registry_access(&self, mut access: Access) -> Access {
-        for (host, settings) in &self.registries {
-            let scheme = if settings.plain_http { Scheme::Http } else { Scheme::Https };
-            let private = settings.private_addresses;
-            let addresses = if private { Addresses::Private } else { Addresses::Ordinary };
-            let authorities = settings.certificate_authority.clone();
-            access.set(host, HostRules { scheme, addresses, authorities, ..HostRules::default() });
+        for (name, settings) in &self.registries {
+            settings.add_to(&mut access, name);
         }
         access.excluded.push(self.network.addresses().block());
         access

@@ -112,6 +112,26 @@ pub fn cache_expression<'a>(names: impl IntoIterator<Item = &'a str>, worker_poo
     ScopeExpression::AllOf(names.into_iter().map(either).collect())
 }
 
+/// What a task must hold to use an image for which the worker has credentials, by the image's name as the task has it:
+/// `docker-worker:image:NAME:TAG`. A digest stands where the tag would.
+#[must_use]
+pub fn image_scope(name: &str) -> String {
+    let at_digest = name.split_once('@');
+    // A colon before the last slash is a port's.
+    let at_tag = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+    let (name, version) = at_digest.or(at_tag).unwrap_or((name, "latest"));
+    format!("docker-worker:image:{name}:{version}")
+}
+
+/// The log's text for an image that a task may not use.
+#[must_use]
+pub fn refuse_image(name: &str) -> String {
+    let image = serde_json::json!({ "name": name, "type": "docker-image" });
+    format!(
+        "Not authorized to use {image}.  Ensure that the task scopes are correctly defined in the task definition"
+    )
+}
+
 /// The log's text for caches that a task may not attach: several lines, in which every word that the task chose stands in
 /// JSON quotes.
 #[must_use]
@@ -143,6 +163,23 @@ mod tests {
 
     fn scopes(list: &[&str]) -> Vec<String> {
         list.iter().map(|&scope| scope.to_owned()).collect()
+    }
+
+    #[test]
+    fn an_images_scope_has_its_name_as_it_is_written_and_a_tag() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (name, expected) in [
+            ("busybox".to_owned(), "busybox:latest".to_owned()),
+            ("me/image:1".to_owned(), "me/image:1".to_owned()),
+            ("h:5000/me/image".to_owned(), "h:5000/me/image:latest".to_owned()),
+            ("docker.io/me/image:a.b".to_owned(), "docker.io/me/image:a.b".to_owned()),
+            (format!("h:5000/image@{digest}"), format!("h:5000/image:{digest}")),
+            (format!("image:1@{digest}"), format!("image:1:{digest}")),
+        ] {
+            assert_eq!(image_scope(&name), format!("docker-worker:image:{expected}"));
+        }
+        let refusal = r#"Not authorized to use {"name":"a/\"b","type":"docker-image"}.  Ensure that the task scopes are correctly defined in the task definition"#;
+        assert_eq!(refuse_image("a/\"b"), refusal);
     }
 
     #[test]

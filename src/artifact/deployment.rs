@@ -67,7 +67,8 @@ impl Deployment {
             ("POST", ["auth", "v1", "scopes", "expand"]) => {
                 let own = body["scopes"].as_array().unwrap();
                 let is_builder = own.contains(&json!("assume:builder"));
-                let of_role = is_builder.then(|| json!("docker-worker:cache:level-1-*"));
+                let of_role = ["docker-worker:cache:level-1-*", "docker-worker:image:h:5000/team/x:1"];
+                let of_role = of_role.iter().filter(|_| is_builder).map(|&scope| json!(scope));
                 json!({ "scopes": own.iter().cloned().chain(of_role).collect::<Vec<_>>() })
             }
             ("PUT", ["queue", "v1", "task", ..]) => return (204, Value::Null),

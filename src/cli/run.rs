@@ -10,6 +10,7 @@ mod stdout;
 mod submission;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -105,6 +106,8 @@ fn run_into(
     if let Some(root_url) = &options.root_url {
         config.file.root_url = Some(root_url.to_string());
     }
+    let credentials = &mut config.file.docker_config.credentials_file;
+    *credentials = credentials.take().or_else(dockers_file);
     announce(&submitted, &options, operator);
     let facts = Facts::gather(&config);
     let network =
@@ -126,6 +129,13 @@ fn run_into(
     // A copy to standard output that nobody reads must not keep the process.
     runtime.shutdown_background();
     status
+}
+
+/// Where the operator's own `docker login` writes: an image comes as it would for them.
+fn dockers_file() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")));
+    directory.map(|directory| directory.join("config.json"))
 }
 
 fn wrong_use(error: &options::OptionError) -> Refusal {

@@ -93,7 +93,7 @@ pub struct LimitSettings {
 }
 
 /// The `dockerConfig` section.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct DockerConfig {
     /// 32-bit programs may make sockets, of every family.
@@ -106,6 +106,9 @@ pub struct DockerConfig {
     /// The part of that time by which it is longer or shorter at random.
     #[serde(deserialize_with = "part")]
     pub randomization_factor: Option<f64>,
+    /// Docker's `config.json`, or what has its form: the worker's credentials beside those of `registries`.
+    #[serde(deserialize_with = "absolute_path")]
+    pub credentials_file: Option<PathBuf>,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub allow_disable_seccomp: Unused,
@@ -142,40 +145,6 @@ pub struct ImageLimits {
     /// Bytes of a decompressor's window.
     #[serde(deserialize_with = "size")]
     pub window_bytes: Option<u64>,
-}
-
-/// How one registry is spoken to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct RegistrySettings {
-    /// In the clear, without TLS; then also on this machine and in private networks.
-    pub plain_http: bool,
-    /// Whether tasks that are claimed may be sent to it at a private address.
-    pub private_addresses: bool,
-    /// PEM file of certificate authorities that are trusted for it, beside the system's.
-    #[serde(deserialize_with = "absolute_path")]
-    pub certificate_authority: Option<PathBuf>,
-    /// Accepted, not used: whatever Docker may be told of who pulls.
-    #[serde(skip_serializing)]
-    pub username: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub password: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub auth: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub email: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub serveraddress: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub identitytoken: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub registrytoken: Unused,
 }
 
 /// The `capacityManagement` section.

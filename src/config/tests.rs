@@ -1,3 +1,5 @@
+use images::registry::Scheme;
+
 use super::*;
 
 fn refused(text: &str) -> String {
@@ -115,29 +117,6 @@ fn a_host_is_named_as_urls_name_it() {
 }
 
 #[test]
-fn a_registry_is_named_as_images_name_it() {
-    let parse = |name: &str| ConfigFile::parse(&format!("registries: {{\"{name}\": {{plainHttp: true}}}}\n"));
-    for name in ["127.0.0.1:5000", "[::1]:5000", "registry.example.com", "LOCALHOST"] {
-        assert!(parse(name).is_ok(), "{name}");
-    }
-    for (name, problem) in [
-        ("https://127.0.0.1:5000", "has a scheme: write a registry as in names of images, HOST or HOST:PORT"),
-        ("a b", "is no registry"),
-        ("", "is no registry"),
-        ("user@host", "is no registry"),
-        ("host:5000/team", "is a part of a registry"),
-        ("host/", "is a part of a registry"),
-    ] {
-        let told = parse(name).unwrap_err();
-        assert!(told.text.starts_with(&format!("\"{name}\" {problem}")), "{name}: {told}");
-        assert_eq!(told.place.map(|(line, _)| line), Some(1), "{name}");
-    }
-    let text = "registries: {h: {certificateAuthority: /etc/ca.pem}}\n";
-    let access = ConfigFile::parse(text).unwrap().registry_access(Access::default());
-    assert_eq!(access.hosts["h"].authorities.as_deref(), Some(Path::new("/etc/ca.pem")));
-}
-
-#[test]
 fn what_is_compressed_already_is_stored_as_it_is() {
     for (name, expected) in
         [("a.gz", true), ("a.GZ", false), ("a.txt", false), ("alz4", true), ("a.zst", true)]
@@ -211,7 +190,9 @@ fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
     // A worker that may claim may pull.
     assert_eq!((file.free_bytes(), file.image_limits().free_disk_bytes), (30_000_000_000, 1_000_000_000));
     let unused = file.unused();
-    for used in ["capacity", "host", "ssl.key", "restrictCPU", "taskQueue.pollInterval", "rootUrl"] {
+    for used in
+        ["capacity", "host", "ssl.key", "restrictCPU", "registries.registry.example.password", "rootUrl"]
+    {
         assert!(!unused.iter().any(|key| key == used), "{used}");
     }
     for name in [
@@ -220,7 +201,6 @@ fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
         "dockerConfig.defaultRegistry",
         "features.relengAPIProxy.token",
         "garbageCollection.interval",
-        "registries.registry.example.password",
         "shutdown.nodeTerminationPoll",
     ] {
         assert!(unused.iter().any(|key| key == name), "{name} is not in {unused:?}");
@@ -258,9 +238,6 @@ fn the_originals_first_files_are_accepted_too() {
         "taskQueue.maxRetries",
         "taskQueue.pollIntervalMultiplier",
         "taskQueue.requestRetryInterval",
-        "registries.quay.io/mozilla.username",
-        "registries.quay.io/mozilla.password",
-        "registries.quay.io/mozilla.auth",
         "registries.quay.io/mozilla.email",
         "registries.quay.io/mozilla.serveraddress",
         "features.relengAPIProxy.image",

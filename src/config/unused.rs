@@ -86,15 +86,7 @@ impl ConfigFile {
         let mut unused: Vec<String> =
             fixed.into_iter().filter(|(_, key)| key.is_there()).map(|(name, _)| name.to_owned()).collect();
         for (host, registry) in &self.registries {
-            let keys = [
-                ("username", registry.username),
-                ("password", registry.password),
-                ("auth", registry.auth),
-                ("email", registry.email),
-                ("serveraddress", registry.serveraddress),
-                ("identitytoken", registry.identitytoken),
-                ("registrytoken", registry.registrytoken),
-            ];
+            let keys = [("email", registry.email), ("serveraddress", registry.serveraddress)];
             let there = keys.into_iter().filter(|(_, key)| key.is_there());
             unused.extend(there.map(|(key, _)| format!("registries.{host}.{key}")));
         }

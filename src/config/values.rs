@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use runtime::scheduling::ProcessorSet;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 
-use super::{FeatureSwitch, RegistrySettings};
+use super::FeatureSwitch;
 use crate::known_features::FEATURE_NAMES;
-use crate::text::excerpt;
 use crate::units::parse_bytes;
 
 /// Less memory than a container can start with; docker's bound as well.
@@ -79,13 +78,6 @@ pub(super) fn known_features<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, FeatureSwitch>, D::Error> {
     deserializer.deserialize_map(Features)
-}
-
-/// Settings of registries by names that an image's name can have: those of others would hold for none.
-pub(super) fn registries<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, RegistrySettings>, D::Error> {
-    deserializer.deserialize_map(Registries)
 }
 
 /// By what a claim's time is divided: more than 1, or the claim is over before it is prolonged; not so much more that the
@@ -184,44 +176,5 @@ impl<'de> Visitor<'de> for Features {
             features.insert(name, members.next_value()?);
         }
         Ok(features)
-    }
-}
-
-struct Registries;
-
-impl<'de> Visitor<'de> for Registries {
-    type Value = BTreeMap<String, RegistrySettings>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("registries by HOST or HOST:PORT, each with its keys")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut registries = BTreeMap::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let host = name.split_once('/').map_or(name.as_str(), |(host, _)| host);
-            let refused = |problem| A::Error::custom(format!("\"{}\" {problem}", excerpt(&name)));
-            if name.contains("://") {
-                return Err(refused(
-                    "has a scheme: write a registry as in names of images, HOST or HOST:PORT",
-                ));
-            }
-            if host.is_empty()
-                || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
-            {
-                return Err(refused("is no registry: write it as in names of images, HOST or HOST:PORT"));
-            }
-            let settings: RegistrySettings = members.next_value()?;
-            // The original's credentials may be for a part of a registry.
-            let is_for_all =
-                settings.plain_http || settings.private_addresses || settings.certificate_authority.is_some();
-            if is_for_all && name != host {
-                return Err(refused(
-                    "is a part of a registry, and how that is spoken to holds for all of it: write HOST or HOST:PORT",
-                ));
-            }
-            registries.insert(name, settings);
-        }
-        Ok(registries)
     }
 }

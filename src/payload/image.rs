@@ -21,7 +21,12 @@ const ARCHIVES: &[&str] = &[".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageField {
     /// `name[:tag][@digest]`, for the operator also `docker-archive:FILE` and the like.
-    Named(Source),
+    Named {
+        /// As the payload has it: scopes speak of it so.
+        name: String,
+        /// What it means.
+        source: Source,
+    },
     /// An artifact of the task that was indexed last under a namespace.
     Indexed {
         /// Where the index has the task.
@@ -53,7 +58,7 @@ impl ImageField {
     /// [`UnsupportedImage`] when it is an artifact.
     pub fn source(&self) -> Result<&Source, UnsupportedImage> {
         match self {
-            ImageField::Named(source) => Ok(source),
+            ImageField::Named { source, .. } => Ok(source),
             ImageField::Indexed { .. } => Err(UnsupportedImage { kind: "indexed-image" }),
             ImageField::OfTask { .. } => Err(UnsupportedImage { kind: "task-image" }),
         }
@@ -63,7 +68,7 @@ impl ImageField {
 /// Reads the field: a name, or an object that says which kind of name.
 pub(super) fn read(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Option<ImageField> {
     if place.value.is_string() {
-        return read_name(place, origin, findings).map(ImageField::Named);
+        return read_name(place, origin, findings);
     }
     if !place.value.is_object() {
         place.expected("the name of an image, or an object with its \"type\"", findings);
@@ -74,7 +79,7 @@ pub(super) fn read(place: &Place<'_>, origin: Origin, findings: &mut Findings) -
     let field = match kind.string(findings)? {
         "docker-image" => {
             image.refuse_unknown(&["type", "name"], findings);
-            ImageField::Named(read_name(&image.required("name", findings)?, origin, findings)?)
+            read_name(&image.required("name", findings)?, origin, findings)?
         }
         "indexed-image" => {
             let [namespace, path] = read_artifact(&image, "namespace", findings)?;
@@ -118,7 +123,7 @@ fn refuse_task_id(image: &Object<'_>, error: &TaskIdError, findings: &mut Findin
 }
 
 /// S27: a name that somebody put into a queue means a registry, whatever it looks like.
-fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Option<Source> {
+fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Option<ImageField> {
     let name = place.string(findings)?;
     if name.len() > limits::IMAGE_NAME_BYTES {
         place.refuse(format!("must be at most {} bytes long", limits::IMAGE_NAME_BYTES), findings);
@@ -136,7 +141,7 @@ fn read_name(place: &Place<'_>, origin: Origin, findings: &mut Findings) -> Opti
             hint(name, origin, findings);
             None
         }
-        Ok(source) => Some(source),
+        Ok(source) => Some(ImageField::Named { name: name.to_owned(), source }),
         Err(error) => {
             place.refuse(escaped(&chain(&error)).to_string(), findings);
             hint(name, origin, findings);

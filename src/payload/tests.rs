@@ -47,7 +47,8 @@ fn refused(extra: &Value, expected: &[&str]) {
 }
 
 fn named(image: &str) -> ImageField {
-    ImageField::Named(images::source::Source::parse(image).unwrap())
+    let source = images::source::Source::parse(image).unwrap();
+    ImageField::Named { name: image.to_owned(), source }
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Whether a task may have what its payload asks for: by its own scopes, and by those that roles add to them.
 
+use images::source::Source;
+use images::store::{PullError, PullOptions};
 use tokio::sync::OnceCell;
 
 use crate::document::finding::{Findings, pointer_to};
 use crate::known_features::KnownFeature;
-use crate::payload::Payload;
+use crate::payload::{ImageField, Payload};
 use crate::queue::{QueueError, RunQueue};
 use crate::scopes::{self, ScopeExpression};
 use crate::task::error::TaskError;
+use crate::task::image;
 use crate::task::outcome::End;
 use crate::text::chain;
 use crate::text::escaped;
@@ -26,8 +29,15 @@ impl<'a> Authorization<'a> {
         Authorization { queue, own, expanded: OnceCell::new() }
     }
 
-    /// Checks all that takes scopes, in the order in which it would be used. `pool` is the worker's.
-    pub(super) async fn check(&self, payload: &Payload, pool: &str) -> Result<(), TaskError> {
+    /// Checks all that takes scopes, in the order in which it would be used. `pool` is the worker's, and `options` are how
+    /// it would pull.
+    pub(super) async fn check(
+        &self,
+        payload: &Payload,
+        pool: &str,
+        options: &PullOptions,
+    ) -> Result<(), TaskError> {
+        self.check_image(&payload.image, options).await?;
         for feature in payload.features.on() {
             self.check_feature(feature).await?;
         }
@@ -38,6 +48,25 @@ impl<'a> Authorization<'a> {
             Some(missing) => {
                 Err(not_configured(End::SetupFailed, &scopes::refuse_caches(&expression, &missing)))
             }
+        }
+    }
+
+    /// Whether or not the image is there already: what one task may have pulled is not for all.
+    async fn check_image(&self, image: &ImageField, options: &PullOptions) -> Result<(), TaskError> {
+        let ImageField::Named { name, source: Source::Registry(reference) } = image else { return Ok(()) };
+        let needed = ScopeExpression::Scope(scopes::image_scope(name));
+        // Who holds the scope in any case has nobody asked whether it takes one.
+        if needed.is_satisfied_by(self.own) {
+            return Ok(());
+        }
+        let known = options.access.has_credentials(reference, &options.limits).await;
+        let takes_scope = known.map_err(|error| image::pull_failure(&PullError::Registry(error)))?;
+        if !takes_scope {
+            return Ok(());
+        }
+        match self.missing(&needed).await.map_err(|error| not_expanded(&error))? {
+            None => Ok(()),
+            Some(_) => Err(image::unavailable(&scopes::refuse_image(name))),
         }
     }
 
@@ -110,6 +139,7 @@ fn not_configured(end: End, why: &str) -> TaskError {
 
 #[cfg(test)]
 mod tests {
+    use images::registry::{self, Access, Place};
     use serde_json::{Value, json};
 
     use super::*;
@@ -135,7 +165,10 @@ mod tests {
     }
 
     fn payload(caches: &Value) -> Payload {
-        let text = json!({"image": "i", "maxRunTime": 60, "cache": caches});
+        of_text(&json!({"image": "i", "maxRunTime": 60, "cache": caches}))
+    }
+
+    fn of_text(text: &Value) -> Payload {
         let context = TaskContext {
             expires: Timestamp::now(),
             origin: Origin::Queue,
@@ -143,7 +176,17 @@ mod tests {
             max_task_run_time: None,
             pointer: "",
         };
-        Payload::parse(&text, &context).0.unwrap()
+        Payload::parse(text, &context).0.unwrap()
+    }
+
+    /// For somebody who has credentials for those places.
+    fn pulling(places: &[&str]) -> PullOptions {
+        let mut access = Access::default();
+        for place in places {
+            let token = registry::Credentials::RegistryToken("sesame".to_owned());
+            access.credentials.held.insert(Place::new(place), token);
+        }
+        PullOptions::new(access)
     }
 
     #[tokio::test]
@@ -165,7 +208,7 @@ mod tests {
             let own: Vec<String> = own.iter().map(|&scope| scope.to_owned()).collect();
             let authorization = Authorization::new(&queue, &own);
             for _ in 0..2 {
-                let checked = authorization.check(payload, "p/w").await;
+                let checked = authorization.check(payload, "p/w", &pulling(&[])).await;
                 let text = checked.err().map(|error| error.lines.concat());
                 match refusal {
                     None => assert_eq!(text, None, "{own:?}"),
@@ -176,6 +219,43 @@ mod tests {
             assert_eq!(received.len(), calls, "{own:?}");
             // A task need not be allowed to ask.
             assert!(received.iter().all(|call| call.is_signed_by("worker")), "{own:?}: {received:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_that_takes_credentials_takes_a_scope() {
+        let places = ["h:5000/team", "docker.io/me"];
+        let refused = r#"Error: Not authorized to use {"name":"NAME","type":"docker-image"}.  Ensure that the task scopes are correctly defined in the task definition"#;
+        let cases: [(&str, &[&str], bool, usize); 12] = [
+            ("h:5000/other/x", &[], true, 0),
+            ("h:5000/team/x", &["docker-worker:image:h:5000/team/x:latest"], true, 0),
+            ("h:5000/team/x:1", &["docker-worker:image:h:5000/team/*"], true, 0),
+            ("h:5000/team/x:1", &["assume:builder"], true, 1),
+            ("h:5000/team/x:2", &["assume:builder"], false, 1),
+            ("h:5000/team/x", &["docker-worker:image:h:5000/team/x:1"], false, 1),
+            ("H:5000/team/x", &["docker-worker:image:h:5000/team/x:latest"], false, 1),
+            ("h:5000/team/x", &[], false, 1),
+            ("me/x", &["docker-worker:image:docker.io/me/x:latest"], false, 1),
+            ("docker.io/me/x", &["docker-worker:image:docker.io/me/x:latest"], true, 0),
+            ("registry-1.docker.io/me/x", &[], false, 1),
+            ("busybox", &[], true, 0),
+        ];
+        for (name, own, may, calls) in cases {
+            let (storage, queue) = deployment().await;
+            let own: Vec<String> = own.iter().map(|&scope| scope.to_owned()).collect();
+            let authorization = Authorization::new(&queue, &own);
+            let payload = of_text(&json!({"image": name, "maxRunTime": 60}));
+            let checked = authorization.check(&payload, "p/w", &pulling(&places)).await;
+            assert_eq!(storage.received().len(), calls, "{name} {own:?}");
+            match checked {
+                Ok(()) => assert!(may, "{name} {own:?}"),
+                Err(error) => {
+                    assert!(!may, "{name} {own:?}: {error:?}");
+                    assert_eq!(error.end, End::ImageUnavailable);
+                    let expected = ["Pulling docker image has failed.", &refused.replace("NAME", name)];
+                    assert_eq!(error.lines, expected);
+                }
+            }
         }
     }
 
@@ -192,7 +272,7 @@ mod tests {
         tokio::time::pause();
         let own = ["assume:builder".to_owned()];
         let error = Authorization::new(&queue, &own)
-            .check(&payload(&json!({"level-1-a": "/a"})), "p/w")
+            .check(&payload(&json!({"level-1-a": "/a"})), "p/w", &pulling(&[]))
             .await
             .unwrap_err();
         let line = error.lines.concat();

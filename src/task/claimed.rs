@@ -204,7 +204,7 @@ impl Claimed {
         let mut interrupts = self.run.interrupts.clone();
         tokio::select! {
             biased;
-            checked = authorization.check(payload, &pool) => checked,
+            checked = authorization.check(payload, &pool, &self.pulling.options) => checked,
             _ = interrupts.interrupted() => Err(TaskError::interrupted()),
         }
     }

@@ -103,7 +103,17 @@ fn open_files_advice() -> String {
     )
 }
 
-fn pull_failure(error: &PullError) -> TaskError {
+/// There is no image for this task, for a reason that is told in a sentence.
+pub(super) fn unavailable(why: &str) -> TaskError {
+    failure(End::ImageUnavailable, why)
+}
+
+fn failure(end: End, why: &str) -> TaskError {
+    TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: {}", escaped(why)))
+}
+
+/// What a pull that has failed means to its task.
+pub(super) fn pull_failure(error: &PullError) -> TaskError {
     let end = match error.kind() {
         PullErrorKind::BadName => End::MalformedPayload,
         PullErrorKind::NotFound
@@ -117,11 +127,11 @@ fn pull_failure(error: &PullError) -> TaskError {
         }
         PullErrorKind::Host => End::HostUnfit,
     };
-    let mut why = escaped(&chain(error)).to_string();
+    let mut why = format!("failed to {}", chain(error));
     if error.kind() == PullErrorKind::OpenFiles {
         why += &open_files_advice();
     }
-    TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: failed to {why}"))
+    failure(end, &why)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What all runs of a worker share, put together from the configuration and the host.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
-use images::registry::Access;
+use images::registry::{Access, DockerConfig};
 use images::store::{PullOptions, Store, StoreError};
 use runtime::lock;
 
@@ -18,6 +19,9 @@ use crate::registry::Registry;
 use crate::signing_key::{SigningKey, SigningKeyError};
 use crate::task::full_disk::FullDisk;
 use crate::task::run::Worker;
+
+/// How the names of variables begin that are about the worker, and may hold its secrets.
+const OWN_VARIABLES: [&str; 3] = ["TASKCLUSTER_", "DOCKER_WORKER_", "DNS_SERVER_SECRET"];
 
 /// What a [`Worker`] is made of beside its store and its caches.
 pub struct Parts {
@@ -88,5 +92,21 @@ pub fn pull_options(file: &ConfigFile, origin: Origin) -> PullOptions {
         Origin::Operator => Access::operator(),
         Origin::Queue => Access::default(),
     };
-    PullOptions { limits: file.image_limits(), ..PullOptions::new(file.registry_access(access)) }
+    let mut access = file.registry_access(access);
+    access.credentials.docker_config = file
+        .docker_config
+        .credentials_file
+        .clone()
+        .map(|path| DockerConfig { path, environment: helpers_environment() });
+    PullOptions { limits: file.image_limits(), ..PullOptions::new(access) }
+}
+
+/// What credential helpers find in their environment: the worker's own, in which they may have their settings, but for what
+/// is the worker's.
+fn helpers_environment() -> Vec<(OsString, OsString)> {
+    let is_ours = |name: &OsString| {
+        let name = name.to_string_lossy();
+        OWN_VARIABLES.iter().any(|own| name.starts_with(own))
+    };
+    std::env::vars_os().filter(|(name, _)| !is_ours(name)).collect()
 }

@@ -41,6 +41,7 @@ mod own_queue_page;
 mod page_bundle;
 mod payload;
 mod pid_reuse;
+mod private_images;
 mod processors;
 mod profile;
 mod proxy_confinement;

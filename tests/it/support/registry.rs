@@ -16,17 +16,35 @@ pub struct Registry {
     pub address: String,
     storage: PathBuf,
     process: Child,
+    /// What those say who may use it, if not everybody may: `NAME:PASSWORD`.
+    member: Option<String>,
 }
 
 impl Registry {
     /// Starts a registry whose files lie in `scratch`.
     pub fn start(scratch: &Scratch) -> Registry {
+        Registry::serve(scratch, None)
+    }
+
+    /// The same for one member only.
+    pub fn for_member(scratch: &Scratch, name: &str, password: &str) -> Registry {
+        fs::write(scratch.join("htpasswd"), tool("htpasswd", &["-Bbn", name, password])).unwrap();
+        Registry::serve(scratch, Some(format!("{name}:{password}")))
+    }
+
+    fn serve(scratch: &Scratch, member: Option<String>) -> Registry {
         let storage = scratch.join("registry");
         let config = scratch.join("registry.yml");
+        let auth = match &member {
+            Some(_) => {
+                format!("auth: {{htpasswd: {{realm: r, path: {}}}}}\n", scratch.join("htpasswd").display())
+            }
+            None => String::new(),
+        };
         let text = format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: info}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"127.0.0.1:0\"}}\n",
+             http: {{addr: \"127.0.0.1:0\"}}\n{auth}",
             storage.display()
         );
         fs::write(&config, text).unwrap();
@@ -46,23 +64,19 @@ impl Registry {
             .expect("docker-registry ended before it listened");
         // It goes on to log, and would block on a full pipe.
         thread::spawn(move || log.for_each(drop));
-        Registry { address, storage, process }
+        Registry { address, storage, process, member }
     }
 
     /// Uploads with skopeo, which verifies what it reads. Returns `127.0.0.1:PORT/NAME`.
     pub fn push(&self, image: &WrittenImage, name: &str) -> String {
         let reference = format!("{}/{name}", self.address);
-        tool(
-            "skopeo",
-            &[
-                "copy",
-                "--quiet",
-                "--preserve-digests",
-                "--dest-tls-verify=false",
-                &image.source,
-                &format!("docker://{reference}"),
-            ],
-        );
+        let target = format!("docker://{reference}");
+        let mut arguments = vec!["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
+        if let Some(member) = &self.member {
+            arguments.extend(["--dest-creds", member]);
+        }
+        arguments.extend([image.source.as_str(), &target]);
+        tool("skopeo", &arguments);
         reference
     }
 
