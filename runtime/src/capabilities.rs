@@ -94,10 +94,9 @@ impl Read for CapabilitySet {
         let mut set = CapsHashSet::new();
         let mut unknown = BTreeSet::new();
         for name in &names {
-            let upper = name.to_uppercase();
-            match format!("CAP_{}", upper.trim_start_matches("CAP_")).parse() {
-                Ok(known) => drop(set.insert(known)),
-                Err(_) => drop(unknown.insert(name.as_str())),
+            match parse(name) {
+                Some(known) => drop(set.insert(known)),
+                None => drop(unknown.insert(name.as_str())),
             }
         }
         if !unknown.is_empty() {
@@ -135,6 +134,22 @@ impl CapabilitySets {
             set.0.insert(caps::Capability::CAP_SYS_ADMIN);
         }
         more
+    }
+
+    /// Adds the capabilities to those that are bounding, permitted and effective. Returns names that nobody knows.
+    pub(crate) fn add<'a>(&mut self, names: &'a [String]) -> Vec<&'a str> {
+        let mut unknown = Vec::new();
+        for name in names {
+            match parse(name) {
+                Some(known) => {
+                    for set in [&mut self.bounding, &mut self.permitted, &mut self.effective] {
+                        set.0.insert(known);
+                    }
+                }
+                None => unknown.push(name.as_str()),
+            }
+        }
+        unknown
     }
 
     /// The three sets that capset(2) sets in one call.
@@ -231,6 +246,12 @@ fn raise_ambient(wanted: &CapsHashSet) -> Result<(), CapabilityError> {
         wanted.iter().try_for_each(|capability| caps::raise(None, CapSet::Ambient, *capability))
     });
     raised.map_err(|source| CapabilityError::Ambient { wanted: names(wanted), source })
+}
+
+/// `CAP_KILL`, `KILL` or `kill`.
+fn parse(name: &str) -> Option<caps::Capability> {
+    let upper = name.to_uppercase();
+    format!("CAP_{}", upper.trim_start_matches("CAP_")).parse().ok()
 }
 
 /// For an error message: sorted, so that two runs read the same.

@@ -32,8 +32,10 @@
 mod counters;
 mod cpu;
 mod devices;
+mod freeze;
 mod hierarchies;
 mod io;
+mod join;
 mod memory;
 mod plan;
 mod remove;
@@ -42,9 +44,12 @@ mod tree;
 
 pub use counters::{Counters, counters};
 pub use devices::{DevicePolicy, DeviceRuleError};
+pub use freeze::FreezeError;
+pub(crate) use freeze::{freeze, is_frozen, thaw};
 pub use hierarchies::{Hierarchies, Hierarchy, Version};
+pub(crate) use join::{open_to_join, processes};
 pub use plan::{CgroupMount, CgroupPlan, CgroupPlanError, Group, plan};
 pub use remove::RemoveError;
-pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members, thaw};
+pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members};
 pub use setting::{Setting, SettingError};
 pub use tree::{CgroupError, OpenGroup, create, join_tasks};

@@ -2,25 +2,33 @@
 
 mod create;
 mod delete;
+mod exec;
 mod kill;
 mod list;
 mod log;
+mod pause;
 mod plan;
+mod ps;
 mod spec;
 mod start;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::Arg;
 use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::{CWD, OFlags};
 
 use crate::execute::sentence;
 use crate::id::{ContainerId, ContainerIdError};
 use crate::launch::{Failed, FailureKind};
+use crate::limits::CONFIG_BYTES;
+use crate::open;
 use log::Log;
+use pause::Wanted;
 
 const HELP: &str = "\
 docker-worker-runtime runs OCI containers.
@@ -31,7 +39,10 @@ commands:
   run [-b DIR] ID          start a container, wait for its end, remove it
   create [-b DIR] ID       set a container up to the point where its command would start
   start ID                 start the command of a created container
+  exec ID COMMAND...       run a further command in a container that runs, as its own is confined
   state ID                 print a container's state as JSON
+  pause ID, resume ID      make a container stand still, and let it go on
+  ps [-f json] ID [OPT...] list its processes by the host's numbers; options are those of ps
   kill [-a] ID [SIGNAL]    send a signal (default TERM) to a container's first process; -a: to all
   delete [-f] ID           remove what is left of a stopped container; -f kills it first
   list [-q] [-f json]      list containers
@@ -55,7 +66,21 @@ options of run and create:
   --no-subreaper           no effect: there is never one
   -d, --detach             run only: return once the command has started
 
-exit status of run: the command's own; 128 + n if signal n ended it; 127 if there is no such command;
+options of exec, before ID:
+  -p, --process FILE       the process as in config.json (- is standard input), in place of the container's own; what it
+                           leaves out of capabilities, limits, profile, OOM score and no_new_privs is as the container's
+  -t, --tty                with a terminal
+  -u, --user USER[:GROUP]  by number, or by name as /etc/passwd and /etc/group of the container have it
+  -g, --additional-gids N  a further group, by number
+  -e, --env NAME=VALUE     a further variable
+  --cwd DIR                where it starts
+  -c, --cap NAME           a further capability
+  --apparmor PROFILE       another profile
+  --no-new-privs           set-uid programs give it nothing
+  -d, --detach             return once it has started; without this it ends with exec
+  --pid-file, --console-socket, --preserve-fds as of run
+
+exit status of run and exec: the command's own; 128 + n if signal n ended it; 127 if there is no such command;
 126 if it cannot be executed; 1 if the container could not be started; 2 for wrong use.
 ";
 
@@ -154,13 +179,18 @@ fn dispatch(global: &mut Global) -> Result<u8, Problem> {
             None => return Err(Problem::Usage("give a command".into())),
         }
     };
-    if arguments.raw_args()?.as_slice().iter().any(|word| word == "-h" || word == "--help") {
+    // What stands in the command of `exec` is that command's.
+    let asks = |word: &OsString| word == "-h" || word == "--help";
+    if !["exec", "ps"].iter().any(|name| command == *name)
+        && arguments.raw_args()?.as_slice().iter().any(asks)
+    {
         return print(HELP);
     }
     match command.to_string_lossy().as_ref() {
         "run" => create::run(global, arguments),
         "create" => create::create(global, arguments),
         "start" => start::start(global, arguments),
+        "exec" => exec::exec(global, arguments),
         "state" => list::state(global, arguments),
         "kill" => kill::kill(global, arguments),
         "delete" => delete::delete(global, arguments),
@@ -168,7 +198,10 @@ fn dispatch(global: &mut Global) -> Result<u8, Problem> {
         "plan" => plan::plan(arguments),
         "spec" => spec::spec(arguments),
         "features" => spec::features(arguments),
-        known @ ("exec" | "ps" | "pause" | "resume" | "update" | "events") => Err(Problem::Failed(format!(
+        "pause" => pause::pause(global, arguments, Wanted::Still),
+        "resume" => pause::pause(global, arguments, Wanted::Running),
+        "ps" => ps::ps(global, arguments),
+        known @ ("update" | "events") => Err(Problem::Failed(format!(
             "`{known}` is not there yet in this version of docker-worker-runtime"
         ))),
         other => Err(Problem::Usage(format!("unknown command {other:?}"))),
@@ -212,4 +245,20 @@ fn id_among(
         }
     }
     id.ok_or_else(|| Problem::Usage("give the container's id".into()))
+}
+
+/// The text at `path`, bounded as a Spec is; `-` is standard input.
+fn read_text(path: &Path) -> io::Result<Vec<u8>> {
+    let bounded = |from: &mut dyn Read| {
+        let mut text = Vec::new();
+        from.take(CONFIG_BYTES + 1).read_to_end(&mut text)?;
+        match text.len() as u64 > CONFIG_BYTES {
+            true => Err(io::Error::other(format!("it is larger than {CONFIG_BYTES} bytes"))),
+            false => Ok(text),
+        }
+    };
+    match path.to_str() {
+        Some("-") => bounded(&mut io::stdin().lock()),
+        _ => bounded(&mut open::regular(CWD, path, OFlags::RDONLY)?),
+    }
 }

@@ -10,10 +10,12 @@
 //! Whatever fails, at whatever point, ends in the same place: kill, undo by journal, remove the directory.
 
 mod child;
+mod exec;
 pub(crate) mod executing;
 mod host;
 mod monitor;
 mod monitor_socket;
+mod pid_file;
 mod signals;
 mod stop_point;
 
@@ -30,6 +32,7 @@ use crate::spec::{Spec, on_one_line};
 use crate::state::ContainerDirectory;
 use crate::undo::UndoError;
 
+pub use exec::{Exec, Stay, exec};
 use host::Host;
 pub use monitor::Outlet;
 pub use signals::Signals;

@@ -5,6 +5,8 @@
 //! *Spec*: the OCI `config.json` of a *bundle*. *Plan*: the Spec turned into plain steps, each one line
 //! of text. *Monitor*: the process that carries out the host's steps and stays until the container has
 //! ended. *PID 1*: the process that carries out the container's steps and becomes its command.
+//! *Usher*: the process that `exec` sends ahead into a container that runs, where nobody can see it; it makes ready what
+//! the further process is to have, and forks that.
 //! *Journal*: the lines that say how the host's steps are taken back, written before they are done.
 #![deny(unsafe_code)]
 
@@ -12,6 +14,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
 mod execute;
+mod groups;
 pub mod heap;
 mod hooks;
 pub mod host;

@@ -32,6 +32,16 @@ pub const SENTENCE_BYTES: usize = 4 << 10;
 /// How long a control group may take to become empty after everything in it was killed.
 pub const CGROUP_EMPTY: Duration = Duration::from_secs(10);
 
+/// How long the processes of a container may take to stand still.
+pub const STANDSTILL: Duration = Duration::from_secs(10);
+
+/// How long a further process of a container may take until it is its command: one that was paused meanwhile, or stopped
+/// from within, never will be.
+pub const ENTRY: Duration = Duration::from_secs(30);
+
+/// Bytes that a pty holds at most (64 KiB in tty_buffer.c, a page in n_tty.c), with room to spare.
+pub const PTY_BYTES: usize = 128 << 10;
+
 /// Bytes of a host name or domain name: `__NEW_UTS_LEN` of linux/utsname.h.
 pub const NAME_BYTES: usize = 64;
 

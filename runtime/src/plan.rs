@@ -14,6 +14,7 @@
 //! ```
 
 mod devices;
+mod exec;
 pub mod mount_options;
 mod mounts;
 mod namespaces;
@@ -24,8 +25,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use devices::{Device, Node};
+pub use exec::{ExecPlan, plan_exec};
 pub use mounts::{Mount, MountKind, is_served_by_lxcfs};
-pub use process::{Executable, Execution, Identity, Size, Terminal};
+pub use process::{Executable, Execution, Identity, Size, Terminal, UserName};
 pub use step::{ChildStep, Step};
 
 use crate::cgroup::{self, CgroupPlan};

@@ -72,6 +72,14 @@ impl Id {
     pub const MAX: u32 = i32::MAX.cast_unsigned();
 }
 
+impl std::str::FromStr for Id {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Id, ()> {
+        text.parse().ok().filter(|number| *number <= Id::MAX).map(Id).ok_or(())
+    }
+}
+
 impl Read for Id {
     fn read(value: &mut Value, notes: &mut Notes) -> Option<Id> {
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
@@ -250,6 +258,65 @@ pub(crate) fn load_text(text: Vec<u8>, path: &Path) -> Result<Loaded, LoadError>
     Ok(Loaded { text, ..loaded })
 }
 
+/// A part of a Spec that stands by itself, as of [`Loaded`].
+#[derive(Debug)]
+pub(crate) struct Part<T> {
+    pub value: T,
+    pub warnings: Vec<Finding>,
+    pub unknown: Vec<Finding>,
+}
+
+/// The process of `exec --process`, which is what `process` is in a Spec.
+#[derive(Debug)]
+pub(crate) struct GivenProcess {
+    pub process: Process,
+    /// Whether it says anything of capabilities.
+    pub has_capabilities: bool,
+}
+
+/// Reads the process in `text`, which is that of the file at `path`.
+///
+/// # Errors
+///
+/// It is not JSON, or asks for what is not there.
+pub(crate) fn load_process(text: &[u8], path: &Path) -> Result<Part<GivenProcess>, LoadError> {
+    load_part(text, path, |value, notes| {
+        let has_capabilities = value.get("capabilities").is_some_and(|sets| !sets.is_null());
+        notes.at("process", |notes| {
+            let mut process = Process::read(value, notes)?;
+            keep_grounded(&mut process, notes);
+            Some(GivenProcess { process, has_capabilities })
+        })
+    })
+}
+
+fn load_part<T>(
+    text: &[u8],
+    path: &Path,
+    read: impl FnOnce(&mut Value, &mut Notes) -> Option<T>,
+) -> Result<Part<T>, LoadError> {
+    let path = || path.to_owned();
+    let mut value: Value =
+        serde_json::from_slice(text).map_err(|source| LoadError::Json { path: path(), source })?;
+    let mut notes = Notes::default();
+    match (read(&mut value, &mut notes), notes.refused.into_list()) {
+        (Some(value), refused) if refused.is_empty() => {
+            let (warnings, unknown) = (notes.ignored.into_list(), notes.unknown.into_list());
+            Ok(Part { value, warnings, unknown })
+        }
+        (_, findings) => Err(LoadError::Refused { path: path(), findings }),
+    }
+}
+
+/// Takes from the ambient capabilities what the kernel would not grant.
+fn keep_grounded(process: &mut Process, notes: &mut Notes) {
+    let taken = process.capabilities.take_ambient_without_ground();
+    if !taken.is_empty() {
+        let message = format!("{taken}: not granted, as what is not permitted and inheritable cannot be");
+        notes.ignored.add("/capabilities/ambient", message);
+    }
+}
+
 /// Reads a Spec from JSON.
 ///
 /// # Errors
@@ -259,11 +326,7 @@ pub fn parse(mut value: Value) -> Result<Loaded, Vec<Finding>> {
     let mut notes = Notes::default();
     let mut spec = Spec::read(&mut value, &mut notes);
     if let Some(process) = spec.as_mut().and_then(|spec| spec.process.as_mut()) {
-        let taken = process.capabilities.take_ambient_without_ground();
-        if !taken.is_empty() {
-            let message = format!("{taken}: not granted, as what is not permitted and inheritable cannot be");
-            notes.ignored.add("/process/capabilities/ambient", message);
-        }
+        notes.at("process", |notes| keep_grounded(process, notes));
     }
     match (spec, notes.refused.into_list()) {
         (Some(spec), refused) if refused.is_empty() => {

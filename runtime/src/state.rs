@@ -48,6 +48,10 @@ pub struct State {
     /// The inode of its pidfd: since Linux 6.9 no two processes of a boot have the same. A clock tick is
     /// long enough for a number to come round again.
     pub pidfd_inode: u64,
+    /// The inode of the user namespace that PID 1 was started in. 0 if another version wrote this, which did not know
+    /// it: it is nobody's.
+    #[serde(default)]
+    pub user_namespace: u64,
     /// The bundle's absolute path.
     pub bundle: PathBuf,
     /// Seconds since 1970.
@@ -70,6 +74,8 @@ pub enum Status {
     Created,
     /// Its command runs.
     Running,
+    /// It stands still until `resume`. The specification lets a runtime have statuses of its own; this is runc's.
+    Paused,
     /// PID 1 has ended.
     Stopped,
 }
@@ -80,6 +86,7 @@ impl fmt::Display for Status {
             Status::Creating => "creating",
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopped => "stopped",
         })
     }
@@ -117,6 +124,7 @@ impl State {
             pid,
             start_time,
             pidfd_inode: fstat(pidfd)?.st_ino,
+            user_namespace: rustix::fs::stat(format!("/proc/{pid}/ns/user"))?.st_ino,
             bundle: bundle.to_owned(),
             created: since_1970.map_or(0, |duration| duration.as_secs()),
             is_set_up: false,

@@ -32,7 +32,7 @@ pub struct Pty {
     /// What the terminal shows and hears.
     pub master: OwnedFd,
     /// What the command has as its standard streams.
-    peer: OwnedFd,
+    pub peer: OwnedFd,
 }
 
 /// The pty could not be made.
@@ -56,7 +56,21 @@ fn kernel(call: &'static str) -> impl FnOnce(Errno) -> TerminalError {
     move |errno| TerminalError::Kernel { call, source: errno.into() }
 }
 
-/// Opens a pty in the container's devpts, for the user `uid`, and shows it as `/dev/console`.
+/// [`open`], and shows it as `/dev/console`.
+///
+/// # Errors
+///
+/// There is no devpts, or the kernel refused.
+pub fn open_console(root: &Root, wanted: plan::Terminal, uid: u32) -> Result<Pty, TerminalError> {
+    let pty = open(root, wanted, uid)?;
+    let console = root.find_or_make(Path::new("/dev/console"), Shape::File, Links::Refused)?;
+    let copy = crate::rootfs::mount::clone(pty.peer.as_fd(), Path::new(""), plan::mount_options::Depth::One)
+        .map_err(kernel("clone the node of"))?;
+    attach_at(copy.as_fd(), console.as_fd()).map_err(kernel("bind on /dev/console"))?;
+    Ok(pty)
+}
+
+/// Opens a pty in the container's devpts, for the user `uid`.
 ///
 /// # Errors
 ///
@@ -73,10 +87,6 @@ pub fn open(root: &Root, wanted: plan::Terminal, uid: u32) -> Result<Pty, Termin
     if uid != 0 {
         fchown(&peer, Some(Uid::from_raw(uid)), None).map_err(kernel("chown"))?;
     }
-    let console = root.find_or_make(Path::new("/dev/console"), Shape::File, Links::Refused)?;
-    let copy = crate::rootfs::mount::clone(peer.as_fd(), Path::new(""), plan::mount_options::Depth::One)
-        .map_err(kernel("clone the node of"))?;
-    attach_at(copy.as_fd(), console.as_fd()).map_err(kernel("bind on /dev/console"))?;
     Ok(Pty { master, peer })
 }
 
@@ -89,18 +99,16 @@ fn operators_size() -> Option<Winsize> {
     tcgetwinsize(rustix::stdio::stdin()).ok()
 }
 
-impl Pty {
-    /// Makes the other end this session's terminal and standard streams.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's answer; the process must lead a session that has no terminal.
-    pub fn become_controlling(&self) -> Result<(), TerminalError> {
-        ioctl_tiocsctty(&self.peer).map_err(kernel("get as controlling terminal"))?;
-        rustix::stdio::dup2_stdin(&self.peer).map_err(kernel("dup2"))?;
-        rustix::stdio::dup2_stdout(&self.peer).map_err(kernel("dup2"))?;
-        rustix::stdio::dup2_stderr(&self.peer).map_err(kernel("dup2"))
-    }
+/// Makes a pty's other end this session's terminal and standard streams.
+///
+/// # Errors
+///
+/// The kernel's answer; the process must lead a session that has no terminal.
+pub fn become_controlling(peer: &OwnedFd) -> Result<(), TerminalError> {
+    ioctl_tiocsctty(peer).map_err(kernel("get as controlling terminal"))?;
+    rustix::stdio::dup2_stdin(peer).map_err(kernel("dup2"))?;
+    rustix::stdio::dup2_stdout(peer).map_err(kernel("dup2"))?;
+    rustix::stdio::dup2_stderr(peer).map_err(kernel("dup2"))
 }
 
 /// Sends the master to the socket of a caller that wants to hold it itself (conmon, containerd's shim).

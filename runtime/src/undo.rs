@@ -2,8 +2,7 @@
 //!
 //! It is idempotent: "already gone" is success, so a replay that is itself killed is simply replayed again.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::cgroup;
 use crate::journal::{Journal, Recorded, UndoStep};
@@ -44,46 +43,6 @@ pub(crate) fn undo_each(journal: &Journal, mut undone: impl FnMut()) -> Result<(
         undone();
     }
     result
-}
-
-/// The container's own control groups, by path and inode.
-fn groups(journal: &Journal) -> impl Iterator<Item = (&Path, u64)> {
-    let steps = journal.steps().iter().filter(|_| !journal.is_of_an_earlier_boot());
-    steps.filter_map(|recorded| match recorded {
-        Recorded::Step(UndoStep::RemoveCgroup { path, inode }) => Some((path.as_path(), *inode)),
-        Recorded::Step(UndoStep::RemoveEmptyCgroup { .. }) | Recorded::Foreign(_) => None,
-    })
-}
-
-/// Kills whatever is in the container's control groups, and removes nothing: its monitor may be at work on it. A
-/// frozen process ends by this only.
-///
-/// # Errors
-///
-/// The first failure.
-pub(crate) fn kill_all(journal: &Journal) -> Result<(), UndoError> {
-    let killed = groups(journal).map(|(path, inode)| cgroup::kill_members(path, inode));
-    Ok(killed.fold(Ok(()), Result::and)?)
-}
-
-/// Sends a signal to whatever is in the container's control groups, once to each process.
-///
-/// # Errors
-///
-/// The first failure.
-pub(crate) fn signal_all(journal: &Journal, number: i32) -> Result<(), UndoError> {
-    let mut reached = BTreeSet::new();
-    groups(journal)
-        .try_for_each(|(path, inode)| Ok(cgroup::signal_members(path, inode, number, &mut reached)?))
-}
-
-/// Lets a frozen container go on.
-///
-/// # Errors
-///
-/// The first failure.
-pub(crate) fn thaw(journal: &Journal) -> Result<(), UndoError> {
-    groups(journal).try_for_each(|(path, inode)| Ok(cgroup::thaw(path, inode)?))
 }
 
 fn undo(journal: &Journal, recorded: &Recorded) -> Result<(), UndoError> {

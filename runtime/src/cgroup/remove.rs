@@ -27,11 +27,11 @@ const BATCH: usize = 256;
 /// How often a group is looked through for processes that were forked while the others got a signal.
 const SIGNAL_ROUNDS: usize = 32;
 
-/// A control group is still there.
+/// A control group is still there, or its processes cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
     /// The path leads somewhere else: nothing was touched.
-    #[error("remove the control group {}: it is not in a cgroup file system", .path.display())]
+    #[error("use the control group {}: it is not in a cgroup file system", .path.display())]
     NotACgroup {
         /// The path.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum RemoveError {
         pids: Vec<i32>,
     },
     /// The kernel refused a call.
-    #[error("remove the control group {}: {call}", .path.display())]
+    #[error("use the control group {}: {call}", .path.display())]
     Kernel {
         /// The group.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum RemoveError {
 }
 
 impl RemoveError {
-    fn kernel(path: &Path, call: &'static str) -> impl FnOnce(Errno) -> RemoveError {
+    pub(super) fn kernel(path: &Path, call: &'static str) -> impl FnOnce(Errno) -> RemoveError {
         move |errno| RemoveError::Kernel { path: path.to_owned(), call, source: errno.into() }
     }
 }
@@ -90,7 +90,7 @@ pub(crate) fn remove(path: &Path, inode: u64) -> Result<(), RemoveError> {
 }
 
 /// The group at `path`, if it is there and has this inode.
-fn open(path: &Path, inode: Option<u64>) -> Result<Option<OwnedFd>, RemoveError> {
+pub(super) fn open(path: &Path, inode: Option<u64>) -> Result<Option<OwnedFd>, RemoveError> {
     let failed = |call| RemoveError::kernel(path, call);
     let group = match rustix::fs::open(path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(group) => group,
@@ -199,26 +199,8 @@ fn signal_new(group: BorrowedFd<'_>, number: i32, reached: &mut BTreeSet<i32>) -
     for_each_child(group, &mut |child| signal_new(child, number, reached))
 }
 
-/// Lets the group `inode` at `path` and those below go on, where they are frozen: on v1 nothing in them ends before.
-///
-/// # Errors
-///
-/// [`RemoveError`], as [`remove`].
-pub(crate) fn thaw(path: &Path, inode: u64) -> Result<(), RemoveError> {
-    let Some(group) = open(path, Some(inode))? else { return Ok(()) };
-    thaw_tree(group.as_fd()).map_err(RemoveError::kernel(path, "thaw it"))
-}
-
-fn thaw_tree(group: BorrowedFd<'_>) -> Result<(), Errno> {
-    match tree::write(group, "freezer.state", "THAWED") {
-        // Not in the freezer's hierarchy, or gone.
-        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => for_each_child(group, &mut thaw_tree),
-        refused => refused,
-    }
-}
-
 /// The processes of a group; none if the group went meanwhile.
-fn members(group: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
+pub(super) fn members(group: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     match tree::read(group, "cgroup.procs") {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
         Err(Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
@@ -250,9 +232,9 @@ fn remove_children(group: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-type ForChild<'a> = dyn FnMut(BorrowedFd<'_>) -> Result<(), Errno> + 'a;
+pub(super) type ForChild<'a> = dyn FnMut(BorrowedFd<'_>) -> Result<(), Errno> + 'a;
 
-fn for_each_child(group: BorrowedFd<'_>, act: &mut ForChild<'_>) -> Result<(), Errno> {
+pub(super) fn for_each_child(group: BorrowedFd<'_>, act: &mut ForChild<'_>) -> Result<(), Errno> {
     for name in child_names(group)? {
         let child: OwnedFd = match openat(group, &*name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(child) => child,

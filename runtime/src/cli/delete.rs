@@ -8,6 +8,7 @@ use rustix::event::{Timespec, poll};
 
 use super::{Global, Problem, id_among, start};
 use crate::execute::sentence;
+use crate::groups;
 use crate::id::ContainerId;
 use crate::journal::Keeper;
 use crate::launch::kill_init;
@@ -47,10 +48,12 @@ pub(super) fn delete(global: &Global, arguments: lexopt::Parser) -> Result<u8, P
         Err(error) => return Err(because(&error)),
     };
     let locked = directory.lock();
-    if force == Force::No && directory.look().map_err(|error| because(&error))?.status == Status::Running {
-        return Err(Problem::Failed(format!(
-            "failed to delete {id}: it is running; kill it first, or use --force"
-        )));
+    if force == Force::No {
+        let status = directory.look().map_err(|error| because(&error))?.status;
+        if matches!(status, Status::Running | Status::Paused) {
+            let advice = format!("failed to delete {id}: it is {status}; kill it first, or use --force");
+            return Err(Problem::Failed(advice));
+        }
     }
     locked.map_err(|error| because(&error))?;
     destroy(global, directory).map(|()| 0)
@@ -127,7 +130,7 @@ fn seize(directory: &ContainerDirectory) -> Result<(), StateError> {
             kill_init(init.as_fd()).unwrap_or(());
         }
         if let Some(journal) = directory.journal()? {
-            undo::kill_all(&journal).unwrap_or(());
+            groups::kill_all(&journal).unwrap_or(());
         }
         match directory.lock() {
             Err(StateError::Busy { .. }) if Instant::now() < deadline => {}

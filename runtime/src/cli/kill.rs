@@ -6,9 +6,9 @@ use lexopt::Arg;
 use nix::sys::signal::Signal;
 
 use super::{Global, Problem, id_among};
+use crate::groups;
 use crate::state::ContainerDirectory;
 use crate::sys::signals;
-use crate::undo;
 
 pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
     let (mut signal, mut all) = (None, false);
@@ -27,8 +27,8 @@ pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Pro
     if let (true, Some(journal)) = (all, &journal) {
         // Also where PID 1 has ended, and without a pid namespace of its own left others behind.
         let sent = match signal {
-            libc::SIGKILL => undo::kill_all(journal),
-            other => undo::signal_all(journal, other),
+            libc::SIGKILL => groups::kill_all(journal),
+            other => groups::signal_all(journal, other),
         };
         return sent.map(|()| 0).map_err(|error| because(&error));
     }
@@ -38,7 +38,7 @@ pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Pro
     };
     signals::send(init.as_fd(), signal).map_err(|error| because(&error))?;
     if let (libc::SIGKILL, Some(journal)) = (signal, &journal) {
-        undo::thaw(journal).map_err(|error| because(&error))?;
+        groups::thaw(journal).map_err(|error| because(&error))?;
     }
     Ok(0)
 }

@@ -5,12 +5,15 @@
 
 mod command;
 mod mounts;
+mod newcomer;
 mod proc;
 mod process;
+mod users;
+mod usher;
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -42,7 +45,9 @@ use crate::sys;
 use crate::sys::exit::exit_now;
 use crate::terminal::{self, Pty, TerminalError};
 
-/// Why PID 1 did not become the command.
+pub(super) use usher::{Entering, Held as UsherHeld, main as usher};
+
+/// Why PID 1, or a further process, did not become its command.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ChildError {
     #[error("join the control groups")]
@@ -51,8 +56,17 @@ pub(super) enum ChildError {
     UnshareCgroups(#[source] io::Error),
     #[error("join the {kind} namespace")]
     JoinNamespace { kind: Namespace, source: io::Error },
+    #[error("join the container's namespaces: has its first process just ended?")]
+    Enter(#[source] io::Error),
+    #[error(
+        "join the container's namespaces: its first process has left the user namespace that it was started in, and with it \
+         the mounts that the Spec gave it"
+    )]
+    Left,
     #[error("become root of the user namespace")]
     BecomeRoot(#[source] io::Error),
+    #[error("fork into the container: {why}")]
+    Fork { why: &'static str, source: io::Error },
     #[error("get a session keyring: --no-new-keyring keeps the caller's")]
     Keyring(#[source] io::Error),
     #[error("hear from the monitor")]
@@ -83,6 +97,8 @@ pub(super) enum ChildError {
     CommandNotFound { command: String, why: String },
     #[error("execute {command:?}")]
     CommandNotExecutable { command: String, source: io::Error },
+    #[error(transparent)]
+    User(#[from] users::UserError),
     #[error(transparent)]
     Root(#[from] RootError),
     #[error(transparent)]
@@ -167,6 +183,7 @@ impl Child<'_> {
     fn run(&mut self) -> Result<Infallible, Failed> {
         let container = self.container;
         prepare()
+            .and_then(|()| let_signals_through())
             .and_then(|()| self.die_with_monitor())
             .map_err(|error| failure("fork", FailureKind::Host, &error))?;
         for (index, step) in container.plan.child.iter().enumerate() {
@@ -218,7 +235,7 @@ impl Child<'_> {
             }
             ChildStep::OpenTerminal(wanted) => {
                 let uid = self.container.spec.process.as_ref().map_or(0, |process| process.user.uid.0);
-                self.terminal = Some(terminal::open(&self.root, *wanted, uid)?);
+                self.terminal = Some(terminal::open_console(&self.root, *wanted, uid)?);
                 Ok(())
             }
             ChildStep::RuntimeHooks => {
@@ -241,7 +258,10 @@ impl Child<'_> {
             ChildStep::NewSession => self.new_session(),
             ChildStep::WorkingDirectory { path } => self.change_directory(path),
             ChildStep::Label { profile } => self.set_label(profile),
-            ChildStep::FindHome { uid } => self.find_home(*uid),
+            ChildStep::FindHome { uid } => {
+                self.home = Some(users::home(&self.root, *uid));
+                Ok(())
+            }
             ChildStep::DropBounding(sets) => Ok(capabilities::drop_bounding(sets)?),
             ChildStep::Become(identity) => process::become_user(identity),
             ChildStep::DieWithMonitor => self.die_with_monitor(),
@@ -276,17 +296,11 @@ impl Child<'_> {
     /// After the monitor has written the maps.
     fn become_root(&self) -> Result<(), ChildError> {
         self.wait_for_go()?;
-        let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
-        set_thread_res_gid(root.1, root.1, root.1).map_err(|errno| ChildError::BecomeRoot(errno.into()))?;
-        set_thread_res_uid(root.0, root.0, root.0).map_err(|errno| ChildError::BecomeRoot(errno.into()))
+        become_root()
     }
 
     fn wait_for_go(&self) -> Result<(), ChildError> {
-        match messages::receive(self.socket.as_fd()) {
-            Ok(_) => Ok(()),
-            Err(ReceiveError::Ended) => Err(ChildError::MonitorGone),
-            Err(error) => Err(ChildError::Monitor(error)),
-        }
+        wait_for_go(self.socket.as_fd())
     }
 
     /// Tests only: stops the monitor, and waits until it is continued or killed; in neither case is the rest of the
@@ -301,14 +315,7 @@ impl Child<'_> {
     }
 
     fn new_keyring(&self) -> Result<(), ChildError> {
-        if self.container.options.keep_keyring {
-            return Ok(());
-        }
-        match sys::keyring::join_new_session_keyring() {
-            // A kernel without keys has none to hide.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
-            joined => joined.map_err(ChildError::Keyring),
-        }
+        if self.container.options.keep_keyring { Ok(()) } else { join_new_keyring() }
     }
 
     fn device_method(&self) -> Method {
@@ -324,12 +331,37 @@ impl Child<'_> {
     }
 }
 
-/// What holds from the first moment of the new process.
+/// What holds from the first moment of the new process: nobody in the container may look into this copy of the monitor.
+/// execve(2) resets it, and a change of the user may.
 fn prepare() -> Result<(), ChildError> {
-    // Nobody in the container may look into this copy of the monitor; execve(2) resets it.
-    call("prctl PR_SET_DUMPABLE", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
-    // What the monitor blocks for itself would stay blocked in the command and in hooks.
+    call("prctl PR_SET_DUMPABLE", set_dumpable_behavior(DumpableBehavior::NotDumpable))
+}
+
+/// What the monitor blocks for itself would stay blocked in the command and in hooks.
+fn let_signals_through() -> Result<(), ChildError> {
     call("sigprocmask", SigSet::empty().thread_set_mask())
+}
+
+fn become_root() -> Result<(), ChildError> {
+    let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    set_thread_res_gid(root.1, root.1, root.1).map_err(|errno| ChildError::BecomeRoot(errno.into()))?;
+    set_thread_res_uid(root.0, root.0, root.0).map_err(|errno| ChildError::BecomeRoot(errno.into()))
+}
+
+fn wait_for_go(socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+    match messages::receive(socket) {
+        Ok(_) => Ok(()),
+        Err(ReceiveError::Ended) => Err(ChildError::MonitorGone),
+        Err(error) => Err(ChildError::Monitor(error)),
+    }
+}
+
+fn join_new_keyring() -> Result<(), ChildError> {
+    match sys::keyring::join_new_session_keyring() {
+        // A kernel without keys has none to hide.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        joined => joined.map_err(ChildError::Keyring),
+    }
 }
 
 fn unshare_cgroups() -> Result<(), ChildError> {

@@ -12,6 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Container, failure, say, sentence};
 use crate::cgroup::{self, CgroupError, CgroupMount, Counters, OpenGroup};
+use crate::groups;
 use crate::hooks::{self, HookSequence, Stage, Surroundings};
 use crate::journal::{Journal, JournalError, Keeper};
 use crate::launch::messages::ChildMessage;
@@ -340,7 +341,7 @@ impl<'a> Host<'a> {
         let Some(child) = &self.child else { return Ok(()) };
         kill_init(child.pidfd.as_fd())?;
         // What resists is told when the groups are removed.
-        undo::kill_all(&self.journal).unwrap_or(());
+        groups::kill_all(&self.journal).unwrap_or(());
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use super::signals::{Signals, ends_all, pass_on};
 use crate::cgroup;
 use crate::hooks::{HookSequence, Progress, Stage};
 use crate::launch::{Exited, Failed, FailureKind, Usage};
+use crate::limits::PTY_BYTES;
 use crate::sys::wait::{self, Ended, Reaped};
 use crate::terminal::relay::Relay;
 
@@ -89,7 +90,7 @@ impl Gone {
     /// Passes on what is left in the terminal, once everything that could print is dead.
     pub fn drain(mut self, interrupt: Option<BorrowedFd<'_>>) -> Result<Reaped, Failed> {
         if let Some(relay) = &mut self.relay {
-            relay.drain(interrupt).map_err(blind)?;
+            relay.drain(interrupt, PTY_BYTES).map_err(blind)?;
         }
         Ok(self.reaped)
     }
@@ -289,9 +290,10 @@ fn blind(source: io::Error) -> Failed {
 
 /// How PID 1's end reads to whoever started it.
 pub(super) fn exited(reaped: Reaped, counters: cgroup::Counters) -> Exited {
-    let (status, signal) = match reaped.ended {
-        Ended::Exited(status) => (status, None),
-        Ended::Signaled(signal) => (128 + signal, Some(signal)),
+    let status = reaped.ended.status();
+    let signal = match reaped.ended {
+        Ended::Exited(_) => None,
+        Ended::Signaled(signal) => Some(signal),
     };
     let oom_killed = counters.oom_kills.is_some_and(|kills| kills > 0);
     let cpu = counters.cpu.unwrap_or(reaped.cpu);

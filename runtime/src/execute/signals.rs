@@ -72,7 +72,12 @@ impl AsFd for Signals {
 /// The kernel drops a signal to the first process of a pid namespace that has no handler for it. For one that asks to
 /// end, that would leave the operator with no way to.
 pub(super) fn ends_all(signal: i32, pid: Option<i32>) -> bool {
-    ASK_TO_END.iter().any(|known| *known as i32 == signal) && !pid.is_some_and(|pid| handles(pid, signal))
+    asks_to_end(signal) && !pid.is_some_and(|pid| handles(pid, signal))
+}
+
+/// Whether `signal` is one of those that ask a process to end.
+pub(super) fn asks_to_end(signal: i32) -> bool {
+    ASK_TO_END.iter().any(|known| *known as i32 == signal)
 }
 
 /// Passes a signal on to PID 1.

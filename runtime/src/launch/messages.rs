@@ -6,9 +6,10 @@
 //! | `Started`, `Exited`, `Failed` | monitor → worker | – |
 //! | `Ready` | PID 1 → monitor | mount namespace, root, the terminal if there is one |
 //! | `AtHooks` | PID 1 → monitor | – (answered by `Go`) |
-//! | `Go` | monitor → PID 1 | – |
-//! | `Failed` | PID 1 → monitor or `start` | – |
-//! | `Executing` | PID 1 → monitor or `start` | the word in which PID 1 leaves what fails after this message |
+//! | `Go` | monitor → PID 1; `exec` → its process | – |
+//! | `Failed` | PID 1 → monitor or `start`; usher, or the process of `exec` → `exec` | – |
+//! | `Forked` | usher → `exec` | the process that becomes the command, the terminal if there is one |
+//! | `Executing` | PID 1 → monitor or `start`; the process of `exec` → `exec` | the word in which PID 1 leaves what fails after this message |
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -39,6 +40,8 @@ pub(crate) enum ChildMessage {
     Stop,
     /// The point of the `createRuntime` hooks is reached.
     AtHooks,
+    /// The process that `exec` is to start exists, and waits for `Go`.
+    Forked(Newcomer),
     /// The last message: the filter and execve(2) come next. The socket's end means that the command runs, unless
     /// the word says otherwise.
     Executing {
@@ -54,6 +57,15 @@ pub(crate) enum ChildMessage {
 pub(crate) struct Ready {
     pub mount_namespace: OwnedFd,
     pub root: OwnedFd,
+    pub terminal: Option<OwnedFd>,
+}
+
+/// A further process of a container, which has not become its command yet.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    /// Its number on the host.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
     pub terminal: Option<OwnedFd>,
 }
 
@@ -84,6 +96,10 @@ enum ChildText {
     #[cfg(feature = "test-stop-points")]
     Stop,
     AtHooks,
+    Forked {
+        pid: i32,
+        terminal: bool,
+    },
     Executing {
         command: String,
     },
@@ -120,6 +136,11 @@ pub(crate) fn send_child(socket: BorrowedFd<'_>, message: &ChildMessage) -> Resu
         #[cfg(feature = "test-stop-points")]
         ChildMessage::Stop => ChildText::Stop,
         ChildMessage::AtHooks => ChildText::AtHooks,
+        ChildMessage::Forked(newcomer) => {
+            fds.push(newcomer.pidfd.as_fd());
+            fds.extend(newcomer.terminal.as_ref().map(AsFd::as_fd));
+            ChildText::Forked { pid: newcomer.pid, terminal: newcomer.terminal.is_some() }
+        }
         ChildMessage::Executing { command, word } => {
             fds.push(word.as_fd());
             ChildText::Executing { command: cut(command) }
@@ -190,6 +211,11 @@ pub(crate) fn decode_child(packet: Packet) -> Result<ChildMessage, ReceiveError>
         #[cfg(feature = "test-stop-points")]
         ChildText::Stop => ChildMessage::Stop,
         ChildText::AtHooks => ChildMessage::AtHooks,
+        ChildText::Forked { pid, terminal } => ChildMessage::Forked(Newcomer {
+            pid,
+            pidfd: descriptor(&mut fds)?,
+            terminal: terminal.then(|| descriptor(&mut fds)).transpose()?,
+        }),
         ChildText::Executing { command } => ChildMessage::Executing { command, word: descriptor(&mut fds)? },
     })
 }

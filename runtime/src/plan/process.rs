@@ -24,6 +24,15 @@ pub struct Identity {
     pub umask: u32,
 }
 
+/// A user, and perhaps a group, by name or number, of whom the container's own files tell more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserName {
+    /// The user.
+    pub user: String,
+    /// The group, if it is not to be the user's.
+    pub group: Option<String>,
+}
+
 /// A command with its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {
@@ -121,6 +130,12 @@ pub(super) fn check<'a>(spec: &'a Spec, findings: &mut Findings) -> Option<&'a P
         findings.add("/process", "there is no command to run: add it");
         return None;
     };
+    check_process(process, findings);
+    Some(process)
+}
+
+/// The same for the process of `exec`.
+pub(super) fn check_process(process: &Process, findings: &mut Findings) {
     if process.args.first().is_none_or(String::is_empty) {
         findings.add("/process/args", "there is no command to run: give its name");
     }
@@ -142,7 +157,6 @@ pub(super) fn check<'a>(spec: &'a Spec, findings: &mut Findings) -> Option<&'a P
     if let Some(adjust) = process.oom_score_adj.filter(|adjust| !(-1000..=1000).contains(adjust)) {
         findings.add("/process/oomScoreAdj", format!("{adjust} is not between -1000 and 1000"));
     }
-    Some(process)
 }
 
 /// The pty, if one is asked for.
@@ -169,7 +183,7 @@ pub(super) fn steps(process: &Process, administers: Administers, read_only: Vec<
     if let Some(profile) = process.apparmor_profile.clone() {
         steps.push(ChildStep::Label { profile });
     }
-    if !environment(process).iter().any(|entry| entry.starts_with("HOME=")) {
+    if needs_home(process) {
         steps.push(ChildStep::FindHome { uid: identity.uid });
     }
     steps.push(ChildStep::DropBounding(sets.clone()));
@@ -217,8 +231,13 @@ pub(super) fn execution(
     }
 }
 
+/// Whether the environment leaves the user's home directory to be looked up.
+pub(super) fn needs_home(process: &Process) -> bool {
+    !environment(process).iter().any(|entry| entry.starts_with("HOME="))
+}
+
 /// Each variable once, as the last entry of its name says. An empty `HOME` is none, as in runc.
-fn environment(process: &Process) -> Vec<String> {
+pub(super) fn environment(process: &Process) -> Vec<String> {
     let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
     let mut seen = HashSet::new();
     let mut kept: Vec<String> =
@@ -228,7 +247,7 @@ fn environment(process: &Process) -> Vec<String> {
     kept
 }
 
-fn identity(process: &Process) -> Identity {
+pub(super) fn identity(process: &Process) -> Identity {
     let user = &process.user;
     Identity {
         uid: user.uid.0,

@@ -28,7 +28,7 @@ object! {
         "selinuxLabel": "SELinux labels are not there yet: leave it out",
         "ioPriority": "I/O priorities are not there yet: leave it out",
         "scheduler": "scheduling policies are not there yet: leave it out",
-        "execCPUAffinity": "`exec` is not there yet: leave it out",
+        "execCPUAffinity": "processors of exec by themselves are not there yet: leave it out",
     } elsewhere { "commandLine" }
 }
 

@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::{Known, State, Status, living};
+use crate::cgroup::FreezeError;
 use crate::id::{ContainerId, ContainerIdError};
 use crate::journal::{self, Journal, JournalError, Keeper};
 use crate::spec::{self, LoadError, Spec};
-use crate::{lock, open};
+use crate::{groups, lock, open};
 
 const START_SOCKET: &str = "start.sock";
 
@@ -53,6 +54,9 @@ pub enum StateError {
     /// The Spec that was kept cannot be read.
     #[error(transparent)]
     Spec(#[from] LoadError),
+    /// Nobody can say whether it stands still.
+    #[error(transparent)]
+    Freezer(FreezeError),
     /// The journal's note is not a container's.
     #[error("read the state in {}: it was not written by this program", path.display())]
     Malformed { path: PathBuf, source: serde_json::Error },
@@ -235,6 +239,7 @@ impl ContainerDirectory {
             None => Status::Stopped,
             Some(_) if !state.is_set_up => Status::Creating,
             Some(_) if self.start_socket()?.exists() => Status::Created,
+            Some(_) if groups::is_paused(&journal).map_err(StateError::Freezer)? => Status::Paused,
             Some(_) => Status::Running,
         };
         Ok(Known { state: Some(state), status, init })

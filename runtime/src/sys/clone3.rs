@@ -64,15 +64,23 @@ pub fn clone3(
     fork(namespaces.bits(), cgroup)
 }
 
+/// Forks a process whose parent is this one's own (CLONE_PARENT of clone(2)): that one can wait for both.
+pub fn clone_sibling(_alone: &SingleThreaded) -> io::Result<Forked> {
+    fork(u64::from(libc::CLONE_PARENT.cast_unsigned()), None)
+}
+
 /// The call itself, for callers that show in another way that the child is safe.
 pub(super) fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     let mut pidfd: libc::c_int = -1;
     let into_cgroup = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    // A sibling's end is told as its maker's is: it may not say how.
+    let is_sibling = flags & u64::from(libc::CLONE_PARENT.cast_unsigned()) != 0;
+    let exit_signal = if is_sibling { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) };
     let group = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned()));
     let mut args = CloneArgs {
         flags: flags | u64::from(libc::CLONE_PIDFD.cast_unsigned()) | into_cgroup,
         pidfd: (&raw mut pidfd).expose_provenance() as u64,
-        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        exit_signal,
         cgroup: group,
         ..CloneArgs::default()
     };

@@ -1,7 +1,7 @@
 //! Descriptors by number: those that a parent handed over, and those that must not be handed on.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The first number that is no standard stream.
@@ -74,8 +74,25 @@ fn close(first: RawFd, last: RawFd) -> io::Result<()> {
     if first > last {
         return Ok(());
     }
-    // None of these descriptors has an owner in this program: see `take_over`.
+    // None of these descriptors has an owner that will still use it: see `take_over` and `close_all_but`.
     close_range(first.cast_unsigned(), last.cast_unsigned(), 0)
+}
+
+/// Closes every descriptor from `first` on but `kept`, whoever owns it: for a process that is copied from another, and ends or
+/// executes a program before anything that it got with the copy is dropped.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn close_all_but(first: RawFd, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut sorted: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).collect();
+    sorted.sort_unstable();
+    let mut from = first;
+    for number in sorted {
+        close(from, number - 1)?;
+        from = number + 1;
+    }
+    close(from, RawFd::MAX)
 }
 
 /// Marks every descriptor from `first` on close-on-exec, whoever opened it.

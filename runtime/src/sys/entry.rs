@@ -81,12 +81,13 @@ impl Start {
         self.words.wrapping_add(self.word(0) + 2).addr()
     }
 
-    /// Whether one of the arguments is `run` or `create`. It need not be the command: to protect needlessly costs
+    /// Whether one of the arguments is `run`, `create` or `exec`. It need not be the command: to protect needlessly costs
     /// a moment only.
     fn is_of_container(&self) -> bool {
         let mut at = 1;
         while at <= self.word(0) {
-            if is(self.word(at), *b"run\0") || is(self.word(at), *b"create\0") {
+            let word = self.word(at);
+            if is(word, *b"run\0") || is(word, *b"create\0") || is(word, *b"exec\0") {
                 return true;
             }
             at += 1;

@@ -17,6 +17,16 @@ pub enum Ended {
     Signaled(i32),
 }
 
+impl Ended {
+    /// As a shell tells it: the status, or 128 and the signal's number.
+    pub fn status(self) -> i32 {
+        match self {
+            Ended::Exited(status) => status,
+            Ended::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
 /// A process that was reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reaped {

@@ -187,16 +187,22 @@ impl Relay {
         Ok(())
     }
 
-    /// Passes on all that is left once nobody can print any more. Gives up when `interrupt` is readable.
+    /// Passes on what is left once the command has ended, and so all that it has printed: at most `most` bytes and a
+    /// buffer, for others may go on printing. Gives up when `interrupt` is readable.
     ///
     /// # Errors
     ///
     /// Standard output cannot be written.
-    pub fn drain(&mut self, interrupt: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub fn drain(&mut self, interrupt: Option<BorrowedFd<'_>>, most: usize) -> io::Result<()> {
+        let mut taken = 0;
         loop {
             if self.to_operator.is_empty() {
+                if taken >= most {
+                    return Ok(());
+                }
                 // It does not block: if there is nothing, there never will be.
                 self.take_output()?;
+                taken += self.to_operator.len();
                 if self.to_operator.is_empty() {
                     return Ok(());
                 }

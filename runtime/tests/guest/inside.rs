@@ -1,5 +1,6 @@
 //! A whole container on cgroup v2 and with AppArmor, seen from inside.
 use crate::bundle::Bundle;
+use crate::busybox;
 use serde_json::json;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -54,20 +55,63 @@ fn s63_a_task_cannot_lower_its_score_for_the_oom_killer() {
         .check(&[("line /proc/self/oom_score_adj", "100"), ("write /proc/self/oom_score_adj 99", "EACCES")]);
 }
 
+/// Loads or removes a profile.
+fn parser(action: &str, name: &str) {
+    let mut parser = Command::new("apparmor_parser").arg(action).stdin(Stdio::piped()).spawn().unwrap();
+    let text =
+        format!("profile {name} flags=(attach_disconnected) {{ file, capability, network, signal, }}\n");
+    parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(parser.wait().unwrap().success(), "apparmor_parser {action}");
+}
+
+#[test]
+fn exec_enters_the_profile_of_the_spec_or_the_one_that_is_asked_for() {
+    let (name, other) = ("docker-worker-guest-exec", "docker-worker-guest-other");
+    parser("--replace", name);
+    parser("--replace", other);
+    let mut bundle = busybox::Bundle::shell("exec sleep 1000");
+    for no_new_privileges in [false, true] {
+        bundle.config["process"]["apparmorProfile"] = json!(name);
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        bundle.up();
+        let label = "cat /proc/self/attr/current";
+        assert_eq!(bundle.inside(&[], label), format!("{name} (enforce)\n"));
+        assert_eq!(bundle.inside(&["--user", "1000:1000"], label), format!("{name} (enforce)\n"));
+        assert_eq!(bundle.inside(&["--apparmor", other], label), format!("{other} (enforce)\n"));
+        let ran = bundle.exec(&["--apparmor", "docker-worker-guest-absent"], &["touch", "/ran"]);
+        assert!(ran.status != 0 && ran.stderr.contains("docker-worker-guest-absent"), "{ran:?}");
+        assert!(!bundle.rootfs().join("ran").exists());
+        bundle.down();
+    }
+    parser("--remove", name);
+    parser("--remove", other);
+}
+
+#[test]
+fn exec_goes_where_the_first_process_is_if_that_has_made_groups_of_its_own() {
+    let bundle = busybox::Bundle::shell("exec sleep 1000");
+    bundle.up();
+    let group = bundle.groups().into_iter().find(|group| group.exists()).unwrap();
+    let below = group.join("init.scope");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(below.join("cgroup.procs"), bundle.pid().to_string()).unwrap();
+    std::fs::write(group.join("cgroup.subtree_control"), "+pids").unwrap();
+    assert_eq!(bundle.inside(&[], "cat /proc/self/cgroup; :"), bundle.inside(&[], "cat /proc/1/cgroup; :"));
+    assert_eq!(bundle.tell(&["pause", &bundle.id]).status, 0);
+    assert_eq!(bundle.tell(&["resume", &bundle.id]).status, 0);
+    let listed = bundle.tell(&["ps", "-f", "json", &bundle.id]).stdout;
+    assert_eq!(listed, format!("[{}]\n", bundle.pid()));
+    bundle.down();
+}
+
 #[test]
 fn the_profile_of_the_spec_is_entered() {
     let name = "docker-worker-guest-inside";
-    let parser = |action: &str| {
-        let mut parser = Command::new("apparmor_parser").arg(action).stdin(Stdio::piped()).spawn().unwrap();
-        let text = format!("profile {name} flags=(attach_disconnected) {{ file, capability, }}\n");
-        parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        assert!(parser.wait().unwrap().success(), "apparmor_parser {action}");
-    };
-    parser("--replace");
+    parser("--replace", name);
     let mut bundle = Bundle::new();
     bundle.config["process"]["apparmorProfile"] = json!(name);
     let seen = crate::probe::line(&bundle.run("line /proc/self/attr/current"));
-    parser("--remove");
+    parser("--remove", name);
     assert_eq!(seen, format!("{name} (enforce)"));
 }
 

@@ -20,12 +20,20 @@ mod inside;
 // Whole containers, whose first process is forked into its group here.
 #[path = "../it/crash.rs"]
 mod crash;
+#[path = "../it/exec.rs"]
+mod exec;
+#[path = "../it/exec_hostile.rs"]
+mod exec_hostile;
+#[path = "../it/exec_terminal.rs"]
+mod exec_terminal;
 #[path = "../it/filesystem.rs"]
 mod filesystem;
 #[path = "../it/launch.rs"]
 mod launch;
 #[path = "../it/lifecycle.rs"]
 mod lifecycle;
+#[path = "../it/paused.rs"]
+mod paused;
 #[path = "../it/terminal.rs"]
 mod terminal;
 

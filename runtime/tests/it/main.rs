@@ -17,6 +17,9 @@ mod probe;
 
 mod cgroup;
 mod crash;
+mod exec;
+mod exec_hostile;
+mod exec_terminal;
 mod execution;
 mod filesystem;
 mod golden;
@@ -26,6 +29,7 @@ mod inside;
 mod launch;
 mod lifecycle;
 mod mounts;
+mod paused;
 mod profile;
 mod rlimits;
 mod sentences;

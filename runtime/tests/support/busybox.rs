@@ -107,6 +107,51 @@ impl Bundle {
         Ran { status: status.code().unwrap_or(-1), stdout: text(&mut stdout), stderr: text(&mut stderr) }
     }
 
+    /// Starts a container and leaves it running.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn up(&self) {
+        for command in ["create", "start"] {
+            let ran = self.tell(&[command, &self.id]);
+            assert_eq!(ran.status, 0, "{command}: {ran:?}");
+        }
+    }
+
+    /// `exec` with these options and this command, in the container that runs.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn exec(&self, options: &[&str], command: &[&str]) -> Ran {
+        ran(self.exec_command(options, command).output().unwrap())
+    }
+
+    /// The same, to be started.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn exec_command(&self, options: &[&str], command: &[&str]) -> Command {
+        let words = ["exec"].iter().chain(options).copied().chain([self.id.as_str()]);
+        self.command(&words.chain(command.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// What a command printed that was executed in the container and ended well, with errors.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn inside(&self, options: &[&str], script: &str) -> String {
+        let ran = self.exec(options, &["sh", "-c", script]);
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{script}: {ran:?}");
+        ran.stdout
+    }
+
+    /// PID 1's number on the host.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn pid(&self) -> i32 {
+        let state: Value = serde_json::from_str(&self.tell(&["state", &self.id]).stdout).unwrap();
+        i32::try_from(state["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// Ends the container, and everything in it.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn down(&self) {
+        let deleted = self.tell(&["delete", "--force", &self.id]);
+        assert_eq!((deleted.status, deleted.stderr.as_str()), (0, ""), "{deleted:?}");
+        self.assert_nothing_left();
+    }
+
     /// What a container that ran and ended well printed.
     pub fn output(&self) -> String {
         let ran = self.run();

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
@@ -14,9 +14,10 @@ use crate::execute::executing::word_of;
 use crate::execute::{failure, say};
 use crate::hooks::{self, Stage, Surroundings};
 use crate::launch::Failed;
-use crate::launch::messages::{ChildMessage, Ready};
+use crate::launch::messages::{self, ChildMessage, Ready};
 use crate::plan::{ChildStep, Executable, Execution};
 use crate::rlimits;
+use crate::spec::PosixLimit;
 use crate::state::Status;
 use crate::sys;
 use crate::sys::exec::{Confinement, Image, LastCall};
@@ -32,7 +33,7 @@ impl Child<'_> {
             move |error: ChildError| failure(step, kind_of_last(&error), &error)
         };
         let done = self.container.plan.child.len();
-        let image = self.find(&last.executable).map_err(host(&last.find()))?;
+        let image = find_image(&last.executable, self.home.as_deref()).map_err(host(&last.find()))?;
         let confinement = self.confinement(last).map_err(host("seccomp"))?;
         self.pass(done + 1)?;
         self.ready().map_err(host(Execution::READY))?;
@@ -40,25 +41,9 @@ impl Child<'_> {
         if last.has_hooks {
             self.start_hooks(&image, last).map_err(host("hooks startContainer"))?;
         }
-        let word = self.announce(&image).map_err(host("execute"))?;
-        // From here on the only way to say something is the word.
-        let (call, error) = match confinement.apply() {
-            Ok(()) => (LastCall::Execute, image.execute()),
-            Err(refused) => refused,
-        };
-        word.store(word_of(call, &error));
-        exit_now(1)
-    }
-
-    fn find(&self, executable: &Executable) -> Result<Image, ChildError> {
-        let command = executable.arguments.first().map(String::as_str).unwrap_or_default();
-        let found = find(command, executable.search_path())?;
-        let found = CString::new(found).map_err(|_| not_found(command, "its path holds a NUL".into()))?;
-        let mut environment = strings(&executable.environment)?;
-        if let Some(home) = &self.home {
-            environment.extend(strings(&[format!("HOME={home}")])?);
-        }
-        Ok(Image::new(found, strings(&executable.arguments)?, environment))
+        let passed_on = self.container.options.preserve_fds;
+        let word = announce(self.socket.as_fd(), passed_on, &image).map_err(host("execute"))?;
+        execute(&confinement, &image, &word)
     }
 
     fn ready(&mut self) -> Result<(), ChildError> {
@@ -86,35 +71,67 @@ impl Child<'_> {
         Ok(hooks::run(&self.container.spec, Stage::StartContainer, state, surroundings)?)
     }
 
-    /// What binds the command, and hooks that run in its place. A limit on this process's memory or descriptors before
-    /// it would keep it from its own work.
     fn confinement(&self, last: &Execution) -> Result<Confinement, ChildError> {
         let rlimits = self.container.plan.child.iter().filter_map(|step| match step {
-            ChildStep::Rlimit(limit) => Some(rlimits::values(limit)),
+            ChildStep::Rlimit(limit) => Some(limit),
             _ => None,
         });
-        let filter = last.filter.as_ref().map(|filter| filter.prepare()).transpose()?;
-        let capabilities = last.capabilities.as_ref().map(|sets| sets.at_once());
-        Ok(Confinement { rlimits: rlimits.collect(), filter, capabilities })
+        confinement(last, rlimits)
     }
+}
 
-    /// The last word before the filter: it tells a start from an end.
-    fn announce(&self, image: &Image) -> Result<SharedWord, ChildError> {
-        // `start` may have come long after the directory was entered.
-        check_directory().map_err(|source| ChildError::WorkingDirectory {
-            path: Path::new(".").to_owned(),
-            why: "it lies outside the container",
-            source,
-        })?;
-        // Those that are passed on came through an execve(2) already, and go through another.
-        let passed_on = u32::from(self.container.options.preserve_fds);
-        call("close_range", sys::descriptors::close_on_exec_from(3 + passed_on))?;
-        call("reset the signals", sys::signals::reset())?;
-        let (word, memory) = call("make a word of shared memory", SharedWord::create())?;
-        let executing = ChildMessage::Executing { command: image.name(), word: memory };
-        say(&self.socket, &executing).map_err(|_| ChildError::MonitorGone)?;
-        Ok(word)
+/// What binds the command, and hooks that run in its place. A limit on this process's memory or descriptors before it
+/// would keep it from its own work.
+pub(super) fn confinement<'a>(
+    last: &Execution,
+    limits: impl Iterator<Item = &'a PosixLimit>,
+) -> Result<Confinement, ChildError> {
+    let filter = last.filter.as_ref().map(|filter| filter.prepare()).transpose()?;
+    let capabilities = last.capabilities.as_ref().map(|sets| sets.at_once());
+    Ok(Confinement { rlimits: limits.map(rlimits::values).collect(), filter, capabilities })
+}
+
+/// The last word before the filter: it tells a start from an end.
+pub(super) fn announce(
+    socket: BorrowedFd<'_>,
+    preserve_fds: u16,
+    image: &Image,
+) -> Result<SharedWord, ChildError> {
+    // `start` may have come long after the directory was entered.
+    check_directory().map_err(|source| ChildError::WorkingDirectory {
+        path: Path::new(".").to_owned(),
+        why: "it lies outside the container",
+        source,
+    })?;
+    // Those that are passed on came through an execve(2) already, and go through another.
+    call("close_range", sys::descriptors::close_on_exec_from(3 + u32::from(preserve_fds)))?;
+    call("reset the signals", sys::signals::reset())?;
+    let (word, memory) = call("make a word of shared memory", SharedWord::create())?;
+    let executing = ChildMessage::Executing { command: image.name(), word: memory };
+    messages::send_child(socket, &executing).map_err(|_| ChildError::MonitorGone)?;
+    Ok(word)
+}
+
+/// Becomes the command. From here on the only way to say something is the word.
+pub(super) fn execute(confinement: &Confinement, image: &Image, word: &SharedWord) -> ! {
+    let (call, error) = match confinement.apply() {
+        Ok(()) => (LastCall::Execute, image.execute()),
+        Err(refused) => refused,
+    };
+    word.store(word_of(call, &error));
+    exit_now(1)
+}
+
+/// The command's file with its arguments and environment; `home` is what was found for an environment without one.
+pub(super) fn find_image(executable: &Executable, home: Option<&str>) -> Result<Image, ChildError> {
+    let command = executable.arguments.first().map(String::as_str).unwrap_or_default();
+    let found = find(command, executable.search_path())?;
+    let found = CString::new(found).map_err(|_| not_found(command, "its path holds a NUL".into()))?;
+    let mut environment = strings(&executable.environment)?;
+    if let Some(home) = home {
+        environment.extend(strings(&[format!("HOME={home}")])?);
     }
+    Ok(Image::new(found, strings(&executable.arguments)?, environment))
 }
 
 /// The plan refuses texts with a NUL; what comes from the image is refused here.

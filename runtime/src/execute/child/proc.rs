@@ -1,5 +1,7 @@
 //! The procfs that PID 1 opens for itself, and what it writes there.
 
+use std::os::fd::OwnedFd;
+
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{Child, ChildError, process};
@@ -15,7 +17,7 @@ impl Child<'_> {
     /// mount of the image's or the Spec's can stand in for one of the kernel's files (CVE-2019-16884,
     /// CVE-2025-52881).
     pub(super) fn open_proc(&mut self) -> Result<(), ChildError> {
-        let proc = new_file_system("proc", Some("proc"), &[], PROC_ATTRIBUTES)?;
+        let proc = detached()?;
         let namespace = "self/ns/mnt";
         let opened = rustix::fs::openat(&proc, namespace, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         self.mount_namespace =
@@ -28,17 +30,26 @@ impl Child<'_> {
     }
 
     pub(super) fn write_proc(&self, path: &str, value: &str) -> Result<(), ChildError> {
-        let failed = |errno: rustix::io::Errno| ChildError::Write {
-            name: path.to_owned(),
-            value: value.to_owned(),
-            source: errno.into(),
-        };
-        let Some(proc) = &self.proc else { return Err(failed(rustix::io::Errno::NOENT)) };
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), inside).map_err(failed)?;
-        rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
+        write(self.proc.as_ref().ok_or(ChildError::Missing { what: "the procfs" })?, path, value)
     }
+}
+
+/// A procfs that is attached nowhere.
+pub(super) fn detached() -> Result<OwnedFd, ChildError> {
+    Ok(new_file_system("proc", Some("proc"), &[], PROC_ATTRIBUTES)?)
+}
+
+/// Writes into a file of `proc`.
+pub(super) fn write(proc: &OwnedFd, path: &str, value: &str) -> Result<(), ChildError> {
+    let failed = |errno: rustix::io::Errno| ChildError::Write {
+        name: path.to_owned(),
+        value: value.to_owned(),
+        source: errno.into(),
+    };
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), inside).map_err(failed)?;
+    rustix::io::write(&file, value.as_bytes()).map(drop).map_err(failed)
 }
 
 /// `net.ipv4.ip_forward` → `sys/net/ipv4/ip_forward`. If the first separator is a slash, slashes separate

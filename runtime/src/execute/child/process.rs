@@ -1,29 +1,28 @@
 //! The second half of PID 1's steps: what concerns the process rather than its surroundings.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::personality::{self, Persona};
-use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Signal, fchdir, getcwd, set_parent_process_death_signal, setsid, umask};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::{Child, ChildError, call, make_directory};
 use crate::capabilities;
-use crate::limits::SMALL_FILE_BYTES;
-use crate::open;
 use crate::plan::Identity;
 use crate::spec::Domain;
 use crate::state::{State, Status};
+use crate::terminal;
 
 impl Child<'_> {
     /// A session of its own: a signal to the caller's process group does not reach the container.
     pub(super) fn new_session(&mut self) -> Result<(), ChildError> {
         call("setsid", setsid())?;
         match &self.terminal {
-            Some(pty) => Ok(pty.become_controlling()?),
+            Some(pty) => Ok(terminal::become_controlling(&pty.peer)?),
             None => Ok(()),
         }
     }
@@ -31,21 +30,11 @@ impl Child<'_> {
     /// The directory is found inside the root, and the kernel is asked where that is: a descriptor of the
     /// host's that was left open has no path in the container (CVE-2024-21626).
     pub(super) fn change_directory(&self, path: &Path) -> Result<(), ChildError> {
-        let failed =
-            |why, source: io::Error| ChildError::WorkingDirectory { path: path.to_owned(), why, source };
-        let directory = make_directory(&self.root, path)?;
-        fchdir(&directory).map_err(|errno| failed("chdir", errno.into()))?;
-        check_directory().map_err(|source| failed("it lies outside the container", source))
+        enter_directory(&make_directory(&self.root, path)?, path)
     }
 
     pub(super) fn set_label(&self, profile: &str) -> Result<(), ChildError> {
-        let text = apparmor::enter_on_exec(profile)?;
-        let Some(attribute) = &self.label else {
-            return Err(ChildError::NoAppArmor { profile: profile.to_owned() });
-        };
-        rustix::io::write(attribute, text.as_bytes())
-            .map(drop)
-            .map_err(|errno| ChildError::Label { profile: profile.to_owned(), source: errno.into() })
+        set_label(self.label.as_ref(), profile)
     }
 
     /// Not if the container was only created: then the process that made it ends before it starts. Twice: at once, so
@@ -59,13 +48,6 @@ impl Child<'_> {
         call("prctl PR_SET_PDEATHSIG", set_parent_process_death_signal(Some(Signal::KILL)))
     }
 
-    /// The sixth field of the user's line in `/etc/passwd`, as login(1) takes it; `/` without one.
-    pub(super) fn find_home(&mut self, uid: u32) -> Result<(), ChildError> {
-        let home = read_passwd().and_then(|text| home_of(&text, uid));
-        self.home = Some(home.unwrap_or_else(|| "/".into()));
-        Ok(())
-    }
-
     /// For hooks in the container, whose own process number is what they know it by.
     pub(super) fn oci_state(&self, status: Status) -> String {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
@@ -75,6 +57,7 @@ impl Child<'_> {
             pid,
             start_time: 0,
             pidfd_inode: 0,
+            user_namespace: 0,
             bundle: container.bundle.clone(),
             created: 0,
             is_set_up: false,
@@ -102,6 +85,24 @@ pub(super) fn open_label(proc: &OwnedFd) -> Result<Option<OwnedFd>, ChildError> 
         answer => answer,
     };
     opened.map(Some).map_err(|(path, errno)| ChildError::AppArmor { path, source: errno.into() })
+}
+
+/// `attribute`, as [`open_label`] has it, is this process's own; a process that it forks inherits what is written there.
+pub(super) fn set_label(attribute: Option<&OwnedFd>, profile: &str) -> Result<(), ChildError> {
+    let text = apparmor::enter_on_exec(profile)?;
+    let Some(attribute) = attribute else {
+        return Err(ChildError::NoAppArmor { profile: profile.to_owned() });
+    };
+    rustix::io::write(attribute, text.as_bytes())
+        .map(drop)
+        .map_err(|errno| ChildError::Label { profile: profile.to_owned(), source: errno.into() })
+}
+
+/// Changes to the directory, which is at `path` of the container; see [`Child::change_directory`].
+pub(super) fn enter_directory(directory: &OwnedFd, path: &Path) -> Result<(), ChildError> {
+    let failed = |why, source: io::Error| ChildError::WorkingDirectory { path: path.to_owned(), why, source };
+    fchdir(directory).map_err(|errno| failed("chdir", errno.into()))?;
+    check_directory().map_err(|source| failed("it lies outside the container", source))
 }
 
 /// getcwd(2) of Linux puts "(unreachable)" before a directory outside the root.
@@ -152,33 +153,4 @@ fn give_streams(uid: u32) -> Result<(), ChildError> {
         }
     }
     Ok(())
-}
-
-/// The container's `/etc/passwd`, if it is a file. Its root is this process's own by now.
-fn read_passwd() -> Option<String> {
-    let file = open::regular(CWD, "/etc/passwd", OFlags::RDONLY).ok()?;
-    let mut text = Vec::new();
-    file.take(SMALL_FILE_BYTES).read_to_end(&mut text).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned())
-}
-
-fn home_of(passwd: &str, uid: u32) -> Option<String> {
-    let home = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':').skip(2);
-        (fields.next()?.parse() == Ok(uid)).then(|| fields.nth(2)).flatten()
-    })?;
-    (!home.is_empty() && !home.contains('\0')).then(|| home.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_home_is_the_sixth_field_of_the_users_first_line() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nshort:x:7\n\nme:x:7:7::/home/me\nagain:x:7:7::/no:\nnone:x:8:8:::\n";
-        for (uid, home) in [(0, Some("/root")), (7, Some("/home/me")), (8, None), (9, None)] {
-            assert_eq!(home_of(passwd, uid).as_deref(), home, "{uid}");
-        }
-    }
 }

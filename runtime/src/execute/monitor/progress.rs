@@ -1,31 +1,21 @@
 //! What PID 1 says on its way to the command, and what the monitor does about it.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Phase, Watch, blind, broken};
 use crate::execute::executing::Executing;
 #[cfg(feature = "test-stop-points")]
 use crate::execute::stop_point::stop;
-use crate::execute::{failure, say};
+use crate::execute::{failure, pid_file, say};
 use crate::hooks::Stage;
 use crate::launch::messages::{self, ChildMessage, Ready};
 use crate::launch::{Created, Failed, FailureKind, ReceiveError, Report};
+use crate::terminal;
 use crate::terminal::relay::Relay;
-use crate::{open, terminal};
-
-/// Nobody would know which process to look after.
-#[derive(Debug, thiserror::Error)]
-#[error("write the process number to {}", path.display())]
-struct PidFileError {
-    path: PathBuf,
-    source: io::Error,
-}
 
 impl Watch<'_, '_> {
     /// PID 1 still has something to say.
@@ -71,7 +61,7 @@ impl Watch<'_, '_> {
                 stop();
                 self.go_on()
             }
-            Err(ChildMessage::Go | ChildMessage::Executing { .. }) => Ok(()),
+            Err(ChildMessage::Go | ChildMessage::Executing { .. } | ChildMessage::Forked(_)) => Ok(()),
         };
         if let Err(failed) = taken {
             self.fail(failed);
@@ -108,7 +98,7 @@ impl Watch<'_, '_> {
         let failed = |error: io::Error| failure("ready", FailureKind::Host, &error);
         let Ready { mount_namespace, root, terminal } = ready;
         if let (Some(path), Some(child)) = (&self.outlet.pid_file, &self.host.child) {
-            write_number(path, child.pid).map_err(|error| failure("ready", FailureKind::Host, &error))?;
+            pid_file::write(path, child.pid).map_err(|error| failure("ready", FailureKind::Host, &error))?;
         }
         if let Some(report) = &self.outlet.report {
             let Some(child) = &self.host.child else { return Ok(()) };
@@ -146,10 +136,4 @@ impl Watch<'_, '_> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(poll(&mut [PollFd::new(&child.socket, PollFlags::IN)], Some(&now)), Ok(ready) if ready > 0)
     }
-}
-
-fn write_number(path: &Path, pid: i32) -> Result<(), PidFileError> {
-    let file = open::to_write(path, OFlags::TRUNC, Mode::from_raw_mode(0o666));
-    file.and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .map_err(|source| PidFileError { path: path.to_owned(), source })
 }
