@@ -41,6 +41,7 @@ mod plan;
 mod remove;
 mod setting;
 mod tree;
+mod update;
 
 pub use counters::{Counters, counters};
 pub use devices::{DevicePolicy, DeviceRuleError};
@@ -53,3 +54,5 @@ pub use remove::RemoveError;
 pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members};
 pub use setting::{Setting, SettingError};
 pub use tree::{CgroupError, OpenGroup, create, join_tasks};
+pub use update::UpdateError;
+pub(crate) use update::update;

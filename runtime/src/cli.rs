@@ -11,6 +11,7 @@ mod plan;
 mod ps;
 mod spec;
 mod start;
+mod update;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ commands:
   state ID                 print a container's state as JSON
   pause ID, resume ID      make a container stand still, and let it go on
   ps [-f json] ID [OPT...] list its processes by the host's numbers; options are those of ps
+  update OPTIONS ID        set new limits
   kill [-a] ID [SIGNAL]    send a signal (default TERM) to a container's first process; -a: to all
   delete [-f] ID           remove what is left of a stopped container; -f kills it first
   list [-q] [-f json]      list containers
@@ -79,6 +81,12 @@ options of exec, before ID:
   --no-new-privs           set-uid programs give it nothing
   -d, --detach             return once it has started; without this it ends with exec
   --pid-file, --console-socket, --preserve-fds as of run
+
+options of update
+  -r, --resources FILE     what linux.resources is in config.json (- is standard input); or one limit or more:
+  --memory, --memory-swap, --memory-reservation BYTES (512M); --pids-limit, --cpu-quota, --cpu-period, --cpu-share,
+  --cpu-burst, --cpu-idle, --cpu-rt-runtime, --cpu-rt-period, --blkio-weight, --memory-swappiness N;
+  --cpuset-cpus, --cpuset-mems LIST
 
 exit status of run and exec: the command's own; 128 + n if signal n ended it; 127 if there is no such command;
 126 if it cannot be executed; 1 if the container could not be started; 2 for wrong use.
@@ -201,9 +209,10 @@ fn dispatch(global: &mut Global) -> Result<u8, Problem> {
         "pause" => pause::pause(global, arguments, Wanted::Still),
         "resume" => pause::pause(global, arguments, Wanted::Running),
         "ps" => ps::ps(global, arguments),
-        known @ ("update" | "events") => Err(Problem::Failed(format!(
-            "`{known}` is not there yet in this version of docker-worker-runtime"
-        ))),
+        "update" => update::update(global, arguments),
+        "events" => {
+            Err(Problem::Failed("`events` is not there yet in this version of docker-worker-runtime".into()))
+        }
         other => Err(Problem::Usage(format!("unknown command {other:?}"))),
     }
 }

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::cgroup::{self, FreezeError, RemoveError};
+use crate::cgroup::{self, FreezeError, Hierarchies, RemoveError, UpdateError};
 use crate::journal::{Journal, Recorded, UndoStep};
+use crate::spec::Resources;
 
 /// By path and inode.
 fn groups(journal: &Journal) -> impl Iterator<Item = (&Path, u64)> {
@@ -86,6 +87,19 @@ pub(crate) fn is_paused(journal: &Journal) -> Result<bool, FreezeError> {
 /// The first failure.
 pub(crate) fn thaw(journal: &Journal) -> Result<(), FreezeError> {
     groups(journal).try_for_each(|(path, inode)| cgroup::thaw(path, inode))
+}
+
+/// Sets new limits: those of `resources` that are given.
+///
+/// # Errors
+///
+/// [`UpdateError`] says whether anything was changed.
+pub(crate) fn update(
+    journal: &Journal,
+    hierarchies: &Hierarchies,
+    resources: &Resources,
+) -> Result<(), UpdateError> {
+    cgroup::update(groups(journal), hierarchies, resources)
 }
 
 /// The files by which a further process gets into all of them ([`cgroup::join_tasks`]). `None` if one is gone: the

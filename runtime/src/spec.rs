@@ -290,6 +290,15 @@ pub(crate) fn load_process(text: &[u8], path: &Path) -> Result<Part<GivenProcess
     })
 }
 
+/// Reads what `linux.resources` is in a Spec.
+///
+/// # Errors
+///
+/// As [`load_process`].
+pub(crate) fn load_resources(text: &[u8], path: &Path) -> Result<Part<Resources>, LoadError> {
+    load_part(text, path, Resources::read)
+}
+
 fn load_part<T>(
     text: &[u8],
     path: &Path,

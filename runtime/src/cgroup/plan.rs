@@ -101,7 +101,12 @@ pub fn plan(
     if errors.is_empty() { Ok(plan) } else { Err(errors) }
 }
 
-fn settings(version: Version, resources: &Resources, keep: &mut impl FnMut(CgroupPlanError)) -> Vec<Setting> {
+/// The settings of all limits; devices have theirs in [`DevicePolicy`].
+pub(super) fn settings(
+    version: Version,
+    resources: &Resources,
+    keep: &mut impl FnMut(CgroupPlanError),
+) -> Vec<Setting> {
     let sections = [
         memory::settings(version, &resources.memory),
         cpu::settings(version, &resources.cpu),

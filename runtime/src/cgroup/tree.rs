@@ -237,6 +237,24 @@ fn open_child(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     openat2(parent, name, DIRECTORY, Mode::empty(), BENEATH)
 }
 
+/// v2: enables `controllers` in all groups from the hierarchy at `mount_point` down to the one above `group`.
+pub(super) fn enable_above(
+    mount_point: &Path,
+    group: &Path,
+    controllers: &[String],
+) -> Result<(), CgroupError> {
+    let mut path = mount_point.to_owned();
+    let below = group.strip_prefix(mount_point).ok().and_then(Path::parent).unwrap_or(Path::new(""));
+    let mut directory = open(&path, DIRECTORY, Mode::empty()).map_err(|errno| call("open", &path, errno))?;
+    enable(directory.as_fd(), &path, controllers)?;
+    for part in below {
+        path.push(part);
+        directory = open_child(directory.as_fd(), part).map_err(|errno| call("open", &path, errno))?;
+        enable(directory.as_fd(), &path, controllers)?;
+    }
+    Ok(())
+}
+
 /// v2: a controller has files in a group only if the one above passes it on.
 fn enable(directory: BorrowedFd<'_>, path: &Path, controllers: &[String]) -> Result<(), CgroupError> {
     if controllers.is_empty() {
@@ -281,6 +299,11 @@ fn inherit_cpuset(parent: BorrowedFd<'_>, child: BorrowedFd<'_>, path: &Path) ->
 }
 
 impl OpenGroup {
+    /// A group that was made before.
+    pub(super) fn existing(group: Group, directory: OwnedFd) -> OpenGroup {
+        OpenGroup { group, directory, written: None }
+    }
+
     /// For `CLONE_INTO_CGROUP`, and to be kept while the container lives.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()

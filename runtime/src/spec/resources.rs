@@ -45,7 +45,7 @@ object! {
     } refused {
         "kernel": "kernel memory is counted as memory and has no limit of its own since Linux 5.11: set limit",
         "kernelTCP": "limits of TCP buffers are not there: set limit, which counts them on cgroup v2",
-        "checkBeforeUpdate": "it is about updates, which are not there yet: leave it out",
+        "checkBeforeUpdate": "the kernel makes room for a new limit, or kills: leave it out",
     }
 }
 

@@ -36,6 +36,8 @@ mod lifecycle;
 mod paused;
 #[path = "../it/terminal.rs"]
 mod terminal;
+#[path = "../it/updated.rs"]
+mod updated;
 
 #[test]
 fn a_controller_that_the_host_lacks_is_named() {

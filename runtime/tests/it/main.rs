@@ -34,3 +34,4 @@ mod profile;
 mod rlimits;
 mod sentences;
 mod terminal;
+mod updated;
