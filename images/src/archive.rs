@@ -23,8 +23,11 @@ mod dir;
 mod docker;
 mod members;
 mod oci;
+mod streamed;
 
 pub(crate) use container::{Container, SCRATCH_PREFIX};
+pub(crate) use members::{Role, named};
+pub(crate) use streamed::{Place, Streamed, TakenLayer};
 
 /// An archive or directory of images, opened.
 #[derive(Debug)]
@@ -50,6 +53,17 @@ pub(crate) struct Archived {
     pub names: Vec<Reference>,
     /// The member that holds each of the layers' blobs.
     places: BTreeMap<Digest, String>,
+    /// Layers that need not be in the archive.
+    foreign: Vec<Digest>,
+}
+
+/// Where an archive's documents are read from by their names.
+pub(crate) trait Documents {
+    /// What the archive is called in messages.
+    fn path(&self) -> &Path;
+
+    /// Reads a part of at most `limit` bytes.
+    fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ArchiveError>;
 }
 
 /// Why an archive gives no image.
@@ -151,6 +165,50 @@ pub enum ArchiveError {
         /// What there is.
         found: String,
     },
+    /// Several images where there has to be one.
+    #[error("use {path:?}: Image tarballs must only contain one image, and it holds {found}")]
+    NotOne {
+        /// The archive.
+        path: PathBuf,
+        /// What there is.
+        found: String,
+    },
+    /// A layer is elsewhere, by what the image says of it.
+    #[error(
+        "find layer {digest} in image archive {path:?}: it is a foreign layer, which the archive only names; save the \
+         image with all of its layers"
+    )]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// The layer's blob.
+        digest: Digest,
+    },
+    /// A part is named as something that it is not.
+    #[error("use {member:?} of image archive {path:?}: it is no {wanted}; make the archive again")]
+    NotOfKind {
+        /// The archive.
+        path: PathBuf,
+        /// The part.
+        member: String,
+        /// What it would have to be.
+        wanted: &'static str,
+    },
+    /// A layer is not what the image's configuration says.
+    #[error(
+        "verify {member:?} of image archive {path:?}: inflated, it has digest {found} and the configuration says \
+         {expected}; rebuild the image"
+    )]
+    DiffId {
+        /// The archive.
+        path: PathBuf,
+        /// The part.
+        member: String,
+        /// What was computed.
+        found: Digest,
+        /// What the configuration says.
+        expected: Digest,
+    },
     /// Not enough space to inflate the archive.
     #[error(transparent)]
     DiskFull(#[from] crate::disk::DiskFull),
@@ -221,9 +279,37 @@ impl Archive {
         image: &Archived,
         blob: &Descriptor,
     ) -> Result<Box<dyn Read + Send>, ArchiveError> {
-        let member = image.places.get(&blob.digest).cloned().unwrap_or_else(|| blob.digest.to_string());
-        let found = self.container.open(&member)?;
+        let member = image.member(&blob.digest);
+        let found = self.container.open(&member).map_err(|error| image.blamed_on_foreign(blob, error))?;
         Ok(Box::new(found.content))
+    }
+}
+
+impl Archived {
+    /// The member that holds a layer's blob.
+    fn member(&self, blob: &Digest) -> String {
+        self.places.get(blob).cloned().unwrap_or_else(|| blob.to_string())
+    }
+
+    /// Why a layer's blob is not there, if it need not be.
+    fn blamed_on_foreign(&self, blob: &Descriptor, error: ArchiveError) -> ArchiveError {
+        match error {
+            ArchiveError::Missing { path, .. } if self.foreign.contains(&blob.digest) => {
+                ArchiveError::Foreign { path, digest: blob.digest.clone() }
+            }
+            error => error,
+        }
+    }
+}
+
+impl ArchiveError {
+    /// A compressed archive that is damaged, or asks for too much memory.
+    pub(crate) fn of_inflating(path: &Path, error: &io::Error) -> ArchiveError {
+        ArchiveError::Format {
+            path: path.to_owned(),
+            format: "a compressed tar file",
+            reason: format!("it does not inflate ({error}); make the archive again"),
+        }
     }
 }
 
@@ -236,7 +322,7 @@ struct Places {
 
 /// The image that a document leads to, which is in memory.
 fn resolved(
-    container: &Container,
+    container: &dyn Documents,
     (digest, body): (Digest, Vec<u8>),
     places: Places,
     (platform, limits): (&Platform, &Limits),
@@ -251,7 +337,7 @@ fn resolved(
 /// The image of an index for this host, chosen as of a registry's index: the entries are tried that may fit, best
 /// first, and one that does not say what it is for is asked.
 fn chosen(
-    container: &Container,
+    container: &dyn Documents,
     (digest, index): (Digest, Index),
     places: Places,
     (platform, limits): (&Platform, &Limits),
@@ -277,7 +363,7 @@ fn chosen(
 
 /// Reads a small part and verifies it against its descriptor.
 fn read_verified(
-    container: &Container,
+    container: &dyn Documents,
     member: &str,
     expected: &Descriptor,
     limit: u64,

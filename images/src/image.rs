@@ -20,6 +20,8 @@ pub struct Image {
     pub id: Digest,
     /// The digest of its manifest; what is logged and attested.
     pub digest: Digest,
+    /// What its name led to: the manifest, the index that it was chosen from, or the archive that came as a stream.
+    pub resolved: Digest,
     /// What the configuration says.
     pub config: ImageConfig,
     /// The diff ids (digests of the uncompressed tar streams) of its layers, lowest first.

@@ -22,8 +22,8 @@ const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 const BZIP2: &[u8] = b"BZh";
 const LZ4: &[u8] = &[0x04, 0x22, 0x4d, 0x18];
 
-/// More than zstd's levels and most of xz's presets take.
-const SMALL_WINDOW_BYTES: u64 = 8 << 20;
+/// More than zstd's levels and most of xz's presets take. Of decoders with such windows there may be any number.
+pub(crate) const SMALL_WINDOW_BYTES: u64 = 8 << 20;
 /// How soon a waiting decoder sees that it was cancelled.
 const CANCELLED_EVERY: Duration = Duration::from_millis(100);
 

@@ -44,7 +44,7 @@ mod stored;
 pub use budget::Budget;
 pub(crate) use budget::Share;
 pub use error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
-pub(crate) use reader::{MemberKind, TarReader};
+pub(crate) use reader::{Member, MemberKind, TarReader, may_be_tar};
 pub(crate) use stored::Nodes;
 pub use stored::{LayerIndex, ReadIndexError};
 

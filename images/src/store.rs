@@ -40,6 +40,7 @@ mod lease;
 mod lock;
 mod options;
 mod pull;
+mod stream;
 mod transfer;
 mod usage;
 mod waiting;
@@ -50,6 +51,7 @@ pub use ingest::IngestError;
 pub use lease::Lease;
 pub use lock::Holder;
 pub use options::{Cancel, PullEvent, PullOptions};
+pub use stream::{Encoding, Stream, StreamClaim, StreamName, StreamSender};
 pub use usage::{ImageUsage, StoreUsage};
 
 use catalog::store_name;

@@ -17,8 +17,8 @@ use crate::inflate::Inflate;
 use crate::json::shortened;
 use crate::limits::Limits;
 
-use super::ArchiveError;
-use super::members::Members;
+use super::members::{Extent, Members};
+use super::{ArchiveError, Documents};
 
 /// Bytes inflated between two looks at the free disk space.
 const STEP_BYTES: u64 = 64 << 20;
@@ -35,7 +35,7 @@ pub(crate) struct Container {
 #[derive(Debug)]
 enum Parts {
     Directory(OwnedFd),
-    Tar { file: Arc<File>, members: Members },
+    Tar { file: Arc<File>, members: Members<Extent> },
 }
 
 /// A part, ready to be read.
@@ -98,10 +98,6 @@ impl Container {
         Ok(Container { path: path.to_owned(), parts: Parts::Directory(directory) })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Opens a part by name.
     pub(crate) fn open(&self, name: &str) -> Result<Part, ArchiveError> {
         match &self.parts {
@@ -115,19 +111,6 @@ impl Container {
                 Ok(Part { content, size: member.size })
             }
         }
-    }
-
-    /// Reads a part of at most `limit` bytes.
-    pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ArchiveError> {
-        let part = self.open(name)?;
-        if part.size > limit {
-            let (path, member) = (self.path.clone(), shortened(name));
-            return Err(ArchiveError::TooLarge { path, member, size: part.size, limit });
-        }
-        let mut content = Vec::new();
-        let read = part.content.take(limit).read_to_end(&mut content);
-        read.map_err(|source| self.unreadable(name, source))?;
-        Ok(content)
     }
 
     fn open_beneath(&self, directory: &OwnedFd, name: &str) -> Result<Part, ArchiveError> {
@@ -156,6 +139,24 @@ impl Container {
     }
 }
 
+impl Documents for Container {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ArchiveError> {
+        let part = self.open(name)?;
+        if part.size > limit {
+            let (path, member) = (self.path.clone(), shortened(name));
+            return Err(ArchiveError::TooLarge { path, member, size: part.size, limit });
+        }
+        let mut content = Vec::new();
+        let read = part.content.take(limit).read_to_end(&mut content);
+        read.map_err(|source| self.unreadable(name, source))?;
+        Ok(content)
+    }
+}
+
 /// Inflates a whole archive into a file without a name: its members are read in any order.
 fn inflate(
     path: &Path,
@@ -166,11 +167,7 @@ fn inflate(
     let failed = |source| ArchiveError::Open { path: path.to_owned(), source };
     let step_failed = |error: io::Error| match error.kind() {
         io::ErrorKind::StorageFull => failed(error),
-        _ => ArchiveError::Format {
-            path: path.to_owned(),
-            format: "a compressed tar file",
-            reason: format!("it does not inflate ({error}); make the archive again"),
-        },
+        _ => ArchiveError::of_inflating(path, &error),
     };
     let mut file = unnamed(scratch).map_err(failed)?;
     let mut written = 0;

@@ -4,7 +4,7 @@ use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::manifest::Platform;
 
-use super::{ArchiveError, Archived, Container, Places, resolved};
+use super::{ArchiveError, Archived, Documents, Places, resolved};
 
 const MANIFEST: &str = "manifest.json";
 const PLACES: Places = Places {
@@ -13,7 +13,7 @@ const PLACES: Places = Places {
 };
 
 pub(super) fn image(
-    directory: &Container,
+    directory: &dyn Documents,
     platform: &Platform,
     limits: &Limits,
 ) -> Result<Archived, ArchiveError> {

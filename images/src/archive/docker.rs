@@ -18,9 +18,9 @@ use crate::limits::Limits;
 use crate::manifest::{Descriptor, Offer};
 use crate::reference::Reference;
 
-use super::{ArchiveError, Archived, Container};
+use super::{ArchiveError, Archived, Container, Documents};
 
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 const CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER_TYPE: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
@@ -50,12 +50,37 @@ pub(super) fn image(
         (None, [entry]) => entry,
         (None, _) => return Err(ArchiveError::Several { path, found: found() }),
     };
-    archived(archive, entry, limits)
+    archived(archive, entry, limits, &|member, diff_id| describe(archive, member, diff_id))
 }
 
 /// All of them.
 pub(super) fn images(archive: &Container, limits: &Limits) -> Result<Vec<Archived>, ArchiveError> {
-    entries(archive, limits)?.iter().map(|entry| archived(archive, entry, limits)).collect()
+    let describe: Describe<'_> = &|member, diff_id| describe(archive, member, diff_id);
+    entries(archive, limits)?.iter().map(|entry| archived(archive, entry, limits, describe)).collect()
+}
+
+/// What a member is as a layer's blob, which is to have that diff id.
+type Describe<'a> = &'a dyn Fn(&str, &Digest) -> Result<Descriptor, ArchiveError>;
+
+/// The one image, by however many names.
+pub(super) fn only_image(
+    archive: &dyn Documents,
+    limits: &Limits,
+    describe: Describe<'_>,
+) -> Result<Archived, ArchiveError> {
+    let entries = entries(archive, limits)?;
+    match entries.split_first() {
+        Some((entry, rest)) if rest.iter().all(|other| other.is_image_of(entry)) => {
+            archived(archive, entry, limits, describe)
+        }
+        _ => {
+            let labels: Vec<_> = entries.iter().map(Entry::label).collect();
+            Err(ArchiveError::NotOne {
+                path: archive.path().to_owned(),
+                found: shortened(&labels.join(", ")),
+            })
+        }
+    }
 }
 
 impl Entry {
@@ -67,13 +92,18 @@ impl Entry {
         if self.tags().is_empty() { "an image without a name".to_owned() } else { self.tags().join(", ") }
     }
 
+    /// Whether it is the same image by other names.
+    fn is_image_of(&self, other: &Entry) -> bool {
+        (&self.config, &self.layers) == (&other.config, &other.layers)
+    }
+
     fn is_called(&self, wanted: &str) -> bool {
         let Ok(wanted) = Reference::parse(wanted) else { return false };
         self.tags().iter().any(|tag| Reference::parse(tag).is_ok_and(|tag| tag == wanted))
     }
 }
 
-fn entries(archive: &Container, limits: &Limits) -> Result<Vec<Entry>, ArchiveError> {
+fn entries(archive: &dyn Documents, limits: &Limits) -> Result<Vec<Entry>, ArchiveError> {
     let json = archive.read(MANIFEST, limits.manifest_bytes).map_err(|error| match error {
         ArchiveError::Missing { path, .. } => ArchiveError::Format {
             path,
@@ -94,7 +124,12 @@ fn entries(archive: &Container, limits: &Limits) -> Result<Vec<Entry>, ArchiveEr
     Ok(entries)
 }
 
-fn archived(archive: &Container, entry: &Entry, limits: &Limits) -> Result<Archived, ArchiveError> {
+fn archived(
+    archive: &dyn Documents,
+    entry: &Entry,
+    limits: &Limits,
+    describe: Describe<'_>,
+) -> Result<Archived, ArchiveError> {
     let config = archive.read(&entry.config, limits.config_bytes)?;
     let id = Digest::of(&config);
     let configuration = parse_configuration(&id, &config, entry.layers.len(), limits)
@@ -102,7 +137,7 @@ fn archived(archive: &Container, entry: &Entry, limits: &Limits) -> Result<Archi
     let mut layers = Vec::new();
     let mut places = BTreeMap::new();
     for (member, diff_id) in entry.layers.iter().zip(&configuration.diff_ids) {
-        let blob = describe(archive, member, diff_id)?;
+        let blob = describe(member, diff_id)?;
         places.insert(blob.digest.clone(), member.clone());
         layers.push(blob);
     }
@@ -113,7 +148,7 @@ fn archived(archive: &Container, entry: &Entry, limits: &Limits) -> Result<Archi
         Offer { resolved: digest.clone(), digest, manifest, config_blob, config, configuration, layers };
     // Names that Docker itself would refuse are as good as none.
     let names = entry.tags().iter().filter_map(|tag| Reference::parse(tag).ok()).collect();
-    Ok(Archived { offer, names, places })
+    Ok(Archived { offer, names, places, foreign: Vec::new() })
 }
 
 /// A layer that is not compressed has its diff id for a digest. Docker's newer archives hold

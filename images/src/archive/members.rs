@@ -10,15 +10,16 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use crate::layer::{IndexLayerError, MemberKind, TarReader};
+use crate::json::shortened;
+use crate::layer::{IndexLayerError, Member, MemberKind, TarReader};
 use crate::limits::Limits;
 
 use super::ArchiveError;
 
 /// Members by their clean names.
 #[derive(Debug)]
-pub(super) struct Members {
-    by_name: HashMap<String, Named>,
+pub(super) struct Members<P> {
+    by_name: HashMap<String, Named<P>>,
 }
 
 /// A regular file's place in the archive.
@@ -30,43 +31,83 @@ pub(super) struct Extent {
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Named {
-    File(Extent),
+enum Named<P> {
+    File(P),
     /// The clean name of another member.
     Link(String),
     Twice,
 }
 
-impl Members {
+/// What a member is to an archive of images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A regular file with so many bytes.
+    File(u64),
+    /// Another name for the member of that clean name.
+    Link(String),
+}
+
+impl Members<Extent> {
     /// Walks the headers of an uncompressed tar file.
-    pub(super) fn index(path: &Path, file: &File, limits: &Limits) -> Result<Members, ArchiveError> {
-        let bad = |reason| ArchiveError::Format { path: path.to_owned(), format: "a tar file", reason };
+    pub(super) fn index(path: &Path, file: &File, limits: &Limits) -> Result<Members<Extent>, ArchiveError> {
         let never = AtomicBool::new(false);
         let mut reader = TarReader::of_file(file, limits, &never)
             .map_err(|source| ArchiveError::Open { path: path.to_owned(), source })?;
-        let mut by_name = HashMap::new();
-        while let Some(member) = reader.next_member().map_err(|error| bad(reason(error)))? {
-            // Image archives name their members in ASCII; no document could name another one.
-            let (Ok(name), Ok(link)) = (String::from_utf8(member.name), String::from_utf8(member.link))
-            else {
-                continue;
-            };
-            let name = clean(&name);
-            let named = match member.kind {
-                MemberKind::File if member.sparse.is_some() => {
-                    return Err(bad(format!("{name:?} is sparse")));
+        let mut members = Members::default();
+        while let Some(member) = reader.next_member().map_err(|error| ArchiveError::of_tar(path, error))? {
+            let Some((name, role)) = named(path, member)? else { continue };
+            match role {
+                Role::File(size) => {
+                    members.add(path, name, Extent { offset: reader.offset(), size }, limits)?;
                 }
-                MemberKind::File => Named::File(Extent { offset: reader.offset(), size: member.body_bytes }),
-                MemberKind::HardLink => Named::Link(clean(&link)),
-                MemberKind::Symlink => Named::Link(beside(&name, &link)),
-                _ => continue,
-            };
-            if by_name.len() >= limits.archive_members {
-                return Err(bad(format!("it has more than {} members", limits.archive_members)));
+                Role::Link(target) => members.link(path, name, target, limits)?,
             }
-            by_name.entry(name).and_modify(|known| *known = Named::Twice).or_insert(named);
         }
-        Ok(Members { by_name })
+        Ok(members)
+    }
+}
+
+impl<P> Default for Members<P> {
+    fn default() -> Members<P> {
+        Members { by_name: HashMap::new() }
+    }
+}
+
+impl<P> Members<P> {
+    /// Adds a regular file by its clean name.
+    pub(super) fn add(
+        &mut self,
+        path: &Path,
+        name: String,
+        place: P,
+        limits: &Limits,
+    ) -> Result<(), ArchiveError> {
+        self.put(path, name, Named::File(place), limits)
+    }
+
+    /// Adds another name for the member of a clean name.
+    pub(super) fn link(
+        &mut self,
+        path: &Path,
+        name: String,
+        target: String,
+        limits: &Limits,
+    ) -> Result<(), ArchiveError> {
+        self.put(path, name, Named::Link(target), limits)
+    }
+
+    fn put(
+        &mut self,
+        path: &Path,
+        name: String,
+        named: Named<P>,
+        limits: &Limits,
+    ) -> Result<(), ArchiveError> {
+        if self.by_name.len() >= limits.archive_members {
+            return Err(bad(path, format!("it has more than {} members", limits.archive_members)));
+        }
+        self.by_name.entry(name).and_modify(|known| *known = Named::Twice).or_insert(named);
+        Ok(())
     }
 
     /// The regular file of that name, or that a link of that name leads to.
@@ -74,17 +115,49 @@ impl Members {
     /// # Errors
     ///
     /// [`Ambiguous`] where one of the two names stands for several members.
-    pub(super) fn get(&self, name: &str) -> Result<Option<Extent>, Ambiguous> {
+    pub(super) fn get(&self, name: &str) -> Result<Option<&P>, Ambiguous> {
         let mut name = &clean(name);
         for _ in ["the name", "one link"] {
             match self.by_name.get(name) {
-                Some(Named::File(extent)) => return Ok(Some(*extent)),
+                Some(Named::File(place)) => return Ok(Some(place)),
                 Some(Named::Link(target)) => name = target,
                 Some(Named::Twice) => return Err(Ambiguous),
                 None => break,
             }
         }
         Ok(None)
+    }
+}
+
+/// A member's clean name, and what it is; nothing for what no document could name.
+pub(crate) fn named(path: &Path, member: Member) -> Result<Option<(String, Role)>, ArchiveError> {
+    // Image archives name their members in ASCII; no document could name another one.
+    let (Ok(name), Ok(link)) = (String::from_utf8(member.name), String::from_utf8(member.link)) else {
+        return Ok(None);
+    };
+    let name = clean(&name);
+    let role = match member.kind {
+        MemberKind::File if member.sparse.is_some() => {
+            return Err(bad(path, format!("{:?} is sparse", shortened(&name))));
+        }
+        MemberKind::File => Role::File(member.body_bytes),
+        MemberKind::HardLink => Role::Link(clean(&link)),
+        MemberKind::Symlink => Role::Link(beside(&name, &link)),
+        MemberKind::CharDevice | MemberKind::BlockDevice | MemberKind::Directory | MemberKind::Fifo => {
+            return Ok(None);
+        }
+    };
+    Ok(Some((name, role)))
+}
+
+fn bad(path: &Path, reason: String) -> ArchiveError {
+    ArchiveError::Format { path: path.to_owned(), format: "a tar file", reason }
+}
+
+impl ArchiveError {
+    /// What the tar reader says, in the words of an archive.
+    pub(crate) fn of_tar(path: &Path, error: IndexLayerError) -> ArchiveError {
+        bad(path, reason(error))
     }
 }
 
@@ -130,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    fn index(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Result<Members, ArchiveError> {
+    fn index(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Result<Members<Extent>, ArchiveError> {
         let mut builder = tar::Builder::new(Vec::new());
         build(&mut builder);
         let mut file = tempfile::tempfile().unwrap();

@@ -12,9 +12,9 @@ use crate::limits::Limits;
 use crate::manifest::{self, Descriptor, Document, Index, IndexEntry, Manifest, Offer, Platform};
 use crate::reference::Reference;
 
-use super::{ArchiveError, Archived, Container, Places, chosen, read_verified, resolved};
+use super::{ArchiveError, Archived, Documents, Places, chosen, read_verified, resolved};
 
-const LAYOUT: &str = "oci-layout";
+pub(super) const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
 /// The tag, by the specification; a whole reference, by some tools.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -31,7 +31,7 @@ struct LayoutFile {
 
 /// The image of that tag, or the only one.
 pub(super) fn image(
-    layout: &Container,
+    layout: &dyn Documents,
     tag: Option<&str>,
     platform: &Platform,
     limits: &Limits,
@@ -50,7 +50,7 @@ pub(super) fn image(
 
 /// All of them.
 pub(super) fn images(
-    layout: &Container,
+    layout: &dyn Documents,
     platform: &Platform,
     limits: &Limits,
 ) -> Result<Vec<Archived>, ArchiveError> {
@@ -84,7 +84,7 @@ fn labels<'a>(entries: impl IntoIterator<Item = &'a IndexEntry>) -> String {
     if labels.is_empty() { "no image".to_owned() } else { shortened(&labels.join(", ")) }
 }
 
-fn index(layout: &Container, limits: &Limits) -> Result<(Digest, Index), ArchiveError> {
+fn index(layout: &dyn Documents, limits: &Limits) -> Result<(Digest, Index), ArchiveError> {
     let path = || layout.path().to_owned();
     let not_a_layout =
         |reason: String| ArchiveError::Format { path: path(), format: "an OCI layout", reason };
@@ -114,7 +114,7 @@ fn index(layout: &Container, limits: &Limits) -> Result<(Digest, Index), Archive
 
 /// One image of the layout, by its entries in the index.
 fn archived(
-    layout: &Container,
+    layout: &dyn Documents,
     index: &Digest,
     entries: &[&IndexEntry],
     (platform, limits): (&Platform, &Limits),
@@ -136,13 +136,13 @@ fn archived(
 
 /// The image of a manifest that has been read; `places` says which part holds a blob.
 pub(super) fn offered(
-    container: &Container,
+    container: &dyn Documents,
     (digest, body): (Digest, Vec<u8>),
     manifest: Manifest,
     places: Places,
     limits: &Limits,
 ) -> Result<Archived, ArchiveError> {
-    let Manifest { config: config_blob, layers, .. } = manifest;
+    let Manifest { config: config_blob, layers, foreign } = manifest;
     let place = places.blob;
     let config = read_verified(container, &place(&config_blob.digest), &config_blob, limits.config_bytes)?;
     let configuration = parse_configuration(&config_blob.digest, &config, layers.len(), limits)
@@ -158,7 +158,7 @@ pub(super) fn offered(
         configuration,
         layers,
     };
-    Ok(Archived { offer, names: Vec::new(), places })
+    Ok(Archived { offer, names: Vec::new(), places, foreign })
 }
 
 fn blob_path(digest: &Digest) -> String {

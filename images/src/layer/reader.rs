@@ -389,6 +389,12 @@ impl<'a> TarReader<'a> {
     }
 }
 
+/// Whether a stream that starts like this may be a tar archive: with a header, or with the end of an empty one.
+pub fn may_be_tar(start: &[u8]) -> bool {
+    let block = start.first_chunk::<TAR_BLOCK>();
+    block.is_some_and(|block| *block == [0; TAR_BLOCK] || Header::parse(block).is_ok())
+}
+
 /// The meaning of a type byte. In the oldest archives a directory is a file whose name ends in a slash.
 fn kind(byte: u8, name: &[u8]) -> Option<MemberKind> {
     Some(match byte {

@@ -43,7 +43,7 @@ pub(super) struct NameRecord {
     pub name: String,
     pub image: Digest,
     pub manifest: Digest,
-    /// What the name led to: the manifest, or the index that it was chosen from.
+    /// What the name led to: the manifest, the index that it was chosen from, or the archive that came as a stream.
     pub resolved: Digest,
     /// The layers' blobs, lowest first: what `save` passes through, and what repairs a layer.
     pub blobs: Vec<Descriptor>,
@@ -116,6 +116,7 @@ impl Store {
             name: record.name.clone(),
             id: record.image.clone(),
             digest: record.manifest.clone(),
+            resolved: record.resolved.clone(),
             config: kept.config,
             layers: kept.layers,
             size_bytes: kept.size_bytes,

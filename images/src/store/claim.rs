@@ -69,11 +69,6 @@ impl Claim {
         self.file.set_len(0).map_err(failed)
     }
 
-    /// The directory to build in; [`Claim::fresh_work`] makes it.
-    pub(crate) fn work(&self) -> &Path {
-        &self.work
-    }
-
     /// An empty directory to build in, which only this claim uses.
     pub(crate) fn fresh_work(&self) -> Result<&Path, StoreError> {
         layout::remove_tree(&self.work)?;

@@ -204,6 +204,22 @@ pub enum PullError {
         /// What went wrong.
         source: IngestError,
     },
+    /// A member of a streamed archive that looks like a layer cannot be one, or cannot be stored.
+    #[error("take in {member:?} of image archive {archive:?}")]
+    Member {
+        /// The archive.
+        archive: String,
+        /// The member.
+        member: String,
+        /// What went wrong.
+        source: IngestError,
+    },
+    /// A streamed archive has come in part; where it comes from knows why.
+    #[error("read image archive {archive:?}: its bytes stop coming")]
+    Broken {
+        /// The archive.
+        archive: String,
+    },
     /// Too little space for the layers that are missing.
     #[error(transparent)]
     DiskFull(#[from] DiskFull),
@@ -235,7 +251,8 @@ impl PullError {
         match self {
             PullError::Registry(error) => registry_kind(error),
             PullError::Archive(error) => archive_kind(error),
-            PullError::Layer { source, .. } => layer_kind(source),
+            PullError::Layer { source, .. } | PullError::Member { source, .. } => layer_kind(source),
+            PullError::Broken { .. } => PullErrorKind::Unreachable,
             PullError::DiskFull(_) => PullErrorKind::DiskFull,
             PullError::Store(error) => error.pull_kind(),
             PullError::TimeLimit { .. } => PullErrorKind::Unreachable,
@@ -293,7 +310,9 @@ fn registry_kind(error: &RegistryError) -> PullErrorKind {
 
 fn archive_kind(error: &ArchiveError) -> PullErrorKind {
     match error {
-        ArchiveError::Open { .. } | ArchiveError::NoSuchImage { .. } => PullErrorKind::NotFound,
+        ArchiveError::Open { .. } | ArchiveError::NoSuchImage { .. } | ArchiveError::Foreign { .. } => {
+            PullErrorKind::NotFound
+        }
         ArchiveError::Several { .. } => PullErrorKind::BadName,
         ArchiveError::DiskFull(_) => PullErrorKind::DiskFull,
         ArchiveError::Read { .. } => PullErrorKind::Host,
@@ -301,6 +320,9 @@ fn archive_kind(error: &ArchiveError) -> PullErrorKind {
         | ArchiveError::Parse { .. }
         | ArchiveError::Missing { .. }
         | ArchiveError::Twice { .. }
+        | ArchiveError::NotOne { .. }
+        | ArchiveError::NotOfKind { .. }
+        | ArchiveError::DiffId { .. }
         | ArchiveError::TooLarge { .. }
         | ArchiveError::Digest { .. }
         | ArchiveError::Manifest { .. }

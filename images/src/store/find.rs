@@ -18,6 +18,7 @@ use super::durable::Boot;
 use super::ingest::{Control, Expected};
 use super::layers::{BlobInput, BuildError};
 use super::lease::{Hold, Lease};
+use super::stream::StreamName;
 use super::waiting::{in_thread, unless_cancelled};
 use super::{PullError, PullOptions, Store, StoreError, layout};
 
@@ -34,16 +35,38 @@ impl Store {
     /// I/O errors of the store; [`PullError::Cancelled`].
     pub async fn find(&self, source: &Source, options: &PullOptions) -> Result<Option<Lease>, PullError> {
         let Source::Registry(reference) = source else { return Ok(None) };
-        let (store, name, options) = (self.clone(), store_name(source), options.clone());
-        let (reference, wanted, cancel) = (reference.clone(), name.clone(), options.cancel.clone());
+        self.find_in_thread(Some(reference.clone()), store_name(source), options).await
+    }
+
+    /// The same for an image that came as a stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::find`].
+    pub async fn find_stream(
+        &self,
+        name: &StreamName,
+        options: &PullOptions,
+    ) -> Result<Option<Lease>, PullError> {
+        self.find_in_thread(None, name.to_string(), options).await
+    }
+
+    async fn find_in_thread(
+        &self,
+        reference: Option<Reference>,
+        name: String,
+        options: &PullOptions,
+    ) -> Result<Option<Lease>, PullError> {
+        let (store, wanted, options) = (self.clone(), name.clone(), options.clone());
+        let cancel = options.cancel.clone();
         // Anything that is found too late for the caller is let go.
-        let found = in_thread(move || store.find_now(&reference, &wanted, &options), drop);
+        let found = in_thread(move || store.find_now(reference.as_ref(), &wanted, &options), drop);
         Ok(unless_cancelled(&cancel, &name, found).await??)
     }
 
     fn find_now(
         &self,
-        reference: &Reference,
+        reference: Option<&Reference>,
         name: &str,
         options: &PullOptions,
     ) -> Result<Option<Lease>, StoreError> {
@@ -73,11 +96,14 @@ impl Store {
     }
 
     /// What is noted under a name, or of any name that led to its digest.
-    fn named(&self, reference: &Reference, name: &str) -> Result<Option<NameRecord>, StoreError> {
-        Ok(match (self.read_name(name)?, reference.digest()) {
-            (None, Some(digest)) => self.read_names()?.into_iter().map(|(record, _)| record).find(|record| {
-                [&record.manifest, &record.resolved].contains(&digest) && record.is_of(reference)
-            }),
+    fn named(&self, reference: Option<&Reference>, name: &str) -> Result<Option<NameRecord>, StoreError> {
+        let by_digest = reference.and_then(|reference| Some((reference, reference.digest()?)));
+        Ok(match (self.read_name(name)?, by_digest) {
+            (None, Some((reference, digest))) => {
+                self.read_names()?.into_iter().map(|(record, _)| record).find(|record| {
+                    [&record.manifest, &record.resolved].contains(&digest) && record.is_of(reference)
+                })
+            }
             (named, _) => named,
         })
     }

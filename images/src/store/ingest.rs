@@ -21,7 +21,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use hyper::body::Bytes;
 
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::layer::{Budget, IndexLayerError, Parts, index_layer};
 use crate::manifest::Descriptor;
 
@@ -29,12 +29,14 @@ use crate::disk::DiskFull;
 use crate::inflate::Inflate;
 
 mod channel;
+mod unknown;
 
-use channel::ChunkReader;
+pub(super) use channel::ChunkReader;
+pub(super) use unknown::{Chunks, Failure, Found, ingest_unknown};
 
 /// Bytes of one chunk between stages, and how many may wait: 1 MiB on each of three channels.
-const CHUNK_BYTES: usize = 128 << 10;
-const CHUNKS_WAITING: usize = 8;
+pub(super) const CHUNK_BYTES: usize = 128 << 10;
+pub(super) const CHUNKS_WAITING: usize = 8;
 
 /// What a layer has to be.
 pub(crate) struct Expected<'a> {
@@ -197,9 +199,9 @@ pub(crate) fn ingest(
         let passed = scope.spawn(move || blob.pass_to(blob_out));
         let inflated = scope.spawn(move || {
             let outputs = Outputs { hash: hash_out, index: index_out };
-            inflate_blob(inflate_in, &outputs, control)
+            inflate_blob(inflate_in, &outputs, control.budget.limits().window_bytes, control)
         });
-        let found = scope.spawn(move || hash_stream(hash_in, expected.diff_id));
+        let found = scope.spawn(move || hash_stream(hash_in, expected.diff_id.algorithm()));
         let index = index_layer(&mut ChunkReader::new(index_in), &parts, control.budget, control.cancelled);
         // From here on a stage that still sends to the indexer is told that nobody takes.
         (join(passed), join(inflated), join(found), index)
@@ -283,9 +285,14 @@ struct Outputs {
 }
 
 /// Second stage: inflates what is compressed and passes it to both others.
-fn inflate_blob(input: Receiver<Bytes>, outputs: &Outputs, control: &Control<'_>) -> Result<(), Stopped> {
+fn inflate_blob(
+    input: Receiver<Bytes>,
+    outputs: &Outputs,
+    window_bytes: u64,
+    control: &Control<'_>,
+) -> Result<(), Stopped> {
     let limits = control.budget.limits();
-    let mut stream = Inflate::new(ChunkReader::new(input), limits.window_bytes, control.cancelled)
+    let mut stream = Inflate::new(ChunkReader::new(input), window_bytes, control.cancelled)
         .map_err(IngestError::Inflate)?;
     let mut inflated: u64 = 0;
     loop {
@@ -297,14 +304,20 @@ fn inflate_blob(input: Receiver<Bytes>, outputs: &Outputs, control: &Control<'_>
         if inflated > limits.unpacked_bytes {
             return Err(IngestError::TooLarge { limit: limits.unpacked_bytes }.into());
         }
-        outputs.hash.send(chunk.clone()).map_err(|_closed| Stopped::Downstream)?;
-        outputs.index.send(chunk).map_err(|_closed| Stopped::Downstream)?;
+        outputs.send(chunk)?;
+    }
+}
+
+impl Outputs {
+    fn send(&self, chunk: Bytes) -> Result<(), Stopped> {
+        self.hash.send(chunk.clone()).map_err(|_closed| Stopped::Downstream)?;
+        self.index.send(chunk).map_err(|_closed| Stopped::Downstream)
     }
 }
 
 /// Third stage, beside the indexer: the diff id of all that comes.
-fn hash_stream(input: Receiver<Bytes>, expected: &Digest) -> Digest {
-    let mut hasher = Hasher::new(expected.algorithm());
+fn hash_stream(input: Receiver<Bytes>, algorithm: Algorithm) -> Digest {
+    let mut hasher = Hasher::new(algorithm);
     for chunk in input {
         hasher.update(&chunk);
     }
@@ -312,13 +325,13 @@ fn hash_stream(input: Receiver<Bytes>, expected: &Digest) -> Digest {
 }
 
 /// Reads until the chunk is full or the stream ends; an empty chunk is the end.
-fn read_chunk(input: &mut dyn Read) -> io::Result<Bytes> {
+pub(super) fn read_chunk(input: &mut dyn Read) -> io::Result<Bytes> {
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     input.take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
     Ok(Bytes::from(chunk))
 }
 
 /// A stage that panics takes this thread along: its bug must not pass for a result.
-fn join<T>(stage: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn join<T>(stage: ScopedJoinHandle<'_, T>) -> T {
     stage.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

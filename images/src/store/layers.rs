@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+
+use hyper::body::Bytes;
 
 use crate::digest::Digest;
 use crate::layer::{LayerIndex, ReadIndexError};
@@ -11,7 +13,7 @@ use crate::manifest::Descriptor;
 
 use super::claim::Claim;
 use super::durable::Soundness;
-use super::ingest::{self, Control, Expected, IngestError, Streams};
+use super::ingest::{self, Chunks, Control, Expected, Failure, Found, IngestError, Streams};
 use super::{Store, StoreError, layout, lock};
 
 const DATA: &str = "data";
@@ -32,6 +34,26 @@ pub(crate) enum BuildError {
     Ingest(#[from] IngestError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a member of an archive could not be made a layer.
+#[derive(Debug)]
+pub(crate) enum MemberError {
+    /// The archive, or the layer.
+    Failed(Failure),
+    Store(StoreError),
+}
+
+impl From<Failure> for MemberError {
+    fn from(failure: Failure) -> MemberError {
+        MemberError::Failed(failure)
+    }
+}
+
+impl From<StoreError> for MemberError {
+    fn from(error: StoreError) -> MemberError {
+        MemberError::Store(error)
+    }
 }
 
 impl Store {
@@ -126,16 +148,32 @@ impl Store {
         };
         ingest::ingest(expected, streams, control)?;
         self.boot().mark(work)?;
-        self.commit_layer(claim, expected.diff_id, &|| !control.cancelled.load(Ordering::Acquire))?;
+        self.commit_layer(work, expected.diff_id, &|| !control.cancelled.load(Ordering::Acquire))?;
         Ok(kept)
+    }
+
+    /// Takes in a layer that is a member of an archive: its parts go into `directory`, which is made. Nothing is committed.
+    pub(super) fn index_member(
+        &self,
+        directory: &Path,
+        (first, rest): (Bytes, Chunks<'_>),
+        window_bytes: u64,
+        control: &Control<'_>,
+    ) -> Result<Found, MemberError> {
+        layout::make_directory(directory)?;
+        let data = layout::create_file(&directory.join(DATA))?;
+        let index = layout::create_file(&directory.join(INDEX))?;
+        let found = ingest::ingest_unknown(first, rest, (&data, &index), window_bytes, control)?;
+        self.boot().mark(directory)?;
+        Ok(found)
     }
 
     /// Another blob may give the same layer: then whoever commits first is as good as the second. The
     /// lock keeps one from taking the other's away again, who looked when there was none. It is waited for while the
     /// layer is `wanted`.
-    fn commit_layer(
+    pub(super) fn commit_layer(
         &self,
-        claim: &Claim,
+        made: &Path,
         diff_id: &Digest,
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
@@ -146,7 +184,7 @@ impl Store {
             return Ok(());
         }
         let doubtful = layout::set_aside(self.layout(), &layer)?;
-        layout::commit(claim.work(), &layer)?;
+        layout::commit(made, &layer)?;
         drop(one_at_a_time);
         doubtful.map_or(Ok(()), |doubtful| layout::remove_set_aside(&doubtful))
     }

@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use crate::archive::{Archive, Archived};
 use crate::disk;
-use crate::image::Image;
+use crate::image::{Image, ImageConfig};
 use crate::json::shortened;
-use crate::manifest::Offer;
+use crate::manifest::{Offer, Platform};
 use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::source::Source;
@@ -81,7 +81,7 @@ impl Store {
         let started = Instant::now();
         match self.pull_in_time(source, which, options, events).await {
             Err(error) if error.kind() == PullErrorKind::DiskFull => {
-                if !self.make_room(source, options, &error).await? {
+                if !self.make_room(&store_name(source), options, &error).await? {
                     return Err(error);
                 }
                 let mut rest = options.clone();
@@ -118,9 +118,9 @@ impl Store {
     }
 
     /// Whether there is more room than before.
-    async fn make_room(
+    pub(super) async fn make_room(
         &self,
-        source: &Source,
+        name: &str,
         options: &PullOptions,
         error: &PullError,
     ) -> Result<bool, PullError> {
@@ -138,7 +138,7 @@ impl Store {
             store.gc_while(GcPolicy::Until(&has_enough), &|| !cancel.is_cancelled())
         };
         let collected = in_thread(make_room, drop);
-        unless_cancelled(&options.cancel, &store_name(source), collected).await??;
+        unless_cancelled(&options.cancel, name, collected).await??;
         Ok(disk::free_bytes(&root) > before)
     }
 
@@ -216,6 +216,12 @@ impl Store {
     /// Holds everything that the image will consist of, so that no `gc` takes away what is there or
     /// being made.
     async fn hold(&self, offer: &Offer, cancel: &Cancel) -> Result<Hold, StoreError> {
+        let (store, offer, cancel) = (self.clone(), offer.clone(), cancel.clone());
+        in_thread(move || store.hold_now(&offer, &|| !cancel.is_cancelled()), drop).await
+    }
+
+    /// The same, waiting while it is `wanted`.
+    pub(super) fn hold_now(&self, offer: &Offer, wanted: &dyn Fn() -> bool) -> Result<Hold, StoreError> {
         let layout = self.layout();
         let mut objects: Vec<PathBuf> =
             offer.configuration.diff_ids.iter().map(|layer| layout.layer(layer)).collect();
@@ -223,15 +229,8 @@ impl Store {
         let documents = [&offer.config_blob.digest, &offer.digest].into_iter();
         let blobs = documents.chain(offer.layers.iter().map(|blob| &blob.digest));
         objects.extend(blobs.map(|blob| layout.blob(blob)));
-        let (store, cancel) = (self.clone(), cancel.clone());
-        in_thread(
-            move || {
-                let _using = store.layout().lock_shared(&|| !cancel.is_cancelled())?;
-                Hold::take(store.layout(), &objects)
-            },
-            drop,
-        )
-        .await
+        let _using = layout.lock_shared(wanted)?;
+        Hold::take(layout, &objects)
     }
 
     /// What the source has, resolved once.
@@ -268,7 +267,7 @@ impl Store {
 
     /// Keeps the documents, and writes the names last. Says of each whether it led to the image before. The caller shares
     /// the store's lock.
-    fn name_image(
+    pub(super) fn name_image(
         &self,
         offer: &Offer,
         names: &[String],
@@ -336,7 +335,7 @@ struct Offered {
 
 /// Whether a name led to the same manifest before.
 #[derive(PartialEq, Eq)]
-enum Before {
+pub(super) enum Before {
     Same,
     Other,
 }
@@ -345,12 +344,17 @@ enum Before {
 /// kernel may know how to (binfmt_misc).
 fn warn_of_platform(request: &Request<'_>, named: &[(Lease, Before)]) {
     let Some((lease, _)) = named.first() else { return };
-    let (config, wanted) = (&lease.image().config, &request.options.platform);
-    if !config.architecture.is_empty() && config.architecture != wanted.architecture {
-        let has = shortened(&format!("linux/{}", config.architecture));
-        let text = format!("WARNING: The image's platform ({has}) does not match this host's ({wanted})");
-        (request.events)(PullEvent::Status(text));
+    if let Some(warning) = platform_warning(&lease.image().config, &request.options.platform) {
+        (request.events)(PullEvent::Status(warning));
     }
+}
+
+pub(super) fn platform_warning(config: &ImageConfig, wanted: &Platform) -> Option<String> {
+    if config.architecture.is_empty() || config.architecture == wanted.architecture {
+        return None;
+    }
+    let has = shortened(&format!("linux/{}", config.architecture));
+    Some(format!("WARNING: The image's platform ({has}) does not match this host's ({wanted})"))
 }
 
 /// The closing lines of a pull, as Docker writes them.

@@ -31,7 +31,7 @@ use super::waiting::{blocking, in_thread, joined, unless_cancelled};
 use super::{PullError, Store, StoreError};
 
 /// Chunks that may wait between the network and the first stage; hyper's have up to 256 KiB.
-const CHUNKS_WAITING: usize = 8;
+pub(super) const CHUNKS_WAITING: usize = 8;
 const EVENTS_WAITING: usize = 64;
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -254,7 +254,7 @@ impl Transfer {
         (from, progress): (u64, Arc<AtomicU64>),
     ) -> Result<(), PullError> {
         let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
-        let input = Box::new(NetworkReader { chunks, current: Bytes::new(), ended: false });
+        let input = Box::new(NetworkReader::new(chunks));
         let building = self.build(claim, layer, Some(input), progress);
         let sending = async {
             let sent = tokio::select! {
@@ -353,10 +353,16 @@ fn resume_point(claim: &Claim, layer: &Layer, source: &LayerSource) -> Result<u6
 }
 
 /// The network's chunks as a stream for a thread. It ends well only with [`Received::End`].
-struct NetworkReader {
+pub(super) struct NetworkReader {
     chunks: mpsc::Receiver<Received>,
     current: Bytes,
     ended: bool,
+}
+
+impl NetworkReader {
+    pub(super) fn new(chunks: mpsc::Receiver<Received>) -> NetworkReader {
+        NetworkReader { chunks, current: Bytes::new(), ended: false }
+    }
 }
 
 impl Read for NetworkReader {

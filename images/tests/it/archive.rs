@@ -15,7 +15,7 @@ use crate::sample::{
 use crate::store::{block_on, find, options, pull, pull_leased, source};
 
 /// What `docker save` would write of a sample, with these names in its manifest.
-fn saved(sample: &Sample, tars: &[Vec<u8>], config: &str, layers: &[&str]) -> Vec<Entry> {
+pub fn saved(sample: &Sample, tars: &[Vec<u8>], config: &str, layers: &[&str]) -> Vec<Entry> {
     let manifest = json!([{ "Config": config, "RepoTags": ["x/y:1"], "Layers": layers }]);
     let mut entries = vec![file("config.json", &sample.config), file("manifest.json", manifest.to_string())];
     entries.extend(tars.iter().enumerate().map(|(at, tar)| file(format!("{at}/layer.tar"), tar)));

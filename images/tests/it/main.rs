@@ -26,6 +26,7 @@ mod sample;
 mod scripted;
 mod snapshot;
 mod store;
+mod stream;
 mod token_server;
 mod umoci;
 mod written;

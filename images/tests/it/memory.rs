@@ -1,11 +1,18 @@
 //! What an image may take of a worker's memory, whatever is in it: each is pulled by a child, whose
 //! peak is compared with what it had before.
+use std::ffi::OsStr;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
+use hyper::body::Bytes;
+use images::store::{Encoding, Stream, StreamName};
+
+use crate::archive::saved;
 use crate::layer_tar::{Entry, file, tar};
-use crate::sample::{Compression, Sample, TestStore, open_store};
+use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
 use crate::store::{block_on, options, source};
+use crate::stream::load_stream;
 
 const STORE: &str = "IMAGES_TEST_STORE";
 const IMAGE: &str = "IMAGES_TEST_IMAGE";
@@ -42,10 +49,15 @@ fn check(test: &str, layers: &[Vec<Entry>], allowed: u64) {
         let tars: Vec<_> = layers.iter().map(|entries| tar(entries)).collect();
         Sample::of(&tars, Compression::Gzip).write_layout(&store.directory.path().join("layout"))
     };
+    measure(test, (&store, name.as_ref()), allowed);
+}
+
+/// Has a child bring the image, and looks at what it says.
+fn measure(test: &str, (store, image): (&TestStore, &OsStr), allowed: u64) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("memory::{test}"), "--nocapture"])
         .env(STORE, store.root())
-        .env(IMAGE, name)
+        .env(IMAGE, image)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -57,6 +69,43 @@ fn check(test: &str, layers: &[Vec<Entry>], allowed: u64) {
 /// Nothing in a child: the image is there.
 fn made(entries: impl Fn() -> Vec<Vec<Entry>>) -> Vec<Vec<Entry>> {
     if std::env::var_os(IMAGE).is_some() { Vec::new() } else { entries() }
+}
+
+/// Neither the archive nor a layer of it is ever in memory as a whole.
+#[test]
+fn an_archive_that_comes_as_a_stream() {
+    let test = "an_archive_that_comes_as_a_stream";
+    if let (Some(root), Some(path)) = (std::env::var_os(STORE), std::env::var_os(IMAGE)) {
+        let store = open_store(Path::new(&root));
+        let mut archive = std::fs::File::open(path).unwrap();
+        let before = status("VmRSS:");
+        block_on(async {
+            let (sender, stream) = Stream::new(Encoding::Identity, None);
+            let (name, options) = (StreamName::new("a"), options());
+            let sending = async {
+                let mut piece = vec![0; 1 << 16];
+                loop {
+                    let count = archive.read(&mut piece).unwrap();
+                    if count == 0 || !sender.send(Bytes::copy_from_slice(&piece[..count])).await {
+                        break;
+                    }
+                }
+                sender.finish().await;
+            };
+            tokio::join!(load_stream(&store, &name, stream, &options, &|_| {}), sending).0.unwrap();
+        });
+        println!("grew {}", status("VmHWM:") - before);
+        return;
+    }
+    let store = TestStore::new();
+    let path = store.directory.path().join("archive.tar.zst");
+    {
+        let tars = [noise_tar("x", 100 << 20)];
+        let sample = Sample::of(&tars, Compression::Plain);
+        let archive = tar(&saved(&sample, &tars, "config.json", &["0/layer.tar"]));
+        std::fs::write(&path, Compression::Zstd.compress(&archive)).unwrap();
+    }
+    measure(test, (&store, path.as_os_str()), BASE_BYTES);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn every_transport_gives_the_same_image() {
     }
 }
 
-fn check_content(store: &Store, lease: &Lease) {
+pub fn check_content(store: &Store, lease: &Lease) {
     let passwd = read_file(store, lease, "link");
     assert_eq!(passwd.as_deref(), Some(&b"root:x:0:0::/root:/bin/sh\n"[..]));
     assert_eq!(read_file(store, lease, "/etc/passwd"), passwd);

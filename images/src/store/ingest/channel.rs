@@ -8,13 +8,13 @@ use hyper::body::{Buf, Bytes};
 /// Reads the chunks of a channel until its sender is gone.
 ///
 /// A sender that failed looks like the end of the stream here; who joins the stages asks it first.
-pub(super) struct ChunkReader {
+pub(in crate::store) struct ChunkReader {
     chunks: Receiver<Bytes>,
     current: Bytes,
 }
 
 impl ChunkReader {
-    pub(super) fn new(chunks: Receiver<Bytes>) -> ChunkReader {
+    pub(in crate::store) fn new(chunks: Receiver<Bytes>) -> ChunkReader {
         ChunkReader { chunks, current: Bytes::new() }
     }
 }
