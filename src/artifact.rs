@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
+pub(crate) use connect::tls;
 pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::{CopyError, Patience};
 pub use destination::{Destination, DestinationError, Source, Stored};

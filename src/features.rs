@@ -190,6 +190,8 @@ pub struct Killed<'a> {
     /// The image whose command has ended by itself: the digest of its configuration. None where nothing ran, or what ran
     /// was ended.
     pub image_id: Option<&'a str>,
+    /// The digest of the artifact that it came as, if it did.
+    pub image_artifact: Option<&'a str>,
     /// The way out.
     pub publisher: &'a Publisher,
 }

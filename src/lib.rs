@@ -34,6 +34,7 @@ pub mod container;
 pub mod demo_directory;
 pub mod directories;
 pub mod document;
+pub mod download;
 mod elf;
 pub mod event;
 pub mod features;

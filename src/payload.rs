@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use artifacts::{ArtifactEntry, ArtifactSource, reserved_names};
 pub use features::FeatureSwitches;
-pub use image::{ImageField, UnsupportedImage, meant_by};
+pub use image::{ArtifactImage, ImageField, TaskName, meant_by};
 pub use mounts::{CacheName, CacheNameError, MountPoint, MountPointError};
 
 use crate::document::finding::{Finding, Findings};

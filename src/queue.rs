@@ -27,7 +27,7 @@ pub use embedded::{
     is_index_path, steady_clock,
 };
 pub use error::QueueError;
-pub use http::{ObjectUpload, TaskReader};
+pub use http::{ArtifactFinder, ArtifactPlace, Custody, LatestRun, ObjectUpload, TaskReader};
 pub use model::{
     ArtifactContent, ArtifactInfo, ArtifactRequest, Created, ErrorReason, PutTarget, ReasonCreated, RunId,
     RunState, RunStatus, Standing, StorageType, TaskState, TaskStatus, WorkerIdentity,

@@ -1,5 +1,7 @@
 //! Scopes: what a task may ask for, as strings; a held scope that ends in `*` stands for all that begin so.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
@@ -126,7 +128,12 @@ pub fn image_scope(name: &str) -> String {
 /// The log's text for an image that a task may not use.
 #[must_use]
 pub fn refuse_image(name: &str) -> String {
-    let image = serde_json::json!({ "name": name, "type": "docker-image" });
+    refuse_described_image(&serde_json::json!({ "name": name, "type": "docker-image" }))
+}
+
+/// The same for one that the payload describes so, in JSON.
+#[must_use]
+pub fn refuse_described_image(image: &dyn Display) -> String {
     format!(
         "Not authorized to use {image}.  Ensure that the task scopes are correctly defined in the task definition"
     )

@@ -16,9 +16,10 @@
 //!
 //! Beside the phases there is a file for each thing that they need: before the first one its place ([`opening`]) and its
 //! claim ([`reclaim`]); then what the task may do (`authorization`), its network and features (`linking`), its image
-//! ([`image`], [`root_file_system`]), its time ([`timer`]); and for the end what is told of it ([`resolution_document`],
+//! ([`image`], `artifact_image`, [`root_file_system`]), its time ([`timer`]); and for the end what is told of it ([`resolution_document`],
 //! [`resources`]) and what is given back ([`holdings`]). Its container is [`container`](crate::container)'s.
 
+mod artifact_image;
 mod authorization;
 pub mod claimed;
 pub mod error;

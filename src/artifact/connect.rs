@@ -54,18 +54,21 @@ impl Origin {
     }
 }
 
+/// TLS with the authorities that this host trusts. Blocks.
+pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    // Certificates that this host cannot read are as if they were not installed.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    // The provider is passed by hand: two in one program would leave no default.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 impl Connector {
     /// With the authorities that this host trusts.
     pub(super) fn new(timeout: Duration) -> Result<Connector, rustls::Error> {
-        let mut roots = RootCertStore::empty();
-        // Certificates that this host cannot read are as if they were not installed.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        // The provider is passed by hand: two in one program would leave no default.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls()?;
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(timeout));
         tcp.set_nodelay(true);

@@ -26,6 +26,7 @@ use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
 use crate::artifact::{self, Destination, RESOLUTION};
 use crate::config::{Config, ConfigFile};
 use crate::directories::Directories;
+use crate::download::Downloader;
 use crate::event::RunEvent;
 use crate::host::{self, Facts, Host};
 use crate::interrupt::{Interrupt, Notice, channel};
@@ -34,7 +35,10 @@ use crate::payload::{Origin, meant_by};
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::definition::Submitted;
 use crate::queue::task_id::TaskId;
-use crate::queue::{Claim, EmbeddedQueue, RunId, RunState, WorkerIdentity, WorkerQueue, steady_clock};
+use crate::queue::{
+    Claim, EmbeddedQueue, RunId, RunState, TaskReader, WorkerIdentity, WorkerQueue, steady_clock,
+};
+use crate::standalone::RootUrl;
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
 use crate::task::image::Pulling;
@@ -65,6 +69,8 @@ struct Order {
     submitted: Submitted,
     /// Who has named its image.
     origin: Origin,
+    /// Where it has come from, if it is a deployment's.
+    deployment: Option<RootUrl>,
     destination: Arc<Destination>,
     network: Option<Arc<Network>>,
     /// The log says what this host lacks.
@@ -118,7 +124,8 @@ fn run_into(
     }
     scheduling::arrange(&config.file, &facts, &mut host, operator)?;
     let (origin, destination) = (options.origin(), Arc::clone(destination));
-    let order = Order { task_id, submitted, origin, destination, network, host };
+    let deployment = options.root_url.clone();
+    let order = Order { task_id, submitted, origin, deployment, destination, network, host };
     process::set_up().map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
     let cannot_start = |error: io::Error| Refusal::new(HOST_UNFIT, format!("failed to start: {error}"));
     // Before signals are listened to: until then they end the worker, whatever it waits for.
@@ -201,7 +208,9 @@ fn announce(submitted: &Submitted, options: &RunArguments, operator: &Operator) 
 }
 
 async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> Result<u8, Refusal> {
-    let Order { task_id, submitted, origin, destination, network, host } = order;
+    let Order { task_id, submitted, origin, deployment, destination, network, host } = order;
+    let deployment = deployment.as_ref().map(deployed::reader).transpose();
+    let deployment = deployment.map_err(|error| Refusal::because(HOST_UNFIT, &error))?.map(Arc::new);
     let (interrupter, interrupts) = channel();
     let asked = interrupter.clone();
     let listener = move |signal| asked.interrupt(interrupt_by(signal), Notice::Signal);
@@ -217,7 +226,8 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     let worker = Arc::new(worker);
     let _control =
         Control::offer(&worker, (Interrupt::CancelledHere, None), &|message| operator.note(message));
-    let options = run_options(&worker.config.file, (&submitted, origin), &destination, operator);
+    let from = (&submitted, origin, deployment);
+    let options = run_options(&worker.config.file, from, &destination, operator);
     let begun = Claimed::begin(&worker, claim, options, (interrupter, interrupts.clone())).await;
     let (resolved, holdings, following) = match begun {
         Ok(claimed) => {
@@ -262,7 +272,7 @@ fn interrupt_by(signal: Asked) -> Interrupt {
 
 fn run_options(
     file: &ConfigFile,
-    (submitted, origin): (&Submitted, Origin),
+    (submitted, origin, deployment): (&Submitted, Origin, Option<Arc<TaskReader>>),
     destination: &Arc<Destination>,
     operator: &Operator,
 ) -> RunOptions {
@@ -270,7 +280,12 @@ fn run_options(
         store: artifact::Store::Directory(Arc::clone(destination)),
         origin,
         payload_pointer: submitted.payload_pointer,
-        pulling: Pulling { options: pull_options(file, origin), observer: progress::observer(operator) },
+        pulling: Pulling {
+            options: pull_options(file, origin),
+            observer: progress::observer(operator),
+            downloader: Downloader::default(),
+            deployment,
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
 use crate::config::{Config, ConfigFile};
+use crate::download::Downloader;
 use crate::host::{self, Facts, Host};
 use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::{LineWriter, Stream};
@@ -153,7 +154,13 @@ impl Process {
             store: Store::Queue(uploader),
             origin,
             payload_pointer: "/payload",
-            pulling: Pulling { options: pull, observer: Arc::new(|_| {}) },
+            pulling: Pulling {
+                options: pull,
+                observer: Arc::new(|_| {}),
+                downloader: Downloader::default(),
+                // Their claims come with it.
+                deployment: None,
+            },
         };
         let worker = Arc::new(worker);
         let (quarantine, fitness) = (Quarantine::default(), Fitness::default());

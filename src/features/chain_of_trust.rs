@@ -86,7 +86,7 @@ async fn certify(
     let log = Source::Log((*log).to_owned());
     publish(publisher, (CERTIFIED_LOG, TEXT, ContentEncoding::Gzip), log).await?;
     let hashes = publisher.hashes(CERTIFIED_LOG);
-    let statement = Statement::of(run, &hashes, image_id).text()?;
+    let statement = Statement::of(run, &hashes, (image_id, killed.image_artifact)).text()?;
     let signature = key.sign(statement.as_bytes());
     let files =
         [(STATEMENT, TEXT, statement.as_bytes()), (SIGNATURE, "application/octet-stream", &signature)];
@@ -142,6 +142,9 @@ struct Environment<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     private_ip_address: Option<&'a str>,
     image_hash: &'a str,
+    /// Of an image that was an artifact: as it was stored there, so still compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_artifact_hash: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,7 +157,7 @@ impl<'a> Statement<'a> {
     fn of(
         run: &'a RunContext,
         hashes: &'a BTreeMap<ArtifactName, String>,
-        image_hash: &'a str,
+        (image_hash, image_artifact_hash): (&'a str, Option<&'a str>),
     ) -> Statement<'a> {
         let file = &run.config;
         Statement {
@@ -169,6 +172,7 @@ impl<'a> Statement<'a> {
                 public_ip_address: file.public_ip.as_deref(),
                 private_ip_address: file.private_ip.as_deref(),
                 image_hash,
+                image_artifact_hash,
                 instance_id: file.instance_id.as_deref(),
                 instance_type: file.instance_type.as_deref(),
                 region: file.region.as_deref(),

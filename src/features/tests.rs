@@ -124,7 +124,9 @@ impl Fixture {
 
     async fn killed(&mut self) -> Result<(), StageError> {
         let log = self.scratch.path().join("log");
-        self.active.killed(Killed { log: &log, image_id: None, publisher: &self.publisher }).await
+        self.active
+            .killed(Killed { log: &log, image_id: None, image_artifact: None, publisher: &self.publisher })
+            .await
     }
 }
 

@@ -1,15 +1,24 @@
 //! `payload.image`: which image the container is made of.
 
+use std::fmt;
+
 use images::source::Source;
+use serde_json::json;
 
 use crate::document::finding::Findings;
 use crate::document::reader::{Object, Place};
 use crate::limits;
-use crate::payload::{NOT_YET, Origin};
+use crate::payload::Origin;
+use crate::queue::artifact_name::ArtifactName;
+use crate::queue::is_index_path;
 use crate::queue::task_id::{TaskId, TaskIdError};
 use crate::suggestion::nearest;
 use crate::text::chain;
 use crate::text::{escaped, excerpt};
+
+/// Words for kinds of images.
+const TASK_IMAGE: &str = "task-image";
+const INDEXED_IMAGE: &str = "indexed-image";
 
 /// What stands before the path of an image that is a file or directory of this host.
 const TRANSPORTS: &[&str] = &["docker-archive", "oci-archive", "oci", "dir"];
@@ -27,40 +36,56 @@ pub enum ImageField {
         /// What it means.
         source: Source,
     },
-    /// An artifact of the task that was indexed last under a namespace.
-    Indexed {
-        /// Where the index has the task.
-        namespace: String,
-        /// The artifact's name.
-        path: String,
-    },
-    /// An artifact of a task.
-    OfTask {
-        /// Which task.
-        task_id: TaskId,
-        /// The artifact's name.
-        path: String,
-    },
+    /// An artifact that is an archive of an image.
+    Artifact(ArtifactImage),
 }
 
-/// Why an image cannot be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an image of type \"{kind}\" {NOT_YET}")]
-pub struct UnsupportedImage {
-    kind: &'static str,
+/// An image that a task has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactImage {
+    /// Which task.
+    pub of: TaskName,
+    /// The artifact's name.
+    pub path: ArtifactName,
 }
 
-impl ImageField {
-    /// Where the image comes from.
-    ///
-    /// # Errors
-    ///
-    /// [`UnsupportedImage`] when it is an artifact.
-    pub fn source(&self) -> Result<&Source, UnsupportedImage> {
+/// What a task is called whose artifact is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskName {
+    /// By its id.
+    Id(TaskId),
+    /// The one that the index has under that name.
+    Indexed(String),
+}
+
+impl ArtifactImage {
+    /// What a task has to hold that uses it; nothing where everybody may.
+    #[must_use]
+    pub fn scope(&self) -> Option<String> {
+        let path = self.path.as_str();
+        (!path.starts_with("public/")).then(|| format!("queue:get-artifact:{path}"))
+    }
+}
+
+/// As in the payload.
+impl fmt::Display for ArtifactImage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.as_str();
+        let text = match &self.of {
+            TaskName::Id(task_id) => json!({ "type": TASK_IMAGE, "taskId": task_id, "path": path }),
+            TaskName::Indexed(namespace) => {
+                json!({ "type": INDEXED_IMAGE, "namespace": namespace, "path": path })
+            }
+        };
+        text.fmt(out)
+    }
+}
+
+impl fmt::Display for ImageField {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ImageField::Named { source, .. } => Ok(source),
-            ImageField::Indexed { .. } => Err(UnsupportedImage { kind: "indexed-image" }),
-            ImageField::OfTask { .. } => Err(UnsupportedImage { kind: "task-image" }),
+            ImageField::Named { source, .. } => source.fmt(out),
+            ImageField::Artifact(image) => image.fmt(out),
         }
     }
 }
@@ -81,15 +106,23 @@ pub(super) fn read(place: &Place<'_>, origin: Origin, findings: &mut Findings) -
             image.refuse_unknown(&["type", "name"], findings);
             read_name(&image.required("name", findings)?, origin, findings)?
         }
-        "indexed-image" => {
-            let [namespace, path] = read_artifact(&image, "namespace", findings)?;
-            ImageField::Indexed { namespace, path }
+        INDEXED_IMAGE => {
+            let (namespace, path) = read_artifact(&image, "namespace", findings)?;
+            if !is_index_path(&namespace) {
+                let place = image.member("namespace")?;
+                place.refuse(
+                    "must be words with dots between them, as no task has another name in the index",
+                    findings,
+                );
+                return None;
+            }
+            ImageField::Artifact(ArtifactImage { of: TaskName::Indexed(namespace), path })
         }
-        "task-image" => {
-            let [task_id, path] = read_artifact(&image, "taskId", findings)?;
+        TASK_IMAGE => {
+            let (task_id, path) = read_artifact(&image, "taskId", findings)?;
             let task_id = TaskId::parse(&task_id);
             let task_id = task_id.map_err(|error| refuse_task_id(&image, &error, findings)).ok()?;
-            ImageField::OfTask { task_id, path }
+            ImageField::Artifact(ArtifactImage { of: TaskName::Id(task_id), path })
         }
         other => {
             let other = excerpt(other);
@@ -98,22 +131,22 @@ pub(super) fn read(place: &Place<'_>, origin: Origin, findings: &mut Findings) -
             return None;
         }
     };
-    if let Err(unsupported) = field.source() {
-        kind.refuse(unsupported.to_string(), findings);
-        findings.hint("name an image of a registry");
-    }
     Some(field)
 }
 
 /// Of which task, and under which name, an image is an artifact.
-fn read_artifact(image: &Object<'_>, of: &'static str, findings: &mut Findings) -> Option<[String; 2]> {
+fn read_artifact(
+    image: &Object<'_>,
+    of: &'static str,
+    findings: &mut Findings,
+) -> Option<(String, ArtifactName)> {
     image.refuse_unknown(&["type", of, "path"], findings);
-    let read = [of, "path"].map(|field| {
-        let place = image.required(field, findings)?;
-        place.string(findings).map(str::to_owned)
+    let task = image.required(of, findings).and_then(|place| place.string(findings).map(str::to_owned));
+    let path = image.required("path", findings).and_then(|place| {
+        let name = ArtifactName::new(place.string(findings)?);
+        name.map_err(|error| place.refuse(format!("must {error}"), findings)).ok()
     });
-    let [of, path] = read;
-    Some([of?, path?])
+    Some((task?, path?))
 }
 
 fn refuse_task_id(image: &Object<'_>, error: &TaskIdError, findings: &mut Findings) {

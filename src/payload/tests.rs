@@ -6,6 +6,8 @@ use crate::document::finding::Severity;
 use crate::task_log::refused_payload;
 use crate::text::is_unprintable;
 
+mod image_names;
+
 const OPERATOR: Origin = Origin::Operator;
 
 fn context(origin: Origin) -> TaskContext<'static> {
@@ -240,54 +242,6 @@ fn what_execve_would_refuse_is_refused_here() {
         &json!({ "command": vec![longest; 17] }),
         &["/command: must be at most 2097152 bytes long in all"],
     );
-}
-
-#[test]
-fn an_image_is_a_name_or_an_object_with_its_kind() {
-    let cases = [
-        (json!({ "name": "x" }), "/image: must have the field \"type\""),
-        (json!({ "type": "docker-image" }), "/image: must have the field \"name\""),
-        (json!({ "type": "docker-image", "name": 1 }), "/image/name: must be a string, not a number"),
-        (
-            json!({ "type": "docker-image", "name": "x", "tag": "1" }),
-            "/image/tag: \"tag\" is not a field that exists here",
-        ),
-        (json!({ "type": "rpm" }), "/image/type: Unrecognized image type. Image Type: rpm"),
-        (
-            json!({ "type": "task-image", "taskId": "x", "path": "public/image.tar.zst" }),
-            "/image/taskId: read \"x\" as a task id: an id is a version 4 UUID in base64url, 22 characters",
-        ),
-        (
-            json!({ "type": "task-image", "taskId": "fN1SbArXTPSVFNUvaOlinQ", "path": "public/image.tar.zst" }),
-            "/image/type: an image of type \"task-image\" is not there yet in this version of docker-worker",
-        ),
-        (
-            json!({ "type": "indexed-image", "namespace": "x", "path": "public/image.tar.zst" }),
-            "/image/type: an image of type \"indexed-image\" is not there yet in this version of docker-worker",
-        ),
-    ];
-    for (image, expected) in cases {
-        refused(&json!({ "image": image }), &[expected]);
-    }
-}
-
-#[test]
-fn s27_a_claimed_task_can_name_registries_only() {
-    let names =
-        ["docker-archive:/etc/passwd", "oci-archive:/x", "oci:/x", "dir:/x", "../x", "-o x", "host/a b", ""];
-    for name in names {
-        for image in [json!(name), json!({ "type": "docker-image", "name": name })] {
-            let (found, findings) =
-                Payload::parse(&payload(&json!({ "image": image })), &context(Origin::Queue));
-            assert!(found.is_none(), "{name}");
-            assert_eq!(lines(&findings, Severity::Error).len(), 1, "{name}: {findings:?}");
-        }
-    }
-    for name in ["busybox", "example.com:5000/a/b:1@sha256:", "docker:24", "oci/x"] {
-        let (found, _) = Payload::parse(&payload(&json!({ "image": name })), &context(Origin::Queue));
-        assert_eq!(found.is_some(), !name.ends_with(':'), "{name}");
-    }
-    assert_eq!(accepted(&json!({ "image": "docker-archive:/x.tar" })).image, named("docker-archive:/x.tar"));
 }
 
 #[test]

@@ -27,6 +27,14 @@ pub enum QueueError {
         /// What is wrong with it.
         because: String,
     },
+    /// It is an artifact without content, for a reason that whoever made it has given (424).
+    #[error("get {what}: it is an error artifact: {because}")]
+    NoContent {
+        /// What was asked for.
+        what: String,
+        /// Their words.
+        because: String,
+    },
     /// The call's signature is refused (401): the credentials are no longer valid, or a clock is off for now.
     #[error("be allowed {what}: {because}")]
     Unauthenticated {

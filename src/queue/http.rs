@@ -1,6 +1,7 @@
 //! The queue of a Taskcluster deployment, over HTTP.
 
 mod clock;
+mod finder;
 mod object;
 mod path;
 mod reader;
@@ -25,6 +26,7 @@ use crate::queue::task_id::TaskId;
 use crate::scopes::minimal;
 use crate::timestamp::Timestamp;
 
+pub use self::finder::{ArtifactFinder, ArtifactPlace, Custody, LatestRun};
 pub use self::object::ObjectUpload;
 pub use self::reader::TaskReader;
 pub(super) use self::run::HttpRun;
@@ -39,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a call is tried on which a run's result depends. Its claim may go before; then it is refused, if only because
 /// its credentials have gone with it.
 pub(super) const LASTING: Duration = Duration::from_secs(10 * 60);
+/// How long an artifact of another task is looked for that a task cannot do without.
+const SEARCHING: Duration = Duration::from_secs(2 * 60);
 /// Bytes of one task in an answer to a claim: a definition of 10 MiB, which is the most that the queue takes, and its
 /// scopes once more in credentials, where JSON is written into JSON.
 const CLAIMED_BYTES: usize = 32 << 20;

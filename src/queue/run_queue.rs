@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::queue::artifact_name::ArtifactName;
-use crate::queue::http::{HttpRun, LASTING};
+use crate::queue::http::{ArtifactFinder, HttpRun, LASTING};
 use crate::queue::model::{ArtifactRequest, Created, RunId, Standing};
 use crate::queue::{Credentials, EmbeddedQueue, QueueError, Reporter, Verdict};
 use crate::scopes::minimal;
@@ -92,6 +92,16 @@ impl RunQueue {
             // There are no roles.
             Maker::Embedded(_) => Ok(minimal(scopes.to_vec())),
             Maker::Http(queue) => queue.expand_scopes(scopes).await,
+        }
+    }
+
+    /// Looks for artifacts of other tasks with the task's own credentials. None where there are no other tasks: the queue is
+    /// in this process.
+    #[must_use]
+    pub fn finder(&self) -> Option<ArtifactFinder<'_>> {
+        match &self.0.maker {
+            Maker::Embedded(_) => None,
+            Maker::Http(queue) => Some(queue.finder()),
         }
     }
 

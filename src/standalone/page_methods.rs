@@ -79,9 +79,6 @@ fn judge(it: &Exchange<'_>, payload: &Value, task: Option<&TaskDefinition>) -> V
     };
     let (payload, mut list) = Payload::parse(payload, &context);
     let mut findings = Findings::default();
-    if let Some(Err(unsupported)) = payload.as_ref().map(|payload| payload.image.source()) {
-        findings.error("/payload/image", unsupported.to_string());
-    }
     if let (Some(file), Some(task)) = (file, task) {
         let pool = file.worker_pool();
         if task.task_queue_id != pool {

@@ -90,7 +90,7 @@ impl From<QueueError> for Refusal {
         let code = match &error {
             QueueError::NotFound { .. } => Code::ResourceNotFound,
             QueueError::Conflict { .. } => Code::RequestConflict,
-            QueueError::Invalid { .. } => Code::InputError,
+            QueueError::Invalid { .. } | QueueError::NoContent { .. } => Code::InputError,
             QueueError::Unauthenticated { .. } => Code::AuthenticationFailed,
             QueueError::Unauthorized { .. } => Code::InsufficientScopes,
             QueueError::Foreign { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {

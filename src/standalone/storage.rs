@@ -140,7 +140,7 @@ impl Storage {
         let name = access.and_then(|access| self.permitted(request.uri().path(), access, now));
         let answered = match (access, name) {
             (Some(Access::Put), Some(name)) => self.put(&name, request).await,
-            (Some(Access::Get), Some(name)) => self.get(&name).await,
+            (Some(Access::Get), Some(name)) => self.get(&name, request.headers()).await,
             (Some(_), None) => Err(ACCESS_DENIED),
             (None, _) => Err(Denied(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed")),
         };
@@ -190,11 +190,24 @@ impl Storage {
         tokio::fs::rename(draft, path).await.map_err(|_| FAULT)
     }
 
-    async fn get(&self, name: &str) -> Result<Reply, Denied> {
+    async fn get(&self, name: &str, asked: &HeaderMap) -> Result<Reply, Denied> {
         let mut file = File::open(self.path(name)).await.map_err(|_| NO_SUCH_KEY)?;
         let head = read_head(&mut file).await.map_err(|_| FAULT)?;
-        let mut reply = Reply::new(StoredBody::new(file, head.bytes).boxed_unsync());
-        set(&mut reply, header::CONTENT_LENGTH, &head.bytes.to_string());
+        let first = head.first_of_rest(asked);
+        if let Some(first) = first {
+            let from_here = i64::try_from(first).map_err(|_| FAULT)?;
+            file.seek(io::SeekFrom::Current(from_here)).await.map_err(|_| FAULT)?;
+        }
+        let left = head.bytes - first.unwrap_or_default();
+        let mut reply = Reply::new(StoredBody::new(file, left).boxed_unsync());
+        if let Some(first) = first {
+            *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let range = format!("bytes {first}-{}/{}", head.bytes - 1, head.bytes);
+            set(&mut reply, header::CONTENT_RANGE, &range);
+        }
+        set(&mut reply, header::ACCEPT_RANGES, "bytes");
+        set(&mut reply, header::ETAG, &head.tag());
+        set(&mut reply, header::CONTENT_LENGTH, &left.to_string());
         for (name, value) in
             [(header::CONTENT_TYPE, head.content_type), (header::CONTENT_ENCODING, head.content_encoding)]
         {
@@ -210,6 +223,25 @@ impl Storage {
     /// The file of a name, which is a stranger's: only its digest is a path.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(hex(&name_digest(name)))
+    }
+}
+
+impl Head {
+    /// What tells these bytes from others.
+    fn tag(&self) -> String {
+        format!("\"{}\"", self.sha256)
+    }
+
+    /// Where the rest begins that is asked for, by whoever has had the bytes before it; of other ranges everything is sent,
+    /// as a server may.
+    fn first_of_rest(&self, asked: &HeaderMap) -> Option<u64> {
+        let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
+        if text(header::IF_RANGE).is_some_and(|tag| tag != self.tag()) {
+            return None;
+        }
+        let first = text(header::RANGE)?.strip_prefix("bytes=")?.strip_suffix('-')?;
+        let is_number = first.bytes().all(|byte| byte.is_ascii_digit());
+        first.parse().ok().filter(|first| is_number && *first < self.bytes)
     }
 }
 
@@ -334,6 +366,31 @@ mod tests {
         assert_eq!(permitted("/storage/", Access::Put, 99), None);
         let other = Storage::open(directory.path().join("s"), "another").unwrap();
         assert_eq!(other.permitted(&url, Access::Put, at(99)), None);
+    }
+
+    #[test]
+    fn whoever_has_had_a_part_of_the_same_bytes_gets_the_rest_and_all_others_everything() {
+        let head = Head { sha256: "ab".to_owned(), bytes: 10, ..Head::default() };
+        for (range, if_range, expected) in [
+            (Some("bytes=4-"), Some("\"ab\""), Some(4)),
+            (Some("bytes=0-"), None, Some(0)),
+            (Some("bytes=9-"), None, Some(9)),
+            (Some("bytes=4-"), Some("\"cd\""), None),
+            (Some("bytes=4-"), Some("W/\"ab\""), None),
+            (Some("bytes=10-"), None, None),
+            (Some("bytes=+1-"), None, None),
+            (Some("bytes=-4"), None, None),
+            (Some("bytes=1-2"), None, None),
+            (Some("bytes=1-,3-"), None, None),
+            (Some("lines=1-"), None, None),
+            (None, Some("\"ab\""), None),
+        ] {
+            let mut asked = HeaderMap::new();
+            for (name, value) in [(header::RANGE, range), (header::IF_RANGE, if_range)] {
+                value.map(|value| asked.insert(name, value.parse().unwrap()));
+            }
+            assert_eq!(head.first_of_rest(&asked), expected, "{range:?} {if_range:?}");
+        }
     }
 
     #[test]

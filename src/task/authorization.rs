@@ -51,22 +51,31 @@ impl<'a> Authorization<'a> {
         }
     }
 
-    /// Whether or not the image is there already: what one task may have pulled is not for all.
+    /// Whether or not the image is there already: what one task may have brought is not for all.
     async fn check_image(&self, image: &ImageField, options: &PullOptions) -> Result<(), TaskError> {
-        let ImageField::Named { name, source: Source::Registry(reference) } = image else { return Ok(()) };
-        let needed = ScopeExpression::Scope(scopes::image_scope(name));
-        // Who holds the scope in any case has nobody asked whether it takes one.
-        if needed.is_satisfied_by(self.own) {
-            return Ok(());
-        }
-        let known = options.access.has_credentials(reference, &options.limits).await;
-        let takes_scope = known.map_err(|error| image::pull_failure(&PullError::Registry(error)))?;
-        if !takes_scope {
-            return Ok(());
-        }
+        let (needed, refusal) = match image {
+            ImageField::Named { name, source: Source::Registry(reference) } => {
+                let needed = ScopeExpression::Scope(scopes::image_scope(name));
+                // Who holds the scope in any case has nobody asked whether it takes one.
+                if needed.is_satisfied_by(self.own) {
+                    return Ok(());
+                }
+                let known = options.access.has_credentials(reference, &options.limits).await;
+                let takes_scope = known.map_err(|error| image::pull_failure(&PullError::Registry(error)))?;
+                if !takes_scope {
+                    return Ok(());
+                }
+                (needed, scopes::refuse_image(name))
+            }
+            ImageField::Named { .. } => return Ok(()),
+            ImageField::Artifact(image) => match image.scope() {
+                None => return Ok(()),
+                Some(scope) => (ScopeExpression::Scope(scope), scopes::refuse_described_image(image)),
+            },
+        };
         match self.missing(&needed).await.map_err(|error| not_expanded(&error))? {
             None => Ok(()),
-            Some(_) => Err(image::unavailable(&scopes::refuse_image(name))),
+            Some(_) => Err(image::unavailable(&refusal)),
         }
     }
 
@@ -106,6 +115,12 @@ pub fn judge(payload: &Payload, scopes: &[String], (pool, pointer): (&str, &str)
             findings.error(pointer, format!("needs the scope {scope}"));
         }
     }
+    if let ImageField::Artifact(image) = &payload.image
+        && let Some(scope) = image.scope().filter(|scope| !scopes::satisfies(scopes, scope))
+    {
+        let pointer = pointer_to(&pointer_to(pointer, "image"), "path");
+        findings.error(pointer, format!("needs the scope {}", escaped(&scope)));
+    }
     for name in payload.cache.keys() {
         let name = name.as_str();
         if !scopes::cache_expression([name], pool).is_satisfied_by(scopes) {
@@ -123,9 +138,10 @@ fn not_expanded(error: &QueueError) -> TaskError {
         | QueueError::Foreign { .. }
         | QueueError::NotFound { .. }
         | QueueError::Unauthenticated { .. } => End::WorkerFault,
-        QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Unauthorized { .. } => {
-            End::SetupFailed
-        }
+        QueueError::Conflict { .. }
+        | QueueError::Invalid { .. }
+        | QueueError::NoContent { .. }
+        | QueueError::Unauthorized { .. } => End::SetupFailed,
     };
     not_configured(end, &format!("Failed to {}", escaped(&chain(error))))
 }
@@ -303,6 +319,35 @@ mod tests {
         assert_eq!(judged(&["docker-worker:cache:c:p/w"]), [of_first]);
         assert_eq!(judged(&["docker-worker:cache:c:p/v"]).len(), 2);
         assert!(judged(&["docker-worker:cache:*"]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_image_that_is_a_private_artifact_is_for_those_who_may_get_it() {
+        let (_storage, queue) = deployment().await;
+        for (path, scopes, is_allowed) in [
+            ("public/x.tar", &[][..], true),
+            ("publicity/x.tar", &[], false),
+            ("private/x.tar", &[], false),
+            ("private/x.tar", &["queue:get-artifact:private/x.tar"], true),
+            ("private/x.tar", &["queue:get-artifact:private/*"], true),
+            ("private/x.tar", &["queue:get-artifact:private/x"], false),
+        ] {
+            let own: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+            let image = json!({ "type": "indexed-image", "namespace": "a.b", "path": path });
+            let payload = of_text(&json!({ "image": image, "maxRunTime": 60 }));
+            let checked = Authorization::new(&queue, &own).check(&payload, "p/w", &pulling(&[])).await;
+            let mut findings = Findings::default();
+            judge(&payload, &own, ("p/w", "/payload"), &mut findings);
+            let findings: Vec<_> = findings.into_list().iter().map(ToString::to_string).collect();
+            let Err(error) = checked else {
+                assert!(is_allowed && findings.is_empty(), "{path} {scopes:?} {findings:?}");
+                continue;
+            };
+            assert!(!is_allowed, "{path} {scopes:?}");
+            assert_eq!(findings, [format!("/payload/image/path: needs the scope queue:get-artifact:{path}")]);
+            let text = error.lines.concat();
+            assert!(error.end == End::ImageUnavailable && text.contains("Not authorized to use {"), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use images::source::Source;
-
 use crate::artifact::{Publisher, PublisherParts, Store};
 use crate::background::Background;
 use crate::claim_file::{ClaimFile, Logs};
@@ -143,7 +141,7 @@ impl Claimed {
         let checked = self.check().await;
         let Claimed { mut run, features, task, pulling } = self;
         match checked {
-            Ok((payload, source)) => Ok(Validated { run, features, payload, source, pulling }),
+            Ok(payload) => Ok(Validated { run, features, payload, pulling }),
             Err(error) => {
                 let end = run.fail(error);
                 let terms = task.payload.as_ref().map(Terms::of).unwrap_or_default();
@@ -181,7 +179,7 @@ impl Claimed {
         }
     }
 
-    async fn check(&self) -> Result<(Payload, Source), TaskError> {
+    async fn check(&self) -> Result<Payload, TaskError> {
         let warnings = self.task.findings.iter().filter(|it| it.severity == Severity::Warning);
         for warning in warnings {
             self.run.log.info(&format!("Warning: {warning}"));
@@ -190,11 +188,8 @@ impl Claimed {
             let text = task_log::refused_payload(&self.task.findings);
             return Err(TaskError::new(End::MalformedPayload, text));
         };
-        let source = payload.image.source().cloned().map_err(|unsupported| {
-            TaskError::new(End::MalformedPayload, format!("`task.payload.image`: {unsupported}"))
-        })?;
         self.authorize(&payload).await?;
-        Ok((payload, source))
+        Ok(payload)
     }
 
     /// Before anything is made or found for the task, an image that is there already included.

@@ -1,4 +1,5 @@
-//! Bringing a task's image into the store, and what its log says of that.
+//! Bringing a task's image into the store, and what its log says of that. One that is an artifact comes its own way
+//! ([`artifact_image`](super::artifact_image)).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,11 @@ use images::source::Source;
 use images::store::{Cancel, Lease, PullError, PullErrorKind, PullEvent, PullOptions};
 use rustix::process::{Resource, getrlimit};
 
+use crate::download::Downloader;
 use crate::event::{RunEvent, RunEvents};
+use crate::payload::ImageField;
+use crate::queue::TaskReader;
+use crate::task::artifact_image;
 use crate::task::error::TaskError;
 use crate::task::outcome::End;
 use crate::task::run::Run;
@@ -23,53 +28,74 @@ pub struct Pulling {
     pub options: PullOptions,
     /// Shows how it goes on.
     pub observer: PullObserver,
+    /// For those that are artifacts.
+    pub downloader: Downloader,
+    /// The deployment whose artifacts are meant, where the run's own queue has none but the run's.
+    pub deployment: Option<Arc<TaskReader>>,
 }
 
-/// Finds the image in the store, or pulls it; an image that is there by its name is not pulled. `stop`: the run needs it
+/// Finds the image in the store, or brings it; an image that is there by its name is not pulled. `stop`: the run needs it
 /// no more. Each pull has a switch of its own: other runs of this worker go on.
 pub(super) async fn bring(
     run: &Run,
     pulling: &Pulling,
-    source: &Source,
+    image: &ImageField,
     stop: &Cancel,
 ) -> Result<Lease, TaskError> {
-    let Run { worker, log, events, interrupts, .. } = run;
-    if interrupts.current().is_some() {
+    if run.interrupts.current().is_some() {
         return Err(TaskError::interrupted());
     }
-    events.emit(&RunEvent::ImageWanted { image: &source.to_string() });
-    let observe = |event: PullEvent| {
-        (pulling.observer)(&event);
-        tell(events, &event);
-        if let Some(text) = log_line(&event) {
-            log.text(&text);
-        }
-    };
-    let mut interrupts = interrupts.clone();
+    run.events.emit(&RunEvent::ImageWanted { image: &image.to_string() });
+    let mut interrupts = run.interrupts.clone();
     let options = PullOptions { cancel: stop.clone(), ..pulling.options.clone() };
     let bringing = async {
-        match worker.store.find(source, &options).await? {
-            Some(lease) => Ok(lease),
-            None => {
-                let began = Instant::now();
-                let pulled = worker.store.pull(source, &options, &observe).await?;
-                let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                events.emit(&RunEvent::ImagePulled { took_ms });
-                Ok(pulled)
-            }
+        match image {
+            ImageField::Named { source, .. } => pull(run, pulling, source, &options).await,
+            ImageField::Artifact(image) => artifact_image::bring(run, pulling, image, options).await,
         }
     };
     tokio::pin!(bringing);
-    let result = tokio::select! {
+    tokio::select! {
         biased;
         result = &mut bringing => result,
         _ = interrupts.interrupted() => {
-            // The pull cleans up after itself before it ends.
+            // It cleans up after itself before it ends.
             stop.cancel();
             bringing.await
         }
-    };
-    result.map_err(|error| pull_failure(&error))
+    }
+}
+
+async fn pull(
+    run: &Run,
+    pulling: &Pulling,
+    source: &Source,
+    options: &PullOptions,
+) -> Result<Lease, TaskError> {
+    let store = &run.worker.store;
+    let found = store.find(source, options).await.map_err(|error| pull_failure(&error))?;
+    if let Some(lease) = found {
+        return Ok(lease);
+    }
+    let began = Instant::now();
+    let pulled = store.pull(source, options, &|event| observe(run, pulling, &event)).await;
+    let lease = pulled.map_err(|error| pull_failure(&error))?;
+    run.events.emit(&RunEvent::ImagePulled { took_ms: milliseconds(began) });
+    Ok(lease)
+}
+
+/// Since then.
+pub(super) fn milliseconds(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Tells whoever hears of a pull how it goes on.
+pub(super) fn observe(run: &Run, pulling: &Pulling, event: &PullEvent) {
+    (pulling.observer)(event);
+    tell(&run.events, event);
+    if let Some(text) = log_line(event) {
+        run.log.text(&text);
+    }
 }
 
 /// The lines that docker's clients show, as they have always been in this log.
@@ -105,15 +131,21 @@ fn open_files_advice() -> String {
 
 /// There is no image for this task, for a reason that is told in a sentence.
 pub(super) fn unavailable(why: &str) -> TaskError {
-    failure(End::ImageUnavailable, why)
+    not_pulled(End::ImageUnavailable, why)
 }
 
-fn failure(end: End, why: &str) -> TaskError {
+/// There is no image, in the original's words.
+pub(super) fn not_pulled(end: End, why: &str) -> TaskError {
     TaskError::new(end, "Pulling docker image has failed.").and(format!("Error: {}", escaped(why)))
 }
 
 /// What a pull that has failed means to its task.
 pub(super) fn pull_failure(error: &PullError) -> TaskError {
+    failure(error, "")
+}
+
+/// The same; `what` stands before the reason.
+pub(super) fn failure(error: &PullError, what: &str) -> TaskError {
     let end = match error.kind() {
         PullErrorKind::BadName => End::MalformedPayload,
         PullErrorKind::NotFound
@@ -131,7 +163,7 @@ pub(super) fn pull_failure(error: &PullError) -> TaskError {
     if error.kind() == PullErrorKind::OpenFiles {
         why += &open_files_advice();
     }
-    failure(end, &why)
+    not_pulled(end, &format!("{what}{why}"))
 }
 
 #[cfg(test)]

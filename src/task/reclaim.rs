@@ -167,7 +167,10 @@ pub async fn settle(
 #[must_use]
 pub fn is_refusal(error: &QueueError) -> bool {
     match error {
-        QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Unauthorized { .. } => true,
+        QueueError::Conflict { .. }
+        | QueueError::Invalid { .. }
+        | QueueError::NoContent { .. }
+        | QueueError::Unauthorized { .. } => true,
         // A deployment's front end answers for a queue that is not there for now. One that has just come back may not know
         // the run yet. For a refused signature a clock that is off for a moment is enough: this host's, or the queue's.
         QueueError::Foreign { .. }

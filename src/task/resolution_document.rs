@@ -6,6 +6,7 @@ use images::image::Image;
 use serde::Serialize;
 
 use crate::artifact::ArtifactRecord;
+use crate::payload::ImageField;
 use crate::queue::task_id::TaskId;
 use crate::queue::{RunId, RunState};
 use crate::task::outcome::Resolution;
@@ -67,13 +68,21 @@ pub struct ImageUsed {
     /// That of its configuration, which Docker calls the image's id; for what is certified.
     #[serde(skip)]
     pub id: String,
+    /// The digest of the artifact that it came as, if it did; for the same.
+    #[serde(skip)]
+    pub artifact: Option<String>,
 }
 
 impl ImageUsed {
-    /// As the store has it.
+    /// As the store has it, and by the payload's name for it.
     #[must_use]
-    pub fn of(image: &Image) -> ImageUsed {
-        ImageUsed { name: image.name.clone(), digest: image.digest.to_string(), id: image.id.to_string() }
+    pub fn of(image: &Image, field: &ImageField) -> ImageUsed {
+        let artifact = match field {
+            ImageField::Artifact(_) => Some(image.resolved.to_string()),
+            ImageField::Named { .. } => None,
+        };
+        let (name, digest) = (image.name.clone(), image.digest.to_string());
+        ImageUsed { name, digest, id: image.id.to_string(), artifact }
     }
 }
 
@@ -118,6 +127,7 @@ mod tests {
                 name: "busybox".to_owned(),
                 digest: "sha256:9f2".to_owned(),
                 id: String::new(),
+                artifact: None,
             }),
             artifacts: vec![file, missing],
             resources: Some(Resources {

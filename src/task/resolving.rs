@@ -265,6 +265,7 @@ impl Resolving {
         let killed = Killed {
             log: self.run.log.path(),
             image_id: image.map(|image| image.id.as_str()),
+            image_artifact: image.and_then(|image| image.artifact.as_deref()),
             publisher: &self.run.publisher,
         };
         let stage = self.features.killed(killed).await;

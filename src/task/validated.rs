@@ -4,7 +4,6 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use images::image::Image;
-use images::source::Source;
 use images::store::Cancel;
 use runtime::id::ContainerId;
 use tokio::task::JoinError;
@@ -32,7 +31,6 @@ pub struct Validated {
     pub(super) run: Run,
     pub(super) features: Active,
     pub(super) payload: Payload,
-    pub(super) source: Source,
     pub(super) pulling: Pulling,
 }
 
@@ -60,16 +58,14 @@ impl Validated {
     }
 
     async fn make_ready(&mut self, taken: &mut Taken) -> Result<(RootFileSystem, Contributions), TaskError> {
-        let Validated { run, features, payload, source, pulling } = self;
+        let Validated { run, features, payload, pulling } = self;
         let Taken { image, caches, network, mounts } = taken;
         let stop = Cancel::default();
         let linking = Linking { run, features, network };
         let root = Root { run, payload, caches, image, mounts };
         // Both to their end: what was taken has to be given back.
-        let (linked, made) = tokio::join!(
-            or_stop(&stop, linking.link(&stop)),
-            or_stop(&stop, root.make(source, pulling, &stop)),
-        );
+        let (linked, made) =
+            tokio::join!(or_stop(&stop, linking.link(&stop)), or_stop(&stop, root.make(pulling, &stop)),);
         match (linked, made) {
             (Ok(mut contributions), Ok((root, binds))) => {
                 contributions.binds.extend(binds);
@@ -101,23 +97,18 @@ struct Root<'a> {
 }
 
 impl Root<'_> {
-    async fn make(
-        self,
-        source: &Source,
-        pulling: &Pulling,
-        stop: &Cancel,
-    ) -> Result<(RootFileSystem, Vec<Bind>), TaskError> {
+    async fn make(self, pulling: &Pulling, stop: &Cancel) -> Result<(RootFileSystem, Vec<Bind>), TaskError> {
         let Root { run, payload, caches, image, mounts } = self;
         let taking = async {
             let wanted = take_caches(run, payload, caches).await?;
             Ok(bind_caches(&run.events, caches, &wanted))
         };
-        let bringing = image::bring(run, pulling, source, stop);
+        let bringing = image::bring(run, pulling, &payload.image, stop);
         let (taken, brought) = tokio::join!(or_stop(stop, taking), or_stop(stop, bringing));
         let binds = taken?;
         let lease = brought?;
         announce(&run.events, lease.image(), &run.began);
-        *image = Some(ImageUsed::of(lease.image()));
+        *image = Some(ImageUsed::of(lease.image(), &payload.image));
         let place = run.directory.task().data().to_owned();
         let (store, stop, interrupts) = (run.worker.store.clone(), stop.clone(), run.interrupts.clone());
         let wanted = move || !stop.is_cancelled() && interrupts.current().is_none();

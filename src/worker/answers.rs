@@ -30,7 +30,7 @@ impl Service {
                 (true, !renewal.is_to_be_awaited())
             }
             // What is asked is always the same: the names in the configuration.
-            QueueError::Invalid { .. } => (true, true),
+            QueueError::Invalid { .. } | QueueError::NoContent { .. } => (true, true),
             QueueError::Foreign { .. } | QueueError::NotFound { .. } => (true, false),
             QueueError::Conflict { .. } | QueueError::Unreachable { .. } | QueueError::Internal { .. } => {
                 (false, false)
@@ -69,7 +69,7 @@ impl Service {
                     "; give taskcluster.clientId the scopes queue:claim-work:{pool} and queue:worker-id:{worker_group}/{worker_id}"
                 )
             }
-            QueueError::Invalid { .. } => {
+            QueueError::Invalid { .. } | QueueError::NoContent { .. } => {
                 "; correct provisionerId, workerType, workerGroup or workerId".to_owned()
             }
             // With a clock that is off certificates are not valid either.

@@ -51,6 +51,7 @@ impl Service {
                     | QueueError::Foreign { .. } => true,
                     QueueError::Conflict { .. }
                     | QueueError::Invalid { .. }
+                    | QueueError::NoContent { .. }
                     | QueueError::Unreachable { .. }
                     | QueueError::Internal { .. } => false,
                 };

@@ -58,7 +58,8 @@ impl Service {
             Err(
                 QueueError::Unauthenticated { .. }
                 | QueueError::Unauthorized { .. }
-                | QueueError::Invalid { .. },
+                | QueueError::Invalid { .. }
+                | QueueError::NoContent { .. },
             ) => due.set(None),
             Err(
                 QueueError::Foreign { .. }

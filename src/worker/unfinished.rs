@@ -256,7 +256,7 @@ impl Service {
         // As after any other interrupt. The next one ends what cannot be dropped.
         interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
         let publisher = self.publisher(queue, held, scratch, interrupts);
-        let killed = Killed { log: &log, image_id: None, publisher: &publisher };
+        let killed = Killed { log: &log, image_id: None, image_artifact: None, publisher: &publisher };
         let problem = match timeout(limit, publish_logs(&held.logs, killed)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),

@@ -87,6 +87,7 @@ const FLOORS: &[&[&str]] = &[
     &["registry"],
     &["features"],
     &["live_log", "proxy"],
+    &["download"],
     &["artifact"],
     &["task_log"],
     &["payload"],

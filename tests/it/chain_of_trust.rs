@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::{Run, Site, Worker, busybox_image, call, sha256, tool};
+use crate::task_images::{made_image, payload_of, write_archives};
+use crate::task_images_faults::Maker;
 
 const STATEMENT: &str = "public/chain-of-trust.json";
 const SIGNATURE: &str = "public/chain-of-trust.json.sig";
@@ -191,6 +193,38 @@ fn a_task_cannot_put_its_own_statement_in_the_place_of_the_workers() {
     assert!(!run.log.contains("forged\n") && statement(&run)["taskId"].is_string(), "{run:?}");
     let names: Vec<_> = statement(&run)["artifacts"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["public/logs/certified.log"]);
+}
+
+/// The hash is that of the archive as its task has published it: compressed as it is, but not for the way.
+#[test]
+fn an_image_that_was_an_artifact_is_certified_by_its_hash_also_when_it_was_here_before() {
+    let site = Site::new();
+    let key = Key::make(&site.worker);
+    let archives = site.worker.fresh("archives");
+    write_archives(&site.worker, &made_image("made here"), "docker-archive", &archives);
+    for (name, media_type) in
+        [("docker-archive.tar.xz", "application/x-xz"), ("docker-archive.tar", "application/x-tar")]
+    {
+        let archive = archives.join(name);
+        let maker = Maker::publish(&site.deployment, &archive, media_type);
+        maker.complete(&site.deployment);
+        for time in ["downloaded", "by an earlier worker"] {
+            let worker = site.start(&json!({ "ed25519SigningKeyLocation": key.secret }));
+            let mut payload = payload_of(maker.task_id(), crate::task_images_faults::ARTIFACT, "cat /marker");
+            payload["features"] = json!({ "chainOfTrust": true });
+            let task = site.deployment.create(&payload);
+            site.deployment.await_resolved(&task);
+            let said: Value = serde_json::from_slice(&site.deployment.artifact(&task, STATEMENT)).unwrap();
+            let log = site.deployment.log(&task);
+            assert_eq!(
+                said["environment"]["imageArtifactHash"],
+                json!(sha256(&fs::read(&archive).unwrap())),
+                "{log}"
+            );
+            assert_eq!(log.contains("Downloading"), time == "downloaded", "{log}");
+            worker.stop();
+        }
+    }
 }
 
 #[test]

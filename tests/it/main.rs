@@ -73,6 +73,8 @@ mod start_tasks;
 mod start_unfinished;
 mod stuck_monitor;
 mod support;
+mod task_images;
+mod task_images_faults;
 mod taskcluster_proxy;
 mod transports;
 mod unfit_hosts;

@@ -12,6 +12,9 @@ use crate::support::{
     AnsweringServer, Deployment, Fault, Run, Terms, Worker, busybox_image, finish, refusal, shell_payload,
 };
 
+use crate::task_images::{made_image, payload_of, write_archives};
+use crate::task_images_faults::{ARTIFACT, Maker};
+
 /// More than it takes a worker to give up on a deployment that does not answer.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -61,6 +64,32 @@ fn a_task_of_a_deployment_runs_here_under_its_own_id_and_the_deployment_hears_no
     let requests: Vec<_> =
         deployment.wire.exchanges().into_iter().skip(asked).map(|exchange| exchange.request).collect();
     assert_eq!(requests, [format!("GET /api/queue/v1/task/{task_id}")]);
+}
+
+#[test]
+fn an_image_that_is_an_artifact_of_the_deployment_is_got_from_there() {
+    let deployment = Deployment::start(Terms::default());
+    let worker = Worker::new();
+    let archives = worker.fresh("archives");
+    write_archives(&worker, &made_image("made here"), "docker-archive", &archives);
+    let maker = Maker::publish(&deployment, &archives.join("docker-archive.tar.bz2"), "application/x-bzip2");
+    maker.complete(&deployment);
+    let payload = payload_of(maker.task_id(), ARTIFACT, "cat /marker");
+    let task_id = deployment.create(&payload);
+    let place = (deployment.root_url.as_str(), &task_id);
+    for time in ["downloaded", "here"] {
+        let run = start(&worker, place, &[], &[]).ended().expect(0, time);
+        assert!(run.output().contains("made here"), "{run:?}");
+        assert_eq!(run.log.contains("Downloading artifact"), time == "downloaded", "{run:?}");
+    }
+    // One that is nobody's: there is no deployment to ask.
+    let run = worker.task(&payload).expect(121, "no deployment");
+    assert!(run.words().contains("there is no deployment here to get an artifact of"), "{run:?}");
+    // The artifact of another task that is not there.
+    let task_id = deployment.create(&payload_of(maker.task_id(), "public/none.tar", "true"));
+    let place = (deployment.root_url.as_str(), &task_id);
+    let run = start(&worker, place, &[], &[]).ended().expect(121, "no artifact");
+    assert!(run.words().contains("Could not download artifact \"public/none.tar\""), "{run:?}");
 }
 
 #[test]

@@ -93,6 +93,11 @@ impl StreamSender {
         self.0.send(Received::Bytes(bytes)).await.is_ok()
     }
 
+    /// Waits until nobody takes any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
     /// Says that this was all. False as of [`StreamSender::send`].
     pub async fn finish(self) -> bool {
         self.0.send(Received::End).await.is_ok()
@@ -204,7 +209,7 @@ fn warn(lease: &Lease, options: &PullOptions, events: Events<'_>) {
     }
 }
 
-/// Passes a stream on until it ends or nobody needs it: then whoever reads it is not kept waiting by whoever sends.
+/// Passes a stream on until it ends or nobody needs it: then nobody is kept waiting by whoever sends.
 async fn pass_on(mut received: mpsc::Receiver<Received>, out: mpsc::Sender<Received>, cancel: &Cancel) {
     let passing = async {
         while let Some(piece) = received.recv().await {
@@ -216,6 +221,7 @@ async fn pass_on(mut received: mpsc::Receiver<Received>, out: mpsc::Sender<Recei
     tokio::select! {
         biased;
         () = cancel.cancelled() => {}
+        () = out.closed() => {}
         () = passing => {}
     }
 }

@@ -55,7 +55,7 @@ fn load_with(
     block_on(async {
         let (sender, stream) = Stream::new(encoding, Some(bytes.len() as u64));
         let name = name(label);
-        tokio::join!(load_stream(&store, &name, stream, options, &|_| {}), send(sender, bytes)).0
+        tokio::join!(load_stream(store, &name, stream, options, &|_| {}), send(sender, bytes)).0
     })
 }
 

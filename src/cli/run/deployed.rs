@@ -58,6 +58,15 @@ pub(super) fn fetch(
     Ok(submission)
 }
 
+/// The deployment, for what the task needs of it while it runs here.
+///
+/// # Errors
+///
+/// [`QueueError::Internal`] for what is no root URL or no credentials.
+pub(super) fn reader(root_url: &RootUrl) -> Result<TaskReader, QueueError> {
+    TaskReader::new(root_url.as_str(), credentials_of_environment())
+}
+
 fn credentials_of_environment() -> Option<Credentials> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
     Some(Credentials {
@@ -91,7 +100,10 @@ fn refused((root_url, task_id): (&RootUrl, &TaskId), error: &QueueError, is_sign
             escaped(&chain(source.as_ref())),
             by_proxies(&environment::proxies())
         ),
-        QueueError::Conflict { .. } | QueueError::Invalid { .. } | QueueError::Internal { .. } => format!(
+        QueueError::Conflict { .. }
+        | QueueError::Invalid { .. }
+        | QueueError::NoContent { .. }
+        | QueueError::Internal { .. } => format!(
             "failed to fetch task {task_id} from {root_url}: {}; check its URL, or try again later",
             escaped(&chain(error))
         ),

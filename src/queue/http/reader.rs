@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::clock::QueueClock;
+use super::finder::ArtifactFinder;
 use super::path::component;
 use super::session::{Call, Insists, Session};
 use super::{PATIENCE, TIMEOUT, expand_scopes};
@@ -48,6 +49,12 @@ impl TaskReader {
             most: limits::DEFINITION_BYTES,
         };
         self.0.ask(call).await
+    }
+
+    /// Looks for artifacts.
+    #[must_use]
+    pub fn finder(&self) -> ArtifactFinder<'_> {
+        ArtifactFinder::new(&self.0)
     }
 
     /// All scopes that somebody has who has these: what the deployment's roles add to them.

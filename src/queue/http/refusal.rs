@@ -2,11 +2,14 @@
 
 use std::error::Error;
 
+use super::finder::ArtifactPlace;
 use crate::queue::QueueError;
 use crate::text::escape_lines;
 
 /// The status of a call whose signature is refused.
 pub(super) const UNAUTHENTICATED: u16 = 401;
+/// The status of an artifact that has no content, with a reason of whoever made it.
+const NO_CONTENT: u16 = 424;
 /// What stands in a service's message between its own words and those about the call. A front end's has no such line.
 const RULE: &str = "\n---\n";
 /// Characters of a service's own words.
@@ -16,6 +19,8 @@ const MESSAGE_CHARS: usize = 1000;
 pub(super) enum Answer {
     /// What was asked for.
     Given(Vec<u8>),
+    /// What was asked for is elsewhere, if it is said where.
+    Elsewhere { status: String, place: Option<ArtifactPlace> },
     /// The service will not do it, and says why.
     Refused { status: u16, because: String },
     /// It was not the service that answered, but a front end that has none behind it, or a server of something else. What
@@ -30,6 +35,7 @@ pub(super) fn of_failure(status: Option<u16>, error: Box<dyn Error + Send + Sync
     match status {
         // Too many requests, or one that took too long to come: the next one may be right.
         Some(408 | 429) => Answer::None(error),
+        Some(status @ NO_CONTENT) => Answer::Refused { status, because: line(&error.to_string()) },
         Some(status @ 400..500) => {
             let text = error.to_string();
             match text.split_once(RULE) {
@@ -54,6 +60,7 @@ pub(super) fn error(status: u16, what: String, because: String) -> QueueError {
         403 => QueueError::Unauthorized { what, because },
         404 => QueueError::NotFound { what },
         409 => QueueError::Conflict { what, because },
+        NO_CONTENT => QueueError::NoContent { what, because },
         _ => QueueError::Invalid { what, because },
     }
 }
@@ -71,6 +78,7 @@ mod tests {
         assert!(matches!(error(404), QueueError::NotFound { .. }));
         assert!(matches!(error(409), QueueError::Conflict { .. }));
         assert!(matches!(error(413), QueueError::Invalid { .. }));
+        assert!(matches!(error(424), QueueError::NoContent { .. }));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::component;
+use super::finder::ArtifactFinder;
 use super::object::ObjectUpload;
 use super::session::{Call, Insists, Session};
 use super::{ANSWER_BYTES, LASTING, PATIENCE, TIMEOUT};
@@ -49,6 +50,11 @@ impl HttpRun {
     /// See [`RunQueue::expand_scopes`](crate::queue::RunQueue::expand_scopes).
     pub(in crate::queue) async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
         super::expand_scopes(&self.worker, scopes, EXPANDING, Insists::Always).await
+    }
+
+    /// See [`RunQueue::finder`](crate::queue::RunQueue::finder).
+    pub(in crate::queue) fn finder(&self) -> ArtifactFinder<'_> {
+        ArtifactFinder::new(&self.session)
     }
 
     /// See [`RunQueue::reclaim`](crate::queue::RunQueue::reclaim).

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use hyper::HeaderMap;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde_json::Value;
 use taskcluster::retry::Backoff;
 use taskcluster::{Client, ClientBuilder, Retry};
@@ -19,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::clock::QueueClock;
+use super::finder::{ArtifactPlace, Custody};
 use super::refusal::{self, Answer};
 use crate::queue::{Credentials, QueueError};
 
@@ -142,7 +144,16 @@ impl Session {
 
     /// The answer to a call: tried again while the deployment cannot be reached or is at fault.
     pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, QueueError> {
-        self.try_for_long(call, |bytes| serde_json::from_slice(bytes)).await
+        self.try_for_long(call, |answer| content(answer, |bytes| serde_json::from_slice(bytes))).await
+    }
+
+    /// Where a call's answer leads to that is not answered by content.
+    pub(super) async fn locate(&self, call: Call<'_>) -> Result<ArtifactPlace, QueueError> {
+        self.try_for_long(call, |answer| match answer {
+            Answer::Elsewhere { place: Some(place), .. } => Ok(place),
+            answer => content(answer, |_| Err(serde_json::Error::custom("content"))),
+        })
+        .await
     }
 
     /// The same for a call whose answer says nothing, as far as it has a body at all.
@@ -151,25 +162,20 @@ impl Session {
             [] => Ok(()),
             bytes => serde_json::from_slice(bytes).map(|IgnoredAny| ()),
         };
-        self.try_for_long(call, read).await
+        self.try_for_long(call, |answer| content(answer, read)).await
     }
 
     async fn try_for_long<T>(
         &self,
         call: Call<'_>,
-        read: impl Fn(&[u8]) -> Result<T, serde_json::Error>,
+        read: impl Fn(Answer) -> Result<T, Failure>,
     ) -> Result<T, QueueError> {
         let began = Instant::now();
         let mut back_off = Backoff::new(&BACK_OFF);
         loop {
-            let failure = match self.attempt(&call).await? {
-                Answer::Given(bytes) => match read(&bytes) {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) => Failure::Foreign(form(&error)),
-                },
-                Answer::Refused { status, because } => Failure::Refused { status, because },
-                Answer::Foreign(because) => Failure::Foreign(because),
-                Answer::None(source) => Failure::Unanswered(source),
+            let failure = match read(self.attempt(&call).await?) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
             };
             let wait = back_off.next_backoff().unwrap_or(BACK_OFF.max_delay);
             if began.elapsed() + wait >= self.patience(&call, &failure) {
@@ -226,6 +232,9 @@ impl Session {
             self.clock.note(date);
         }
         let status = response.status();
+        if status.is_redirection() {
+            return Ok(elsewhere(status.to_string(), response.headers()));
+        }
         if !status.is_success() {
             return Ok(Answer::Foreign(format!("it answered {status}")));
         }
@@ -261,6 +270,34 @@ impl Session {
             None => because,
         }
     }
+}
+
+/// What a call's answer says that is to be content.
+fn content<T>(answer: Answer, read: impl Fn(&[u8]) -> Result<T, serde_json::Error>) -> Result<T, Failure> {
+    Err(match answer {
+        Answer::Given(bytes) => match read(&bytes) {
+            Ok(content) => return Ok(content),
+            Err(error) => Failure::Foreign(form(&error)),
+        },
+        Answer::Elsewhere { status, .. } => Failure::Foreign(format!("it answered {status}")),
+        Answer::Refused { status, because } => Failure::Refused { status, because },
+        Answer::Foreign(because) => Failure::Foreign(because),
+        Answer::None(source) => Failure::Unanswered(source),
+    })
+}
+
+/// Where a service sends its callers to.
+fn elsewhere(status: String, headers: &HeaderMap) -> Answer {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let place = header("location").map(|url| ArtifactPlace {
+        url: url.to_owned(),
+        // What says nothing of its kind may be anybody's.
+        custody: match header("x-taskcluster-artifact-storage-type") {
+            Some("s3" | "object") => Custody::Deployment,
+            _ => Custody::Stranger,
+        },
+    });
+    Answer::Elsewhere { status, place }
 }
 
 /// What is said of an answer that is not as it should be: where, and not what stands there, which may be a secret.

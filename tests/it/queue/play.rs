@@ -364,6 +364,7 @@ fn word<T>(result: Result<T, QueueError>, say: impl FnOnce(T) -> String) -> Stri
         Err(QueueError::NotFound { .. }) => "not found",
         Err(QueueError::Conflict { .. }) => "conflict",
         Err(QueueError::Invalid { .. }) => "invalid",
+        Err(QueueError::NoContent { .. }) => "no content",
         Err(QueueError::Unauthenticated { .. }) => "unauthenticated",
         Err(QueueError::Unauthorized { .. }) => "unauthorized",
         Err(

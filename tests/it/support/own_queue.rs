@@ -140,6 +140,16 @@ impl OwnQueue {
         status
     }
 
+    /// Waits until a task is resolved; gives its status.
+    pub fn await_resolved(&self, task_id: &TaskId) -> Value {
+        let mut status = Value::Null;
+        await_that(&format!("task {task_id} to be resolved"), || {
+            status = self.status(task_id);
+            ["completed", "failed", "exception"].iter().any(|state| status["state"] == *state)
+        });
+        status
+    }
+
     /// How the runs of a task have ended.
     pub fn ends(status: &Value) -> Vec<&str> {
         let runs = status["runs"].as_array().unwrap().iter();

@@ -9,18 +9,21 @@
 //!                                       LostReply      acts            loses the connection
 //!                                       Late(time)     acts            gets the reply so much later
 //!                                       Held           acts            gets the reply when the test lets it go
+//!                                       Cut(bytes)     acts            gets so much of the reply, and loses the connection
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, client, server};
 use hyper_util::rt::TokioIo;
@@ -38,7 +41,8 @@ use super::answering_server::refusal;
 /// More than anything takes that a test waits for.
 const LIMIT: Duration = Duration::from_secs(120);
 
-type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How one request is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub enum Fault {
     Late(Duration),
     /// The server acts, and the reply comes after [`Wire::let_go`].
     Held,
+    /// The server acts, and the connection is closed after so many bytes of the reply's body, or a piece more.
+    Cut(usize),
 }
 
 /// A request that went over the wire, and what came of it.
@@ -232,6 +238,11 @@ impl Wire {
                 self.held.subscribe().wait_for(|held| !held).await.unwrap();
                 Ok(reply)
             }
+            Some(Fault::Cut(bytes)) => {
+                let (head, body) = self.pass_on(request, server).await?.into_parts();
+                let cut = CutBody { body, left: bytes };
+                Ok(Response::from_parts(head, cut.boxed_unsync()))
+            }
             None => self.pass_on(request, server).await,
         }
     }
@@ -259,14 +270,14 @@ impl Wire {
         let is_call = request.uri().path().starts_with("/api/");
         let asked = name(&request);
         let (head, body) = request.into_parts();
-        let (payload, body) = if is_call { whole(body).await? } else { (Value::Null, body.boxed_unsync()) };
+        let (payload, body) = if is_call { whole(body).await? } else { (Value::Null, boxed(body)) };
         let stream = self.connect(server).await?;
         let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // What goes wrong with it comes back with the request.
         tokio::spawn(async move { drop(connection.await) });
         let (head, body) = sender.send_request(Request::from_parts(head, body)).await?.into_parts();
         if !is_call {
-            return Ok(Response::from_parts(head, body.boxed_unsync()));
+            return Ok(Response::from_parts(head, boxed(body)));
         }
         let (reply, body) = whole(body).await?;
         if self.remembers() {
@@ -301,6 +312,30 @@ impl Wire {
     }
 }
 
+/// A body that ends before its end.
+struct CutBody {
+    body: Body,
+    left: usize,
+}
+
+impl hyper::body::Body for CutBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left == 0 {
+            return Poll::Ready(Some(Err("cut".into())));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        self.left = self.left.saturating_sub(bytes);
+        Poll::Ready(frame)
+    }
+}
+
 fn name(request: &Request<Incoming>) -> String {
     format!("{} {}", request.method(), request.uri())
 }
@@ -309,6 +344,10 @@ fn name(request: &Request<Incoming>) -> String {
 async fn whole(body: Incoming) -> Result<(Value, Body), hyper::Error> {
     let bytes = body.collect().await?.to_bytes();
     Ok((serde_json::from_slice(&bytes).unwrap_or_default(), full(bytes)))
+}
+
+fn boxed(body: Incoming) -> Body {
+    body.map_err(BoxError::from).boxed_unsync()
 }
 
 fn full(bytes: Bytes) -> Body {

@@ -283,6 +283,24 @@ fn the_reserve_of_the_disk_is_kept() {
 }
 
 #[test]
+fn whoever_sends_nothing_any_more_keeps_no_refusal_waiting() {
+    let test = TestStore::new();
+    let error = block_on(async {
+        let (sender, stream) = Stream::new(Encoding::Identity, None);
+        let (name, options) = (name("a"), options());
+        let loading = load_stream(&test.store, &name, stream, &options, &|_| {});
+        let sending = async {
+            sender.send(Bytes::from(vec![b'x'; 1 << 20])).await;
+            sender.closed().await;
+            sender
+        };
+        let (error, _sender) = tokio::join!(loading, sending);
+        error.unwrap_err()
+    });
+    assert_eq!(error.kind(), PullErrorKind::Refused, "{error:?}");
+}
+
+#[test]
 fn a_load_that_is_cancelled_or_takes_too_long_ends_soon_whatever_its_sender_does() {
     let (_, entries) = docker_archive();
     let archive = tar(&entries);
