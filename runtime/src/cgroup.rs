@@ -25,7 +25,8 @@
 //!
 //! On a hybrid host, where controllers are on v1 and v2 only holds systemd's units, the v2 tree is left
 //! alone. On v1 only these hierarchies are joined: those that a setting needs, `devices`, and `freezer`
-//! so that the processes can be stopped together.
+//! so that the processes can be stopped together. A container of `create` is in all that have a controller: engines count
+//! in them what it uses, and set limits later.
 //!
 //! Sources: the kernel's `admin-guide/cgroup-v2.rst` and `admin-guide/cgroup-v1/`; OCI runtime
 //! specification, `config-linux.md`, "Control groups".
@@ -49,7 +50,7 @@ pub use freeze::FreezeError;
 pub(crate) use freeze::{freeze, is_frozen, thaw};
 pub use hierarchies::{Hierarchies, Hierarchy, Version};
 pub(crate) use join::{open_to_join, processes};
-pub use plan::{CgroupMount, CgroupPlan, CgroupPlanError, Group, plan};
+pub use plan::{CgroupMount, CgroupPlan, CgroupPlanError, Group, Joined, plan};
 pub use remove::RemoveError;
 pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members};
 pub use setting::{Setting, SettingError};

@@ -30,7 +30,7 @@ pub use mounts::{Mount, MountKind, is_served_by_lxcfs};
 pub use process::{Executable, Execution, Identity, Size, Terminal, UserName};
 pub use step::{ChildStep, Step};
 
-use crate::cgroup::{self, CgroupPlan};
+use crate::cgroup::{self, CgroupPlan, Joined};
 use crate::hooks::{self, Stage};
 use crate::host::HostFacts;
 use crate::id::ContainerId;
@@ -82,6 +82,20 @@ pub struct PlanError {
 ///
 /// Every finding at once.
 pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<ContainerPlan, PlanError> {
+    plan_joined(id, spec, facts, Joined::Needed)
+}
+
+/// [`plan`] of a container that is in these control group hierarchies.
+///
+/// # Errors
+///
+/// Every finding at once.
+pub fn plan_joined(
+    id: &ContainerId,
+    spec: &Spec,
+    facts: &HostFacts,
+    joined: Joined,
+) -> Result<ContainerPlan, PlanError> {
     let mut findings = Findings::default();
     if !spec.version.starts_with("1.") {
         findings.add("/ociVersion", format!("{:?} is not a version 1 of the specification", spec.version));
@@ -89,7 +103,7 @@ pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<Containe
     let choices = namespaces::choose(spec, &mut findings);
     let mounts = mounts::mounts(spec, &mut findings);
     let filter = filter(spec, &mut findings);
-    let cgroups = cgroups(id, spec, facts, &mut findings);
+    let cgroups = cgroups((id, spec), facts, joined, &mut findings);
     let root_path = process::root_path(spec, &mut findings);
 
     let mut child = opening_steps(spec, &choices);
@@ -121,7 +135,12 @@ pub fn plan(id: &ContainerId, spec: &Spec, facts: &HostFacts) -> Result<Containe
 
 /// The groups of the Spec's `cgroupsPath`; without one, a group named for the container, beside the
 /// caller's own on v2 and below it on v1.
-fn cgroups(id: &ContainerId, spec: &Spec, facts: &HostFacts, findings: &mut Findings) -> CgroupPlan {
+fn cgroups(
+    (id, spec): (&ContainerId, &Spec),
+    facts: &HostFacts,
+    joined: Joined,
+    findings: &mut Findings,
+) -> CgroupPlan {
     let none = CgroupPlan { groups: Vec::new(), device_program: None };
     let Some(hierarchies) = &facts.hierarchies else {
         findings
@@ -129,7 +148,7 @@ fn cgroups(id: &ContainerId, spec: &Spec, facts: &HostFacts, findings: &mut Find
         return none;
     };
     let path = spec.linux.cgroups_path.clone().unwrap_or_else(|| PathBuf::from(id.as_str()));
-    match cgroup::plan(hierarchies, &path, &spec.linux.resources) {
+    match cgroup::plan(hierarchies, &path, &spec.linux.resources, joined) {
         Ok(plan) => plan,
         Err(errors) => {
             for error in errors {

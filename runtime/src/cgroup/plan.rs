@@ -13,6 +13,15 @@ pub struct CgroupPlan {
     pub device_program: Option<DevicePolicy>,
 }
 
+/// In which hierarchies of v1 a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// Those that its limits need, `devices`, and `freezer`: each more would cost its start.
+    Needed,
+    /// All that have a controller: somebody else will count there what it uses, or set limits that it has not now.
+    All,
+}
+
 /// One directory of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -76,6 +85,7 @@ pub fn plan(
     hierarchies: &Hierarchies,
     path: &Path,
     resources: &Resources,
+    joined: Joined,
 ) -> Result<CgroupPlan, Vec<CgroupPlanError>> {
     let mut errors = Vec::new();
     let mut keep = |error: CgroupPlanError| errors.push(error);
@@ -92,7 +102,9 @@ pub fn plan(
         Hierarchies::V1(mounted) => {
             let device_settings = devices.iter().flat_map(DevicePolicy::settings);
             let settings: Vec<Setting> = settings.into_iter().chain(device_settings).collect();
-            CgroupPlan { groups: v1(mounted, path, settings, &mut keep), device_program: None }
+            let mut groups = v1(mounted, path, settings, &mut keep);
+            groups.retain(|group| is_joined(group, joined));
+            CgroupPlan { groups, device_program: None }
         }
         Hierarchies::V2(unified) => {
             CgroupPlan { groups: vec![v2(unified, path, settings)], device_program: devices }
@@ -127,7 +139,13 @@ pub(super) fn settings(
     all
 }
 
-/// Each setting goes to the hierarchy with its controller; `freezer` is joined if there is one.
+/// A named hierarchy has no controller; it belongs to who has mounted it.
+fn is_joined(group: &Group, joined: Joined) -> bool {
+    let is_needed = !group.settings.is_empty() || group.has("freezer");
+    is_needed || joined == Joined::All && group.controllers.iter().any(|name| !name.contains('='))
+}
+
+/// Each setting goes to the hierarchy with its controller.
 fn v1(
     mounted: &[Hierarchy],
     path: &Path,
@@ -156,7 +174,6 @@ fn v1(
             }
         }
     }
-    groups.retain(|group| !group.settings.is_empty() || group.has("freezer"));
     // Made last, so undone first: frozen, the processes cannot outrun their end.
     groups.sort_by_key(|group| group.has("freezer"));
     groups
@@ -233,7 +250,7 @@ mod tests {
     }
 
     fn planned(host: &Hierarchies, path: &str, resources: Value) -> Result<CgroupPlan, Vec<CgroupPlanError>> {
-        plan(host, Path::new(path), &crate::spec::read(&resources).unwrap())
+        plan(host, Path::new(path), &crate::spec::read(&resources).unwrap(), Joined::Needed)
     }
 
     fn check(host: &Hierarchies, path: &str, resources: Value, expected: &[&str]) {
@@ -328,5 +345,16 @@ mod tests {
         }
         let pages = json!({ "hugepageLimits": [{ "pageSize": "../2MB", "limit": 0 }] });
         assert!(planned(&v2_host(), "/x", pages).is_err());
+    }
+
+    #[test]
+    fn who_is_looked_after_by_others_is_in_every_hierarchy_with_a_controller() {
+        let resources = crate::spec::read(&json!({})).unwrap();
+        let groups = |joined| {
+            let planned = plan(&v1_host(), Path::new("/x"), &resources, joined).unwrap();
+            planned.groups.iter().map(|group| group.controllers.join(",")).collect::<Vec<_>>()
+        };
+        assert_eq!(groups(Joined::Needed), ["devices", "freezer"]);
+        assert_eq!(groups(Joined::All), ["cpu,cpuacct", "memory", "devices", "blkio", "freezer"]);
     }
 }

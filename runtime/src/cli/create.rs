@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use lexopt::{Arg, ValueExt};
 
 use super::{Global, Problem};
+use crate::cgroup::Joined;
 use crate::execute::{self, Container, Options, Outlet, Signals};
 use crate::host::HostFacts;
 use crate::id::ContainerId;
@@ -147,7 +148,9 @@ fn prepare(global: &Global, request: Request, held: Held) -> Result<Container, P
     check_terminal(&loaded.spec, &request)?;
     let facts = HostFacts::gather()
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Host, &error)))?;
-    let plan = plan::plan(&id, &loaded.spec, &facts).map_err(|error| spec_fault(&error))?;
+    // An engine that creates a container and goes away counts and limits it later; a caller that stays has said all.
+    let joined = if request.detach { Joined::All } else { Joined::Needed };
+    let plan = plan::plan_joined(&id, &loaded.spec, &facts, joined).map_err(|error| spec_fault(&error))?;
     if global.debug {
         plan.to_string().lines().for_each(|step| global.log.debug(step.trim_start()));
     }

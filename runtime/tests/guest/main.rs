@@ -18,6 +18,8 @@ mod probe;
 mod inside;
 
 // Whole containers, whose first process is forked into its group here.
+#[path = "../it/callers.rs"]
+mod callers;
 #[path = "../it/crash.rs"]
 mod crash;
 #[path = "../it/exec.rs"]

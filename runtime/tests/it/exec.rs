@@ -338,3 +338,21 @@ fn little_memory_is_enough() {
     }
     bundle.down();
 }
+
+#[test]
+fn where_no_memory_is_left_it_ends_and_hangs_nobody() {
+    let script = "dd if=/dev/zero of=/dev/shm/full bs=64k count=236 2>/dev/null; echo ready; exec sleep 1000";
+    let mut bundle = Bundle::shell(script);
+    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 16 << 20, "swap": 16 << 20 });
+    let mut running = bundle.command(&["run", &bundle.id]).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(running.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let ran = bundle.exec(&[], &["sh", "-c", "x=$(head -c 300000 /dev/zero | tr '\\0' x); echo ${#x}"]);
+        assert!(matches!(ran.status, 0 | 1 | 2 | 137), "{ran:?}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{ran:?}");
+    }
+    assert_eq!(bundle.tell(&["delete", "--force", &bundle.id]).status, 0);
+    running.wait().unwrap();
+    bundle.assert_nothing_left();
+}

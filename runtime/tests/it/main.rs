@@ -15,6 +15,7 @@ mod groups;
 #[path = "../support/probe.rs"]
 mod probe;
 
+mod callers;
 mod cgroup;
 mod crash;
 mod exec;

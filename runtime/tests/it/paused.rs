@@ -90,7 +90,7 @@ fn who_comes_between_pause_and_resume_is_refused_or_waits() {
     bundle.up();
     std::thread::scope(|scope| {
         let execs = scope.spawn(|| {
-            for _ in 0..60 {
+            for _ in 0..25 {
                 let ran = bundle.exec(&[], &["true"]);
                 let refused = ran.status == 1 && ran.stderr.contains("paused");
                 assert!(ran.status == 0 || refused, "{ran:?}");

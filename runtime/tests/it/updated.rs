@@ -119,3 +119,28 @@ fn what_cannot_be_set_is_told_and_changes_nothing() {
     let ran = update(&bundle, &["--memory", "1G"]);
     assert!(ran.status == 1 && ran.stderr.contains("does not exist"), "{ran:?}");
 }
+
+#[test]
+fn a_container_that_was_created_can_be_limited_in_what_its_spec_says_nothing_of() {
+    let mut bundle = Bundle::shell("echo ready; exec sleep 1000");
+    bundle.config["linux"]["resources"] = json!({});
+    bundle.config["linux"]["cgroupsPath"] = format!("/{}", bundle.id).into();
+    bundle.up();
+    ok(update(&bundle, &["--memory", "32M", "--pids-limit", "9"]));
+    assert_eq!(memory(&bundle), (32 << 20).to_string());
+    assert_eq!(limit(&bundle, "pids.max", "pids.max"), "9");
+    bundle.down();
+    // One of `run` is in no hierarchy of v1 that it does not need.
+    let mut running = bundle.command(&["run", &bundle.id]).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(running.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    let ran = update(&bundle, &["--memory", "32M"]);
+    match is_v2() {
+        true => ok(ran),
+        false => {
+            assert!(ran.status == 1 && ran.stderr.contains("no control group with that file"), "{ran:?}")
+        }
+    }
+    assert_eq!(bundle.tell(&["delete", "--force", &bundle.id]).status, 0);
+    running.wait().unwrap();
+    bundle.assert_nothing_left();
+}

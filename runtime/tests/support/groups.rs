@@ -1,6 +1,6 @@
 //! Control groups of the running kernel: the same claims for v1 (on the host) and v2 (in the guest).
 use crate::probe::{Probe, line};
-use runtime::cgroup::{self, CgroupError, Counters, Hierarchies, OpenGroup, Version};
+use runtime::cgroup::{self, CgroupError, Counters, Hierarchies, Joined, OpenGroup, Version};
 use runtime::journal::{Journal, Keeper};
 use runtime::undo::undo_all;
 use serde_json::{Value, json};
@@ -40,7 +40,8 @@ impl Container {
 
     fn create_below(probe: Probe, parent: &Path, resources: &Value) -> Result<Self, CgroupError> {
         let resources = runtime::spec::read(resources).unwrap();
-        let plan = cgroup::plan(&hierarchies(), &parent.join("container"), &resources).unwrap();
+        let plan =
+            cgroup::plan(&hierarchies(), &parent.join("container"), &resources, Joined::Needed).unwrap();
         let place = std::fs::File::open(probe.directory()).unwrap();
         let mut journal = Journal::create(place.as_fd(), probe.directory(), Keeper::Caller).unwrap();
         let result = plan.groups.iter().map(|group| {
