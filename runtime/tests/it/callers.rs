@@ -24,6 +24,8 @@ impl Engine {
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:2048\", \"nproc=512:1024\"]\n[engine]\nlock_type = \"file\"\n";
         std::fs::write(bundle.path("containers.conf"), settings).unwrap();
         let (store, run, own) = (place("store"), place("run"), place("own"));
+        // Not among the containers of whoever uses this host.
+        let states = format!("root={}", place("states"));
         let words = [
             "podman",
             "--root",
@@ -40,6 +42,8 @@ impl Engine {
             "none",
             "--runtime",
             RUNTIME,
+            "--runtime-flag",
+            &states,
         ];
         Engine::new(words.map(str::to_owned).to_vec(), bundle, None)
     }
