@@ -24,8 +24,8 @@ pub use self::secret::Secret;
 pub use self::sections::{
     ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
     FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, MetricsCollection,
-    Profile, ProxySettings, Shutdown, Ssl, StatelessHostname, TaskQueueSettings, TaskSettings,
-    WorkerSettings,
+    Profile, ProxySettings, RegistryProxies, Shutdown, Ssl, StatelessHostname, TaskQueueSettings,
+    TaskSettings, WorkerSettings,
 };
 use self::unused::Unused;
 use self::values::{absolute_path, at_least_one, host_name, known_features};
@@ -139,6 +139,8 @@ pub struct ConfigFile {
     /// with a prefix of names, to parts of them.
     #[serde(deserialize_with = "registries")]
     pub registries: BTreeMap<String, RegistrySettings>,
+    /// By way of whom registries are reached.
+    pub proxies: RegistryProxies,
     /// Accepted, not used.
     #[serde(rename = "balrogVPNProxyImage", skip_serializing)]
     pub balrog_vpn_proxy_image: Unused,
@@ -268,6 +270,10 @@ impl ConfigFile {
     pub fn registry_access(&self, mut access: Access) -> Access {
         for (name, settings) in &self.registries {
             settings.add_to(&mut access, name);
+        }
+        // They have been looked at when they were read.
+        if let Ok(proxies) = self.proxies.read() {
+            access.proxies = proxies;
         }
         access.excluded.push(self.network.addresses().block());
         access

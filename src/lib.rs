@@ -22,6 +22,9 @@
 //! * **Feature**: something a task can have beside its command; one file in `features/`.
 //! * **Monitor**: the process of the runtime that watches over one container.
 #![forbid(unsafe_code)]
+// The future of a run holds that of its pull, and this one all the way to a proxy's TLS: deeper than the compiler follows by
+// itself.
+#![recursion_limit = "256"]
 
 pub mod artifact;
 pub mod background;

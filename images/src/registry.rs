@@ -7,6 +7,7 @@
 //!  each request: send ──► 401: challenge answered (auth) ──► again
 //!                     └─► 3xx: checked redirect          ──► again, without Authorization elsewhere
 //!  each connection: resolve ──► check the address ──► dial that address ──► TLS
+//!                   or by way of a proxy, which resolves by itself
 //! ```
 //!
 //! Trusted is only what a digest proves. A registry, its token server and the targets of its
@@ -20,7 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, USER_AGENT};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, PROXY_AUTHORIZATION, RANGE, USER_AGENT,
+};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::OnceCell;
 
@@ -37,9 +40,11 @@ mod credentials;
 mod docker_config;
 mod error;
 mod fetch;
+mod proxy;
 mod reply;
 mod retry;
 mod tls;
+mod tunnel;
 mod url;
 
 pub use access::{Access, AddressBlock, Addresses, ClientCertificate, HostRules, Loopback, Scheme};
@@ -48,12 +53,13 @@ pub use credential_helper::HelperError;
 pub use credentials::{Credentials, CredentialsError, DockerConfig, Keyring, Place};
 pub use docker_config::{ConfigError, auth_pair};
 pub use error::RegistryError;
+pub use proxy::{Proxies, ProxyError};
 pub use url::UrlError;
 
 pub(crate) use fetch::Received;
 
 use auth::{Authorization, Right};
-use connect::{Connector, within};
+use connect::{Connection, Connector, within};
 use credentials::Identity;
 use reply::Reply;
 use url::{Origin, Url};
@@ -186,15 +192,18 @@ impl Registry {
         authorization: Option<&Authorization>,
     ) -> Result<Reply, RegistryError> {
         let failed = |source| RegistryError::of_request(url, source);
-        let request = || {
+        let request = |connection: &Connection| {
             let method = if wanted.form.is_some() { Method::POST } else { Method::GET };
             let mut request = Request::builder()
                 .method(method)
-                .uri(url.path_and_query.as_str())
+                .uri(connection.target(url))
                 .header(HOST, url.origin.authority())
                 .header(USER_AGENT, AGENT);
             if wanted.form.is_some() {
                 request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            }
+            if let Some(authorization) = connection.proxy_authorization() {
+                request = request.header(PROXY_AUTHORIZATION, authorization);
             }
             if let Some(accept) = wanted.accept {
                 request = request.header(ACCEPT, accept);
@@ -210,17 +219,19 @@ impl Registry {
                 .map_err(|_invalid| RegistryError::Challenge { url: url.to_string() })
         };
         if let Some(mut connection) = self.connector.reuse(&url.origin) {
-            let response =
-                within(self.limits.first_byte, "get", url, connection.send_request(request()?)).await?;
+            let request = request(&connection)?;
+            let response = within(self.limits.first_byte, "get", url, connection.send(request)).await?;
             // A server may close an idle connection at any moment: then a fresh one is tried at once.
             if let Ok(response) = response {
                 return Reply::new(url.clone(), response, connection, &self.connector);
             }
         }
         let mut connection = self.connector.connect(&url.origin).await?;
-        let response =
-            within(self.limits.first_byte, "get", url, connection.send_request(request()?)).await?;
-        Reply::new(url.clone(), response.map_err(failed)?, connection, &self.connector)
+        let request = request(&connection)?;
+        let response = within(self.limits.first_byte, "get", url, connection.send(request)).await?;
+        let response = response.map_err(failed)?;
+        connection.check(&url.origin, response.status())?;
+        Reply::new(url.clone(), response, connection, &self.connector)
     }
 
     /// The error that a status means, with whose credentials were refused.

@@ -1,25 +1,26 @@
 //! What a worker of a deployment does not keep in its environment: proxies, and secrets.
 //!
-//! Registries and storage are called directly. The crate that calls the deployment goes by the environment, and knows no
-//! other way: half of a worker's traffic by way of a proxy helps nobody who needs one, and who reads its calls is for the
-//! configuration to say. A secret could be read there as long as the process lives. What has been in a process's
-//! environment can be taken away only where a process begins, so the worker executes itself once more without both. The
-//! secrets go along in a file that lies in memory only, and is closed once it is read.
+//! Deployment and storage are called directly, registries by way of the proxies that the environment names. The crate that
+//! calls the deployment goes by the environment, and knows no other way: who reads a worker's calls is for the configuration
+//! to say. A secret, which a proxy's URL may hold as well, could be read there as long as the process lives. What has been in
+//! a process's environment can be taken away only where a process begins, so the worker executes itself once more without
+//! both. They go along in a file that lies in memory only, and is closed once it is read.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use images::registry::Proxies;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::FAILED;
 use super::operator::Operator;
 use super::refusal::Refusal;
-use crate::config::Secret;
+use crate::config::{RegistryProxies, Secret};
 
 /// The variables of proxies, in upper or lower case.
 const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
@@ -36,16 +37,35 @@ const FILE: &str = "docker-worker-secrets";
 /// Bytes of it: more than an environment can have.
 const MOST_BYTES: u64 = 8 << 20;
 
-/// The secrets that the worker was started with, by their variables' names.
+/// The secrets and proxies that the worker was started with, by their variables' names.
 #[derive(Debug, Default)]
 pub(super) struct Secrets(Vec<(String, Secret)>);
 
 impl Secrets {
     /// Those that are in the environment now.
     pub(super) fn of_environment() -> Secrets {
-        let value = |name: &&str| env::var(name).ok().filter(|value| !value.is_empty());
-        let secrets = SECRETS.iter().filter_map(|name| Some(((*name).to_owned(), Secret::new(value(name)?))));
-        Secrets(secrets.collect())
+        let all = env::vars_os().filter(|(name, value)| !value.is_empty() && is_left_out(name));
+        let text = |text: OsString| text.into_string().ok();
+        Secrets(all.filter_map(|(name, value)| Some((text(name)?, Secret::new(text(value)?)))).collect())
+    }
+
+    /// Puts the environment's proxies below what the configuration says of them. A variable is looked for in capitals first,
+    /// as Go's programs do; what is no proxy is named, and not used.
+    pub(super) fn complete(&self, proxies: &mut RegistryProxies, operator: &Operator) {
+        let of = |scheme: &str| {
+            let names = [scheme, "all_proxy"].into_iter();
+            let found = names.flat_map(|name| [name.to_ascii_uppercase(), name.to_owned()]);
+            found.filter_map(|name| Some((self.get(&name)?, name))).find(|(url, name)| {
+                let read = Proxies::new(url.reveal(), "", "");
+                let refuse = |error| operator.note(&format!("{name} {error}; it is not used"));
+                read.map_err(refuse).is_ok()
+            })
+        };
+        let url = |scheme| of(scheme).map(|(url, _)| url);
+        proxies.https_proxy = proxies.https_proxy.take().or_else(|| url("https_proxy"));
+        proxies.http_proxy = proxies.http_proxy.take().or_else(|| url("http_proxy"));
+        let exceptions = || env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).ok();
+        proxies.no_proxy = proxies.no_proxy.take().or_else(exceptions);
     }
 
     /// What the variable of that name said.
@@ -90,22 +110,20 @@ pub(super) fn leave_out(operator: &Operator) -> Result<Secrets, Refusal> {
 }
 
 fn begin_anew(operator: &Operator) -> io::Result<Secrets> {
-    let names = env::vars_os().map(|(name, _)| name);
-    let (proxies, others): (Vec<_>, Vec<_>) = names.partition(|name| names_a_proxy(name));
-    let is_secret = others.iter().any(|name| SECRETS.iter().any(|secret| name == secret));
-    if proxies.is_empty() && !is_secret {
+    let left_out: Vec<_> = env::vars_os().map(|(name, _)| name).filter(|name| is_left_out(name)).collect();
+    if left_out.is_empty() {
         return Secrets::handed_over();
     }
-    for name in &proxies {
-        operator.note(&format!("{} is not used: the worker makes its connections itself", name.display()));
+    for name in left_out.iter().filter(|name| names_a_proxy(name)) {
+        operator.note(&format!(
+            "{} is used for registries: other connections the worker makes itself",
+            name.display()
+        ));
     }
     let secrets = Secrets::of_environment().hand_over()?;
     let mut again = Command::new(env::current_exe()?);
     again.args(env::args_os().skip(1)).env(DESCRIPTOR, secrets.as_raw_fd().to_string());
-    for name in &proxies {
-        again.env_remove(name);
-    }
-    for name in SECRETS {
+    for name in &left_out {
         again.env_remove(name);
     }
     Err(again.exec())
@@ -117,6 +135,10 @@ pub(super) fn proxies() -> Vec<String> {
     set.map(|(name, _)| name.display().to_string()).collect()
 }
 
+fn is_left_out(name: &OsStr) -> bool {
+    names_a_proxy(name) || SECRETS.iter().any(|secret| name == *secret)
+}
+
 fn names_a_proxy(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| PROXIES.contains(&name.to_ascii_lowercase().as_str()))
 }
@@ -124,6 +146,38 @@ fn names_a_proxy(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::operator::Form;
+
+    #[test]
+    fn proxies_of_the_environment_stand_below_the_configurations() {
+        let secrets = |pairs: &[(&str, &str)]| {
+            let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), Secret::new((*value).to_owned()));
+            Secrets(pairs.iter().map(pair).collect())
+        };
+        let operator = Operator::new(Form::FewSentences);
+        type Case =
+            (&'static [(&'static str, &'static str)], Option<&'static str>, [Option<&'static str>; 2]);
+        let cases: [Case; 6] = [
+            (&[], None, [None, None]),
+            (
+                &[("HTTPS_PROXY", "a:1"), ("https_proxy", "b:1"), ("http_proxy", "c:1")],
+                None,
+                [Some("a:1"), Some("c:1")],
+            ),
+            (&[("all_proxy", "d:1"), ("HTTP_PROXY", "e:1")], None, [Some("d:1"), Some("e:1")]),
+            (&[("HTTPS_PROXY", "a:1")], Some(""), [Some(""), None]),
+            (&[("HTTPS_PROXY", "a:1")], Some("own:1"), [Some("own:1"), None]),
+            (&[("HTTPS_PROXY", "socks5://a:1"), ("ALL_PROXY", "d:1")], None, [Some("d:1"), Some("d:1")]),
+        ];
+        for (variables, configured, expected) in cases {
+            let https_proxy = configured.map(|url| Secret::new(url.to_owned()));
+            let mut proxies = RegistryProxies { https_proxy, ..RegistryProxies::default() };
+            secrets(variables).complete(&mut proxies, &operator);
+            let found =
+                [&proxies.https_proxy, &proxies.http_proxy].map(|url| url.as_ref().map(Secret::reveal));
+            assert_eq!(found, expected, "{variables:?}");
+        }
+    }
 
     #[test]
     fn a_proxy_is_named_in_either_case_and_its_exceptions_name_none() {

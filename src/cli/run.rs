@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use self::options::{NetworkMode, RunArguments};
 use self::submission::submit;
+use super::environment::Secrets;
 use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
@@ -114,6 +115,7 @@ fn run_into(
     }
     let credentials = &mut config.file.docker_config.credentials_file;
     *credentials = credentials.take().or_else(dockers_file);
+    Secrets::of_environment().complete(&mut config.file.proxies, operator);
     announce(&submitted, &options, operator);
     let facts = Facts::gather(&config);
     let network =

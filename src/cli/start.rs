@@ -42,6 +42,7 @@ impl StartArguments {
 /// The command.
 pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Operator) -> ExitCode {
     options.complete(&mut config.file);
+    options.secrets.complete(&mut config.file.proxies, operator);
     serving::complete(&mut config, ConfigFile::in_force);
     if options.print_config {
         return print(&config.file, operator);

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use images::registry::{Proxies, ProxyError};
 use runtime::scheduling::ProcessorSet;
 use serde::{Deserialize, Serialize};
 
 use super::secret::{Secret, json_text};
 use super::unused::Unused;
 use super::values::{
-    absolute_path, at_least_one, divisor, memory_limit, niceness, part, processors, size, user,
+    absolute_path, at_least_one, divisor, memory_limit, niceness, part, processors, proxy, size, user,
 };
 
 /// Whether tasks may use a feature.
@@ -118,6 +119,34 @@ pub struct DockerConfig {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub default_registry: Unused,
+}
+
+/// The `proxies` section: by way of whom registries are reached. Empty is nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RegistryProxies {
+    /// For those with TLS. It may hold a password.
+    #[serde(deserialize_with = "proxy")]
+    pub https_proxy: Option<Secret>,
+    /// For those without.
+    #[serde(deserialize_with = "proxy")]
+    pub http_proxy: Option<Secret>,
+    /// Who is reached without.
+    pub no_proxy: Option<String>,
+}
+
+impl RegistryProxies {
+    /// What they mean to pulls.
+    ///
+    /// # Errors
+    ///
+    /// One of the two is no proxy.
+    pub fn read(&self) -> Result<Proxies, ProxyError> {
+        let url =
+            |proxy: &Option<Secret>| proxy.as_ref().map_or(String::new(), |url| url.reveal().to_owned());
+        let exceptions = self.no_proxy.as_deref().unwrap_or_default();
+        Proxies::new(&url(&self.https_proxy), &url(&self.http_proxy), exceptions)
+    }
 }
 
 /// The `images` section.

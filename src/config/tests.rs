@@ -1,4 +1,4 @@
-use images::registry::Scheme;
+use images::registry::{Proxies, Scheme};
 
 use super::*;
 
@@ -113,6 +113,23 @@ fn a_host_is_named_as_urls_name_it() {
         let parsed = ConfigFile::parse(&format!("host: {name}\n"));
         assert_eq!(parsed.is_ok(), is_one, "{name}");
         assert!(parsed.is_ok_and(|file| file.host.is_some()) || !is_one, "{name}");
+    }
+}
+
+#[test]
+fn proxies_are_read_as_docker_writes_them_and_not_repeated() {
+    let text = "proxies: {httpsProxy: \"http://me:sesame@p:3128\", httpProxy: \"p:80\", noProxy: \"a.b,10.0.0.0/8\"}\n";
+    let file = ConfigFile::parse(text).unwrap();
+    let expected = Proxies::new("http://me:sesame@p:3128", "http://p:80", "a.b,10.0.0.0/8").unwrap();
+    assert_eq!(file.registry_access(Access::default()).proxies, expected);
+    let printed = format!("{file:?} {}", serde_json::to_string(&file).unwrap());
+    assert!(!printed.contains("sesame") && printed.contains("10.0.0.0/8"), "{printed}");
+    for (url, problem) in [
+        ("socks5://me:sesame@p:1", "only http:// and https://"),
+        ("http://me:sesame@", "write it as http://HOST:PORT"),
+    ] {
+        let told = refused(&format!("proxies: {{httpProxy: \"{url}\"}}\n"));
+        assert!(told.starts_with("line 1") && told.contains(problem) && !told.contains("sesame"), "{told}");
     }
 }
 
@@ -277,6 +294,9 @@ fn only_what_has_no_value_is_null_where_the_configuration_says_nothing() {
     let mut expected = [
         // Whoever and wherever the worker is.
         "/provisionerId",
+        "/proxies/httpProxy",
+        "/proxies/httpsProxy",
+        "/proxies/noProxy",
         "/workerType",
         "/workerGroup",
         "/workerId",
@@ -299,6 +319,7 @@ fn only_what_has_no_value_is_null_where_the_configuration_says_nothing() {
         "/ed25519SigningKeyLocation",
         // In the data directory.
         "/cache/volumeCachePath",
+        "/dockerConfig/credentialsFile",
         // All there is.
         "/limits/memory",
     ];

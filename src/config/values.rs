@@ -6,10 +6,11 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
+use images::registry::Proxies;
 use runtime::scheduling::ProcessorSet;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 
-use super::FeatureSwitch;
+use super::{FeatureSwitch, Secret};
 use crate::known_features::FEATURE_NAMES;
 use crate::units::parse_bytes;
 
@@ -90,6 +91,15 @@ pub(super) fn divisor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
         Err(D::Error::custom(format!(
             "must be above 1 and at most {MOST_DIVISOR}, as 2: a claim is prolonged after half of its time"
         )))
+    }
+}
+
+/// The URL of a proxy, which is not repeated: it may hold a password.
+pub(super) fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    let Some(url) = Option::<Secret>::deserialize(deserializer)? else { return Ok(None) };
+    match Proxies::new(url.reveal(), "", "") {
+        Ok(_) => Ok(Some(url)),
+        Err(error) => Err(D::Error::custom(format!("what stands there {error}"))),
     }
 }
 

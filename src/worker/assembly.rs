@@ -8,7 +8,7 @@ use images::store::{PullOptions, Store, StoreError};
 use runtime::lock;
 
 use crate::cache::{CacheError, Caches};
-use crate::config::{Config, ConfigFile};
+use crate::config::{Config, ConfigFile, RegistryProxies};
 use crate::event::Events;
 use crate::host::Host;
 use crate::live_log::LiveLogServer;
@@ -97,16 +97,24 @@ pub fn pull_options(file: &ConfigFile, origin: Origin) -> PullOptions {
         .docker_config
         .credentials_file
         .clone()
-        .map(|path| DockerConfig { path, environment: helpers_environment() });
+        .map(|path| DockerConfig { path, environment: helpers_environment(&file.proxies) });
     PullOptions { limits: file.image_limits(), ..PullOptions::new(access) }
 }
 
 /// What credential helpers find in their environment: the worker's own, in which they may have their settings, but for what
-/// is the worker's.
-fn helpers_environment() -> Vec<(OsString, OsString)> {
+/// is the worker's; and the proxies, which the worker may have taken out of there.
+fn helpers_environment(proxies: &RegistryProxies) -> Vec<(OsString, OsString)> {
     let is_ours = |name: &OsString| {
         let name = name.to_string_lossy();
         OWN_VARIABLES.iter().any(|own| name.starts_with(own))
     };
-    std::env::vars_os().filter(|(name, _)| !is_ours(name)).collect()
+    let mut environment: Vec<_> = std::env::vars_os().filter(|(name, _)| !is_ours(name)).collect();
+    let urls = [("HTTPS_PROXY", &proxies.https_proxy), ("HTTP_PROXY", &proxies.http_proxy)];
+    let urls = urls.into_iter().filter_map(|(name, url)| Some((name, url.as_ref()?.reveal())));
+    let set = urls.chain(proxies.no_proxy.as_deref().map(|exceptions| ("NO_PROXY", exceptions)));
+    for (name, value) in set {
+        environment.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        environment.push((name.into(), value.into()));
+    }
+    environment
 }

@@ -12,22 +12,35 @@ use crate::support::{Site, Started, Worker, finish, tool};
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn proxies_that_the_environment_names_are_not_used() {
+fn proxies_that_the_environment_names_are_used_for_registries_and_nothing_else() {
     let site = Site::new();
-    let mut command = site.worker.command(&["start", "--config", &site.config(&json!({ "metrics": {} }))]);
-    for name in ["HTTP_PROXY", "https_proxy", "all_proxy"] {
+    // Nobody has that name: what is asked for by it comes by way of the proxy.
+    let (proxy, image) = site.image.split_once('/').unwrap();
+    let registry = "registry.invalid:5000";
+    let settings = json!({ "metrics": {}, "registries": { registry: { "plainHttp": true } } });
+    let mut command = site.worker.command(&["start", "--config", &site.config(&settings)]);
+    command.env("HTTP_PROXY", format!("http://me:sesame@{proxy}"));
+    for name in ["https_proxy", "all_proxy"] {
         // Where nobody listens.
         command.env(name, "http://127.0.0.1:9");
     }
-    let worker = Started::of(command.spawn().unwrap());
+    let child = command.spawn().unwrap();
+    let environment = format!("/proc/{}/environ", child.id());
+    let worker = Started::of(child);
     let mut payload = site.payload("echo text > /file");
+    payload["image"] = json!(format!("{registry}/{image}"));
     payload["artifacts"] = json!({ "public/file": {"type": "file", "path": "/file"} });
     let task_id = site.deployment.create(&payload);
     assert_eq!(site.deployment.await_resolved(&task_id).state, RunState::Completed);
-    let stderr = String::from_utf8(worker.stop().finished.stderr).unwrap();
+    assert!(!site.registry.asked().is_empty());
+    let environment = fs::read(environment).unwrap();
+    assert!(!environment.is_empty() && !holds(&environment, "sesame"));
+    let ended = worker.stop();
+    let stderr = String::from_utf8(ended.finished.stderr).unwrap();
     for name in ["HTTP_PROXY", "https_proxy", "all_proxy"] {
-        assert_eq!(stderr.matches(&format!("{name} is not used")).count(), 1, "{stderr}");
+        assert_eq!(stderr.matches(&format!("{name} is used for registries")).count(), 1, "{stderr}");
     }
+    assert!(!stderr.contains("sesame") && !ended.log.contains("sesame"), "{stderr}");
     // The worker begins anew without them, and says nothing twice.
     assert_eq!(stderr.matches("no effect in this version: metrics").count(), 1, "{stderr}");
 }

@@ -9,6 +9,7 @@ use crate::reference::{Reference, canonical_registry};
 
 use super::credentials::{Identity, Keyring};
 use super::error::RegistryError;
+use super::proxy::Proxies;
 use super::url::Origin;
 
 /// Rules for the hosts of a pull. The default is what a claimed task gets: TLS only, no loopback.
@@ -21,6 +22,8 @@ pub struct Access {
     pub hosts: BTreeMap<String, HostRules>,
     /// Who we are to whom.
     pub credentials: Keyring,
+    /// By way of whom hosts are reached.
+    pub proxies: Proxies,
     /// Addresses that nothing may lead to, e.g. those of containers.
     pub excluded: Vec<AddressBlock>,
 }

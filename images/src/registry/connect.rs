@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -18,23 +19,69 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::limits::Limits;
 
 use super::access::{Access, Addresses, HostRules, Loopback, Scheme};
 use super::address::{Reach, reach};
 use super::error::RegistryError;
+use super::proxy::Proxy;
 use super::tls::{Trust, tls_error};
-use super::url::Origin;
+use super::tunnel;
+use super::url::{Origin, Url};
 
 /// Bytes of hyper's read buffer: 64 KiB would cost a third of the speed. A header block must fit
 /// into it, and is held to its own limit when it has arrived.
-const BUFFER_BYTES: usize = 256 << 10;
+pub(super) const BUFFER_BYTES: usize = 256 << 10;
 
 /// How long one address may be silent before the next is tried beside it.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-pub(super) type Connection = SendRequest<Full<Bytes>>;
+/// A connection to a host, or for a host in the clear to its proxy.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    proxy: Option<Proxy>,
+}
+
+impl Connection {
+    fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// What a request for this URL is for: a path, but a proxy has to hear of which host.
+    pub(super) fn target(&self, url: &Url) -> String {
+        match &self.proxy {
+            None => url.path_and_query.clone(),
+            Some(_) => format!("http://{}{}", url.origin.authority(), url.path_and_query),
+        }
+    }
+
+    /// What says to the proxy who we are.
+    pub(super) fn proxy_authorization(&self) -> Option<&str> {
+        self.proxy.as_ref()?.authorization.as_deref()
+    }
+
+    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        self.sender.send_request(request).await
+    }
+
+    /// Whether it was the proxy that refused, for itself.
+    pub(super) fn check(&self, origin: &Origin, status: StatusCode) -> Result<(), RegistryError> {
+        match &self.proxy {
+            Some(proxy) if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Err(tunnel::refused(proxy, origin, status))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What bytes go through.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Dials hosts under the rules of one pull.
 #[derive(Debug)]
@@ -80,24 +127,59 @@ impl Connector {
     /// Dials a host that the rules admit.
     pub(super) async fn connect(&self, origin: &Origin) -> Result<Connection, RegistryError> {
         self.check_scheme(origin)?;
-        let limit = self.limits.connect;
-        let addresses = within(limit, "find the address of", origin, self.resolve(origin)).await??;
-        let dialled = within(limit, "connect to", origin, dial(addresses)).await?;
-        let stream =
-            dialled.map_err(|source| RegistryError::Connect { origin: origin.to_string(), source })?;
-        // A failure only delays small writes.
-        drop(stream.set_nodelay(true));
+        if let Some(proxy) = self.access.proxies.of(origin) {
+            return self.connect_by(proxy, origin).await;
+        }
+        let addresses =
+            within(self.limits.connect, "find the address of", origin, self.resolve(origin)).await??;
+        let stream = self.dial(origin, addresses).await?;
         match origin.scheme {
-            Scheme::Http => self.handshake(origin, stream).await,
+            Scheme::Http => self.handshake(origin, stream, None).await,
+            Scheme::Https => self.handshake(origin, self.secure(origin, stream).await?, None).await,
+        }
+    }
+
+    /// Has a proxy dial it. Where a name leads is for the proxy to know and to judge; what is an address is judged here.
+    async fn connect_by(&self, proxy: &Proxy, origin: &Origin) -> Result<Connection, RegistryError> {
+        let limit = self.limits.connect;
+        if origin.is_numeric() {
+            within(limit, "find the address of", origin, self.resolve(origin)).await??;
+        }
+        let addresses = within(limit, "find the address of", proxy, lookup(&proxy.origin, proxy)).await??;
+        let stream = self.dial(proxy, addresses).await?;
+        let stream: Box<dyn Stream> = match proxy.origin.scheme {
+            Scheme::Http => Box::new(stream),
+            Scheme::Https => Box::new(self.secure(&proxy.origin, stream).await?),
+        };
+        match origin.scheme {
+            Scheme::Http => self.handshake(origin, stream, Some(proxy.clone())).await,
             Scheme::Https => {
-                let name =
-                    ServerName::try_from(origin.host.clone()).map_err(|error| tls_error(origin, error))?;
-                let handshake = TlsConnector::from(self.tls(origin)?).connect(name, stream);
-                let stream = within(limit, "connect to", origin, handshake).await?;
-                let failed = |source| RegistryError::of_handshake(origin, source);
-                self.handshake(origin, stream.map_err(failed)?).await
+                let stream = tunnel::open(stream, proxy, origin, &self.limits).await?;
+                self.handshake(origin, self.secure(origin, stream).await?, None).await
             }
         }
+    }
+
+    async fn dial(
+        &self,
+        whom: &impl ToString,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<TcpStream, RegistryError> {
+        let dialled = within(self.limits.connect, "connect to", whom, dial(addresses)).await?;
+        let stream = dialled.map_err(|source| RegistryError::Connect { origin: whom.to_string(), source })?;
+        // A failure only delays small writes.
+        drop(stream.set_nodelay(true));
+        Ok(stream)
+    }
+
+    async fn secure<S>(&self, origin: &Origin, stream: S) -> Result<TlsStream<S>, RegistryError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(origin.host.clone()).map_err(|error| tls_error(origin, error))?;
+        let handshake = TlsConnector::from(self.tls(origin)?).connect(name, stream);
+        let stream = within(self.limits.connect, "connect to", origin, handshake).await?;
+        stream.map_err(|source| RegistryError::of_handshake(origin, source))
     }
 
     fn check_scheme(&self, origin: &Origin) -> Result<(), RegistryError> {
@@ -118,10 +200,7 @@ impl Connector {
 
     /// The addresses of a host, none of which is refused. What is checked is what is dialled.
     async fn resolve(&self, origin: &Origin) -> Result<Vec<SocketAddr>, RegistryError> {
-        let resolved = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
-        let addresses: Vec<SocketAddr> = resolved
-            .map_err(|source| RegistryError::Resolve { origin: origin.to_string(), source })?
-            .collect();
+        let addresses = lookup(origin, origin).await?;
         addresses.iter().try_for_each(|address| self.check_address(origin, address.ip()))?;
         Ok(addresses)
     }
@@ -166,7 +245,12 @@ impl Connector {
         self.access.rules(origin)
     }
 
-    async fn handshake<S>(&self, origin: &Origin, stream: S) -> Result<Connection, RegistryError>
+    async fn handshake<S>(
+        &self,
+        origin: &Origin,
+        stream: S,
+        proxy: Option<Proxy>,
+    ) -> Result<Connection, RegistryError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -178,7 +262,7 @@ impl Connector {
             .map_err(|source| RegistryError::Http { url: origin.to_string(), source })?;
         // Its errors reach whoever waits for the response.
         tokio::spawn(connection);
-        Ok(sender)
+        Ok(Connection { sender, proxy })
     }
 
     fn tls(&self, origin: &Origin) -> Result<Arc<ClientConfig>, RegistryError> {
@@ -191,6 +275,13 @@ impl Connector {
         known.insert(trust, Arc::clone(&config));
         Ok(config)
     }
+}
+
+/// All addresses of a host, which messages call `whom`.
+async fn lookup(origin: &Origin, whom: &impl ToString) -> Result<Vec<SocketAddr>, RegistryError> {
+    let resolved = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
+    let failed = |source| RegistryError::Resolve { origin: whom.to_string(), source };
+    resolved.map(Iterator::collect).map_err(failed)
 }
 
 /// Connects to whichever address answers first. One that is silent holds up the next, of the other

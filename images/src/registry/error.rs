@@ -153,6 +153,26 @@ pub enum RegistryError {
         /// The last address's error.
         source: io::Error,
     },
+    /// A proxy that does not do what proxies do.
+    #[error("connect to {origin} by way of {proxy}: it does not answer as a proxy does")]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// The origin.
+        origin: String,
+        /// What broke.
+        source: hyper::Error,
+    },
+    /// A proxy that refuses.
+    #[error("connect to {origin} by way of {proxy}: it answers {status}{}", proxy_advice(*status))]
+    ProxyStatus {
+        /// The proxy.
+        proxy: String,
+        /// The origin.
+        origin: String,
+        /// The status.
+        status: StatusCode,
+    },
     /// No trust.
     #[error(
         "establish TLS with {origin}; if its certificate is of a private authority, name that one's file as certificateAuthority of this host in the worker's `registries`"
@@ -299,6 +319,15 @@ pub enum RegistryError {
     },
 }
 
+fn proxy_advice(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            "; who asks it is a part of its URL: http://USER:PASSWORD@HOST:PORT"
+        }
+        _ => "",
+    }
+}
+
 fn advice(credentials: Option<&str>) -> String {
     match credentials {
         None => "; check the name: the repository may not exist, or not be for everybody".to_owned(),
@@ -364,10 +393,11 @@ impl RegistryError {
                     | io::ErrorKind::UnexpectedEof
             ),
             RegistryError::Connect { .. }
+            | RegistryError::Proxy { .. }
             | RegistryError::Timeout { .. }
             | RegistryError::TooSlow { .. }
             | RegistryError::Http { .. } => true,
-            RegistryError::Status { status, .. } => {
+            RegistryError::Status { status, .. } | RegistryError::ProxyStatus { status, .. } => {
                 status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
             }
             _ => false,

@@ -61,6 +61,13 @@ impl Origin {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whether it is an address, in whichever notation: `127.1`, `0x7f000001` and `2130706433` are one as well (inet_aton(3)).
+    pub(super) fn is_numeric(&self) -> bool {
+        let last = self.host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+        let is_decimal = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+        self.host.contains(':') || is_decimal || last.starts_with("0x")
+    }
+
     /// The host as names and headers spell it.
     pub(super) fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };

@@ -285,6 +285,8 @@ fn registry_kind(error: &RegistryError) -> PullErrorKind {
         | RegistryError::NoToken { .. } => PullErrorKind::Unauthorized,
         RegistryError::Resolve { .. }
         | RegistryError::Connect { .. }
+        | RegistryError::Proxy { .. }
+        | RegistryError::ProxyStatus { .. }
         | RegistryError::Tls { .. }
         | RegistryError::Timeout { .. }
         | RegistryError::TooSlow { .. }

@@ -23,9 +23,9 @@ impl Authority {
         self.path("crt")
     }
 
-    /// A certificate for 127.0.0.1 and localhost that it has signed, and its key.
+    /// A certificate for the addresses and names of tests that it has signed, and its key.
     pub fn server(&self) -> (PathBuf, PathBuf) {
-        self.sign("server", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+        self.sign("server", "subjectAltName=IP:127.0.0.1,IP:203.0.113.5,DNS:localhost")
     }
 
     /// One for somebody who connects.

@@ -27,6 +27,7 @@ mod scripted;
 mod snapshot;
 mod store;
 mod stream;
+mod tinyproxy;
 mod token_server;
 mod umoci;
 mod written;

@@ -19,6 +19,7 @@ mod docker_config;
 mod members;
 
 mod origins;
+mod proxies;
 mod resume;
 
 /// The limits, but nobody has to wait for them.

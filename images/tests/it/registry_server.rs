@@ -42,9 +42,14 @@ impl Protection {
 
 impl RegistryServer {
     pub fn start() -> RegistryServer {
+        RegistryServer::start_at("127.0.0.1")
+    }
+
+    /// At another address of this host.
+    pub fn start_at(address: &str) -> RegistryServer {
         let directory = tempfile::tempdir_in(crate::DISK).unwrap();
         // The port is free again once the listener is dropped; nobody else asks for it so soon.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = TcpListener::bind((address, 0)).unwrap().local_addr().unwrap();
         let child = serve(directory.path(), address, &Protection::default());
         let server = RegistryServer { address, child, directory };
         server.wait_until_it_listens();

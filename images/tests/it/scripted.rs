@@ -135,6 +135,16 @@ impl ScriptedServer {
         key: &std::path::Path,
         handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> ScriptedServer {
+        ScriptedServer::start_tls_at("127.0.0.1", certificate, key, handler)
+    }
+
+    /// The same at another address of this host.
+    pub fn start_tls_at(
+        address: &str,
+        certificate: &std::path::Path,
+        key: &std::path::Path,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> ScriptedServer {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
         let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -143,7 +153,7 @@ impl ScriptedServer {
             .with_no_client_auth()
             .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
             .unwrap();
-        ScriptedServer::listen(TcpListener::bind("127.0.0.1:0").unwrap(), Some(Arc::new(config)), handler)
+        ScriptedServer::listen(TcpListener::bind((address, 0)).unwrap(), Some(Arc::new(config)), handler)
     }
 
     fn listen(
