@@ -157,6 +157,13 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// The same image in another registry, below a prefix of its names if that is not empty.
+    pub(crate) fn moved_to(&self, registry: &str, prefix: &str) -> Reference {
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        let repository = format!("{prefix}{slash}{}", self.repository);
+        Reference { registry: registry.to_owned(), repository, ..self.clone() }
+    }
+
     /// Whether it is one of Docker Hub's own images, which are everybody's.
     pub fn is_official(&self) -> bool {
         let name = self.repository.strip_prefix("library/");

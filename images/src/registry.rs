@@ -4,6 +4,7 @@
 //!  offer ──► manifests/TAG ──► (index: what fits best) ──► blobs/CONFIG     whole, in memory
 //!  blob  ──► blobs/LAYER ──► chunks ──► channel                                  resumed by Range
 //!                │
+//!  of each: the registry's mirrors in their order, and then the registry itself (mirrors)
 //!  each request: send ──► 401: challenge answered (auth) ──► again
 //!                     └─► 3xx: checked redirect          ──► again, without Authorization elsewhere
 //!  each connection: resolve ──► check the address ──► dial that address ──► TLS
@@ -40,6 +41,7 @@ mod credentials;
 mod docker_config;
 mod error;
 mod fetch;
+mod mirrors;
 mod proxy;
 mod reply;
 mod retry;
@@ -47,7 +49,7 @@ mod tls;
 mod tunnel;
 mod url;
 
-pub use access::{Access, AddressBlock, Addresses, ClientCertificate, HostRules, Loopback, Scheme};
+pub use access::{Access, AddressBlock, Addresses, ClientCertificate, Fallback, HostRules, Loopback, Scheme};
 pub use address::{Reach, reach};
 pub use credential_helper::HelperError;
 pub use credentials::{Credentials, CredentialsError, DockerConfig, Keyring, Place};
@@ -57,6 +59,7 @@ pub use proxy::{Proxies, ProxyError};
 pub use url::UrlError;
 
 pub(crate) use fetch::Received;
+pub(crate) use mirrors::Sources;
 
 use auth::{Authorization, Right};
 use connect::{Connection, Connector, within};

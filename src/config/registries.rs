@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use images::registry::{
-    Access, Addresses, ClientCertificate, Credentials, HostRules, Place, Scheme, auth_pair,
+    Access, Addresses, ClientCertificate, Credentials, Fallback, HostRules, Place, Scheme, auth_pair,
 };
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,10 @@ pub struct RegistrySettings {
     /// PEM file of that certificate's key.
     #[serde(deserialize_with = "absolute_path")]
     pub client_key: Option<PathBuf>,
+    /// Who is asked for its images first, in this order: `HOST[:PORT][/PREFIX]`.
+    pub mirrors: Vec<String>,
+    /// Whether it is asked itself where no mirror has given what is wanted.
+    pub mirror_fallback: Option<bool>,
     /// Its token servers on other hosts, which may be told who the worker is.
     pub token_hosts: Vec<String>,
     /// Who the worker is there.
@@ -73,11 +77,18 @@ impl RegistrySettings {
         let authorities = self.certificate_authority.clone();
         let pair = self.client_certificate.clone().zip(self.client_key.clone());
         let client_certificate = pair.map(|(chain, key)| ClientCertificate { chain, key });
-        let token_hosts = self.token_hosts.clone();
-        access.set(
-            name.trim_end_matches('/'),
-            HostRules { scheme, addresses, token_hosts, authorities, client_certificate },
-        );
+        let (token_hosts, mirrors) = (self.token_hosts.clone(), self.mirrors.iter().map(|it| Place::new(it)));
+        let keeps_itself = self.mirror_fallback.unwrap_or(true);
+        let rules = HostRules {
+            scheme,
+            addresses,
+            token_hosts,
+            authorities,
+            mirrors: mirrors.collect(),
+            fallback: if keeps_itself { Fallback::Registry } else { Fallback::Nobody },
+            client_certificate,
+        };
+        access.set(name.trim_end_matches('/'), rules);
     }
 
     /// The strongest of what is there, as Docker's daemon takes it.
@@ -110,6 +121,7 @@ impl RegistrySettings {
             || self.certificate_authority.is_some()
             || self.client_certificate.is_some()
             || !self.token_hosts.is_empty()
+            || !self.mirrors.is_empty()
     }
 
     /// What cannot be meant. `is_part`: it is of a part of a registry.
@@ -125,8 +137,22 @@ impl RegistrySettings {
         if !self.token_hosts.iter().all(|host| is_host(host)) {
             return Some("has \"tokenHosts\" that are not written as HOST or HOST:PORT");
         }
+        if !self.mirrors.iter().all(|mirror| is_place(mirror)) {
+            return Some("has \"mirrors\" that are not written as HOST, HOST:PORT or either with /PREFIX");
+        }
+        if self.mirror_fallback.is_some() && self.mirrors.is_empty() {
+            return Some("has a \"mirrorFallback\" and no \"mirrors\"");
+        }
         self.credentials().err()
     }
+}
+
+/// `HOST[:PORT][/PREFIX]`.
+fn is_place(text: &str) -> bool {
+    let (host, prefix) = text.split_once('/').unwrap_or((text, ""));
+    // A slash at the end means nothing, to the original as well.
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    is_host(host) && (prefix.is_empty() || is_prefix(prefix))
 }
 
 fn is_host(text: &str) -> bool {
@@ -165,16 +191,14 @@ impl<'de> Visitor<'de> for Registries {
                     "has a scheme: write a registry as in names of images, HOST or HOST:PORT",
                 ));
             }
-            let (host, prefix) = name.split_once('/').unwrap_or((name.as_str(), ""));
-            // A slash at the end means nothing, to the original as well.
-            let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-            if !is_host(host) || !(prefix.is_empty() || is_prefix(prefix)) {
+            if !is_place(&name) {
                 return Err(refused(
                     "is no registry: write it as in names of images, HOST or HOST:PORT, with /PREFIX for a part of it",
                 ));
             }
             let settings: RegistrySettings = members.next_value()?;
-            if let Some(problem) = settings.problem(!prefix.is_empty()) {
+            let is_part = name.trim_end_matches('/').contains('/');
+            if let Some(problem) = settings.problem(is_part) {
                 return Err(refused(problem));
             }
             if let Some(other) = places.insert(Place::new(&name), name.clone()) {

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use crate::limits::Limits;
 use crate::reference::{Reference, canonical_registry};
 
-use super::credentials::{Identity, Keyring};
+use super::credentials::{Identity, Keyring, Place};
 use super::error::RegistryError;
+use super::mirrors;
 use super::proxy::Proxies;
 use super::url::Origin;
 
@@ -74,6 +75,10 @@ pub struct HostRules {
     pub token_hosts: Vec<String>,
     /// PEM file of certificate authorities trusted in addition to the system's.
     pub authorities: Option<PathBuf>,
+    /// Who is asked for the registry's images before it, in this order: each with a prefix below which it has their names.
+    pub mirrors: Vec<Place>,
+    /// Who is asked when no mirror has given what is wanted.
+    pub fallback: Fallback,
     /// Who the host is told that connects, in the handshake of TLS.
     pub client_certificate: Option<ClientCertificate>,
 }
@@ -85,6 +90,16 @@ pub struct ClientCertificate {
     pub chain: PathBuf,
     /// PEM file of its private key.
     pub key: PathBuf,
+}
+
+/// Who is asked behind the mirrors of a registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// The registry itself.
+    #[default]
+    Registry,
+    /// Nobody.
+    Nobody,
 }
 
 /// How a host is spoken to.
@@ -127,7 +142,8 @@ impl Access {
         self.hosts.get(&exact).or_else(|| self.hosts.get(&usual))
     }
 
-    /// Whether an image would be asked for with credentials.
+    /// Whether an image would be asked for with credentials, of whomever that may be. Docker Hub's own images count for
+    /// nothing, also where a mirror wants to know who asks.
     ///
     /// # Errors
     ///
@@ -137,8 +153,16 @@ impl Access {
         reference: &Reference,
         limits: &Limits,
     ) -> Result<bool, RegistryError> {
-        let origin = super::origin(reference, self)?;
-        Ok(self.identity(&origin, reference, limits).await?.is_some())
+        if reference.is_official() {
+            return Ok(false);
+        }
+        for name in mirrors::names(reference, self)? {
+            let origin = super::origin(&name, self)?;
+            if self.identity(&origin, &name, limits).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Who we are where it is about this image. Docker Hub's own images are everybody's: nobody logs in for them.

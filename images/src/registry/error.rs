@@ -240,7 +240,7 @@ pub enum RegistryError {
         limit: u64,
     },
     /// Another status than the request admits.
-    #[error("get {url}: the server answers {status}{detail}")]
+    #[error("get {url}: the server answers {status}{}{detail}", status_advice(*status))]
     Status {
         /// The URL.
         url: String,
@@ -323,6 +323,15 @@ fn proxy_advice(status: StatusCode) -> &'static str {
     match status {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             "; who asks it is a part of its URL: http://USER:PASSWORD@HOST:PORT"
+        }
+        _ => "",
+    }
+}
+
+fn status_advice(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            ", as it limits how often it is asked; credentials or mirrors in the worker's `registries` may help"
         }
         _ => "",
     }

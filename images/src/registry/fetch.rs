@@ -38,7 +38,7 @@ pub(crate) enum Received {
 impl Registry {
     /// Resolves the name to an image for `platform`, and fetches its configuration. Of an index the
     /// entries are tried that may fit, best first; one that does not say what it is for is asked.
-    pub(crate) async fn offer(&self, platform: &Platform) -> Result<Offer, RegistryError> {
+    pub(super) async fn offer(&self, platform: &Platform) -> Result<Offer, RegistryError> {
         let what = format!("image {}", self.reference);
         let named = ManifestId::Version(self.reference.version(), self.reference.digest().cloned());
         let fetched = self.manifest(&what, &named).await?;
@@ -69,25 +69,26 @@ impl Registry {
         }
     }
 
-    /// Sends a blob's bytes from `from` on into a channel. A connection that breaks is resumed.
+    /// Sends a blob's bytes into a channel, those behind the first `sent`, which counts on. A connection that breaks is
+    /// resumed.
     ///
     /// The bytes are counted here and hashed by who takes them.
-    pub(crate) async fn blob(
+    pub(super) async fn blob(
         &self,
         blob: &Descriptor,
-        from: u64,
+        sent: &mut u64,
         out: &Sender<Received>,
     ) -> Result<(), RegistryError> {
         let mut attempts = Attempts::new(&self.limits);
-        let (mut sent, mut resume) = (from, Resume::ByRange);
+        let mut resume = Resume::ByRange;
         loop {
-            let before = sent;
-            match self.rest_of_blob(blob, &mut sent, out, resume).await {
+            let before = *sent;
+            match self.rest_of_blob(blob, sent, out, resume).await {
                 Ok(()) => break,
                 // It has ranges, but wrong ones: then from the start, past what is there.
                 Err(RegistryError::Range { .. }) if resume == Resume::ByRange => resume = Resume::FromStart,
                 Err(error) => {
-                    if sent - before >= PROGRESS_BYTES {
+                    if *sent - before >= PROGRESS_BYTES {
                         attempts = Attempts::new(&self.limits);
                     }
                     attempts.again(error).await?;

@@ -20,7 +20,7 @@ use crate::image::{Image, ImageConfig};
 use crate::json::shortened;
 use crate::manifest::{Offer, Platform};
 use crate::reference::Reference;
-use crate::registry::Registry;
+use crate::registry::Sources;
 use crate::source::Source;
 
 use super::catalog::{NameRecord, store_name};
@@ -237,9 +237,10 @@ impl Store {
     async fn offers(&self, request: &Request<'_>) -> Result<Vec<Offered>, PullError> {
         let (options, which) = (request.options.clone(), request.which);
         if let Source::Registry(reference) = request.source {
-            let registry = Registry::new(reference, &options.access, &options.limits)?;
-            let offer = registry.offer(&options.platform).await?;
-            let source = LayerSource::Registry(Arc::new(registry));
+            let sources = Sources::new(reference, &options.access, &options.limits)?;
+            let tell = |text| (request.events)(PullEvent::Status(text));
+            let offer = sources.offer(&options.platform, &tell).await?;
+            let source = LayerSource::Registry(Arc::new(sources));
             return Ok(vec![Offered { source, offer, names: Vec::new() }]);
         }
         let (source, scratch) = (request.source.clone(), self.layout().works());

@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::disk;
 use crate::layer::Budget;
 use crate::manifest::{Descriptor, Offer};
-use crate::registry::{Received, Registry, RegistryError};
+use crate::registry::{Received, RegistryError, Sources};
 use crate::tree::MergeError;
 
 use super::claim::Claim;
@@ -38,7 +38,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Where layers come from.
 #[derive(Clone)]
 pub(super) enum LayerSource {
-    Registry(Arc<Registry>),
+    Registry(Arc<Sources>),
     Archive(Arc<Archive>, Arc<Archived>),
 }
 
@@ -221,8 +221,8 @@ impl Transfer {
         let progress = Arc::new(AtomicU64::new(0));
         let moved = async {
             match &self.source {
-                LayerSource::Registry(registry) => {
-                    self.download(registry, claim, layer, (from, Arc::clone(&progress))).await
+                LayerSource::Registry(sources) => {
+                    self.download((sources, events), claim, layer, (from, Arc::clone(&progress))).await
                 }
                 LayerSource::Archive(archive, archived) => {
                     let input = archive.blob(archived, &layer.blob)?;
@@ -248,7 +248,7 @@ impl Transfer {
 
     async fn download(
         self: &Arc<Self>,
-        registry: &Registry,
+        (sources, events): (&Sources, &mpsc::Sender<PullEvent>),
         claim: Claim,
         layer: &Layer,
         (from, progress): (u64, Arc<AtomicU64>),
@@ -256,9 +256,11 @@ impl Transfer {
         let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
         let input = Box::new(NetworkReader::new(chunks));
         let building = self.build(claim, layer, Some(input), progress);
+        // Where there is no room for more, somebody has been told enough.
+        let tell = |text| drop(events.try_send(PullEvent::Status(text)));
         let sending = async {
             let sent = tokio::select! {
-                sent = registry.blob(&layer.blob, from, &out) => Some(sent),
+                sent = sources.blob(&layer.blob, from, &out, &tell) => Some(sent),
                 () = self.cancel.cancelled() => None,
             };
             // Closes the channel: without an end mark before it, the stages break off.

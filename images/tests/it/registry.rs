@@ -17,6 +17,7 @@ mod choice;
 mod credentials;
 mod docker_config;
 mod members;
+mod mirrors;
 
 mod origins;
 mod proxies;
@@ -228,6 +229,24 @@ fn s24_a_busy_registry_is_asked_again_within_bounds() {
         pull(&TestStore::new(), &server, &quick()).unwrap();
         let took = started.elapsed().as_secs_f64();
         assert!((least..most).contains(&took), "{retry_after}: {took}");
+    }
+}
+
+#[test]
+fn a_registry_that_goes_on_to_limit_us_is_asked_a_few_times_and_its_limit_named() {
+    let words =
+        r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
+    for retry_after in [None, Some("0"), Some("999999")] {
+        let server = ScriptedServer::start(move |_| match retry_after {
+            None => Reply::new(429, words),
+            Some(hint) => Reply::new(429, words).with("Retry-After", hint),
+        });
+        let mut options = quick();
+        options.limits.retry_after = Duration::from_millis(100);
+        let error = pull(&TestStore::new(), &server, &options).unwrap_err();
+        assert_eq!((error.kind(), server.requests().len()), (PullErrorKind::Unreachable, 5));
+        let text = error.to_string();
+        assert!(text.contains("limits how often") && text.ends_with("your pull rate limit."), "{text}");
     }
 }
 

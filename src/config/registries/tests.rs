@@ -2,7 +2,7 @@ use std::path::Path;
 
 use images::limits::Limits;
 use images::reference::Reference;
-use images::registry::{Access, ClientCertificate, Credentials, Place, Scheme};
+use images::registry::{Access, ClientCertificate, Credentials, Fallback, Place, Scheme};
 
 use crate::config::ConfigFile;
 use crate::yaml;
@@ -63,6 +63,26 @@ fn how_a_host_is_spoken_to_reaches_pulls() {
 }
 
 #[test]
+fn mirrors_reach_pulls_in_their_order() {
+    let access =
+        access("docker.io: {mirrors: [\"m:5000/hub\", n], mirrorFallback: false}, h: {mirrors: [n]}");
+    let rules = ["docker.io", "h"].map(|host| &access.hosts[host]);
+    assert_eq!(rules[0].mirrors, [Place::new("m:5000/hub"), Place::new("n")]);
+    assert_eq!([rules[0].fallback, rules[1].fallback], [Fallback::Nobody, Fallback::Registry]);
+}
+
+#[tokio::test]
+async fn credentials_for_a_mirror_are_credentials_for_what_it_mirrors() {
+    let access = access(
+        "h.io: {mirrors: [\"m:5000/hub\"]}, docker.io: {mirrors: [\"m:5000/hub\"]}, \"m:5000/hub\": {username: u, password: p}",
+    );
+    for (name, expected) in [("h.io/x", true), ("other.io/x", false), ("me/x", true), ("busybox", false)] {
+        let found = access.has_credentials(&Reference::parse(name).unwrap(), &Limits::default()).await;
+        assert_eq!(found.unwrap(), expected, "{name}");
+    }
+}
+
+#[test]
 fn credentials_are_read_as_docker_is_told_them() {
     let password = |username: &str, password: &str| Credentials::Password {
         username: username.to_owned(),
@@ -97,6 +117,10 @@ fn what_cannot_be_meant_is_refused_and_no_secret_repeated() {
         ("clientKey: /k", "needs both"),
         ("clientCertificate: /c", "needs both"),
         ("tokenHosts: [\"https://t\"]", "not written as HOST or HOST:PORT"),
+        ("mirrors: [\"https://m\"]", "not written as HOST, HOST:PORT or either with /PREFIX"),
+        ("mirrors: [m, \"\"]", "not written as HOST"),
+        ("mirrors: [\"m/Up\"]", "not written as HOST"),
+        ("mirrorFallback: false", "has a \"mirrorFallback\" and no \"mirrors\""),
     ];
     for (keys, expected) in cases {
         let told = parse(&format!("h: {{{keys}}}")).unwrap_err().to_string();

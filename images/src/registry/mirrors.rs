@@ -1,0 +1,103 @@
+//! The places where an image may be had: the mirrors of its registry in their order, and the registry itself.
+//!
+//! A mirror that does not give what is asked for, for whatever reason, is left for the next place, and not asked again in
+//! the same pull. All are held to the same digests; what a name with a tag means is for the first to say that answers, as
+//! it would be for the registry.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc::Sender;
+
+use crate::limits::Limits;
+use crate::manifest::{Descriptor, Offer, Platform};
+use crate::reference::Reference;
+
+use super::access::{Access, Fallback};
+use super::error::RegistryError;
+use super::fetch::Received;
+use super::{Registry, origin};
+
+/// Where one image comes from.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    mirrors: Vec<Registry>,
+    last: Registry,
+    /// How many mirrors were left.
+    left: AtomicUsize,
+}
+
+impl Sources {
+    /// Prepares requests for the image that a name spells; nothing is dialled yet.
+    pub(crate) fn new(
+        reference: &Reference,
+        access: &Access,
+        limits: &Limits,
+    ) -> Result<Sources, RegistryError> {
+        let mut names = names(reference, access)?;
+        // There is at least the registry itself, or a mirror in its place.
+        let last = names.pop().unwrap_or_else(|| reference.clone());
+        // Where there is somebody else to ask, one attempt is enough.
+        let hasty = Limits { attempts: 1, ..limits.clone() };
+        let mirrors = names.iter().map(|name| Registry::new(name, access, &hasty));
+        let (mirrors, last) = (mirrors.collect::<Result<_, _>>()?, Registry::new(&last, access, limits)?);
+        Ok(Sources { mirrors, last, left: AtomicUsize::new(0) })
+    }
+
+    /// Resolves the name to an image for `platform`: see [`Registry::offer`]. `tell` hears of mirrors that are left.
+    pub(crate) async fn offer(
+        &self,
+        platform: &Platform,
+        tell: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Offer, RegistryError> {
+        for (index, mirror) in self.mirrors.iter().enumerate() {
+            match mirror.offer(platform).await {
+                Ok(offer) => return Ok(offer),
+                Err(error) => tell(self.leave(index, &error)),
+            }
+        }
+        self.last.offer(platform).await
+    }
+
+    /// Sends a blob's bytes from `from` on into a channel: see [`Registry::blob`]. Where a mirror breaks off, the next one
+    /// goes on.
+    pub(crate) async fn blob(
+        &self,
+        blob: &Descriptor,
+        from: u64,
+        out: &Sender<Received>,
+        tell: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<(), RegistryError> {
+        let mut sent = from;
+        // Another blob may have been left by one meanwhile.
+        while let index = self.left.load(Ordering::Relaxed)
+            && let Some(mirror) = self.mirrors.get(index)
+        {
+            match mirror.blob(blob, &mut sent, out).await {
+                Err(error) if !matches!(error, RegistryError::Abandoned { .. }) => {
+                    tell(self.leave(index, &error))
+                }
+                ended => return ended,
+            }
+        }
+        self.last.blob(blob, &mut sent, out).await
+    }
+
+    /// Goes on to the next place. Gives the sentence about it.
+    fn leave(&self, index: usize, error: &RegistryError) -> String {
+        self.left.fetch_max(index + 1, Ordering::Relaxed);
+        let next = self.mirrors.get(index + 1).unwrap_or(&self.last);
+        let causes = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        format!("WARNING: A mirror was left for {}: failed to {}", next.origin, causes.join(": "))
+    }
+}
+
+/// By which names an image is asked for, and in which order. At least one.
+pub(super) fn names(reference: &Reference, access: &Access) -> Result<Vec<Reference>, RegistryError> {
+    let rules = access.rules(&origin(reference, access)?);
+    let places = rules.map_or(&[][..], |rules| rules.mirrors.as_slice());
+    let mirrored = places.iter().map(|place| reference.moved_to(place.host(), place.prefix()));
+    let keeps_itself = places.is_empty() || rules.is_none_or(|rules| rules.fallback == Fallback::Registry);
+    Ok(mirrored.chain(keeps_itself.then(|| reference.clone())).collect())
+}
