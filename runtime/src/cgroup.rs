@@ -49,7 +49,7 @@ pub use devices::{DevicePolicy, DeviceRuleError};
 pub use freeze::FreezeError;
 pub(crate) use freeze::{freeze, is_frozen, thaw};
 pub use hierarchies::{Hierarchies, Hierarchy, Version};
-pub(crate) use join::{open_to_join, processes};
+pub(crate) use join::{Entrance, open_to_join, processes};
 pub use plan::{CgroupMount, CgroupPlan, CgroupPlanError, Group, Joined, plan};
 pub use remove::RemoveError;
 pub(crate) use remove::{kill_members, remove, remove_if_empty, signal_members};

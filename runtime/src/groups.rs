@@ -4,12 +4,24 @@
 //! than the journal says, is not the container's any more: it is left alone.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cgroup::{self, FreezeError, Hierarchies, RemoveError, UpdateError};
+use crate::cgroup::{self, Entrance, FreezeError, Hierarchies, RemoveError, UpdateError};
 use crate::journal::{Journal, Recorded, UndoStep};
 use crate::spec::Resources;
+
+/// Why nobody goes into a container's groups.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// Another version has made the container.
+    #[error(
+        "read {line:?} in {journal:?}: another version of this program has made the container; use that one"
+    )]
+    Foreign { journal: PathBuf, line: String },
+    /// See [`RemoveError`].
+    #[error(transparent)]
+    Open(RemoveError),
+}
 
 /// By path and inode.
 fn groups(journal: &Journal) -> impl Iterator<Item = (&Path, u64)> {
@@ -102,12 +114,18 @@ pub(crate) fn update(
     cgroup::update(groups(journal), hierarchies, resources)
 }
 
-/// The files by which a further process gets into all of them ([`cgroup::join_tasks`]). `None` if one is gone: the
-/// container, whose first process is `init`, ends.
+/// The ways into all of them for a further process. `None` if one is gone: the container, whose first process is `init`,
+/// ends.
 ///
 /// # Errors
 ///
-/// The first failure.
-pub(crate) fn open_to_join(journal: &Journal, init: i32) -> Result<Option<Vec<OwnedFd>>, RemoveError> {
-    groups(journal).map(|(path, inode)| cgroup::open_to_join(path, inode, init)).collect()
+/// The first failure; or there may be groups that this version does not know of, without whose limits nobody is to go in.
+pub(crate) fn open_to_join(journal: &Journal, init: i32) -> Result<Option<Vec<Entrance>>, JoinError> {
+    for recorded in journal.steps() {
+        if let Recorded::Foreign(line) = recorded {
+            return Err(JoinError::Foreign { journal: journal.path().to_owned(), line: line.clone() });
+        }
+    }
+    let entrances = groups(journal).map(|(path, inode)| cgroup::open_to_join(path, inode, init));
+    entrances.collect::<Result<_, _>>().map_err(JoinError::Open)
 }

@@ -65,7 +65,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// `pids.max`. Below 0 is no limit, and so is 0, as in runc.
+/// `pids.max`. Below 0 is no limit, and so is 0, as in runc at a start.
 pub(super) fn pids(pids: &Pids) -> Vec<Setting> {
     match pids.limit {
         None => vec![],

@@ -6,7 +6,7 @@ use super::plan::settings;
 use super::remove::{RemoveError, open};
 use super::tree::{self, CgroupError, OpenGroup};
 use super::{CgroupPlanError, Group, Hierarchies, Setting, Version};
-use crate::spec::{Cpu, Resources};
+use crate::spec::{Cpu, Pids, Resources};
 use rustix::fs::{Access, AtFlags, accessat};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub enum UpdateError {
     /// What is asked for cannot be. Nothing was changed.
     #[error("set the limits: {}", list(.0))]
     Refused(Vec<CgroupPlanError>),
-    /// No group of the container has the file. Nothing was changed.
+    /// No group of the container has the file. No limit was changed; on v2 its controller may be on above the group now.
     #[error(
         "set {setting}: the container has no control group with that file; a limit of its kind must be in its Spec from the \
          start, or this kernel does not have it"
@@ -52,6 +52,11 @@ pub(crate) fn update<'a>(
         opened.extend(open_existing(path, inode, hierarchies.version())?);
     }
     let mut errors = Vec::new();
+    // At a start 0 is no limit; whoever updates others says it of what is to stay.
+    let resources = match resources.pids.limit {
+        Some(0) => &Resources { pids: Pids { limit: None }, ..resources.clone() },
+        _ => resources,
+    };
     let wanted = settings(hierarchies.version(), resources, &mut |error| errors.push(error));
     if !errors.is_empty() {
         return Err(UpdateError::Refused(errors));

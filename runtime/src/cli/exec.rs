@@ -174,12 +174,15 @@ fn read_process(global: &Global, path: &Path, own: Option<&Process>) -> Result<P
 }
 
 /// `NAME` or `NAME:GROUP`, either also a number.
-fn user(text: &str) -> UserName {
-    match text.split_once(':') {
+fn user(text: &str) -> Result<UserName, Problem> {
+    if text.is_empty() || text.starts_with(':') {
+        return Err(Problem::Usage(format!("{text:?} names no user")));
+    }
+    Ok(match text.split_once(':') {
         Some((user, group)) if !group.is_empty() => UserName { user: user.into(), group: Some(group.into()) },
         Some((user, _)) => UserName { user: user.into(), group: None },
         None => UserName { user: text.into(), group: None },
-    }
+    })
 }
 
 /// `None`: help is asked for. What stands behind the id is the command's, whatever it looks like.
@@ -193,7 +196,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Request>, Problem> {
             Arg::Long("tty") | Arg::Short('t') => changes.terminal = true,
             Arg::Long("cwd") => changes.cwd = Some(arguments.value()?.into()),
             Arg::Long("env") | Arg::Short('e') => changes.env.push(arguments.value()?.string()?),
-            Arg::Long("user") | Arg::Short('u') => changes.user = Some(user(&arguments.value()?.string()?)),
+            Arg::Long("user") | Arg::Short('u') => changes.user = Some(user(&arguments.value()?.string()?)?),
             Arg::Long("additional-gids") | Arg::Short('g') => {
                 let text = arguments.value()?.string()?;
                 let gid =

@@ -263,7 +263,7 @@ impl Child<'_> {
                 Ok(())
             }
             ChildStep::DropBounding(sets) => Ok(capabilities::drop_bounding(sets)?),
-            ChildStep::Become(identity) => process::become_user(identity),
+            ChildStep::Become(identity) => process::become_user(identity, process::Streams::Given),
             ChildStep::DieWithMonitor => self.die_with_monitor(),
             ChildStep::Capabilities(sets) => Ok(capabilities::apply_sets(sets)?),
             ChildStep::NoNewPrivileges => call("prctl PR_SET_NO_NEW_PRIVS", set_no_new_privs(true)),

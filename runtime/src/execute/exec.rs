@@ -4,12 +4,13 @@
 //!  this process                     usher                                        the new process
 //!    │ holds PID 1 and the groups
 //!    │── clone3 ─────────────────────▶│ label, OOM score
+//!    │                                │ control groups
 //!    │                                │ namespaces, pty, directory, user,
 //!    │                                │ capabilities; command found
 //!    │                                │── clone3, as this process's child ──────────▶│ in the pid namespace
 //!    │◀── Forked + pidfd, pty ────────│ _exit                                        │
 //!    │ pid file, console socket                                                      │
-//!    │── Go ────────────────────────────────────────────────────────────────────────▶│ groups, session, terminal
+//!    │── Go ────────────────────────────────────────────────────────────────────────▶│ group of pids, session, terminal
 //!    │◀── Executing + word ──────────────────────────────────────────────────────────│ seccomp, execve
 //!    │◀── end of socket, and the word is 0 ──────────────────────────────────────────│ the command
 //!    │ relay, signals                                                                │
@@ -17,11 +18,12 @@
 //! ```
 //!
 //! The container's own monitor takes no part in it, and nothing of the host is changed: what this process leaves when it is
-//! killed at any point is a process that has no command yet, which ends with the socket, or a command, which ends with it
-//! too unless it is detached, and at the latest with the container.
+//! killed at any point is a process that has no command yet, which ends with the socket, or a command. That is sent SIGKILL
+//! then, unless it is detached or has seen to it that it is not (prctl(2), a set-user-id program), and ends at the latest with
+//! the container.
 //!
-//! The new process is not in the container's control groups before it says so itself: a container that is paused in between
-//! makes it wait for ever, and so does a signal that stops it. All of that has one deadline, [`limits::ENTRY`].
+//! A container that is paused in between makes usher and new process wait for ever, and so does a signal that stops the
+//! latter. All of that has one deadline, [`limits::ENTRY`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,6 +39,7 @@ use super::child::{self, Entering, UsherHeld};
 use super::executing::Executing;
 use super::signals::{Signals, asks_to_end, pass_on};
 use super::{failure, pid_file, say};
+use crate::cgroup::Entrance;
 use crate::launch::messages::{self, ChildMessage, Newcomer};
 use crate::launch::{Failed, FailureKind, ReceiveError};
 use crate::limits::{self, PTY_BYTES};
@@ -56,8 +59,8 @@ pub struct Exec {
     pub init: OwnedFd,
     /// The inode of the user namespace that one was started in.
     pub user_namespace: u64,
-    /// A file of each control group to be joined by.
-    pub groups: Vec<OwnedFd>,
+    /// The ways into the container's control groups.
+    pub(crate) groups: Vec<Entrance>,
     /// Descriptors 3 … 2 + n are passed on to the command.
     pub preserve_fds: u16,
     /// Where the pty's master goes.
@@ -211,8 +214,15 @@ impl Entry {
             None => executing.outcome()?,
             Some(message) => return Err(self.unexpected(Some(message))),
         }
-        // Its part is done; it has ended, or will at once.
-        wait::wait(self.usher.as_fd()).map_err(|source| broken(&ExecError::Watch(source)))?;
+        // Its part is done; it has ended, or will at once. One that has been stopped or paused meanwhile is not waited for.
+        kill(&self.usher);
+        let reap = || {
+            if wait::readable_within(self.usher.as_fd(), limits::KILLED)? {
+                wait::wait(self.usher.as_fd())?;
+            }
+            Ok(())
+        };
+        reap().map_err(|source: io::Error| broken(&ExecError::Watch(source)))?;
         Ok((newcomer.pidfd, relay))
     }
 

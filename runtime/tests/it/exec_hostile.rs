@@ -1,7 +1,7 @@
 //! A container that waits for the runtime to come in: what it gets hold of, and what it makes that one do.
 use crate::busybox::Bundle;
 use crate::probe::Probe;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::fs::symlink;
@@ -196,6 +196,25 @@ fn files_of_users_that_are_no_files_or_of_the_hosts_are_told_and_not_waited_for(
         assert!(ran.status == 1 && ran.stderr.contains("/etc/passwd"), "{what}: {ran:?}");
         let removed = std::fs::remove_file(&passwd).or_else(|_| std::fs::remove_dir(&passwd));
         removed.unwrap();
+    }
+    bundle.down();
+}
+
+#[test]
+fn of_a_device_in_place_of_a_file_of_users_the_containers_rules_hold() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    let etc = bundle.rootfs().join("etc");
+    std::fs::create_dir(&etc).unwrap();
+    // Nobody has this one: without the rules there is no such device.
+    let (mode, device) = (Mode::from_raw_mode(0o666), makedev(511, 0));
+    for file in ["passwd", "group"] {
+        mknodat(CWD, etc.join(file), FileType::CharacterDevice, mode, device).unwrap();
+    }
+    bundle.up();
+    for (user, file) in [("0:daemon", "/etc/group"), ("daemon", "/etc/passwd")] {
+        let ran = bundle.exec(&["--user", user], &["id"]);
+        let is_refused = ran.stderr.contains(file) && ran.stderr.contains("Operation not permitted");
+        assert!(ran.status == 1 && is_refused, "{ran:?}");
     }
     bundle.down();
 }

@@ -1,5 +1,6 @@
 //! `exec` with a terminal: the operator's in front of it, or a console socket.
 use crate::busybox::Bundle;
+use rustix::fs::fstat;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -51,6 +52,12 @@ fn the_first_size_is_the_operators_and_a_later_one_too() {
     let mut command = bundle.exec_command(&["--tty"], &["sh", "-c", script]);
     let mut child = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
     assert_eq!(line(), "ready");
+    // A command of somebody else's gets a terminal of its own, not the operator's.
+    let mut command =
+        bundle.exec_command(&["--tty", "--user", "1000"], &["stat", "-L", "-c", "%u", "/proc/self/fd/0"]);
+    let status = command.stdin(stream()).stdout(stream()).stderr(stream()).status().unwrap();
+    assert_eq!((status.code(), line().as_str()), (Some(0), "1000"));
+    assert_eq!(fstat(&peer).unwrap().st_uid, 0);
     tcsetwinsize(&master, size(12, 34)).unwrap();
     kill_process(Pid::from_child(&child), Signal::WINCH).unwrap();
     assert_eq!(line(), "12 34");

@@ -1,5 +1,5 @@
 //! New limits for a container that runs.
-use crate::busybox::{Bundle, Ran};
+use crate::busybox::{Bundle, Ran, is_v2};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,10 +13,6 @@ fn limited() -> Bundle {
     bundle.config["linux"]["cgroupsPath"] = format!("/{}", bundle.id).into();
     bundle.up();
     bundle
-}
-
-fn is_v2() -> bool {
-    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// What stands in a file of the container's groups: the first of these names that there is.
@@ -61,7 +57,11 @@ fn each_option_sets_its_limit_and_leaves_the_others() {
     assert_eq!(cpu(&bundle), "20000 50000");
     ok(update(&bundle, &["--cpu-share", "1024"]));
     assert_eq!(limit(&bundle, "cpu.shares", "cpu.weight"), if is_v2() { "39" } else { "1024" });
+    // As those say it who update something else.
+    ok(update(&bundle, &["--pids-limit", "0"]));
     assert_eq!(limit(&bundle, "pids.max", "pids.max"), "7");
+    ok(update(&bundle, &["--pids-limit", "-1"]));
+    assert_eq!(limit(&bundle, "pids.max", "pids.max"), "max");
     bundle.down();
 }
 

@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const BUSYBOX: &str = "/bin/busybox";
 
+/// Whether this host has one hierarchy of control groups for all.
+pub fn is_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// A directory of its own for each test: bundle, state root and room for the host's side of binds.
 pub struct Bundle {
     directory: tempfile::TempDir,

@@ -8,7 +8,7 @@ use rustix::process::setsid;
 
 use super::usher::{Entering, end_with_starter};
 use super::{ChildError, call, command, prepare, wait_for_go};
-use crate::cgroup::join_tasks;
+use crate::cgroup::{Entrance, join_tasks};
 use crate::execute::failure;
 use crate::launch::{Failed, FailureKind};
 use crate::sys::exec::{Confinement, Image};
@@ -17,8 +17,8 @@ use crate::terminal;
 /// The descriptors that it has beside the command's.
 pub(super) struct Room<'a> {
     pub socket: BorrowedFd<'a>,
-    /// A file of each control group to be joined by.
-    pub groups: &'a [OwnedFd],
+    /// The ways into the container's control groups.
+    pub groups: &'a [Entrance],
     /// The pty's end that is to be its terminal.
     pub terminal: Option<OwnedFd>,
 }
@@ -42,8 +42,9 @@ fn settle(entering: &Entering<'_>, room: &Room<'_>) -> Result<(), ChildError> {
         end_with_starter()?;
     }
     wait_for_go(room.socket)?;
-    // Here and not before the fork: of a limit on processes one only is taken.
-    let joined = room.groups.iter().try_for_each(|group| join_tasks(group.as_fd()));
+    // The usher has joined the others before the fork.
+    let mut left = room.groups.iter().filter(|group| group.counts_processes);
+    let joined = left.try_for_each(|group| join_tasks(group.file.as_fd()));
     joined.map_err(ChildError::JoinCgroups)?;
     call("setsid", setsid())?;
     match &room.terminal {

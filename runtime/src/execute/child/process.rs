@@ -111,9 +111,19 @@ pub(super) fn check_directory() -> io::Result<()> {
     if path.as_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::NOENT.into()) }
 }
 
-pub(super) fn become_user(identity: &Identity) -> Result<(), ChildError> {
+/// Whether standard input, output and error are the user's from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Streams {
+    Given,
+    Kept,
+}
+
+pub(super) fn become_user(identity: &Identity, streams: Streams) -> Result<(), ChildError> {
     umask(Mode::from_raw_mode(identity.umask & 0o7777));
-    give_streams(identity.uid)?;
+    match streams {
+        Streams::Given => give_streams(identity.uid)?,
+        Streams::Kept => {}
+    }
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
     call("setgroups", set_thread_groups(&groups))?;
     let gid = Gid::from_raw(identity.gid);

@@ -2,12 +2,14 @@
 //!
 //! It joins every namespace of the container but the pid namespace, in which only a process that it forks can be: so nobody
 //! in the container can see it, signal it or look into it while it still holds what is the host's. What it forks at last
-//! ([`super::newcomer`]) has the command's user, capabilities, directory and terminal from its first moment, and none of the
-//! descriptors, arguments or variables that this process was copied with (CVE-2016-9962, CVE-2024-21626).
+//! ([`super::newcomer`]) has the command's user, capabilities, directory and terminal from its first moment, none of the
+//! descriptors that this process was copied with, and in the files of its /proc none of the arguments or variables
+//! (CVE-2016-9962, CVE-2024-21626). This process is in the container's control groups before it opens anything there, so that
+//! the device rules hold for both of them, whatever a file there turns out to be.
 //!
-//! One thing only is left to that process: installing a filter without no_new_privs takes CAP_SYS_ADMIN until execve(2), and
-//! a filter here would forbid the fork. Where the container has CAP_SYS_PTRACE and no AppArmor profile, a process in it that
-//! is quick enough can use that moment.
+//! A filter and a profile come with the command: a filter here would forbid the fork, and takes CAP_SYS_ADMIN until then
+//! where there is no no_new_privs. Where the container has CAP_SYS_PTRACE and no AppArmor profile, a process in it that is
+//! quick enough can use that moment, and read the memory that was copied.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,9 +22,10 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs};
 
 use super::newcomer::{self, Room};
-use super::process::{self, become_user};
+use super::process::{self, Streams, become_user};
 use super::{ChildError, become_root, call, command, join_new_keyring, kind_of_last, prepare, proc, users};
 use crate::capabilities;
+use crate::cgroup::{Entrance, join_tasks};
 use crate::execute::{failure, say};
 use crate::launch::messages::{ChildMessage, Newcomer};
 use crate::launch::{Failed, FailureKind};
@@ -51,8 +54,8 @@ pub(in crate::execute) struct Entering<'a> {
 pub(in crate::execute) struct Held {
     /// The container's first process.
     pub init: OwnedFd,
-    /// A file of each control group to be joined by.
-    pub groups: Vec<OwnedFd>,
+    /// The ways into the container's control groups.
+    pub groups: Vec<Entrance>,
     /// To the process that waits.
     pub socket: OwnedFd,
     /// Of the process that this one is a copy of.
@@ -79,6 +82,10 @@ pub(in crate::execute) fn main(entering: &Entering<'_>, held: Held) -> ! {
 fn usher(entering: &Entering<'_>, held: &Held) -> Result<Newcomer, Failed> {
     let at = |step: &'static str| move |error: ChildError| failure(step, FailureKind::Host, &error);
     let proc = prepare_outside(entering.plan).map_err(at("exec.prepare"))?;
+    // But for the group that counts processes, where that is one of its own: of its limit one only is to be taken.
+    let mut own = held.groups.iter().filter(|group| !group.counts_processes);
+    let joined = own.try_for_each(|group| join_tasks(group.file.as_fd())).map_err(ChildError::JoinCgroups);
+    joined.map_err(at("cgroup.join"))?;
     enter(entering, held, &proc).map_err(at("namespaces.join"))?;
     drop(proc);
     let inside = become_like(entering.plan)?;
@@ -147,7 +154,9 @@ fn become_like(plan: &ExecPlan) -> Result<Inside, Failed> {
     let step = "capabilities.bounding";
     capabilities::drop_bounding(&plan.capabilities)
         .map_err(|error| failure(step, FailureKind::Host, &error))?;
-    become_user(&identity).map_err(spec("become"))?;
+    // A terminal has been given to the user. The streams are not the command's then.
+    let streams = if plan.terminal.is_none() { Streams::Given } else { Streams::Kept };
+    become_user(&identity, streams).map_err(spec("become"))?;
     capabilities::apply_sets(&plan.capabilities)
         .map_err(|error| failure("capabilities.set", FailureKind::Host, &error))?;
     if plan.no_new_privileges {
@@ -193,7 +202,7 @@ fn fork(entering: &Entering<'_>, held: &Held, inside: Inside) -> Result<Newcomer
         [Some(held.socket.as_fd()), master.as_ref().map(AsFd::as_fd), peer.as_ref().map(AsFd::as_fd)]
             .into_iter()
             .flatten()
-            .chain(held.groups.iter().map(AsFd::as_fd))
+            .chain(held.groups.iter().map(|group| group.file.as_fd()))
             .collect();
     call("close_range", descriptors::close_all_but(passed_on, &kept))?;
     drop(kept);
