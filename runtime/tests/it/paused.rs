@@ -73,6 +73,11 @@ fn a_paused_container_ends_when_it_is_killed() {
         let bundle = Bundle::shell("echo ready; exec sleep 1000");
         let mut running = bundle.command(&["run", &bundle.id]).stdout(Stdio::piped()).spawn().unwrap();
         running.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+        // The command may be quicker than the note of it.
+        let begun = Instant::now();
+        while status(&bundle) == "creating" {
+            assert!(begun.elapsed() < Duration::from_secs(10));
+        }
         ok(bundle.tell(&["pause", &bundle.id]));
         let signal = command.first().filter(|word| **word == "kill").map(|_| "KILL");
         let words = command.iter().copied().chain([bundle.id.as_str()]).chain(signal);
