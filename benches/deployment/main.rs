@@ -14,6 +14,7 @@ mod artifacts;
 #[path = "../../tests/it/support/caller.rs"]
 mod caller;
 mod idle;
+mod images;
 mod log;
 mod pinned;
 mod proxy;
@@ -38,6 +39,7 @@ async fn main() -> ExitCode {
     match section.as_str() {
         "tasks" => tasks::measure(&site, rounds).await,
         "idle" => idle::measure(&site).await,
+        "images" => images::measure(&site, rounds).await,
         "log" => log::measure(&site, rounds, bytes).await,
         "artifacts" => artifacts::measure(&site, rounds).await,
         "proxy" => proxy::measure(&site, rounds).await,
