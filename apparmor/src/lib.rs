@@ -1,12 +1,15 @@
-//! AppArmor as a container runtime needs it: is it there, and what to write so that the next `execve`
-//! enters a profile.
+//! AppArmor as a container worker and its runtime need it: is it there, a profile's text ([`profile`]), its compilation
+//! ([`parser`]), what the kernel has of it ([`policy`]), and what to write so that the next `execve` enters it.
 //!
-//! Nothing here writes: a runtime does that itself, through a descriptor of its own procfs that it
-//! opened before any file of the container could be in the way. Writing a profile's text and
-//! loading it are not part of this crate yet.
+//! Entering is the runtime's: it writes through a descriptor of its own procfs that it opened before any file of the
+//! container could be in the way.
 //!
 //! Sources: the kernel's `Documentation/admin-guide/LSM/apparmor.rst`, `security/apparmor/lsm.c`.
 #![forbid(unsafe_code)]
+
+pub mod parser;
+pub mod policy;
+pub mod profile;
 
 use std::fs;
 use std::io;
@@ -20,6 +23,9 @@ pub const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 /// The first exists since Linux 5.1 and is AppArmor's alone; the second belongs to whichever
 /// security module shows its labels there.
 pub const EXEC_ATTRIBUTES: [&str; 2] = ["attr/apparmor/exec", "attr/exec"];
+
+/// Below `/proc/thread-self`, as [`EXEC_ATTRIBUTES`]: where the kernel says what this thread is confined by.
+pub const CURRENT_ATTRIBUTES: [&str; 2] = ["attr/apparmor/current", "attr/current"];
 
 /// The longest profile name taken from a Spec, in bytes.
 pub const MAX_NAME: usize = 255;
@@ -47,13 +53,36 @@ pub fn is_enabled() -> io::Result<bool> {
     read_enabled(Path::new(ENABLED))
 }
 
+/// The name of the profile that a process is in, of what one of [`CURRENT_ATTRIBUTES`] holds, `NAME (MODE)`; `None` for one
+/// that is in none.
+pub fn outer_profile(current: &str) -> Option<&str> {
+    let current = current.trim_end_matches(['\n', '\0']);
+    let name = current.rsplit_once(" (").map_or(current, |(name, _)| name);
+    (!name.is_empty() && name != "unconfined").then_some(name)
+}
+
+/// The profile that this thread is in, by the procfs of its own mount namespace. Only where [`is_enabled`].
+///
+/// # Errors
+///
+/// Any failure to read it.
+pub fn own_profile() -> io::Result<Option<String>> {
+    let [own, shared] = CURRENT_ATTRIBUTES.map(|name| Path::new("/proc/thread-self").join(name));
+    let read = match fs::read_to_string(own) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read_to_string(shared),
+        read => read,
+    };
+    Ok(outer_profile(&read?).map(str::to_owned))
+}
+
 /// What one `write` to an exec attribute must carry so that the next `execve` of this thread enters
-/// `profile`. The kernel answers `ENOENT` if it is not loaded.
+/// `profile`. A thread that is in a profile already gets the other one on top of it, so that both confine. The kernel
+/// answers `ENOENT` if it is not loaded, `EACCES` if the outer one does not allow it.
 ///
 /// # Errors
 ///
 /// [`ProfileNameError`] for a name that the kernel would misread.
-pub fn enter_on_exec(profile: &str) -> Result<String, ProfileNameError> {
+pub fn enter_on_exec(profile: &str, outer: Option<&str>) -> Result<String, ProfileNameError> {
     if profile.is_empty() {
         return Err(ProfileNameError::Empty);
     }
@@ -63,7 +92,8 @@ pub fn enter_on_exec(profile: &str) -> Result<String, ProfileNameError> {
     if profile.contains(|character: char| character.is_whitespace() || character.is_control()) {
         return Err(ProfileNameError::Characters(profile.to_owned()));
     }
-    Ok(format!("exec {profile}"))
+    let verb = if outer.is_some() { "stack" } else { "exec" };
+    Ok(format!("{verb} {profile}"))
 }
 
 fn read_enabled(parameter: &Path) -> io::Result<bool> {
@@ -97,7 +127,22 @@ mod tests {
             (long.as_str(), Err(ProfileNameError::TooLong(MAX_NAME + 1))),
         ];
         for (profile, expected) in cases {
-            assert_eq!(enter_on_exec(profile), expected.map(str::to_owned), "{profile:?}");
+            assert_eq!(enter_on_exec(profile, None), expected.map(str::to_owned), "{profile:?}");
         }
+    }
+
+    #[test]
+    fn whoever_is_confined_already_stays_so() {
+        for (current, outer) in [
+            ("unconfined\n", None),
+            ("unconfined", None),
+            ("", None),
+            ("lxc-container-default (enforce)\n", Some("lxc-container-default")),
+            ("a//&b (mixed)", Some("a//&b")),
+            (":ns://unconfined (enforce)", Some(":ns://unconfined")),
+        ] {
+            assert_eq!(outer_profile(current), outer, "{current:?}");
+        }
+        assert_eq!(enter_on_exec("p", Some("lxc")).unwrap(), "stack p");
     }
 }
