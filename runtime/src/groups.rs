@@ -28,7 +28,8 @@ fn groups(journal: &Journal) -> impl Iterator<Item = (&Path, u64)> {
     let steps = journal.steps().iter().filter(|_| !journal.is_of_an_earlier_boot());
     steps.filter_map(|recorded| match recorded {
         Recorded::Step(UndoStep::RemoveCgroup { path, inode }) => Some((path.as_path(), *inode)),
-        Recorded::Step(UndoStep::RemoveEmptyCgroup { .. }) | Recorded::Foreign(_) => None,
+        Recorded::Step(UndoStep::RemoveEmptyCgroup { .. } | UndoStep::UnloadProfile { .. })
+        | Recorded::Foreign(_) => None,
     })
 }
 

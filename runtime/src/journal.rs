@@ -8,7 +8,7 @@
 //! The journal is text and nothing more: [`crate::undo`] carries out what it says, backwards. A line that
 //! this version does not know is kept as it is, and what is known is undone all the same.
 //!
-//! Lines are not synced to disk: what they name (control groups) ends with the kernel that knows it. After a
+//! Lines are not synced to disk: what they name (control groups, profiles) ends with the kernel that knows it. After a
 //! reboot they are skipped: a group of that path would belong to somebody else.
 
 use std::fs::File;
@@ -41,6 +41,13 @@ pub enum UndoStep {
         path: PathBuf,
         /// Its inode; `None` if it was about to be made.
         inode: Option<u64>,
+    },
+    /// Take an AppArmor profile from the kernel, once nothing runs in it any more: what does is unconfined from then on.
+    UnloadProfile {
+        /// Its name, which nobody else has by chance.
+        name: String,
+        /// Which one of that name; `None` if it was about to be loaded.
+        identity: Option<String>,
     },
 }
 

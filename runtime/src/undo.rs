@@ -4,6 +4,9 @@
 
 use std::path::PathBuf;
 
+use apparmor::policy::{self, Identity, PolicyError};
+use apparmor::profile::{OwnName, OwnNameError};
+
 use crate::cgroup;
 use crate::journal::{Journal, Recorded, UndoStep};
 
@@ -13,6 +16,12 @@ pub enum UndoError {
     /// A control group stays.
     #[error(transparent)]
     Cgroup(#[from] cgroup::RemoveError),
+    /// A profile stays.
+    #[error(transparent)]
+    Profile(#[from] PolicyError),
+    /// A profile that none of ours can be.
+    #[error(transparent)]
+    ProfileName(#[from] OwnNameError),
     /// A line that nobody here can carry out; the others are.
     #[error(
         "undo the line {line:?} of the journal {}: another version wrote it; delete the container with that one, or \
@@ -53,13 +62,19 @@ fn undo(journal: &Journal, recorded: &Recorded) -> Result<(), UndoError> {
         }
     };
     match step {
-        UndoStep::RemoveCgroup { .. } | UndoStep::RemoveEmptyCgroup { .. }
+        UndoStep::RemoveCgroup { .. }
+        | UndoStep::RemoveEmptyCgroup { .. }
+        | UndoStep::UnloadProfile { .. }
             if journal.is_of_an_earlier_boot() =>
         {
             Ok(())
         }
         UndoStep::RemoveCgroup { path, inode } => Ok(cgroup::remove(path, *inode)?),
         UndoStep::RemoveEmptyCgroup { path, inode } => Ok(cgroup::remove_if_empty(path, *inode)?),
+        UndoStep::UnloadProfile { name, identity } => {
+            let identity = identity.clone().map(Identity::from_text);
+            Ok(policy::unload(&OwnName::new(name)?, identity.as_ref())?)
+        }
     }
 }
 
@@ -69,15 +84,28 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::journal::Keeper;
 
     #[test]
-    fn after_a_reboot_control_groups_are_left_to_their_new_owner() {
+    fn what_ended_with_an_earlier_boot_is_left_to_its_new_owner() {
         let scratch = tempfile::tempdir().unwrap();
-        // The path is no cgroup, so removing it would be refused.
+        // The path is no cgroup and the name none of ours, so undoing them would be refused.
         let group = "{\"undo\":\"remove-cgroup\",\"path\":\"/\",\"inode\":1}";
-        std::fs::write(scratch.path().join("journal"), format!("{{\"boot\":\"another\"}}\n{group}\n"))
-            .unwrap();
+        let profile = "{\"undo\":\"unload-profile\",\"name\":\"docker-default\",\"identity\":null}";
+        let text = format!("{{\"boot\":\"another\"}}\n{group}\n{profile}\n");
+        std::fs::write(scratch.path().join("journal"), text).unwrap();
         let directory = File::open(scratch.path()).unwrap();
         undo_all(&Journal::open(directory.as_fd(), scratch.path()).unwrap().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_profile_whose_name_is_none_of_ours_is_not_unloaded() {
+        for name in ["docker-default", "/usr/sbin/ntpd", "docker-worker-a//&b", ":ns:docker-worker-a", ""] {
+            let scratch = tempfile::tempdir().unwrap();
+            let directory = File::open(scratch.path()).unwrap();
+            let mut journal = Journal::create(directory.as_fd(), scratch.path(), Keeper::Caller).unwrap();
+            journal.record(&UndoStep::UnloadProfile { name: name.to_owned(), identity: None }).unwrap();
+            assert!(matches!(undo_all(&journal), Err(UndoError::ProfileName(_))), "{name}");
+        }
     }
 }

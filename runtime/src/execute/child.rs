@@ -84,8 +84,8 @@ pub(super) enum ChildError {
     Missing { what: &'static str },
     #[error("fork: this is no step of the new process")]
     NotHere,
-    #[error("use AppArmor profile {profile:?}: is it loaded?")]
-    Label { profile: String, source: io::Error },
+    #[error("use AppArmor profile {profile:?}: {why}")]
+    Label { profile: String, why: String, source: io::Error },
     #[error("find out about AppArmor: open or read {path}")]
     AppArmor { path: &'static str, source: io::Error },
     #[error("use AppArmor profile {profile:?}: this host's kernel runs without AppArmor")]
@@ -134,7 +134,7 @@ struct Child<'a> {
     proc: Option<OwnedFd>,
     /// Opened through `proc` while only this process can reach it.
     mount_namespace: Option<OwnedFd>,
-    label: Option<OwnedFd>,
+    label: Option<process::Label>,
     devices: Option<DeviceDirectory>,
     /// Mounts that become read-only when everything in them is made.
     read_only_last: Vec<(PathBuf, OwnedFd)>,
@@ -187,7 +187,8 @@ impl Child<'_> {
             .and_then(|()| self.die_with_monitor())
             .map_err(|error| failure("fork", FailureKind::Host, &error))?;
         for (index, step) in container.plan.child.iter().enumerate() {
-            self.perform(step).map_err(|error| failure(step, kind_of(step), &error))?;
+            self.perform(step)
+                .map_err(|error| self.explained(&error, failure(step, kind_of(step), &error)))?;
             self.pass(index + 1)?;
         }
         self.become_command(&container.plan.last)

@@ -1,6 +1,7 @@
 //! The second half of PID 1's steps: what concerns the process rather than its surroundings.
 
-use std::io;
+use std::error::Error;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -12,6 +13,8 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::{Child, ChildError, call, make_directory};
 use crate::capabilities;
+use crate::launch::Failed;
+use crate::limits::SMALL_FILE_BYTES;
 use crate::plan::Identity;
 use crate::spec::Domain;
 use crate::state::{State, Status};
@@ -35,6 +38,32 @@ impl Child<'_> {
 
     pub(super) fn set_label(&self, profile: &str) -> Result<(), ChildError> {
         set_label(self.label.as_ref(), profile)
+    }
+
+    /// Names the profile that this process is in, if that may be why it was refused something.
+    pub(super) fn explained(&self, error: &ChildError, mut failed: Failed) -> Failed {
+        let mut causes =
+            std::iter::successors(Some(error as &(dyn Error + 'static)), |error| Error::source(*error));
+        let is_refused = causes.any(|cause| {
+            let cause = cause.downcast_ref::<io::Error>();
+            cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+        });
+        // That one names it already.
+        if !is_refused || matches!(error, ChildError::Label { .. }) {
+            return failed;
+        }
+        let outer = match (&self.label, &self.proc) {
+            (Some(label), _) => label.outer.clone(),
+            // As long as only this process can reach it.
+            (None, Some(proc)) => open_label(proc).ok().flatten().and_then(|label| label.outer),
+            (None, None) => None,
+        };
+        if let Some(outer) = outer {
+            failed.message += &format!(
+                "; the AppArmor profile {outer:?}, which this process is in, may be what refuses it"
+            );
+        }
+        failed
     }
 
     /// Not if the container was only created: then the process that made it ends before it starts. Twice: at once, so
@@ -67,35 +96,64 @@ impl Child<'_> {
     }
 }
 
-/// Opens the attribute that names the AppArmor profile of the coming execve(2). `None`: the kernel runs without.
-pub(super) fn open_label(proc: &OwnedFd) -> Result<Option<OwnedFd>, ChildError> {
+/// What this process is confined by, and where it says what its execve(2) is to be.
+pub(super) struct Label {
+    attribute: OwnedFd,
+    /// The profile that it is in.
+    outer: Option<String>,
+}
+
+/// Opens what is written to [`set_label`]'s end, through a procfs of our own. `None`: the kernel runs without AppArmor.
+pub(super) fn open_label(proc: &OwnedFd) -> Result<Option<Label>, ChildError> {
     let is_enabled = apparmor::is_enabled();
     if !is_enabled.map_err(|source| ChildError::AppArmor { path: apparmor::ENABLED, source })? {
         return Ok(None);
     }
+    let (path, current) = open_attribute(proc, apparmor::CURRENT_ATTRIBUTES, OFlags::RDONLY)?;
+    let mut text = String::new();
+    let read = std::fs::File::from(current).take(SMALL_FILE_BYTES).read_to_string(&mut text);
+    read.map_err(|source| ChildError::AppArmor { path, source })?;
+    let outer = apparmor::outer_profile(&text).map(str::to_owned);
+    let (_, attribute) = open_attribute(proc, apparmor::EXEC_ATTRIBUTES, OFlags::WRONLY)?;
+    Ok(Some(Label { attribute, outer }))
+}
+
+fn open_attribute(
+    proc: &OwnedFd,
+    [own, shared]: [&'static str; 2],
+    mode: OFlags,
+) -> Result<(&'static str, OwnedFd), ChildError> {
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let open = |path: &'static str| {
-        let opened = rustix::fs::openat2(proc, format!("thread-self/{path}"), flags, Mode::empty(), inside);
-        opened.map_err(|errno| (path, errno))
+        let name = format!("thread-self/{path}");
+        match rustix::fs::openat2(proc, name, mode | OFlags::CLOEXEC, Mode::empty(), inside) {
+            Ok(opened) => Ok((path, opened)),
+            Err(errno) => Err((path, errno)),
+        }
     };
-    let [own, shared] = apparmor::EXEC_ATTRIBUTES;
     let opened = match open(own) {
         Err((_, Errno::NOENT)) => open(shared),
         answer => answer,
     };
-    opened.map(Some).map_err(|(path, errno)| ChildError::AppArmor { path, source: errno.into() })
+    opened.map_err(|(path, errno)| ChildError::AppArmor { path, source: errno.into() })
 }
 
-/// `attribute`, as [`open_label`] has it, is this process's own; a process that it forks inherits what is written there.
-pub(super) fn set_label(attribute: Option<&OwnedFd>, profile: &str) -> Result<(), ChildError> {
-    let text = apparmor::enter_on_exec(profile)?;
-    let Some(attribute) = attribute else {
+/// `label` is this process's own; a process that it forks inherits what is written there. One that is confined already gets
+/// the profile on top.
+pub(super) fn set_label(label: Option<&Label>, profile: &str) -> Result<(), ChildError> {
+    let Some(Label { attribute, outer }) = label else {
         return Err(ChildError::NoAppArmor { profile: profile.to_owned() });
     };
-    rustix::io::write(attribute, text.as_bytes())
-        .map(drop)
-        .map_err(|errno| ChildError::Label { profile: profile.to_owned(), source: errno.into() })
+    let text = apparmor::enter_on_exec(profile, outer.as_deref())?;
+    rustix::io::write(attribute, text.as_bytes()).map(drop).map_err(|errno| {
+        let why = match (errno, outer) {
+            (Errno::ACCESS | Errno::PERM, Some(outer)) => {
+                format!("the profile {outer:?}, which this process is in, needs the rule `change_profile -> &{profile},`")
+            }
+            _ => "is it loaded?".to_owned(),
+        };
+        ChildError::Label { profile: profile.to_owned(), why, source: errno.into() }
+    })
 }
 
 /// Changes to the directory, which is at `path` of the container; see [`Child::change_directory`].
