@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod demo;
 mod environment;
 pub mod features;
+mod fence;
 mod help;
 mod operator;
 mod output;

@@ -133,6 +133,8 @@ pub struct ConfigFile {
     pub network: NetworkSettings,
     /// What containers are like.
     pub docker_config: DockerConfig,
+    /// Tasks do not run without an AppArmor profile.
+    pub require_app_armor: bool,
     /// What images may be like.
     pub images: ImageSettings,
     /// Registries that are spoken to in another way than usual, by `HOST` or `HOST:PORT`, and who the worker is to them or,

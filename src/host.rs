@@ -1,5 +1,6 @@
 //! What this host offers to tasks, and what it lacks: looked at once, explained in sentences.
 
+mod apparmor;
 mod controllers;
 mod facts;
 mod space;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use runtime::scheduling::{ProcessorSet, Scheduling};
 use serde::Serialize;
 
+pub use apparmor::{profile_item, without_profile};
 pub use controllers::Controllers;
 pub use facts::{Facts, find_runtime, free_bytes};
 pub use space::{MeasureError, Space, measure};
@@ -66,7 +68,7 @@ pub fn items(facts: &Facts) -> Vec<Item> {
         namespaces(facts),
         control_groups(&facts.controllers),
         seccomp(facts),
-        apparmor(facts),
+        apparmor::apparmor(facts),
         resource_capability(facts),
         runtime(facts),
         file_size(facts),
@@ -141,6 +143,10 @@ pub fn processor_for_each(facts: &Facts) -> Result<Arc<Processors>, Unfit> {
 pub struct Host {
     /// The executable `docker-worker-runtime`.
     pub runtime: PathBuf,
+    /// The program `apparmor_parser`, where profiles can be used.
+    pub parser: Option<PathBuf>,
+    /// Why they cannot, as each task's log says it.
+    pub without_profile: Option<String>,
     /// The host's own name.
     pub name: String,
     /// Which rlimits the worker may set.
@@ -159,21 +165,24 @@ pub struct Host {
     pub scheduling: Option<Scheduling>,
 }
 
+/// A line for the log of a task whose 32-bit programs cannot make sockets.
+pub const NO_SOCKETCALL: &str = "isolation: 32-bit programs cannot make sockets here";
+
 /// What runs have to know of this host.
 pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) -> Host {
     let mut notices = Vec::new();
-    notices.push(if facts.has_apparmor {
-        "isolation: this version does not use AppArmor yet; the task runs without a profile".to_owned()
-    } else {
-        "isolation: this host has no AppArmor; the task runs without a profile".to_owned()
-    });
-    if socketcall == SocketCall::Absent {
-        notices.push("isolation: 32-bit programs cannot make sockets here".to_owned());
+    let without_profile = apparmor::notice(facts);
+    notices.extend(without_profile.clone());
+    // A profile stands in for the filter there.
+    if socketcall == SocketCall::Absent && facts.apparmor.is_err() {
+        notices.push(NO_SOCKETCALL.to_owned());
     }
     notices.extend(clamped_limits(&facts.ceilings));
     let limits = enforceable(limits, facts, &mut notices);
     Host {
         runtime: facts.runtime.clone().unwrap_or_else(|| PathBuf::from(facts::RUNTIME)),
+        parser: facts.apparmor.clone().ok(),
+        without_profile,
         name: facts.name.clone(),
         ceilings: facts.ceilings.clone(),
         limits,
@@ -295,20 +304,6 @@ fn seccomp(facts: &Facts) -> Item {
         "the kernel cannot filter system calls (seccomp)"
     };
     item("seccomp", vital(facts.has_seccomp), found, "boot a kernel with CONFIG_SECCOMP_FILTER")
-}
-
-fn apparmor(facts: &Facts) -> Item {
-    let found = if facts.has_apparmor {
-        "enabled; this version does not use it yet, so tasks run without a profile"
-    } else {
-        "not enabled: tasks run without a profile"
-    };
-    item(
-        "AppArmor",
-        useful(facts.has_apparmor),
-        found,
-        "boot with apparmor=1 security=apparmor if tasks are to be confined by it as well",
-    )
 }
 
 fn resource_capability(facts: &Facts) -> Item {

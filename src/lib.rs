@@ -26,6 +26,7 @@
 // itself.
 #![recursion_limit = "256"]
 
+pub mod apparmor_profiles;
 pub mod artifact;
 pub mod background;
 pub mod cache;

@@ -5,6 +5,7 @@
 //!   <run>/<container id>/        locked (flock) by the worker that runs it: tells dead from alive
 //!     containers/task/           the bundle (config.json); hosts, hostname, resolv.conf
 //!                network         what a crash would leave of the container's network
+//!                apparmor/       the journal of a profile of the container's own
 //!                runtime/        the runtime's own state and journal
 //!     containers/<another>/      the same for each container that serves the task
 //!   <data>/runs/<container id>/  locked as well; log, volumes/
@@ -28,13 +29,14 @@ use std::time::{Duration, Instant};
 use runtime::id::ContainerId;
 use rustix::fs::OFlags;
 
+use self::process::DeadProcess;
 use crate::directories::{CLAIMS, Directories};
 use crate::file_lock::{self, Hold, Lock};
 use crate::net::tables::TablesError;
 use crate::own_directory::{Foreign, OwnDirectory, OwnDirectoryError};
 use crate::random::random_hex;
 use crate::remove_tree::{RemoveTreeError, remove_tree};
-use crate::undo_containers::UndoContainerError;
+use crate::undo_containers::{UndoContainerError, undo_containers, undo_journal};
 
 pub mod process;
 
@@ -46,6 +48,9 @@ const RUNTIME: &str = "runtime";
 
 /// The file that names what there is of a container's network; in the run directory, what there is of all.
 const NETWORK: &str = "network";
+
+/// The directory with the journal of a container's own AppArmor profile.
+const PROFILE: &str = "apparmor";
 
 /// The directory of the containers' own.
 const CONTAINERS: &str = "containers";
@@ -209,6 +214,11 @@ impl ContainerDirectory {
         self.run.join(NETWORK)
     }
 
+    /// What a crash would leave of an AppArmor profile of the container's own.
+    pub fn profile(&self) -> PathBuf {
+        self.run.join(PROFILE)
+    }
+
     /// The directory on the data directory's file system.
     pub fn data(&self) -> &Path {
         &self.data
@@ -306,7 +316,8 @@ pub struct Sweep {
 pub fn sweep(directories: &Directories, wanted: &dyn Fn(&str) -> bool) -> Result<Sweep, RunDirectoryError> {
     let deadline = Instant::now() + MONITOR_TIME;
     let mut sweep = Sweep::default();
-    for mut dead in find_dead(directories, &mut sweep, &|| true)? {
+    let DeadThings { runs, processes } = find_dead(directories, &mut sweep, &|| true)?;
+    for mut dead in runs {
         let is_wanted = wanted(&dead.id);
         let undone = dead.undo(&directories.run, deadline);
         let removed = undone.and_then(|()| if is_wanted { Ok(()) } else { dead.remove() });
@@ -319,7 +330,19 @@ pub fn sweep(directories: &Directories, wanted: &dyn Fn(&str) -> bool) -> Result
             sweep.kept.push(dead);
         }
     }
+    if sweep.failed.is_empty() {
+        remove_processes(processes, &mut sweep);
+    }
     Ok(sweep)
+}
+
+/// After all containers of dead workers: what has been made for all of them may hold until the last one.
+fn remove_processes(processes: Vec<DeadProcess>, sweep: &mut Sweep) {
+    for process in processes {
+        if let Err(error) = process.remove() {
+            sweep.failed.push((process.id(), error));
+        }
+    }
 }
 
 /// The same with those only that `choose` takes, and nothing of them is kept. Waits for others who begin a run while
@@ -335,14 +358,20 @@ pub fn sweep_chosen(
 ) -> Result<Sweep, RunDirectoryError> {
     let deadline = Instant::now() + MONITOR_TIME;
     let mut sweep = Sweep::default();
-    for mut dead in find_dead(directories, &mut sweep, wanted)? {
+    let mut is_whole = true;
+    let DeadThings { runs, processes } = find_dead(directories, &mut sweep, wanted)?;
+    for mut dead in runs {
         if !choose(&dead.id) {
+            is_whole = false;
             continue;
         }
         match dead.undo(&directories.run, deadline).and_then(|()| dead.remove()) {
             Ok(()) => sweep.removed.push(dead.id.clone()),
             Err(error) => sweep.failed.push((dead.id.clone(), error)),
         }
+    }
+    if is_whole && sweep.failed.is_empty() {
+        remove_processes(processes, &mut sweep);
     }
     Ok(sweep)
 }
@@ -356,38 +385,37 @@ pub fn containers_there(directories: &Directories) -> Result<BTreeSet<String>, R
     Ok(Places::open(directories)?.entries()?.containers)
 }
 
-/// Takes hold of what workers that are gone have left behind.
+/// What workers that are gone have left behind.
+struct DeadThings {
+    runs: Vec<Dead>,
+    processes: Vec<DeadProcess>,
+}
+
+/// Takes hold of it.
 fn find_dead(
     directories: &Directories,
     sweep: &mut Sweep,
     wanted: &dyn Fn() -> bool,
-) -> Result<Vec<Dead>, RunDirectoryError> {
+) -> Result<DeadThings, RunDirectoryError> {
     let places = Places::open(directories)?;
     // Nobody begins a container meanwhile: between its making and its lock a directory looks like a dead one's. Each
     // of those that are found is held by a lock of its own, so that undoing them keeps nobody else from their work.
     let _nobody_begins = places.lock(Hold::Exclusive, wanted)?;
     let found = places.entries()?;
     sweep.foreign.extend(found.foreign);
-    for id in found.processes {
-        let path = places.run.path().join(&id);
-        // There is a socket in it at most.
-        if let Some(Some(_lock)) = hold(&path)
-            && let Err(error) = remove_tree(&path)
-        {
-            sweep.failed.push((id, error.into()));
-        }
-    }
-    let mut dead = Vec::new();
+    let processes = found.processes.iter().filter_map(|id| DeadProcess::find(places.run.path().join(id)));
+    let processes = processes.collect();
+    let mut runs = Vec::new();
     for id in found.containers {
         let paths = [places.run.path().join(&id), places.data.path().join(&id)];
         match paths.each_ref().map(|path| hold(path)) {
             // Its worker has just removed it.
             [Some(None), Some(None)] => {}
-            [Some(run), Some(data)] => dead.push(Dead { id, paths, is_undone: false, _locks: [run, data] }),
+            [Some(run), Some(data)] => runs.push(Dead { id, paths, is_undone: false, _locks: [run, data] }),
             _ => sweep.alive.push(id),
         }
     }
-    Ok(dead)
+    Ok(DeadThings { runs, processes })
 }
 
 /// Locks a directory that may be a dead worker's, if it is there; nothing if a live one holds it.
@@ -466,9 +494,11 @@ fn containers(run: &Path) -> Result<Vec<PathBuf>, RunDirectoryError> {
 }
 
 fn undo_container(container: &Path, all: &Path, deadline: Instant) -> Result<(), RunDirectoryError> {
-    crate::undo_containers::undo_containers(&container.join(RUNTIME), deadline)?;
-    // After its processes, so that nobody speaks from the address any more.
-    Ok(crate::net::undo(all, &container.join(NETWORK))?)
+    undo_containers(&container.join(RUNTIME), deadline)?;
+    // After its processes: nobody speaks from the address any more, and nobody is left without a fence.
+    let profile = undo_journal(&container.join(PROFILE));
+    crate::net::undo(all, &container.join(NETWORK))?;
+    Ok(profile?)
 }
 
 /// Digits of a container's id: 256 random bits in hexadecimal.

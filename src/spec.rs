@@ -74,6 +74,8 @@ pub struct ContainerRequest<'a> {
     pub processors: usize,
     /// Whether its 32-bit programs may make sockets.
     pub socketcall: SocketCall,
+    /// The AppArmor profile that it runs under, which is loaded.
+    pub apparmor: Option<&'a str>,
 }
 
 /// What a container is for.

@@ -23,6 +23,7 @@ mod artifact_image;
 mod authorization;
 pub mod claimed;
 pub mod error;
+mod fence;
 pub mod full_disk;
 pub mod holdings;
 pub mod image;

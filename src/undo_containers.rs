@@ -74,5 +74,23 @@ fn undo_container(directory: &Path, deadline: Instant) -> Result<(), UndoContain
     let patience = deadline.saturating_duration_since(Instant::now());
     file_lock::lock(&file, Hold::Exclusive, Patience::of(patience))
         .map_err(|lock| UndoContainerError::Monitor { lock })?;
+    undo_open(&file, directory)
+}
+
+/// Undoes what the journal in a directory says, if there is one.
+///
+/// # Errors
+///
+/// What resists.
+pub fn undo_journal(directory: &Path) -> Result<(), UndoContainerError> {
+    let file = match File::open(directory) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(UndoContainerError::Open { path: directory.to_owned(), source }),
+    };
+    undo_open(&file, directory)
+}
+
+fn undo_open(file: &File, directory: &Path) -> Result<(), UndoContainerError> {
     Journal::open(file.as_fd(), directory)?.map_or(Ok(()), |journal| Ok(undo_all(&journal)?))
 }

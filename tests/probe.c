@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
@@ -64,6 +65,24 @@ static int probe_int80(int count, char **words) {
 /* socket FAMILY [TYPE] */
 static int probe_socket(int count, char **words) {
     return say(socket(atoi(words[0]), count > 1 ? atoi(words[1]) : SOCK_DGRAM, 0) < 0);
+}
+
+/* socketcall FAMILY TYPE: the same as a 32-bit C library asks for it, where the family is behind a pointer. */
+static int probe_socketcall(int count, char **words) {
+#ifdef __x86_64__
+    unsigned *arguments = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    long result;
+    (void)count;
+    if (arguments == MAP_FAILED)
+        return usage("no memory below 4 GiB");
+    arguments[0] = (unsigned)atoi(words[0]);
+    arguments[1] = (unsigned)atoi(words[1]);
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(102), "b"(1), "c"(arguments) : "memory", "r8", "r9", "r10", "r11");
+    errno = (int)-(int)result;
+    return say((int)result < 0);
+#else
+    return usage("socketcall is for x86_64");
+#endif
 }
 
 /* The address of an abstract UNIX socket; its length, or 0 if the name is too long. */
@@ -409,6 +428,7 @@ static const struct {
     {"mkdir", 1, probe_mkdir},        {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},
     {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"pair", 2, probe_pair},
     {"read", 1, probe_read},          {"shm", 1, probe_shm},            {"socket", 1, probe_socket},
+    {"socketcall", 2, probe_socketcall},
     {"status", 0, probe_status},      {"tiocsti", 0, probe_tiocsti},    {"touch", 1, probe_touch},
     {"wait", 0, probe_wait},          {"write", 2, probe_write},
 };

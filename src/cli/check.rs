@@ -26,7 +26,9 @@ struct Report<'a> {
 
 /// Prints the report; the status is 0 when tasks can run.
 pub(super) fn main(options: &CheckArguments, config: &Config, operator: &Operator) -> ExitCode {
-    let mut items = host::items(&Facts::gather(config));
+    let facts = Facts::gather(config);
+    let mut items = host::items(&facts);
+    items.extend(host::profile_item(&facts));
     items.extend(host::network_items(&config.file.network));
     let status = items.iter().map(|item| item.status).max().unwrap_or(Status::Works);
     let text = if options.json { as_json(status, &items) } else { as_text(status, &items) };

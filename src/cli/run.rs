@@ -23,7 +23,7 @@ use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, process, scheduling};
+use super::{FAILED, HOST_UNFIT, WRONG_USE, fence, process, scheduling};
 use crate::artifact::{self, Destination, RESOLUTION};
 use crate::config::{Config, ConfigFile};
 use crate::directories::Directories;
@@ -226,6 +226,9 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
         operator.note(&notice);
     }
     let worker = Arc::new(worker);
+    if worker.config.file.require_app_armor {
+        fence::prepare(&worker).map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
+    }
     let _control =
         Control::offer(&worker, (Interrupt::CancelledHere, None), &|message| operator.note(message));
     let from = (&submitted, origin, deployment);
@@ -252,6 +255,7 @@ async fn carry_out_order(order: Order, config: Config, operator: &Operator) -> R
     if let Some(holdings) = holdings {
         holdings.give_back().await.iter().for_each(|problem| operator.note(problem));
     }
+    fence::close(&worker, &|problem| operator.note(problem));
     if let Some(following) = following
         && let Err(error) = following.finish(interrupts).await
     {

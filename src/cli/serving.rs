@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 use super::operator::Operator;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, process, scheduling};
+use super::{FAILED, HOST_UNFIT, fence, process, scheduling};
 use crate::artifact::Store;
 use crate::artifact::upload::{Pace, Uploader};
 use crate::cleanup::Unfinished;
@@ -145,8 +145,12 @@ impl Process {
         let (worker, notice) =
             assemble(Parts { config, network: Some(network), host, events: log.events(), live_log })
                 .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
-        if let Some(notice) = notice {
-            log.write(&Entry::Warning { message: &notice });
+        let without = match &worker.profile {
+            Some(_) => fence::prepare(&worker).map_err(|error| Refusal::because(HOST_UNFIT, &error))?,
+            None => worker.host.without_profile.clone(),
+        };
+        for message in notice.iter().chain(&without) {
+            log.write(&Entry::Warning { message });
         }
         let origin = Origin::Queue;
         let pull = pull_options(&worker.config.file, origin);
@@ -219,13 +223,14 @@ impl Ready {
         };
         let control = runtime.block_on(async { offer() });
         // Whoever passes a future on copies it, and the stack keeps the pages of each copy for ever.
-        let proxy = service.worker.proxy.clone();
+        let (worker, proxy) = (Arc::clone(&service.worker), service.worker.proxy.clone());
         let mut insisting = requests.clone();
         let serving = Box::pin(serve(service, unfinished, runner, requester, requests));
         let ended = LocalSet::new().block_on(&runtime, serving);
         if let Some(proxy) = proxy {
             runtime.block_on(end(&proxy, &mut insisting));
         }
+        fence::close(&worker, &|message| log.write(&Entry::Warning { message }));
         drop(control);
         // A connection that is still open must not keep the process.
         runtime.shutdown_background();

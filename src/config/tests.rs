@@ -86,7 +86,7 @@ fn known_keys_take_effect() {
         registries: {\"plain:5000\": {plainHttp: true}}\n\
         features: {bulkLog: {enabled: false}}\ncache: {volumeCachePath: /c}\n\
         artifacts: {skipCompressionExtensions: [.x]}\ndockerConfig: {allowSocketcall: true}\n\
-        images: {limits: {layerBytes: 40G}}\n";
+        images: {limits: {layerBytes: 40G}}\nrequireAppArmor: true\n";
     let file = ConfigFile::parse(text).unwrap();
     assert_eq!(file.worker_pool(), "p/w");
     assert_eq!(file.log_bytes(), 100);
@@ -95,6 +95,7 @@ fn known_keys_take_effect() {
     assert_eq!(file.images.limits.layer_bytes, Some(40 << 30));
     assert_eq!(file.registry_access(Access::operator()).hosts["plain:5000"].scheme, Scheme::Http);
     assert_eq!(file.socketcall(), SocketCall::Allowed);
+    assert!(file.require_app_armor && !ConfigFile::default().require_app_armor);
     assert!(file.is_disabled("bulkLog") && !file.is_disabled("artifacts"));
     assert!(file.skips_compression("a.x") && !file.skips_compression("a.gz"));
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::Controllers;
 use super::space::measure;
+use apparmor::policy::Unusable;
+
 use crate::config::Config;
 use crate::spec::process::RlimitCeilings;
 
@@ -44,8 +46,10 @@ pub struct Facts {
     pub controllers: Controllers,
     /// System calls can be filtered.
     pub has_seccomp: bool,
-    /// AppArmor is enabled.
-    pub has_apparmor: bool,
+    /// The program that compiles AppArmor profiles, or why there can be none.
+    pub apparmor: Result<PathBuf, Unusable>,
+    /// Tasks may not run without one.
+    pub requires_apparmor: bool,
     /// Which rlimits the worker may set.
     pub ceilings: RlimitCeilings,
     /// The runtime's executable.
@@ -93,7 +97,8 @@ impl Facts {
             missing_namespaces: missing_namespaces(),
             controllers: Controllers::read(&mounts),
             has_seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
-            has_apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            apparmor: apparmor::policy::usable(),
+            requires_apparmor: config.file.require_app_armor,
             ceilings: super::ceilings(has_sys_resource),
             runtime: find_runtime(),
             data_file_system: file_system_of(&nearest, &mounts),

@@ -113,6 +113,7 @@ pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessE
     let args = arguments(&request)?;
     let cwd = working_directory(&request.image.working_dir);
     let capabilities = security::capabilities(&request);
+    let apparmor = request.apparmor.map(str::to_owned);
     let mut process = Process::default();
     process
         .set_terminal(Some(request.profile == Profile::Task))
@@ -121,6 +122,7 @@ pub(super) fn process(request: ContainerRequest<'_>) -> Result<Process, ProcessE
         .set_env(Some(request.environment))
         .set_cwd(cwd.into())
         .set_capabilities(Some(capabilities))
+        .set_apparmor_profile(apparmor)
         .set_rlimits(Some(rlimits(request.profile, request.ceilings)?))
         .set_no_new_privileges(Some(request.profile == Profile::Proxy))
         .set_oom_score_adj(Some(oom_score_adjustment(request.profile)));

@@ -76,6 +76,7 @@ impl Fixture {
             ceilings: &self.ceilings,
             processors: 2,
             socketcall: SocketCall::Absent,
+            apparmor: None,
         })
     }
 }

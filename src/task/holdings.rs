@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use tokio::task::JoinHandle;
 
+use crate::apparmor_profiles::Use;
 use crate::cache::{CacheLease, Discarded, Fate};
 use crate::container::Remains;
 use crate::event::{RunEvent, RunEvents};
@@ -30,6 +31,7 @@ pub struct Holdings {
 pub(super) struct Rest {
     pub(super) held: Option<Held>,
     pub(super) returned: Returned,
+    pub(super) profile: Option<Use>,
     /// In the order in which they were made.
     pub(super) mounts: Vec<PathBuf>,
     pub(super) directory: RunDirectory,
@@ -63,6 +65,9 @@ impl Rest {
         if self.remains == Remains::Container {
             // The directory names what has to be undone.
             return problems;
+        }
+        if let Some(profile) = self.profile {
+            profile.give_back();
         }
         for cache in discarded {
             let name = cache.name().to_owned();

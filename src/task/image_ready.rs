@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use runtime::launch::{FailureKind, Launch};
 use tokio::task::JoinError;
 
+use crate::apparmor_profiles::Use;
 use crate::container::bundle::{Bundle, BundleError, Files, Names};
 use crate::container::{Container, ContainerError, Created, EndError, Remains};
 use crate::features::{Active, Contributions, StageError};
@@ -15,7 +16,7 @@ use crate::payload::env::{self, Reserved, Sources};
 use crate::processors::Processor;
 use crate::registry::Phase;
 use crate::spec::process::ProcessError;
-use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile};
+use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, SocketCall};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
 use crate::task::outcome::End;
@@ -124,6 +125,7 @@ impl ImageReady {
         let environment = self.environment(&environment, &hostname);
         let Run { worker, id, directory, processor, .. } = &self.run;
         let network = &self.taken.network;
+        let profile = self.taken.profile.as_ref().map(Use::name);
         let limits =
             Limits { processor: processor.as_ref().map(Processor::number), ..worker.host.limits.clone() };
         let mut request = ContainerRequest {
@@ -140,7 +142,12 @@ impl ImageReady {
             limits: &limits,
             ceilings: &worker.host.ceilings,
             processors: worker.host.processors,
-            socketcall: worker.config.file.socketcall(),
+            // A profile looks at the family of each socket, however it is asked for.
+            socketcall: match profile {
+                Some(_) => SocketCall::Allowed,
+                None => worker.config.file.socketcall(),
+            },
+            apparmor: profile,
         };
         self.features.configure(&mut request)?;
         let bundle = Bundle {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use runtime::launch::Exited;
 
+use crate::apparmor_profiles::Use;
 use crate::cache::{CacheLease, Fate};
 use crate::container::Remains;
 use crate::event::RunEvent;
@@ -88,7 +89,7 @@ impl Resolving {
         if known.is_none() {
             self.explain_interrupt(interrupt);
         }
-        let Taken { image, caches, network, mounts } = std::mem::take(&mut self.taken);
+        let Taken { image, caches, network, profile, mounts } = std::mem::take(&mut self.taken);
         let releasing = self.release_network(network);
         let mut outcome = self.outcome(stopped, interrupt.map(|(reason, _)| reason));
         let judged = judge(&outcome);
@@ -111,7 +112,7 @@ impl Resolving {
         returned.problems.extend(resisting);
         let exit_status = exit_status(&outcome, &resolution);
         let explanation = self.explanation(&outcome, exit_status);
-        let (document, rest) = self.part(&resolution, image, (returned, mounts));
+        let (document, rest) = self.part(&resolution, image, (returned, profile, mounts));
         let resolved = Resolved { resolution, exit_status, explanation, document };
         (resolved, Holdings { releasing, rest })
     }
@@ -304,7 +305,7 @@ impl Resolving {
         self: Box<Self>,
         resolution: &Resolution,
         image: Option<ImageUsed>,
-        (returned, mounts): (Returned, Vec<PathBuf>),
+        (returned, profile, mounts): (Returned, Option<Use>, Vec<PathBuf>),
     ) -> (ResolutionDocument, Rest) {
         let (resources, remains) = (self.resources(), self.remains());
         let Resolving { run, aftermath, .. } = *self;
@@ -319,7 +320,8 @@ impl Resolving {
             resources,
             ..ResolutionDocument::without_container(run.claim.queue.run().clone(), resolution, run.began.at)
         };
-        (document, Rest { held, returned, mounts, directory: run.directory, remains, events: run.events })
+        let (directory, events) = (run.directory, run.events);
+        (document, Rest { held, returned, profile, mounts, directory, remains, events })
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use images::store::Store;
 use runtime::id::ContainerId;
 
+use crate::apparmor_profiles::DefaultProfile;
 use crate::artifact::{self, Publisher};
 use crate::background::Background;
 use crate::cache::Caches;
@@ -48,6 +49,8 @@ pub struct Worker {
     pub events: Events,
     /// Serves the logs of runs to others.
     pub live_log: Option<Arc<LiveLogServer>>,
+    /// The AppArmor profile of their containers, where there can be one.
+    pub profile: Option<Arc<DefaultProfile>>,
     /// Calls the deployment for tasks; nobody does without one.
     pub proxy: Option<Arc<Proxy>>,
     /// What it certifies tasks with, if it can.

@@ -15,6 +15,7 @@ use crate::interrupt::Interrupts;
 use crate::payload::{CacheName, MountPoint, Payload};
 use crate::spec::{Bind, BindSource};
 use crate::task::error::{TaskError, end_by};
+use crate::task::fence;
 use crate::task::image::{self, Pulling};
 use crate::task::image_ready::ImageReady;
 use crate::task::linking::Linking;
@@ -35,8 +36,8 @@ pub struct Validated {
 }
 
 impl Validated {
-    /// Makes all of it at the same time: the network and then what features make beside it; caches; the image and then
-    /// the root. What fails stops the rest.
+    /// Makes all of it at the same time: the network and then what features make beside it; the AppArmor profile; caches;
+    /// the image and then the root. What fails stops the rest.
     ///
     /// # Errors
     ///
@@ -59,23 +60,30 @@ impl Validated {
 
     async fn make_ready(&mut self, taken: &mut Taken) -> Result<(RootFileSystem, Contributions), TaskError> {
         let Validated { run, features, payload, pulling } = self;
-        let Taken { image, caches, network, mounts } = taken;
+        let Taken { image, caches, network, profile, mounts } = taken;
         let stop = Cancel::default();
         let linking = Linking { run, features, network };
         let root = Root { run, payload, caches, image, mounts };
-        // Both to their end: what was taken has to be given back.
-        let (linked, made) =
-            tokio::join!(or_stop(&stop, linking.link(&stop)), or_stop(&stop, root.make(pulling, &stop)),);
-        match (linked, made) {
-            (Ok(mut contributions), Ok((root, binds))) => {
+        // All to their end: what was taken has to be given back.
+        let (linked, fenced, made) = tokio::join!(
+            or_stop(&stop, linking.link(&stop)),
+            or_stop(&stop, fence::enter(run, profile, &stop)),
+            or_stop(&stop, root.make(pulling, &stop)),
+        );
+        match (linked, fenced, made) {
+            (Ok(mut contributions), Ok(()), Ok((root, binds))) => {
                 contributions.binds.extend(binds);
                 Ok((root, contributions))
             }
-            // Whoever was stopped does not know why.
-            (Err(stopped), Err(error)) if stopped.end == End::Interrupted => Err(error),
-            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+            (linked, fenced, made) => Err(cause([linked.err(), fenced.err(), made.err()])),
         }
     }
+}
+
+/// Of several failures the first of somebody who knows why: whoever was stopped does not.
+fn cause(failures: [Option<TaskError>; 3]) -> TaskError {
+    let of_two = |first: TaskError, next| if first.end == End::Interrupted { next } else { first };
+    failures.into_iter().flatten().reduce(of_two).unwrap_or_else(TaskError::interrupted)
 }
 
 /// Tells the others when this one fails: what they make would be of no use.

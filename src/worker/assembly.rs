@@ -7,6 +7,7 @@ use images::registry::{Access, DockerConfig};
 use images::store::{PullOptions, Store, StoreError};
 use runtime::lock;
 
+use crate::apparmor_profiles::{DefaultProfile, Necessity};
 use crate::cache::{CacheError, Caches};
 use crate::config::{Config, ConfigFile, RegistryProxies};
 use crate::event::Events;
@@ -70,8 +71,14 @@ pub fn assemble(parts: Parts) -> Result<(Worker, Option<String>), AssemblyError>
         let ground = Ground::of(root_url, &config, (network, &host));
         Arc::new(Proxy::new(ground, events.clone()))
     });
+    let necessity = if config.file.require_app_armor { Necessity::Required } else { Necessity::Wanted };
+    let profile = host
+        .parser
+        .as_deref()
+        .map(|parser| Arc::new(DefaultProfile::new(&config.directories, parser, necessity)));
     let worker = Worker {
         network,
+        profile,
         config,
         store,
         caches,

@@ -13,6 +13,8 @@ use std::path::Path;
 
 use it::support::{self, Worker, observe, probe_image};
 
+mod apparmor;
+
 /// The host's tests, as far as they have to hold here.
 #[path = "../it"]
 mod it {

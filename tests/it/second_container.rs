@@ -94,6 +94,7 @@ impl Fixture {
             ceilings: &self.host.ceilings,
             processors: self.host.processors,
             socketcall: SocketCall::Absent,
+            apparmor: None,
         };
         let bundle = Bundle {
             runtime: &runtime_executable(),

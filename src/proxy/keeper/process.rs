@@ -319,6 +319,7 @@ async fn describe(
         ceilings: &ground.ceilings,
         processors: ground.processors,
         socketcall: SocketCall::Absent,
+        apparmor: None,
     };
     let bundle = Bundle {
         runtime: &ground.runtime,

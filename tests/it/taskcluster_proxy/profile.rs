@@ -185,6 +185,7 @@ impl Confined {
             ceilings: &RlimitCeilings::default(),
             processors: 1,
             socketcall: SocketCall::Absent,
+            apparmor: None,
         };
         let mut spec = serde_json::to_value(write_spec(request).unwrap()).unwrap();
         // Those of this host are none of the matter.
