@@ -85,8 +85,11 @@ async fn time(site: &Site, rounds: usize) {
 fn proxy_process() -> PathBuf {
     let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     let is_proxy = |process: &PathBuf| {
+        let is_number = process.file_name().unwrap().as_encoded_bytes().iter().all(u8::is_ascii_digit);
         let arguments = std::fs::read(process.join("cmdline")).unwrap_or_default();
-        arguments.split(|byte| *byte == 0).nth(1) == Some(b"proxy")
+        let mut words = arguments.split(|byte| *byte == 0);
+        let is_ours = words.next().is_some_and(|word| word.ends_with(b"docker-worker"));
+        is_number && is_ours && words.next() == Some(b"proxy")
     };
     let found: Vec<PathBuf> = processes.filter(is_proxy).collect();
     let [process] = found.as_slice() else { panic!("not one proxy: {found:?}") };
