@@ -54,8 +54,10 @@ impl Engine {
         std::fs::write(bundle.path("daemon.json"), "{}").unwrap();
         let log = std::fs::File::create(bundle.path("dockerd.log")).unwrap();
         let socket = format!("unix://{}", place("sock"));
-        let mut daemon = Command::new("setsid");
-        daemon.args(["dockerd", "--config-file", &place("daemon.json"), "--data-root", &place("data")]);
+        // In a network of its own, where it lets packets be forwarded: new namespaces would begin with that of the host's.
+        let mut daemon = Command::new("unshare");
+        daemon.args(["--net", "setsid", "dockerd"]);
+        daemon.args(["--config-file", &place("daemon.json"), "--data-root", &place("data")]);
         daemon.args(["--exec-root", &place("exec"), "--pidfile", &place("pid"), "--host", &socket]);
         daemon.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "vfs"]);
         daemon.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &parent(&bundle)]);

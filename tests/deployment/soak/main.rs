@@ -78,22 +78,27 @@ fn main() -> ExitCode {
                 of_the_proxy: options.faults.clone(),
                 of_the_storage: options.storage_faults.clone(),
             };
-            block_on(soak(&options, ("start", worker::read(config)), faults))
+            let problems = block_on(soak(&options, ("start", worker::read(config)), faults));
+            tell(&problems);
+            problems
         }
         None => {
             let internet = Internet::new();
             let way = WayToQueue::lay(&internet);
             let faults = Faults::OnTheWay(Arc::clone(&way.wire));
             let problems = internet.host.within(|| block_on(soak(&options, ("standalone", own()), faults)));
+            // The last look may end the program.
+            tell(&problems);
             drop(way);
             internet.assert_as_before();
             problems
         }
     };
-    for problem in &problems {
-        println!("{problem}");
-    }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell(problems: &[String]) {
+    problems.iter().for_each(|problem| println!("{problem}"));
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
