@@ -81,6 +81,11 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Whether a directory's file system could ever have so many bytes free; also true if it does not say.
+pub(crate) fn could_hold(path: &Path, bytes: u64) -> bool {
+    rustix::fs::statvfs(path).map_or(true, |found| found.f_blocks.saturating_mul(found.f_frsize) > bytes)
+}
+
 /// Bytes that are free for root in a directory's file system; `None` if it does not say.
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let statistics = rustix::fs::statvfs(path).ok()?;

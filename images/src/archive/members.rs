@@ -16,10 +16,14 @@ use crate::limits::Limits;
 
 use super::ArchiveError;
 
+/// Bytes of all names together, those that links lead to included: one alone may have 64 KiB.
+const MOST_NAME_BYTES: usize = 16 << 20;
+
 /// Members by their clean names.
 #[derive(Debug)]
 pub(super) struct Members<P> {
     by_name: HashMap<String, Named<P>>,
+    name_bytes: usize,
 }
 
 /// A regular file's place in the archive.
@@ -69,7 +73,7 @@ impl Members<Extent> {
 
 impl<P> Default for Members<P> {
     fn default() -> Members<P> {
-        Members { by_name: HashMap::new() }
+        Members { by_name: HashMap::new(), name_bytes: 0 }
     }
 }
 
@@ -105,6 +109,14 @@ impl<P> Members<P> {
     ) -> Result<(), ArchiveError> {
         if self.by_name.len() >= limits.archive_members {
             return Err(bad(path, format!("it has more than {} members", limits.archive_members)));
+        }
+        let target = match &named {
+            Named::Link(target) => target.len(),
+            Named::File(_) | Named::Twice => 0,
+        };
+        self.name_bytes = self.name_bytes.saturating_add(name.len()).saturating_add(target);
+        if self.name_bytes > MOST_NAME_BYTES {
+            return Err(bad(path, format!("its members' names have more than {MOST_NAME_BYTES} bytes")));
         }
         self.by_name.entry(name).and_modify(|known| *known = Named::Twice).or_insert(named);
         Ok(())
@@ -223,6 +235,26 @@ mod tests {
         header.set_entry_type(kind);
         header.set_size(0);
         builder.append_link(&mut header, name, target).unwrap();
+    }
+
+    #[test]
+    fn names_take_a_bounded_room_together_however_few_they_are() {
+        let long = |number: usize| format!("{number}/{}", "n".repeat(60_000));
+        for (kind, most) in [(EntryType::Regular, 279), (EntryType::Link, 139)] {
+            let made = |count| {
+                index(|builder| {
+                    for number in 0..count {
+                        match kind {
+                            EntryType::Link => link(builder, kind, &long(number), &long(number)),
+                            _ => add(builder, &long(number), b""),
+                        }
+                    }
+                })
+            };
+            made(most).unwrap();
+            let told = made(most + 1).unwrap_err().to_string();
+            assert!(told.contains("its members' names have more than 16777216 bytes"), "{told}");
+        }
     }
 
     #[test]

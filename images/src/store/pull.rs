@@ -125,12 +125,19 @@ impl Store {
         error: &PullError,
     ) -> Result<bool, PullError> {
         let root = self.layout().root().to_owned();
+        let reserve = disk::reserve_bytes(&root, &options.limits);
         let needed = match error {
+            PullError::DiskFull(full)
+                if !disk::could_hold(&root, reserve.saturating_add(full.needed_bytes)) =>
+            {
+                // Whatever is removed is not enough: a stranger may have said how much there will be.
+                return Ok(false);
+            }
             // Inflated it is about twice that.
             PullError::DiskFull(full) => full.needed_bytes.saturating_mul(3),
             _ => ROOM_BYTES,
         };
-        let wanted = disk::reserve_bytes(&root, &options.limits).saturating_add(needed);
+        let wanted = reserve.saturating_add(needed);
         let before = disk::free_bytes(&root);
         let (store, place, cancel) = (self.clone(), root.clone(), options.cancel.clone());
         let make_room = move || {

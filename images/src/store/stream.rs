@@ -135,7 +135,7 @@ impl StreamClaim {
         options: &PullOptions,
         events: Events<'_>,
     ) -> Result<Lease, PullError> {
-        let cancel = Cancel::default();
+        let (cancel, refused) = (Cancel::default(), Cancel::default());
         let ends = CancelOnDrop(cancel.clone());
         let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
         let name = self.name.to_string();
@@ -145,12 +145,13 @@ impl StreamClaim {
             path: PathBuf::from(&self.name.0),
             options: options.clone(),
             cancel: cancel.clone(),
+            refused: refused.clone(),
         };
         let gone = || StoreError::Gone { name: name.clone() };
         let claim = self.claim.take().ok_or_else(gone)?;
         let Stream { received, encoding, announced } = stream;
         let taken = blocking(move || taking.image(claim, (chunks, encoding), announced));
-        let loading = async { tokio::join!(pass_on(received, out, &cancel), taken).1 };
+        let loading = async { tokio::join!(pass_on(received, out, (&cancel, &refused)), taken).1 };
         tokio::pin!(loading);
         let stopped = tokio::select! {
             done = &mut loading => return done.inspect(|lease| warn(lease, options, events)),
@@ -210,7 +211,11 @@ fn warn(lease: &Lease, options: &PullOptions, events: Events<'_>) {
 }
 
 /// Passes a stream on until it ends or nobody needs it: then nobody is kept waiting by whoever sends.
-async fn pass_on(mut received: mpsc::Receiver<Received>, out: mpsc::Sender<Received>, cancel: &Cancel) {
+async fn pass_on(
+    mut received: mpsc::Receiver<Received>,
+    out: mpsc::Sender<Received>,
+    (cancel, refused): (&Cancel, &Cancel),
+) {
     let passing = async {
         while let Some(piece) = received.recv().await {
             if out.send(piece).await.is_err() {
@@ -221,6 +226,7 @@ async fn pass_on(mut received: mpsc::Receiver<Received>, out: mpsc::Sender<Recei
     tokio::select! {
         biased;
         () = cancel.cancelled() => {}
+        () = refused.cancelled() => {}
         () = out.closed() => {}
         () = passing => {}
     }
@@ -242,6 +248,8 @@ struct Taking {
     path: PathBuf,
     options: PullOptions,
     cancel: Cancel,
+    /// What has come makes no image: nothing more has to come.
+    refused: Cancel,
 }
 
 impl Taking {

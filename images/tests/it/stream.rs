@@ -288,6 +288,18 @@ fn an_image_that_is_leased_stays_and_one_that_is_not_comes_again() {
 }
 
 #[test]
+fn for_what_no_disk_could_hold_nothing_makes_room() {
+    let test = TestStore::new();
+    drop(load(&test.store, "kept", &tar(&docker_archive().1)).unwrap());
+    let name = name("announced as larger than any disk");
+    let (_sender, stream) = Stream::new(Encoding::Identity, Some(1 << 60));
+    let full = block_on(load_stream(&test.store, &name, stream, &options(), &|_| {})).unwrap_err();
+    assert_eq!(full.kind(), PullErrorKind::DiskFull);
+    assert!(!block_on(test.store.make_room_for(&name, &options(), &full)).unwrap());
+    assert!(find_stream(&test.store, "kept").is_some());
+}
+
+#[test]
 fn a_layer_that_is_damaged_makes_the_image_unknown_until_it_comes_again() {
     let (_, entries) = docker_archive();
     let archive = tar(&entries);

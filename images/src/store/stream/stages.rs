@@ -54,6 +54,10 @@ impl Taking {
             let is_compressed = &is_compressed;
             let inflated = scope.spawn(move || self.inflate(archive_in, &plain_out, is_compressed));
             let unpacked = self.unpack(work, plain_in, is_compressed);
+            if unpacked.is_err() {
+                // The first stage may wait for more, from a sender who says nothing any more.
+                self.refused.cancel();
+            }
             (join(arrived), join(inflated), unpacked)
         });
         // What comes to an end early looks like an end to those behind it.
@@ -84,7 +88,7 @@ impl Taking {
         let (mut hasher, mut bytes) = (Hasher::new(Algorithm::Sha256), 0);
         let limit = self.options.limits.unpacked_bytes;
         loop {
-            let chunk = read_chunk(&mut input).map_err(|error| Stopped::Failed(self.unreadable(&error)))?;
+            let chunk = read_chunk(&mut input).map_err(|error| self.stopped(&error))?;
             if chunk.is_empty() {
                 return Ok(hasher.finish());
             }
@@ -95,6 +99,14 @@ impl Taking {
             hasher.update(&chunk);
             out.send(chunk).map_err(|_closed| Stopped::Downstream)?;
         }
+    }
+
+    /// Why nothing more arrives.
+    fn stopped(&self, error: &io::Error) -> Stopped {
+        if self.refused.is_cancelled() {
+            return Stopped::Downstream;
+        }
+        Stopped::Failed(self.unreadable(error))
     }
 
     /// Second stage: the plain tar stream.
