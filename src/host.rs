@@ -145,8 +145,6 @@ pub struct Host {
     pub runtime: PathBuf,
     /// The program `apparmor_parser`, where profiles can be used.
     pub parser: Option<PathBuf>,
-    /// Why they cannot, as each task's log says it.
-    pub without_profile: Option<String>,
     /// The host's own name.
     pub name: String,
     /// Which rlimits the worker may set.
@@ -171,8 +169,7 @@ pub const NO_SOCKETCALL: &str = "isolation: 32-bit programs cannot make sockets 
 /// What runs have to know of this host.
 pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) -> Host {
     let mut notices = Vec::new();
-    let without_profile = apparmor::notice(facts);
-    notices.extend(without_profile.clone());
+    notices.extend(apparmor::notice(facts));
     // A profile stands in for the filter there.
     if socketcall == SocketCall::Absent && facts.apparmor.is_err() {
         notices.push(NO_SOCKETCALL.to_owned());
@@ -182,7 +179,6 @@ pub fn part(facts: &Facts, limits: crate::spec::Limits, socketcall: SocketCall) 
     Host {
         runtime: facts.runtime.clone().unwrap_or_else(|| PathBuf::from(facts::RUNTIME)),
         parser: facts.apparmor.clone().ok(),
-        without_profile,
         name: facts.name.clone(),
         ceilings: facts.ceilings.clone(),
         limits,

@@ -147,7 +147,8 @@ impl Process {
                 .map_err(|error| Refusal::because(HOST_UNFIT, &error))?;
         let without = match &worker.profile {
             Some(_) => fence::prepare(&worker).map_err(|error| Refusal::because(HOST_UNFIT, &error))?,
-            None => worker.host.without_profile.clone(),
+            // `check` says so, and each task's log.
+            None => None,
         };
         for message in notice.iter().chain(&without) {
             log.write(&Entry::Warning { message });
