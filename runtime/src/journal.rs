@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_foreign_line_is_kept_and_hides_no_other_but_a_foreign_file_is_refused() {
-        for foreign in ["rm -rf /", "{\"undo\":\"unload-profile\",\"name\":\"x\"}", "{}", "\u{fffd}"] {
+        for foreign in ["rm -rf /", "{\"undo\":\"unload-nothing\",\"name\":\"x\"}", "{}", "\u{fffd}"] {
             let expected =
                 [Recorded::Step(step(1)), Recorded::Foreign(foreign.into()), Recorded::Step(step(1))];
             check(&format!("HEADER\n{STEP}{foreign}\n{STEP}"), Some(&expected));

@@ -375,7 +375,7 @@ fn what_another_version_wrote_hides_no_container_and_keeps_nothing_from_being_un
     let other = Bundle::shell("exec sleep 1000");
     ok(other.tell(&["create", &other.id]));
     for (line, named) in [
-        (r#"{"undo":"unload-profile","name":"x"}"#, "unload-profile"),
+        (r#"{"undo":"unload-nothing","name":"x"}"#, "unload-nothing"),
         (r#"{"note":{"first":"process"}}"#, "was not written by this program"),
     ] {
         let mut bundle = Bundle::shell("exec sleep 1000");
