@@ -62,6 +62,8 @@ impl Engine {
         daemon.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "vfs"]);
         daemon.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &parent(&bundle)]);
         daemon.args(["--add-runtime", &format!("ours={RUNTIME}"), "--default-runtime", "ours"]);
+        // Where containerd writes what it was at, if it takes too long to end.
+        daemon.env("TMPDIR", bundle.path(""));
         daemon.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         let daemon = daemon.spawn().expect("docker.io is installed");
         let words = vec!["docker".to_owned(), "--host".to_owned(), socket];
