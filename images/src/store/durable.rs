@@ -1,15 +1,15 @@
 //! What survives a power cut.
 //!
 //! Nothing is fsync'ed on the way: that costs more than the pull. A committed layer or image holds
-//! a `mark` with the id of the boot that committed it; a `syncfs` in the background adds an empty
-//! file `durable`. After a crash an object with the mark of an earlier boot and without that file
+//! a `mark` with the id of the boot that committed it; a `syncfs` in the background adds a link to it,
+//! `durable`. After a crash an object with the mark of an earlier boot and without that file
 //! may be damaged, and is made again from its verified blobs before it is used.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, linkat};
 use rustix::io::Errno;
 
 use super::StoreError;
@@ -66,9 +66,10 @@ impl Boot {
         object.join(DURABLE).exists()
     }
 
-    /// Takes an object's marks: it is doubtful from now on, and made again before it is used.
+    /// Takes an object's marks: it is doubtful from now on, and made again before it is used. The mark first, so that no
+    /// `settle` that goes on makes the other one again.
     pub(crate) fn distrust(object: &Path) -> Result<(), StoreError> {
-        [DURABLE, MARK].iter().try_for_each(|name| layout::remove_file(&object.join(name)))
+        [MARK, DURABLE].iter().try_for_each(|name| layout::remove_file(&object.join(name)))
     }
 
     /// Brings everything to disk and marks what this boot has committed so far. Takes a while.
@@ -92,10 +93,9 @@ impl Boot {
         let file = File::open(root).map_err(failed)?;
         rustix::fs::syncfs(&file).map_err(|errno| failed(errno.into()))?;
         for object in fresh {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-            match openat(&object, DURABLE, flags, Mode::RUSR | Mode::WUSR) {
-                // One that was removed meanwhile takes no mark.
-                Ok(_) | Err(Errno::NOENT) => {}
+            match linkat(&object, MARK, &object, DURABLE, AtFlags::empty()) {
+                // One that was removed or distrusted meanwhile has no mark to link to; another `settle` may have been first.
+                Ok(()) | Err(Errno::NOENT | Errno::EXIST) => {}
                 Err(errno) => {
                     return Err(StoreError::file("create", &root.join(DURABLE))(errno.into()));
                 }
@@ -133,5 +133,23 @@ mod tests {
         boot.mark(&object).unwrap();
         Boot::distrust(&object).unwrap();
         assert_eq!(boot.soundness(&object).unwrap(), Soundness::Doubtful);
+    }
+
+    #[test]
+    fn what_is_distrusted_while_it_is_brought_to_disk_stays_so() {
+        let parent = tempfile::tempdir().unwrap();
+        let (layout, _) = Layout::open(&parent.path().join("images"), |_| None).unwrap();
+        let boot = Boot::current().unwrap();
+        let object = layout.layer(&crate::digest::Digest::of(b"x"));
+        fs::create_dir(&object).unwrap();
+        for _ in 0..200 {
+            boot.mark(&object).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| boot.settle(&layout).unwrap());
+                std::thread::yield_now();
+                Boot::distrust(&object).unwrap();
+            });
+            assert_eq!(boot.soundness(&object).unwrap(), Soundness::Doubtful);
+        }
     }
 }

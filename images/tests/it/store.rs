@@ -16,7 +16,7 @@ use crate::scripted::{ScriptedServer, honest};
 
 mod damage;
 mod garbage;
-mod power_cut;
+pub mod power_cut;
 mod processes;
 mod together;
 mod usage;

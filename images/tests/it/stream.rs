@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::archive::saved;
 use crate::layer_tar::{Entry, file, symlink, tar};
 use crate::sample::{Compression, Sample, TestStore, noise_tar, read_file, skopeo_copy, small_tars};
+use crate::store::power_cut::settled;
 use crate::store::{block_on, check_content, find, options, pull};
 
 mod hostile;
@@ -305,11 +306,12 @@ fn a_layer_that_is_damaged_makes_the_image_unknown_until_it_comes_again() {
     let archive = tar(&entries);
     let test = TestStore::new();
     drop(load(&test.store, "a", &archive).unwrap());
+    settled(&test.root());
     let layers = || fs::read_dir(test.root().join("layers")).unwrap().map(|layer| layer.unwrap().path());
     for layer in layers() {
         fs::write(layer.join("index"), "damaged").unwrap();
         fs::remove_file(layer.join("mark")).unwrap();
-        drop(fs::remove_file(layer.join("durable")));
+        fs::remove_file(layer.join("durable")).unwrap();
     }
     assert!(find_stream(&test.store, "a").is_none());
     let lease = load(&test.store, "a", &archive).unwrap();

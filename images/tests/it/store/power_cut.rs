@@ -22,7 +22,7 @@ pub(super) fn children(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Waits for the background sync, which would make good what the test damages.
-pub(super) fn settled(root: &Path) {
+pub fn settled(root: &Path) {
     let marks = || {
         let objects = [children(&root.join("layers")), children(&root.join("images"))].concat();
         objects.iter().all(|object| object.join("durable").exists())
