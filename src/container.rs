@@ -4,6 +4,7 @@
 //! word, the container is killed by what it has left us: PID 1's descriptor and the journal.
 
 pub mod bundle;
+pub mod exec;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

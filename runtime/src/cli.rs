@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use lexopt::Arg;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{CWD, OFlags};
+use rustix::io::Errno;
 
 use crate::execute::sentence;
 use crate::id::{ContainerId, ContainerIdError};
@@ -115,6 +116,22 @@ impl Problem {
     /// A failure to do `what`.
     fn because(what: &str, error: &dyn Error) -> Problem {
         Problem::Failed(format!("failed to {what}: {}", sentence(error)))
+    }
+}
+
+impl Problem {
+    /// What went wrong before there was anything to look after reaches the caller as well, if `report` sends it there.
+    fn told(self, report: impl FnOnce(Failed) -> Result<(), Errno>) -> Problem {
+        let failed = match &self {
+            Problem::NotStarted(failed) => failed.clone(),
+            Problem::Usage(sentence) | Problem::Failed(sentence) => {
+                Failed { step: "command line".into(), kind: FailureKind::Host, message: sentence.clone() }
+            }
+        };
+        match report(failed) {
+            Ok(()) => self,
+            Err(errno) => Problem::because("report to the caller", &io::Error::from(errno)),
+        }
     }
 }
 
@@ -258,16 +275,17 @@ fn id_among(
 
 /// The text at `path`, bounded as a Spec is; `-` is standard input.
 fn read_text(path: &Path) -> io::Result<Vec<u8>> {
-    let bounded = |from: &mut dyn Read| {
-        let mut text = Vec::new();
-        from.take(CONFIG_BYTES + 1).read_to_end(&mut text)?;
-        match text.len() as u64 > CONFIG_BYTES {
-            true => Err(io::Error::other(format!("it is larger than {CONFIG_BYTES} bytes"))),
-            false => Ok(text),
-        }
-    };
     match path.to_str() {
-        Some("-") => bounded(&mut io::stdin().lock()),
-        _ => bounded(&mut open::regular(CWD, path, OFlags::RDONLY)?),
+        Some("-") => read_bounded(&mut io::stdin().lock()),
+        _ => read_bounded(&mut open::regular(CWD, path, OFlags::RDONLY)?),
+    }
+}
+
+fn read_bounded(from: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    from.take(CONFIG_BYTES + 1).read_to_end(&mut text)?;
+    match text.len() as u64 > CONFIG_BYTES {
+        true => Err(io::Error::other(format!("it is larger than {CONFIG_BYTES} bytes"))),
+        false => Ok(text),
     }
 }

@@ -31,6 +31,7 @@
 //! The word is shared memory: what comes after `Executing` may be forbidden every call by its filter, also the one that
 //! would say so.
 
+mod exec;
 pub(crate) mod messages;
 pub(crate) mod self_exec;
 
@@ -52,6 +53,7 @@ use crate::sys::spawn::{self, Command, Session};
 use crate::sys::wait;
 
 pub use crate::sys::wait::Ended;
+pub use exec::{Entered, ExecMonitor, ExecReport, LaunchExec, launch_exec};
 
 /// The monitor's descriptor numbers, as [`launch`] maps them and `run` is told. They stand above the command's.
 const REPORT: i32 = 100;
@@ -100,8 +102,8 @@ pub enum LaunchError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// No descriptors for the report socket or the lifeline.
-    #[error("make the {what} of a container's monitor")]
+    /// No descriptors for the report socket, the lifeline or what is to be said.
+    #[error("make the {what} for docker-worker-runtime")]
     Descriptors {
         /// What was to be made.
         what: &'static str,
@@ -218,15 +220,9 @@ pub enum ReceiveError {
 ///
 /// The executable cannot be started. What happens after that comes as a [`Report`].
 pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
-    let made = |what| move |errno: Errno| LaunchError::Descriptors { what, source: errno.into() };
-    let (report, their_report) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .map_err(made("report socket"))?;
-    let (their_lifeline, lifeline) = pipe_with(PipeFlags::CLOEXEC).map_err(made("lifeline"))?;
+    let (report, their_report) = report_socket()?;
+    let (their_lifeline, lifeline) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| made("lifeline", errno.into()))?;
 
     let executable = launch.executable.clone();
     let spawned = |source| LaunchError::Spawn { executable: executable.clone(), source };
@@ -247,6 +243,17 @@ pub fn launch(launch: Launch) -> Result<Monitor, LaunchError> {
     }
     let pidfd = spawn::spawn(&command).map_err(spawned)?;
     Ok(Monitor { report, lifeline: Some(lifeline), pidfd })
+}
+
+/// The end that is read here, and the runtime's.
+fn report_socket() -> Result<(OwnedFd, OwnedFd), LaunchError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    pair.map_err(|errno| made("report socket", errno.into()))
+}
+
+fn made(what: &'static str, source: io::Error) -> LaunchError {
+    LaunchError::Descriptors { what, source }
 }
 
 /// Takes over the one descriptor that [`Launch::descriptors`] has passed on to this program, and closes all others but the

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use docker_worker::cleanup::{Claims, clean_up};
 use docker_worker::config::{Config, ConfigFile};
 use docker_worker::container::bundle::{Bundle, Files, Names};
-use docker_worker::container::{Container, Created};
+use docker_worker::container::exec::Exec;
+use docker_worker::container::{Container, ContainerError, Created};
 use docker_worker::directories::Directories;
 use docker_worker::host::{self, Facts, Host};
 use docker_worker::net::names::Alias;
@@ -19,6 +20,7 @@ use docker_worker::run_directory::{Beginning, ContainerDirectory, RunDirectory, 
 use docker_worker::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
 use images::image::ImageConfig;
 use runtime::id::ContainerId;
+use runtime::launch::{Ended, LaunchExec};
 use rustix::event::{Timespec, poll};
 use rustix::process::{Signal, kill_process};
 
@@ -221,4 +223,61 @@ async fn both_containers_of_a_run_are_undone_after_their_worker_and_their_monito
     assert_eq!(scratch.traces(), Vec::<String>::new());
     assert!(!directories.run.join(task_id.as_str()).exists());
     internet.assert_as_before();
+}
+
+#[tokio::test]
+async fn a_further_process_enters_a_container_of_the_run_and_ends_with_who_holds_it_or_with_the_container() {
+    let fixture = Fixture::new();
+    let (both, networks, sidecar_id) = start_both(&fixture, "/bin/busybox sleep 1000").await;
+    let [mut task, mut sidecar] = both;
+    let enter = |started: &Started, id: &ContainerId, script: &str| {
+        let process = serde_json::json!({
+            "terminal": true, "args": ["/bin/busybox", "sh", "-c", script], "cwd": "/",
+            "user": { "uid": 0, "gid": 0 },
+        });
+        let what = LaunchExec {
+            executable: runtime_executable(),
+            state_root: started.directory.runtime_state(),
+            id: id.clone(),
+            process: process.to_string().into_bytes(),
+            streams: [None, None, None],
+            log: None,
+        };
+        Exec::launch(what).unwrap()
+    };
+    // It is where the task is: beside the sidecar, whose name it knows.
+    let mut asks = enter(&task, &fixture.task_id, "/bin/busybox nc sidecar 80 </dev/null; exit 4");
+    let mut terminal = File::from(asks.started().await.unwrap().terminal.unwrap());
+    assert_eq!(asks.exited().await.unwrap(), Ended::Exited(4));
+    let mut said = String::new();
+    terminal.read_to_string(&mut said).unwrap_err();
+    assert_eq!(said, format!("{GREETING}\r\n"));
+    asks.end().await.unwrap();
+
+    let stays = "trap '' HUP TERM; while :; do /bin/busybox sleep 1; done";
+    let mut held = enter(&task, &fixture.task_id, stays);
+    let process = held.started().await.unwrap().process;
+    held.end().await.unwrap();
+    assert!(rustix::process::pidfd_send_signal(&process, Signal::KILL).is_err(), "it has ended");
+
+    let mut outlived = enter(&sidecar, &sidecar_id, stays);
+    outlived.started().await.unwrap();
+    sidecar.created.kill().unwrap();
+    assert_eq!(outlived.exited().await.unwrap(), Ended::Signaled(9));
+    outlived.end().await.unwrap();
+    let mut late = enter(&sidecar, &sidecar_id, "true");
+    assert!(matches!(late.started().await, Err(ContainerError::Failed(_))));
+    late.end().await.unwrap();
+
+    for ended in [&mut task, &mut sidecar] {
+        ended.container.end(ended.directory.runtime_state()).await.unwrap();
+    }
+    drop([task, sidecar]);
+    for network in networks {
+        let record = fixture.scratch.join("released");
+        fixture.internet.host.within(|| fixture.network.release(Some(network), &record)).unwrap();
+    }
+    fixture.assert_nothing_left(&[&fixture.task_id, &sidecar_id]);
+    let Fixture { run, scratch: _scratch, internet: _internet, .. } = fixture;
+    run.remove().unwrap();
 }

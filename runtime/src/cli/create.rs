@@ -1,6 +1,6 @@
 //! `run` and `create`: from a bundle to a container.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, ValueExt};
@@ -12,7 +12,7 @@ use crate::host::HostFacts;
 use crate::id::ContainerId;
 use crate::launch::messages::send_report;
 use crate::launch::self_exec;
-use crate::launch::{Failed, FailureKind, Report};
+use crate::launch::{FailureKind, Report};
 use crate::spec::Spec;
 use crate::state::ContainerDirectory;
 use crate::sys::descriptors::{self, TakeError};
@@ -183,16 +183,7 @@ fn absolute(bundle: &Path) -> Result<PathBuf, Problem> {
 /// What went wrong before there was a container reaches the worker as well.
 fn report(outlet: &Outlet, problem: Problem) -> Problem {
     let Some(socket) = &outlet.report else { return problem };
-    let failed = match &problem {
-        Problem::NotStarted(failed) => failed.clone(),
-        Problem::Usage(sentence) | Problem::Failed(sentence) => {
-            Failed { step: "command line".into(), kind: FailureKind::Host, message: sentence.clone() }
-        }
-    };
-    match send_report(std::os::fd::AsFd::as_fd(socket), &Report::Failed(failed)) {
-        Ok(()) => problem,
-        Err(errno) => Problem::because("report to the caller", &std::io::Error::from(errno)),
-    }
+    problem.told(|failed| send_report(socket.as_fd(), &Report::Failed(failed)))
 }
 
 fn parse(mut arguments: lexopt::Parser) -> Result<Request, Problem> {

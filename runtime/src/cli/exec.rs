@@ -1,5 +1,7 @@
 //! `exec`: a further process in a container that runs.
 
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, ValueExt};
@@ -8,7 +10,8 @@ use super::{Global, HELP, Problem, print};
 use crate::execute::{self, Exec, Signals, Stay};
 use crate::groups;
 use crate::id::ContainerId;
-use crate::launch::{FailureKind, self_exec};
+use crate::launch::messages::send_exec_report;
+use crate::launch::{ExecReport, FailureKind, self_exec};
 use crate::plan::{PlanError, UserName, plan_exec};
 use crate::spec::{self, Id, Process, Spec};
 use crate::state::{ContainerDirectory, Known, Status};
@@ -20,12 +23,22 @@ struct Request {
     id: Option<ContainerId>,
     arguments: Vec<String>,
     /// What the process is, in place of what the container's own is.
-    process: Option<PathBuf>,
+    process: Option<Description>,
     changes: Changes,
     preserve_fds: u16,
     console_socket: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     detach: bool,
+    /// Those of [`crate::launch::launch_exec`].
+    report_fd: Option<RawFd>,
+    process_fd: Option<RawFd>,
+}
+
+/// Where it stands what a process is.
+enum Description {
+    File(PathBuf),
+    /// Handed over by [`crate::launch::launch_exec`].
+    Handed(File),
 }
 
 /// What of the process is to be otherwise.
@@ -42,17 +55,32 @@ struct Changes {
 }
 
 pub(super) fn exec(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
-    let Some(request) = parse(arguments)? else { return print(HELP) };
+    let Some(mut request) = parse(arguments)? else { return print(HELP) };
     self_exec::protect()
         .map_err(|error| Problem::Failed(format!("failed to {}", execute::sentence(&error))))?;
-    let [] = descriptors::take_over(request.preserve_fds, []).map_err(|error| match error {
-        TakeError::Kernel(_) => Problem::Failed(format!("failed to {}", execute::sentence(&error))),
-        given => Problem::Usage(given.to_string()),
-    })?;
+    let numbers = [request.report_fd, request.process_fd];
+    let [report, process] =
+        descriptors::take_over(request.preserve_fds, numbers).map_err(|error| match error {
+            TakeError::Kernel(_) => Problem::Failed(format!("failed to {}", execute::sentence(&error))),
+            given => Problem::Usage(given.to_string()),
+        })?;
+    if report.is_some() && (request.detach || request.console_socket.is_some()) {
+        return Err(Problem::Usage("--report-fd is for who stays and takes the terminal by it".into()));
+    }
+    request.process = process.map(|file| Description::Handed(file.into())).or(request.process);
+    match (carry_out(global, request, report.as_ref()), report) {
+        (Err(problem), Some(report)) => {
+            Err(problem.told(|failed| send_exec_report(report.as_fd(), &ExecReport::Failed(failed))))
+        }
+        (result, _) => result,
+    }
+}
+
+fn carry_out(global: &Global, request: Request, report: Option<&OwnedFd>) -> Result<u8, Problem> {
     let Some(id) = request.id.clone() else { return Err(Problem::Usage("give the container's id".into())) };
     let exec = prepare(global, request, &id)?;
     let mut signals = Signals::block().map_err(|error| Problem::because("block signals", &error))?;
-    let ended = execute::exec(exec, &mut signals).map_err(Problem::NotStarted)?;
+    let ended = execute::exec(exec, report, &mut signals).map_err(Problem::NotStarted)?;
     Ok(ended.map_or(0, |ended| u8::try_from(ended.status()).unwrap_or(u8::MAX)))
 }
 
@@ -96,7 +124,7 @@ fn prepare(global: &Global, request: Request, id: &ContainerId) -> Result<Exec, 
 fn process(global: &Global, request: &Request, spec: &Spec) -> Result<Process, Problem> {
     let own = spec.process.clone();
     let mut process = match (&request.process, own) {
-        (Some(path), own) => read_process(global, path, own.as_ref())?,
+        (Some(description), own) => read_process(global, description, own.as_ref())?,
         (None, Some(own)) => own,
         (None, None) => {
             return Err(Problem::Failed("failed to exec: the container's Spec has no process".into()));
@@ -148,9 +176,17 @@ fn check_terminal(process: &Process, request: &Request) -> Result<(), &'static s
 }
 
 /// What the file does not say is as the container's own process has it: less is never granted by leaving something out.
-fn read_process(global: &Global, path: &Path, own: Option<&Process>) -> Result<Process, Problem> {
-    let text = super::read_text(path)
-        .map_err(|error| Problem::because(&format!("read the process {}", path.display()), &error))?;
+fn read_process(
+    global: &Global,
+    description: &Description,
+    own: Option<&Process>,
+) -> Result<Process, Problem> {
+    let (text, path) = match description {
+        Description::File(path) => (super::read_text(path), path.as_path()),
+        Description::Handed(file) => (super::read_bounded(&mut &*file), Path::new("the process")),
+    };
+    let text =
+        text.map_err(|error| Problem::because(&format!("read the process {}", path.display()), &error))?;
     let loaded = spec::load_process(&text, path)
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Spec, &error)))?;
     for warning in &loaded.warnings {
@@ -192,7 +228,9 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Request>, Problem> {
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            Arg::Long("process") | Arg::Short('p') => request.process = Some(arguments.value()?.into()),
+            Arg::Long("process") | Arg::Short('p') => {
+                request.process = Some(Description::File(arguments.value()?.into()));
+            }
             Arg::Long("tty") | Arg::Short('t') => changes.terminal = true,
             Arg::Long("cwd") => changes.cwd = Some(arguments.value()?.into()),
             Arg::Long("env") | Arg::Short('e') => changes.env.push(arguments.value()?.string()?),
@@ -208,6 +246,8 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Request>, Problem> {
             Arg::Long("no-new-privs") => changes.no_new_privileges = true,
             Arg::Long("preserve-fds") => request.preserve_fds = arguments.value()?.parse()?,
             Arg::Long("console-socket") => request.console_socket = Some(arguments.value()?.into()),
+            Arg::Long("report-fd") => request.report_fd = Some(arguments.value()?.parse()?),
+            Arg::Long("process-fd") => request.process_fd = Some(arguments.value()?.parse()?),
             Arg::Long("pid-file") => request.pid_file = Some(arguments.value()?.into()),
             Arg::Long("detach") | Arg::Short('d') => request.detach = true,
             Arg::Value(id) => {

@@ -41,7 +41,7 @@ use super::signals::{Signals, asks_to_end, pass_on};
 use super::{failure, pid_file, say};
 use crate::cgroup::Entrance;
 use crate::launch::messages::{self, ChildMessage, Newcomer};
-use crate::launch::{Failed, FailureKind, ReceiveError};
+use crate::launch::{Entered, ExecReport, Failed, FailureKind, ReceiveError};
 use crate::limits::{self, PTY_BYTES};
 use crate::plan::ExecPlan;
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
@@ -111,20 +111,27 @@ fn describe(ended: Ended) -> String {
     }
 }
 
-/// Starts the process and, if this one stays, tells how it ended.
+/// Starts the process and, if this one stays, tells how it ended. Whoever holds the other end of `report` hears of it, gets
+/// the pty's master, and is followed to its end by the command.
 ///
 /// # Errors
 ///
 /// Its command did not start, or could not be looked after any more: then nothing of it is left.
-pub fn exec(exec: Exec, signals: &mut Signals) -> Result<Option<Ended>, Failed> {
+pub fn exec(exec: Exec, report: Option<&OwnedFd>, signals: &mut Signals) -> Result<Option<Ended>, Failed> {
     let (stay, pid_file, console_socket) = (exec.stay, exec.pid_file.clone(), exec.console_socket.clone());
     let mut entry = Entry::begin(exec).map_err(|error| broken(&error))?;
+    let mut reported = None;
     let started = entry.start(signals, |newcomer| {
         if let Some(path) = &pid_file {
             let written = pid_file::write(path, newcomer.pid);
             written.map_err(|error| failure("pid-file", FailureKind::Host, &error))?;
         }
-        hand_over(newcomer.terminal.take(), console_socket.as_deref())
+        let terminal = newcomer.terminal.take();
+        if report.is_some() {
+            reported = terminal;
+            return Ok(None);
+        }
+        hand_over(terminal, console_socket.as_deref())
     });
     let (command, relay) = match started {
         Ok(started) => started,
@@ -136,11 +143,30 @@ pub fn exec(exec: Exec, signals: &mut Signals) -> Result<Option<Ended>, Failed> 
     if stay == Stay::Detached {
         return Ok(None);
     }
-    let ended = watch(&command, relay, signals);
+    let ended = announce(report, &command, reported)
+        .and_then(|()| watch(&command, relay, report, signals))
+        .and_then(|ended| tell(report, &ExecReport::Exited(ended)).map(|()| ended));
     if ended.is_err() {
         kill(&command);
     }
     ended.map(Some).map_err(|error| broken(&ExecError::Watch(error)))
+}
+
+/// The caller holds the command from here on.
+fn announce(report: Option<&OwnedFd>, command: &OwnedFd, terminal: Option<OwnedFd>) -> io::Result<()> {
+    if report.is_none() {
+        return Ok(());
+    }
+    tell(report, &ExecReport::Started(Entered { process: command.try_clone()?, terminal }))
+}
+
+fn tell(report: Option<&OwnedFd>, what: &ExecReport) -> io::Result<()> {
+    let Some(report) = report else { return Ok(()) };
+    match messages::send_exec_report(report.as_fd(), what) {
+        // The caller has gone: `watch` sees that, or there is nobody left to be told.
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The pty's master goes to whoever is to hold it.
@@ -297,8 +323,13 @@ fn kill(process: &OwnedFd) {
     send(process.as_fd(), libc::SIGKILL).unwrap_or(());
 }
 
-/// Passes on signals, input and output until the command has ended.
-fn watch(command: &OwnedFd, mut relay: Option<Relay>, signals: &mut Signals) -> io::Result<Ended> {
+/// Passes on signals, input and output until the command has ended; with the caller's end of `caller` closed, it is killed.
+fn watch(
+    command: &OwnedFd,
+    mut relay: Option<Relay>,
+    mut caller: Option<&OwnedFd>,
+    signals: &mut Signals,
+) -> io::Result<Ended> {
     if let Some(relay) = &relay {
         // The operator's terminal may have changed since the pty was made.
         relay.resize()?;
@@ -311,6 +342,8 @@ fn watch(command: &OwnedFd, mut relay: Option<Relay>, signals: &mut Signals) -> 
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
         ];
         fds.extend(interests.into_iter().flatten());
+        // Nothing is said there: it becomes readable by its end.
+        fds.extend(caller.map(|caller| PollFd::new(caller, PollFlags::IN)));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -321,8 +354,13 @@ fn watch(command: &OwnedFd, mut relay: Option<Relay>, signals: &mut Signals) -> 
         let relayed = places.map(|waited| {
             if waited { found.next().unwrap_or_else(PollFlags::empty) } else { PollFlags::empty() }
         });
+        let is_left = found.next().is_some_and(|events| !events.is_empty());
         drop(found);
         drop(fds);
+        if is_left {
+            kill(command);
+            caller = None;
+        }
         while has_signal && let Some(number) = signals.next()? {
             match &relay {
                 Some(relay) if number == NixSignal::SIGWINCH as i32 => relay.resize()?,

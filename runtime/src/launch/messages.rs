@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `Created` | monitor → worker | init, mount namespace, root, the terminal if there is one, control groups |
 //! | `Started`, `Exited`, `Failed` | monitor → worker | – |
+//! | `ExecStarted`, `ExecExited`, `Failed` | `exec` → worker | with the first: the process, the terminal if there is one |
 //! | `Ready` | PID 1 → monitor | mount namespace, root, the terminal if there is one |
 //! | `AtHooks` | PID 1 → monitor | – (answered by `Go`) |
 //! | `Go` | monitor → PID 1; `exec` → its process | – |
@@ -23,7 +24,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Created, Exited, Failed, ReceiveError, Report};
+use super::{Created, Ended, Entered, ExecReport, Exited, Failed, ReceiveError, Report};
 use crate::limits::{MESSAGE_BYTES, MESSAGE_DESCRIPTORS, SENTENCE_BYTES};
 
 /// What PID 1 and its monitor say to each other before the command starts.
@@ -85,6 +86,14 @@ enum ReportText {
     Failed(Failed),
 }
 
+/// An [`ExecReport`] without its descriptors.
+#[derive(Serialize, Deserialize)]
+enum ExecText {
+    ExecStarted { terminal: bool },
+    ExecExited(Ended),
+    Failed(Failed),
+}
+
 /// A [`ChildMessage`] without its descriptors.
 #[derive(Serialize, Deserialize)]
 enum ChildText {
@@ -118,6 +127,21 @@ pub(crate) fn send_report(socket: BorrowedFd<'_>, report: &Report) -> Result<(),
         Report::Started => ReportText::Started,
         Report::Exited(exited) => ReportText::Exited(exited.clone()),
         Report::Failed(failed) => ReportText::Failed(bounded(failed)),
+    };
+    send(socket, &text, &fds)
+}
+
+/// Sends a report of `exec`. The descriptors in it are duplicated by the kernel on the way.
+pub(crate) fn send_exec_report(socket: BorrowedFd<'_>, report: &ExecReport) -> Result<(), Errno> {
+    let mut fds = Vec::new();
+    let text = match report {
+        ExecReport::Started(entered) => {
+            fds.push(entered.process.as_fd());
+            fds.extend(entered.terminal.as_ref().map(AsFd::as_fd));
+            ExecText::ExecStarted { terminal: entered.terminal.is_some() }
+        }
+        ExecReport::Exited(ended) => ExecText::ExecExited(*ended),
+        ExecReport::Failed(failed) => ExecText::Failed(bounded(failed)),
     };
     send(socket, &text, &fds)
 }
@@ -193,6 +217,20 @@ pub(crate) fn decode_report(packet: Packet) -> Result<Report, ReceiveError> {
         ReportText::Started => Report::Started,
         ReportText::Exited(exited) => Report::Exited(exited),
         ReportText::Failed(failed) => Report::Failed(failed),
+    })
+}
+
+/// Reads a packet as a report of `exec`.
+pub(crate) fn decode_exec_report(packet: Packet) -> Result<ExecReport, ReceiveError> {
+    let text = packet.text()?;
+    let mut fds = packet.descriptors.into_iter();
+    Ok(match text {
+        ExecText::ExecStarted { terminal } => ExecReport::Started(Entered {
+            process: descriptor(&mut fds)?,
+            terminal: terminal.then(|| descriptor(&mut fds)).transpose()?,
+        }),
+        ExecText::ExecExited(ended) => ExecReport::Exited(ended),
+        ExecText::Failed(failed) => ExecReport::Failed(failed),
     })
 }
 
@@ -319,6 +357,7 @@ mod tests {
         for text in ["", "0", "{", r#""Nonesuch""#, r#"{"Created":{"terminal":true}}"#, r#"{"Exited":{}}"#] {
             let packet = || Packet { bytes: text.into(), descriptors: Vec::new() };
             assert!(decode_report(packet()).is_err() && decode_child(packet()).is_err(), "{text}");
+            assert!(decode_exec_report(packet()).is_err(), "{text}");
         }
     }
 }

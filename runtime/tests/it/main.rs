@@ -28,6 +28,7 @@ mod hooks;
 mod hostile_spec;
 mod inside;
 mod launch;
+mod launch_exec;
 mod lifecycle;
 mod mounts;
 mod paused;
