@@ -139,7 +139,7 @@ pub fn processor_for_each(facts: &Facts) -> Result<Arc<Processors>, Unfit> {
 }
 
 /// What this host is, as far as runs depend on it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Host {
     /// The executable `docker-worker-runtime`.
     pub runtime: PathBuf,

@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::netlink::{Family, Socket};
 use super::sysctl;
@@ -63,6 +65,18 @@ pub fn socket_in(namespace: BorrowedFd<'_>) -> io::Result<Socket> {
     in_thread(|| {
         setns(namespace, CloneFlags::CLONE_NEWNET)?;
         Socket::open(Family::Route)
+    })
+}
+
+/// A TCP socket in another namespace, that is connected to nobody yet.
+///
+/// # Errors
+///
+/// The kernel's refusal.
+pub fn tcp_socket_in(namespace: BorrowedFd<'_>) -> io::Result<TcpStream> {
+    in_thread(|| {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        Ok(socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?.into())
     })
 }
 

@@ -3,7 +3,11 @@
 use std::error::Error;
 use std::io;
 
+use images::store::StoreError;
+
+use crate::root_file_system::RootError;
 use crate::task::outcome::End;
+use crate::text::{chain, escaped};
 
 /// A failure of one phase.
 #[derive(Debug)]
@@ -44,4 +48,34 @@ pub fn end_by(error: &(dyn Error + 'static), otherwise: End) -> End {
         })
     });
     if is_full { End::ResourceShort } else { otherwise }
+}
+
+impl From<RootError> for TaskError {
+    fn from(error: RootError) -> TaskError {
+        let end = match error {
+            RootError::Store(StoreError::Unwanted { .. }) => return TaskError::interrupted(),
+            RootError::Store(StoreError::Locked { .. }) => End::HostBusy,
+            RootError::Store(_) | RootError::Mount(_) => End::HostUnfit,
+            RootError::User(_) | RootError::Accounts { .. } | RootError::Directory { .. } => End::SetupFailed,
+            RootError::Panicked(_) => End::WorkerFault,
+        };
+        let end = end_by(&error, end);
+        let why = escaped(&chain(&error)).to_string();
+        TaskError::new(end, format!("Docker configuration could not be created. Failed to {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_waits_for_others_is_not_the_hosts_fault_and_an_interrupt_nobodys() {
+        let locked = StoreError::Locked { path: "/lock".into(), holder: "process 4711".to_owned() };
+        let failure = TaskError::from(RootError::Store(locked));
+        assert_eq!(failure.end, End::HostBusy);
+        assert!(failure.lines.iter().any(|line| line.contains("process 4711")), "{failure:?}");
+        let unwanted = TaskError::from(RootError::Store(StoreError::Unwanted { path: "/lock".into() }));
+        assert_eq!((unwanted.end, unwanted.lines.len()), (End::Interrupted, 0));
+    }
 }

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use docker_worker::cleanup::{Claims, clean_up};
@@ -26,6 +27,8 @@ use rustix::process::{Signal, kill_process};
 
 use crate::support::{Internet, Scratch, groups_named, runtime_executable};
 
+mod sidecar;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the sidecar says to whoever connects.
@@ -36,7 +39,7 @@ struct Fixture {
     internet: Internet,
     scratch: Scratch,
     directories: Directories,
-    network: Network,
+    network: Arc<Network>,
     run: RunDirectory,
     task_id: ContainerId,
     host: Host,
@@ -54,13 +57,16 @@ impl Fixture {
         let scratch = Scratch::new();
         let (data, run) = (scratch.join("data"), scratch.join("run"));
         let directories = Directories { data, run, volume_caches: None };
-        let network = Network::new(&directories, &NetworkSettings::default());
+        let network = Arc::new(Network::new(&directories, &NetworkSettings::default()));
         let task_id = random_id().unwrap();
         let run =
             RunDirectory::create(&Beginning::of_a_run(&directories, &|| true).unwrap(), &task_id).unwrap();
         let file = ConfigFile::default();
         let facts = Facts::gather(&Config { directories: directories.clone(), file });
-        let host = host::part(&facts, Limits::default(), SocketCall::Absent);
+        let host = Host {
+            runtime: runtime_executable(),
+            ..host::part(&facts, Limits::default(), SocketCall::Absent)
+        };
         Fixture { internet: Internet::new(), scratch, directories, network, run, task_id, host }
     }
 
@@ -99,7 +105,7 @@ impl Fixture {
             apparmor: None,
         };
         let bundle = Bundle {
-            runtime: &runtime_executable(),
+            runtime: &self.host.runtime,
             directory,
             request,
             root: None,
@@ -261,7 +267,8 @@ async fn a_further_process_enters_a_container_of_the_run_and_ends_with_who_holds
     assert!(rustix::process::pidfd_send_signal(&process, Signal::KILL).is_err(), "it has ended");
 
     let mut outlived = enter(&sidecar, &sidecar_id, stays);
-    outlived.started().await.unwrap();
+    // Without its terminal's other end it would be hung up on.
+    let _entered = outlived.started().await.unwrap();
     sidecar.created.kill().unwrap();
     assert_eq!(outlived.exited().await.unwrap(), Ended::Signaled(9));
     outlived.end().await.unwrap();

@@ -1,4 +1,4 @@
-//! The root that a task's container gets: the image below, an upper directory of its own above.
+//! The root that a container of an image gets: the image below, an upper directory of its own above.
 //!
 //! Both are mounted in the worker's own mount namespace, below the run's directory: nothing of it
 //! can be seen on the host, and the kernel undoes it when the worker dies.
@@ -16,10 +16,6 @@ use tokio::task::JoinError;
 use crate::root::ContainerRoot;
 use crate::spec::process::working_directory;
 use crate::spec::user::{ResolvedUser, UserError, resolve_user};
-use crate::task::error::{TaskError, end_by};
-use crate::task::outcome::End;
-use crate::text::chain;
-use crate::text::escaped;
 
 /// A mounted root and who runs in it.
 #[derive(Debug)]
@@ -132,34 +128,4 @@ fn make_inside(root: &OwnedFd, image: &Image) -> Result<(), RootError> {
         root.make_directories(path).map_err(|source| failed(path, source))?;
     }
     Ok(())
-}
-
-impl From<RootError> for TaskError {
-    fn from(error: RootError) -> TaskError {
-        let end = match error {
-            RootError::Store(StoreError::Unwanted { .. }) => return TaskError::interrupted(),
-            RootError::Store(StoreError::Locked { .. }) => End::HostBusy,
-            RootError::Store(_) | RootError::Mount(_) => End::HostUnfit,
-            RootError::User(_) | RootError::Accounts { .. } | RootError::Directory { .. } => End::SetupFailed,
-            RootError::Panicked(_) => End::WorkerFault,
-        };
-        let end = end_by(&error, end);
-        let why = escaped(&chain(&error)).to_string();
-        TaskError::new(end, format!("Docker configuration could not be created. Failed to {why}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_that_waits_for_others_is_not_the_hosts_fault_and_an_interrupt_nobodys() {
-        let locked = StoreError::Locked { path: "/lock".into(), holder: "process 4711".to_owned() };
-        let failure = TaskError::from(RootError::Store(locked));
-        assert_eq!(failure.end, End::HostBusy);
-        assert!(failure.lines.iter().any(|line| line.contains("process 4711")), "{failure:?}");
-        let unwanted = TaskError::from(RootError::Store(StoreError::Unwanted { path: "/lock".into() }));
-        assert_eq!((unwanted.end, unwanted.lines.len()), (End::Interrupted, 0));
-    }
 }

@@ -1,0 +1,162 @@
+//! The making of a container beside a task's, from its network to its first connection.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use images::image::ImageConfig;
+use images::store::{Cancel, Store};
+use runtime::id::ContainerId;
+use runtime::launch::Launch;
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::task::spawn_blocking;
+
+use super::output::Output;
+use super::{Made, SidecarError, Wanted};
+use crate::container::Container;
+use crate::container::bundle::{Bundle, BundleError, Files, Names};
+use crate::host::Host;
+use crate::net::sidecar::link_containers;
+use crate::net::{Network, TaskNetwork, names};
+use crate::payload::env::{self, Reserved, Sources};
+use crate::root_file_system::{self, RootFileSystem};
+use crate::run_directory::{ContainerDirectory, random_id};
+use crate::spec::{self, ContainerRequest, NetworkChoice, Profile, ResolvedUser, SocketCall};
+
+/// What a making needs, and keeps for itself.
+pub(super) struct Making {
+    pub(super) what: Wanted,
+    pub(super) store: Store,
+    pub(super) host: Host,
+    pub(super) socketcall: SocketCall,
+    pub(super) apparmor: Option<String>,
+    pub(super) network: Arc<Network>,
+    pub(super) task: OwnedFd,
+    pub(super) number: u8,
+    pub(super) stop: Cancel,
+}
+
+impl Making {
+    /// All of it. What is made is noted in `made` as soon as it is there.
+    pub(super) async fn make(
+        self,
+        made: &mut Made,
+        directory: &ContainerDirectory,
+    ) -> Result<Ipv4Addr, SidecarError> {
+        let Making { what, host, .. } = &self;
+        let id = random_id().map_err(SidecarError::Prepare)?;
+        let address = self.connect(made, directory, &id).await?;
+
+        let (store, data) = (self.store.clone(), directory.data().to_owned());
+        let Some(image) = made.image.take() else { return Err(SidecarError::Unwanted) };
+        let (root, mounts) = root_file_system::make(store, data, image, self.still_wanted()).await?;
+        made.mounts = mounts;
+        let RootFileSystem { root, user, lease } = root?;
+        let image = &made.image.insert(lease).image().config;
+
+        let (read, write) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SidecarError::Prepare(errno.into()))?;
+        made.output = Some(Output::collect(read).map_err(SidecarError::Prepare)?);
+        let mut files = Files::default();
+        let task = made.network.task.as_ref();
+        let mut launch = self.describe((&id, directory, task), image, (&user, &root), &mut files)?;
+        launch.output = Some(write);
+        spawn_blocking(move || files.write()).await??;
+        if self.stop.is_cancelled() {
+            return Err(SidecarError::Unwanted);
+        }
+        let container = made.container.insert(Container::launch(launch)?);
+        let serves = async {
+            made.created = Some(container.started(host.memory_for_all).await?);
+            what.readiness.wait(address, self.task.as_fd(), container).await?;
+            Ok(address)
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(SidecarError::Unwanted),
+            serves = serves => serves,
+        }
+    }
+
+    /// The container as the image and what is wanted have it.
+    fn describe(
+        &self,
+        (id, directory, network): (&ContainerId, &ContainerDirectory, Option<&TaskNetwork>),
+        image: &ImageConfig,
+        (user, root): (&ResolvedUser, &OwnedFd),
+        files: &mut Files,
+    ) -> Result<Launch, BundleError> {
+        let Making { what, host, .. } = self;
+        let hostname = spec::hostname(id);
+        let resolvers = names::resolvers(self.network.dns());
+        let names = Names {
+            hostname: &hostname,
+            address: network.map(TaskNetwork::address),
+            aliases: &what.hosts,
+            resolvers: Some(&resolvers),
+        };
+        let mut binds = what.binds.clone();
+        binds.extend(names.provide(directory, files));
+        let environment = env::environment(&Sources {
+            image: &image.env,
+            features: &what.environment,
+            payload: &BTreeMap::new(),
+            reserved: Reserved::default(),
+            home: &user.home,
+            hostname: &hostname,
+        });
+        let request = ContainerRequest {
+            id,
+            profile: Profile::Sidecar,
+            image,
+            user,
+            command: &[],
+            environment,
+            binds,
+            devices: Vec::new(),
+            capabilities: what.capabilities.clone(),
+            network: NetworkChoice::Prepared,
+            limits: &host.limits,
+            ceilings: &host.ceilings,
+            processors: host.processors,
+            socketcall: self.socketcall,
+            apparmor: self.apparmor.as_deref(),
+        };
+        let bundle = Bundle {
+            runtime: &host.runtime,
+            directory,
+            request,
+            root: Some(root.as_fd()),
+            network: network.map(TaskNetwork::namespace),
+            scheduling: host.scheduling.clone(),
+            output: None,
+        };
+        bundle.prepare(files)
+    }
+
+    /// Its own network, and the link to the task. Gives the address that the task finds it at.
+    async fn connect(
+        &self,
+        made: &mut Made,
+        directory: &ContainerDirectory,
+        id: &ContainerId,
+    ) -> Result<Ipv4Addr, SidecarError> {
+        let (network, record, id) = (Arc::clone(&self.network), directory.network(), id.clone());
+        made.network.of = Some(Arc::clone(&network));
+        let still_wanted = self.still_wanted();
+        let attached = spawn_blocking(move || network.attach(&id, &record, &still_wanted)).await??;
+        let own = attached.namespace().try_clone_to_owned().map_err(SidecarError::Prepare)?;
+        made.network.task = Some(attached);
+        let task = self.task.try_clone().map_err(SidecarError::Prepare)?;
+        let number = self.number;
+        let linked = spawn_blocking(move || link_containers([task.as_fd(), own.as_fd()], number)).await??;
+        let [_, address] = linked;
+        Ok(address)
+    }
+
+    fn still_wanted(&self) -> impl Fn() -> bool + Send + use<> {
+        let stop = self.stop.clone();
+        move || !stop.is_cancelled()
+    }
+}
