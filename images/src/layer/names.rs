@@ -4,9 +4,9 @@
 use super::error::EntryProblem;
 use crate::limits::Limits;
 
-const WHITEOUT_PREFIX: &[u8] = b".wh.";
+pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const WHITEOUT_META_PREFIX: &[u8] = b".wh..wh.";
-const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
+pub const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 /// Where aufs keeps files that have several names in a layer.
 const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
 
@@ -47,7 +47,9 @@ pub fn components<'a>(path: &'a [u8], limits: &Limits) -> Result<Vec<&'a [u8]>, 
         if *component == b".." {
             return Err(EntryProblem::LeavesLayer);
         }
-        check_length("component", component.len(), limits.component_bytes)?;
+        // The mark is on top of what a name may have: the longest names can be removed too.
+        let name = component.strip_prefix(WHITEOUT_PREFIX).unwrap_or(component);
+        check_length("component", name.len(), limits.component_bytes)?;
     }
     Ok(components)
 }

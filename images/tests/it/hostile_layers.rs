@@ -428,6 +428,8 @@ fn names_and_targets_have_limits_and_no_zero_bytes() {
         check(&String::from_utf8_lossy(&entry.name), std::slice::from_ref(&vec![entry.clone()]), &expected);
     }
     let name = "c".repeat(255);
+    let removed = [vec![file(&name, "x")], vec![file(format!(".wh.{name}"), "")]];
+    check("longest component, removed", &removed, &shows(&[]));
     check("longest component", &[vec![file(&name, "x")]], &shows(&[(&name, "x")]));
     assert!(index(&tar(&[file(path(4095), "x"), symlink("l", "t".repeat(4095))])).is_ok());
     check("newline", &[vec![file("a\nb", "x")]], &shows(&[("a\\nb", "x")]));
