@@ -44,6 +44,8 @@ mod stored;
 pub use budget::Budget;
 pub(crate) use budget::Share;
 pub use error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
+pub(crate) use members::may_be_set;
+pub(crate) use names::{OPAQUE_MARK, WHITEOUT_PREFIX};
 pub(crate) use reader::{Member, MemberKind, TarReader, may_be_tar};
 pub(crate) use stored::Nodes;
 pub use stored::{LayerIndex, ReadIndexError};

@@ -42,6 +42,7 @@ pub mod mount;
 mod name_table;
 pub mod reference;
 pub mod registry;
+pub mod save;
 pub mod source;
 pub mod store;
 #[allow(unsafe_code)]

@@ -28,8 +28,9 @@ mod image;
 mod loop_device;
 mod overlay;
 
+pub(crate) use context::path_of;
 pub use image::mount_image;
-pub use overlay::mount_overlay;
+pub use overlay::{mount_overlay, open_upper};
 
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]

@@ -158,7 +158,7 @@ fn metadata(member: &Member, limits: &Limits, builder: &mut Builder<'_>) -> Resu
 }
 
 /// `trusted.*` and `user.overlay.*` steer overlayfs, most of `security.*` and `system.*` the kernel.
-fn may_be_set(name: &[u8]) -> bool {
+pub fn may_be_set(name: &[u8]) -> bool {
     const KEPT: [&[u8]; 3] =
         [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
     let is_overlays = name.starts_with(b"user.overlay.");

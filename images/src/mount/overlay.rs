@@ -1,5 +1,6 @@
 //! The writable part: an overlay whose upper directory is new.
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -26,6 +27,9 @@ const XATTR_BYTES: usize = 65_536;
 const OPTIONS: [(&str, &str); 4] =
     [("metacopy", "off"), ("redirect_dir", "off"), ("index", "on"), ("xino", "on")];
 
+/// In the directory that the caller gives.
+const UPPER: &str = "upper";
+
 /// The three directories of an overlay.
 struct Parts<'a> {
     lower: BorrowedFd<'a>,
@@ -42,7 +46,7 @@ struct Parts<'a> {
 ///
 /// [`MountError`] with the call and the kernel's own words.
 pub fn mount_overlay(lower: &ImageMount, upper_parent: &Path, at: &Path) -> Result<OwnedFd, MountError> {
-    let upper = make_directory(upper_parent, "upper", at)?;
+    let upper = make_directory(upper_parent, UPPER, at)?;
     let work = make_directory(upper_parent, "work", at)?;
     // The overlay's root takes these from the upper directory: without, a task that is not root
     // could not even enter.
@@ -55,6 +59,17 @@ pub fn mount_overlay(lower: &ImageMount, upper_parent: &Path, at: &Path) -> Resu
         }
         result => result,
     }
+}
+
+/// Opens the upper directory of an overlay that was mounted with this `upper_parent`: what
+/// [`write_layer`](crate::save::upper::write_layer) reads.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn open_upper(upper_parent: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(fs::openat(CWD, upper_parent.join(UPPER), flags, Mode::empty())?)
 }
 
 /// Linux 6.13 and newer.

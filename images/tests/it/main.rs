@@ -30,6 +30,7 @@ mod stream;
 mod tinyproxy;
 mod token_server;
 mod umoci;
+mod upper;
 mod written;
 
 /// Where umoci unpacks: not a tmpfs, which keeps no `user.` attributes before Linux 6.6.

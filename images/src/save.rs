@@ -1,0 +1,2 @@
+//! Images out of the store and of containers, for other programs.
+pub mod upper;
