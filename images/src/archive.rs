@@ -25,7 +25,7 @@ mod members;
 mod oci;
 mod streamed;
 
-pub(crate) use container::{Container, SCRATCH_PREFIX};
+pub(crate) use container::Container;
 pub(crate) use members::{Role, named};
 pub(crate) use streamed::{Place, Streamed, TakenLayer};
 

@@ -2,17 +2,20 @@
 //!
 //! The first bytes decide, not the media type: registries and archives get that wrong, and both
 //! digests are verified anyway. What a stream makes a decoder remember is bounded, and of decoders
-//! that remember more than 8 MiB there is one at a time in a process.
+//! that remember more than 8 MiB there are a few at a time in a process (`window`).
 
-use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::io::{self, BufRead, BufReader, Read};
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use lz4_flex::frame::FrameDecoder;
 use lzma_rust2::XzReader;
+
+use crate::disk::DiskFull;
+
+mod window;
+
+pub(crate) use window::{LargeWindow, Room, WINDOWS};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -24,8 +27,8 @@ const LZ4: &[u8] = &[0x04, 0x22, 0x4d, 0x18];
 
 /// More than zstd's levels and most of xz's presets take. Of decoders with such windows there may be any number.
 pub(crate) const SMALL_WINDOW_BYTES: u64 = 8 << 20;
-/// How soon a waiting decoder sees that it was cancelled.
-const CANCELLED_EVERY: Duration = Duration::from_millis(100);
+/// Bytes that are read at once of what was put aside.
+const ASIDE_BYTES: usize = 128 << 10;
 
 /// Whether a stream that starts like this is compressed.
 pub(crate) fn is_compressed(start: &[u8]) -> bool {
@@ -41,15 +44,27 @@ pub(crate) enum Inflate<'a, R> {
     Compressed {
         decoder: Box<dyn Read + 'a>,
         /// Held while the decoder may take a large window.
-        _permit: Option<LargeWindow>,
+        _permit: Option<LargeWindow<'a>>,
     },
 }
 
+/// Why a stream is not inflated.
+#[derive(Debug)]
+pub(crate) enum InflateError {
+    /// It cannot be read, or not by its decoder.
+    Stream(io::Error),
+    /// It could not be put aside while there was no window for it.
+    Aside(io::Error),
+    /// There was no room to do so.
+    DiskFull(DiskFull),
+    Cancelled,
+}
+
 impl<'a, R: BufRead + 'a> Inflate<'a, R> {
-    /// Looks at the first bytes. The decoder may take `window_bytes` of memory at most; if that is
-    /// much, it waits until no other one does, unless it is cancelled.
-    pub(crate) fn new(mut input: R, window_bytes: u64, cancelled: &AtomicBool) -> io::Result<Inflate<'a, R>> {
-        let start = input.fill_buf()?;
+    /// Looks at the first bytes. A decoder with a large window waits until there is one; what comes meanwhile is put aside,
+    /// so that whoever sends it is not kept waiting, nor others by whoever sends slowly.
+    pub(crate) fn new(mut input: R, room: &Room<'a>) -> Result<Inflate<'a, R>, InflateError> {
+        let start = input.fill_buf().map_err(InflateError::Stream)?;
         if !is_compressed(start) {
             return Ok(Inflate::Plain(input));
         }
@@ -60,11 +75,21 @@ impl<'a, R: BufRead + 'a> Inflate<'a, R> {
             }
             start => start.get(1..).is_some_and(|rest| rest.starts_with(ZSTD_SKIPPABLE)),
         };
-        let (window_bytes, _permit) = match is_large && window_bytes > SMALL_WINDOW_BYTES {
-            true => (window_bytes, Some(LargeWindow::wait(cancelled)?)),
-            false => (window_bytes.min(SMALL_WINDOW_BYTES), None),
+        if !is_large || room.window_bytes <= SMALL_WINDOW_BYTES {
+            let decoder = decoder(input, room.window_bytes.min(SMALL_WINDOW_BYTES));
+            return Ok(Inflate::Compressed {
+                decoder: decoder.map_err(InflateError::Stream)?,
+                _permit: None,
+            });
+        }
+        let (window, aside) = window::wait(&mut input, room)?;
+        let decoder = match aside {
+            None => decoder(input, room.window_bytes),
+            Some(aside) => {
+                decoder(BufReader::with_capacity(ASIDE_BYTES, aside).chain(input), room.window_bytes)
+            }
         };
-        Ok(Inflate::Compressed { decoder: decoder(input, window_bytes)?, _permit })
+        Ok(Inflate::Compressed { decoder: decoder.map_err(InflateError::Stream)?, _permit: Some(window) })
     }
 }
 
@@ -148,48 +173,26 @@ impl<R: Read> Read for Unending<R> {
     }
 }
 
-/// Whether a decoder with a large window is at work.
-static LARGE_WINDOW: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
-
-/// The right to a large window, until it is dropped.
-pub(crate) struct LargeWindow(());
-
-impl LargeWindow {
-    fn wait(cancelled: &AtomicBool) -> io::Result<LargeWindow> {
-        let (taken, freed) = &LARGE_WINDOW;
-        let mut guard = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while *guard {
-            if cancelled.load(Ordering::Acquire) {
-                return Err(io::Error::other("cancelled"));
-            }
-            (guard, _) = freed.wait_timeout(guard, CANCELLED_EVERY).unwrap_or_else(PoisonError::into_inner);
-        }
-        *guard = true;
-        Ok(LargeWindow(()))
-    }
-}
-
-impl Drop for LargeWindow {
-    fn drop(&mut self) {
-        let (taken, freed) = &LARGE_WINDOW;
-        *taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        freed.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
+    use crate::limits::Limits;
 
     /// What zstd's default level takes for a stream of unknown length.
     const WINDOW: u64 = 1 << 21;
 
     fn inflated(blob: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        let cancelled = AtomicBool::new(false);
-        let mut inflate = Inflate::new(blob, WINDOW, &cancelled)?;
+        let no = AtomicBool::new(false);
+        let (of_image, cancelled, scratch) = (&no, &no, Path::new("/nowhere"));
+        let limits = &Limits::default();
+        let room = Room { window_bytes: WINDOW, of_image, scratch, limits, cancelled, windows: &WINDOWS };
+        let mut inflate =
+            Inflate::new(blob, &room).map_err(|error| io::Error::other(format!("{error:?}")))?;
         inflate.read_to_end(&mut out)?;
         assert_eq!(inflate.read(&mut [0; 9])?, 0, "an end stays one");
         Ok(out)
@@ -226,10 +229,6 @@ mod tests {
         }
         assert_eq!(zstd_window(&zstd::bulk::compress(&[7; 300], 1).unwrap()), Some(300));
         assert_eq!(zstd_window(ZSTD), None);
-        let of_one = LargeWindow::wait(&AtomicBool::new(false)).unwrap();
-        assert!(LargeWindow::wait(&AtomicBool::new(true)).is_err(), "a second one waits");
-        drop(of_one);
-        assert!(LargeWindow::wait(&AtomicBool::new(false)).is_ok());
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod name_table;
 pub mod reference;
 pub mod registry;
 pub mod save;
+mod scratch;
 pub mod source;
 pub mod store;
 #[allow(unsafe_code)]

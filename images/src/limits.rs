@@ -74,7 +74,8 @@ pub struct Limits {
     /// Bytes of memory that an image may take while its layers are indexed and merged: 80 for an entry, and its
     /// name. Below 4 GiB.
     pub index_bytes: u64,
-    /// Window of a zstd stream and dictionary of an xz stream.
+    /// Window of a zstd stream and dictionary of an xz stream. Of more than 8 MiB an image has one at a time, and a process
+    /// four.
     pub window_bytes: u64,
 
     /// Bytes of one PAX header block, and of one map of a sparse file.

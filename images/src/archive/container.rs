@@ -7,24 +7,21 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use crate::disk;
-use crate::inflate::Inflate;
+use crate::inflate::{Inflate, InflateError, Room, WINDOWS};
 use crate::json::shortened;
 use crate::limits::Limits;
+use crate::scratch;
 
 use super::members::{Extent, Members};
 use super::{ArchiveError, Documents};
 
 /// Bytes inflated between two looks at the free disk space.
 const STEP_BYTES: u64 = 64 << 20;
-
-/// How scratch files are called that cannot do without a name.
-pub(crate) const SCRATCH_PREFIX: &str = "archive-";
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -79,9 +76,21 @@ impl Container {
             let reason = "it is not a regular file".to_owned();
             return Err(ArchiveError::Format { path: path.to_owned(), format: "a tar file", reason });
         }
+        let of_image = AtomicBool::new(false);
+        let room = Room {
+            window_bytes: limits.window_bytes,
+            of_image: &of_image,
+            scratch,
+            limits,
+            cancelled,
+            windows: &WINDOWS,
+        };
         let mut stream =
-            Inflate::new(BufReader::with_capacity(1 << 17, file), limits.window_bytes, cancelled)
-                .map_err(failed)?;
+            Inflate::new(BufReader::with_capacity(1 << 17, file), &room).map_err(|error| match error {
+                InflateError::DiskFull(full) => full.into(),
+                InflateError::Stream(source) | InflateError::Aside(source) => failed(source),
+                InflateError::Cancelled => failed(io::Error::other("cancelled")),
+            })?;
         let file = match stream {
             Inflate::Plain(plain) => plain.into_inner(),
             ref mut compressed => inflate(path, compressed, scratch, limits)?,
@@ -169,7 +178,7 @@ fn inflate(
         io::ErrorKind::StorageFull => failed(error),
         _ => ArchiveError::of_inflating(path, &error),
     };
-    let mut file = unnamed(scratch).map_err(failed)?;
+    let mut file = scratch::unnamed(scratch).map_err(failed)?;
     let mut written = 0;
     loop {
         disk::check(scratch, STEP_BYTES, limits)?;
@@ -185,32 +194,4 @@ fn inflate(
     }
     file.flush().and_then(|()| file.rewind()).map_err(failed)?;
     Ok(file)
-}
-
-/// A file without a name, which goes with its descriptor.
-fn unnamed(directory: &Path) -> io::Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
-        // NFS and FUSE have none of these.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR) => short_named(directory),
-        opened => Ok(File::from(opened?)),
-    }
-}
-
-/// A file that loses its name at once; the store removes one that a crash in between leaves.
-fn short_named(directory: &Path) -> io::Result<File> {
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    loop {
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!("{SCRATCH_PREFIX}{}-{number}", std::process::id()));
-        match fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            // Of a process with our number in another pid namespace.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            opened => {
-                let file = opened?;
-                fs::remove_file(&path)?;
-                return Ok(file);
-            }
-        }
-    }
 }

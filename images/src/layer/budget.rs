@@ -1,5 +1,5 @@
 //! What all layers of one image may take together.
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::LayerIndex;
 use crate::limits::Limits;
@@ -16,6 +16,7 @@ pub(super) const SHARED_XATTR_BYTES: u64 = 96;
 pub struct Budget {
     limits: Limits,
     used: [AtomicU64; 3],
+    has_large_window: AtomicBool,
 }
 
 /// What was or would be taken.
@@ -60,12 +61,18 @@ impl Share {
 impl Budget {
     /// For one image.
     pub fn new(limits: &Limits) -> Budget {
-        Budget { limits: limits.clone(), used: [const { AtomicU64::new(0) }; 3] }
+        let used = [const { AtomicU64::new(0) }; 3];
+        Budget { limits: limits.clone(), used, has_large_window: AtomicBool::new(false) }
     }
 
     /// The bounds.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Whether a decoder of one of the layers has a large window.
+    pub(crate) fn has_large_window(&self) -> &AtomicBool {
+        &self.has_large_window
     }
 
     /// Takes a share, or says what there is too much of.

@@ -8,9 +8,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::archive::SCRATCH_PREFIX;
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
+use crate::scratch::SCRATCH_PREFIX;
 
 use super::catalog::NameRecord;
 use super::claim::Claim;

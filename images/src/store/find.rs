@@ -180,6 +180,7 @@ impl Store {
         let control = Control {
             budget,
             store: self.layout().root(),
+            scratch: &self.layout().works(),
             cancelled: options.cancel.flag(),
             progress: &AtomicU64::new(0),
         };

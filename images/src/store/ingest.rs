@@ -26,7 +26,7 @@ use crate::layer::{Budget, IndexLayerError, Parts, index_layer};
 use crate::manifest::Descriptor;
 
 use crate::disk::DiskFull;
-use crate::inflate::Inflate;
+use crate::inflate::{Inflate, InflateError, Room, WINDOWS};
 
 mod channel;
 mod unknown;
@@ -66,6 +66,8 @@ pub(crate) struct Control<'a> {
     pub budget: &'a Budget,
     /// The store's directory, whose free space is watched.
     pub store: &'a Path,
+    /// Where files without a name go.
+    pub scratch: &'a Path,
     /// Ends all stages soon.
     pub cancelled: &'a AtomicBool,
     /// Counts the blob's bytes as they come.
@@ -158,6 +160,17 @@ impl From<IndexLayerError> for IngestError {
         match error {
             IndexLayerError::DiskFull(full) => IngestError::DiskFull(full),
             error => IngestError::Index(error),
+        }
+    }
+}
+
+impl From<InflateError> for IngestError {
+    fn from(error: InflateError) -> IngestError {
+        match error {
+            InflateError::Stream(source) => IngestError::Inflate(source),
+            InflateError::Aside(source) => IngestError::Keep(source),
+            InflateError::DiskFull(full) => IngestError::DiskFull(full),
+            InflateError::Cancelled => IngestError::Cancelled,
         }
     }
 }
@@ -292,8 +305,15 @@ fn inflate_blob(
     control: &Control<'_>,
 ) -> Result<(), Stopped> {
     let limits = control.budget.limits();
-    let mut stream = Inflate::new(ChunkReader::new(input), window_bytes, control.cancelled)
-        .map_err(IngestError::Inflate)?;
+    let room = Room {
+        window_bytes,
+        of_image: control.budget.has_large_window(),
+        scratch: control.scratch,
+        limits,
+        cancelled: control.cancelled,
+        windows: &WINDOWS,
+    };
+    let mut stream = Inflate::new(ChunkReader::new(input), &room).map_err(IngestError::from)?;
     let mut inflated: u64 = 0;
     loop {
         let chunk = read_chunk(&mut stream).map_err(IngestError::Inflate)?;

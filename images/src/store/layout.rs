@@ -25,8 +25,8 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::archive::SCRATCH_PREFIX;
 use crate::digest::Digest;
+use crate::scratch::SCRATCH_PREFIX;
 
 use super::lock::{Holder, Lock, Waiting};
 use super::{StoreError, lease, lock};

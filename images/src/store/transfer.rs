@@ -290,6 +290,7 @@ impl Transfer {
             let control = Control {
                 budget: &transfer.budget,
                 store: transfer.store.layout().root(),
+                scratch: &transfer.store.layout().works(),
                 cancelled: transfer.cancel.flag(),
                 progress: &progress,
             };

@@ -69,7 +69,7 @@ fn find_stream(store: &Store, label: &str) -> Option<Lease> {
 }
 
 /// What a tool makes of bytes.
-fn compressed_by(tool: &str, bytes: &[u8]) -> Vec<u8> {
+pub fn compressed_by(tool: &str, bytes: &[u8]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x");
     fs::write(&path, bytes).unwrap();

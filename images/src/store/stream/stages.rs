@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 use super::{Encoding, Taking, directory};
 use crate::archive::{ArchiveError, Place, Role, Streamed, TakenLayer, named};
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::inflate::{Inflate, SMALL_WINDOW_BYTES, is_compressed};
+use crate::inflate::{Inflate, InflateError, Room, SMALL_WINDOW_BYTES, WINDOWS, is_compressed};
 use crate::json::shortened;
 use crate::layer::{Budget, IndexLayerError, TarReader, may_be_tar};
 use crate::registry::Received;
-use crate::store::PullError;
 use crate::store::ingest::{CHUNK_BYTES, ChunkReader, Control, Failure, join, read_chunk};
 use crate::store::layers::MemberError;
 use crate::store::transfer::{CHUNKS_WAITING, NetworkReader};
+use crate::store::{PullError, StoreError};
 
 /// How a stage ended that did not fail itself.
 enum Stopped {
@@ -117,9 +117,24 @@ impl Taking {
         is_compressed: &AtomicBool,
     ) -> Result<(), Stopped> {
         let failed = |error| Stopped::Failed(ArchiveError::of_inflating(&self.path, &error).into());
-        let window_bytes = self.options.limits.window_bytes;
-        let mut stream =
-            Inflate::new(ChunkReader::new(input), window_bytes, self.cancel.flag()).map_err(failed)?;
+        let (limits, scratch) = (&self.options.limits, self.store.layout().works());
+        let room = Room {
+            window_bytes: limits.window_bytes,
+            // The only one: see `layer`.
+            of_image: &AtomicBool::new(false),
+            scratch: &scratch,
+            limits,
+            cancelled: self.cancel.flag(),
+            windows: &WINDOWS,
+        };
+        let mut stream = Inflate::new(ChunkReader::new(input), &room).map_err(|error| match error {
+            InflateError::Stream(error) => failed(error),
+            InflateError::DiskFull(full) => Stopped::Failed(full.into()),
+            InflateError::Aside(source) => {
+                Stopped::Failed(StoreError::file("write in", &scratch)(source).into())
+            }
+            InflateError::Cancelled => Stopped::Failed(self.cancelled()),
+        })?;
         is_compressed.store(matches!(stream, Inflate::Compressed { .. }), Ordering::Release);
         loop {
             let chunk = read_chunk(&mut stream).map_err(failed)?;
@@ -183,10 +198,11 @@ impl Taking {
         let control = Control {
             budget: &layers.budget,
             store: self.store.layout().root(),
+            scratch: &self.store.layout().works(),
             cancelled: self.cancel.flag(),
             progress: &AtomicU64::new(0),
         };
-        // A decoder with a large window waits for others of its kind: the archive's own must not be one.
+        // An image has one large window at a time: where it may be the archive's own, it is not the layer's.
         let window_bytes = match layers.is_compressed.load(Ordering::Acquire) {
             true => limits.window_bytes.min(SMALL_WINDOW_BYTES),
             false => limits.window_bytes,

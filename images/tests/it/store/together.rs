@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use images::store::{Cancel, PullError, PullErrorKind, PullOptions};
 use rustix::mount::{MountFlags, mount};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -15,6 +16,7 @@ use crate::namespace::in_own_mount_namespace;
 use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
 use crate::scripted::{Body, Reply, ScriptedServer, honest, is_layer};
 use crate::store::{block_on, options, pull, source};
+use crate::stream::compressed_by;
 
 const PULLS: usize = 8;
 
@@ -187,6 +189,58 @@ fn a_registry_that_hangs_keeps_no_other_image_waiting() {
         assert!(!hangs.is_finished());
         cancel.cancel();
         assert_eq!(hangs.await.unwrap().unwrap_err().kind(), PullErrorKind::Cancelled);
+    });
+}
+
+/// An image whose layer is compressed by xz, whose decoders may take large windows.
+fn sample_of_xz(name: &str) -> Sample {
+    let tar = noise_tar(name, 3_000_000);
+    let diff_ids = Sample::of(std::slice::from_ref(&tar), Compression::Plain).diff_ids();
+    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    Sample::with_config(&config, vec![compressed_by("xz", &tar)], Compression::Plain)
+}
+
+#[test]
+fn registries_that_hang_keep_no_large_windows_from_others() {
+    let stuck = ["1", "2", "3", "4", "5"].map(sample_of_xz);
+    let hanging = stuck.clone().map(|served| {
+        ScriptedServer::start(move |request| match honest(&served, request) {
+            // Enough for a decoder to be at work.
+            Reply { body: Body::Whole(layer), .. } if is_layer(&served, request) => {
+                Reply::body(200, Body::Stalled(layer[..2_500_000].to_vec(), layer.len()))
+            }
+            reply => reply,
+        })
+    });
+    let honest_one = sample_of_xz("6");
+    let served = honest_one.clone();
+    let server = ScriptedServer::start(move |request| honest(&served, request));
+    let test = TestStore::new();
+    block_on(async {
+        let cancel = Cancel::default();
+        let mut hang = JoinSet::new();
+        for server in &hanging {
+            let (store, name) = (test.store.clone(), source(&server.name()));
+            let options = PullOptions { cancel: cancel.clone(), ..options() };
+            hang.spawn(async move { store.pull(&name, &options, &|_| {}).await.map(drop) });
+        }
+        let has_data = |work: &PathBuf| fs::metadata(work.join("data")).is_ok_and(|data| data.len() > 0);
+        await_that(|| entries(&test, "work").iter().any(has_data)).await;
+        await_that(|| {
+            let begun = |path: &PathBuf| fs::metadata(path).is_ok_and(|partial| partial.len() >= 500_000);
+            entries(&test, "blobs").iter().filter(|path| begun(path)).count() == hanging.len()
+        })
+        .await;
+        let name = source(&server.name());
+        let (options, tell) = (quick(), |_| {});
+        let pulling = test.store.pull(&name, &options, &tell);
+        let pulled = timeout(Duration::from_secs(60), pulling).await.expect("it still waits");
+        assert_eq!(pulled.unwrap().image().id.to_string(), honest_one.id());
+        assert_eq!(hang.try_join_next().map(Result::unwrap).map(|ended| ended.is_ok()), None);
+        cancel.cancel();
+        for ended in hang.join_all().await {
+            assert_eq!(ended.unwrap_err().kind(), PullErrorKind::Cancelled);
+        }
     });
 }
 
