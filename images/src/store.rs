@@ -8,7 +8,7 @@
 //!
 //! * Everything is content addressed and appears by rename when it is complete and verified
 //!   (`layout`), so a reader needs no lock to trust what it sees.
-//! * Each blob is fetched and each layer made by one process at a time (`claim`); the others wait
+//! * Each blob is fetched from its registry and its layer made by one process at a time (`claim`); the others wait
 //!   and find it done.
 //! * Whoever uses or makes something holds a lease on it, which garbage collection spares (`lease`,
 //!   `collect`). The store's lock is held for moments only.
@@ -55,7 +55,7 @@ pub use stream::{Encoding, Stream, StreamClaim, StreamName, StreamSender};
 pub use usage::{ImageUsage, StoreUsage};
 
 use catalog::store_name;
-use claim::Claim;
+use claim::{Claim, Work};
 use durable::Boot;
 use layout::Layout;
 
@@ -169,7 +169,7 @@ impl Store {
             Boot::distrust(&self.layout().layer(layer))?;
         }
         let waiting = self.layout().at_most(self.inner.limits.pull, wanted);
-        let claim = Claim::take(self.layout(), &image.id, waiting)?;
+        let claim = Claim::take(self.layout(), &Work::image(&image.id), waiting)?;
         let built = self.build_image(claim, &image.id, &configuration, &self.inner.limits);
         // A layer that is damaged itself comes first: the next `find` or `pull` makes it.
         built.or_else(|error| self.distrust_index(error))

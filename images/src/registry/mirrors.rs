@@ -21,6 +21,8 @@ use super::{Registry, origin};
 /// Where one image comes from.
 #[derive(Debug)]
 pub(crate) struct Sources {
+    /// The registry that the image's name spells.
+    registry: String,
     mirrors: Vec<Registry>,
     last: Registry,
     /// How many mirrors were left.
@@ -41,7 +43,13 @@ impl Sources {
         let hasty = Limits { attempts: 1, ..limits.clone() };
         let mirrors = names.iter().map(|name| Registry::new(name, access, &hasty));
         let (mirrors, last) = (mirrors.collect::<Result<_, _>>()?, Registry::new(&last, access, limits)?);
-        Ok(Sources { mirrors, last, left: AtomicUsize::new(0) })
+        let (registry, left) = (reference.registry().to_owned(), AtomicUsize::new(0));
+        Ok(Sources { registry, mirrors, last, left })
+    }
+
+    /// The registry that the image's name spells, whoever stands in for it.
+    pub(crate) fn registry(&self) -> &str {
+        &self.registry
     }
 
     /// Resolves the name to an image for `platform`: see [`Registry::offer`]. `tell` hears of mirrors that are left.

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::digest::Digest;
-use crate::manifest::Descriptor;
 use crate::scratch::SCRATCH_PREFIX;
 
 use super::catalog::NameRecord;
-use super::claim::Claim;
+use super::claim::{Claim, Work};
 use super::layout::{self, FRESH, GONE, PARTIAL};
 use super::lock::Lock;
 use super::{Store, StoreError, lease};
@@ -147,8 +146,8 @@ impl Store {
                 layout::remove_file(&path)?;
                 continue;
             }
-            let Ok(digest) = Digest::from_hex(stem) else { continue };
-            let Some(claim) = Claim::try_take(layout, &digest)? else { continue };
+            let Some(work) = Work::of(&path) else { continue };
+            let Some(claim) = Claim::try_take(layout, &work)? else { continue };
             if is_older(claim.path(), PARTIAL_KEPT) {
                 claim.release()?;
             } else {
@@ -166,9 +165,8 @@ impl Store {
 
     /// Removes what an interrupted pull has fetched, unless another one is going on with it.
     fn remove_partial(&self, partial: &Path) -> Result<(), StoreError> {
-        let digest = partial.file_stem().and_then(OsStr::to_str).map(Digest::from_hex);
-        let Some(Ok(digest)) = digest else { return Ok(()) };
-        Claim::try_take(self.layout(), &digest)?.map_or(Ok(()), Claim::release)
+        let Some(work) = Work::of(partial) else { return Ok(()) };
+        Claim::try_take(self.layout(), &work)?.map_or(Ok(()), Claim::release)
     }
 
     /// Takes back what a pull that was refused has made and fetched of an image's layers, as far as
@@ -176,12 +174,12 @@ impl Store {
     pub(super) fn take_back(
         &self,
         made: &[MadeLayer],
-        blobs: &[Descriptor],
+        blobs: &[Work],
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
         let layout = self.layout();
         for blob in blobs {
-            self.remove_partial(&layout.partial(&blob.digest))?;
+            self.remove_partial(&layout.partial(blob))?;
         }
         self.remove_all(
             |needed| {

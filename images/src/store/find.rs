@@ -13,7 +13,7 @@ use crate::reference::Reference;
 use crate::source::Source;
 
 use super::catalog::{NameRecord, store_name};
-use super::claim::Claim;
+use super::claim::{Claim, Work};
 use super::durable::Boot;
 use super::ingest::{Control, Expected};
 use super::layers::{BlobInput, BuildError};
@@ -130,7 +130,7 @@ impl Store {
                     return Ok(None);
                 }
             }
-            let claim = self.claim(&record.image, options)?;
+            let claim = self.claim(&Work::image(&record.image), options)?;
             match self.build_image(claim, &record.image, &configuration, &options.limits) {
                 Ok(()) => return self.image_of(record),
                 Err(error) => self.distrust_index(error)?,
@@ -160,9 +160,9 @@ impl Store {
     }
 
     /// Waits for whoever has the claim, as long as a pull may take.
-    fn claim(&self, digest: &Digest, options: &PullOptions) -> Result<Claim, StoreError> {
+    fn claim(&self, of: &Work, options: &PullOptions) -> Result<Claim, StoreError> {
         let wanted = || !options.cancel.is_cancelled();
-        Claim::take(self.layout(), digest, self.layout().at_most(options.limits.pull, &wanted))
+        Claim::take(self.layout(), of, self.layout().at_most(options.limits.pull, &wanted))
     }
 
     fn rebuild_layer(
@@ -172,7 +172,7 @@ impl Store {
         (options, budget): (&PullOptions, &Budget),
     ) -> Result<bool, StoreError> {
         let path = self.layout().blob(&blob.digest);
-        let claim = self.claim(&blob.digest, options)?;
+        let claim = self.claim(&Work::local_blob(&blob.digest), options)?;
         if self.has_layer(diff_id)? || !path.exists() {
             claim.leave()?;
             return self.has_layer(diff_id);

@@ -14,6 +14,7 @@ use crate::manifest::Descriptor;
 use super::claim::Claim;
 use super::durable::Soundness;
 use super::ingest::{self, Chunks, Control, Expected, Failure, Found, IngestError, Streams};
+use super::lock::Lock;
 use super::{Store, StoreError, layout, lock};
 
 const DATA: &str = "data";
@@ -99,11 +100,21 @@ impl Store {
     ) -> Result<(), BuildError> {
         let is_stored = matches!(input, BlobInput::Stored);
         match self.build_in_work(&claim, expected, input, control) {
-            Ok(BlobKept::InPartial) => Ok(claim.commit()?),
+            Ok(BlobKept::InPartial) => {
+                let blob = self.layout().blob(&expected.blob.digest);
+                let wanted = || !control.cancelled.load(Ordering::Acquire);
+                match self.lock_blobs(&wanted) {
+                    Ok(_one_at_a_time) => Ok(claim.commit(&blob)?),
+                    Err(error) => {
+                        claim.leave()?;
+                        Err(error.into())
+                    }
+                }
+            }
             Ok(BlobKept::Already) => Ok(claim.release()?),
             Err(error) => {
-                // While the claim is held: afterwards the blob may be another's, and whole.
-                let error = if is_stored { self.blamed_on_blob(expected.blob, error)? } else { error };
+                let error =
+                    if is_stored { self.blamed_on_blob(expected.blob, error, control)? } else { error };
                 claim.leave()?;
                 Err(error)
             }
@@ -112,19 +123,35 @@ impl Store {
 
     /// Removes a stored blob that is not what its own digest says, whatever a manifest claims its size
     /// to be: [`IngestError::Digest`] then is the error.
-    fn blamed_on_blob(&self, blob: &Descriptor, error: BuildError) -> Result<BuildError, StoreError> {
+    fn blamed_on_blob(
+        &self,
+        blob: &Descriptor,
+        error: BuildError,
+        control: &Control<'_>,
+    ) -> Result<BuildError, StoreError> {
         if !matches!(&error, BuildError::Ingest(error) if error.is_of_content()) {
             return Ok(error);
         }
         let path = self.layout().blob(&blob.digest);
-        let verified = blob.digest.verify_stream(&mut layout::open_file(&path)?);
+        let mut file = layout::open_file(&path)?;
+        let verified = blob.digest.verify_stream(&mut file);
         match verified {
             Ok(Ok(())) => Ok(error),
             Ok(Err(found)) => {
-                layout::remove_file(&path).map(|()| BuildError::Ingest(IngestError::Digest { found }))
+                let _one_at_a_time = self.lock_blobs(&|| !control.cancelled.load(Ordering::Acquire))?;
+                // Meanwhile somebody may have put a whole one in its place.
+                if lock::is_still_at(&file, &path).map_err(StoreError::file("look at", &path))? {
+                    layout::remove_file(&path)?;
+                }
+                Ok(BuildError::Ingest(IngestError::Digest { found }))
             }
             Err(error) => Err(StoreError::file("read", &path)(error)),
         }
+    }
+
+    /// Who commits a blob, or takes a damaged one away, does so alone: others may have claims on the same digest.
+    fn lock_blobs(&self, wanted: &dyn Fn() -> bool) -> Result<Lock, StoreError> {
+        lock::exclusive_directory(&self.layout().blobs(), self.layout().moments(wanted))
     }
 
     fn build_in_work(

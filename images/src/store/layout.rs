@@ -4,8 +4,9 @@
 //! version                 the number of this layout
 //! lock                    flock: shared while a name is read or written and a lease taken, exclusive for `gc`
 //! blobs/HEX               verified blobs as they came: layers (compressed), configurations, manifests
-//! blobs/HEX.partial       a blob on its way; its flock is the claim on the work (see `claim`)
-//! work/HEX/               the layer or image that the holder of claim HEX is making
+//! blobs/HEX.OF.partial    a blob on its way; its flock is the claim on the work (see `claim`). OF is the SHA-256 of its
+//!                         registry, or says that it is no blob of a registry
+//! work/HEX.OF/            the layer or image that the holder of that claim is making
 //! layers/HEX.vN/          a layer by diff id, made by unpacker version N: `data`, `index`, `mark`, `durable`
 //! images/HEX.vN/          an image by configuration digest, of such layers: `image.json`, `tree.erofs`, …
 //! names/HASH.json         a name (HASH is its SHA-256), its image, and when it was last used
@@ -28,6 +29,7 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::scratch::SCRATCH_PREFIX;
 
+use super::claim::{Work, is_work};
 use super::lock::{Holder, Lock, Waiting};
 use super::{StoreError, lease, lock};
 
@@ -150,16 +152,16 @@ impl Layout {
         self.blobs().join(digest.hex())
     }
 
-    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(format!("{}.{PARTIAL}", digest.hex()))
+    pub(crate) fn partial(&self, of: &Work) -> PathBuf {
+        self.blobs().join(format!("{}.{PARTIAL}", of.name()))
     }
 
     pub(crate) fn works(&self) -> PathBuf {
         self.root.join("work")
     }
 
-    pub(crate) fn work(&self, digest: &Digest) -> PathBuf {
-        self.works().join(digest.hex())
+    pub(crate) fn work(&self, of: &Work) -> PathBuf {
+        self.works().join(of.name())
     }
 
     pub(crate) fn layers(&self) -> PathBuf {
@@ -349,7 +351,8 @@ fn is_own_name(name: &str) -> bool {
     };
     match name.split_once('.') {
         Some((stem, extension)) if Digest::from_hex(stem).is_ok() => {
-            matches!(extension, PARTIAL | NAME)
+            extension == NAME
+                || is_work(name.strip_suffix(PARTIAL).and_then(|name| name.strip_suffix('.')).unwrap_or(name))
                 || extension.strip_prefix('v').is_some_and(is_number)
                 || is_unique(extension, FRESH)
         }
@@ -389,14 +392,16 @@ mod tests {
     #[test]
     fn only_names_that_the_store_gives_are_its_own() {
         let hex = Digest::of(b"x").hex().to_owned();
-        for own in ["", ".partial", ".json", ".v2", ".12.0.new"].map(|end| format!("{hex}{end}")) {
+        for own in ["", ".partial", ".image", ".stream.partial", ".json", ".v2", ".12.0.new"]
+            .map(|end| format!("{hex}{end}"))
+        {
             assert!(is_own_name(&own), "{own}");
         }
         let own = ["12.0.gone", "12-0", "archive-12-0"];
         let theirs =
             ["", "x", "12", "12.gone", "a.gone", ".gone", "archive-12", "archive-x", "12-x", "2025-11-29"];
-        let like_ours =
-            [".jpg", ".v", ".vx", ".new", ".x.new", ".partial.jpg", "a"].map(|end| format!("{hex}{end}"));
+        let like_ours = [".jpg", ".v", ".vx", ".new", ".x.new", ".partial.jpg", ".image.jpg", "a"]
+            .map(|end| format!("{hex}{end}"));
         assert!(own.iter().all(|name| is_own_name(name)));
         for theirs in theirs.into_iter().chain(like_ours.iter().map(String::as_str)) {
             assert!(!is_own_name(theirs), "{theirs}");

@@ -24,6 +24,7 @@ use crate::registry::Sources;
 use crate::source::Source;
 
 use super::catalog::{NameRecord, store_name};
+use super::claim::Work;
 use super::collect::GcPolicy;
 use super::lease::{Hold, Lease};
 use super::options::{Cancel, PullEvent, PullOptions};
@@ -170,10 +171,11 @@ impl Store {
         {
             // Not before: while it is held nobody takes it away, ourselves included.
             drop(hold);
-            let (store, made, layers) = (self.clone(), transfer.made(), offered.offer.layers);
+            let (store, made) = (self.clone(), transfer.made());
+            let blobs: Vec<_> = offered.offer.layers.iter().map(|blob| transfer.work(&blob.digest)).collect();
             // The caller's: a pull of which a part has failed has ended the rest itself.
             let cancel = request.options.cancel.clone();
-            blocking(move || store.take_back(&made, &layers, &|| !cancel.is_cancelled())).await?;
+            blocking(move || store.take_back(&made, &blobs, &|| !cancel.is_cancelled())).await?;
             return pulled.map(|()| Vec::new());
         }
         pulled?;
@@ -205,7 +207,7 @@ impl Store {
         loop {
             transfer.fetch(offer, request.events).await?;
             let id = offer.config_blob.digest.clone();
-            let claim = transfer.claim(&id).await?;
+            let claim = transfer.claim(&Work::image(&id)).await?;
             let (store, configuration) = (self.clone(), offer.configuration.clone());
             let limits = request.options.limits.clone();
             let built = blocking(move || match store.build_image(claim, &id, &configuration, &limits) {

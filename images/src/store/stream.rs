@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  sender ──► gunzip, if it was sent so ──► sha256 ──► inflate ──► tar ──┬─► document: kept in memory
-//!  (async)                                  of the archive               ├─► layer: ingested into work/SLUG/N
+//!  (async)                                  of the archive               ├─► layer: ingested into work/SLUG.stream/N
 //!                                                                        └─► neither: passed over
 //!                                 at the end: which document is the manifest, which layers are the image's?
 //!                                             ──► layers committed by the diff ids they turned out to have ──► merge ──► name
@@ -23,12 +23,11 @@ use std::path::{Path, PathBuf};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
-use crate::digest::Digest;
 use crate::disk;
 use crate::manifest::Offer;
 use crate::registry::Received;
 
-use super::claim::Claim;
+use super::claim::{Claim, Work};
 use super::lease::Lease;
 use super::options::{Cancel, PullOptions};
 use super::pull::{Events, platform_warning};
@@ -182,8 +181,8 @@ impl Store {
         let (called, most) = (name.to_string(), options.limits.pull);
         let take = move || {
             let wanted = || !cancel.is_cancelled();
-            let slug = Digest::of(name.to_string().as_bytes());
-            let claim = Claim::take(store.layout(), &slug, store.layout().at_most(most, &wanted))?;
+            let claim =
+                Claim::take(store.layout(), &Work::stream(&name), store.layout().at_most(most, &wanted))?;
             Ok(StreamClaim { store: store.clone(), name, claim: Some(claim) })
         };
         Ok(unless_cancelled(&options.cancel, &called, in_thread(take, drop)).await??)
@@ -284,7 +283,7 @@ impl Taking {
         let wanted = self.wanted();
         let claim = Claim::take(
             self.store.layout(),
-            id,
+            &Work::image(id),
             self.store.layout().at_most(self.options.limits.pull, &wanted),
         )?;
         self.store.build_image(claim, id, &offer.configuration, &self.options.limits)?;

@@ -21,7 +21,7 @@ use crate::manifest::{Descriptor, Offer};
 use crate::registry::{Received, RegistryError, Sources};
 use crate::tree::MergeError;
 
-use super::claim::Claim;
+use super::claim::{Claim, Work};
 use super::collect::MadeLayer;
 use super::ingest::{Control, Expected, IngestError};
 use super::layers::{BlobInput, BuildError};
@@ -154,7 +154,7 @@ impl Transfer {
         if file_bytes(&layout.blob(&layer.blob.digest))?.is_some() {
             return Ok(0);
         }
-        let partial = file_bytes(&layout.partial(&layer.blob.digest))?;
+        let partial = file_bytes(&layout.partial(&self.work(&layer.blob.digest)))?;
         Ok(size - self.source.resumable(partial.unwrap_or(0), size))
     }
 
@@ -169,7 +169,7 @@ impl Transfer {
         let _slot = unless_cancelled(&self.cancel, &self.name, self.slots.acquire())
             .await?
             .map_err(|_closed| cancelled())?;
-        let claim = self.claim(&layer.blob.digest).await?;
+        let claim = self.claim(&self.work(&layer.blob.digest)).await?;
         if self.store.has_layer(&layer.diff_id)? {
             return blocking(move || claim.release().map_err(PullError::from)).await;
         }
@@ -184,7 +184,7 @@ impl Transfer {
         match self.transfer(claim, layer, resumed_at, events).await {
             // What a killed process left may not have reached the disk as it was: once more without it.
             Err(PullError::Layer { source, .. }) if resumed_at > 0 && source.is_of_content() => {
-                let claim = self.claim(&layer.blob.digest).await?;
+                let claim = self.claim(&self.work(&layer.blob.digest)).await?;
                 claim.truncate()?;
                 self.transfer(claim, layer, 0, events).await?;
             }
@@ -204,7 +204,7 @@ impl Transfer {
             Ok(()) => Ok(None),
             // It was damaged, and is gone.
             Err(BuildError::Ingest(IngestError::Digest { .. })) => {
-                Ok(Some(self.claim(&layer.blob.digest).await?))
+                Ok(Some(self.claim(&self.work(&layer.blob.digest)).await?))
             }
             Err(error) => Err(layer.failed(error)),
         }
@@ -304,17 +304,25 @@ impl Transfer {
         built.await
     }
 
-    /// Takes the claim on a blob, and waits for it only if someone has it.
-    pub(super) async fn claim(&self, digest: &Digest) -> Result<Claim, PullError> {
-        let (layout, digest) = (self.store.layout().clone(), digest.clone());
-        if let Some(claim) = Claim::try_take(&layout, &digest)? {
+    /// What is claimed of a blob where these layers come from.
+    pub(super) fn work(&self, blob: &Digest) -> Work {
+        match &self.source {
+            LayerSource::Registry(sources) => Work::blob(blob, sources.registry()),
+            LayerSource::Archive(..) => Work::local_blob(blob),
+        }
+    }
+
+    /// Takes a claim, and waits for it only if someone has it.
+    pub(super) async fn claim(&self, of: &Work) -> Result<Claim, PullError> {
+        let (layout, of) = (self.store.layout().clone(), of.clone());
+        if let Some(claim) = Claim::try_take(&layout, &of)? {
             return Ok(claim);
         }
         // What comes too late is given up: a claim that is only dropped leaves an empty file behind.
         let (cancel, most) = (self.cancel.clone(), self.options.limits.pull);
         let take = move || {
             let wanted = || !cancel.is_cancelled();
-            Claim::take(&layout, &digest, layout.at_most(most, &wanted))
+            Claim::take(&layout, &of, layout.at_most(most, &wanted))
         };
         let taking = in_thread(take, |late: Claim| drop(late.leave()));
         Ok(unless_cancelled(&self.cancel, &self.name, taking).await??)

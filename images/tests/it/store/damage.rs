@@ -207,7 +207,7 @@ fn a_mount_that_nobody_wants_any_more_waits_for_no_one_who_makes_its_image() {
     settled(&test.root());
     let image = children(&test.root().join("images")).remove(0);
     fs::remove_file(image.join("tree.erofs")).unwrap();
-    let claim = test.root().join("blobs").join(format!("{}.partial", lease.image().id.hex()));
+    let claim = test.root().join("blobs").join(format!("{}.image.partial", lease.image().id.hex()));
     let claimed = fs::File::create(claim).unwrap();
     flock(&claimed, FlockOperation::NonBlockingLockExclusive).unwrap();
     let at = tempfile::tempdir().unwrap();

@@ -120,7 +120,8 @@ fn a_damaged_partial_blob_is_fetched_anew() {
     let server = ScriptedServer::start(move |request| honest(&served, request));
     let test = TestStore::new();
     let digest = images::digest::Digest::of(&sample.layers[1]);
-    let partial = test.root().join("blobs").join(format!("{}.partial", digest.hex()));
+    let registry = images::digest::Digest::of(server.address.to_string().as_bytes());
+    let partial = test.root().join("blobs").join(format!("{}.{}.partial", digest.hex(), registry.hex()));
     for damage in [vec![0; 100], sample.layers[1].iter().map(|byte| !byte).collect(), vec![0; 1_000_000]] {
         fs::write(&partial, damage).unwrap();
         let image = pull(&test.store, &server.name()).unwrap();

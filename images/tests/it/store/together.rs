@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use images::store::{Cancel, PullError, PullErrorKind, PullOptions};
+use images::digest::Digest;
+use images::store::{Cancel, PullError, PullErrorKind, PullOptions, StreamName};
 use rustix::mount::{MountFlags, mount};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::namespace::in_own_mount_namespace;
-use crate::sample::{Compression, Sample, TestStore, noise_tar, open_store};
+use crate::sample::{Compression, Sample, TestStore, descriptor, noise_tar, open_store};
 use crate::scripted::{Body, Reply, ScriptedServer, honest, is_layer};
 use crate::store::{block_on, options, pull, source};
 use crate::stream::compressed_by;
@@ -114,7 +115,9 @@ fn a_pull_asks_for_no_room_for_what_another_one_has_fetched() {
     let (served, own) = (first.clone(), second.clone());
     let (let_go, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
+    // Both are of one registry.
     let halting = ScriptedServer::start(move |request| match honest(&served, request) {
+        _ if request.path.starts_with("/v2/other/") => honest(&own, request),
         Reply { body: Body::Whole(layer), .. } if is_layer(&served, request) && request.from() == 0 => {
             // Then the connection breaks.
             Reply::body(200, Body::Announced(layer[..LAYER / 10 * 9].to_vec(), layer.len()))
@@ -126,7 +129,6 @@ fn a_pull_asks_for_no_room_for_what_another_one_has_fetched() {
             reply
         }
     });
-    let other = ScriptedServer::start(move |request| honest(&own, request));
     let at = tempfile::tempdir().unwrap();
     in_own_mount_namespace(|| {
         // Blob and data of the large layer, and little more.
@@ -134,27 +136,29 @@ fn a_pull_asks_for_no_room_for_what_another_one_has_fetched() {
         mount("tmpfs", at.path(), "tmpfs", MountFlags::empty(), Some(size.as_c_str())).unwrap();
         let store = open_store(&at.path().join("images"));
         block_on(async {
-            let pull = |server: &ScriptedServer| {
-                let (store, name) = (store.clone(), source(&server.name()));
+            let pull = |name: &str| {
+                let (store, name) = (store.clone(), source(name));
                 tokio::spawn(async move { store.pull(&name, &quick(), &|_| {}).await.map(drop) })
             };
-            let asked = |server: &ScriptedServer, sample: &Sample| {
-                server.requests().iter().filter(|request| is_layer(sample, request)).count()
+            let asked = |of_other: bool, sample: &Sample| {
+                let requests = halting.requests().into_iter();
+                let requests = requests.filter(|request| request.path.starts_with("/v2/other/") == of_other);
+                requests.filter(|request| is_layer(sample, request)).count()
             };
-            let fetching = pull(&halting);
+            let fetching = pull(&halting.name());
             await_that(|| {
                 assert!(!fetching.is_finished(), "{:?}", halting.requests());
-                asked(&halting, &first) >= 2
+                asked(false, &first) >= 2
             })
             .await;
-            let waiting = pull(&other);
+            let waiting = pull(&format!("{}/other/x:1", halting.address));
             // It has looked for room when it fetches its own layer.
-            await_that(|| asked(&other, &second) >= 1 || waiting.is_finished()).await;
+            await_that(|| asked(true, &second) >= 1 || waiting.is_finished()).await;
             let_go.send(()).unwrap();
             for pull in [fetching, waiting] {
                 pull.await.unwrap().unwrap();
             }
-            assert_eq!((store.list().unwrap().len(), asked(&other, &second)), (2, 1));
+            assert_eq!((store.list().unwrap().len(), asked(true, &second)), (2, 1));
         });
     });
 }
@@ -189,6 +193,55 @@ fn a_registry_that_hangs_keeps_no_other_image_waiting() {
         assert!(!hangs.is_finished());
         cancel.cancel();
         assert_eq!(hangs.await.unwrap().unwrap_err().kind(), PullErrorKind::Cancelled);
+    });
+}
+
+#[test]
+fn a_registry_that_names_what_others_want_and_hangs_keeps_nobody_waiting() {
+    let sample = sample("one");
+    let served = sample.clone();
+    let server = ScriptedServer::start(move |request| honest(&served, request));
+    let stream = StreamName::new("a");
+    // The layers' digests, the image's, and that of another's name.
+    let stream_name = stream.to_string().into_bytes();
+    let wanted = [&sample.layers[0], &sample.layers[1], &sample.config, &stream_name];
+    let test = TestStore::new();
+    block_on(async {
+        let (cancel, mut hang, mut hanging) = (Cancel::default(), JoinSet::new(), Vec::new());
+        // As many as one image fetches at once in any case.
+        for pair in wanted.chunks(2) {
+            let ids = [Digest::of(b"1").to_string(), Digest::of(b"2").to_string()];
+            let config = json!({ "os": "linux", "rootfs": { "type": "layers", "diff_ids": ids } });
+            let mut named = Sample::with_config(&config, Vec::new(), Compression::Gzip);
+            let layers: Vec<_> =
+                pair.iter().map(|blob| descriptor(Compression::Gzip.media_type(), blob)).collect();
+            named.manifest["layers"] = json!(layers);
+            let server = ScriptedServer::start(move |request| match is_layer(&named, request) {
+                true => Reply::body(200, Body::Silence),
+                false => honest(&named, request),
+            });
+            let (store, name) = (test.store.clone(), source(&server.name()));
+            let options = PullOptions { cancel: cancel.clone(), ..options() };
+            hang.spawn(async move { store.pull(&name, &options, &|_| {}).await.map(drop) });
+            let is_asked = |blob: &&Vec<u8>| {
+                let digest = Digest::of(blob).to_string();
+                server.requests().iter().any(|request| request.path.ends_with(&digest))
+            };
+            await_that(|| pair.iter().all(is_asked)).await;
+            hanging.push(server);
+        }
+        let (options, name, tell) = (quick(), source(&server.name()), |_| {});
+        let wanted = async {
+            let claim = test.store.claim_stream(&stream, &options).await.unwrap();
+            drop(claim);
+            test.store.pull(&name, &options, &tell).await.unwrap()
+        };
+        let pulled = timeout(Duration::from_secs(60), wanted).await.expect("it waits");
+        assert_eq!(pulled.image().id.to_string(), sample.id());
+        cancel.cancel();
+        for ended in hang.join_all().await {
+            assert_eq!(ended.unwrap_err().kind(), PullErrorKind::Cancelled);
+        }
     });
 }
 
