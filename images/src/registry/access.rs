@@ -142,8 +142,8 @@ impl Access {
         self.hosts.get(&exact).or_else(|| self.hosts.get(&usual))
     }
 
-    /// Whether an image would be asked for with credentials, of whomever that may be. Docker Hub's own images count for
-    /// nothing, also where a mirror wants to know who asks.
+    /// Whether an image would be asked for with credentials, of whomever that may be: of its registry or of a mirror. Docker
+    /// Hub's own images are everybody's there, but a mirror may have others by their names.
     ///
     /// # Errors
     ///
@@ -153,9 +153,6 @@ impl Access {
         reference: &Reference,
         limits: &Limits,
     ) -> Result<bool, RegistryError> {
-        if reference.is_official() {
-            return Ok(false);
-        }
         for name in mirrors::names(reference, self)? {
             let origin = super::origin(&name, self)?;
             if self.identity(&origin, &name, limits).await?.is_some() {
@@ -165,7 +162,7 @@ impl Access {
         Ok(false)
     }
 
-    /// Who we are where it is about this image. Docker Hub's own images are everybody's: nobody logs in for them.
+    /// Who we are where it is about this image. Docker Hub's own images are everybody's: nobody logs in there for them.
     pub(super) async fn identity(
         &self,
         origin: &Origin,
