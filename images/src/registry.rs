@@ -124,16 +124,18 @@ impl Registry {
     /// Sends a request, answers challenges and follows redirects. Any final status is a reply.
     ///
     /// Where a redirect leads away from what the credentials are for, we are nobody from then on, also should it lead back:
-    /// what such a place asks for is answered as a stranger's question would be.
+    /// what such a place asks for is answered as a stranger's question would be. So it is with our certificate where it
+    /// leads to another host or port.
     async fn send(&self, wanted: &Wanted<'_>) -> Result<Reply, RegistryError> {
         let path_and_query = format!("/v2/{}/{}", self.reference.repository(), wanted.path);
         let mut url = Url { origin: self.origin.clone(), path_and_query };
         let mut right = Some(Right::of(self.reference.repository(), &url.origin, Party::Ourselves));
+        let mut connects = Party::Ourselves;
         let (mut redirects, mut challenges) = (0, 0);
         let mut answered = None;
         loop {
             let authorization = right.as_ref().and_then(|right| self.known_authorization(right));
-            let reply = self.exchange(&url, wanted, authorization.as_ref()).await?;
+            let reply = self.exchange(&url, connects, wanted, authorization.as_ref()).await?;
             match reply.status {
                 StatusCode::UNAUTHORIZED if challenges < self.limits.challenges => {
                     let Some(right) = &right else { return Ok(reply) };
@@ -145,7 +147,7 @@ impl Registry {
                     }
                     reply.discard().await;
                     let Some(answer) = auth::answer(self, &url, right, &challenge.1).await? else {
-                        return self.exchange(&url, wanted, None).await;
+                        return self.exchange(&url, connects, wanted, None).await;
                     };
                     self.remember_authorization(right, answer);
                     answered = Some(challenge);
@@ -160,6 +162,9 @@ impl Registry {
                     let next = redirect(&url, &reply)?;
                     reply.discard().await;
                     right = self.right_after(right, &next).await?;
+                    if next.origin != self.origin {
+                        connects = Party::Nobody;
+                    }
                     url = next;
                 }
                 _ => return Ok(reply),
@@ -187,10 +192,12 @@ impl Registry {
         Ok(self.identity.get_or_try_init(look).await?.as_ref())
     }
 
-    /// One request and the head of its response, over a kept connection or a new one.
+    /// One request and the head of its response, over a kept connection or a new one: the certificate for its host, if there
+    /// is one, is shown only as ourselves.
     async fn exchange(
         &self,
         url: &Url,
+        party: Party,
         wanted: &Wanted<'_>,
         authorization: Option<&Authorization>,
     ) -> Result<Reply, RegistryError> {
@@ -221,7 +228,7 @@ impl Registry {
                 .body(Full::new(Bytes::from(wanted.form.unwrap_or_default().to_owned())))
                 .map_err(|_invalid| RegistryError::Challenge { url: url.to_string() })
         };
-        if let Some(mut connection) = self.connector.reuse(&url.origin) {
+        if let Some(mut connection) = self.connector.reuse(&url.origin, party) {
             let request = request(&connection)?;
             let response = within(self.limits.first_byte, "get", url, connection.send(request)).await?;
             // A server may close an idle connection at any moment: then a fresh one is tried at once.
@@ -229,7 +236,7 @@ impl Registry {
                 return Reply::new(url.clone(), response, connection, &self.connector);
             }
         }
-        let mut connection = self.connector.connect(&url.origin).await?;
+        let mut connection = self.connector.connect(&url.origin, party).await?;
         let request = request(&connection)?;
         let response = within(self.limits.first_byte, "get", url, connection.send(request)).await?;
         let response = response.map_err(failed)?;
@@ -266,7 +273,7 @@ impl Registry {
 /// As whom something is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Party {
-    /// With credentials, if there are any.
+    /// With credentials, or a certificate in the handshake of TLS, if there are any.
     Ourselves,
     /// Without.
     Nobody,

@@ -79,7 +79,7 @@ pub struct HostRules {
     pub mirrors: Vec<Place>,
     /// Who is asked when no mirror has given what is wanted.
     pub fallback: Fallback,
-    /// Who the host is told that connects, in the handshake of TLS.
+    /// Who the host is told that connects, in the handshake of TLS: it only, and not if a redirect of another's leads there.
     pub client_certificate: Option<ClientCertificate>,
 }
 
@@ -142,7 +142,7 @@ impl Access {
         self.hosts.get(&exact).or_else(|| self.hosts.get(&usual))
     }
 
-    /// Whether an image would be asked for with credentials, of whomever that may be: of its registry or of a mirror. Docker
+    /// Whether an image would be asked for with credentials or a certificate of ours, of whomever that may be: of its registry or of a mirror. Docker
     /// Hub's own images are everybody's there, but a mirror may have others by their names.
     ///
     /// # Errors
@@ -155,11 +155,17 @@ impl Access {
     ) -> Result<bool, RegistryError> {
         for name in mirrors::names(reference, self)? {
             let origin = super::origin(&name, self)?;
-            if self.identity(&origin, &name, limits).await?.is_some() {
+            if self.has_certificate(&origin) || self.identity(&origin, &name, limits).await?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether a host is told who we are as soon as we connect.
+    pub(super) fn has_certificate(&self, origin: &Origin) -> bool {
+        let shows = |rules: &HostRules| rules.client_certificate.is_some();
+        origin.scheme == Scheme::Https && self.rules(origin).is_some_and(shows)
     }
 
     /// Who we are where it is about this image. Docker Hub's own images are everybody's: nobody logs in there for them.

@@ -138,7 +138,8 @@ async fn buy(
     credentials: Option<&Credentials>,
 ) -> Result<Authorization, RegistryError> {
     let server = realm.origin.to_string();
-    if credentials.is_some() && !may_see_credentials(registry, &realm) {
+    let may_see = may_see_credentials(registry, &realm);
+    if credentials.is_some() && !may_see {
         let registry = registry.origin.to_string();
         return Err(RegistryError::ForeignRealm { registry, realm: server });
     }
@@ -146,18 +147,23 @@ async fn buy(
     if let Some(service) = service {
         query.push_str(&format!("&service={}", percent_encoded(service)));
     }
+    // A token that our certificate buys is for whoever may be told who we are, as one that a password buys.
+    let party = if may_see { right.party } else { Party::Nobody };
     let reply = match credentials {
         Some(Credentials::IdentityToken(token)) => {
             let token = percent_encoded(token);
             let form =
                 format!("grant_type=refresh_token&client_id={CLIENT_ID}&{query}&refresh_token={token}");
-            ask(registry, realm, Some(&form), None).await?
+            ask(registry, (realm, party), Some(&form), None).await?
         }
         Some(Credentials::Password { username, .. }) => {
             let query = format!("account={}&{query}", percent_encoded(username));
-            ask(registry, with(realm, &query), None, credentials.and_then(Authorization::basic)).await?
+            let basic = credentials.and_then(Authorization::basic);
+            ask(registry, (with(realm, &query), party), None, basic).await?
         }
-        Some(Credentials::RegistryToken(_)) | None => ask(registry, with(realm, &query), None, None).await?,
+        Some(Credentials::RegistryToken(_)) | None => {
+            ask(registry, (with(realm, &query), party), None, None).await?
+        }
     };
     if reply.status != StatusCode::OK {
         return Err(registry.failure(reply, "a token").await);
@@ -173,18 +179,18 @@ fn with(mut realm: Url, query: &str) -> Url {
     realm
 }
 
-/// One request to a token server, and to where it leads. Elsewhere it is asked without credentials; a form, which holds
-/// some, goes nowhere else.
+/// One request to a token server, and to where it leads. Elsewhere it is asked without credentials and certificate; a form,
+/// which holds some, goes nowhere else.
 async fn ask(
     registry: &Registry,
-    mut url: Url,
+    (mut url, mut party): (Url, Party),
     form: Option<&str>,
     mut basic: Option<Authorization>,
 ) -> Result<Reply, RegistryError> {
     let what = "a token";
     for _ in 0..=registry.limits.redirects {
         let wanted = Wanted { what, path: "", accept: None, from: 0, form };
-        let reply = registry.exchange(&url, &wanted, basic.as_ref()).await?;
+        let reply = registry.exchange(&url, party, &wanted, basic.as_ref()).await?;
         if !is_redirect(reply.status) {
             return Ok(reply);
         }
@@ -195,7 +201,7 @@ async fn ask(
             return Err(RegistryError::TokenRedirect { realm, to });
         }
         if next.origin != url.origin {
-            basic = None;
+            (basic, party) = (None, Party::Nobody);
         }
         reply.discard().await;
         url = next;

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::limits::Limits;
 
+use super::Party;
 use super::access::{Access, Addresses, HostRules, Loopback, Scheme};
 use super::address::{Reach, reach};
 use super::error::RegistryError;
@@ -43,6 +44,8 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     proxy: Option<Proxy>,
+    /// As whom it was opened.
+    party: Party,
 }
 
 impl Connection {
@@ -92,7 +95,7 @@ pub(super) struct Connector {
     /// It has been found on this machine.
     is_here: AtomicBool,
     limits: Limits,
-    idle: Mutex<HashMap<Origin, Vec<Connection>>>,
+    idle: Mutex<HashMap<(Origin, Party), Vec<Connection>>>,
     /// TLS configurations: each host has only its own authorities and certificate.
     tls: Mutex<HashMap<Trust, Arc<ClientConfig>>>,
 }
@@ -109,38 +112,46 @@ impl Connector {
     }
 
     /// A connection from an earlier request, if one is still open.
-    pub(super) fn reuse(&self, origin: &Origin) -> Option<Connection> {
+    pub(super) fn reuse(&self, origin: &Origin, party: Party) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let connections = idle.get_mut(origin)?;
+        let connections = idle.get_mut(&(origin.clone(), party))?;
         std::iter::from_fn(|| connections.pop()).find(|connection| connection.is_ready())
     }
 
     /// Keeps a connection whose response has been read to its end.
     pub(super) fn keep(&self, origin: Origin, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let connections = idle.entry(origin).or_default();
+        let connections = idle.entry((origin, connection.party)).or_default();
         if connections.len() < self.limits.parallel_blobs {
             connections.push(connection);
         }
     }
 
     /// Dials a host that the rules admit.
-    pub(super) async fn connect(&self, origin: &Origin) -> Result<Connection, RegistryError> {
+    pub(super) async fn connect(&self, origin: &Origin, party: Party) -> Result<Connection, RegistryError> {
         self.check_scheme(origin)?;
         if let Some(proxy) = self.access.proxies.of(origin) {
-            return self.connect_by(proxy, origin).await;
+            return self.connect_by(proxy, origin, party).await;
         }
         let addresses =
             within(self.limits.connect, "find the address of", origin, self.resolve(origin)).await??;
         let stream = self.dial(origin, addresses).await?;
         match origin.scheme {
-            Scheme::Http => self.handshake(origin, stream, None).await,
-            Scheme::Https => self.handshake(origin, self.secure(origin, stream).await?, None).await,
+            Scheme::Http => self.handshake(origin, stream, (None, party)).await,
+            Scheme::Https => {
+                let stream = self.secure(origin, party, stream).await?;
+                self.handshake(origin, stream, (None, party)).await
+            }
         }
     }
 
     /// Has a proxy dial it. Where a name leads is for the proxy to know and to judge; what is an address is judged here.
-    async fn connect_by(&self, proxy: &Proxy, origin: &Origin) -> Result<Connection, RegistryError> {
+    async fn connect_by(
+        &self,
+        proxy: &Proxy,
+        origin: &Origin,
+        party: Party,
+    ) -> Result<Connection, RegistryError> {
         let limit = self.limits.connect;
         if origin.is_numeric() {
             within(limit, "find the address of", origin, self.resolve(origin)).await??;
@@ -149,13 +160,14 @@ impl Connector {
         let stream = self.dial(proxy, addresses).await?;
         let stream: Box<dyn Stream> = match proxy.origin.scheme {
             Scheme::Http => Box::new(stream),
-            Scheme::Https => Box::new(self.secure(&proxy.origin, stream).await?),
+            Scheme::Https => Box::new(self.secure(&proxy.origin, Party::Ourselves, stream).await?),
         };
         match origin.scheme {
-            Scheme::Http => self.handshake(origin, stream, Some(proxy.clone())).await,
+            Scheme::Http => self.handshake(origin, stream, (Some(proxy.clone()), party)).await,
             Scheme::Https => {
                 let stream = tunnel::open(stream, proxy, origin, &self.limits).await?;
-                self.handshake(origin, self.secure(origin, stream).await?, None).await
+                let stream = self.secure(origin, party, stream).await?;
+                self.handshake(origin, stream, (None, party)).await
             }
         }
     }
@@ -172,12 +184,12 @@ impl Connector {
         Ok(stream)
     }
 
-    async fn secure<S>(&self, origin: &Origin, stream: S) -> Result<TlsStream<S>, RegistryError>
+    async fn secure<S>(&self, origin: &Origin, party: Party, stream: S) -> Result<TlsStream<S>, RegistryError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let name = ServerName::try_from(origin.host.clone()).map_err(|error| tls_error(origin, error))?;
-        let handshake = TlsConnector::from(self.tls(origin)?).connect(name, stream);
+        let handshake = TlsConnector::from(self.tls(origin, party)?).connect(name, stream);
         let stream = within(self.limits.connect, "connect to", origin, handshake).await?;
         stream.map_err(|source| RegistryError::of_handshake(origin, source))
     }
@@ -249,7 +261,7 @@ impl Connector {
         &self,
         origin: &Origin,
         stream: S,
-        proxy: Option<Proxy>,
+        (proxy, party): (Option<Proxy>, Party),
     ) -> Result<Connection, RegistryError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -262,11 +274,11 @@ impl Connector {
             .map_err(|source| RegistryError::Http { url: origin.to_string(), source })?;
         // Its errors reach whoever waits for the response.
         tokio::spawn(connection);
-        Ok(Connection { sender, proxy })
+        Ok(Connection { sender, proxy, party })
     }
 
-    fn tls(&self, origin: &Origin) -> Result<Arc<ClientConfig>, RegistryError> {
-        let trust = self.rules(origin).map(Trust::of).unwrap_or_default();
+    fn tls(&self, origin: &Origin, party: Party) -> Result<Arc<ClientConfig>, RegistryError> {
+        let trust = self.rules(origin).map(|rules| Trust::of(rules, party)).unwrap_or_default();
         let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = known.get(&trust) {
             return Ok(Arc::clone(config));

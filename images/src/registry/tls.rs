@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::Party;
 use super::access::{ClientCertificate, HostRules};
 use super::error::RegistryError;
 use super::url::Origin;
@@ -21,8 +22,13 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    pub(super) fn of(rules: &HostRules) -> Trust {
-        Trust { authorities: rules.authorities.clone(), client: rules.client_certificate.clone() }
+    /// Who connects as nobody has no certificate.
+    pub(super) fn of(rules: &HostRules, party: Party) -> Trust {
+        let client = match party {
+            Party::Ourselves => rules.client_certificate.clone(),
+            Party::Nobody => None,
+        };
+        Trust { authorities: rules.authorities.clone(), client }
     }
 
     /// Reads the files. `origin` is for messages.

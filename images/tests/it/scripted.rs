@@ -129,6 +129,14 @@ impl ScriptedServer {
         ScriptedServer::listen(TcpListener::bind("127.0.0.1:0").unwrap(), None, handler)
     }
 
+    /// At another address of this host.
+    pub fn start_at(
+        address: &str,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> ScriptedServer {
+        ScriptedServer::listen(TcpListener::bind((address, 0)).unwrap(), None, handler)
+    }
+
     /// With TLS, by a certificate and key in PEM files.
     pub fn start_tls(
         certificate: &std::path::Path,

@@ -141,7 +141,10 @@ fn no_secret_is_printed() {
 #[tokio::test]
 async fn images_with_credentials_are_told_from_those_for_everybody() {
     let who = "{username: u, password: p}";
-    let access = access(&format!("\"h:5000\": {who}, \"q.io/team\": {who}, registry.hub.docker.com: {who}"));
+    let certificate = "{clientCertificate: /crt, clientKey: /key}";
+    let places = format!("\"h:5000\": {who}, \"q.io/team\": {who}, registry.hub.docker.com: {who}");
+    let with_certificates = format!("c.io: {certificate}, m.io: {{mirrors: [c.io]}}");
+    let access = access(&format!("{places}, {with_certificates}"));
     let cases = [
         ("h:5000/x", true),
         ("H:5000/x/y/z", true),
@@ -154,6 +157,9 @@ async fn images_with_credentials_are_told_from_those_for_everybody() {
         ("registry-1.docker.io:443/me/x", true),
         ("busybox", false),
         ("docker.io/library/busybox", false),
+        ("c.io/x", true),
+        ("c.io:5000/x", false),
+        ("m.io/x", true),
     ];
     for (name, expected) in cases {
         let found = access.has_credentials(&Reference::parse(name).unwrap(), &Limits::default()).await;

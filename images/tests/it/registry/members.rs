@@ -5,11 +5,12 @@ use std::process::Command;
 use images::registry::{Addresses, ClientCertificate, Credentials, HostRules, RegistryError, Scheme};
 use images::store::{PullError, PullErrorKind};
 
-use super::chain;
 use super::credentials::{holding, password};
+use super::{chain, quick};
 use crate::certificates::Authority;
 use crate::registry_server::{Protection, RegistryServer};
 use crate::sample::{Compression, Sample, TestStore, skopeo_copy};
+use crate::scripted::{Reply, ScriptedServer};
 use crate::store::{block_on, source};
 
 /// Debian's registry with one image: TLS by an authority of the test's, names and passwords, and certificates of those who
@@ -27,18 +28,25 @@ impl Members {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let sample = Sample::small(Compression::Gzip);
-        let mut server = RegistryServer::start();
+        let server = RegistryServer::start();
         skopeo_copy(&[], &sample.write_layout(&path("layout")), &server.skopeo("team/image:1"));
         let [ours, other] = ["ours", "other"].map(|name| Authority::new(directory.path(), name));
         let made = Command::new("htpasswd").args(["-Bbn", "user", "pa55word"]).output().unwrap();
         assert!(made.status.success(), "htpasswd: {made:?}");
-        std::fs::write(path("passwords"), made.stdout).unwrap();
-        server.protect(&Protection {
-            passwords: Some(path("passwords")),
-            certificate: Some(ours.server()),
-            clients_of: Some(ours.certificate()),
+        let path_of_passwords = path("passwords");
+        std::fs::write(&path_of_passwords, made.stdout).unwrap();
+        let mut members = Members { directory, server, sample, ours, other };
+        members.ask_for_passwords(Some(path_of_passwords));
+        members
+    }
+
+    /// Or for certificates only.
+    fn ask_for_passwords(&mut self, passwords: Option<PathBuf>) {
+        self.server.protect(&Protection {
+            passwords,
+            certificate: Some(self.ours.server()),
+            clients_of: Some(self.ours.certificate()),
         });
-        Members { directory, server, sample, ours, other }
     }
 
     /// What a member has to know of the registry beside their password.
@@ -117,4 +125,31 @@ fn a_certificate_or_key_that_cannot_be_used_is_named_and_the_hosts_fault() {
     }
     let error = members.refusal(&HostRules { authorities: Some(path("passwords")), ..rules });
     assert!(matches!(error, PullError::Registry(RegistryError::Pem { .. })), "{}", chain(&error));
+}
+
+#[test]
+fn a_certificate_is_shown_to_nobody_whom_a_stranger_leads_to() {
+    let mut members = Members::new();
+    members.ask_for_passwords(None);
+    let (host, rules) = (members.server.host(), members.rules());
+    let pull = |name: &str| {
+        let mut options = quick();
+        options.access.hosts.insert(host.clone(), rules.clone());
+        let pulled = block_on(TestStore::new().store.pull(&source(name), &options, &|_| {}));
+        pulled.map(|lease| lease.image().id.to_string())
+    };
+    assert_eq!(pull(&members.server.name("team/image:1")).unwrap(), members.sample.id());
+    let (away, realm) = (format!("https://{host}"), format!("Bearer realm=\"https://{host}/v2/\""));
+    // On the registry's own host there could be a token server of its own.
+    let leading = ScriptedServer::start_at("127.0.0.2", move |request| {
+        Reply::new(307, "").with("Location", format!("{away}{}", request.path))
+    });
+    let asking = ScriptedServer::start_at("127.0.0.2", move |_| {
+        Reply::new(401, "").with("WWW-Authenticate", realm.clone())
+    });
+    for stranger in [leading, asking] {
+        let error = pull(&format!("{}/team/image:1", stranger.address)).unwrap_err();
+        let refused = matches!(error, PullError::Registry(RegistryError::ClientCertificate { .. }));
+        assert!(refused, "{}", chain(&error));
+    }
 }
