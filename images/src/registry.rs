@@ -18,6 +18,7 @@
 //! Why not a ready HTTP client: redirects and addresses must be ours to check, hop by hop.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::Full;
@@ -79,6 +80,8 @@ pub(crate) struct Registry {
     connector: Arc<Connector>,
     access: Access,
     limits: Limits,
+    /// Whether anything was asked for.
+    has_asked: AtomicBool,
     /// Who we are there, once somebody has looked.
     identity: OnceCell<Option<Identity>>,
     /// What the last challenges were answered with; requests of the same pull send it at once.
@@ -115,6 +118,7 @@ impl Registry {
             connector,
             access: access.clone(),
             limits: limits.clone(),
+            has_asked: AtomicBool::new(false),
             identity: OnceCell::new(),
             authorizations: Mutex::default(),
             foreign: Mutex::default(),
@@ -131,6 +135,7 @@ impl Registry {
         let mut url = Url { origin: self.origin.clone(), path_and_query };
         let mut right = Some(Right::of(self.reference.repository(), &url.origin, Party::Ourselves));
         let mut connects = Party::Ourselves;
+        self.has_asked.store(true, Ordering::Relaxed);
         let (mut redirects, mut challenges) = (0, 0);
         let mut answered = None;
         loop {
@@ -242,6 +247,13 @@ impl Registry {
         let response = response.map_err(failed)?;
         connection.check(&url.origin, response.status())?;
         Reply::new(url.clone(), response, connection, &self.connector)
+    }
+
+    /// Whether it has been told who we are, or would have been.
+    fn knows_us(&self) -> bool {
+        let has_asked = self.has_asked.load(Ordering::Relaxed);
+        has_asked && self.access.has_certificate(&self.origin)
+            || self.identity.get().is_some_and(Option::is_some)
     }
 
     /// The error that a status means, with whose credentials were refused.

@@ -1,7 +1,7 @@
 //! Whether a task may have what its payload asks for: by its own scopes, and by those that roles add to them.
 
 use images::source::Source;
-use images::store::{PullError, PullOptions};
+use images::store::{PullError, PullOptions, Store};
 use tokio::sync::OnceCell;
 
 use crate::document::finding::{Findings, pointer_to};
@@ -18,6 +18,8 @@ use crate::text::escaped;
 /// What a task holds.
 pub(super) struct Authorization<'a> {
     queue: &'a RunQueue,
+    /// Where its image may be.
+    store: &'a Store,
     /// As its definition has them.
     own: &'a [String],
     /// With those of roles: asked for once, and only where its own do not do.
@@ -25,8 +27,8 @@ pub(super) struct Authorization<'a> {
 }
 
 impl<'a> Authorization<'a> {
-    pub(super) fn new(queue: &'a RunQueue, own: &'a [String]) -> Authorization<'a> {
-        Authorization { queue, own, expanded: OnceCell::new() }
+    pub(super) fn new(queue: &'a RunQueue, store: &'a Store, own: &'a [String]) -> Authorization<'a> {
+        Authorization { queue, store, own, expanded: OnceCell::new() }
     }
 
     /// Checks all that takes scopes, in the order in which it would be used. `pool` is the worker's, and `options` are how
@@ -61,8 +63,10 @@ impl<'a> Authorization<'a> {
                     return Ok(());
                 }
                 let known = options.access.has_credentials(reference, &options.limits).await;
-                let takes_scope = known.map_err(|error| image::pull_failure(&PullError::Registry(error)))?;
-                if !takes_scope {
+                let known = known.map_err(|error| image::pull_failure(&PullError::Registry(error)))?;
+                // Somebody else may have brought it, or the worker as it was configured before.
+                let is_private = self.store.is_private(reference, options).await;
+                if !known && !is_private.map_err(|error| image::pull_failure(&error))? {
                     return Ok(());
                 }
                 (needed, scopes::refuse_image(name))
@@ -155,6 +159,7 @@ fn not_configured(end: End, why: &str) -> TaskError {
 
 #[cfg(test)]
 mod tests {
+    use images::digest::Digest;
     use images::registry::{self, Access, Place};
     use serde_json::{Value, json};
 
@@ -164,6 +169,13 @@ mod tests {
     use crate::payload::{Origin, TaskContext};
     use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
     use crate::timestamp::Timestamp;
+
+    /// A store without images, in a directory of its own.
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        (directory, store)
+    }
 
     /// A deployment whose role `builder` has the caches that begin with `level-1`, and a run of it.
     async fn deployment() -> (Storage, RunQueue) {
@@ -207,6 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn roles_are_asked_for_once_and_only_where_the_tasks_own_scopes_do_not_do() {
+        let (_directory, store) = store();
         let both = payload(&json!({"level-1-a": "/a", "level-3-b": "/b"}));
         let level_1 = payload(&json!({"level-1-a": "/a"}));
         let none = payload(&json!({}));
@@ -222,7 +235,7 @@ mod tests {
         for (own, payload, calls, refusal) in cases {
             let (storage, queue) = deployment().await;
             let own: Vec<String> = own.iter().map(|&scope| scope.to_owned()).collect();
-            let authorization = Authorization::new(&queue, &own);
+            let authorization = Authorization::new(&queue, &store, &own);
             for _ in 0..2 {
                 let checked = authorization.check(payload, "p/w", &pulling(&[])).await;
                 let text = checked.err().map(|error| error.lines.concat());
@@ -240,6 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_image_that_takes_credentials_takes_a_scope() {
+        let (_directory, store) = store();
         let places = ["h:5000/team", "docker.io/me"];
         let refused = r#"Error: Not authorized to use {"name":"NAME","type":"docker-image"}.  Ensure that the task scopes are correctly defined in the task definition"#;
         let cases: [(&str, &[&str], bool, usize); 12] = [
@@ -259,7 +273,7 @@ mod tests {
         for (name, own, may, calls) in cases {
             let (storage, queue) = deployment().await;
             let own: Vec<String> = own.iter().map(|&scope| scope.to_owned()).collect();
-            let authorization = Authorization::new(&queue, &own);
+            let authorization = Authorization::new(&queue, &store, &own);
             let payload = of_text(&json!({"image": name, "maxRunTime": 60}));
             let checked = authorization.check(&payload, "p/w", &pulling(&places)).await;
             assert_eq!(storage.received().len(), calls, "{name} {own:?}");
@@ -276,7 +290,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_image_that_came_with_credentials_takes_a_scope_also_where_there_are_none_any_more() {
+        let (directory, store) = store();
+        let of = |text: &str| Digest::of(text.as_bytes()).to_string();
+        let digest = of("private");
+        // As pulls note it, and as older programs did.
+        for (image, asked) in
+            [("private", json!("as-ourselves")), ("public", json!("anonymously")), ("old", Value::Null)]
+        {
+            let name = format!("h.io/{image}:latest");
+            let mut record = json!({ "name": name, "image": of(image), "manifest": of(image), "resolved": of(image), "blobs": [] });
+            if !asked.is_null() {
+                record["asked"] = asked;
+            }
+            let file = format!("names/{}.json", Digest::of(name.as_bytes()).hex());
+            std::fs::write(directory.path().join(file), record.to_string()).unwrap();
+        }
+        for (name, scope, may) in [
+            ("h.io/private".to_owned(), "h.io/private:latest".to_owned(), true),
+            ("h.io/private".to_owned(), String::new(), false),
+            (format!("h.io/private@{digest}"), String::new(), false),
+            (format!("h.io/private@{digest}"), format!("h.io/private:{digest}"), true),
+            ("h.io/public".to_owned(), String::new(), true),
+            ("h.io/old".to_owned(), String::new(), true),
+            ("h.io/absent".to_owned(), String::new(), true),
+        ] {
+            let (_storage, queue) = deployment().await;
+            let own = [format!("docker-worker:image:{scope}")];
+            let payload = of_text(&json!({ "image": name, "maxRunTime": 60 }));
+            let checked =
+                Authorization::new(&queue, &store, &own).check(&payload, "p/w", &pulling(&[])).await;
+            assert_eq!(checked.is_ok(), may, "{name} {scope}: {checked:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_service_that_does_not_answer_is_no_failure_of_the_task() {
+        let (_directory, store) = store();
         let (storage, queue) = deployment().await;
         let nobody = storage.url("");
         drop(storage);
@@ -287,7 +337,7 @@ mod tests {
         // Nobody waits for the attempts.
         tokio::time::pause();
         let own = ["assume:builder".to_owned()];
-        let error = Authorization::new(&queue, &own)
+        let error = Authorization::new(&queue, &store, &own)
             .check(&payload(&json!({"level-1-a": "/a"})), "p/w", &pulling(&[]))
             .await
             .unwrap_err();
@@ -323,6 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_image_that_is_a_private_artifact_is_for_those_who_may_get_it() {
+        let (_directory, store) = store();
         let (_storage, queue) = deployment().await;
         for (path, scopes, is_allowed) in [
             ("public/x.tar", &[][..], true),
@@ -335,7 +386,8 @@ mod tests {
             let own: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
             let image = json!({ "type": "indexed-image", "namespace": "a.b", "path": path });
             let payload = of_text(&json!({ "image": image, "maxRunTime": 60 }));
-            let checked = Authorization::new(&queue, &own).check(&payload, "p/w", &pulling(&[])).await;
+            let checked =
+                Authorization::new(&queue, &store, &own).check(&payload, "p/w", &pulling(&[])).await;
             let mut findings = Findings::default();
             judge(&payload, &own, ("p/w", "/payload"), &mut findings);
             let findings: Vec<_> = findings.into_list().iter().map(ToString::to_string).collect();
@@ -352,11 +404,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_feature_with_a_scope_is_refused_in_the_originals_words() {
+        let (_directory, store) = store();
         let (_storage, queue) = deployment().await;
         let feature = known_features::find("allowPtrace").unwrap();
         let own = ["docker-worker:feature:*".to_owned()];
-        assert!(Authorization::new(&queue, &own).check_feature(feature).await.is_ok());
-        let error = Authorization::new(&queue, &[]).check_feature(feature).await.unwrap_err();
+        assert!(Authorization::new(&queue, &store, &own).check_feature(feature).await.is_ok());
+        let error = Authorization::new(&queue, &store, &[]).check_feature(feature).await.unwrap_err();
         let expected = "Task was aborted because states could not be created successfully. Error calling 'link' for allowPtrace : Insufficient scopes to use 'allowPtrace' feature.  Try adding docker-worker:feature:allowPtrace to the .scopes array.";
         assert_eq!((error.lines, error.end), (vec![expected.to_owned()], End::SetupFailed));
     }

@@ -195,7 +195,8 @@ impl Claimed {
     /// Before anything is made or found for the task, an image that is there already included.
     async fn authorize(&self, payload: &Payload) -> Result<(), TaskError> {
         let pool = self.run.worker.config.file.worker_pool();
-        let authorization = Authorization::new(&self.run.claim.queue, &self.task.scopes);
+        let authorization =
+            Authorization::new(&self.run.claim.queue, &self.run.worker.store, &self.task.scopes);
         let mut interrupts = self.run.interrupts.clone();
         tokio::select! {
             biased;

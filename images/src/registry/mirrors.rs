@@ -52,6 +52,11 @@ impl Sources {
         &self.registry
     }
 
+    /// Whether one of them has been told who we are.
+    pub(crate) fn know_us(&self) -> bool {
+        self.mirrors.iter().chain([&self.last]).any(Registry::knows_us)
+    }
+
     /// Resolves the name to an image for `platform`: see [`Registry::offer`]. `tell` hears of mirrors that are left.
     pub(crate) async fn offer(
         &self,

@@ -47,6 +47,19 @@ pub(super) struct NameRecord {
     pub resolved: Digest,
     /// The layers' blobs, lowest first: what `save` passes through, and what repairs a layer.
     pub blobs: Vec<Descriptor>,
+    /// As whom the registry was asked. Older programs did not note it, and of archives there is nothing to note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+}
+
+/// As whom somebody has asked for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Asked {
+    /// As nobody: it is for everybody.
+    Anonymously,
+    /// As ourselves, by credentials or a certificate: it may be for us only.
+    AsOurselves,
 }
 
 impl NameRecord {

@@ -12,7 +12,7 @@ use crate::manifest::Descriptor;
 use crate::reference::Reference;
 use crate::source::Source;
 
-use super::catalog::{NameRecord, store_name};
+use super::catalog::{Asked, NameRecord, store_name};
 use super::claim::{Claim, Work};
 use super::durable::Boot;
 use super::ingest::{Control, Expected};
@@ -49,6 +49,24 @@ impl Store {
         options: &PullOptions,
     ) -> Result<Option<Lease>, PullError> {
         self.find_in_thread(None, name.to_string(), options).await
+    }
+
+    /// Whether an image that is there by that name may be for us only: its registry had been told who we are when it came.
+    /// Of one whose coming was not noted: no.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors of the store; [`PullError::Cancelled`].
+    pub async fn is_private(&self, reference: &Reference, options: &PullOptions) -> Result<bool, PullError> {
+        let name = store_name(&Source::Registry(reference.clone()));
+        let (store, reference, cancel) = (self.clone(), reference.clone(), options.cancel.clone());
+        let called = name.clone();
+        let look = move || {
+            let _using = store.layout().lock_shared(&|| !cancel.is_cancelled())?;
+            let record = store.named(Some(&reference), &name)?;
+            Ok(record.is_some_and(|record| record.asked == Some(Asked::AsOurselves)))
+        };
+        unless_cancelled(&options.cancel, &called, in_thread(look, drop)).await?.map_err(PullError::from)
     }
 
     async fn find_in_thread(

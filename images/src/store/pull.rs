@@ -23,7 +23,7 @@ use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::source::Source;
 
-use super::catalog::{NameRecord, store_name};
+use super::catalog::{Asked, NameRecord, store_name};
 use super::claim::Work;
 use super::collect::GcPolicy;
 use super::lease::{Hold, Lease};
@@ -181,11 +181,11 @@ impl Store {
         pulled?;
         let (store, offer) = (self.clone(), offered.offer);
         let names = if offered.names.is_empty() { vec![request.name.to_owned()] } else { offered.names };
-        let resolved = offer.resolved.clone();
+        let (resolved, asked) = (offer.resolved.clone(), transfer.asked());
         let cancel = request.cancel.clone();
         let named = blocking(move || {
             let _using = store.layout().lock_shared(&|| !cancel.is_cancelled())?;
-            store.name_image(&offer, &names, hold)
+            store.name_image(&offer, &names, asked, hold)
         });
         let named = named.await?;
         warn_of_platform(request, &named);
@@ -281,6 +281,7 @@ impl Store {
         &self,
         offer: &Offer,
         names: &[String],
+        asked: Option<Asked>,
         hold: Hold,
     ) -> Result<Vec<(Lease, Before)>, StoreError> {
         let id = &offer.config_blob.digest;
@@ -289,13 +290,18 @@ impl Store {
         }
         let hold = Arc::new(hold);
         let name = |name: &String| {
-            let (image, before) = self.name_one(name.clone(), offer)?;
+            let (image, before) = self.name_one(name.clone(), offer, asked)?;
             Ok((Lease::new(image, Arc::clone(&hold)), before))
         };
         names.iter().map(name).collect()
     }
 
-    fn name_one(&self, name: String, offer: &Offer) -> Result<(Image, Before), StoreError> {
+    fn name_one(
+        &self,
+        name: String,
+        offer: &Offer,
+        asked: Option<Asked>,
+    ) -> Result<(Image, Before), StoreError> {
         let before = self.read_name(&name)?;
         let record = NameRecord {
             name,
@@ -303,6 +309,7 @@ impl Store {
             manifest: offer.digest.clone(),
             resolved: offer.resolved.clone(),
             blobs: offer.layers.clone(),
+            asked,
         };
         let gone = || StoreError::Gone { name: record.name.clone() };
         let image = self.image_of(&record)?.ok_or_else(gone)?;

@@ -288,7 +288,7 @@ impl Taking {
         )?;
         self.store.build_image(claim, id, &offer.configuration, &self.options.limits)?;
         let _using = self.store.layout().lock_shared(&wanted)?;
-        let named = self.store.name_image(&offer, &[self.name.to_string()], hold)?;
+        let named = self.store.name_image(&offer, &[self.name.to_string()], None, hold)?;
         let gone = || PullError::Store(StoreError::Gone { name: self.name.to_string() });
         named.into_iter().next().map(|(lease, _)| lease).ok_or_else(gone)
     }

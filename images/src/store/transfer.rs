@@ -21,6 +21,7 @@ use crate::manifest::{Descriptor, Offer};
 use crate::registry::{Received, RegistryError, Sources};
 use crate::tree::MergeError;
 
+use super::catalog::Asked;
 use super::claim::{Claim, Work};
 use super::collect::MadeLayer;
 use super::ingest::{Control, Expected, IngestError};
@@ -302,6 +303,15 @@ impl Transfer {
             Ok(())
         });
         built.await
+    }
+
+    /// As whom the registry has been asked so far.
+    pub(super) fn asked(&self) -> Option<Asked> {
+        match &self.source {
+            LayerSource::Registry(sources) if sources.know_us() => Some(Asked::AsOurselves),
+            LayerSource::Registry(_) => Some(Asked::Anonymously),
+            LayerSource::Archive(..) => None,
+        }
     }
 
     /// What is claimed of a blob where these layers come from.

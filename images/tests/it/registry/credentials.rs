@@ -3,13 +3,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use images::reference::Reference;
 use images::registry::{Addresses, Credentials, HostRules, Place, RegistryError};
 use images::store::{PullError, PullErrorKind, PullOptions};
 
 use super::{chain, pull, quick};
 use crate::certificates::Authority;
-use crate::sample::{Compression, Sample, TestStore};
+use crate::sample::{Compression, Sample, TestStore, open_store};
 use crate::scripted::{Reply, Request, ScriptedServer, honest, is_layer};
+use crate::store::{block_on, source};
 use crate::token_server::TokenServer;
 
 /// `user:pa55word` in base64.
@@ -309,4 +311,31 @@ fn a_token_server_of_another_host_is_told_the_password_only_if_it_is_named() {
     options.access.hosts.insert(registry.address.to_string(), rules);
     pull(&TestStore::new(), &registry, &options).unwrap();
     assert_eq!(shop.requests().len(), 1);
+}
+
+#[test]
+fn the_store_remembers_who_asked_when_nobody_is_known_any_more() {
+    let sample = Sample::small(Compression::Gzip);
+    let server = ScriptedServer::start(move |request| match request.header("authorization") {
+        Some(BASIC) => honest(&sample, request),
+        None if request.path.starts_with("/v2/open/") => honest(&sample, request),
+        _ => Reply::new(401, "").with("WWW-Authenticate", "Basic realm=r"),
+    });
+    let test = TestStore::new();
+    let digest = images::digest::Digest::of(&Sample::small(Compression::Gzip).manifest_bytes());
+    let name = |image: &str| format!("{}/{image}", server.address);
+    let cases = [
+        (name("open/x:1"), false),
+        (name("x/y:1"), true),
+        (format!("{}@{digest}", name("x/y")), true),
+        (format!("{}@{digest}", name("open/x")), false),
+    ];
+    for name in [&cases[0].0, &cases[1].0] {
+        block_on(test.store.pull(&source(name), &logged_in(&server), &|_| {})).unwrap();
+    }
+    let store = open_store(&test.root());
+    for (name, is_private) in cases {
+        let reference = Reference::parse(&name).unwrap();
+        assert_eq!(block_on(store.is_private(&reference, &quick())).unwrap(), is_private, "{name}");
+    }
 }
