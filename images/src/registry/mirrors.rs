@@ -1,7 +1,7 @@
 //! The places where an image may be had: the mirrors of its registry in their order, and the registry itself.
 //!
 //! A mirror that does not give what is asked for, for whatever reason, is left for the next place, and not asked again in
-//! the same pull. All are held to the same digests; what a name with a tag means is for the first to say that answers, as
+//! the same pull; so is one whose bytes turn out not to be those of a blob, which then is fetched anew. All are held to the same digests; what a name with a tag means is for the first to say that answers, as
 //! it would be for the registry.
 
 use std::error::Error;
@@ -96,11 +96,22 @@ impl Sources {
         self.last.blob(blob, &mut sent, out).await
     }
 
+    /// Which place would be asked for a blob now.
+    pub(crate) fn place(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the mirror at a place, if there is one, for what has been found wrong with a blob. Others that went on with the
+    /// blob may be left for it next.
+    pub(crate) fn leave_mirror(&self, place: usize, why: &dyn Error) -> Option<String> {
+        self.mirrors.get(place).map(|_mirror| self.leave(place, why))
+    }
+
     /// Goes on to the next place. Gives the sentence about it.
-    fn leave(&self, index: usize, error: &RegistryError) -> String {
+    fn leave(&self, index: usize, error: &dyn Error) -> String {
         self.left.fetch_max(index + 1, Ordering::Relaxed);
         let next = self.mirrors.get(index + 1).unwrap_or(&self.last);
-        let causes = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
+        let causes = std::iter::successors(Some(error), |&error| error.source());
         let causes: Vec<_> = causes.map(ToString::to_string).collect();
         format!("WARNING: A mirror was left for {}: failed to {}", next.origin, causes.join(": "))
     }

@@ -31,7 +31,7 @@ use crate::inflate::{Inflate, InflateError, Room, WINDOWS};
 mod channel;
 mod unknown;
 
-pub(super) use channel::ChunkReader;
+pub(super) use channel::{ChunkReader, NetworkReader};
 pub(super) use unknown::{Chunks, Failure, Found, ingest_unknown};
 
 /// Bytes of one chunk between stages, and how many may wait: 1 MiB on each of three channels.
@@ -134,6 +134,14 @@ pub enum IngestError {
 }
 
 impl IngestError {
+    /// Whether the bytes are others than the manifest names: somebody else may have the right ones.
+    pub(crate) fn is_of_blob(&self) -> bool {
+        matches!(
+            self,
+            IngestError::TooShort { .. } | IngestError::TooLong { .. } | IngestError::Digest { .. }
+        )
+    }
+
     /// Whether the bytes themselves are at fault: then they may be others than the manifest names.
     pub(crate) fn is_of_content(&self) -> bool {
         match self {

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hyper::body::{Buf, Bytes};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -18,13 +17,13 @@ use crate::digest::Digest;
 use crate::disk;
 use crate::layer::Budget;
 use crate::manifest::{Descriptor, Offer};
-use crate::registry::{Received, RegistryError, Sources};
+use crate::registry::{RegistryError, Sources};
 use crate::tree::MergeError;
 
 use super::catalog::Asked;
 use super::claim::{Claim, Work};
 use super::collect::MadeLayer;
-use super::ingest::{Control, Expected, IngestError};
+use super::ingest::{Control, Expected, IngestError, NetworkReader};
 use super::layers::{BlobInput, BuildError};
 use super::options::{Cancel, PullEvent, PullOptions};
 use super::pull::{Events, Request};
@@ -178,18 +177,26 @@ impl Transfer {
             None => return Ok(()),
             Some(claim) => claim,
         };
-        let resumed_at = resume_point(&claim, layer, &self.source)?;
+        let mut from = resume_point(&claim, layer, &self.source)?;
+        let mut claim = claim;
         let began = Instant::now();
         let (id, total_bytes) = (layer.blob.digest.short().to_owned(), layer.blob.size);
         self.tell(events, PullEvent::LayerStarted { id: id.clone(), total_bytes }).await;
-        match self.transfer(claim, layer, resumed_at, events).await {
-            // What a killed process left may not have reached the disk as it was: once more without it.
-            Err(PullError::Layer { source, .. }) if resumed_at > 0 && source.is_of_content() => {
-                let claim = self.claim(&self.work(&layer.blob.digest)).await?;
-                claim.truncate()?;
-                self.transfer(claim, layer, 0, events).await?;
+        loop {
+            let place = self.source.place();
+            let Err(error) = self.transfer(claim, layer, from, events).await else { break };
+            match &error {
+                // What a killed process left may not have reached the disk as it was: once more without it.
+                PullError::Layer { source, .. } if from > 0 && source.is_of_content() => {}
+                PullError::Layer { source, .. } if source.is_of_blob() => {
+                    let Some(left) = self.source.leave(place, source) else { return Err(error) };
+                    self.tell(events, PullEvent::Status(left)).await;
+                }
+                _ => return Err(error),
             }
-            done => done?,
+            claim = self.claim(&self.work(&layer.blob.digest)).await?;
+            claim.truncate()?;
+            from = 0;
         }
         self.tell(events, PullEvent::LayerDone { id, took: began.elapsed() }).await;
         Ok(())
@@ -345,6 +352,22 @@ impl Transfer {
 }
 
 impl LayerSource {
+    /// Who would be asked for a layer now.
+    fn place(&self) -> usize {
+        match self {
+            LayerSource::Registry(sources) => sources.place(),
+            LayerSource::Archive(..) => 0,
+        }
+    }
+
+    /// Leaves who was asked when a layer turned out to be another one, if that was a mirror: the sentence about it.
+    fn leave(&self, place: usize, why: &IngestError) -> Option<String> {
+        match self {
+            LayerSource::Registry(sources) => sources.leave_mirror(place, why),
+            LayerSource::Archive(..) => None,
+        }
+    }
+
     /// How much of the `bytes` of a blob with `size` that an interrupted pull has left are of use. Reading a file again
     /// costs nothing, so that starts anew; so does what is longer than the blob can be.
     fn resumable(&self, bytes: u64, size: u64) -> u64 {
@@ -371,32 +394,4 @@ fn resume_point(claim: &Claim, layer: &Layer, source: &LayerSource) -> Result<u6
         claim.truncate()?;
     }
     Ok(bytes)
-}
-
-/// The network's chunks as a stream for a thread. It ends well only with [`Received::End`].
-pub(super) struct NetworkReader {
-    chunks: mpsc::Receiver<Received>,
-    current: Bytes,
-    ended: bool,
-}
-
-impl NetworkReader {
-    pub(super) fn new(chunks: mpsc::Receiver<Received>) -> NetworkReader {
-        NetworkReader { chunks, current: Bytes::new(), ended: false }
-    }
-}
-
-impl Read for NetworkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.ended {
-            match self.chunks.blocking_recv() {
-                Some(Received::Bytes(bytes)) => self.current = bytes,
-                Some(Received::End) => self.ended = true,
-                None => return Err(io::ErrorKind::ConnectionAborted.into()),
-            }
-        }
-        let read = self.current.as_ref().read(buffer)?;
-        self.current.advance(read);
-        Ok(read)
-    }
 }

@@ -17,9 +17,9 @@ use crate::inflate::{Inflate, InflateError, Room, SMALL_WINDOW_BYTES, WINDOWS, i
 use crate::json::shortened;
 use crate::layer::{Budget, IndexLayerError, TarReader, may_be_tar};
 use crate::registry::Received;
-use crate::store::ingest::{CHUNK_BYTES, ChunkReader, Control, Failure, join, read_chunk};
+use crate::store::ingest::{CHUNK_BYTES, ChunkReader, Control, Failure, NetworkReader, join, read_chunk};
 use crate::store::layers::MemberError;
-use crate::store::transfer::{CHUNKS_WAITING, NetworkReader};
+use crate::store::transfer::CHUNKS_WAITING;
 use crate::store::{PullError, StoreError};
 
 /// How a stage ended that did not fail itself.

@@ -124,6 +124,37 @@ fn a_layer_that_a_mirror_breaks_off_is_gone_on_with_where_it_broke_off() {
 }
 
 #[test]
+fn a_layer_with_wrong_bytes_is_fetched_anew_from_the_next_place_and_accepted_from_nobody() {
+    let sample = Sample::of(&[crate::sample::noise_tar("a", 300_000)], Compression::Gzip);
+    let lying = |length: fn(usize) -> usize| {
+        let served = sample.clone();
+        ScriptedServer::start(move |request| match honest(&served, request) {
+            Reply { body: Body::Whole(mut layer), .. } if is_layer(&served, request) => {
+                layer[100_000] ^= 1;
+                // The rest is for the next one to send.
+                Reply::body(200, Body::Announced(layer[..length(layer.len())].to_vec(), layer.len()))
+            }
+            reply => reply,
+        })
+    };
+    let (whole, half) = (lying(|length| length), lying(|length| length / 2));
+    let places = [&whole, &half].map(|mirror| mirror.address.to_string());
+    for mirrors in [&[&*places[0]][..], &[&*places[1]], &[&*places[0], &*places[1]]] {
+        let upstream = server(&sample);
+        let (pulled, told) = attempt(&upstream, &mirrored(&upstream, mirrors, Fallback::Registry));
+        assert_eq!(pulled.unwrap(), sample.id(), "{told:?}");
+        assert!(told.iter().any(|line| line.contains("digest")), "{told:?}");
+        let asked = upstream.requests();
+        assert_eq!(asked.last().map(Request::from), Some(0), "{asked:?}");
+    }
+    let lies = lying(|length| length);
+    for (upstream, fallback) in [(&lies, Fallback::Registry), (&server(&sample), Fallback::Nobody)] {
+        let error = attempt(upstream, &mirrored(upstream, &[&places[0]], fallback)).0.unwrap_err();
+        assert_eq!(error.kind(), PullErrorKind::Refused, "{}", chain(&error));
+    }
+}
+
+#[test]
 fn what_a_mirror_gives_has_to_be_what_the_name_says() {
     let sample = Sample::small(Compression::Gzip);
     let other = Sample::of(&[crate::sample::noise_tar("other", 10)], Compression::Gzip);
