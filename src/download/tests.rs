@@ -162,11 +162,45 @@ fn no_redirect_leads_out_of_tls() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+/// Answers one request with three bytes of many, then with one more after each pause, for ever.
+async fn dripping(pause: Duration) -> (ArtifactPlace, Background) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let serving = Background::start(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\nabc";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        loop {
+            tokio::time::sleep(pause).await;
+            stream.write_all(b"x").await.unwrap();
+        }
+    });
+    (ArtifactPlace { url, custody: Custody::Deployment }, serving)
+}
+
+#[tokio::test]
 async fn silence_ends_a_download_and_so_do_drops() {
-    let server = Server::start(&["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"]).await;
-    let mut download = Downloader::default().begin(&server.place(Custody::Deployment), None).await.unwrap();
-    download.waited = RATE_WINDOW;
-    let error = download.chunk().await.unwrap_err();
-    assert!(error.to_string().contains("3 bytes came in 120 s"), "{error}");
+    let day = Duration::from_secs(24 * 3600);
+    for (pause, why) in [
+        (day * 2, "nothing has come for 60 s"),
+        (SILENCE * 2, "nothing has come for 60 s"),
+        (SILENCE / 6, "bytes came in 120 s"),
+    ] {
+        let (place, _serving) = dripping(pause).await;
+        let mut download = Downloader::default().begin(&place, None).await.unwrap();
+        assert_eq!(download.chunk().await.unwrap().as_deref(), Some(&b"abc"[..]));
+        // Nobody waits for what is to come.
+        tokio::time::pause();
+        let ended = timeout(day, async {
+            loop {
+                if let Err(error) = download.chunk().await {
+                    return error;
+                }
+            }
+        });
+        let error = ended.await.expect("it goes on for a day");
+        assert!(matches!(error, DownloadError::Passing(_)) && error.to_string().contains(why), "{error}");
+        tokio::time::resume();
+    }
 }

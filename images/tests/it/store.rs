@@ -18,7 +18,7 @@ mod damage;
 mod garbage;
 pub mod power_cut;
 mod processes;
-mod together;
+pub mod together;
 mod usage;
 
 pub fn options() -> PullOptions {

@@ -17,6 +17,7 @@ use crate::archive::saved;
 use crate::layer_tar::{Entry, file, symlink, tar};
 use crate::sample::{Compression, Sample, TestStore, noise_tar, read_file, skopeo_copy, small_tars};
 use crate::store::power_cut::settled;
+use crate::store::together::await_that;
 use crate::store::{block_on, check_content, find, options, pull};
 
 mod hostile;
@@ -332,19 +333,30 @@ fn collections_take_nothing_from_a_load_that_goes_on() {
     let (sample, entries) = docker_archive();
     let archive = tar(&entries);
     let test = TestStore::new();
+    let made = |directory: &str| fs::read_dir(test.root().join(directory)).unwrap().count();
+    // Whoever makes that image already: so the load stops between its layers and its image.
+    let hex = sample.id().replace("sha256:", "");
+    let claim = fs::File::create(test.root().join(format!("blobs/{hex}.image.partial"))).unwrap();
+    claim.lock().unwrap();
     let lease = block_on(async {
         let (sender, stream) = Stream::new(Encoding::Identity, None);
         let (name, options) = (name("a"), options());
         let loading = load_stream(&test.store, &name, stream, &options, &|_| {});
-        let sending = async {
-            for piece in archive.chunks(20_000) {
+        let collecting = async {
+            let (sent, rest) = archive.split_at(archive.len() * 3 / 4);
+            for piece in sent.chunks(20_000) {
                 assert!(sender.send(Bytes::copy_from_slice(piece)).await);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                test.store.gc(GcPolicy::All).unwrap();
             }
-            sender.finish().await;
+            await_that(|| made("work") == 1).await;
+            test.store.gc(GcPolicy::All).unwrap();
+            assert_eq!((made("work"), made("layers")), (1, 0), "what is being made stays");
+            send(sender, rest).await;
+            await_that(|| made("layers") == 2).await;
+            let collected = test.store.gc(GcPolicy::All).unwrap();
+            assert_eq!((collected.layers, made("layers")), (0, 2), "what waits for its image stays");
+            claim.unlock().unwrap();
         };
-        tokio::join!(loading, sending).0
+        tokio::join!(loading, collecting).0
     });
     assert_eq!(lease.unwrap().image().id.to_string(), sample.id());
 }

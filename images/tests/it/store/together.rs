@@ -48,7 +48,7 @@ fn pull_at_once(test: &TestStore, name: &str, options: &PullOptions) -> Vec<Resu
 }
 
 /// Waits until something holds of which the server does not tell.
-async fn await_that(holds: impl Fn() -> bool) {
+pub async fn await_that(holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(1)).await;
