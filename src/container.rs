@@ -145,6 +145,8 @@ impl Container {
                 }
                 Report::Failed(failed) => return Err(ContainerError::Failed(failed)),
                 Report::Exited(exited) => return Err(ContainerError::Died(exited)),
+                // Of containers with a holder: how it ended is said once more with the container's end.
+                Report::CommandEnded(_) => {}
             }
         }
     }
@@ -159,7 +161,7 @@ impl Container {
             match self.next().await? {
                 Report::Exited(exited) => return Ok(exited),
                 Report::Failed(failed) => return Err(ContainerError::Failed(failed)),
-                Report::Created(_) | Report::Started => {}
+                Report::Created(_) | Report::Started | Report::CommandEnded(_) => {}
             }
         }
     }

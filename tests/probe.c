@@ -17,12 +17,14 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -417,6 +419,28 @@ static int probe_hunt(int count, char **words) {
     return 0;
 }
 
+/* possess NUMBER ARGUMENT: makes the first process make this call, in place of the one that it waits in. `possess stop 0`: keeps
+ * it stopped instead. */
+static int probe_possess(int count, char **words) {
+    struct user_regs_struct registers;
+    (void)count;
+    if (ptrace(PTRACE_SEIZE, 1, 0, 0) || ptrace(PTRACE_INTERRUPT, 1, 0, 0) || waitpid(1, NULL, __WALL) != 1 ||
+        ptrace(PTRACE_GETREGS, 1, 0, &registers))
+        return say(1);
+    if (!strcmp(words[0], "stop")) {
+        puts("stopped");
+        fflush(stdout);
+        return pause();
+    }
+#ifdef __x86_64__
+    registers.rip -= 2; /* `syscall` is two bytes. */
+    registers.orig_rax = -1;
+    registers.rax = strtoul(words[0], NULL, 0);
+    registers.rdi = strtoul(words[1], NULL, 0);
+#endif
+    return say(ptrace(PTRACE_SETREGS, 1, 0, &registers) || ptrace(PTRACE_DETACH, 1, 0, 0));
+}
+
 static const struct {
     const char *name;
     int needs;
@@ -427,6 +451,7 @@ static const struct {
     {"hunt", 2, probe_hunt},          {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},
     {"mkdir", 1, probe_mkdir},        {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},
     {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"pair", 2, probe_pair},
+    {"possess", 2, probe_possess},
     {"read", 1, probe_read},          {"shm", 1, probe_shm},            {"socket", 1, probe_socket},
     {"socketcall", 2, probe_socketcall},
     {"status", 0, probe_status},      {"tiocsti", 0, probe_tiocsti},    {"touch", 1, probe_touch},

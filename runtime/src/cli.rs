@@ -25,6 +25,7 @@ use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
 
 use crate::execute::sentence;
+use crate::holder;
 use crate::id::{ContainerId, ContainerIdError};
 use crate::launch::{Failed, FailureKind};
 use crate::limits::CONFIG_BYTES;
@@ -46,7 +47,7 @@ commands:
   pause ID, resume ID      make a container stand still, and let it go on
   ps [-f json] ID [OPT...] list its processes by the host's numbers; options are those of ps
   update OPTIONS ID        set new limits
-  kill [-a] ID [SIGNAL]    send a signal (default TERM) to a container's first process; -a: to all
+  kill [-a] ID [SIGNAL]    send a signal (default TERM) to a container's command; -a: to all
   delete [-f] ID           remove what is left of a stopped container; -f kills it first
   list [-q] [-f json]      list containers
   plan [-b DIR] [ID]       print what would be done, one step a line; needs no privilege
@@ -67,6 +68,8 @@ options of run and create:
   --preserve-fds N         pass descriptors 3 to 2+N on to the command
   --no-new-keyring         keep the session keyring
   --no-subreaper           no effect: there is never one
+  --hold                   the container outlives its command: a holder is its first process, and stays until it is told
+                           to go, by `kill` with TERM after the command or KILL, by `delete -f`, or by a signal to `run`
   -d, --detach             run only: return once the command has started
 
 options of exec, before ID:
@@ -212,6 +215,7 @@ fn dispatch(global: &mut Global) -> Result<u8, Problem> {
         return print(HELP);
     }
     match command.to_string_lossy().as_ref() {
+        holder::COMMAND if become_holder(arguments.raw_args()?.as_slice()).is_some() => Ok(0),
         "run" => create::run(global, arguments),
         "create" => create::create(global, arguments),
         "start" => start::start(global, arguments),
@@ -232,6 +236,12 @@ fn dispatch(global: &mut Global) -> Result<u8, Problem> {
         }
         other => Err(Problem::Usage(format!("unknown command {other:?}"))),
     }
+}
+
+/// Not for operators: what a container's first process executes. Returns if this is none.
+fn become_holder(words: &[OsString]) -> Option<()> {
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    holder::main(&words)
 }
 
 fn log_format(text: &OsString) -> Result<log::Format, Problem> {

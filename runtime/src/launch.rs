@@ -89,6 +89,18 @@ pub struct Launch {
     pub scheduling: Option<Scheduling>,
     /// What the command gets beside its standard streams: numbers 3, 4, … in this order. At most 97.
     pub descriptors: Vec<OwnedFd>,
+    /// When the container ends.
+    pub until: Until,
+}
+
+/// When a container ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Until {
+    /// With its command, which is its first process.
+    #[default]
+    CommandEnds,
+    /// When it is told to go: a holder is its first process (`--hold`).
+    ToldToGo,
 }
 
 /// Why no monitor could be started.
@@ -123,13 +135,16 @@ pub struct Monitor {
     pidfd: OwnedFd,
 }
 
-/// What the monitor tells, in this order: `Created`, `Started`, `Exited`; or `Failed` at any point, last.
+/// What the monitor tells, in this order: `Created`, `Started`, with a holder `CommandEnded`, `Exited`; or `Failed` at any point, last.
 #[derive(Debug)]
 pub enum Report {
     /// The container is set up, and its command is about to start.
     Created(Created),
     /// The command runs.
     Started,
+    /// The command of a container with a holder has ended; the container goes on until it is told to go
+    /// ([`Monitor::abandon`]), and its `Exited` says the same of the command.
+    CommandEnded(CommandEnded),
     /// Every process of the container is gone and the host is as before.
     Exited(Exited),
     /// The container did not start; the host is as before.
@@ -151,10 +166,19 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
 }
 
+/// How the command of a container with a holder ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandEnded {
+    /// 0..=255: its status, or 128 + the signal that ended it.
+    pub status: i32,
+    /// The signal, if one ended it.
+    pub signal: Option<i32>,
+}
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exited {
-    /// 0..=255: PID 1's status, or 128 + the signal that ended it.
+    /// 0..=255: the command's status, or 128 + the signal that ended it.
     pub status: i32,
     /// The signal, if one ended it.
     pub signal: Option<i32>,
@@ -289,6 +313,9 @@ fn command_line(launch: &Launch) -> io::Result<Command> {
     if FIRST + count > REPORT {
         return Err(io::Error::from_raw_os_error(libc::EMFILE));
     }
+    if launch.until == Until::ToldToGo {
+        command.arg("--hold")?;
+    }
     command.arg("--preserve-fds")?.arg(count.to_string())?;
     command.arg(launch.id.as_str())?;
     Ok(command)
@@ -314,7 +341,8 @@ impl Monitor {
         messages::receive(self.report.as_fd())?.map(messages::decode_report).transpose()
     }
 
-    /// Closes the lifeline: the monitor kills the container, undoes every step and ends.
+    /// Closes the lifeline: the monitor kills the container, undoes every step and ends. This is also how a container whose
+    /// command has ended is told to go.
     pub fn abandon(&mut self) {
         self.lifeline = None;
     }

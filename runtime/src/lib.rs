@@ -7,6 +7,7 @@
 //! ended. *PID 1*: the process that carries out the container's steps and becomes its command.
 //! *Usher*: the process that `exec` sends ahead into a container that runs, where nobody can see it; it makes ready what
 //! the further process is to have, and forks that.
+//! *Holder*: what PID 1 becomes in place of its command where the container is to outlive that ([`holder`]).
 //! *Journal*: the lines that say how the host's steps are taken back, written before they are done.
 #![deny(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod cli;
 mod execute;
 mod groups;
 pub mod heap;
+mod holder;
 mod hooks;
 pub mod host;
 pub mod id;

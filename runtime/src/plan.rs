@@ -52,6 +52,37 @@ pub struct ContainerPlan {
     pub last: Execution,
 }
 
+impl ContainerPlan {
+    /// Makes the container outlive its command: its first process becomes a holder, and its command is the second.
+    ///
+    /// # Errors
+    ///
+    /// It has no pid namespace of its own, of which the holder would be the first process.
+    pub fn held(mut self) -> Result<ContainerPlan, PlanError> {
+        let own_pids =
+            |step: &Step| matches!(step, Step::Fork { namespaces } if namespaces.contains(&Namespace::Pid));
+        if !self.host.iter().any(own_pids) {
+            let message = "--hold takes a pid namespace of the container's own: add one without a path";
+            let finding = Finding { pointer: "/linux/namespaces".into(), message: message.into() };
+            return Err(PlanError { findings: vec![finding] });
+        }
+        // Nobody may write another process's label, but a fork inherits it: so both have it.
+        let (labels, mut steps): (Vec<_>, Vec<_>) =
+            self.child.into_iter().partition(|step| matches!(step, ChildStep::Label { .. }));
+        // While the host's tree is there: an executable that is linked dynamically, as those of tests are, must not find its
+        // libraries in the image. pivot_root(2) takes the holder along.
+        let root = steps.iter().position(|step| *step == ChildStep::AttachRoot).unwrap_or(0);
+        steps.splice(root..root, labels.into_iter().chain([ChildStep::Hold]));
+        self.child = steps;
+        Ok(self)
+    }
+
+    /// Whether it is [`ContainerPlan::held`].
+    pub fn is_held(&self) -> bool {
+        self.child.contains(&ChildStep::Hold)
+    }
+}
+
 impl fmt::Display for ContainerPlan {
     /// Each side under its heading, one step a line.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -52,10 +52,28 @@ pub use compile::compile;
 
 use crate::sys::seccomp::Program;
 use std::io;
+use tree::{Backwards, Test};
 
 /// Whether a rule for calls of this name has any effect: whether an instruction set has it.
 pub fn has_call(name: &str) -> bool {
     names::X86_64.number(name).or(names::I386.number(name)).is_some()
+}
+
+/// A program that allows these calls of the 64-bit instruction set. Any other kills the process.
+pub(crate) fn only(calls: &[libc::c_long]) -> Program {
+    let mut program = Backwards::default();
+    program.verdict(libc::SECCOMP_RET_KILL_PROCESS);
+    let refused = program.len();
+    for call in calls {
+        let others = program.len();
+        program.verdict(libc::SECCOMP_RET_ALLOW);
+        // No call has a number that 32 bits do not hold.
+        program.branch(Test::Equal, u32::try_from(*call).unwrap_or(u32::MAX), others);
+    }
+    program.load(tree::NUMBER);
+    program.branch(Test::Equal, names::X86_64.audit_arch, refused);
+    program.load(tree::ARCH);
+    Program::new(&program.finish(), 0)
 }
 
 /// A compiled profile.

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::fstat;
@@ -58,10 +58,44 @@ pub struct State {
     pub created: u64,
     /// Its set-up is complete: the state is written down again then.
     pub is_set_up: bool,
+    /// The command, if the container has a holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<HeldCommand>,
     /// `annotations` of the Spec. They may be large, so they are not written down again: they are in the Spec that
     /// is kept ([`ContainerDirectory::spec`]).
     #[serde(skip)]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// The command of a container with a holder: it may end before that does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldCommand {
+    /// As the fields of [`State`].
+    pub pid: i32,
+    /// As the fields of [`State`].
+    pub start_time: u64,
+    /// As the fields of [`State`].
+    pub pidfd_inode: u64,
+    /// It has ended.
+    pub has_ended: bool,
+    /// How: its status, or 128 and the number of the signal that ended it. Nobody knows it of a created container, whose
+    /// engine hears it when the holder ends.
+    pub exit_status: Option<i32>,
+}
+
+impl HeldCommand {
+    /// What is to be known of the process behind `command`, which has perhaps ended, but was not reaped before this.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` does not know the process.
+    pub fn new(command: BorrowedFd<'_>) -> io::Result<HeldCommand> {
+        let pid = number(command)?;
+        let (start_time, _) = stat(pid)?;
+        let pidfd_inode = fstat(command)?.st_ino;
+        Ok(HeldCommand { pid, start_time, pidfd_inode, has_ended: false, exit_status: None })
+    }
 }
 
 /// The OCI runtime specification's status of a container.
@@ -101,6 +135,8 @@ pub struct Known {
     pub status: Status,
     /// PID 1, if it lives.
     pub init: Option<OwnedFd>,
+    /// The command, if the container has a holder and it lives.
+    pub command: Option<OwnedFd>,
 }
 
 impl State {
@@ -128,6 +164,7 @@ impl State {
             bundle: bundle.to_owned(),
             created: since_1970.map_or(0, |duration| duration.as_secs()),
             is_set_up: false,
+            command: None,
             annotations: spec.annotations.clone(),
         })
     }
@@ -144,15 +181,36 @@ impl State {
             #[serde(skip_serializing_if = "Option::is_none")]
             pid: Option<i32>,
             bundle: &'a Path,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            command: Option<OciCommand>,
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
             annotations: &'a BTreeMap<String, String>,
         }
+        /// A property of our own, which the specification allows: the container's `running` does not tell.
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase", tag = "status")]
+        enum OciCommand {
+            Running {
+                pid: i32,
+            },
+            #[serde(rename_all = "camelCase")]
+            Ended {
+                #[serde(skip_serializing_if = "Option::is_none")]
+                exit_status: Option<i32>,
+            },
+        }
+        let runs = matches!(status, Status::Running | Status::Paused);
+        let command = self.command.as_ref().filter(|_| runs).map(|command| match command.has_ended {
+            true => OciCommand::Ended { exit_status: command.exit_status },
+            false => OciCommand::Running { pid: command.pid },
+        });
         let state = OciState {
             oci_version: OCI_VERSION,
             id: &self.id,
             status,
             pid: (status != Status::Stopped).then_some(self.pid),
             bundle: &self.bundle,
+            command,
             annotations: &self.annotations,
         };
         // Strings, numbers and paths that came from JSON: they go back into it.
@@ -162,11 +220,30 @@ impl State {
 
 /// The process that the state was written for, unless it has ended. That it cannot be looked at is no end.
 fn living(state: &State) -> io::Result<Option<OwnedFd>> {
-    let Some(pidfd) = unless_gone(open_pidfd(state.pid))? else { return Ok(None) };
+    living_process(state.pid, state.start_time, state.pidfd_inode)
+}
+
+/// Marks the command that is known to have ended, and returns the one that has not.
+fn living_command(state: &mut State) -> io::Result<Option<OwnedFd>> {
+    let Some(command) = &mut state.command else { return Ok(None) };
+    let living = living_process(command.pid, command.start_time, command.pidfd_inode)?;
+    command.has_ended |= living.is_none();
+    Ok(living)
+}
+
+fn living_process(pid: i32, started: u64, inode: u64) -> io::Result<Option<OwnedFd>> {
+    let Some(pidfd) = unless_gone(open_pidfd(pid))? else { return Ok(None) };
     // Looked at after the pidfd was opened: if it is still the one, the pidfd is of it.
-    let Some((start_time, is_zombie)) = unless_gone(stat(state.pid))? else { return Ok(None) };
-    let same = start_time == state.start_time && fstat(&pidfd)?.st_ino == state.pidfd_inode;
+    let Some((start_time, is_zombie)) = unless_gone(stat(pid))? else { return Ok(None) };
+    let same = start_time == started && fstat(&pidfd)?.st_ino == inode;
     Ok((same && !is_zombie).then_some(pidfd))
+}
+
+/// The number here of the process behind `pidfd`. Source: proc_pid_fdinfo(5).
+fn number(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.filter(|number| *number > 0).ok_or_else(|| io::Error::from(Errno::SRCH))
 }
 
 /// `None` if the process, or its directory in procfs, is not there.

@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use runtime::launch::Launch;
+use runtime::launch::{Launch, Until};
 use runtime::scheduling::Scheduling;
 
 use crate::net::names::{self, Alias, Resolvers};
@@ -121,6 +121,7 @@ impl Bundle<'_> {
             output,
             scheduling,
             descriptors: Vec::new(),
+            until: Until::CommandEnds,
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::host::HostFacts;
 use crate::id::ContainerId;
 use crate::launch::messages::send_report;
 use crate::launch::self_exec;
-use crate::launch::{FailureKind, Report};
+use crate::launch::{FailureKind, Report, Until};
 use crate::spec::Spec;
 use crate::state::ContainerDirectory;
 use crate::sys::descriptors::{self, TakeError};
@@ -26,6 +26,7 @@ struct Request {
     pid_file: Option<PathBuf>,
     options: Options,
     detach: bool,
+    until: Until,
     // Private, from `launch`.
     root_fd: Option<i32>,
     network_fd: Option<i32>,
@@ -150,7 +151,11 @@ fn prepare(global: &Global, request: Request, held: Held) -> Result<Container, P
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Host, &error)))?;
     // An engine that creates a container and goes away counts and limits it later; a caller that stays has said all.
     let joined = if request.detach { Joined::All } else { Joined::Needed };
-    let plan = plan::plan_joined(&id, &loaded.spec, &facts, joined).map_err(|error| spec_fault(&error))?;
+    let plan = plan::plan_joined(&id, &loaded.spec, &facts, joined).and_then(|plan| match request.until {
+        Until::CommandEnds => Ok(plan),
+        Until::ToldToGo => plan.held(),
+    });
+    let plan = plan.map_err(|error| spec_fault(&error))?;
     if global.debug {
         plan.to_string().lines().for_each(|step| global.log.debug(step.trim_start()));
     }
@@ -199,6 +204,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Request, Problem> {
                 request.options.preserve_fds = arguments.value()?.parse()?;
             }
             Arg::Long("no-new-keyring") => request.options.keep_keyring = true,
+            Arg::Long("hold") => request.until = Until::ToldToGo,
             Arg::Long("detach") | Arg::Short('d') => request.detach = true,
             Arg::Long("root-fd") => request.root_fd = Some(arguments.value()?.parse()?),
             Arg::Long("network-fd") => request.network_fd = Some(arguments.value()?.parse()?),

@@ -90,7 +90,7 @@ fn prepare(global: &Global, request: Request, id: &ContainerId) -> Result<Exec, 
     let directory = ContainerDirectory::open(&global.root, id).map_err(|error| because(&error))?;
     let known = directory.look().map_err(|error| because(&error))?;
     let (state, init) = match known {
-        Known { status: Status::Running, state: Some(state), init: Some(init) } => (state, init),
+        Known { status: Status::Running, state: Some(state), init: Some(init), .. } => (state, init),
         Known { status: Status::Paused, .. } => {
             return Err(refused("it is paused; `resume` it first"));
         }

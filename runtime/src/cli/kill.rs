@@ -1,4 +1,4 @@
-//! `kill`: a signal to PID 1, or to every process of the container.
+//! `kill`: a signal to PID 1, to the command where PID 1 is its holder, or to every process of the container.
 
 use std::os::fd::AsFd;
 
@@ -32,11 +32,14 @@ pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Pro
         };
         return sent.map(|()| 0).map_err(|error| because(&error));
     }
-    let Some(init) = directory.look().map_err(|error| because(&error))?.init else {
+    let known = directory.look().map_err(|error| because(&error))?;
+    let Some(init) = known.init else {
         // The words that podman and containerd look for.
         return Err(Problem::Failed(format!("failed to kill {id}: container not running")));
     };
-    signals::send(init.as_fd(), signal).map_err(|error| because(&error))?;
+    // A holder would pass it on, but for those that it cannot; and SIGKILL is for the container.
+    let target = known.command.filter(|_| signal != libc::SIGKILL).unwrap_or(init);
+    signals::send(target.as_fd(), signal).map_err(|error| because(&error))?;
     if let (libc::SIGKILL, Some(journal)) = (signal, &journal) {
         groups::thaw(journal).map_err(|error| because(&error))?;
     }

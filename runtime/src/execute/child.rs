@@ -4,6 +4,7 @@
 //! Nothing here outlives the process: namespaces, detached mounts and descriptors go with it.
 
 mod command;
+mod hold;
 mod mounts;
 mod newcomer;
 mod proc;
@@ -45,6 +46,7 @@ use crate::sys;
 use crate::sys::exit::exit_now;
 use crate::terminal::{self, Pty, TerminalError};
 
+pub(super) use hold::HolderParts;
 pub(super) use usher::{Entering, Held as UsherHeld, main as usher};
 
 /// Why PID 1, or a further process, did not become its command.
@@ -73,6 +75,8 @@ pub(super) enum ChildError {
     Monitor(#[source] ReceiveError),
     #[error("the monitor has ended")]
     MonitorGone,
+    #[error("wait for the container's holder: it has ended")]
+    HolderGone,
     #[error("open {path} of a procfs of our own")]
     Proc { path: &'static str, source: io::Error },
     #[error("set {name} to {value:?}")]
@@ -144,6 +148,10 @@ struct Child<'a> {
     home: Option<String>,
     /// As the monitor has it.
     umask: Mode,
+    /// What the container's first process is called in it: hooks know the container by that.
+    first: i32,
+    /// If there is a holder: this process is the second then.
+    holding: Option<hold::Holding>,
 }
 
 /// Runs all steps. Returns never: it becomes the command, or exits.
@@ -164,6 +172,8 @@ pub(super) fn main(container: &Container, mut held: Held, socket: OwnedFd) -> ! 
                 terminal: None,
                 home: None,
                 umask: umask(Mode::empty()),
+                first: rustix::process::getpid().as_raw_nonzero().get(),
+                holding: None,
             };
             let Err(failed) = child.run();
             say(&child.socket, &ChildMessage::Failed(failed))
@@ -244,7 +254,7 @@ impl Child<'_> {
                 self.wait_for_go()
             }
             ChildStep::ContainerHooks => self.container_hooks(),
-            ChildStep::PivotRoot => Ok(pivot::pivot(&self.root)?),
+            ChildStep::PivotRoot => self.pivot_root(),
             ChildStep::Mask { path } => Ok(self.masks.mask(&self.root, path)?),
             ChildStep::ReadOnlyPath { path } => Ok(make_read_only(&self.root, path)?),
             ChildStep::ReadOnlyLast { targets } => {
@@ -256,6 +266,7 @@ impl Child<'_> {
             ),
             ChildStep::Personality(domain) => process::set_personality(*domain),
             ChildStep::Rlimit(limit) => Ok(rlimits::allow(limit)?),
+            ChildStep::Hold => self.hold(),
             ChildStep::NewSession => self.new_session(),
             ChildStep::WorkingDirectory { path } => self.change_directory(path),
             ChildStep::Label { profile } => self.set_label(profile),
@@ -269,6 +280,11 @@ impl Child<'_> {
             ChildStep::Capabilities(sets) => Ok(capabilities::apply_sets(sets)?),
             ChildStep::NoNewPrivileges => call("prctl PR_SET_NO_NEW_PRIVS", set_no_new_privs(true)),
         }
+    }
+
+    fn pivot_root(&self) -> Result<(), ChildError> {
+        self.holding.as_ref().map_or(Ok(()), hold::Holding::wait)?;
+        Ok(pivot::pivot(&self.root)?)
     }
 
     fn join_cgroups(&self) -> Result<(), ChildError> {

@@ -28,6 +28,8 @@ enum ExecuteError {
     Capabilities(#[source] io::Error),
     #[error("execute {command:?}")]
     Execute { command: String, source: io::Error },
+    #[error("execute {command:?}: the process that was to do it ended before")]
+    Ended { command: String },
     #[error("read what the new process left")]
     Word(#[source] io::Error),
 }
@@ -45,13 +47,17 @@ impl Executing {
     ///
     /// # Errors
     ///
-    /// The command does not run. A process that is killed in this very moment is taken for a command that was.
+    /// The command does not run. A process that is killed between its last word and execve(2) is taken for a command that
+    /// was.
     pub fn outcome(self) -> Result<(), Failed> {
         let host = |step, error| Err(failure(step, FailureKind::Host, &error));
         let word = match shared_word::read(self.word.as_fd()) {
             Ok(word) => word,
             Err(error) => return host("execute", ExecuteError::Word(error)),
         };
+        if word == NOT_YET {
+            return host("execute", ExecuteError::Ended { command: self.command });
+        }
         let Some((call, source)) = from_word(word) else { return Ok(()) };
         match call {
             LastCall::Rlimits => host("rlimits", ExecuteError::Rlimits(source)),
@@ -66,7 +72,13 @@ impl Executing {
     }
 }
 
-/// What is left in the word: the call in the upper half, its errno in the lower. 0 is success.
+/// What the word holds at first: nothing has failed, and nothing is executed.
+pub(crate) const NOT_YET: u32 = u32::MAX;
+
+/// What it holds from the moment of execve(2) on, unless that fails.
+pub(crate) const EXECUTED: u32 = 0;
+
+/// What is left in the word: the call in the upper half, its errno in the lower.
 pub(super) fn word_of(call: LastCall, error: &io::Error) -> u32 {
     let errno = error.raw_os_error().and_then(|errno| u16::try_from(errno).ok()).unwrap_or(u16::MAX);
     let call = match call {
@@ -80,7 +92,7 @@ pub(super) fn word_of(call: LastCall, error: &io::Error) -> u32 {
 
 fn from_word(word: u32) -> Option<(LastCall, io::Error)> {
     let call = match word >> 16 {
-        0 => return None,
+        0 => return None, // `EXECUTED`
         1 => LastCall::Rlimits,
         2 => LastCall::Filter,
         3 => LastCall::Capabilities,
@@ -100,6 +112,6 @@ mod tests {
             let (left, error) = from_word(word).unwrap();
             assert_eq!((left, error.raw_os_error()), (call, Some(libc::ENOENT)));
         }
-        assert!(from_word(0).is_none());
+        assert!(from_word(EXECUTED).is_none());
     }
 }

@@ -10,20 +10,21 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::child::HolderParts;
 use super::{Container, failure, say, sentence};
 use crate::cgroup::{self, CgroupError, CgroupMount, Counters, OpenGroup};
 use crate::groups;
 use crate::hooks::{self, HookSequence, Stage, Surroundings};
 use crate::journal::{Journal, JournalError, Keeper};
 use crate::launch::messages::ChildMessage;
-use crate::launch::{Failed, FailureKind, kill_init};
+use crate::launch::{Failed, FailureKind, kill_init, self_exec};
 use crate::plan::Step;
 use crate::plan::mount_options::{Depth, Propagation};
 use crate::rootfs::Root;
 use crate::rootfs::mount::{self, MountError, clone_path, hold_events, set_root_events};
 use crate::scheduling::Scheduling;
 use crate::spec::{IdMapping, Namespace};
-use crate::state::{State, StateError, Status};
+use crate::state::{HeldCommand, State, StateError, Status};
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
 use crate::sys::wait;
 use crate::undo::{self, UndoError};
@@ -44,6 +45,8 @@ pub(super) struct Host<'a> {
     groups: Vec<OpenGroup>,
     held: Held,
     pub child: Option<Child>,
+    /// From the holder, if there is one.
+    pub holder: Option<OwnedFd>,
     /// As written down after the fork.
     state: Option<State>,
     gate: Gate,
@@ -64,6 +67,8 @@ pub(super) struct Held {
     pub cgroups: Vec<(CgroupMount, OwnedFd)>,
     /// Listening, if the gate is closed.
     pub start: Option<OwnedFd>,
+    /// If PID 1 becomes a holder.
+    pub holder: Option<HolderParts>,
 }
 
 /// PID 1, seen from here.
@@ -118,7 +123,8 @@ impl<'a> Host<'a> {
         let journal = container.directory.begin_journal(keeper)?;
         container.directory.keep_config(&container.config)?;
         let (groups, held) = (Vec::new(), Held::default());
-        Ok(Host { container, journal, groups, held, child: None, state: None, gate: Gate::Open })
+        let (child, holder, state) = (None, None, None);
+        Ok(Host { container, journal, groups, held, child, holder, state, gate: Gate::Open })
     }
 
     /// All steps in order.
@@ -228,19 +234,21 @@ impl<'a> Host<'a> {
             self.held.start =
                 Some(super::monitor_socket::listen(&path).map_err(failed("make the start socket"))?);
         }
+        let holder = self.prepare_holder().map_err(failed("prepare the holder"))?;
         let own_pids = self.enter_pid_namespace().map_err(failed("join the pid namespace"))?;
         let flags = namespaces.iter().fold(Namespaces::default(), |set, kind| set.with(in_kernel(*kind).0));
         let own = self.lend_scheduling().map_err(failed("give the command its processors and niceness"))?;
         let forked = clone3(&alone, flags, self.unified_group()).map_err(failed("clone3"))?;
         match forked {
             Forked::Child => {
-                drop(ours);
+                drop((ours, holder));
                 self.container.directory.forget_lock();
                 super::child::main(self.container, std::mem::take(&mut self.held), theirs)
             }
             Forked::Parent { child, pid } => {
                 self.child = Some(Child { pidfd: child, pid, socket: ours });
                 self.held = Held::default();
+                self.holder = holder;
                 if let Some(own) = own {
                     own.take().map_err(failed("take back processors and niceness"))?;
                 }
@@ -252,6 +260,18 @@ impl<'a> Host<'a> {
                 self.write_state()
             }
         }
+    }
+
+    /// Returns the monitor's end of the socket to the holder, if there is to be one.
+    fn prepare_holder(&mut self) -> io::Result<Option<OwnedFd>> {
+        if !self.container.plan.is_held() {
+            return Ok(None);
+        }
+        let close = SocketFlags::CLOEXEC;
+        let (ours, socket) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, close, None)?;
+        let executable = self_exec::own_copy()?;
+        self.held.holder = Some(HolderParts { executable, socket, alone: SingleThreaded::witness()? });
+        Ok(Some(ours))
     }
 
     /// What is forked from now on has the command's scheduling. Returns this process's own, if that is another.
@@ -287,6 +307,18 @@ impl<'a> Host<'a> {
         self.journal.note(&state)?;
         self.state = Some(state);
         Ok(())
+    }
+
+    /// Writes down what is known of the command of a container with a holder.
+    pub fn note_command(&mut self, command: HeldCommand) -> Result<(), Failed> {
+        let Some(state) = &mut self.state else { return Ok(()) };
+        state.command = Some(command);
+        self.journal.note(state).map_err(|error| failure("journal", FailureKind::Host, &error))
+    }
+
+    /// Whether the container stands still. That nobody can say is no standing still.
+    pub fn is_paused(&self) -> bool {
+        groups::is_paused(&self.journal).unwrap_or(false)
     }
 
     /// Writes down that the container is set up.

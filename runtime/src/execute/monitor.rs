@@ -1,6 +1,7 @@
 //! The monitor's wait: one poll loop over PID 1's socket, its pidfd, signals, the lifeline, a hook and a terminal. It
 //! is deaf to none of them while another takes its time.
 
+mod held;
 mod progress;
 
 use std::io;
@@ -21,6 +22,7 @@ use crate::launch::{Exited, Failed, FailureKind, Usage};
 use crate::limits::PTY_BYTES;
 use crate::sys::wait::{self, Ended, Reaped};
 use crate::terminal::relay::Relay;
+use held::Held;
 
 /// Who hears of the container, and whose death ends it.
 #[derive(Debug, Default)]
@@ -42,6 +44,8 @@ struct Watch<'h, 'c> {
     hooks: Option<HookSequence>,
     failed: Option<Failed>,
     phase: Phase,
+    /// If there is a holder.
+    held: Option<Held>,
     /// It was asked for the container's end.
     ending: bool,
     /// PID 1 has ended: its pidfd stays readable from then on.
@@ -137,6 +141,8 @@ struct Found {
     signal: PollFlags,
     child: PollFlags,
     lifeline: PollFlags,
+    holder: PollFlags,
+    command: PollFlags,
     relay: [PollFlags; 3],
 }
 
@@ -144,7 +150,8 @@ impl<'h, 'c> Watch<'h, 'c> {
     fn new(host: &'h mut Host<'c>, outlet: Outlet, signals: &'h Signals) -> Watch<'h, 'c> {
         let phase = Phase::SettingUp;
         let (ending, ended) = (false, false);
-        Watch { host, outlet, signals, relay: None, hooks: None, failed: None, phase, ending, ended }
+        let held = host.holder.take().map(Held::new);
+        Watch { host, outlet, signals, relay: None, hooks: None, failed: None, phase, held, ending, ended }
     }
 
     /// Waits once and handles what came. What failed before this does is the reason.
@@ -164,14 +171,21 @@ impl<'h, 'c> Watch<'h, 'c> {
             self.outlet.lifeline = None;
             self.end_all()?;
         }
-        if let Some(relay) = &mut self.relay {
-            relay.handle(found.relay)?;
+        if !found.command.is_empty() {
+            self.expect_word();
         }
+        if !found.holder.is_empty() {
+            self.hear_holder();
+        }
+        self.end_if_overdue();
+        self.pass_on_output(found.relay)?;
         if !found.ended.is_empty() {
             self.ended = true;
             while self.is_starting() && self.has_message() {
                 self.take_messages();
             }
+            // Its last word may have come together with its end.
+            self.hear_holder();
             // Those before the start have nothing left to prepare. What is to be told is PID 1's end.
             if self.hooks.as_ref().is_some_and(|hooks| hooks.stage() == Stage::CreateRuntime) {
                 drop(self.hooks.take().and_then(|mut hooks| hooks.interrupt()));
@@ -192,22 +206,39 @@ impl<'h, 'c> Watch<'h, 'c> {
             self.is_starting().then(|| PollFd::new(&child.socket, PollFlags::IN)),
             self.outlet.lifeline.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)),
         ];
-        let wanted = wanted.into_iter().chain(relay);
-        let mut places = [None; 7];
-        let mut fds = Vec::with_capacity(9);
+        let held = self.held.as_ref().map(Held::interests).unwrap_or_default();
+        let wanted = wanted.into_iter().chain(held).chain(relay);
+        let mut places = [None; 9];
+        let mut fds = Vec::with_capacity(11);
         for (place, wanted) in places.iter_mut().zip(wanted) {
             *place = wanted.as_ref().map(|_| fds.len());
             fds.extend(wanted);
         }
         fds.extend(self.hooks.iter().flat_map(HookSequence::interests));
-        let time: Option<Timespec> = self.hooks.as_ref().and_then(HookSequence::time_left);
+        let hooks: Option<Timespec> = self.hooks.as_ref().and_then(HookSequence::time_left);
+        let word = self.held.as_ref().and_then(Held::time_left);
+        let word = word.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+        let time = match (hooks, word) {
+            (Some(hooks), Some(word)) => Some(hooks.min(word)),
+            (hooks, word) => hooks.or(word),
+        };
         match poll(&mut fds, time.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let [ended, signal, child, lifeline, relay @ ..] =
+        let [ended, signal, child, lifeline, holder, command, relay @ ..] =
             places.map(|place| place.and_then(|at| fds.get(at)).map_or(PollFlags::empty(), PollFd::revents));
-        Ok(Found { ended, signal, child, lifeline, relay })
+        Ok(Found { ended, signal, child, lifeline, holder, command, relay })
+    }
+
+    fn pass_on_output(&mut self, found: [PollFlags; 3]) -> io::Result<()> {
+        let Some(relay) = &mut self.relay else { return Ok(()) };
+        relay.handle(found)?;
+        if self.held.is_some() && relay.is_over() {
+            // The container goes on without anybody at its terminal: the operator gets theirs back.
+            self.relay = None;
+        }
+        Ok(())
     }
 
     /// What the hooks can do now without being waited for.
@@ -254,8 +285,11 @@ impl<'h, 'c> Watch<'h, 'c> {
     fn take_signals(&mut self) -> io::Result<()> {
         while let Some(number) = self.signals.next()? {
             let child = self.host.child.as_ref().filter(|_| !self.ended);
+            let held = self.held.as_ref().and_then(Held::running);
+            let command = held.filter(|_| matches!(self.phase, Phase::Command));
             match (&self.relay, child) {
                 (Some(relay), _) if number == NixSignal::SIGWINCH as i32 => relay.resize()?,
+                (_, Some(_)) if let Some(command) = command => pass_on(number, command)?,
                 (_, child) if ends_all(number, child.map(|child| child.pid)) => self.end_all()?,
                 (_, Some(child)) => pass_on(number, &child.pidfd)?,
                 (_, None) => {}
@@ -274,7 +308,10 @@ impl<'h, 'c> Watch<'h, 'c> {
         match self.failed.take() {
             Some(failed) => Err(failed),
             None if !matches!(self.phase, Phase::Command) => Err(broken(&EndedEarly(reaped.ended))),
-            None => Ok(Gone { reaped, relay: self.relay }),
+            None => {
+                let ended = self.held.as_ref().map_or(reaped.ended, Held::outcome);
+                Ok(Gone { reaped: Reaped { ended, ..reaped }, relay: self.relay })
+            }
         }
     }
 }

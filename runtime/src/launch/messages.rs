@@ -3,13 +3,14 @@
 //! | message | from → to | descriptors |
 //! |---|---|---|
 //! | `Created` | monitor → worker | init, mount namespace, root, the terminal if there is one, control groups |
-//! | `Started`, `Exited`, `Failed` | monitor → worker | – |
+//! | `Started`, `CommandEnded`, `Exited`, `Failed` | monitor → worker | – |
 //! | `ExecStarted`, `ExecExited`, `Failed` | `exec` → worker | with the first: the process, the terminal if there is one |
 //! | `Ready` | PID 1 → monitor | mount namespace, root, the terminal if there is one |
 //! | `AtHooks` | PID 1 → monitor | – (answered by `Go`) |
 //! | `Go` | monitor → PID 1; `exec` → its process | – |
 //! | `Failed` | PID 1 → monitor or `start`; usher, or the process of `exec` → `exec` | – |
 //! | `Forked` | usher → `exec` | the process that becomes the command, the terminal if there is one |
+//! | `Held` | PID 1, which becomes the holder → monitor | the process that becomes the command |
 //! | `Executing` | PID 1 → monitor or `start`; the process of `exec` → `exec` | the word in which PID 1 leaves what fails after this message |
 
 use std::io::IoSlice;
@@ -24,7 +25,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Created, Ended, Entered, ExecReport, Exited, Failed, ReceiveError, Report};
+use super::{CommandEnded, Created, Ended, Entered, ExecReport, Exited, Failed, ReceiveError, Report};
 use crate::limits::{MESSAGE_BYTES, MESSAGE_DESCRIPTORS, SENTENCE_BYTES};
 
 /// What PID 1 and its monitor say to each other before the command starts.
@@ -43,6 +44,8 @@ pub(crate) enum ChildMessage {
     AtHooks,
     /// The process that `exec` is to start exists, and waits for `Go`.
     Forked(Newcomer),
+    /// The process that is to be the command exists, by its pidfd. Who says this becomes the holder.
+    Held(OwnedFd),
     /// The last message: the filter and execve(2) come next. The socket's end means that the command runs, unless
     /// the word says otherwise.
     Executing {
@@ -82,6 +85,7 @@ pub(crate) struct Packet {
 enum ReportText {
     Created { terminal: bool },
     Started,
+    CommandEnded(CommandEnded),
     Exited(Exited),
     Failed(Failed),
 }
@@ -109,6 +113,7 @@ enum ChildText {
         pid: i32,
         terminal: bool,
     },
+    Held,
     Executing {
         command: String,
     },
@@ -125,6 +130,7 @@ pub(crate) fn send_report(socket: BorrowedFd<'_>, report: &Report) -> Result<(),
             ReportText::Created { terminal: created.terminal.is_some() }
         }
         Report::Started => ReportText::Started,
+        Report::CommandEnded(ended) => ReportText::CommandEnded(ended.clone()),
         Report::Exited(exited) => ReportText::Exited(exited.clone()),
         Report::Failed(failed) => ReportText::Failed(bounded(failed)),
     };
@@ -164,6 +170,10 @@ pub(crate) fn send_child(socket: BorrowedFd<'_>, message: &ChildMessage) -> Resu
             fds.push(newcomer.pidfd.as_fd());
             fds.extend(newcomer.terminal.as_ref().map(AsFd::as_fd));
             ChildText::Forked { pid: newcomer.pid, terminal: newcomer.terminal.is_some() }
+        }
+        ChildMessage::Held(command) => {
+            fds.push(command.as_fd());
+            ChildText::Held
         }
         ChildMessage::Executing { command, word } => {
             fds.push(word.as_fd());
@@ -215,6 +225,7 @@ pub(crate) fn decode_report(packet: Packet) -> Result<Report, ReceiveError> {
             cgroups: fds.collect(),
         }),
         ReportText::Started => Report::Started,
+        ReportText::CommandEnded(ended) => Report::CommandEnded(ended),
         ReportText::Exited(exited) => Report::Exited(exited),
         ReportText::Failed(failed) => Report::Failed(failed),
     })
@@ -254,6 +265,7 @@ pub(crate) fn decode_child(packet: Packet) -> Result<ChildMessage, ReceiveError>
             pidfd: descriptor(&mut fds)?,
             terminal: terminal.then(|| descriptor(&mut fds)).transpose()?,
         }),
+        ChildText::Held => ChildMessage::Held(descriptor(&mut fds)?),
         ChildText::Executing { command } => ChildMessage::Executing { command, word: descriptor(&mut fds)? },
     })
 }

@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::fcntl::AtFlags;
-use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::mount_attr::{self as attr, Depth};
@@ -52,6 +52,15 @@ pub fn protect() -> Result<(), SelfExecError> {
     let copy = sealed_copy().map_err(failed("copy it to a sealed memfd"))?;
     let Err(error) = execute(&copy);
     Err(failed("execute the protected copy")(error))
+}
+
+/// The executable that this process runs from, to be executed by that descriptor: on the mount that [`protect`] has seen to.
+///
+/// # Errors
+///
+/// `/proc` is not the host's.
+pub(crate) fn own_copy() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(OWN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn is_protected() -> io::Result<bool> {

@@ -171,6 +171,8 @@ pub enum ChildStep {
         /// Of the root only, or of all mounts below as well.
         depth: Depth,
     },
+    /// Forks the process that goes on to the command; this one stays behind as the holder.
+    Hold,
     /// A session of its own, with the pty as its controlling terminal if there is one.
     NewSession,
     /// Chooses how the kernel takes the command's calls, such as what uname(2) says.
@@ -276,6 +278,7 @@ impl fmt::Display for ChildStep {
                 write!(out, "root.propagation {}", propagation.spelled(*depth))
             }
             ChildStep::Personality(domain) => write!(out, "personality {domain}"),
+            ChildStep::Hold => write!(out, "hold"),
             ChildStep::NewSession => write!(out, "session.new"),
             ChildStep::WorkingDirectory { path } => write!(out, "cwd {}", path.display()),
             ChildStep::Rlimit(limit) => {

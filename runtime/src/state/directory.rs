@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, openat,
 use rustix::io::Errno;
 use serde::Deserialize;
 
-use super::{Known, State, Status, living};
+use super::{Known, State, Status, living, living_command};
 use crate::cgroup::FreezeError;
 use crate::id::{ContainerId, ContainerIdError};
 use crate::journal::{self, Journal, JournalError, Keeper};
@@ -222,18 +222,23 @@ impl ContainerDirectory {
     ///
     /// The journal cannot be read or is not ours; [`StateError::Missing`] if the container went since it was opened.
     pub fn look(&self) -> Result<Known, StateError> {
-        let creating = Known { state: None, status: Status::Creating, init: None };
+        let creating = Known { state: None, status: Status::Creating, init: None, command: None };
         let Some(journal) = self.journal()? else {
             return if self.is_at_its_path()? { Ok(creating) } else { Err(self.missing()) };
         };
         let Some(note) = journal.noted() else { return Ok(creating) };
         let path = || journal.path().to_owned();
-        let state =
+        let mut state =
             State::deserialize(note).map_err(|source| StateError::Malformed { path: path(), source })?;
         let init = if journal.is_of_an_earlier_boot() {
             None
         } else {
             living(&state).map_err(StateError::kernel("look for the first process of", &self.path))?
+        };
+        let command = match &init {
+            Some(_) => living_command(&mut state)
+                .map_err(StateError::kernel("look for the command of", &self.path))?,
+            None => None,
         };
         let status = match &init {
             None => Status::Stopped,
@@ -242,7 +247,7 @@ impl ContainerDirectory {
             Some(_) if groups::is_paused(&journal).map_err(StateError::Freezer)? => Status::Paused,
             Some(_) => Status::Running,
         };
-        Ok(Known { state: Some(state), status, init })
+        Ok(Known { state: Some(state), status, init, command })
     }
 
     /// Removes the directory, which is locked, and with it the claim on the id.

@@ -13,8 +13,8 @@ use rustix::io::{Errno, pread};
 pub struct SharedWord(NonNull<AtomicU32>);
 
 impl SharedWord {
-    /// A word that holds 0, and the descriptor by which others [`read`] it.
-    pub fn create() -> io::Result<(SharedWord, OwnedFd)> {
+    /// A word that holds `value`, and the descriptor by which others [`read`] it.
+    pub fn create(value: u32) -> io::Result<(SharedWord, OwnedFd)> {
         // Where the kernel knows the second flag (6.3) it may demand it (vm.memfd_noexec).
         let flags = MemfdFlags::CLOEXEC;
         let memory =
@@ -30,7 +30,7 @@ impl SharedWord {
         }
         let word = SharedWord(NonNull::new(address.cast()).ok_or(Errno::FAULT)?);
         // The page is had now and not when there is no way left to say that it cannot be had.
-        word.store(0);
+        word.store(value);
         Ok((word, memory))
     }
 
@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn what_was_stored_is_read_by_the_descriptor() {
-        let (word, memory) = SharedWord::create().unwrap();
+        let (word, memory) = SharedWord::create(7).unwrap();
+        assert_eq!(read(memory.as_fd()).unwrap(), 7);
         for value in [0, 1, u32::MAX] {
             word.store(value);
             assert_eq!(read(memory.as_fd()).unwrap(), value);

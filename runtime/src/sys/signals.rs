@@ -28,6 +28,60 @@ pub fn reset() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Every signal, for calls that take eight bytes of them.
+static ALL: u64 = u64::MAX;
+
+/// Blocks every signal that can be blocked, those included that libc keeps for itself.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn block_all() -> io::Result<()> {
+    let (how, no_old): (_, *mut libc::c_void) = (libc::SIG_SETMASK, std::ptr::null_mut());
+    // SAFETY: the kernel reads the eight bytes of the set and is asked for no old one.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const ALL, no_old, size_of::<u64>()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits for a signal, all of which are blocked, and takes it: its number. Allocates nothing.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn take_next() -> io::Result<i32> {
+    let (no_information, for_ever): (*mut libc::siginfo_t, *const libc::timespec) =
+        (std::ptr::null_mut(), std::ptr::null());
+    loop {
+        // SAFETY: the kernel reads the eight bytes of the set; no information is asked for, and no time given.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigtimedwait,
+                &raw const ALL,
+                no_information,
+                for_ever,
+                size_of::<u64>(),
+            )
+        };
+        match i32::try_from(answer) {
+            Ok(number) if number > 0 => return Ok(number),
+            _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            _ => return Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// kill(2) by number, of a child that this process alone reaps and has not.
+///
+/// # Errors
+///
+/// The kernel's answer.
+pub fn send_to_child(child: i32, number: i32) -> io::Result<()> {
+    // SAFETY: plain numbers; the call touches no memory.
+    let answer = unsafe { libc::kill(child, number) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// pidfd_send_signal(2) by number, real-time signals included.
 ///
 /// # Errors

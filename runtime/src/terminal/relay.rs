@@ -102,6 +102,11 @@ impl Relay {
         [input, pty, output]
     }
 
+    /// Nobody in the container has the terminal open any more, and all that was printed is passed on.
+    pub fn is_over(&self) -> bool {
+        self.output == Output::Ended && self.to_operator.is_empty()
+    }
+
     /// Passes on what there is, as far as it is taken; `found` is what each of [`Relay::interests`] has reported.
     ///
     /// # Errors

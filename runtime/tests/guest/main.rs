@@ -30,6 +30,10 @@ mod exec_hostile;
 mod exec_terminal;
 #[path = "../it/filesystem.rs"]
 mod filesystem;
+#[path = "../it/hold.rs"]
+mod hold;
+#[path = "../it/hold_hostile.rs"]
+mod hold_hostile;
 #[path = "../it/launch.rs"]
 mod launch;
 #[path = "../it/lifecycle.rs"]

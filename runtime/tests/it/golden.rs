@@ -112,3 +112,21 @@ fn plans_read_as_they_did() {
         }),
     );
 }
+
+#[test]
+fn a_holder_parts_from_the_command_before_the_root_is_changed_and_has_its_profile() {
+    let held = |extra: Value| {
+        let spec = runtime::spec::parse(spec(extra)).unwrap().spec;
+        plan(&ContainerId::new("a").unwrap(), &spec, &host("v2")).unwrap().held()
+    };
+    let text = held(json!({ "process": { "apparmorProfile": "profile" } })).unwrap().to_string();
+    assert!(text.contains("  loopback.up\n  apparmor profile\n  hold\n  root.attach\n"), "{text}");
+    assert_eq!(text.matches("apparmor").count(), 1, "{text}");
+    for kinds in [
+        json!([{ "type": "mount" }]),
+        json!([{ "type": "mount" }, { "type": "pid", "path": "/proc/7/ns/pid" }]),
+    ] {
+        let refused = held(json!({ "linux": { "namespaces": kinds } })).unwrap_err().to_string();
+        assert!(refused.contains("/linux/namespaces: --hold takes a pid namespace"), "{refused}");
+    }
+}

@@ -2,7 +2,7 @@
 use crate::busybox::Bundle;
 use runtime::id::ContainerId;
 use runtime::launch::{
-    Ended, Exited, FailureKind, Launch, LaunchError, Monitor, ReceiveError, Report, kill_init, launch,
+    Ended, Exited, FailureKind, Launch, LaunchError, Monitor, ReceiveError, Report, Until, kill_init, launch,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -11,17 +11,22 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-fn wait_for(fd: BorrowedFd<'_>) {
+pub fn wait_for(fd: BorrowedFd<'_>) {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     let ready = poll(&mut fds, Some(&Timespec { tv_sec: 20, tv_nsec: 0 })).unwrap();
     assert_eq!(ready, 1, "nothing came in 20 s");
 }
 
 fn start(bundle: &Bundle, root: Option<OwnedFd>) -> Monitor {
-    start_with(bundle, root, Vec::new())
+    start_with(bundle, root, Vec::new(), Until::CommandEnds)
 }
 
-fn start_with(bundle: &Bundle, root: Option<OwnedFd>, descriptors: Vec<OwnedFd>) -> Monitor {
+/// Starts a container with a holder.
+pub fn start_held(bundle: &Bundle, descriptors: Vec<OwnedFd>) -> Monitor {
+    start_with(bundle, None, descriptors, Until::ToldToGo)
+}
+
+fn start_with(bundle: &Bundle, root: Option<OwnedFd>, descriptors: Vec<OwnedFd>, until: Until) -> Monitor {
     drop(bundle.command(&[])); // Writes config.json.
     std::fs::create_dir_all(bundle.path("state")).unwrap();
     launch(Launch {
@@ -35,11 +40,12 @@ fn start_with(bundle: &Bundle, root: Option<OwnedFd>, descriptors: Vec<OwnedFd>)
         output: None,
         scheduling: None,
         descriptors,
+        until,
     })
     .unwrap()
 }
 
-fn next(monitor: &Monitor) -> Result<Report, ReceiveError> {
+pub fn next(monitor: &Monitor) -> Result<Report, ReceiveError> {
     loop {
         wait_for(monitor.report_fd());
         if let Some(report) = monitor.try_recv()? {
@@ -48,13 +54,13 @@ fn next(monitor: &Monitor) -> Result<Report, ReceiveError> {
     }
 }
 
-fn wait(mut monitor: Monitor) -> Ended {
+pub fn wait(mut monitor: Monitor) -> Ended {
     assert!(matches!(next(&monitor), Err(ReceiveError::Ended)));
     wait_for(monitor.pidfd());
     monitor.wait().unwrap()
 }
 
-fn exited(monitor: &Monitor) -> Exited {
+pub fn exited(monitor: &Monitor) -> Exited {
     match next(monitor).unwrap() {
         Report::Exited(exited) => exited,
         other => panic!("{other:?}"),
@@ -138,6 +144,7 @@ fn a_runtime_that_is_not_installed_is_an_error_and_no_child() {
         output: None,
         scheduling: None,
         descriptors: Vec::new(),
+        until: Until::CommandEnds,
     });
     assert!(matches!(error, Err(LaunchError::Spawn { .. })), "{error:?}");
 }
@@ -213,7 +220,7 @@ fn s42_a_threaded_caller_leaks_no_descriptor_into_monitor_or_container() {
     let descriptors = vec![std::fs::File::open("/dev/null").unwrap().into(), given.into()];
     let threads: Vec<_> =
         (0..4).map(|_| std::thread::spawn(|| drop(std::fs::File::open("/dev/null")))).collect();
-    let monitor = start_with(&bundle, None, descriptors);
+    let monitor = start_with(&bundle, None, descriptors, Until::CommandEnds);
     let Report::Created(created) = next(&monitor).unwrap() else { panic!("not created") };
     assert!(matches!(next(&monitor).unwrap(), Report::Started));
     exited(&monitor);

@@ -24,6 +24,8 @@ mod exec_terminal;
 mod execution;
 mod filesystem;
 mod golden;
+mod hold;
+mod hold_hostile;
 mod hooks;
 mod hostile_spec;
 mod inside;

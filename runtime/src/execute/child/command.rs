@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::process::check_directory;
 use super::{Child, ChildError, call, kind_of_last};
-use crate::execute::executing::word_of;
+use crate::execute::executing::{EXECUTED, NOT_YET, word_of};
 use crate::execute::{failure, say};
 use crate::hooks::{self, Stage, Surroundings};
 use crate::launch::Failed;
@@ -42,7 +42,8 @@ impl Child<'_> {
             self.start_hooks(&image, last).map_err(host("hooks startContainer"))?;
         }
         let passed_on = self.container.options.preserve_fds;
-        let word = announce(self.socket.as_fd(), passed_on, &image).map_err(host("execute"))?;
+        let word = self.holding.take().map(|holding| (holding.word, holding.memory));
+        let word = announce(self.socket.as_fd(), passed_on, &image, word).map_err(host("execute"))?;
         execute(&confinement, &image, &word)
     }
 
@@ -91,11 +92,12 @@ pub(super) fn confinement<'a>(
     Ok(Confinement { rlimits: limits.map(rlimits::values).collect(), filter, capabilities })
 }
 
-/// The last word before the filter: it tells a start from an end.
+/// The last word before the filter: it tells a start from an end. `word`: the one that others know already, if any do.
 pub(super) fn announce(
     socket: BorrowedFd<'_>,
     preserve_fds: u16,
     image: &Image,
+    word: Option<(SharedWord, OwnedFd)>,
 ) -> Result<SharedWord, ChildError> {
     // `start` may have come long after the directory was entered.
     check_directory().map_err(|source| ChildError::WorkingDirectory {
@@ -106,7 +108,10 @@ pub(super) fn announce(
     // Those that are passed on came through an execve(2) already, and go through another.
     call("close_range", sys::descriptors::close_on_exec_from(3 + u32::from(preserve_fds)))?;
     call("reset the signals", sys::signals::reset())?;
-    let (word, memory) = call("make a word of shared memory", SharedWord::create())?;
+    let (word, memory) = match word {
+        Some(known) => known,
+        None => call("make a word of shared memory", SharedWord::create(NOT_YET))?,
+    };
     let executing = ChildMessage::Executing { command: image.name(), word: memory };
     messages::send_child(socket, &executing).map_err(|_| ChildError::MonitorGone)?;
     Ok(word)
@@ -115,7 +120,10 @@ pub(super) fn announce(
 /// Becomes the command. From here on the only way to say something is the word.
 pub(super) fn execute(confinement: &Confinement, image: &Image, word: &SharedWord) -> ! {
     let (call, error) = match confinement.apply() {
-        Ok(()) => (LastCall::Execute, image.execute()),
+        Ok(()) => {
+            word.store(EXECUTED);
+            (LastCall::Execute, image.execute())
+        }
         Err(refused) => refused,
     };
     word.store(word_of(call, &error));

@@ -31,7 +31,7 @@ pub(super) fn become_command(
 ) -> Result<Infallible, Failed> {
     let at = |step: &'static str| move |error: ChildError| failure(step, FailureKind::Host, &error);
     settle(entering, &room).map_err(at("exec.settle"))?;
-    let word = command::announce(room.socket, entering.preserve_fds, image).map_err(at("execute"))?;
+    let word = command::announce(room.socket, entering.preserve_fds, image, None).map_err(at("execute"))?;
     command::execute(confinement, image, &word)
 }
 

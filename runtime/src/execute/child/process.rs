@@ -79,17 +79,17 @@ impl Child<'_> {
 
     /// For hooks in the container, whose own process number is what they know it by.
     pub(super) fn oci_state(&self, status: Status) -> String {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
         let container = self.container;
         State {
             id: container.directory.id().to_string(),
-            pid,
+            pid: self.first,
             start_time: 0,
             pidfd_inode: 0,
             user_namespace: 0,
             bundle: container.bundle.clone(),
             created: 0,
             is_set_up: false,
+            command: None,
             annotations: container.spec.annotations.clone(),
         }
         .to_oci(status)

@@ -224,7 +224,7 @@ fn fork(entering: &Entering<'_>, held: &Held, inside: Inside) -> Result<Newcomer
     }
 }
 
-fn why_not_forked(error: &io::Error) -> &'static str {
+pub(super) fn why_not_forked(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         // A pid namespace whose first process has ended (pid_namespaces(7)).
         Some(Errno::NOMEM) => "has its first process just ended?",

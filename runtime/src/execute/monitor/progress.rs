@@ -61,6 +61,10 @@ impl Watch<'_, '_> {
                 stop();
                 self.go_on()
             }
+            Err(ChildMessage::Held(command)) => {
+                self.take_held(command);
+                Ok(())
+            }
             Err(ChildMessage::Go | ChildMessage::Executing { .. } | ChildMessage::Forked(_)) => Ok(()),
         };
         if let Err(failed) = taken {
