@@ -70,7 +70,7 @@ bench:
 # The driver first: its profile leaves a worker behind that is not the one to be measured.
 	@driver=$$(cargo bench --no-run --bench deployment 2>&1 | sed -n 's/.*(\(.*\))$$/\1/p'); set -e; \
 	$(MAKE) --no-print-directory build; \
-	for bench in start crowd run pull log; do benches/$$bench; done; \
+	for bench in start exec crowd run pull log; do benches/$$bench; done; \
 	DEPLOYMENT=$$driver benches/worker
 
 install:

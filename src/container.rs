@@ -22,7 +22,7 @@ use crate::readiness::readable;
 use crate::undo_containers::{UndoContainerError, undo_containers};
 
 /// How long a monitor that was let go of may take to undo what it did.
-const UNDO_TIME: Duration = Duration::from_secs(15);
+pub(crate) const UNDO_TIME: Duration = Duration::from_secs(15);
 
 /// A container that is being started, runs, or has ended.
 #[derive(Debug)]

@@ -20,21 +20,24 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use images::store::{Cancel, Lease, Store};
 use oci_spec::runtime::Capability;
+use runtime::launch::{Exited, ReceiveError};
 use rustix::mount::{UnmountFlags, unmount};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::container::bundle::BundleError;
-use crate::container::{Container, ContainerError, Created, EndError};
+use crate::container::{Container, ContainerError, Created, EndError, UNDO_TIME};
 use crate::host::Host;
 use crate::net::names::Alias;
 use crate::net::tables::TablesError;
 use crate::net::{AttachError, Network, TaskNetwork};
 use crate::root_file_system::RootError;
 use crate::run_directory::{ContainerDirectory, RunDirectory, RunDirectoryError};
-use crate::spec::{Bind, SocketCall};
+use crate::spec::{Bind, Device, Limits, SocketCall};
+use crate::undo_containers::{UndoContainerError, undo_containers};
 
 use making::Making;
 use output::Output;
@@ -52,7 +55,10 @@ pub struct Wanted {
     pub hosts: Vec<Alias>,
     /// What it sees of the host's.
     pub binds: Vec<Bind>,
-    /// Capabilities beyond the fourteen.
+    /// Device nodes of the host's that it may open.
+    pub devices: Vec<Device>,
+    /// Capabilities beyond the fourteen. They count on the host, as there is no user namespace: an image with
+    /// `CAP_NET_ADMIN` is trusted with the links of the whole host, so it is for the administrator to name.
     pub capabilities: Vec<Capability>,
     /// When it counts as there.
     pub readiness: Readiness,
@@ -67,6 +73,8 @@ pub struct Place<'a> {
     pub store: &'a Store,
     /// What containers get on this host.
     pub host: &'a Host,
+    /// What it may use: the task's processor too, where that has one to itself.
+    pub limits: &'a Limits,
     /// Whether its 32-bit programs may make sockets.
     pub socketcall: SocketCall,
     /// The AppArmor profile that it runs under, which is loaded and stays so.
@@ -114,6 +122,8 @@ pub enum SidecarError {
 /// A sidecar that is being made, serves, or has ended.
 #[derive(Debug)]
 pub struct Sidecar {
+    directory: ContainerDirectory,
+    network: Arc<Network>,
     stop: Cancel,
     making: Option<JoinHandle<(Made, Result<Ipv4Addr, SidecarError>)>>,
     made: Made,
@@ -129,21 +139,13 @@ impl Drop for Sidecar {
 /// All that there is of it, as far as it came.
 #[derive(Debug, Default)]
 struct Made {
-    directory: Option<ContainerDirectory>,
-    network: MadeNetwork,
+    network: Option<TaskNetwork>,
     mounts: Vec<PathBuf>,
     container: Option<Container>,
     created: Option<Created>,
     output: Option<Output>,
     /// Keeps it in the store while it is mounted.
     image: Option<Lease>,
-}
-
-#[derive(Debug, Default)]
-struct MadeNetwork {
-    /// There is something to be taken back, also where there is no `task`.
-    of: Option<Arc<Network>>,
-    task: Option<TaskNetwork>,
 }
 
 impl Sidecar {
@@ -154,11 +156,12 @@ impl Sidecar {
     /// [`SidecarError::Directory`], also where the run has a container of that name; [`SidecarError::Prepare`].
     pub fn start(place: &Place<'_>, image: Lease, what: Wanted) -> Result<Sidecar, SidecarError> {
         let directory = place.run.add_container(what.name)?;
-        let stop = Cancel::default();
+        let (stop, in_making) = (Cancel::default(), directory.clone());
         let making = Making {
             what,
             store: place.store.clone(),
             host: place.host.clone(),
+            limits: place.limits.clone(),
             socketcall: place.socketcall,
             apparmor: place.apparmor.map(str::to_owned),
             network: Arc::clone(place.network),
@@ -168,11 +171,11 @@ impl Sidecar {
         };
         let making = tokio::spawn(async move {
             let mut made = Made { image: Some(image), ..Made::default() };
-            let result = making.make(&mut made, &directory).await;
-            made.directory = Some(directory);
+            let result = making.make(&mut made, &in_making).await;
             (made, result)
         });
-        Ok(Sidecar { stop, making: Some(making), made: Made::default() })
+        let network = Arc::clone(place.network);
+        Ok(Sidecar { directory, network, stop, making: Some(making), made: Made::default() })
     }
 
     /// Waits until it serves, and gives the address by which the task reaches it. To be called once; a caller that is dropped
@@ -195,22 +198,38 @@ impl Sidecar {
         self.made.output.as_ref().map(Output::last_lines).unwrap_or_default()
     }
 
-    /// Ends it, and takes back all that was made for it but its directories, which go with the run's.
+    /// Waits for the end of its command, which is nobody's wish.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError`], also when it does not serve yet or any more.
+    pub async fn exited(&mut self) -> Result<Exited, ContainerError> {
+        let gone = ContainerError::Lost(ReceiveError::Ended);
+        self.made.container.as_mut().ok_or(gone)?.exited().await
+    }
+
+    /// Ends it, and takes back all that was made for it but its directories, which go with the run's. That goes on to its end
+    /// also when the caller is dropped while it waits.
     ///
     /// # Errors
     ///
     /// All that resists; then the run's directories have to stay, for a clean-up.
     pub async fn end(mut self) -> Result<(), Vec<NotEnded>> {
         self.stop.cancel();
-        let mut resisting = Vec::new();
-        if let Some(making) = self.making.take() {
-            match making.await {
-                Ok((made, _)) => self.made = made,
-                Err(error) => resisting.push(NotEnded::Panicked(error)),
+        let (making, mut made) = (self.making.take(), std::mem::take(&mut self.made));
+        let (directory, network) = (self.directory.clone(), Arc::clone(&self.network));
+        let ending = tokio::spawn(async move {
+            let mut resisting = Vec::new();
+            if let Some(making) = making {
+                match making.await {
+                    Ok((by_it, _)) => made = by_it,
+                    Err(error) => resisting.push(NotEnded::Panicked(error)),
+                }
             }
-        }
-        self.made.undo(&mut resisting).await;
-        if resisting.is_empty() { Ok(()) } else { Err(resisting) }
+            made.undo(&directory, network, &mut resisting).await;
+            if resisting.is_empty() { Ok(()) } else { Err(resisting) }
+        });
+        ending.await.unwrap_or_else(|error| Err(vec![error.into()]))
     }
 }
 
@@ -220,6 +239,9 @@ pub enum NotEnded {
     /// Its processes.
     #[error(transparent)]
     Container(#[from] EndError),
+    /// Processes that a monitor may have left.
+    #[error(transparent)]
+    Undo(#[from] UndoContainerError),
     /// Its network.
     #[error(transparent)]
     Network(#[from] TablesError),
@@ -238,29 +260,42 @@ pub enum NotEnded {
 
 impl Made {
     /// In the reverse order of the making: while its processes may run nothing that they can reach goes.
-    async fn undo(&mut self, resisting: &mut Vec<NotEnded>) {
-        let Some(directory) = self.directory.take() else { return };
-        if let Some(mut container) = self.container.take()
-            && let Err(error) = container.end(directory.runtime_state()).await
-        {
-            resisting.push(error.into());
+    async fn undo(
+        mut self,
+        directory: &ContainerDirectory,
+        network: Arc<Network>,
+        resisting: &mut Vec<NotEnded>,
+    ) {
+        let state = directory.runtime_state();
+        let ended = match self.container.take() {
+            Some(mut container) => container.end(state).await.map_err(NotEnded::from),
+            // Nobody holds one; there may be one all the same.
+            None => in_thread(move || Ok(undo_containers(&state, Instant::now() + UNDO_TIME)?)).await,
+        };
+        if let Err(error) = ended {
+            resisting.push(error);
+            // They are in use.
+            std::mem::forget((self.created, self.image));
             return;
         }
-        self.created = None;
-        self.output = None;
-        if let MadeNetwork { of: Some(network), task } = std::mem::take(&mut self.network) {
-            let record = directory.network();
-            match spawn_blocking(move || network.release(task, &record)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => resisting.push(error.into()),
-                Err(error) => resisting.push(error.into()),
+        let record = directory.network();
+        let task = self.network.take();
+        resisting.extend(in_thread(move || Ok(network.release(task, &record)?)).await.err());
+        let unmounted = in_thread(move || {
+            drop(self.created);
+            let mut unmounted = Ok(());
+            for path in self.mounts.into_iter().rev() {
+                if let Err(errno) = unmount(&path, UnmountFlags::DETACH) {
+                    unmounted = Err(NotEnded::Mount { path, source: errno.into() });
+                }
             }
-        }
-        for path in std::mem::take(&mut self.mounts).into_iter().rev() {
-            if let Err(errno) = unmount(&path, UnmountFlags::DETACH) {
-                resisting.push(NotEnded::Mount { path, source: errno.into() });
-            }
-        }
-        self.image = None;
+            drop(self.image);
+            unmounted
+        });
+        resisting.extend(unmounted.await.err());
     }
+}
+
+async fn in_thread(work: impl FnOnce() -> Result<(), NotEnded> + Send + 'static) -> Result<(), NotEnded> {
+    spawn_blocking(work).await?
 }

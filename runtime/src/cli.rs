@@ -132,7 +132,8 @@ impl Problem {
             }
         };
         match report(failed) {
-            Ok(()) => self,
+            // Nobody is there to be told: what went wrong stays what it was.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => self,
             Err(errno) => Problem::because("report to the caller", &io::Error::from(errno)),
         }
     }

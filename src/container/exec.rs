@@ -8,18 +8,45 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use runtime::launch::{Ended, Entered, ExecMonitor, ExecReport, LaunchExec, ReceiveError, launch_exec};
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 
 use super::{ContainerError, UNDO_TIME};
 use crate::readiness::readable;
 
 /// A process that is being started in a container, runs there, or has ended.
 ///
-/// Dropping it ends the command; [`Exec::end`] waits for that as well.
+/// Dropping it ends the command, in the background; [`Exec::end`] waits for that.
 #[derive(Debug)]
 pub struct Exec {
-    monitor: ExecMonitor,
     reports: AsyncFd<OwnedFd>,
+    /// There until it is dropped or ended.
+    process: Option<Process>,
+}
+
+/// The runtime's `exec`.
+#[derive(Debug)]
+struct Process {
+    monitor: ExecMonitor,
     death: AsyncFd<OwnedFd>,
+}
+
+impl Process {
+    /// Waits for its end, so that no dead process is left lying about.
+    async fn reap(mut self) -> io::Result<()> {
+        self.death.readable().await.map(drop)?;
+        self.monitor.wait().map(drop)
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        // There is no error to be met with, and nobody to be told.
+        process.monitor.abandon().unwrap_or(());
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(process.reap());
+        }
+    }
 }
 
 impl Exec {
@@ -27,13 +54,13 @@ impl Exec {
     ///
     /// # Errors
     ///
-    /// [`ContainerError::Launch`] and [`ContainerError::Watch`]: there will be no process.
+    /// [`ContainerError::Launch`]: there is no process. [`ContainerError::Watch`]: there may be one, which ends by itself.
     pub fn launch(what: LaunchExec) -> Result<Exec, ContainerError> {
         let monitor = launch_exec(what)?;
         let duplicate = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().and_then(readable);
         let reports = duplicate(monitor.report_fd()).map_err(ContainerError::Watch)?;
         let death = duplicate(monitor.pidfd()).map_err(ContainerError::Watch)?;
-        Ok(Exec { monitor, reports, death })
+        Ok(Exec { reports, process: Some(Process { monitor, death }) })
     }
 
     /// Waits until the command runs.
@@ -62,22 +89,34 @@ impl Exec {
         }
     }
 
-    /// Ends the command if it runs, and waits until nobody looks after it any more.
+    /// Ends the command if it runs, and waits until nobody looks after it any more. A caller that is dropped while it waits
+    /// has ended it all the same.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::TimedOut`] when that does not end, as it does not while the container is paused.
+    /// [`io::ErrorKind::TimedOut`] when that takes long, as it does while the container is paused; it goes on without the
+    /// caller.
     pub async fn end(mut self) -> io::Result<()> {
-        self.monitor.abandon()?;
-        let ended = tokio::time::timeout(UNDO_TIME, self.death.readable()).await;
-        ended.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(drop)?;
-        self.monitor.wait().map(drop)
+        let Some(process) = self.process.take() else { return Ok(()) };
+        process.monitor.abandon()?;
+        let reaping = tokio::spawn(process.reap());
+        let ended = tokio::time::timeout(UNDO_TIME, reaping).await;
+        ended.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?
     }
 
     async fn next(&mut self) -> Result<ExecReport, ContainerError> {
+        let Some(Process { monitor, death }) = &self.process else { return Err(ReceiveError::Ended.into()) };
         loop {
-            let mut ready = self.reports.readable().await.map_err(ContainerError::Watch)?;
-            match self.monitor.try_recv()? {
+            let mut ready = tokio::select! {
+                biased;
+                ready = self.reports.readable() => ready.map_err(ContainerError::Watch)?,
+                // Whoever else has the socket open keeps it from ending.
+                ended = death.readable() => {
+                    ended.map(drop).map_err(ContainerError::Watch)?;
+                    return monitor.try_recv()?.ok_or_else(|| ReceiveError::Ended.into());
+                }
+            };
+            match monitor.try_recv()? {
                 Some(report) => return Ok(report),
                 None => ready.clear_ready(),
             }

@@ -16,10 +16,17 @@ use super::netlink::{Family, Socket};
 use super::sysctl;
 
 /// How the interfaces of a task's namespace are to behave, from their making: nobody on the link may
-/// steer its routes, and there is no IPv6 but on loopback.
+/// steer its routes, and there is no IPv6 but on loopback. Of two links neither leads to the other: a new namespace has
+/// what the host's first one has, which forwards.
 ///
 /// What a task may read of it is harmless, and `/proc/sys` is read-only for it.
 const TASK_PARAMETERS: &[(&str, &str)] = &[
+    ("ipv4/conf/all/forwarding", "0"),
+    ("ipv4/conf/default/forwarding", "0"),
+    ("ipv4/conf/all/rp_filter", "1"),
+    ("ipv4/conf/default/rp_filter", "1"),
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/default/arp_ignore", "1"),
     ("ipv4/conf/all/accept_redirects", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),

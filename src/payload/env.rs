@@ -46,8 +46,8 @@ pub struct Sources<'a> {
     pub features: &'a [(String, String)],
     /// `payload.env`.
     pub payload: &'a BTreeMap<String, String>,
-    /// The worker's own.
-    pub reserved: Reserved<'a>,
+    /// The worker's own; nothing of it, and nothing kept from the others, where the container is not a task's.
+    pub reserved: Option<Reserved<'a>>,
     /// The home directory of the command's user, from the image's passwd; `/` where it has none.
     pub home: &'a str,
     /// The container's host name.
@@ -74,7 +74,7 @@ pub fn environment(sources: &Sources<'_>) -> Vec<String> {
     // In reverse, so that the first one is the last to be written.
     env.extend(sources.features.iter().rev().map(|(name, value)| (name.as_str(), value.clone())));
     env.extend(sources.payload.iter().map(|(name, value)| (name.as_str(), value.clone())));
-    for (name, value) in reserved_variables(&sources.reserved) {
+    for (name, value) in sources.reserved.iter().flat_map(reserved_variables) {
         match value {
             Some(value) => env.insert(name, value),
             None => env.remove(name),
@@ -130,7 +130,7 @@ mod tests {
             image: &image,
             features: &features,
             payload: &payload,
-            reserved,
+            reserved: Some(reserved),
             home: "/root",
             hostname: "0123",
         };

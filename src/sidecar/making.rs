@@ -19,16 +19,17 @@ use crate::container::bundle::{Bundle, BundleError, Files, Names};
 use crate::host::Host;
 use crate::net::sidecar::link_containers;
 use crate::net::{Network, TaskNetwork, names};
-use crate::payload::env::{self, Reserved, Sources};
+use crate::payload::env::{self, Sources};
 use crate::root_file_system::{self, RootFileSystem};
 use crate::run_directory::{ContainerDirectory, random_id};
-use crate::spec::{self, ContainerRequest, NetworkChoice, Profile, ResolvedUser, SocketCall};
+use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
 
 /// What a making needs, and keeps for itself.
 pub(super) struct Making {
     pub(super) what: Wanted,
     pub(super) store: Store,
     pub(super) host: Host,
+    pub(super) limits: Limits,
     pub(super) socketcall: SocketCall,
     pub(super) apparmor: Option<String>,
     pub(super) network: Arc<Network>,
@@ -59,7 +60,7 @@ impl Making {
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SidecarError::Prepare(errno.into()))?;
         made.output = Some(Output::collect(read).map_err(SidecarError::Prepare)?);
         let mut files = Files::default();
-        let task = made.network.task.as_ref();
+        let task = made.network.as_ref();
         let mut launch = self.describe((&id, directory, task), image, (&user, &root), &mut files)?;
         launch.output = Some(write);
         spawn_blocking(move || files.write()).await??;
@@ -102,7 +103,7 @@ impl Making {
             image: &image.env,
             features: &what.environment,
             payload: &BTreeMap::new(),
-            reserved: Reserved::default(),
+            reserved: None,
             home: &user.home,
             hostname: &hostname,
         });
@@ -114,10 +115,10 @@ impl Making {
             command: &[],
             environment,
             binds,
-            devices: Vec::new(),
+            devices: what.devices.clone(),
             capabilities: what.capabilities.clone(),
             network: NetworkChoice::Prepared,
-            limits: &host.limits,
+            limits: &self.limits,
             ceilings: &host.ceilings,
             processors: host.processors,
             socketcall: self.socketcall,
@@ -143,11 +144,10 @@ impl Making {
         id: &ContainerId,
     ) -> Result<Ipv4Addr, SidecarError> {
         let (network, record, id) = (Arc::clone(&self.network), directory.network(), id.clone());
-        made.network.of = Some(Arc::clone(&network));
         let still_wanted = self.still_wanted();
         let attached = spawn_blocking(move || network.attach(&id, &record, &still_wanted)).await??;
-        let own = attached.namespace().try_clone_to_owned().map_err(SidecarError::Prepare)?;
-        made.network.task = Some(attached);
+        let own = made.network.insert(attached).namespace().try_clone_to_owned();
+        let own = own.map_err(SidecarError::Prepare)?;
         let task = self.task.try_clone().map_err(SidecarError::Prepare)?;
         let number = self.number;
         let linked = spawn_blocking(move || link_containers([task.as_fd(), own.as_fd()], number)).await??;

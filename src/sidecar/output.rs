@@ -38,6 +38,8 @@ impl Output {
         let reading = Background::start(async move {
             let mut buffer = [0; 4 << 10];
             loop {
+                // Whoever prints without end is not to keep all else waiting.
+                tokio::task::coop::consume_budget().await;
                 let Ok(mut ready) = pipe.readable().await else { return };
                 match read(pipe.get_ref(), &mut buffer) {
                     Ok(0) => return,

@@ -1,4 +1,4 @@
-//! When a container beside a task's counts as there: it takes connections.
+//! When a container beside a task's counts as there.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::container::{Container, ContainerError};
@@ -27,7 +28,8 @@ pub enum Readiness {
         /// How long that may take.
         limit: Duration,
     },
-    /// A UNIX socket of that name, on the host.
+    /// A UNIX socket of that name, on the host. Whether somebody takes connections there is not tried: one too many may be
+    /// the last that it takes.
     Socket {
         /// Where.
         path: PathBuf,
@@ -46,6 +48,8 @@ pub enum NotReady {
         what: String,
         /// How long.
         limit: Duration,
+        /// What the last attempt came to.
+        source: Option<io::Error>,
     },
     /// Because its command has ended.
     #[error("wait for {what}: the command ended before, with status {status}")]
@@ -74,16 +78,18 @@ impl Readiness {
         };
         let until = Instant::now() + limit;
         let attempts = async {
-            let mut pause = FIRST_PAUSE;
+            let (mut pause, mut last) = (FIRST_PAUSE, None);
             loop {
                 let left = until.saturating_duration_since(Instant::now());
                 // Whatever keeps an attempt from being made, a shortage too, may be over at the next one.
-                if let Ok(Ok(true)) = timeout(left, self.is_there(address, task)).await {
-                    return Ok(());
+                match timeout(left, self.is_there(address, task)).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(error)) => last = Some(error),
+                    Err(_) => {}
                 }
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(NotReady::TooSlow { what: what.clone(), limit });
+                    return Err(NotReady::TooSlow { what: what.clone(), limit, source: last });
                 }
                 sleep(pause.min(left)).await;
                 pause = (pause + pause / 2).min(LONGEST_PAUSE);
@@ -98,18 +104,23 @@ impl Readiness {
         }
     }
 
-    async fn is_there(&self, address: Ipv4Addr, task: BorrowedFd<'_>) -> io::Result<bool> {
+    async fn is_there(&self, address: Ipv4Addr, task: BorrowedFd<'_>) -> io::Result<()> {
         match self {
             Readiness::Port { port, .. } => {
-                let socket = namespace::tcp_socket_in(task.as_fd())?;
+                let task = task.try_clone_to_owned()?;
+                let socket = spawn_blocking(move || namespace::tcp_socket_in(task.as_fd())).await??;
                 socket.set_nonblocking(true)?;
                 let connecting =
                     TcpSocket::from_std_stream(socket).connect(SocketAddrV4::new(address, *port).into());
-                Ok(connecting.await.is_ok())
+                connecting.await.map(drop)
             }
             Readiness::Socket { path, .. } => {
-                let found = tokio::fs::symlink_metadata(path).await;
-                Ok(found.is_ok_and(|found| found.file_type().is_socket()))
+                let found = tokio::fs::symlink_metadata(path).await?;
+                if found.file_type().is_socket() {
+                    Ok(())
+                } else {
+                    Err(io::ErrorKind::AddrNotAvailable.into())
+                }
             }
         }
     }

@@ -169,7 +169,7 @@ impl ImageReady {
             image: &self.root.lease.image().config.env,
             features,
             payload: &self.payload.env,
-            reserved: Reserved {
+            reserved: Some(Reserved {
                 task_id: claim.queue.run().task_id.as_str(),
                 run_id: claim.queue.run().run_id,
                 root_url: file.root_url.as_deref(),
@@ -179,7 +179,7 @@ impl ImageReady {
                 instance_type: Some(file.worker_node_type()),
                 public_ip: file.public_ip.as_deref(),
                 worker_location: file.worker_location.as_deref(),
-            },
+            }),
             home: &self.root.user.home,
             hostname,
         })

@@ -181,12 +181,15 @@ fn read_process(
     description: &Description,
     own: Option<&Process>,
 ) -> Result<Process, Problem> {
-    let (text, path) = match description {
-        Description::File(path) => (super::read_text(path), path.as_path()),
-        Description::Handed(file) => (super::read_bounded(&mut &*file), Path::new("the process")),
+    let (text, path, what) = match description {
+        Description::File(path) => {
+            (super::read_text(path), path.as_path(), format!("the process {}", path.display()))
+        }
+        Description::Handed(file) => {
+            (super::read_bounded(&mut &*file), Path::new("the process"), "the process".to_owned())
+        }
     };
-    let text =
-        text.map_err(|error| Problem::because(&format!("read the process {}", path.display()), &error))?;
+    let text = text.map_err(|error| Problem::because(&format!("read {what}"), &error))?;
     let loaded = spec::load_process(&text, path)
         .map_err(|error| Problem::NotStarted(execute::failure("plan", FailureKind::Spec, &error)))?;
     for warning in &loaded.warnings {

@@ -94,6 +94,8 @@ enum ExecError {
         limits::ENTRY
     )]
     TooSlow,
+    #[error("start the command: whoever asked for it has gone")]
+    Left,
     #[error("start the command: interrupted by signal {0}")]
     Interrupted(i32),
     #[error("look after the command")]
@@ -119,7 +121,7 @@ fn describe(ended: Ended) -> String {
 /// Its command did not start, or could not be looked after any more: then nothing of it is left.
 pub fn exec(exec: Exec, report: Option<&OwnedFd>, signals: &mut Signals) -> Result<Option<Ended>, Failed> {
     let (stay, pid_file, console_socket) = (exec.stay, exec.pid_file.clone(), exec.console_socket.clone());
-    let mut entry = Entry::begin(exec).map_err(|error| broken(&error))?;
+    let mut entry = Entry::begin(exec, report).map_err(|error| broken(&error))?;
     let mut reported = None;
     let started = entry.start(signals, |newcomer| {
         if let Some(path) = &pid_file {
@@ -183,17 +185,19 @@ fn hand_over(master: Option<OwnedFd>, socket: Option<&std::path::Path>) -> Resul
 }
 
 /// A process on its way, seen from here.
-struct Entry {
+struct Entry<'r> {
     usher: OwnedFd,
     socket: OwnedFd,
     command: Option<OwnedFd>,
     /// The new process may be the command by now: signals are its own to act on.
     is_let_go: bool,
     deadline: Instant,
+    /// Its end is the caller's, who then wants nothing of this any more.
+    caller: Option<&'r OwnedFd>,
 }
 
-impl Entry {
-    fn begin(exec: Exec) -> Result<Entry, ExecError> {
+impl<'r> Entry<'r> {
+    fn begin(exec: Exec, caller: Option<&'r OwnedFd>) -> Result<Entry<'r>, ExecError> {
         let failed = |call| move |source: io::Error| ExecError::Fork { call, source };
         let alone = SingleThreaded::witness().map_err(failed("count threads"))?;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
@@ -208,7 +212,7 @@ impl Entry {
             }
             Forked::Parent { child: usher, .. } => {
                 let deadline = Instant::now() + limits::ENTRY;
-                Ok(Entry { usher, socket: ours, command: None, is_let_go: false, deadline })
+                Ok(Entry { usher, socket: ours, command: None, is_let_go: false, deadline, caller })
             }
         }
     }
@@ -272,16 +276,21 @@ impl Entry {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             let time = Timespec::try_from(left).map_err(|error| ExecError::Watch(io::Error::other(error)))?;
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(&self.socket, PollFlags::IN),
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
             ];
+            fds.extend(self.caller.map(|caller| PollFd::new(caller, PollFlags::IN)));
             match poll(&mut fds, Some(&time)) {
                 Ok(0) => return Err(ExecError::TooSlow),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(ExecError::Watch(errno.into())),
             }
-            let [message, signal] = fds.map(|fd| !fd.revents().is_empty());
+            let mut found = fds.iter().map(|fd| !fd.revents().is_empty());
+            let [message, signal, is_left] = [(); 3].map(|()| found.next().unwrap_or(false));
+            if is_left {
+                return Err(ExecError::Left);
+            }
             while signal && let Some(number) = signals.next().map_err(ExecError::Watch)? {
                 match &self.command {
                     Some(command) if self.is_let_go => pass_on(number, command).map_err(ExecError::Watch)?,

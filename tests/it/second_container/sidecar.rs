@@ -28,9 +28,12 @@ const SERVES: &str = "echo up as $WHO; while :; do echo $GREETING | nc -l -p 80;
 fn wanted(readiness: Readiness) -> Wanted {
     Wanted {
         name: "sidecar",
-        environment: vec![("WHO".to_owned(), "the sidecar".to_owned())],
+        environment: [("WHO", "the sidecar"), ("TASKCLUSTER_ROOT_URL", "https://tc.example")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
         hosts: vec![Alias { name: "upstream".to_owned(), address: [192, 0, 2, 7].into() }],
         binds: Vec::new(),
+        devices: Vec::new(),
         capabilities: Vec::new(),
         readiness,
     }
@@ -81,6 +84,7 @@ impl Run {
             run: &self.fixture.run,
             store: &self.store,
             host: &self.fixture.host,
+            limits: &self.fixture.host.limits,
             socketcall: SocketCall::Absent,
             apparmor: None,
             network: &self.fixture.network,
@@ -110,17 +114,22 @@ impl Run {
 
 #[test]
 fn it_serves_the_task_from_when_it_is_ready_until_it_is_ended() {
-    with_run(&format!("grep upstream /etc/hosts; {SERVES}"), async |run| {
+    let looks = "grep upstream /etc/hosts; echo $TASKCLUSTER_ROOT_URL,$TASK_ID; cd /proc/sys/net/ipv4/conf; \
+                 for one in all eth0; do cat $one/forwarding $one/rp_filter $one/arp_ignore; done | xargs";
+    with_run(&format!("{looks}; {SERVES}"), async |run| {
         let mut sidecar = run.start(PORT).await;
         let address = sidecar.ready().await.unwrap();
         let words = loop {
             let words = sidecar.last_words();
-            if words.len() == 2 {
+            if words.len() == 4 {
                 break words;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
-        assert_eq!(words, ["192.0.2.7\\tupstream", "up as the sidecar"]);
+        assert_eq!(
+            words,
+            ["192.0.2.7\\tupstream", "https://tc.example,", "0 1 1 0 1 1", "up as the sidecar"]
+        );
         let asks = super::Wanted {
             id: &run.fixture.task_id,
             directory: run.fixture.run.task(),
