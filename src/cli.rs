@@ -10,9 +10,11 @@ mod environment;
 pub mod features;
 mod fence;
 mod help;
+pub mod image_store;
 mod operator;
 mod output;
 pub mod process;
+mod progress;
 mod proxy;
 mod recovery;
 mod refusal;
@@ -43,6 +45,9 @@ const WRONG_USE: u8 = 2;
 
 /// The status when something went wrong that is not the user's.
 const FAILED: u8 = 1;
+
+/// The status of an image that is not there, or not for whoever asks.
+const IMAGE_UNAVAILABLE: u8 = 121;
 
 /// The status when this host cannot run tasks.
 pub(crate) const HOST_UNFIT: u8 = 125;
@@ -88,6 +93,23 @@ enum Command {
     Check(check::CheckArguments),
     /// Shows the features that tasks can have, or what there is to know of one.
     Features(features::FeaturesArguments),
+    /// Brings images into the store.
+    #[command(after_help = help::AFTER_PULL_HELP)]
+    Pull(image_store::pull::PullArguments),
+    /// Lists the images in the store, and what they take on the disk.
+    Images(image_store::list::ImagesArguments),
+    /// Forgets names of images, and frees what no name and no task needs.
+    #[command(after_help = help::AFTER_RMI_HELP)]
+    Rmi(image_store::remove::RmiArguments),
+    /// Writes images of the store into an archive, which docker, podman and skopeo read.
+    #[command(after_help = help::AFTER_SAVE_HELP)]
+    Save(image_store::save::SaveArguments),
+    /// Brings the images of an archive into the store, under the names in it.
+    #[command(after_help = help::AFTER_LOAD_HELP)]
+    Load(image_store::load::LoadArguments),
+    /// Frees what no image needs, and images that nobody uses if asked to.
+    #[command(after_help = help::AFTER_GC_HELP)]
+    Gc(image_store::collect::GcArguments),
     /// Undoes whatever a crash left behind; status 1 where something stays.
     Cleanup(cleanup::CleanupArguments),
     /// Serves the tasks of a worker, which starts it.
@@ -141,6 +163,12 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::main(&options, &config, &operator),
         Command::Check(options) => check::main(&options, &config, &operator),
         Command::Features(options) => features::main(&options, &config, &operator),
+        Command::Pull(options) => image_store::pull::main(&options, config, &operator),
+        Command::Images(options) => image_store::list::main(&options, &config, &operator),
+        Command::Rmi(options) => image_store::remove::main(&options, &config, &operator),
+        Command::Save(options) => image_store::save::main(&options, config, &operator),
+        Command::Load(options) => image_store::load::main(&options, config, &operator),
+        Command::Gc(options) => image_store::collect::main(&options, &config, &operator),
         Command::Cleanup(options) => cleanup::main(&options, &config, &operator),
         Command::Proxy => proxy::main(&operator),
     }
@@ -153,12 +181,20 @@ impl Command {
             Command::Run(options) if options.json => Form::Json,
             Command::Run(options) if options.quiet => Form::FewSentences,
             Command::Check(options) if options.json => Form::Json,
+            Command::Images(options) if options.json => Form::Json,
+            Command::Pull(options) if options.quiet => Form::FewSentences,
             Command::Run(_)
             | Command::Standalone(_)
             | Command::Start(_)
             | Command::Check(_)
             | Command::Demo(_)
             | Command::Features(_)
+            | Command::Pull(_)
+            | Command::Images(_)
+            | Command::Rmi(_)
+            | Command::Save(_)
+            | Command::Load(_)
+            | Command::Gc(_)
             | Command::Cleanup(_)
             | Command::Proxy => Form::Sentences,
         }

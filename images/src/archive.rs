@@ -26,7 +26,9 @@ mod oci;
 mod streamed;
 
 pub(crate) use container::Container;
+pub(crate) use docker::MANIFEST as DOCKER_MANIFEST;
 pub(crate) use members::{Role, named};
+pub(crate) use oci::{IMAGE_NAME, INDEX, LAYOUT, REF_NAME, blob_path};
 pub(crate) use streamed::{Place, Streamed, TakenLayer};
 
 /// An archive or directory of images, opened.

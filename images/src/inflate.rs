@@ -30,10 +30,34 @@ pub(crate) const SMALL_WINDOW_BYTES: u64 = 8 << 20;
 /// Bytes that are read at once of what was put aside.
 const ASIDE_BYTES: usize = 128 << 10;
 
+/// What compressed a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    /// Nothing.
+    None,
+    Gzip,
+    Zstd,
+    /// One of those that no media type of a layer is for.
+    Other,
+}
+
+/// What compressed a stream that starts like this.
+pub(crate) fn compression(start: &[u8]) -> Compression {
+    let is_skippable = start.get(1..).is_some_and(|rest| rest.starts_with(ZSTD_SKIPPABLE));
+    if start.starts_with(GZIP) {
+        Compression::Gzip
+    } else if is_skippable || start.starts_with(ZSTD) {
+        Compression::Zstd
+    } else if [XZ, BZIP2, LZ4].iter().any(|magic| start.starts_with(magic)) {
+        Compression::Other
+    } else {
+        Compression::None
+    }
+}
+
 /// Whether a stream that starts like this is compressed.
 pub(crate) fn is_compressed(start: &[u8]) -> bool {
-    let is_skippable = start.get(1..).is_some_and(|rest| rest.starts_with(ZSTD_SKIPPABLE));
-    is_skippable || [GZIP, ZSTD, XZ, BZIP2, LZ4].iter().any(|magic| start.starts_with(magic))
+    compression(start) != Compression::None
 }
 
 /// A blob's content, inflated while it is read.

@@ -303,6 +303,17 @@ fn parse_body<'a, T: Deserialize<'a>>(digest: &Digest, body: &'a [u8]) -> Result
     parse_json(body).map_err(|problem| ManifestError::Parse { digest: digest.clone(), problem })
 }
 
+/// The type of a manifest that is read as one, and whether it calls its parts as that type does: what is made up for an
+/// archive of Docker's calls them as Docker does.
+pub(crate) fn kind(body: &[u8]) -> Option<(String, bool)> {
+    let manifest: oci::ImageManifest = parse_json(body).ok()?;
+    let media_type = manifest.media_type().as_ref().map_or(OCI_MANIFEST, |media_type| media_type.as_ref());
+    let parts = manifest.layers().iter().chain([manifest.config()]);
+    let own = if media_type == OCI_MANIFEST { "application/vnd.oci." } else { "application/vnd.docker." };
+    let is_consistent = parts.map(oci::Descriptor::media_type).all(|part| part.as_ref().starts_with(own));
+    Some((media_type.to_owned(), is_consistent))
+}
+
 fn parse_index(digest: &Digest, body: &[u8]) -> Result<Index, ManifestError> {
     let index: oci::ImageIndex = parse_body(digest, body)?;
     let entries = index.manifests().iter().map(|entry| IndexEntry { descriptor: entry.clone() }).collect();

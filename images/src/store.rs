@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::digest::Digest;
 use crate::image::{Configuration, Image};
 use crate::limits::Limits;
 use crate::mount::{ImageMount, MountError, mount_image};
@@ -40,6 +41,8 @@ mod lease;
 mod lock;
 mod options;
 mod pull;
+mod saving;
+mod spool;
 mod stream;
 mod transfer;
 mod usage;
@@ -51,8 +54,11 @@ pub use ingest::IngestError;
 pub use lease::Lease;
 pub use lock::Holder;
 pub use options::{Cancel, PullEvent, PullOptions};
+pub use spool::Spooled;
 pub use stream::{Encoding, Stream, StreamClaim, StreamName, StreamSender};
 pub use usage::{ImageUsage, StoreUsage};
+
+pub(crate) use lease::Hold;
 
 use catalog::store_name;
 use claim::{Claim, Work};
@@ -115,14 +121,38 @@ impl Store {
         images.filter_map(Result::transpose).collect()
     }
 
+    /// All names, each with its image's id, whole or not.
+    ///
+    /// # Errors
+    ///
+    /// I/O errors of the store.
+    pub fn names(&self) -> Result<Vec<(String, Digest)>, StoreError> {
+        let _using = self.layout().lock_shared(&|| true)?;
+        Ok(self.read_names()?.into_iter().map(|(record, _)| (record.name, record.image)).collect())
+    }
+
+    /// By which name an image of that source is in the store.
+    pub fn name_of(source: &Source) -> String {
+        store_name(source)
+    }
+
     /// Forgets a name; `false` if there was none. [`Store::gc`] frees what no name needs.
     ///
     /// # Errors
     ///
     /// I/O errors of the store.
     pub fn remove(&self, name: &Source) -> Result<bool, StoreError> {
+        self.remove_named(&store_name(name))
+    }
+
+    /// The same by a name of [`Store::names`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::remove`].
+    pub fn remove_named(&self, name: &str) -> Result<bool, StoreError> {
         let _using = self.layout().lock_shared(&|| true)?;
-        let path = self.layout().name(&store_name(name));
+        let path = self.layout().name(name);
         let was_there = path.exists();
         layout::remove_file(&path)?;
         Ok(was_there)

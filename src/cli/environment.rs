@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use images::registry::Proxies;
@@ -133,6 +134,13 @@ fn begin_anew(operator: &Operator) -> io::Result<Secrets> {
 pub(super) fn proxies() -> Vec<String> {
     let set = env::vars_os().filter(|(name, value)| names_a_proxy(name) && !value.is_empty());
     set.map(|(name, _)| name.display().to_string()).collect()
+}
+
+/// Where the operator's own `docker login` writes: an image comes as it would for them.
+pub(super) fn dockers_file() -> Option<PathBuf> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")));
+    directory.map(|directory| directory.join("config.json"))
 }
 
 fn is_left_out(name: &OsStr) -> bool {

@@ -13,24 +13,8 @@ use crate::suggestion::did_you_mean;
 use crate::text::excerpt;
 
 /// Commands of later versions.
-const LATER: &[&str] = &[
-    "validate",
-    "pull",
-    "images",
-    "rmi",
-    "save",
-    "load",
-    "gc",
-    "ps",
-    "logs",
-    "exec",
-    "shell",
-    "kill",
-    "encrypt-env",
-    "keys",
-    "completions",
-    "man",
-];
+const LATER: &[&str] =
+    &["validate", "ps", "logs", "exec", "shell", "kill", "encrypt-env", "keys", "completions", "man"];
 
 /// Below the commands.
 pub(super) const AFTER_HELP: &str = "\
@@ -115,6 +99,89 @@ Exit status:
   1    the deployment refuses the worker's credentials or names
   2    wrong use of the command line, or a configuration that lacks something (the original: 1)
   125  this host cannot run tasks: \"docker-worker check\" says why (the original: 1)";
+
+/// Below the options of `pull`.
+pub(super) const AFTER_PULL_HELP: &str = "\
+Examples:
+  docker-worker pull debian:12 ghcr.io/mozilla/build:1
+  docker-worker pull oci:layout:latest
+
+An image is a name in a registry, or docker-archive:FILE[:NAME], oci-archive:FILE[:TAG], oci:DIR[:TAG] or dir:DIR.
+Layers that are in the store are not fetched again. Registries and credentials are those of the configuration, and of
+Docker's config.json.
+Standard output has a line for each image: its name in the store.
+What has been fetched when it is interrupted is kept for the next try.
+
+Exit status:
+  0         all images are in the store
+  1         something else went wrong, e.g. a full disk or a damaged image
+  2         wrong use of the command line
+  121       an image is not there, or not for you
+  130, 143  it was interrupted from the keyboard; it was told to end";
+
+/// Below the options of `rmi`.
+pub(super) const AFTER_RMI_HELP: &str = "\
+Examples:
+  docker-worker rmi debian:12
+  docker-worker rmi 3f57d9401f8d
+
+An image is named as \"docker-worker images\" shows it; an id, or its first 12 or more digits, stands for all names.
+A task that uses the image goes on with it; then a later \"docker-worker gc\" frees it.
+
+Exit status:
+  0    the names are gone
+  1    one is not there, or the store cannot be used
+  2    wrong use of the command line";
+
+/// Below the options of `save`.
+pub(super) const AFTER_SAVE_HELP: &str = "\
+Examples:
+  docker-worker save -o debian.tar debian:12
+  docker-worker save debian:12 busybox | gzip > images.tar.gz
+  docker-worker save -o oci-archive:debian.tar debian:12
+
+An archive is a docker-archive with the layers' tar streams, as \"docker save\" writes it, unless it is oci-archive:FILE:
+then it has the layers, and the manifest, byte for byte as they came. \"docker load\", podman and skopeo read both.
+An image is a name or an id in the store, or docker-archive:FILE, oci-archive:FILE, oci:DIR or dir:DIR, which is pulled
+first. A layer that garbage collection has removed as it came is fetched again from the image's registry.
+A file is there when it is whole. On standard output an archive that could not be written whole ends in its middle.
+
+Exit status:
+  0         the archive is written
+  1         it could not be written, or an image is damaged
+  2         wrong use of the command line
+  121       an image is not in the store, or a layer of it is not to be had any more
+  130, 143  it was interrupted from the keyboard; it was told to end";
+
+/// Below the options of `load`.
+pub(super) const AFTER_LOAD_HELP: &str = "\
+Examples:
+  docker-worker load -i images.tar
+  docker save debian:12 | docker-worker load
+  docker-worker load docker-archive:images.tar:debian:12
+
+An archive is a file or a directory, whose format is found out, or docker-archive:FILE[:NAME], oci-archive:FILE[:TAG],
+oci:DIR[:TAG] or dir:DIR; without one it is read from standard input. It may be compressed.
+The images get the names that the archive has for them, and one without gets the archive's. A task that asks for such a name
+has that image: nothing is pulled.
+Standard output has a line for each image: its name in the store.
+
+Exit status: as of \"pull\".";
+
+/// Below the options of `gc`.
+pub(super) const AFTER_GC_HELP: &str = "\
+Examples:
+  docker-worker gc
+  docker-worker gc --unused-for 7d
+  docker-worker gc --until-free 20G
+
+What no name leads to, and what killed processes have left, goes in any case. What a task uses stays, and so does what is
+being pulled. Standard output has the names that are gone.
+
+Exit status:
+  0    done; with --until-free also where there is not as much to be freed
+  1    the store cannot be used
+  2    wrong use of the command line";
 
 /// What the parser says about wrong use, in one line with its hint and where to read on.
 pub(super) fn explain(error: &clap::Error, words: &[OsString]) -> String {
@@ -279,7 +346,7 @@ mod tests {
         let cases: [(&[&str], &str); 17] = [
             (
                 &[],
-                "name a command: run, standalone, start, demo, check, features or cleanup (docker-worker --help shows what there is)",
+                "name a command: run, standalone, start, demo, check, features, pull, images, rmi, save, load, gc or cleanup (docker-worker --help shows what there is)",
             ),
             (
                 &["run", "--imago", "x"],

@@ -5,12 +5,10 @@
 
 mod deployed;
 pub mod options;
-mod progress;
 mod stdout;
 mod submission;
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,12 +16,12 @@ use serde_json::Value;
 
 use self::options::{NetworkMode, RunArguments};
 use self::submission::submit;
-use super::environment::Secrets;
+use super::environment::{Secrets, dockers_file};
 use super::operator::Operator;
 use super::recovery::recover;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, HOST_UNFIT, WRONG_USE, fence, process, scheduling};
+use super::{FAILED, HOST_UNFIT, IMAGE_UNAVAILABLE, WRONG_USE, fence, process, progress, scheduling};
 use crate::artifact::{self, Destination, RESOLUTION};
 use crate::config::{Config, ConfigFile};
 use crate::directories::Directories;
@@ -54,9 +52,6 @@ use crate::worker::control::Control;
 
 /// The status of a task that cannot be carried out as it is written.
 const MALFORMED: u8 = 120;
-
-/// The status of a task whose image is not there.
-const IMAGE_UNAVAILABLE: u8 = 121;
 
 /// The status of a worker that failed.
 const EXCEPTION: u8 = 122;
@@ -138,13 +133,6 @@ fn run_into(
     // A copy to standard output that nobody reads must not keep the process.
     runtime.shutdown_background();
     status
-}
-
-/// Where the operator's own `docker login` writes: an image comes as it would for them.
-fn dockers_file() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let directory = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")));
-    directory.map(|directory| directory.join("config.json"))
 }
 
 fn wrong_use(error: &options::OptionError) -> Refusal {
@@ -288,7 +276,7 @@ fn run_options(
         payload_pointer: submitted.payload_pointer,
         pulling: Pulling {
             options: pull_options(file, origin),
-            observer: progress::observer(operator),
+            observer: progress::beside_log(operator),
             downloader: Downloader::default(),
             deployment,
         },

@@ -14,12 +14,12 @@ use crate::reference::Reference;
 
 use super::{ArchiveError, Archived, Documents, Places, chosen, read_verified, resolved};
 
-pub(super) const LAYOUT: &str = "oci-layout";
-const INDEX: &str = "index.json";
+pub(crate) const LAYOUT: &str = "oci-layout";
+pub(crate) const INDEX: &str = "index.json";
 /// The tag, by the specification; a whole reference, by some tools.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The whole reference, by containerd and Docker.
-const IMAGE_NAME: &str = "io.containerd.image.name";
+pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 
 const PLACES: Places = Places { document: blob_path, blob: blob_path };
 
@@ -161,7 +161,8 @@ pub(super) fn offered(
     Ok(Archived { offer, names: Vec::new(), places, foreign })
 }
 
-fn blob_path(digest: &Digest) -> String {
+/// Where a layout has a blob.
+pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 

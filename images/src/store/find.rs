@@ -69,6 +69,15 @@ impl Store {
         unless_cancelled(&options.cancel, &called, in_thread(look, drop)).await?.map_err(PullError::from)
     }
 
+    /// The same by a name of [`Store::names`], whatever it is the name of.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::find`].
+    pub async fn find_named(&self, name: &str, options: &PullOptions) -> Result<Option<Lease>, PullError> {
+        self.find_in_thread(None, name.to_owned(), options).await
+    }
+
     async fn find_in_thread(
         &self,
         reference: Option<Reference>,

@@ -150,7 +150,7 @@ impl Store {
     }
 
     /// Who commits a blob, or takes a damaged one away, does so alone: others may have claims on the same digest.
-    fn lock_blobs(&self, wanted: &dyn Fn() -> bool) -> Result<Lock, StoreError> {
+    pub(super) fn lock_blobs(&self, wanted: &dyn Fn() -> bool) -> Result<Lock, StoreError> {
         lock::exclusive_directory(&self.layout().blobs(), self.layout().moments(wanted))
     }
 

@@ -19,12 +19,17 @@ use super::{StoreError, lock};
 pub struct Lease {
     image: Image,
     /// Several names of one image may share it.
-    _hold: Arc<Hold>,
+    hold: Arc<Hold>,
 }
 
 impl Lease {
     pub(super) fn new(image: Image, hold: Arc<Hold>) -> Lease {
-        Lease { image, _hold: hold }
+        Lease { image, hold }
+    }
+
+    /// What holds it, and its blobs.
+    pub(super) fn hold(&self) -> Arc<Hold> {
+        Arc::clone(&self.hold)
     }
 
     /// The image that is held.
@@ -39,7 +44,7 @@ impl Lease {
 /// for the same image, spares them too. The lock goes with the process, so a crash ends the hold;
 /// the file is removed then by whoever comes next.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     path: PathBuf,
     _file: File,
 }

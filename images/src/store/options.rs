@@ -71,7 +71,7 @@ impl Cancel {
     }
 
     /// The flag, for code that knows nothing of pulls.
-    pub(crate) fn flag(&self) -> &AtomicBool {
+    pub fn flag(&self) -> &AtomicBool {
         &self.shared.flag
     }
 }

@@ -23,6 +23,7 @@ mod round_trip_blocks;
 mod round_trip_large;
 mod round_trip_packages;
 mod sample;
+mod save;
 mod scripted;
 mod snapshot;
 mod store;

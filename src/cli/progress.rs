@@ -16,9 +16,14 @@ use crate::task::image::PullObserver;
 /// Time between two looks of the line.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// The observer of pulls, by where standard output and standard error lead.
+/// The observer of a task's pull, by where standard output, which has the log, and standard error lead.
+pub(super) fn beside_log(operator: &Operator) -> PullObserver {
+    if io::stdout().is_terminal() { Arc::new(|_| {}) } else { observer(operator) }
+}
+
+/// The observer of a pull of which nothing else tells.
 pub(super) fn observer(operator: &Operator) -> PullObserver {
-    if io::stdout().is_terminal() || !io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() {
         return Arc::new(|_| {});
     }
     let pull = Mutex::new(Pull::default());

@@ -1,0 +1,94 @@
+//! `docker-worker load`: the images of an archive, under the names in it.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use images::archive::ArchiveError;
+use images::source::Source;
+use images::store::{Lease, PullError, PullOptions, Store};
+
+use super::{hearing, open, operators_options, refused, until_interrupted};
+use crate::cli::operator::Operator;
+use crate::cli::refusal::Refusal;
+use crate::cli::{WRONG_USE, output};
+use crate::config::Config;
+
+/// Options of `load`.
+#[derive(Debug, Args)]
+pub struct LoadArguments {
+    /// A file, a directory, or a transport with one (default: standard input).
+    #[arg(value_name = "ARCHIVE")]
+    pub archive: Option<PathBuf>,
+    /// The same, as docker has it.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "archive")]
+    pub input: Option<PathBuf>,
+}
+
+/// Loads them, and prints their names.
+pub(in crate::cli) fn main(options: &LoadArguments, config: Config, operator: &Operator) -> ExitCode {
+    let ended = match load(options, config, operator) {
+        Ok(names) => output::print(&names, ExitCode::SUCCESS, operator),
+        Err(refusal) => refusal.tell(operator),
+    };
+    operator.out().finish();
+    ended
+}
+
+fn load(options: &LoadArguments, config: Config, operator: &Operator) -> Result<String, Refusal> {
+    let named =
+        options.archive.as_deref().or(options.input.as_deref()).filter(|path| *path != Path::new("-"));
+    if named.is_none() && io::stdin().is_terminal() {
+        return Err(Refusal::new(WRONG_USE, "name an archive, or send one into standard input"));
+    }
+    let store = open(&config, operator)?;
+    let pulling = operators_options(config, operator);
+    let events = hearing(operator);
+    until_interrupted(operator, &pulling.cancel, async {
+        // Held until the images are there: without a name it goes with its descriptor.
+        let spooled;
+        let path = match named {
+            Some(path) => path,
+            None => {
+                spooled = store.spool(io::stdin(), &pulling).await.map_err(|error| refused(&error))?;
+                spooled.path()
+            }
+        };
+        let leases = load_any(&store, path, &pulling, &events).await.map_err(|error| refused(&error))?;
+        Ok(leases.iter().map(|lease| format!("{}\n", lease.image().name)).collect())
+    })
+}
+
+/// Takes the format that is said, else the one that the archive turns out to have.
+async fn load_any(
+    store: &Store,
+    path: &Path,
+    pulling: &PullOptions,
+    events: &(dyn Fn(images::store::PullEvent) + Send + Sync),
+) -> Result<Vec<Lease>, PullError> {
+    if let Some(Ok(source)) = path.to_str().map(Source::parse)
+        && source.is_local()
+    {
+        return store.load(&source, pulling, events).await;
+    }
+    let (path, tag) = (path.to_owned(), None);
+    if path.is_dir() {
+        let is_layout = path.join("oci-layout").exists();
+        let directory = if is_layout { Source::Oci { dir: path, tag } } else { Source::Dir { path } };
+        return store.load(&directory, pulling, events).await;
+    }
+    let docker = Source::DockerArchive { path: path.clone(), reference: None };
+    let neither = match store.load(&docker, pulling, events).await {
+        Err(error) if is_other_format(&error, "docker-archive") => error,
+        loaded => return loaded,
+    };
+    match store.load(&Source::OciArchive { path, tag }, pulling, events).await {
+        Err(error) if is_other_format(&error, "an OCI layout") => Err(neither),
+        loaded => loaded,
+    }
+}
+
+fn is_other_format(error: &PullError, tried: &str) -> bool {
+    matches!(error, PullError::Archive(ArchiveError::Format { format, .. }) if *format == tried)
+}
