@@ -46,9 +46,12 @@ fn kill(mut child: Child) {
     assert_eq!(finished.status.signal(), Some(9), "{finished:?}");
 }
 
-fn partial(worker: &Worker, digest: &str) -> PathBuf {
-    let hex = digest.trim_start_matches("sha256:");
-    worker.data().join("images/blobs").join(format!("{hex}.partial"))
+/// Where what has come of a blob is kept: each registry's is by itself.
+fn partial(worker: &Worker, registry: &WatchedRegistry, digest: &str) -> PathBuf {
+    let host = registry.name.split('/').next().unwrap();
+    let [blob, host] =
+        [digest, &sha256(host.as_bytes())].map(|it| it.trim_start_matches("sha256:").to_owned());
+    worker.data().join("images/blobs").join(format!("{blob}.{host}.partial"))
 }
 
 /// Starts a run and kills it when it has kept a part of the image's second layer.
@@ -57,11 +60,11 @@ fn killed_in_a_blob(worker: &Worker, registry: &WatchedRegistry, layer: &str) {
     let (child, _) = worker.start_run(&["--image", &registry.name], &["true"]);
     registry.await_held();
     await_that("a part of the layer to be kept", || {
-        partial(worker, layer).metadata().is_ok_and(|file| file.len() >= 500_000)
+        partial(worker, registry, layer).metadata().is_ok_and(|file| file.len() >= 500_000)
     });
     kill(child);
     registry.let_go();
-    assert!(partial(worker, layer).exists());
+    assert!(partial(worker, registry, layer).exists());
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn s47_a_part_of_a_blob_that_nobody_goes_on_with_is_dropped_after_a_day() {
     killed_in_a_blob(&worker, &registry, &written.layers[1]);
     let other = worker.image(&busybox_image().layer(&[file("other", "x")])).source;
     worker.run(&other, &["true"]).expect(0, "another image");
-    let partial = partial(&worker, &written.layers[1]);
+    let partial = partial(&worker, &registry, &written.layers[1]);
     assert!(partial.exists());
     let long_ago = FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(25 * 3600));
     fs::File::options().write(true).open(&partial).unwrap().set_times(long_ago).unwrap();
