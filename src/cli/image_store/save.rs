@@ -8,7 +8,7 @@ use clap::Args;
 use images::digest::Digest;
 use images::reference::Reference;
 use images::save::{Layers, SaveError, SavedImage, write_archive};
-use images::source::Source;
+use images::source::{Source, SourceError};
 use images::store::{Lease, PullEvent, PullOptions, Store};
 use tokio::sync::oneshot;
 
@@ -19,7 +19,7 @@ use crate::cli::operator::Operator;
 use crate::cli::refusal::Refusal;
 use crate::cli::{FAILED, IMAGE_UNAVAILABLE, WRONG_USE};
 use crate::config::Config;
-use crate::text::excerpt;
+use crate::text::{chain, excerpt};
 
 /// Options of `save`.
 #[derive(Debug, Args)]
@@ -48,11 +48,15 @@ fn destination(text: &str) -> Result<Destination, String> {
                 "directories are not written, only docker-archive:FILE and oci-archive:FILE".to_owned()
             );
         }
-        Ok(Source::Registry(_)) | Err(_) => (PathBuf::from(text), Layers::Plain, None),
+        Err(error @ (SourceError::NoPath { .. } | SourceError::Transport { .. })) => {
+            return Err(chain(&error));
+        }
+        Ok(Source::Registry(_)) | Err(SourceError::Reference(_)) => {
+            (PathBuf::from(text), Layers::Plain, None)
+        }
     };
     match name {
         Some(_) => Err("no name stands behind the file: images keep their own".to_owned()),
-        None if path.as_os_str().is_empty() => Err("a file must follow".to_owned()),
         None => Ok(Destination { path, layers }),
     }
 }
