@@ -55,6 +55,12 @@ impl Work {
         is_work(name).then(|| Work(name.to_owned()))
     }
 
+    /// Whether the blob is there, whoever has brought it: then what has come of it by this claim is of no use.
+    pub(super) fn is_done(&self, layout: &Layout) -> bool {
+        let digest = self.0.split('.').next().map(Digest::from_hex);
+        digest.is_some_and(|digest| digest.is_ok_and(|digest| layout.blob(&digest).exists()))
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.0
     }

@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// What a process that was killed has left: leases, half-built objects whose claim is free, objects
-    /// that it was removing, and partial blobs that are old. Run at every start as well.
+    /// that it was removing, and partial blobs that are old or whole by another claim. Run at every start as well.
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         let layout = self.layout();
         lease::remove_dead(layout)?;
@@ -148,7 +148,7 @@ impl Store {
             }
             let Some(work) = Work::of(&path) else { continue };
             let Some(claim) = Claim::try_take(layout, &work)? else { continue };
-            if is_older(claim.path(), PARTIAL_KEPT) {
+            if work.is_done(layout) || is_older(claim.path(), PARTIAL_KEPT) {
                 claim.release()?;
             } else {
                 claim.leave()?;
