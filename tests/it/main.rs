@@ -24,6 +24,7 @@ mod exhaustion;
 mod fixtures;
 mod garbage;
 mod image_contents;
+mod image_store;
 mod interrupts;
 mod live_log;
 mod network;
