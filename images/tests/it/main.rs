@@ -9,6 +9,7 @@
 
 mod archive;
 mod certificates;
+mod docker;
 mod hostile_layers;
 mod layer_tar;
 mod memory;

@@ -23,6 +23,7 @@ use crate::snapshot::{Seen, assert_same, hex, snapshot};
 use crate::umoci::unpacked_by_umoci;
 use crate::written::{mounted_snapshot, write};
 
+mod docker;
 mod hostile;
 
 /// A container's root, mounted in the thread's own namespace.
