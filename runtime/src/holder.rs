@@ -23,8 +23,9 @@
 //!
 //! Nobody in the container gains by it. It is root there without a capability but CAP_KILL, cannot be looked into without
 //! CAP_SYS_PTRACE, and who has that finds six system calls: any other kills it, and the container with it. No signal ends it
-//! from inside while the command runs. What it tells counts only if the command has ended indeed, and where it ends without
-//! a word the command was killed, whatever its own status says. Who can trace it could as well trace the command.
+//! from inside while the command runs. To the monitor of `run`, what it tells counts only if the command has ended indeed, and
+//! where it ends without a word the command was killed, whatever its own status says; the engine that has used `create` hears
+//! that status. Who can trace it could as well trace the command.
 
 use std::ffi::{CStr, CString};
 use std::io;

@@ -147,8 +147,9 @@ async fn buy(
     if let Some(service) = service {
         query.push_str(&format!("&service={}", percent_encoded(service)));
     }
-    // A token that our certificate buys is for whoever may be told who we are, as one that a password buys.
-    let party = if may_see { right.party } else { Party::Nobody };
+    // A certificate is said for one host and port, and what it buys there would go to the registry. So it is shown to no
+    // other token server than the registry itself: whose certificates count for the scope is known before anybody is asked.
+    let party = if realm.origin == registry.origin { right.party } else { Party::Nobody };
     let reply = match credentials {
         Some(Credentials::IdentityToken(token)) => {
             let token = percent_encoded(token);

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::{Global, Problem, id_among};
 use crate::groups;
-use crate::state::ContainerDirectory;
+use crate::state::{ContainerDirectory, Status};
 use crate::sys::signals;
 
 pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
@@ -38,7 +38,9 @@ pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Pro
         return Err(Problem::Failed(format!("failed to kill {id}: container not running")));
     };
     // A holder would pass it on, but for those that it cannot; and SIGKILL is for the container.
-    let target = known.command.filter(|_| signal != libc::SIGKILL).unwrap_or(init);
+    // Before `start` there is no command yet: its process would not outlive what the container's first one does not feel.
+    let has_command = matches!(known.status, Status::Running | Status::Paused);
+    let target = known.command.filter(|_| signal != libc::SIGKILL && has_command).unwrap_or(init);
     signals::send(target.as_fd(), signal).map_err(|error| because(&error))?;
     if let (libc::SIGKILL, Some(journal)) = (signal, &journal) {
         groups::thaw(journal).map_err(|error| because(&error))?;

@@ -234,7 +234,9 @@ impl<'h, 'c> Watch<'h, 'c> {
     fn pass_on_output(&mut self, found: [PollFlags; 3]) -> io::Result<()> {
         let Some(relay) = &mut self.relay else { return Ok(()) };
         relay.handle(found)?;
-        if self.held.is_some() && relay.is_over() {
+        // Not before the command has ended: whoever leads the terminal's session is hung up on when the master goes, also
+        // if they have nothing of it open any more.
+        if self.held.as_ref().is_some_and(|held| held.running().is_none()) && relay.is_over() {
             // The container goes on without anybody at its terminal: the operator gets theirs back.
             self.relay = None;
         }

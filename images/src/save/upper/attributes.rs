@@ -66,17 +66,21 @@ pub fn read(node: &OwnedFd, path: &[u8], limits: &Limits) -> Result<Attributes, 
                 Some(_) => return Err(unknown(path, name)),
                 None if !may_be_set(other) => {}
                 None if other.contains(&b'=') => attributes.lacks_some = true,
+                None if attributes.kept.len() >= limits.xattrs_per_entry => return Err(too_many(path)),
                 None => attributes.kept.push(xattr(other, value(name)?)),
             },
         }
     }
     let is_too_long = |xattr: &Xattr| xattr.value.len() > limits.xattr_value_bytes;
-    if attributes.kept.len() > limits.xattrs_per_entry || attributes.kept.iter().any(is_too_long) {
-        let entry = EntryName::new(path);
-        return Err(SaveUpperError::Entry { entry, problem: EntryProblem::Xattrs });
+    if attributes.kept.iter().any(is_too_long) {
+        return Err(too_many(path));
     }
     attributes.kept.sort();
     Ok(attributes)
+}
+
+fn too_many(path: &[u8]) -> SaveUpperError {
+    SaveUpperError::Entry { entry: EntryName::new(path), problem: EntryProblem::Xattrs }
 }
 
 fn unknown(path: &[u8], name: &CStr) -> SaveUpperError {

@@ -227,7 +227,12 @@ impl<'a> Writer<'a> {
         if records.len() as u64 > self.limits.pax_bytes {
             return Err(refused(header.name, EntryProblem::Xattrs));
         }
-        self.output.put(&header.encode(&records))
+        let (bytes, limit) = (header.encode(&records), self.limits.unpacked_bytes);
+        // Attributes are repeated with each link: headers alone may be without measure.
+        if bytes.len() as u64 > limit.saturating_sub(self.output.bytes()) {
+            return Err(too_large(header.name, "bytes", limit));
+        }
+        self.output.put(&bytes)
     }
 }
 

@@ -147,7 +147,11 @@ fn a_certificate_is_shown_to_nobody_whom_a_stranger_leads_to() {
     let asking = ScriptedServer::start_at("127.0.0.2", move |_| {
         Reply::new(401, "").with("WWW-Authenticate", realm.clone())
     });
-    for stranger in [leading, asking] {
+    let realm = format!("Bearer realm=\"https://{host}/v2/\"");
+    let beside = ScriptedServer::start_at("127.0.0.1", move |_| {
+        Reply::new(401, "").with("WWW-Authenticate", realm.clone())
+    });
+    for stranger in [leading, asking, beside] {
         let error = pull(&format!("{}/team/image:1", stranger.address)).unwrap_err();
         let refused = matches!(error, PullError::Registry(RegistryError::ClientCertificate { .. }));
         assert!(refused, "{}", chain(&error));
