@@ -17,6 +17,7 @@ use docker_worker::host::{self, Facts, Host};
 use docker_worker::net::names::Alias;
 use docker_worker::net::sidecar::link_containers;
 use docker_worker::net::{Network, NetworkSettings, TaskNetwork};
+use docker_worker::parent_group;
 use docker_worker::run_directory::{Beginning, ContainerDirectory, RunDirectory, random_id};
 use docker_worker::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, ResolvedUser, SocketCall};
 use images::image::ImageConfig;
@@ -124,6 +125,8 @@ impl Fixture {
     fn assert_nothing_left(&self, ids: &[&ContainerId]) {
         let names: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
         assert_eq!(groups_named(&names), Vec::<std::path::PathBuf>::new());
+        // A worker does so when a run is over.
+        parent_group::remove().unwrap();
         assert_eq!(self.scratch.traces(), Vec::<String>::new());
         self.internet.assert_as_before();
     }

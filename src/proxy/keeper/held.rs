@@ -14,6 +14,7 @@ use crate::container::{Container, EndError};
 use crate::net::Network;
 use crate::net::confinement::Confinement;
 use crate::net::tables::TablesError;
+use crate::parent_group::{self, ParentGroupError};
 use crate::run_directory::{RunDirectory, RunDirectoryError};
 
 /// How long a process that was killed may take to be gone.
@@ -55,6 +56,9 @@ pub(super) enum UndoError {
     /// The rules for it.
     #[error(transparent)]
     SetFree(#[from] TablesError),
+    /// The control group above its own.
+    #[error(transparent)]
+    ParentGroup(#[from] ParentGroupError),
     /// A thread that was to do it panicked.
     #[error("undo what there was of the proxy")]
     Panicked(#[from] JoinError),
@@ -83,7 +87,9 @@ impl Held {
         let Held { directory, network, confinement, .. } = self;
         let undo = move || {
             directory.remove()?;
-            Ok(network.set_free(confinement)?)
+            network.set_free(confinement)?;
+            // It may outlive the last task: then that group was still in use when the task was undone.
+            Ok(parent_group::remove()?)
         };
         spawn_blocking(undo).await?
     }

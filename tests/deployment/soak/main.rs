@@ -30,7 +30,7 @@ mod worker;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ async fn soak(options: &Options, (kind, config): (&'static str, Value), faults: 
     let config = configuration(config, options.capacity, &image);
     let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak.log");
     let (mut worker, mut entries) = Worker::new((kind, &options.worker), scratch.path(), &config, &log);
-    let before = host_state();
+    let before = settled_host_state();
     worker.start();
     let (deployment, kinds) = match &faults {
         Faults::Told { .. } => (Deployment::new(&config), KINDS),
@@ -148,6 +148,22 @@ async fn soak(options: &Options, (kind, config): (&'static str, Value), faults: 
 /// What a container worker could leave behind on this host.
 fn host_state() -> String {
     tool(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host-state"), &[])
+}
+
+/// The same once nobody takes anything away any more: what has run here just before may still be at it. The group above all
+/// containers that a killed worker has left goes with the next one's last task, which is ours otherwise.
+fn settled_host_state() -> String {
+    docker_worker::parent_group::remove().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    let mut state = host_state();
+    loop {
+        std::thread::park_timeout(Duration::from_secs(1));
+        let next = host_state();
+        if next == state || Instant::now() > until {
+            return next;
+        }
+        state = next;
+    }
 }
 
 /// What there is now and was not before, or the other way round, and what bears the name of the worker's directory.
