@@ -15,6 +15,7 @@ mod table;
 
 use std::future::Future;
 use std::io;
+use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use images::source::Source;
@@ -25,7 +26,7 @@ use super::environment::{Secrets, dockers_file};
 use super::operator::Operator;
 use super::refusal::Refusal;
 use super::signals::{self, Asked};
-use super::{FAILED, IMAGE_UNAVAILABLE, INTERRUPTED, progress};
+use super::{FAILED, IMAGE_UNAVAILABLE, INTERRUPTED, output, progress};
 use crate::config::Config;
 use crate::payload::Origin;
 use crate::task::image::PullObserver;
@@ -45,6 +46,16 @@ fn open(config: &Config, operator: &Operator) -> Result<Store, Refusal> {
             .note(&format!("the images in {root:?} were of version {version}: they have to be pulled again"));
     }
     Ok(store)
+}
+
+/// Prints the names of what was brought, or why it was not, and waits until what was said on the way is out.
+fn told(brought: Result<String, Refusal>, operator: &Operator) -> ExitCode {
+    let ended = match brought {
+        Ok(names) => output::print(&names, ExitCode::SUCCESS, operator),
+        Err(refusal) => refusal.tell(operator),
+    };
+    operator.out().finish();
+    ended
 }
 
 /// What the operator may pull, with the registries, credentials and proxies that `run` has.

@@ -9,10 +9,10 @@ use images::archive::ArchiveError;
 use images::source::Source;
 use images::store::{Lease, PullError, PullOptions, Store};
 
-use super::{hearing, open, operators_options, refused, until_interrupted};
+use super::{hearing, open, operators_options, refused, told, until_interrupted};
+use crate::cli::WRONG_USE;
 use crate::cli::operator::Operator;
 use crate::cli::refusal::Refusal;
-use crate::cli::{WRONG_USE, output};
 use crate::config::Config;
 
 /// Options of `load`.
@@ -28,12 +28,7 @@ pub struct LoadArguments {
 
 /// Loads them, and prints their names.
 pub(in crate::cli) fn main(options: &LoadArguments, config: Config, operator: &Operator) -> ExitCode {
-    let ended = match load(options, config, operator) {
-        Ok(names) => output::print(&names, ExitCode::SUCCESS, operator),
-        Err(refusal) => refusal.tell(operator),
-    };
-    operator.out().finish();
-    ended
+    told(load(options, config, operator), operator)
 }
 
 fn load(options: &LoadArguments, config: Config, operator: &Operator) -> Result<String, Refusal> {

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 use images::source::Source;
 
-use super::{hearing, open, operators_options, refused, source, until_interrupted};
+use super::{hearing, open, operators_options, refused, source, told, until_interrupted};
 use crate::cli::operator::Operator;
-use crate::cli::output;
 use crate::cli::refusal::Refusal;
 use crate::config::Config;
 
@@ -24,12 +23,7 @@ pub struct PullArguments {
 
 /// Pulls one image after the other, and prints their names.
 pub(in crate::cli) fn main(options: &PullArguments, config: Config, operator: &Operator) -> ExitCode {
-    let ended = match pull(options, config, operator) {
-        Ok(names) => output::print(&names, ExitCode::SUCCESS, operator),
-        Err(refusal) => refusal.tell(operator),
-    };
-    operator.out().finish();
-    ended
+    told(pull(options, config, operator), operator)
 }
 
 fn pull(options: &PullArguments, config: Config, operator: &Operator) -> Result<String, Refusal> {
