@@ -21,6 +21,7 @@
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
@@ -375,13 +376,21 @@ static int is_expected(const char *link, ssize_t length) {
     return 0;
 }
 
+/* Whether an open file can be written by nobody: on a read-only mount, or sealed. That it is executed keeps writers away only
+ * as long as it is. */
+static int is_sealed(int fd) {
+    struct statvfs mount;
+    int seals = fcntl(fd, F_GET_SEALS);
+    return (!fstatvfs(fd, &mount) && mount.f_flag & ST_RDONLY) || (seals != -1 && seals & F_SEAL_WRITE);
+}
+
 /* hunt WORD SECONDS: watches for processes that others send in here, and tries what it can on each that is no program of this
  * root yet: writes to its executable, reads its words and descriptors. The last line says how often it found one, and what
  * it got of it; WORD is something of the host's. */
 static int probe_hunt(int count, char **words) {
     static char text[1 << 16];
     const char *word = words[0];
-    int caught = 0, written = 0, leaked = 0, foreign = 0;
+    int caught = 0, writable = 0, leaked = 0, foreign = 0;
     time_t end = time(NULL) + atoi(words[1]);
     struct stat own, other, found;
     (void)count;
@@ -398,9 +407,9 @@ static int probe_hunt(int count, char **words) {
             if (stat(path, &found) || found.st_ino == own.st_ino || found.st_ino == other.st_ino)
                 continue; /* Nobody, or a program of this root. */
             caught++;
-            int fd = open(path, O_WRONLY | O_CLOEXEC);
-            if (fd >= 0)
-                written++, close(fd);
+            int fd = open(path, O_RDONLY | O_CLOEXEC);
+            writable += fd >= 0 && !is_sealed(fd);
+            close(fd);
             const char *const files[] = {"cmdline", "environ"};
             for (int i = 0; i < 2; i++) {
                 snprintf(path, sizeof path, "/proc/%d/%s", pid, files[i]);
@@ -415,7 +424,7 @@ static int probe_hunt(int count, char **words) {
             }
         }
     }
-    printf("caught=%d written=%d leaked=%d foreign=%d\n", caught, written, leaked, foreign);
+    printf("caught=%d writable=%d leaked=%d foreign=%d\n", caught, writable, leaked, foreign);
     return 0;
 }
 
@@ -441,21 +450,61 @@ static int probe_possess(int count, char **words) {
     return say(ptrace(PTRACE_SETREGS, 1, 0, &registers) || ptrace(PTRACE_DETACH, 1, 0, 0));
 }
 
+/* sealed FILE: whether nobody who has this file open can ever write it. */
+static int probe_sealed(int count, char **words) {
+    int fd = open(words[0], O_RDONLY | O_CLOEXEC);
+    (void)count;
+    if (fd < 0)
+        return say(1);
+    puts(is_sealed(fd) ? "ok" : "writable");
+    return 0;
+}
+
+/* receive LAST: prints the number of each real-time signal that comes, the last one's as well. */
+static int probe_receive(int count, char **words) {
+    int last = atoi(words[0]), signal = 0;
+    sigset_t all;
+    (void)count;
+    sigemptyset(&all);
+    for (int number = SIGRTMIN; number <= SIGRTMAX; number++)
+        sigaddset(&all, number);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    for (puts("ready"), fflush(stdout); signal != last; fflush(stdout))
+        printf("%d\n", signal = sigwaitinfo(&all, NULL));
+    return 0;
+}
+
+/* forge SIGNAL CODE: sends the first process a signal that says to come from nobody, with this code. */
+static int probe_forge(int count, char **words) {
+    siginfo_t information = {.si_signo = atoi(words[0]), .si_code = atoi(words[1])};
+    (void)count;
+    return say(syscall(SYS_rt_sigqueueinfo, 1, information.si_signo, &information) == -1);
+}
+
+/* trace PID: traces a process and takes no notice of anything that it comes to. */
+static int probe_trace(int count, char **words) {
+    (void)count;
+    say(ptrace(PTRACE_SEIZE, atoi(words[0]), 0, 0) != 0);
+    fflush(stdout);
+    return pause();
+}
+
 static const struct {
     const char *name;
     int needs;
     int (*run)(int count, char **words);
 } probes[] = {
     {"abstract", 1, probe_abstract},  {"bomb", 0, probe_bomb},          {"call", 1, probe_call},
-    {"fds", 0, probe_fds},            {"forks", 1, probe_forks},        {"int80", 1, probe_int80},
+    {"fds", 0, probe_fds},            {"forge", 2, probe_forge},        {"forks", 1, probe_forks},        {"int80", 1, probe_int80},
     {"hunt", 2, probe_hunt},          {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},
     {"mkdir", 1, probe_mkdir},        {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},
     {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"pair", 2, probe_pair},
     {"possess", 2, probe_possess},
-    {"read", 1, probe_read},          {"shm", 1, probe_shm},            {"socket", 1, probe_socket},
+    {"read", 1, probe_read},          {"receive", 1, probe_receive},    {"sealed", 1, probe_sealed},
+    {"shm", 1, probe_shm},            {"socket", 1, probe_socket},
     {"socketcall", 2, probe_socketcall},
     {"status", 0, probe_status},      {"tiocsti", 0, probe_tiocsti},    {"touch", 1, probe_touch},
-    {"wait", 0, probe_wait},          {"write", 2, probe_write},
+    {"trace", 1, probe_trace},        {"wait", 0, probe_wait},          {"write", 2, probe_write},
 };
 
 int main(int count, char **words) {

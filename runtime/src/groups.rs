@@ -44,13 +44,13 @@ pub(crate) fn kill_all(journal: &Journal) -> Result<(), RemoveError> {
     killed.fold(Ok(()), Result::and)
 }
 
-/// Sends a signal to whatever is in them, once to each process.
+/// Sends a signal to whatever is in them, once to each process, and not to `holder`, which would pass it on to one that has it.
 ///
 /// # Errors
 ///
 /// The first failure.
-pub(crate) fn signal_all(journal: &Journal, number: i32) -> Result<(), RemoveError> {
-    let mut reached = BTreeSet::new();
+pub(crate) fn signal_all(journal: &Journal, number: i32, holder: Option<i32>) -> Result<(), RemoveError> {
+    let mut reached = BTreeSet::from_iter(holder);
     groups(journal).try_for_each(|(path, inode)| cgroup::signal_members(path, inode, number, &mut reached))
 }
 

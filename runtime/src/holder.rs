@@ -2,7 +2,7 @@
 //!
 //! A pid namespace ends with its first process. So here that is not the command but a program of a few system calls: it waits
 //! for whatever ends in the container, passes signals on to the command, tells the monitor at once how that ended, and stays
-//! until it is told to go: by the monitor, which kills it, or after the command by a signal that asks to end.
+//! until it is told to go: by the monitor, which kills it, or after the command by a signal from outside that asks to end.
 //!
 //! ```text
 //!  monitor                        PID 1                                  the process that is to be the command
@@ -18,12 +18,13 @@
 //!
 //! It is executed anew, by a descriptor of the read-only copy that the monitor itself runs from: so nothing of the monitor's
 //! memory is in it, no argument or variable of the caller's, and `/proc/1/exe` leads to nothing that can be written. Of the
-//! command it has the namespaces, the control groups, the AppArmor profile and the OOM score; the command has all that it
-//! would have without a holder, because the same steps make it.
+//! command it has the namespaces, the control groups and the AppArmor profile, and of the monitor the score for the OOM
+//! killer, who would take the command's end with it; the command has all that it would have without a holder, because the
+//! same steps make it.
 //!
 //! Nobody in the container gains by it. It is root there without a capability but CAP_KILL, cannot be looked into without
-//! CAP_SYS_PTRACE, and who has that finds six system calls: any other kills it, and the container with it. No signal ends it
-//! from inside while the command runs. To the monitor of `run`, what it tells counts only if the command has ended indeed, and
+//! CAP_SYS_PTRACE, and who has that finds six system calls: any other kills it, and the container with it. No signal from inside
+//! ends it. To the monitor of `run`, what it tells counts only if the command has ended indeed, and
 //! where it ends without a word the command was killed, whatever its own status says; the engine that has used `create` hears
 //! that status. Who can trace it could as well trace the command.
 
@@ -88,16 +89,30 @@ fn parse(arguments: &[String]) -> Option<(Pid, Keeper)> {
 pub(crate) enum Said {
     /// How the command ended.
     Ended(Ended),
-    /// It could not confine itself. It ends, and there was no command.
-    Failed(io::Error),
+    /// It could not get ready. It ends, and there was no command.
+    Failed(HolderError),
+}
+
+/// What kept the holder from getting ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HolderError {
+    #[error("confine the container's holder: prctl")]
+    Confine(#[source] io::Error),
+    #[error("install the filter of the container's holder: does this kernel have CONFIG_SECCOMP_FILTER?")]
+    Filter(#[source] io::Error),
+    #[error("tell the process that is to be the command that its holder is ready")]
+    Gate(#[source] io::Error),
 }
 
 impl Said {
     fn to_bytes(&self) -> [u8; 8] {
+        let errno = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
         let (kind, value) = match self {
             Said::Ended(Ended::Exited(status)) => (0, *status),
             Said::Ended(Ended::Signaled(signal)) => (1, *signal),
-            Said::Failed(error) => (2, error.raw_os_error().unwrap_or(libc::EIO)),
+            Said::Failed(HolderError::Confine(error)) => (2, errno(error)),
+            Said::Failed(HolderError::Filter(error)) => (3, errno(error)),
+            Said::Failed(HolderError::Gate(error)) => (4, errno(error)),
         };
         (u64::from(value.cast_unsigned()) << 32 | kind).to_ne_bytes()
     }
@@ -108,7 +123,9 @@ impl Said {
         match word & u64::from(u32::MAX) {
             0 if value <= 255 => Some(Said::Ended(Ended::Exited(value))),
             1 if (1..=64).contains(&value) => Some(Said::Ended(Ended::Signaled(value))),
-            2 => Some(Said::Failed(io::Error::from_raw_os_error(value))),
+            2 => Some(Said::Failed(HolderError::Confine(io::Error::from_raw_os_error(value)))),
+            3 => Some(Said::Failed(HolderError::Filter(io::Error::from_raw_os_error(value)))),
+            4 => Some(Said::Failed(HolderError::Gate(io::Error::from_raw_os_error(value)))),
             _ => None,
         }
     }
@@ -144,7 +161,7 @@ impl Descriptors {
 pub(crate) fn main(arguments: &[String]) -> Option<()> {
     let (command, keeper) = parse(arguments).filter(|_| rustix::process::getpid() == Pid::INIT)?;
     let told = match confine(keeper) {
-        Ok(()) => rustix::io::write(stderr(), &[0]).map_err(io::Error::from),
+        Ok(()) => rustix::io::write(stderr(), &[0]).map_err(|errno| HolderError::Gate(errno.into())),
         Err(error) => Err(error),
     };
     match told {
@@ -158,15 +175,16 @@ pub(crate) fn main(arguments: &[String]) -> Option<()> {
 }
 
 /// Before there is anybody else in the container.
-fn confine(keeper: Keeper) -> io::Result<()> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    set_name(NAME)?;
+fn confine(keeper: Keeper) -> Result<(), HolderError> {
+    let prctl = |errno: Errno| HolderError::Confine(errno.into());
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(prctl)?;
+    set_name(NAME).map_err(prctl)?;
     if keeper == Keeper::Monitor {
         // Again: a profile that was entered with execve(2) may have reset it. If the monitor has died before this, the
         // command's next message to it fails, and then this ends.
-        set_parent_process_death_signal(Some(Signal::KILL))?;
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(prctl)?;
     }
-    set_no_new_privs(true)?;
+    set_no_new_privs(true).map_err(prctl)?;
     // Of what comes from now on.
     let calls = [
         libc::SYS_rt_sigtimedwait,
@@ -176,7 +194,7 @@ fn confine(keeper: Keeper) -> io::Result<()> {
         libc::SYS_pread64,
         libc::SYS_exit_group,
     ];
-    seccomp::only(&calls).install()
+    seccomp::only(&calls).install().map_err(HolderError::Filter)
 }
 
 /// Allocates nothing, and makes no call but those of [`confine`].
@@ -193,10 +211,11 @@ fn hold(command: Pid, keeper: Keeper) -> ! {
         }
         let Ok(signal) = signals::take_next() else { exit_now(1) };
         match outcome {
-            _ if signal == libc::SIGCHLD => {}
+            _ if signal.number == libc::SIGCHLD => {}
             // It is our child, and reaped by nobody but us: its number is its own. That it has ended is heard next.
-            None => signals::send_to_child(command.as_raw_nonzero().get(), signal).unwrap_or(()),
-            Some(status) if asks_to_end(signal) => exit_now(status),
+            None => signals::send_to_child(command.as_raw_nonzero().get(), signal.number).unwrap_or(()),
+            // Those that the command has left behind are not asked whether the container is to stay.
+            Some(status) if signal.is_from_outside && asks_to_end(signal.number) => exit_now(status),
             Some(_) => {}
         }
     }
@@ -229,10 +248,15 @@ mod tests {
             let heard = Said::from_bytes(Said::Ended(ended).to_bytes());
             assert!(matches!(heard, Some(Said::Ended(got)) if got == ended), "{ended:?}: {heard:?}");
         }
-        let failed = Said::Failed(io::Error::from_raw_os_error(libc::EPERM)).to_bytes();
-        let Some(Said::Failed(error)) = Said::from_bytes(failed) else { panic!("not the failure") };
-        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-        for (kind, value) in [(0, 256), (1, 0), (1, 65), (3, 0), (u64::from(u32::MAX), 0)] {
+        for fails in [HolderError::Confine, HolderError::Filter, HolderError::Gate] {
+            let failed = Said::Failed(fails(io::Error::from_raw_os_error(libc::EPERM)));
+            let Some(Said::Failed(heard)) = Said::from_bytes(failed.to_bytes()) else { panic!("{failed:?}") };
+            assert_eq!(
+                format!("{heard:?}"),
+                format!("{:?}", fails(io::Error::from_raw_os_error(libc::EPERM)))
+            );
+        }
+        for (kind, value) in [(0, 256), (1, 0), (1, 65), (5, 0), (u64::from(u32::MAX), 0)] {
             assert!(Said::from_bytes((value << 32 | kind).to_ne_bytes()).is_none(), "{kind} {value}");
         }
     }

@@ -66,20 +66,23 @@ impl ContainerPlan {
             let finding = Finding { pointer: "/linux/namespaces".into(), message: message.into() };
             return Err(PlanError { findings: vec![finding] });
         }
-        // Nobody may write another process's label, but a fork inherits it: so both have it.
-        let (labels, mut steps): (Vec<_>, Vec<_>) =
-            self.child.into_iter().partition(|step| matches!(step, ChildStep::Label { .. }));
+        // Each of the two enters the profile by its own execve(2): what the other one executes before that are hooks, which
+        // are the host's.
+        let profile = self.child.iter().find_map(|step| match step {
+            ChildStep::Label { profile } => Some(profile.clone()),
+            _ => None,
+        });
         // While the host's tree is there: an executable that is linked dynamically, as those of tests are, must not find its
-        // libraries in the image. pivot_root(2) takes the holder along.
-        let root = steps.iter().position(|step| *step == ChildStep::AttachRoot).unwrap_or(0);
-        steps.splice(root..root, labels.into_iter().chain([ChildStep::Hold]));
-        self.child = steps;
+        // libraries in the image. pivot_root(2) takes the holder along. What comes from here on is the command's only: its
+        // score for the OOM killer, who would end with the holder all that there is.
+        let proc = self.child.iter().position(|step| *step == ChildStep::OpenProc);
+        self.child.insert(proc.map_or(0, |proc| proc + 1), ChildStep::Hold { profile });
         Ok(self)
     }
 
     /// Whether it is [`ContainerPlan::held`].
     pub fn is_held(&self) -> bool {
-        self.child.contains(&ChildStep::Hold)
+        self.child.iter().any(|step| matches!(step, ChildStep::Hold { .. }))
     }
 }
 

@@ -85,16 +85,16 @@ pub struct HeldCommand {
 }
 
 impl HeldCommand {
-    /// What is to be known of the process behind `command`, which has perhaps ended, but was not reaped before this.
+    /// What is to be known of the process behind `command`. `None` if it is no more.
     ///
     /// # Errors
     ///
-    /// `/proc` does not know the process.
-    pub fn new(command: BorrowedFd<'_>) -> io::Result<HeldCommand> {
-        let pid = number(command)?;
-        let (start_time, _) = stat(pid)?;
+    /// `/proc` cannot be read.
+    pub fn new(command: BorrowedFd<'_>) -> io::Result<Option<HeldCommand>> {
+        let Some(pid) = unless_gone(number(command))? else { return Ok(None) };
+        let Some((start_time, _)) = unless_gone(stat(pid))? else { return Ok(None) };
         let pidfd_inode = fstat(command)?.st_ino;
-        Ok(HeldCommand { pid, start_time, pidfd_inode, has_ended: false, exit_status: None })
+        Ok(Some(HeldCommand { pid, start_time, pidfd_inode, has_ended: false, exit_status: None }))
     }
 }
 
@@ -254,6 +254,20 @@ fn unless_gone<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether somebody traces the process behind `pidfd`, also one that has ended and was not reaped. Source:
+/// proc_pid_status(5). One that is reaped between two looks may be taken for another that has got its number.
+///
+/// # Errors
+///
+/// `/proc` does not know the process.
+pub(crate) fn is_traced(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut text = String::with_capacity(4 << 10);
+    let path = format!("/proc/{}/status", number(pidfd)?);
+    File::open(path)?.take(SMALL_FILE_BYTES).read_to_string(&mut text)?;
+    let tracer = text.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    Ok(tracer.is_some_and(|number| number.trim() != "0"))
 }
 
 fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {

@@ -24,23 +24,25 @@ pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Pro
     let because = |error: &dyn std::error::Error| Problem::because(&format!("kill {id}"), error);
     let directory = ContainerDirectory::open(&global.root, &id).map_err(|error| because(&error))?;
     let journal = directory.journal().map_err(|error| because(&error))?;
+    let known = directory.look().map_err(|error| because(&error))?;
+    // A holder would pass it on, but for those that it cannot; and SIGKILL is for the container.
+    // Before `start` there is no command yet: its process would not outlive what the container's first one does not feel.
+    let has_command = matches!(known.status, Status::Running | Status::Paused);
+    let command = known.command.filter(|_| signal != libc::SIGKILL && has_command);
     if let (true, Some(journal)) = (all, &journal) {
         // Also where PID 1 has ended, and without a pid namespace of its own left others behind.
+        let holder = command.and(known.state).map(|state| state.pid);
         let sent = match signal {
             libc::SIGKILL => groups::kill_all(journal),
-            other => groups::signal_all(journal, other),
+            other => groups::signal_all(journal, other, holder),
         };
         return sent.map(|()| 0).map_err(|error| because(&error));
     }
-    let known = directory.look().map_err(|error| because(&error))?;
     let Some(init) = known.init else {
         // The words that podman and containerd look for.
         return Err(Problem::Failed(format!("failed to kill {id}: container not running")));
     };
-    // A holder would pass it on, but for those that it cannot; and SIGKILL is for the container.
-    // Before `start` there is no command yet: its process would not outlive what the container's first one does not feel.
-    let has_command = matches!(known.status, Status::Running | Status::Paused);
-    let target = known.command.filter(|_| signal != libc::SIGKILL && has_command).unwrap_or(init);
+    let target = command.unwrap_or(init);
     signals::send(target.as_fd(), signal).map_err(|error| because(&error))?;
     if let (libc::SIGKILL, Some(journal)) = (signal, &journal) {
         groups::thaw(journal).map_err(|error| because(&error))?;

@@ -75,8 +75,6 @@ pub(super) enum ChildError {
     Monitor(#[source] ReceiveError),
     #[error("the monitor has ended")]
     MonitorGone,
-    #[error("wait for the container's holder: it has ended")]
-    HolderGone,
     #[error("open {path} of a procfs of our own")]
     Proc { path: &'static str, source: io::Error },
     #[error("set {name} to {value:?}")]
@@ -266,7 +264,7 @@ impl Child<'_> {
             ),
             ChildStep::Personality(domain) => process::set_personality(*domain),
             ChildStep::Rlimit(limit) => Ok(rlimits::allow(limit)?),
-            ChildStep::Hold => self.hold(),
+            ChildStep::Hold { profile } => self.hold(profile.as_deref()),
             ChildStep::NewSession => self.new_session(),
             ChildStep::WorkingDirectory { path } => self.change_directory(path),
             ChildStep::Label { profile } => self.set_label(profile),

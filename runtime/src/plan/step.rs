@@ -172,7 +172,10 @@ pub enum ChildStep {
         depth: Depth,
     },
     /// Forks the process that goes on to the command; this one stays behind as the holder.
-    Hold,
+    Hold {
+        /// The AppArmor profile that the holder enters.
+        profile: Option<String>,
+    },
     /// A session of its own, with the pty as its controlling terminal if there is one.
     NewSession,
     /// Chooses how the kernel takes the command's calls, such as what uname(2) says.
@@ -278,7 +281,8 @@ impl fmt::Display for ChildStep {
                 write!(out, "root.propagation {}", propagation.spelled(*depth))
             }
             ChildStep::Personality(domain) => write!(out, "personality {domain}"),
-            ChildStep::Hold => write!(out, "hold"),
+            ChildStep::Hold { profile: None } => write!(out, "hold"),
+            ChildStep::Hold { profile: Some(profile) } => write!(out, "hold under apparmor {profile}"),
             ChildStep::NewSession => write!(out, "session.new"),
             ChildStep::WorkingDirectory { path } => write!(out, "cwd {}", path.display()),
             ChildStep::Rlimit(limit) => {

@@ -44,31 +44,54 @@ pub fn block_all() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Waits for a signal, all of which are blocked, and takes it: its number. Allocates nothing.
+/// A signal that has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    /// Which.
+    pub number: i32,
+    /// kill(2) or pidfd_send_signal(2) of a process that is in no pid namespace of this one's, but in one above. Nobody can
+    /// pretend to: a code that is not negative comes from the kernel, which says 0 of a sender without a number here
+    /// (rt_sigqueueinfo(2), pid_namespaces(7)).
+    pub is_from_outside: bool,
+}
+
+/// Waits for a signal, all of which are blocked, and takes it. Allocates nothing.
 ///
 /// # Errors
 ///
 /// The kernel's answer.
-pub fn take_next() -> io::Result<i32> {
-    let (no_information, for_ever): (*mut libc::siginfo_t, *const libc::timespec) =
-        (std::ptr::null_mut(), std::ptr::null());
+pub fn take_next() -> io::Result<Taken> {
+    let mut information = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let for_ever: *const libc::timespec = std::ptr::null();
     loop {
-        // SAFETY: the kernel reads the eight bytes of the set; no information is asked for, and no time given.
+        // SAFETY: the kernel reads the eight bytes of the set and fills the information, which lives past the call; no time is
+        // given.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_rt_sigtimedwait,
                 &raw const ALL,
-                no_information,
+                information.as_mut_ptr(),
                 for_ever,
                 size_of::<u64>(),
             )
         };
         match i32::try_from(answer) {
-            Ok(number) if number > 0 => return Ok(number),
+            Ok(number) if number > 0 => {
+                // SAFETY: it was all zero, which is a value of it, before the kernel filled it.
+                let information = unsafe { information.assume_init_ref() };
+                return Ok(Taken { number, is_from_outside: is_from_outside(information) });
+            }
             _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
             _ => return Err(io::Error::last_os_error()),
         }
     }
+}
+
+fn is_from_outside(information: &libc::siginfo_t) -> bool {
+    // SAFETY: with that code the sender's number is what stands there (sigaction(2)); in any other case it is a number all
+    // the same, and not looked at.
+    let sender = unsafe { information.si_pid() };
+    information.si_code == libc::SI_USER && sender == 0
 }
 
 /// kill(2) by number, of a child that this process alone reaps and has not.

@@ -88,6 +88,41 @@ fn exec_enters_the_profile_of_the_spec_or_the_one_that_is_asked_for() {
 }
 
 #[test]
+fn a_holder_and_its_command_are_in_the_profile_and_hooks_of_the_host_are_not() {
+    let name = "docker-worker-guest-hold";
+    parser("--replace", name);
+    let mut bundle = busybox::Bundle::shell("exec sleep 1000");
+    bundle.config["process"]["apparmorProfile"] = json!(name);
+    let hook = |stage: &str| {
+        let file = bundle.path(stage);
+        let script = format!("cat /proc/self/attr/current >{}", file.display());
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] }])
+    };
+    let stages = ["createRuntime", "createContainer"];
+    bundle.config["hooks"] = stages.iter().map(|stage| (*stage, hook(stage))).collect();
+    for options in [&["create"][..], &["create", "--hold"]] {
+        for words in [options, &["start"]] {
+            let ran = bundle.tell(&[words, &[&bundle.id]].concat());
+            assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{words:?}");
+        }
+        for stage in stages {
+            let label = std::fs::read_to_string(bundle.path(stage)).unwrap();
+            assert_eq!(label, "unconfined\n", "{options:?} {stage}");
+            std::fs::remove_file(bundle.path(stage)).unwrap();
+        }
+        let listed = bundle.tell(&["ps", "-f", "json", &bundle.id]).stdout;
+        let pids: Vec<i32> = serde_json::from_str(&listed).unwrap();
+        assert_eq!(pids.len(), options.len(), "{options:?}");
+        for pid in pids {
+            let label = std::fs::read_to_string(format!("/proc/{pid}/attr/current")).unwrap();
+            assert_eq!(label, format!("{name} (enforce)\n"), "{options:?}");
+        }
+        bundle.down();
+    }
+    parser("--remove", name);
+}
+
+#[test]
 fn exec_goes_where_the_first_process_is_if_that_has_made_groups_of_its_own() {
     let bundle = busybox::Bundle::shell("exec sleep 1000");
     bundle.up();

@@ -32,6 +32,8 @@ mod exec_terminal;
 mod filesystem;
 #[path = "../it/hold.rs"]
 mod hold;
+#[path = "../it/hold_ends.rs"]
+mod hold_ends;
 #[path = "../it/hold_hostile.rs"]
 mod hold_hostile;
 #[path = "../it/launch.rs"]

@@ -1,5 +1,5 @@
 //! kill -9 at each step of a plan and of its undoing: `delete` makes the host as it was before.
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use crate::busybox::Bundle;
 use runtime::host::HostFacts;
@@ -20,7 +20,11 @@ fn bundle() -> Bundle {
 
 /// The runtime, stopped after that step; `None` if it came to its end before.
 fn stopped_after(bundle: &Bundle, step: usize) -> Option<Child> {
-    let mut child = bundle.command(&["run", "--stop-after", &step.to_string(), &bundle.id]).spawn().unwrap();
+    stopped(bundle.command(&["run", "--stop-after", &step.to_string(), &bundle.id]), step)
+}
+
+fn stopped(mut command: Command, step: usize) -> Option<Child> {
+    let mut child = command.spawn().unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
     if status.stopped() {
@@ -56,6 +60,42 @@ fn s47_a_monitor_killed_at_any_step_leaves_nothing_after_delete() {
     let mut again = Bundle::shell("exit 4");
     again.id = bundle.id.clone();
     assert_eq!(again.run().status, 4);
+}
+
+#[test]
+fn s47_the_monitor_of_a_holder_killed_at_any_step_or_the_holder_itself_leaves_nothing_after_delete() {
+    let bundle = bundle();
+    let spec = runtime::spec::parse(bundle.config.clone()).unwrap().spec;
+    let plan = plan(&ContainerId::new(&bundle.id).unwrap(), &spec, &HostFacts::gather().unwrap()).unwrap();
+    let plan = plan.held().unwrap();
+    let hold = plan.child.iter().position(|step| step.to_string() == "hold").unwrap();
+    // From the last step before the two processes part.
+    let first = plan.host.len() + hold;
+    for stop_after in first..=plan.host.len() + plan.child.len() + 2 {
+        for killed in ["monitor", "holder"] {
+            let step = stop_after.to_string();
+            let arguments = ["run", "--hold", "--stop-after", &step, &bundle.id];
+            let mut command = bundle.command(&arguments);
+            command.stderr(Stdio::null());
+            let mut monitor = stopped(command, stop_after).unwrap();
+            if killed == "monitor" {
+                kill(monitor);
+            } else {
+                signal(bundle.pid(), rustix::process::Signal::KILL);
+                signal(i32::try_from(monitor.id()).unwrap(), rustix::process::Signal::CONT);
+                // It hears of it by itself, and undoes everything.
+                assert!(!monitor.wait().unwrap().success(), "after step {stop_after}");
+                assert_eq!(bundle.leftovers(), Vec::<String>::new(), "after step {stop_after}");
+            }
+            let deleted = bundle.tell(&["delete", "--force", &bundle.id]);
+            assert_eq!(deleted.status, 0, "after step {stop_after}, {killed}: {deleted:?}");
+            assert_eq!(bundle.leftovers(), Vec::<String>::new(), "after step {stop_after}, {killed}");
+        }
+    }
+}
+
+fn signal(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 #[test]

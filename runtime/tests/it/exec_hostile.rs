@@ -48,7 +48,7 @@ fn s41_who_may_trace_others_gets_no_executable_words_or_descriptors_of_the_hosts
     let mut found = String::new();
     said.read_to_string(&mut found).unwrap();
     let caught = found.trim().strip_prefix("ng\n").unwrap_or(found.trim()).to_owned();
-    assert!(caught.ends_with(" written=0 leaked=0 foreign=0"), "{caught}");
+    assert!(caught.ends_with(" writable=0 leaked=0 foreign=0"), "{caught}");
     assert!(
         !caught.starts_with("caught=0 "),
         "the hunter is too slow for this test to mean anything: {caught}"

@@ -114,14 +114,21 @@ fn plans_read_as_they_did() {
 }
 
 #[test]
-fn a_holder_parts_from_the_command_before_the_root_is_changed_and_has_its_profile() {
+fn a_holder_parts_from_the_command_before_the_root_is_changed_and_enters_the_profile_by_itself() {
     let held = |extra: Value| {
         let spec = runtime::spec::parse(spec(extra)).unwrap().spec;
         plan(&ContainerId::new("a").unwrap(), &spec, &host("v2")).unwrap().held()
     };
-    let text = held(json!({ "process": { "apparmorProfile": "profile" } })).unwrap().to_string();
-    assert!(text.contains("  loopback.up\n  apparmor profile\n  hold\n  root.attach\n"), "{text}");
-    assert_eq!(text.matches("apparmor").count(), 1, "{text}");
+    let hook = json!({ "createContainer": [{ "path": "/bin/true" }] });
+    let process = json!({ "apparmorProfile": "profile", "oomScoreAdj": 500 });
+    let text = held(json!({ "process": process, "hooks": hook })).unwrap().to_string();
+    assert!(text.contains("  proc.open\n  hold under apparmor profile\n  oom-score 500\n"), "{text}");
+    // Hooks that see the host's tree are the host's.
+    let places = ["  hold", "  root.attach", "  hooks createContainer", "  root.pivot", "  apparmor profile"];
+    let places = places.map(|step| text.find(step).unwrap());
+    assert!(places.is_sorted(), "{text}");
+    let text = held(json!({})).unwrap().to_string();
+    assert!(text.contains("  proc.open\n  hold\n"), "{text}");
     for kinds in [
         json!([{ "type": "mount" }]),
         json!([{ "type": "mount" }, { "type": "pid", "path": "/proc/7/ns/pid" }]),

@@ -25,6 +25,7 @@ mod execution;
 mod filesystem;
 mod golden;
 mod hold;
+mod hold_ends;
 mod hold_hostile;
 mod hooks;
 mod hostile_spec;

@@ -1,6 +1,9 @@
 //! PID 1 parts with the process that goes on to the command, and becomes the holder ([`crate::holder`]).
 //!
 //! That is before the container has its root: the other process makes it, and with pivot_root(2) gives it to both.
+//!
+//! If the holder ends on its way, it or the first process's end says why. The other process says nothing then: it would be
+//! told of an end only, and might be heard first.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,13 +16,14 @@ use rustix::process::setsid;
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::usher::why_not_forked;
-use super::{Child, ChildError, call, let_signals_through};
+use super::{Child, ChildError, call, let_signals_through, process};
 use crate::capabilities::{self, CapabilitySets};
 use crate::execute::executing::NOT_YET;
 use crate::execute::say;
 use crate::holder::{self, Descriptors, Keeper};
 use crate::launch::messages::ChildMessage;
 use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
+use crate::sys::exit::exit_now;
 use crate::sys::shared_word::SharedWord;
 use crate::sys::{descriptors, signals};
 
@@ -50,8 +54,7 @@ impl Holding {
         loop {
             match rustix::io::read(&self.gate, &mut byte) {
                 Ok(1) => return Ok(()),
-                // It ends, and this process with it.
-                Ok(_) => return Err(ChildError::HolderGone),
+                Ok(_) => exit_now(1),
                 Err(Errno::INTR) => {}
                 Err(errno) => {
                     return Err(ChildError::Call { call: "wait for the holder", source: errno.into() });
@@ -62,8 +65,8 @@ impl Holding {
 }
 
 impl Child<'_> {
-    /// Returns in the new process only.
-    pub(super) fn hold(&mut self) -> Result<(), ChildError> {
+    /// Returns in the new process only. The holder is to be under `profile`.
+    pub(super) fn hold(&mut self, profile: Option<&str>) -> Result<(), ChildError> {
         let missing = ChildError::Missing { what: "the holder's socket" };
         let HolderParts { executable, socket, alone } = self.held.holder.take().ok_or(missing)?;
         let (word, memory) = call("make a word of shared memory", SharedWord::create(NOT_YET))?;
@@ -73,12 +76,19 @@ impl Child<'_> {
         match clone3(&alone, Namespaces::default(), None) {
             Ok(Forked::Child) => {
                 let_signals_through()?;
+                // Nobody may write another process's.
+                if let (Some(_), Some(proc)) = (&self.label, &self.proc) {
+                    self.label = process::open_label(proc)?;
+                }
                 self.holding = Some(Holding { word, memory, gate });
                 Ok(())
             }
             Ok(Forked::Parent { child, pid }) => {
                 say(&self.socket, &ChildMessage::Held(child)).map_err(|_| ChildError::MonitorGone)?;
                 let keeper = if self.held.start.is_some() { Keeper::Nobody } else { Keeper::Monitor };
+                if let Some(profile) = profile {
+                    self.set_label(profile)?;
+                }
                 let streams = Descriptors { socket, word: memory, gate: opened };
                 let Err(error) = become_holder(&executable, &streams, pid, keeper);
                 Err(error)

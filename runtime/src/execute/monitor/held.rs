@@ -11,8 +11,7 @@ use crate::execute::failure;
 use crate::holder::Said;
 use crate::launch::messages::send_report;
 use crate::launch::{CommandEnded, FailureKind, Report};
-use crate::limits;
-use crate::state::HeldCommand;
+use crate::state::{self, HeldCommand};
 use crate::sys::wait::{Ended, readable_within};
 
 /// What the monitor knows of it.
@@ -24,15 +23,39 @@ pub(super) struct Held {
     command: Option<OwnedFd>,
     /// What is written down of it.
     note: Option<HeldCommand>,
-    /// It has ended; by then the holder should have told how.
-    overdue: Option<Instant>,
+    /// It has ended, and the holder has not told how yet.
+    patience: Option<Patience>,
     ended: Option<Ended>,
 }
 
-/// The holder could not do its part.
+/// How long the holder may yet take to tell how the command ended. It is looked after once in a while, and only the looks in a
+/// row at which nothing stood in its way count: a holder that may go on has the whole time again.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    next: Instant,
+    looks: u32,
+}
+
+impl Patience {
+    const LOOK: Duration = Duration::from_secs(1);
+    const LOOKS: u32 = 10;
+
+    fn begin(now: Instant) -> Patience {
+        Patience { next: now + Patience::LOOK, looks: Patience::LOOKS }
+    }
+
+    /// Whether it has come to an end with the look that is due.
+    fn look(&mut self, now: Instant, is_hindered: bool) -> bool {
+        self.next = now + Patience::LOOK;
+        self.looks = if is_hindered { Patience::LOOKS } else { self.looks.saturating_sub(1) };
+        self.looks == 0
+    }
+}
+
+/// It cannot be named for those who come later.
 #[derive(Debug, thiserror::Error)]
-#[error("confine the container's holder: does this kernel have CONFIG_SECCOMP_FILTER?")]
-struct ConfineError(#[source] io::Error);
+#[error("look at the process that is to be the command")]
+struct NoteError(#[source] io::Error);
 
 impl Held {
     pub fn new(socket: OwnedFd) -> Held {
@@ -41,19 +64,24 @@ impl Held {
 
     /// What to wait for: the holder's word, the command's end.
     pub fn interests(&self) -> [Option<PollFd<'_>>; 2] {
-        let command = self.command.as_ref().filter(|_| self.overdue.is_none() && self.ended.is_none());
-        [self.socket.as_ref(), command].map(|fd| fd.map(|fd| PollFd::new(fd, PollFlags::IN)))
+        [self.socket.as_ref(), self.running()].map(|fd| fd.map(|fd| PollFd::new(fd, PollFlags::IN)))
     }
 
-    /// Until the holder's word is overdue.
+    /// Until the holder is looked after.
     pub fn time_left(&self) -> Option<Duration> {
-        let overdue = self.overdue.filter(|_| self.ended.is_none())?;
-        Some(overdue.saturating_duration_since(Instant::now()))
+        let patience = self.patience.filter(|_| self.ended.is_none())?;
+        Some(patience.next.saturating_duration_since(Instant::now()))
     }
 
     /// The command, as long as it is not known to have ended.
     pub fn running(&self) -> Option<&OwnedFd> {
-        self.command.as_ref().filter(|_| self.overdue.is_none() && self.ended.is_none())
+        self.command.as_ref().filter(|_| self.patience.is_none() && self.ended.is_none())
+    }
+
+    /// Whether somebody who traces the command is told of its end before the holder is, and has not taken notice yet. That
+    /// nobody can say is no tracing.
+    fn is_traced(&self) -> bool {
+        self.command.as_ref().is_some_and(|command| state::is_traced(command.as_fd()).unwrap_or(false))
     }
 
     /// How the command ended. Without the holder's word it was killed, as all are with the first process of a pid
@@ -66,8 +94,10 @@ impl Held {
 impl Watch<'_, '_> {
     /// The process that is to be the command exists.
     pub(super) fn take_held(&mut self, command: OwnedFd) {
-        // One that has ended already is told of by its socket.
-        let note = HeldCommand::new(command.as_fd()).ok();
+        let note = match HeldCommand::new(command.as_fd()) {
+            Ok(note) => note,
+            Err(error) => return self.fail(failure("hold", FailureKind::Host, &NoteError(error))),
+        };
         if let Some(note) = &note
             && let Err(failed) = self.host.note_command(note.clone())
         {
@@ -102,8 +132,8 @@ impl Watch<'_, '_> {
                     false => self.host.kill().unwrap_or(()),
                 }
             }
-            Some(Said::Failed(source)) => {
-                self.fail(failure("hold", FailureKind::Host, &ConfineError(source)));
+            Some(Said::Failed(error)) => {
+                self.fail(failure("hold", FailureKind::Host, &error));
             }
             // It ends, and what never came to its command is told of by its socket.
             Some(Said::Ended(_)) | None => {}
@@ -133,22 +163,39 @@ impl Watch<'_, '_> {
     /// The command has ended: the holder is to say how, which is a moment's work.
     pub(super) fn expect_word(&mut self) {
         if let Some(held) = &mut self.held {
-            held.overdue.get_or_insert(Instant::now() + limits::KILLED);
+            held.patience.get_or_insert(Patience::begin(Instant::now()));
         }
     }
 
     /// A holder that does not say how the command ended is held by somebody in the container, or stands still with it.
     pub(super) fn end_if_overdue(&mut self) {
-        let is_overdue = self.held.as_ref().and_then(Held::time_left).is_some_and(|left| left.is_zero());
-        if !is_overdue {
+        let Some(held) = &mut self.held else { return };
+        if !held.time_left().is_some_and(|left| left.is_zero()) {
             return;
         }
-        let is_paused = self.host.is_paused();
-        let Some(held) = &mut self.held else { return };
-        held.overdue = Some(Instant::now() + limits::KILLED);
-        if !is_paused {
+        let is_hindered = self.host.is_paused() || held.is_traced();
+        if held.patience.as_mut().is_some_and(|patience| patience.look(Instant::now(), is_hindered)) {
             // If it cannot be killed it is tried again.
             self.host.kill().unwrap_or(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_after_ten_looks_in_a_row_at_which_nothing_stood_in_the_way() {
+        let begun = Instant::now();
+        // For each: at which looks the container was paused, and the one that ends it.
+        for (hindered, last) in [(&[][..], 10), (&[1], 11), (&[9], 19), (&[3, 12, 21], 31)] {
+            let mut patience = Patience::begin(begun);
+            for look in 1..=last {
+                let now = begun + Patience::LOOK * look;
+                assert_eq!(patience.next, now, "{hindered:?}");
+                assert_eq!(patience.look(now, hindered.contains(&look)), look == last, "{hindered:?} {look}");
+            }
         }
     }
 }
