@@ -481,6 +481,13 @@ static int probe_forge(int count, char **words) {
     return say(syscall(SYS_rt_sigqueueinfo, 1, information.si_signo, &information) == -1);
 }
 
+/* halt: stops everybody else again and again. */
+static int probe_halt(int count, char **words) {
+    (void)count, (void)words;
+    for (;;)
+        kill(-1, SIGSTOP);
+}
+
 /* trace PID: traces a process and takes no notice of anything that it comes to. */
 static int probe_trace(int count, char **words) {
     (void)count;
@@ -496,7 +503,7 @@ static const struct {
 } probes[] = {
     {"abstract", 1, probe_abstract},  {"bomb", 0, probe_bomb},          {"call", 1, probe_call},
     {"fds", 0, probe_fds},            {"forge", 2, probe_forge},        {"forks", 1, probe_forks},        {"int80", 1, probe_int80},
-    {"hunt", 2, probe_hunt},          {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},
+    {"halt", 0, probe_halt},          {"hunt", 2, probe_hunt},          {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},
     {"mkdir", 1, probe_mkdir},        {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},
     {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"pair", 2, probe_pair},
     {"possess", 2, probe_possess},

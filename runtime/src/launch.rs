@@ -224,11 +224,11 @@ pub enum FailureKind {
 /// Why there is no next report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The monitor has closed the socket: nothing more will come.
-    #[error("hear from the container's monitor: it has ended")]
+    /// It has closed the socket: nothing more will come.
+    #[error("hear from docker-worker-runtime: it has ended")]
     Ended,
     /// What came is no report: another build's executable?
-    #[error("understand the container's monitor ({what}): is the executable of the same build?")]
+    #[error("understand docker-worker-runtime ({what}): is the executable of the same build?")]
     Malformed {
         /// Which part.
         what: &'static str,

@@ -54,10 +54,10 @@ struct Changes {
     no_new_privileges: bool,
 }
 
-pub(super) fn exec(global: &Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
+pub(super) fn exec(global: &mut Global, arguments: lexopt::Parser) -> Result<u8, Problem> {
     let Some(mut request) = parse(arguments)? else { return print(HELP) };
-    self_exec::protect()
-        .map_err(|error| Problem::Failed(format!("failed to {}", execute::sentence(&error))))?;
+    let protected = self_exec::protect()
+        .map_err(|error| Problem::Failed(format!("failed to {}", execute::sentence(&error))));
     let numbers = [request.report_fd, request.process_fd];
     let [report, process] =
         descriptors::take_over(request.preserve_fds, numbers).map_err(|error| match error {
@@ -67,8 +67,12 @@ pub(super) fn exec(global: &Global, arguments: lexopt::Parser) -> Result<u8, Pro
     if report.is_some() && (request.detach || request.console_socket.is_some()) {
         return Err(Problem::Usage("--report-fd is for who stays and takes the terminal by it".into()));
     }
+    if report.is_some() {
+        // Standard error is the command's then; the caller is told.
+        global.log.print_nothing();
+    }
     request.process = process.map(|file| Description::Handed(file.into())).or(request.process);
-    match (carry_out(global, request, report.as_ref()), report) {
+    match (protected.and_then(|()| carry_out(global, request, report.as_ref())), report) {
         (Err(problem), Some(report)) => {
             Err(problem.told(|failed| send_exec_report(report.as_fd(), &ExecReport::Failed(failed))))
         }

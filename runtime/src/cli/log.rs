@@ -15,6 +15,16 @@ use crate::spec::on_one_line;
 pub(super) struct Log {
     pub file: Option<PathBuf>,
     pub format: Format,
+    printing: Printing,
+}
+
+/// What goes to standard error.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Printing {
+    /// Errors; and where there is no file, everything.
+    #[default]
+    Something,
+    Nothing,
 }
 
 /// How a line of the file looks.
@@ -35,6 +45,11 @@ struct Line<'a> {
 }
 
 impl Log {
+    /// From here on there is the file only.
+    pub fn print_nothing(&mut self) {
+        self.printing = Printing::Nothing;
+    }
+
     /// Says that something failed.
     pub fn error(&self, sentence: &str) {
         self.say("error", sentence);
@@ -59,7 +74,7 @@ impl Log {
     fn say(&self, level: &str, sentence: &str) {
         let sentence = &on_one_line(sentence.chars());
         if level == "error" || self.file.is_none() {
-            eprintln!("docker-worker-runtime: {level}: {sentence}");
+            self.print(&format!("{level}: {sentence}"));
         }
         self.write(level, sentence);
     }
@@ -75,7 +90,14 @@ impl Log {
         };
         let file = open::to_write(path, OFlags::APPEND, Mode::RUSR | Mode::WUSR);
         if let Err(error) = file.and_then(|mut file| writeln!(file, "{text}")) {
-            eprintln!("docker-worker-runtime: failed to write the log {}: {error}", path.display());
+            self.print(&format!("failed to write the log {}: {error}", path.display()));
+        }
+    }
+
+    fn print(&self, text: &str) {
+        match self.printing {
+            Printing::Something => eprintln!("docker-worker-runtime: {text}"),
+            Printing::Nothing => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The worker's way into a container that runs: reports, descriptors, and the death of either side.
 use crate::busybox::Bundle;
+use crate::probe::Probe;
 use runtime::id::ContainerId;
 use runtime::launch::{
     Ended, Entered, ExecMonitor, ExecReport, FailureKind, LaunchExec, ReceiveError, kill_init, launch_exec,
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 fn up() -> Bundle {
     let bundle = Bundle::shell("exec sleep 1000");
@@ -59,6 +61,11 @@ fn started(exec: &ExecMonitor) -> Entered {
         ExecReport::Started(entered) => entered,
         other => panic!("{other:?}"),
     }
+}
+
+/// What is told within these seconds, if anything is.
+fn next_within(exec: &ExecMonitor, seconds: i64) -> Option<ExecReport> {
+    is_readable_within(exec.report_fd(), seconds).then(|| exec.try_recv().unwrap().unwrap())
 }
 
 fn wait(mut exec: ExecMonitor) -> Ended {
@@ -160,6 +167,62 @@ fn a_command_that_does_not_start_says_whose_fault_it_is() {
     let ExecReport::Failed(failed) = next(&exec).unwrap() else { panic!("entered what is gone") };
     assert!(failed.message.contains(&bundle.id), "{failed:?}");
     assert_eq!(wait(exec), Ended::Exited(1));
+}
+
+#[test]
+fn what_goes_wrong_is_told_to_the_caller_and_not_to_who_reads_the_commands_errors() {
+    let bundle = up();
+    let mut missing = shell("", false);
+    missing["args"] = json!(["nonesuch"]);
+    for process in [missing, json!({ "args": "x" })] {
+        let mut errors = tempfile::tempfile().unwrap();
+        let exec = enter(&bundle, &process, [None, None, Some(errors.try_clone().unwrap().into())]);
+        while !matches!(next(&exec), Err(ReceiveError::Ended)) {}
+        wait_for(exec.pidfd());
+        let mut said = String::new();
+        errors.rewind().unwrap();
+        errors.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "", "{process}");
+    }
+    // The operator has it all the same.
+    let log = std::fs::read_to_string(bundle.path("log")).unwrap();
+    assert!(log.contains("nonesuch") && log.contains("/process/args"), "{log}");
+    bundle.down();
+}
+
+#[test]
+fn a_caller_that_has_gone_before_the_command_runs_gets_none() {
+    let bundle = Bundle::new(&["/probe", "halt"]);
+    let probe = Probe::build();
+    let copied =
+        std::process::Command::new("cp").arg(probe.path()).arg(bundle.rootfs().join("probe")).status();
+    assert!(copied.unwrap().success());
+    bundle.up();
+    let (alone, mut left_behind) = (format!("[{}]\n", bundle.pid()), 0);
+    for turn in 0..5 {
+        let mut exec = enter(&bundle, &shell(&format!("echo >/ran{turn}"), false), [None, None, None]);
+        // Somebody in the container stops the new process on its way; it may be its command by then.
+        if let Some(report) = next_within(&exec, 1) {
+            assert!(matches!(report, ExecReport::Started(_)), "{report:?}");
+            exec.abandon().unwrap();
+            wait_for(exec.pidfd());
+            exec.wait().unwrap();
+            continue;
+        }
+        exec.abandon().unwrap();
+        assert!(is_readable_within(exec.pidfd(), 5), "it waits for a command that nobody wants");
+        assert_eq!(exec.wait().unwrap(), Ended::Exited(1));
+        let begun = Instant::now();
+        while bundle.tell(&["ps", "--format", "json", &bundle.id]).stdout != alone {
+            assert!(begun.elapsed() < Duration::from_secs(5), "the new process is still there");
+        }
+        assert!(!bundle.rootfs().join(format!("ran{turn}")).exists());
+        left_behind += 1;
+    }
+    assert!(left_behind > 0, "who stops others is too slow for this test to mean anything");
+    let log = std::fs::read_to_string(bundle.path("log")).unwrap();
+    assert_eq!(log.matches("whoever asked for it has gone").count(), left_behind, "{log}");
+    bundle.down();
 }
 
 #[test]
