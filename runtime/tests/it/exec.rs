@@ -339,6 +339,72 @@ fn little_memory_is_enough() {
         assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{ran:?}");
     }
     bundle.down();
+    bundle.config["process"]["args"] = json!(["true"]);
+    for _ in 0..50 {
+        let ran = bundle.run();
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    }
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn many_that_do_not_start_leave_nothing_in_the_container() {
+    let mut bundle = sleeping();
+    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+    bundle.up();
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", bundle.pid())).unwrap();
+    let of = |kind: &str| groups.lines().find_map(|line| Some(line.split_once(kind)?.1));
+    let file = match of(":memory:") {
+        Some(path) => format!("/sys/fs/cgroup/memory{path}/memory.usage_in_bytes"),
+        None => format!("/sys/fs/cgroup{}/memory.current", of("0::").unwrap()),
+    };
+    let used = || std::fs::read_to_string(&file).unwrap().trim().parse::<u64>().unwrap();
+    let fail = |times| {
+        for _ in 0..times {
+            assert_eq!(bundle.exec(&["-t"], &["nonesuch"]).status, 127);
+            assert_eq!(bundle.exec(&["-t", "--cwd", "/nonesuch"], &["true"]).status, 1);
+        }
+    };
+    // What the kernel keeps for the group to have it at hand is there after a few.
+    fail(10);
+    let before = used();
+    fail(100);
+    assert_eq!(members(&bundle), 1);
+    assert_eq!(bundle.inside(&[], "ls /dev/pts; ls /proc/1/fd"), "ptmx\n0\n1\n2\n");
+    let grown = used().saturating_sub(before);
+    assert!(grown < 1 << 20, "{grown} bytes");
+    bundle.down();
+}
+
+#[test]
+fn strace_and_gdb_work_between_processes_that_have_the_capability() {
+    let mut bundle = sleeping();
+    for directory in ["/usr", "/lib", "/lib64"] {
+        bundle.bind(directory.as_ref(), directory, &["rbind", "ro"]);
+    }
+    for set in ["bounding", "permitted", "effective"] {
+        bundle.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_PTRACE"));
+    }
+    bundle.config["process"]["env"] = json!(["PATH=/bin:/usr/bin", "HOME=/"]);
+    bundle.up();
+    let ran = bundle.exec(&[], &["strace", "-f", "-e", "trace=write", "sh", "-c", "echo traced; exit 4"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (4, "traced\n"), "{ran:?}");
+    assert!(ran.stderr.contains("write(1, \"traced\\n\", 7)"), "{ran:?}");
+    // The container's own process, which is none of its.
+    let gdb = [
+        "gdb",
+        "--nx",
+        "--batch",
+        "--pid",
+        "1",
+        "--eval-command",
+        "print $_siginfo",
+        "--eval-command",
+        "info inferiors",
+    ];
+    let ran = bundle.exec(&[], &gdb);
+    assert!(ran.status == 0 && ran.stdout.contains("process 1"), "{ran:?}");
+    bundle.down();
 }
 
 #[test]

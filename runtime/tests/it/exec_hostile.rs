@@ -62,7 +62,7 @@ fn s41_the_runtime_is_not_what_proc_self_exe_is() {
     let bundle = Bundle::shell("exec sleep 1000");
     symlink("/proc/self/exe", bundle.rootfs().join("own")).unwrap();
     bundle.up();
-    for command in ["/proc/self/exe", "/own", "/proc/thread-self/exe"] {
+    for command in ["/proc/self/exe", "/own", "/proc/thread-self/exe", "/proc/self/fd/../exe"] {
         let ran = bundle.exec(&[], &[command, "--version"]);
         assert_eq!((ran.status, ran.stdout.as_str()), (127, ""), "{command}: {ran:?}");
     }
@@ -97,8 +97,19 @@ fn s43_a_working_directory_is_in_the_container_or_none() {
     let process = bundle.path("process.json");
     for number in 3..=64 {
         let place = format!("/proc/self/fd/{number}");
-        for path in [place.clone(), format!("{place}/."), format!("{place}/../.."), format!("/link{number}")]
-        {
+        let paths = [
+            place.clone(),
+            format!("{place}/."),
+            format!("{place}/../.."),
+            format!("/link{number}"),
+            format!("/proc/thread-self/fd/{number}"),
+            format!("/dev/fd/{number}"),
+            // Of others that are there, or may be.
+            format!("/proc/1/fd/{number}"),
+            format!("/proc/{number}/root"),
+            format!("/proc/{number}/cwd"),
+        ];
+        for path in paths {
             std::fs::write(
                 &process,
                 json!({ "args": ["cat", "etc/hostname"], "cwd": path, "env": ["PATH=/bin"] }).to_string(),

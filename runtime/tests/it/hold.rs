@@ -245,6 +245,25 @@ fn a_shell_at_the_terminal_has_job_control() {
 }
 
 #[test]
+fn the_terminal_is_handed_over_without_a_hangup() {
+    for _ in 0..10 {
+        let mut bundle = Bundle::shell(
+            "trap 'echo hung up' HUP; i=0; while [ $i -lt 20 ]; do i=$((i+1)); sleep 0.01; done; exit 9",
+        );
+        bundle.config["process"]["terminal"] = json!(true);
+        let (mut monitor, created) = started(&bundle);
+        // Whoever is hung up on before the trap ends by that.
+        assert_eq!(command_ended(&monitor).status, 9);
+        let mut printed = Vec::new();
+        File::from(created.terminal.unwrap()).read_to_end(&mut printed).unwrap_err();
+        assert_eq!(String::from_utf8(printed).unwrap(), "");
+        monitor.abandon();
+        exited(&monitor);
+        wait(monitor);
+    }
+}
+
+#[test]
 fn the_monitors_end_takes_the_holder_and_all_with_it() {
     for script in ["exit 0", "exec sleep 1000"] {
         let bundle = Bundle::shell(script);

@@ -17,7 +17,7 @@ pub fn wait_for(fd: BorrowedFd<'_>) {
     assert_eq!(ready, 1, "nothing came in 20 s");
 }
 
-fn start(bundle: &Bundle, root: Option<OwnedFd>) -> Monitor {
+pub fn start(bundle: &Bundle, root: Option<OwnedFd>) -> Monitor {
     start_with(bundle, root, Vec::new(), Until::CommandEnds)
 }
 

@@ -1,5 +1,6 @@
 //! Containers that stand still.
 use crate::busybox::{Bundle, Ran};
+use crate::launch::{exited, next, start, start_held, wait};
 use serde_json::Value;
 use std::io::Read;
 use std::process::Stdio;
@@ -85,6 +86,24 @@ fn a_paused_container_ends_when_it_is_killed() {
         ok(bundle.tell(&words.collect::<Vec<_>>()));
         assert_eq!(running.wait().unwrap().code(), Some(137));
         assert!(begun.elapsed() < Duration::from_secs(5), "{command:?}");
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_paused_container_ends_with_its_caller() {
+    for hold in [false, true] {
+        let bundle = Bundle::shell("exec sleep 1000");
+        let mut monitor = if hold { start_held(&bundle, Vec::new()) } else { start(&bundle, None) };
+        for _ in ["created", "started"] {
+            next(&monitor).unwrap();
+        }
+        ok(bundle.tell(&["pause", &bundle.id]));
+        let begun = Instant::now();
+        monitor.abandon();
+        assert_eq!(exited(&monitor).signal, Some(9));
+        wait(monitor);
+        assert!(begun.elapsed() < Duration::from_secs(5), "hold: {hold}");
         bundle.assert_nothing_left();
     }
 }
