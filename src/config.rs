@@ -24,8 +24,8 @@ pub use self::secret::Secret;
 pub use self::sections::{
     ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
     FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, MetricsCollection,
-    Profile, ProxySettings, RegistryProxies, Shutdown, Ssl, StatelessHostname, TaskQueueSettings,
-    TaskSettings, WorkerSettings,
+    Profile, ProxySettings, RegistryProxies, Shutdown, Ssl, StatelessHostname, SupersedingSettings,
+    TaskQueueSettings, TaskSettings, WorkerSettings,
 };
 use self::unused::Unused;
 use self::values::{absolute_path, at_least_one, host_name, known_features};
@@ -91,6 +91,8 @@ pub struct ConfigFile {
     pub task: TaskSettings,
     /// How tasks are asked for.
     pub task_queue: TaskQueueSettings,
+    /// How tasks are carried out in place of others.
+    pub superseding: SupersedingSettings,
     /// Seconds between two looks at a running task's status, so that a cancellation is noticed; 0: only when it is
     /// reclaimed.
     pub task_status_poll_seconds: Option<u64>,

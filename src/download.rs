@@ -1,4 +1,4 @@
-//! An artifact's bytes, from where the queue says that they are.
+//! Bytes from where a task or the queue says that they are: an artifact's, as a rule.
 //!
 //! Nothing that is secret is sent: who may read the artifact is told by its URL. That one may carry a signature, so that no
 //! message has more of it than its host. What has broken off is gone on with where the same content can be had from there

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::interrupt::{Interrupt, Notice};
 use crate::line_writer::LineWriter;
+use crate::queue::task_id::TaskId;
 use crate::queue::{ErrorReason, RunId, RunState, StorageType};
 use crate::timestamp::Timestamp;
 
@@ -227,6 +228,11 @@ pub enum RunEvent<'a> {
         /// Why.
         reason: ErrorReason,
     },
+    /// Another task has made it superfluous.
+    Superseded {
+        /// Which.
+        by: &'a TaskId,
+    },
     /// The run is over.
     TaskResolved {
         /// `completed`, `failed` or `exception`.
@@ -315,7 +321,6 @@ pub fn line(event: &Event<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::task_id::TaskId;
 
     #[test]
     fn names_and_fields_are_an_interface() {

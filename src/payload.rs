@@ -11,6 +11,7 @@ pub mod features;
 mod image;
 mod mounts;
 mod outdated;
+pub mod superseder;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -135,6 +136,9 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
     let log = artifacts::read_log(object.member("log"), findings);
     if let (Some(log), Some(place)) = (&log, object.member("artifacts")) {
         artifacts::refuse_reserved(&artifacts, log, &features, &place, findings);
+    }
+    if let Some(place) = object.member("supersederUrl") {
+        superseder::check(&place, findings);
     }
     let on_exit_status = read_on_exit_status(object.member("onExitStatus"), findings);
     Some(Payload {

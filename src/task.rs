@@ -16,7 +16,7 @@
 //!
 //! Beside the phases there is a file for each thing that they need: before the first one its place ([`opening`]) and its
 //! claim ([`reclaim`]); then what the task may do (`authorization`), its network and features (`linking`), its image
-//! ([`image`], `artifact_image`), its time ([`timer`]); and for the end what is told of it ([`resolution_document`],
+//! ([`image`], `artifact_image`), its time ([`timer`]), the runs that it makes superfluous ([`secondaries`]); and for the end what is told of it ([`resolution_document`],
 //! [`resources`]) and what is given back ([`holdings`]). Its container is [`container`](crate::container)'s.
 
 mod artifact_image;
@@ -38,6 +38,7 @@ pub mod resolving;
 pub mod resources;
 pub mod run;
 pub mod running;
+pub mod secondaries;
 mod taken;
 pub mod timer;
 pub mod validated;

@@ -29,6 +29,7 @@ mod quarantine;
 mod reports;
 pub mod runner;
 mod runs;
+mod superseding;
 mod unfinished;
 mod watch;
 
@@ -50,6 +51,7 @@ pub use self::quarantine::Quarantine;
 use self::reports::Reports;
 use self::runner::{Renewal, Runner};
 use self::runs::Runs;
+pub use self::superseding::Superseding;
 use self::unfinished::Recovery;
 use crate::cleanup::Unfinished;
 use crate::interrupt::{Interrupt, Notice};
@@ -76,6 +78,8 @@ pub struct Service {
     pub fitness: Fitness,
     /// Whether it may ask which caches are to be purged.
     pub purge_rights: PurgeRights,
+    /// Who stands for whom.
+    pub superseding: Superseding,
 }
 
 /// How long the worker has had no task.

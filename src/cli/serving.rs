@@ -33,7 +33,7 @@ use crate::worker::control::Control;
 use crate::worker::exit::{self, ExitRequester, ExitRequests};
 use crate::worker::log::{Entry, WorkerLog};
 use crate::worker::runner::Runner;
-use crate::worker::{Fitness, PurgeRights, Quarantine, Service, serve};
+use crate::worker::{Fitness, PurgeRights, Quarantine, Service, Superseding, serve};
 
 /// What runs need of the host.
 pub(super) struct Grounds {
@@ -168,9 +168,17 @@ impl Process {
             },
         };
         let worker = Arc::new(worker);
-        let (quarantine, fitness) = (Quarantine::default(), Fitness::default());
-        let purge_rights = PurgeRights::default();
-        Ok(Service { worker, queue, identity, options, log, quarantine, fitness, purge_rights })
+        Ok(Service {
+            worker,
+            queue,
+            identity,
+            options,
+            log,
+            quarantine: Quarantine::default(),
+            fitness: Fitness::default(),
+            purge_rights: PurgeRights::default(),
+            superseding: Superseding::default(),
+        })
     }
 }
 

@@ -123,6 +123,7 @@ impl ConfigFile {
         self.shutdown.after_idle_seconds.get_or_insert(IDLE_SECONDS);
         self.task.reclaim_divisor.get_or_insert(RECLAIM_DIVISOR);
         self.task_queue.poll_interval.get_or_insert(POLL_INTERVAL_MS);
+        self.superseding.enabled.get_or_insert(true);
         self.task_status_poll_seconds.get_or_insert(STATUS_POLL_SECONDS);
         self.aliveness_check_interval.get_or_insert(ALIVENESS_MS);
         self.metrics_collection.host_metrics_interval.get_or_insert(METRICS_MS);
@@ -248,6 +249,11 @@ impl ConfigFile {
     pub fn poll_interval(&self) -> Duration {
         let millis = self.task_queue.poll_interval.unwrap_or(POLL_INTERVAL_MS);
         Duration::from_millis(millis.max(LEAST_POLL_INTERVAL_MS))
+    }
+
+    /// Whether a task's superseder is asked.
+    pub fn supersedes(&self) -> bool {
+        self.superseding.enabled.unwrap_or(true)
     }
 
     /// Between two looks at a running task's status; `None`: it is not looked at.

@@ -249,6 +249,16 @@ pub struct TaskQueueSettings {
     pub request_retry_interval: Unused,
 }
 
+/// The `superseding` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct SupersedingSettings {
+    /// Whether a task's superseder is asked which other tasks it stands for.
+    pub enabled: Option<bool>,
+    /// Whether a task may name a superseder at an address of this host or of its neighbours.
+    pub allow_private_addresses: bool,
+}
+
 /// The `metricsCollection` section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]

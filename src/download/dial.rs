@@ -28,10 +28,10 @@ const ADDRESSES: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     /// It is no URL with a host.
-    #[error("find a host in the URL of the artifact")]
+    #[error("find a host in the URL")]
     NoHost,
     /// It has no address for artifacts of others.
-    #[error("connect to {host}: {why}, where an artifact may not lead")]
+    #[error("connect to {host}: {why}, where a task may not lead")]
     Refused {
         /// Where to.
         host: String,

@@ -11,7 +11,6 @@ use crate::payload::NOT_YET;
 const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("graphs", "task graphs are extended through the queue since 2016"),
     ("coalescer", "superseding took its place in 2016"),
-    ("supersederUrl", "today's queues know no superseding, so the task runs alone"),
 ];
 
 /// Looks at all such fields of a payload.

@@ -415,10 +415,21 @@ fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
 }
 
 #[test]
+fn a_superseder_is_named_by_a_url() {
+    for url in ["http://a", "https://example.com/build/linux?x=y z"] {
+        accepted(&json!({ "supersederUrl": url }));
+    }
+    for url in ["ftp://a", "https:/a", "https://ä", "HTTP://a", ""] {
+        let finding =
+            "/supersederUrl: must be a URL that begins with http:// or https://, in printable ASCII";
+        refused(&json!({ "supersederUrl": url }), &[finding]);
+    }
+}
+
+#[test]
 fn what_has_lost_its_meaning_gives_a_warning_and_the_task_runs() {
     let cases = [
         (json!({ "graphs": ["/graph.json"] }), "/graphs"),
-        (json!({ "supersederUrl": "https://example.com" }), "/supersederUrl"),
         (json!({ "coalescer": { "url": "x", "routePrefix": "y" } }), "/coalescer"),
         (json!({ "features": { "azureLiveLog": true } }), "/features/azureLiveLog"),
         (json!({ "features": { "generateCertificate": true } }), "/features/generateCertificate"),

@@ -126,6 +126,29 @@ impl HttpQueue {
         Ok(work)
     }
 
+    /// See [`super::WorkerQueue::claim_run`].
+    pub(super) async fn claim_run(&self, run: &RunId, worker: &WorkerIdentity) -> Result<Claim, QueueError> {
+        let WorkerIdentity { worker_group, worker_id } = worker;
+        let body = json!({ "workerGroup": worker_group, "workerId": worker_id });
+        let RunId { task_id, run_id } = run;
+        let call = Call {
+            method: "POST",
+            path: format!("api/queue/v1/task/{}/runs/{run_id}/claim", component(task_id.as_str())),
+            body: Some(&body),
+            what: run.to_string(),
+            patience: PATIENCE,
+            insists: Insists::Never,
+            most: CLAIMED_BYTES,
+        };
+        let reply: Box<RawValue> = self.0.ask(call).await?;
+        let claim = self.claim(&reply).map_err(|error| misshapen("read a task that it gave out", &error))?;
+        if claim.queue.run() == run {
+            return Ok(claim);
+        }
+        let because = format!("the queue gave out {} in its place", claim.queue.run());
+        Err(QueueError::Foreign { what: run.to_string(), because })
+    }
+
     fn claim(&self, text: &RawValue) -> Result<Claim, serde_json::Error> {
         let reply: ClaimReply = serde_json::from_str(text.get())?;
         let run = RunId { task_id: reply.status.task_id, run_id: reply.run_id };

@@ -28,7 +28,7 @@ pub enum Reason {
     ResourceUnavailable,
     /// The task asked for another try: the queue makes a new run.
     IntermittentTask,
-    /// A later task made it superfluous. Of old queues; today's take no such report.
+    /// A later task made it superfluous. Many queues take no such report.
     Superseded,
     /// Somebody cancelled it.
     Canceled,
@@ -92,13 +92,12 @@ impl Verdict {
     pub fn reporter(self) -> Reporter {
         let Verdict::Exception(reason) = self else { return Reporter::Worker };
         match reason {
-            Reason::Canceled
-            | Reason::DeadlineExceeded
-            | Reason::ClaimExpired
-            | Reason::Superseded
-            | Reason::Other => Reporter::Queue,
+            Reason::Canceled | Reason::DeadlineExceeded | Reason::ClaimExpired | Reason::Other => {
+                Reporter::Queue
+            }
             Reason::MalformedPayload
             | Reason::WorkerShutdown
+            | Reason::Superseded
             | Reason::InternalError
             | Reason::ResourceUnavailable
             | Reason::IntermittentTask => Reporter::Worker,
@@ -137,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_worker_reports_what_only_it_can_know() {
-        let by_queue = ["superseded", "canceled", "deadline-exceeded", "claim-expired"];
+        let by_queue = ["canceled", "deadline-exceeded", "claim-expired"];
         for (word, verdict) in WORDS {
             assert_eq!(verdict.reporter() == Reporter::Queue, by_queue.contains(word), "{word}");
         }

@@ -3,7 +3,7 @@
 use crate::cache::PurgeRequest;
 use crate::queue::http::HttpQueue;
 use crate::queue::model::WorkerIdentity;
-use crate::queue::{ClaimedWork, Credentials, EmbeddedQueue, QueueError, RunId, RunQueue};
+use crate::queue::{Claim, ClaimedWork, Credentials, EmbeddedQueue, QueueError, RunId, RunQueue};
 use crate::scopes::minimal;
 use crate::timestamp::Timestamp;
 
@@ -68,6 +68,19 @@ impl WorkerQueue {
         match &self.0 {
             Maker::Embedded(queue) => queue.claim_work(task_queue_id, worker, most).await,
             Maker::Http(queue) => queue.claim_work(task_queue_id, worker, most).await,
+        }
+    }
+
+    /// Claims one run, which has to be pending. A deployment gives it once more to the worker that has claimed it so.
+    ///
+    /// # Errors
+    ///
+    /// As of [`WorkerQueue::claim_work`]; [`QueueError::Conflict`] when somebody has it or has had it,
+    /// [`QueueError::NotFound`].
+    pub async fn claim_run(&self, run: &RunId, worker: &WorkerIdentity) -> Result<Claim, QueueError> {
+        match &self.0 {
+            Maker::Embedded(queue) => queue.claim_run(run, worker).await,
+            Maker::Http(queue) => queue.claim_run(run, worker).await,
         }
     }
 

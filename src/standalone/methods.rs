@@ -86,6 +86,8 @@ const REASONS: &[(&str, Reason)] = &[
     ("resource-unavailable", Reason::ResourceUnavailable),
     ("internal-error", Reason::InternalError),
     ("intermittent-task", Reason::IntermittentTask),
+    // Of old deployments' queues.
+    ("superseded", Reason::Superseded),
 ];
 
 fn reason(it: &Exchange<'_>) -> Result<Reason, Refusal> {

@@ -24,6 +24,7 @@ use crate::task::reclaim;
 use crate::task::resolved::{Identity, Resolved};
 use crate::task::resolving::{Aftermath, Resolving, Terms};
 use crate::task::run::{Began, Run, RunOptions, Worker};
+use crate::task::secondaries::Secondaries;
 use crate::task::taken::Taken;
 use crate::task::validated::Validated;
 use crate::task_log::reader::LogReader;
@@ -115,10 +116,18 @@ impl Claimed {
             interrupter,
             interrupts,
             processor,
+            secondaries: None,
             failures: Vec::new(),
             began,
         };
         Ok(Claimed { run, features, task, pulling })
+    }
+
+    /// The same in place of others, which are resolved with it.
+    #[must_use]
+    pub fn in_place_of(mut self, secondaries: Option<Secondaries>) -> Claimed {
+        self.run.secondaries = secondaries;
+        self
     }
 
     /// To read its log.
@@ -176,6 +185,9 @@ impl Claimed {
         spool.text(&task_log::header(Timestamp::now(), &header));
         for notice in &worker.host.notices {
             spool.info(notice);
+        }
+        for secondary in self.run.secondaries.iter().flat_map(Secondaries::runs) {
+            spool.info(&format!("This task supersedes the task {}.", secondary.task_id));
         }
     }
 

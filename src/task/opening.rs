@@ -62,9 +62,27 @@ pub(super) async fn open(
     interrupts: &Interrupts,
     held: Option<HeldRun>,
 ) -> Result<Opened, (BeginError, Option<ClaimFile>)> {
+    open_with(worker, interrupts, held, take_processor).await
+}
+
+/// The same for a run that is never carried out: it needs no processor.
+pub(super) async fn open_idle(
+    worker: &Arc<Worker>,
+    interrupts: &Interrupts,
+    held: Option<HeldRun>,
+) -> Result<Opened, (BeginError, Option<ClaimFile>)> {
+    open_with(worker, interrupts, held, |_| Ok(None)).await
+}
+
+async fn open_with(
+    worker: &Arc<Worker>,
+    interrupts: &Interrupts,
+    held: Option<HeldRun>,
+    processor: fn(&Worker) -> Result<Option<Processor>, BeginError>,
+) -> Result<Opened, (BeginError, Option<ClaimFile>)> {
     let (worker, interrupts, written) = (Arc::clone(worker), interrupts.clone(), Arc::new(OnceLock::new()));
     let note = Arc::clone(&written);
-    let opening = spawn_blocking(move || open_now(&worker, &interrupts, held, &note));
+    let opening = spawn_blocking(move || open_now(&worker, &interrupts, (held, processor(&worker)?), &note));
     let opened = opening.await.map_err(BeginError::from).flatten();
     opened.map_err(|error| (error, written.get().cloned()))
 }
@@ -73,11 +91,10 @@ pub(super) async fn open(
 fn open_now(
     worker: &Worker,
     interrupts: &Interrupts,
-    held: Option<HeldRun>,
+    (held, processor): (Option<HeldRun>, Option<Processor>),
     written: &OnceLock<ClaimFile>,
 ) -> Result<Opened, BeginError> {
     let directories = &worker.config.directories;
-    let processor = take_processor(worker)?;
     let id = new_id(worker)?;
     // A claim without directories is a dead run's: nobody may look between its writing and their making.
     let beginning = Beginning::of_a_run(directories, &|| interrupts.current().is_none())?;

@@ -12,7 +12,7 @@ use runtime::launch::Exited;
 use crate::apparmor_profiles::Use;
 use crate::cache::{CacheLease, Fate};
 use crate::container::Remains;
-use crate::event::RunEvent;
+use crate::event::{Event, RunEvent};
 use crate::features::{Active, Hooks, Killed, Stopped};
 use crate::interrupt::{Interrupt, Notice};
 use crate::net::TaskNetwork;
@@ -27,8 +27,10 @@ use crate::task::resolved::{Report, Resolved};
 use crate::task::resources::Resources;
 use crate::task::run::Run;
 use crate::task::running::Held;
+use crate::task::secondaries::publish_list;
 use crate::task::taken::Taken;
 use crate::task_log;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// A run that only has to be resolved.
@@ -103,6 +105,7 @@ impl Resolving {
         outcome.killed = self.close_log(image.as_ref().filter(|_| outcome.is_the_commands_own())).await;
         let mut resolution = judge(&outcome);
         let mut returned = self.return_caches(caches, fate(&resolution)).await;
+        self.resolve_secondaries(&outcome).await;
         let Report { standing, resisting } = self.report(resolution.verdict).await;
         resolution.verdict = standing.unwrap_or_else(|problem| {
             self.run.failures.push(problem);
@@ -290,6 +293,21 @@ impl Resolving {
         match self.remains() {
             Remains::None => holdings::return_caches(caches, fate, self.run.events.clone()).await,
             Remains::Container => Returned::default(),
+        }
+    }
+
+    /// Resolves the runs that this one makes superfluous, if it has come to its command's own end: whoever waits for it
+    /// finds them resolved.
+    async fn resolve_secondaries(&mut self, outcome: &Outcome) {
+        let Run { secondaries, worker, claim, publisher, directory, .. } = &mut self.run;
+        let Some(secondaries) = secondaries.take() else { return };
+        let primary = outcome.is_the_commands_own().then(|| claim.queue.run());
+        let superseded = secondaries.resolve(primary).await;
+        if let Err(error) = publish_list(publisher, directory.data(), &superseded).await {
+            let run = claim.queue.run();
+            let message =
+                format!("failed to publish which tasks {run} supersedes: failed to {}", chain(&error));
+            worker.events.emit(&Event::Warning { message: &message });
         }
     }
 

@@ -31,6 +31,7 @@ use crate::task::full_disk::FullDisk;
 use crate::task::image::Pulling;
 use crate::task::outcome::End;
 use crate::task::resolved::Identity;
+use crate::task::secondaries::Secondaries;
 use crate::task_log::spool::Spool;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
@@ -111,6 +112,8 @@ pub struct Run {
     pub interrupts: Interrupts,
     /// The processor that the run has to itself, where each has one.
     pub processor: Option<Processor>,
+    /// The runs that it makes superfluous, until they are resolved.
+    pub secondaries: Option<Secondaries>,
     /// Why it does not go on, for the operator if the log could not be kept.
     pub failures: Vec<String>,
     /// When the run began.

@@ -8,12 +8,14 @@ use tokio::task::{Id, JoinSet};
 
 use super::Service;
 use super::log::{Entry, Metric, TaskState};
+use super::superseding::{Chosen, HeldTask};
 use super::watch::watch;
 use crate::interrupt::{Interrupt, Interrupter, Interrupts, Notice, channel};
 use crate::queue::{Claim, Reason, RunId, Verdict};
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
 use crate::task::resolved::Resolved;
+use crate::task::secondaries::Secondaries;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
@@ -41,15 +43,18 @@ impl Runs {
         interrupt: Option<(Interrupt, Notice)>,
     ) {
         let purged = Purged::default();
-        for claim in claims {
-            self.start(service, (claim, Rc::clone(&purged)), interrupt);
+        // All of them before the first superseder is asked.
+        let hold = |claim: Claim| (service.superseding.hold(&claim.queue.run().task_id), claim);
+        let claims: Vec<_> = claims.into_iter().map(hold).collect();
+        for (held, claim) in claims {
+            self.start(service, (claim, held, Rc::clone(&purged)), interrupt);
         }
     }
 
     fn start(
         &mut self,
         service: &Rc<Service>,
-        (claim, purged): (Claim, Purged),
+        (claim, held, purged): (Claim, HeldTask, Purged),
         interrupt: Option<(Interrupt, Notice)>,
     ) {
         let run = claim.queue.run().clone();
@@ -60,7 +65,9 @@ impl Runs {
         }
         let service = Rc::clone(service);
         let ends = (interrupter.clone(), interrupts);
-        let task = self.tasks.spawn_local(async move { service.carry_out(claim, &purged, ends).await });
+        let task = self.tasks.spawn_local(async move {
+            service.carry_out_chosen((claim, held), &purged, ends).await;
+        });
         self.running.insert(task.id(), (run, interrupter));
     }
 
@@ -86,10 +93,34 @@ impl Runs {
 }
 
 impl Service {
+    /// A run, or the one that is to be carried out in its place.
+    async fn carry_out_chosen(
+        &self,
+        (claim, _held): (Claim, HeldTask),
+        purged: &Purged,
+        ends: (Interrupter, Interrupts),
+    ) {
+        let Chosen { primary, secondaries, held: _others } = self.choose(claim, ends.1.clone()).await;
+        let secondaries = self.keep(secondaries).await;
+        self.carry_out((primary, secondaries), purged, ends).await;
+    }
+
+    async fn keep(&self, claims: Vec<Claim>) -> Option<Secondaries> {
+        if claims.is_empty() {
+            return None;
+        }
+        let unheard = self.superseding.unheard();
+        let mut secondaries = Secondaries::new(&self.worker, self.options.store.clone(), unheard);
+        for claim in claims {
+            secondaries.add(claim).await;
+        }
+        Some(secondaries)
+    }
+
     /// One run from its claim until nothing of it is left.
     async fn carry_out(
         &self,
-        claim: Claim,
+        (claim, secondaries): (Claim, Option<Secondaries>),
         purged: &Purged,
         (interrupter, interrupts): (Interrupter, Interrupts),
     ) {
@@ -112,7 +143,7 @@ impl Service {
             Ok(claimed) => {
                 let purged_and_carried_out = async {
                     self.await_purge(purged, interrupts).await;
-                    carry_out(claimed).await
+                    carry_out(claimed.in_place_of(secondaries)).await
                 };
                 tokio::select! {
                     ended = purged_and_carried_out => ended,
@@ -126,6 +157,9 @@ impl Service {
                 self.doubt_fitness();
                 // Nothing of the task has happened: another worker is to have it, as when this one ends.
                 interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
+                if let Some(secondaries) = secondaries {
+                    secondaries.give_back().await;
+                }
                 (not_begun.resolve().await, None)
             }
         };

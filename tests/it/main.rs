@@ -70,6 +70,7 @@ mod start_logs;
 mod start_observed;
 mod start_resolutions;
 mod start_runner;
+mod start_superseding;
 mod start_tasks;
 mod start_unfinished;
 mod stuck_monitor;

@@ -286,7 +286,7 @@ fn artifacts_of_a_run_that_goes_on_are_looked_at_each_time_and_references_lead_t
         let log = failed(&own, &payload_of(&waiting, &format!("public/{name}"), "true"), &[]);
         assert!(log.contains("Could not download artifact"), "{name}: {log}");
         let expected =
-            if name == "file.tar" { "its URL is none of HTTP" } else { "where an artifact may not lead" };
+            if name == "file.tar" { "its URL is none of HTTP" } else { "where a task may not lead" };
         assert!(log.contains(expected) && log.contains("after 1 attempt(s)"), "{name}: {log}");
     }
     create(

@@ -60,6 +60,33 @@ pub enum Entry<'a> {
         /// One sentence.
         message: &'a str,
     },
+    /// A task is carried out alone although it names a superseder.
+    #[serde(rename = "not superseding")]
+    NotSuperseding {
+        /// Which.
+        #[serde(flatten)]
+        run: &'a RunId,
+        /// Why.
+        message: &'a str,
+    },
+    /// The same, as the superseder did not say which tasks supersede it.
+    #[serde(rename = "superseding error")]
+    SupersedingError {
+        /// Which.
+        #[serde(flatten)]
+        run: &'a RunId,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// Another task that a superseder names is not to be had.
+    #[serde(rename = "while superseding - secondary claim failure")]
+    SecondaryClaimFailure {
+        /// Its first run.
+        #[serde(flatten)]
+        run: &'a RunId,
+        /// One sentence.
+        message: &'a str,
+    },
     /// A run that was claimed could not begin, or ended by a fault of the worker's.
     #[serde(rename = "task error")]
     TaskError {

@@ -211,6 +211,7 @@ impl<'a> RunEntry<'a> {
             | RunEvent::ContainerExited { .. }
             | RunEvent::ArtifactPublished { .. }
             | RunEvent::ArtifactMissing { .. }
+            | RunEvent::Superseded { .. }
             | RunEvent::TaskResolved { .. } => RunEntry::Other { event },
         }]
     }

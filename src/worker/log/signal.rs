@@ -50,6 +50,7 @@ impl Signal {
             | RunEvent::ArtifactUploadFailed { .. }
             | RunEvent::ArtifactPublished { .. }
             | RunEvent::ArtifactMissing { .. }
+            | RunEvent::Superseded { .. }
             | RunEvent::TaskResolved { .. } => Vec::new(),
         }
     }

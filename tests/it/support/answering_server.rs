@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::net::{Shutdown, shutdown};
 use serde_json::{Value, json};
 
 /// One request.
@@ -36,7 +36,8 @@ pub struct AnsweringServer {
     /// `127.0.0.1:PORT`
     pub address: String,
     requests: Requests,
-    is_over: Arc<AtomicBool>,
+    /// The one that the thread waits at.
+    listener: TcpListener,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,13 +47,10 @@ impl AnsweringServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests = Requests::default();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (own, seen, end) = (address.clone(), Arc::clone(&requests), Arc::clone(&is_over));
+        let (own, seen) = (address.clone(), Arc::clone(&requests));
+        let waiting = listener.try_clone().unwrap();
         let thread = thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if end.load(Ordering::Relaxed) {
-                    return;
-                }
+            while let Ok((stream, _)) = waiting.accept() {
                 // A client that ends may leave one cut short.
                 let Some(request) = read(&stream) else { continue };
                 let (status, body) = answer(&request, &own);
@@ -62,7 +60,7 @@ impl AnsweringServer {
                 write(stream, status, &body.to_string());
             }
         });
-        AnsweringServer { address, requests, is_over, thread: Some(thread) }
+        AnsweringServer { address, requests, listener, thread: Some(thread) }
     }
 
     /// The requests so far.
@@ -114,9 +112,8 @@ fn write(mut stream: TcpStream, status: u16, body: &str) {
 
 impl Drop for AnsweringServer {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        // The server looks when somebody comes.
-        drop(TcpStream::connect(&self.address));
+        // Whoever waits at it gets an error, in whichever network that is.
+        shutdown(&self.listener, Shutdown::Both).unwrap();
         self.thread.take().into_iter().for_each(|thread| thread.join().unwrap());
     }
 }

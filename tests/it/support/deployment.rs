@@ -309,6 +309,7 @@ fn credentials(client_id: &str) -> Credentials {
 fn worker_scopes() -> Vec<String> {
     let own = [
         format!("queue:claim-work:{POOL}"),
+        format!("queue:claim-task:{POOL}"),
         "queue:worker-id:*".to_owned(),
         format!("purge-cache:purge-requests::{POOL}"),
         "auth:expand-scopes".to_owned(),
