@@ -1,4 +1,5 @@
 //! What all layers of one image may take together.
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::LayerIndex;
@@ -17,6 +18,17 @@ pub struct Budget {
     limits: Limits,
     used: [AtomicU64; 3],
     has_large_window: AtomicBool,
+    /// The image's, if this is a part of it.
+    whole: Option<Arc<Budget>>,
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        if let Some(whole) = &self.whole {
+            let [entries, memory_bytes, unpacked_bytes] = self.used.each_mut().map(|used| *used.get_mut());
+            whole.give_back(Share { entries, memory_bytes, unpacked_bytes });
+        }
+    }
 }
 
 /// What was or would be taken.
@@ -61,8 +73,24 @@ impl Share {
 impl Budget {
     /// For one image.
     pub fn new(limits: &Limits) -> Budget {
-        let used = [const { AtomicU64::new(0) }; 3];
-        Budget { limits: limits.clone(), used, has_large_window: AtomicBool::new(false) }
+        Budget {
+            limits: limits.clone(),
+            used: [const { AtomicU64::new(0) }; 3],
+            has_large_window: AtomicBool::new(false),
+            whole: None,
+        }
+    }
+
+    /// A part of an image's, for one try at a layer. What it takes is given back with it, unless it is kept.
+    pub(crate) fn part(whole: &Arc<Budget>) -> Budget {
+        let mut part = Budget::new(&whole.limits);
+        part.whole = Some(Arc::clone(whole));
+        part
+    }
+
+    /// The layer is the image's.
+    pub(crate) fn keep(mut self) {
+        self.whole = None;
     }
 
     /// The bounds.
@@ -72,7 +100,7 @@ impl Budget {
 
     /// Whether a decoder of one of the layers has a large window.
     pub(crate) fn has_large_window(&self) -> &AtomicBool {
-        &self.has_large_window
+        self.whole.as_ref().map_or(&self.has_large_window, |whole| whole.has_large_window())
     }
 
     /// Takes a share, or says what there is too much of.
@@ -89,6 +117,9 @@ impl Budget {
         let counts = self.used.iter().zip(share.counts());
         let counted: Vec<u64> =
             counts.map(|(used, more)| used.fetch_add(more, Ordering::Relaxed).saturating_add(more)).collect();
+        if let Some(whole) = &self.whole {
+            return whole.take(share);
+        }
         let exceeded = counted.into_iter().zip(bounds).find(|(count, (_, limit))| count > limit);
         exceeded.map_or(Ok(()), |(_, bound)| Err(bound))
     }
@@ -102,6 +133,9 @@ impl Budget {
     pub(crate) fn give_back(&self, share: Share) {
         for (used, less) in self.used.iter().zip(share.counts()) {
             used.fetch_sub(less, Ordering::Relaxed);
+        }
+        if let Some(whole) = &self.whole {
+            whole.give_back(share);
         }
     }
 }

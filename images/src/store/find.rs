@@ -198,12 +198,12 @@ impl Store {
         blob: &Descriptor,
         (options, budget): (&PullOptions, &Budget),
     ) -> Result<bool, StoreError> {
-        let path = self.layout().blob(&blob.digest);
         let claim = self.claim(&Work::local_blob(&blob.digest), options)?;
-        if self.has_layer(diff_id)? || !path.exists() {
+        let stored = if self.has_layer(diff_id)? { None } else { self.stored_blob(&blob.digest)? };
+        let Some(stored) = stored else {
             claim.leave()?;
             return self.has_layer(diff_id);
-        }
+        };
         let control = Control {
             budget,
             store: self.layout().root(),
@@ -211,7 +211,7 @@ impl Store {
             cancelled: options.cancel.flag(),
             progress: &AtomicU64::new(0),
         };
-        match self.build_layer(claim, &Expected { blob, diff_id }, BlobInput::Stored, &control) {
+        match self.build_layer(claim, &Expected { blob, diff_id }, BlobInput::Stored(stored), &control) {
             Ok(()) => Ok(true),
             Err(BuildError::Store(error)) => Err(error),
             // Damaged, or refused by limits that are tighter now: a pull says why.

@@ -1,7 +1,7 @@
 //! Layers: made once from a blob, found by diff id.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -22,8 +22,8 @@ const INDEX: &str = "index";
 
 /// Where a layer's blob comes from.
 pub(crate) enum BlobInput<'a> {
-    /// It is in the store.
-    Stored,
+    /// A file of the store. Its name may lead to another one by now, or to none.
+    Stored(File),
     /// From outside: the bytes behind those that the claim's partial file holds.
     Stream(Box<dyn Read + Send + 'a>),
 }
@@ -88,6 +88,16 @@ impl Store {
         read.map_err(|source| StoreError::Index { path, source })
     }
 
+    /// Opens a blob, if it is there.
+    pub(super) fn stored_blob(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
+        let path = self.layout().blob(digest);
+        match layout::open_regular(&path) {
+            Ok(blob) => Ok(Some(blob)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::file("open", &path)(error)),
+        }
+    }
+
     /// Makes a layer under the claim on its blob, verifies both digests, and commits layer and
     /// blob. On error the claim is given up and nothing of the layer remains but what has been
     /// fetched, nor a stored blob that turns out to be damaged.
@@ -95,11 +105,10 @@ impl Store {
         &self,
         claim: Claim,
         expected: &Expected<'_>,
-        input: BlobInput<'_>,
+        mut input: BlobInput<'_>,
         control: &Control<'_>,
     ) -> Result<(), BuildError> {
-        let is_stored = matches!(input, BlobInput::Stored);
-        match self.build_in_work(&claim, expected, input, control) {
+        match self.build_in_work(&claim, expected, &mut input, control) {
             Ok(BlobKept::InPartial) => {
                 let blob = self.layout().blob(&expected.blob.digest);
                 let wanted = || !control.cancelled.load(Ordering::Acquire);
@@ -113,19 +122,22 @@ impl Store {
             }
             Ok(BlobKept::Already) => Ok(claim.release()?),
             Err(error) => {
-                let error =
-                    if is_stored { self.blamed_on_blob(expected.blob, error, control)? } else { error };
+                let error = match input {
+                    BlobInput::Stored(blob) => self.blamed_on_blob((&blob, expected.blob), error, control),
+                    BlobInput::Stream(_) => Ok(error),
+                };
                 claim.leave()?;
-                Err(error)
+                Err(error?)
             }
         }
     }
 
     /// Removes a stored blob that is not what its own digest says, whatever a manifest claims its size
-    /// to be: [`IngestError::Digest`] then is the error.
+    /// to be: [`IngestError::Digest`] then is the error. It is the very file that was read: by its name there may be a
+    /// whole one by now, which somebody with a claim on another registry's has put there.
     fn blamed_on_blob(
         &self,
-        blob: &Descriptor,
+        (mut file, blob): (&File, &Descriptor),
         error: BuildError,
         control: &Control<'_>,
     ) -> Result<BuildError, StoreError> {
@@ -133,14 +145,12 @@ impl Store {
             return Ok(error);
         }
         let path = self.layout().blob(&blob.digest);
-        let mut file = layout::open_file(&path)?;
-        let verified = blob.digest.verify_stream(&mut file);
+        let verified = file.rewind().and_then(|()| blob.digest.verify_stream(&mut file));
         match verified {
             Ok(Ok(())) => Ok(error),
             Ok(Err(found)) => {
                 let _one_at_a_time = self.lock_blobs(&|| !control.cancelled.load(Ordering::Acquire))?;
-                // Meanwhile somebody may have put a whole one in its place.
-                if lock::is_still_at(&file, &path).map_err(StoreError::file("look at", &path))? {
+                if lock::is_still_at(file, &path).map_err(StoreError::file("look at", &path))? {
                     layout::remove_file(&path)?;
                 }
                 Ok(BuildError::Ingest(IngestError::Digest { found }))
@@ -158,16 +168,15 @@ impl Store {
         &self,
         claim: &Claim,
         expected: &Expected<'_>,
-        input: BlobInput<'_>,
+        input: &mut BlobInput<'_>,
         control: &Control<'_>,
     ) -> Result<BlobKept, BuildError> {
         let work = claim.fresh_work()?;
         let data = layout::create_file(&work.join(DATA))?;
         let index = layout::create_file(&work.join(INDEX))?;
         let (streams, kept) = match input {
-            BlobInput::Stored => {
-                let blob = layout::open_file(&self.layout().blob(&expected.blob.digest))?;
-                let input = Box::new(blob);
+            BlobInput::Stored(blob) => {
+                let input = Box::new(&*blob);
                 let streams = Streams { input, keep: None, kept_bytes: 0, data: &data, index: &index };
                 (streams, BlobKept::Already)
             }
@@ -226,7 +235,7 @@ enum BlobKept {
 /// What the partial file holds, then the rest, which is appended to it.
 fn resumed<'a>(
     claim: &'a Claim,
-    rest: Box<dyn Read + Send + 'a>,
+    rest: &'a mut (dyn Read + Send),
     (data, index): (&'a File, &'a File),
 ) -> Result<Streams<'a>, StoreError> {
     let kept_bytes = claim.partial_bytes()?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +53,6 @@ pub(super) struct Transfer {
     /// One for each layer that is being fetched or waited for.
     slots: Semaphore,
     made: Mutex<Vec<MadeLayer>>,
-    budget: Budget,
 }
 
 /// One layer to be fetched.
@@ -61,6 +60,8 @@ pub(super) struct Transfer {
 struct Layer {
     blob: Descriptor,
     diff_id: Digest,
+    /// What all layers of the image may take.
+    budget: Arc<Budget>,
 }
 
 impl Layer {
@@ -87,7 +88,6 @@ impl Transfer {
             name: request.name.to_owned(),
             slots: Semaphore::new(slots),
             made: Mutex::default(),
-            budget: Budget::new(&request.options.limits),
         })
     }
 
@@ -124,6 +124,8 @@ impl Transfer {
 
     /// The layers that are not there, if there is room for them; the others are counted in the image's budget.
     fn missing(&self, offer: &Offer) -> Result<Vec<Layer>, PullError> {
+        // A new one: where layers are looked at once more, those that were made count as what is there.
+        let budget = Arc::new(Budget::new(&self.options.limits));
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
         for (diff_id, blob) in offer.configuration.diff_ids.iter().zip(&offer.layers) {
@@ -132,11 +134,14 @@ impl Transfer {
             }
             match self.store.intact_layer(diff_id)? {
                 Some(layer) => {
-                    let taken = self.budget.take_layer(&layer);
+                    let taken = budget.take_layer(&layer);
                     let too_large = |(what, limit)| MergeError::TooLarge { what, limit };
                     taken.map_err(|exceeded| StoreError::Merge { source: too_large(exceeded) })?;
                 }
-                None => missing.push(Layer { blob: blob.clone(), diff_id: diff_id.clone() }),
+                None => {
+                    let (blob, diff_id) = (blob.clone(), diff_id.clone());
+                    missing.push(Layer { blob, diff_id, budget: Arc::clone(&budget) });
+                }
             }
         }
         let mut bytes = 0_u64;
@@ -204,18 +209,18 @@ impl Transfer {
 
     /// Makes the layer from a blob that is in the store. Gives the claim back if there is none.
     async fn from_store(self: &Arc<Self>, claim: Claim, layer: &Layer) -> Result<Option<Claim>, PullError> {
-        let path = self.store.layout().blob(&layer.blob.digest);
-        if !path.exists() {
-            return Ok(Some(claim));
-        }
-        match self.build(claim, layer, None, Arc::default()).await {
-            Ok(()) => Ok(None),
-            // It was damaged, and is gone.
-            Err(BuildError::Ingest(IngestError::Digest { .. })) => {
-                Ok(Some(self.claim(&self.work(&layer.blob.digest)).await?))
+        let mut claim = claim;
+        // A damaged one goes; somebody who fetches it from another registry may have put a whole one there meanwhile.
+        for _ in 0..2 {
+            let Some(blob) = self.store.stored_blob(&layer.blob.digest)? else { break };
+            match self.build(claim, layer, BlobInput::Stored(blob), Arc::default()).await {
+                Ok(()) => return Ok(None),
+                Err(BuildError::Ingest(IngestError::Digest { .. })) => {}
+                Err(error) => return Err(layer.failed(error)),
             }
-            Err(error) => Err(layer.failed(error)),
+            claim = self.claim(&self.work(&layer.blob.digest)).await?;
         }
+        Ok(Some(claim))
     }
 
     /// Moves the blob through all stages, with progress events.
@@ -234,7 +239,8 @@ impl Transfer {
                 }
                 LayerSource::Archive(archive, archived) => {
                     let input = archive.blob(archived, &layer.blob)?;
-                    let built = self.build(claim, layer, Some(input), Arc::clone(&progress)).await;
+                    let built =
+                        self.build(claim, layer, BlobInput::Stream(input), Arc::clone(&progress)).await;
                     built.map_err(|error| layer.failed(error))
                 }
             }
@@ -262,8 +268,8 @@ impl Transfer {
         (from, progress): (u64, Arc<AtomicU64>),
     ) -> Result<(), PullError> {
         let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
-        let input = Box::new(NetworkReader::new(chunks));
-        let building = self.build(claim, layer, Some(input), progress);
+        let input = BlobInput::Stream(Box::new(NetworkReader::new(chunks)));
+        let building = self.build(claim, layer, input, progress);
         // Where there is no room for more, somebody has been told enough.
         let tell = |text| drop(events.try_send(PullEvent::Status(text)));
         let sending = async {
@@ -284,27 +290,28 @@ impl Transfer {
         }
     }
 
-    /// Runs the stages on threads of their own. Without `input` the blob is in the store.
+    /// Runs the stages on threads of their own.
     async fn build(
         self: &Arc<Self>,
         claim: Claim,
         layer: &Layer,
-        input: Option<Box<dyn Read + Send>>,
+        input: BlobInput<'static>,
         progress: Arc<AtomicU64>,
     ) -> Result<(), BuildError> {
         let (transfer, layer) = (Arc::clone(self), layer.clone());
         let built = blocking(move || {
             let expected = Expected { blob: &layer.blob, diff_id: &layer.diff_id };
+            let budget = Budget::part(&layer.budget);
             let control = Control {
-                budget: &transfer.budget,
+                budget: &budget,
                 store: transfer.store.layout().root(),
                 scratch: &transfer.store.layout().works(),
                 cancelled: transfer.cancel.flag(),
                 progress: &progress,
             };
-            let fetched = input.is_some();
-            let input = input.map_or(BlobInput::Stored, BlobInput::Stream);
+            let fetched = matches!(input, BlobInput::Stream(_));
             transfer.store.build_layer(claim, &expected, input, &control)?;
+            budget.keep();
             let made = MadeLayer { diff_id: layer.diff_id, blob: layer.blob.digest, fetched };
             transfer.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
             Ok(())

@@ -155,6 +155,24 @@ fn a_layer_with_wrong_bytes_is_fetched_anew_from_the_next_place_and_accepted_fro
 }
 
 #[test]
+fn a_layer_that_is_fetched_anew_counts_once_for_the_images_bounds() {
+    let sample = Sample::of(&[crate::sample::noise_tar("a", 300_000)], Compression::Plain);
+    let served = sample.clone();
+    // As good a layer, but another one: that shows at its end.
+    let mirror = ScriptedServer::start(move |request| match honest(&served, request) {
+        Reply { body: Body::Whole(mut layer), .. } if is_layer(&served, request) => {
+            layer[100_000] ^= 1;
+            Reply::new(200, layer)
+        }
+        reply => reply,
+    });
+    let upstream = server(&sample);
+    let mut options = mirrored(&upstream, &[&mirror.address.to_string()], Fallback::Registry);
+    options.limits.unpacked_bytes = 500_000;
+    assert_eq!(attempt(&upstream, &options).0.unwrap(), sample.id());
+}
+
+#[test]
 fn what_a_mirror_gives_has_to_be_what_the_name_says() {
     let sample = Sample::small(Compression::Gzip);
     let other = Sample::of(&[crate::sample::noise_tar("other", 10)], Compression::Gzip);

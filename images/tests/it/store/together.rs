@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use images::digest::Digest;
@@ -102,6 +103,35 @@ fn a_pull_that_fails_fails_for_all_who_wait() {
             assert_eq!(pulled.unwrap_err().kind(), kind);
         }
         assert!(test.store.list().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_damaged_blob_that_images_of_two_registries_have_keeps_neither_from_coming() {
+    let sample = Sample::of(&[noise_tar("one", 1_000_000)], Compression::Gzip);
+    let serve = |sample: &Sample| {
+        let served = sample.clone();
+        ScriptedServer::start(move |request| honest(&served, request))
+    };
+    let servers = [serve(&sample), serve(&sample)];
+    let test = TestStore::new();
+    pull(&test.store, &servers[0].name()).unwrap();
+    let blob = test.root().join("blobs").join(Digest::of(&sample.layers[0]).hex());
+    let mut damaged = sample.layers[0].clone();
+    damaged[500_000..510_000].fill(0);
+    for round in 0..20 {
+        // The layer is lost, what it is made from damaged.
+        let layer = entries(&test, "layers").remove(0);
+        fs::rename(layer, test.directory.path().join(format!("lost-{round}"))).unwrap();
+        fs::write(&blob, &damaged).unwrap();
+        let pulls = servers.each_ref().map(|server| {
+            let (store, name) = (test.store.clone(), server.name());
+            thread::spawn(move || pull(&store, &name))
+        });
+        for pulled in pulls {
+            assert_eq!(pulled.join().unwrap().unwrap().id.to_string(), sample.id(), "round {round}");
+        }
+        assert!(fs::read(&blob).unwrap() == sample.layers[0], "round {round}");
     }
 }
 
