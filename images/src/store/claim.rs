@@ -83,10 +83,13 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Waits until no one else has it. Blocks.
+    /// Waits until no one else has it. Blocks. Whoever does not want it any more makes nothing to wait for.
     pub(crate) fn take(layout: &Layout, of: &Work, waiting: Waiting<'_>) -> Result<Claim, StoreError> {
         loop {
             let partial = layout.partial(of);
+            if !(waiting.wanted)() {
+                return Err(StoreError::Unwanted { path: partial });
+            }
             let file = lock::open(&partial)?;
             lock::wait_alone(&partial, &file, waiting)?;
             if lock::is_still_at(&file, &partial).map_err(StoreError::file("lock", &partial))? {

@@ -10,15 +10,21 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::options::Cancel;
 use super::{PullError, StoreError};
 
-/// Waits for something unless the pull is cancelled first.
+/// Waits for something unless the pull is cancelled first: then it is not even begun.
 pub(super) async fn unless_cancelled<T>(
     cancel: &Cancel,
     name: &str,
     future: impl Future<Output = T>,
 ) -> Result<T, PullError> {
+    let cancelled = || Err(PullError::Cancelled { name: name.to_owned() });
+    if cancel.is_cancelled() {
+        return cancelled();
+    }
     tokio::select! {
+        // What is done has a result that somebody may have to give back.
+        biased;
         done = future => Ok(done),
-        () = cancel.cancelled() => Err(PullError::Cancelled { name: name.to_owned() }),
+        () = cancel.cancelled() => cancelled(),
     }
 }
 

@@ -388,13 +388,31 @@ fn whoever_wants_what_another_one_brings_waits_for_that() {
     assert_eq!(loaded, 2, "once for each name");
     check_kept(&test, 2);
     assert_eq!(fs::read_dir(test.root().join("layers")).unwrap().count(), 1);
-    // A claim that comes to nothing leaves nothing, and one that waits can be called back.
+}
+
+#[test]
+fn a_claim_that_comes_to_nothing_leaves_nothing() {
+    let test = TestStore::new();
     let before = test.files();
+    // Who does not want it any more begins nothing.
+    for _ in 0..100 {
+        let cancelled = options();
+        cancelled.cancel.cancel();
+        let refused = block_on(test.store.claim_stream(&name("c"), &cancelled)).unwrap_err();
+        assert_eq!((refused.kind(), test.files()), (PullErrorKind::Cancelled, before.clone()));
+    }
+    // Who waits can be called back, and may see that only when somebody else has given the claim up.
     let claim = block_on(test.store.claim_stream(&name("c"), &options())).unwrap();
     let waiting = options();
-    waiting.cancel.cancel();
-    let refused = block_on(test.store.claim_stream(&name("c"), &waiting)).unwrap_err();
-    assert_eq!(refused.kind(), PullErrorKind::Cancelled);
+    let refused = block_on(async {
+        let call_back = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            waiting.cancel.cancel();
+        };
+        let (options, name) = (waiting.clone(), name("c"));
+        tokio::join!(test.store.claim_stream(&name, &options), call_back).0
+    });
+    assert_eq!(refused.unwrap_err().kind(), PullErrorKind::Cancelled);
     drop(claim);
-    assert_eq!(test.files(), before);
+    block_on(await_that(|| test.files() == before));
 }
