@@ -296,6 +296,8 @@ impl Served {
 mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
+    use futures_util::FutureExt;
+
     use super::*;
 
     /// Longer than anything here takes.
@@ -321,11 +323,16 @@ mod tests {
     async fn a_copy_is_given_up_with_the_client_that_wants_it() {
         let directory = tempfile::tempdir().unwrap();
         let gate = Arc::default();
-        let queue = Some(queue(directory.path(), &gate));
-        let served = Served { registry: Registry::default(), interrupt: Interrupt::Shutdown, queue };
+        let queue = queue(directory.path(), &gate);
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(b"{\"request\":\"backup\"}\n").await.unwrap();
+        // Once it has answered, its thread rests or is about to.
+        queue.secret("none").await.unwrap();
         let held = hold(&gate);
+        // After each call it asks for the time: with this one before it, the copy never has its turn.
+        drop(queue.secret("none").now_or_never());
+        let queue = Some(queue);
+        let served = Served { registry: Registry::default(), interrupt: Interrupt::Shutdown, queue };
         let mut connection = Box::pin(connection(server, &served));
         let still_waits = timeout(Duration::from_millis(200), &mut connection).await;
         drop(client);
