@@ -19,7 +19,7 @@
 //! | holes | zeros |
 //! | `user.*`, `security.capability`, access lists | the same; nothing else of attributes |
 //! | times | to the nanosecond |
-//! | a socket | nothing: tar has none |
+//! | a socket | `.wh.NAME`: tar has none, and what the image has by that name is gone |
 //! | a name that begins with `.wh.` | nothing: it would hide another file |
 //!
 //! What is left out is counted, for whoever tells of it. The upper directory's own root comes first, as
@@ -85,7 +85,7 @@ pub struct WrittenLayer {
 /// Writes what the upper directory holds as a layer. The same directory gives the same bytes.
 ///
 /// Memory: one mebibyte, the names of the directories on the way down, and a name for each file with
-/// several, all together [`Limits::index_bytes`] at most. What [`index_layer`](crate::layer::index_layer)
+/// several, these all together [`Limits::index_bytes`] at most. What [`index_layer`](crate::layer::index_layer)
 /// would refuse is refused here. `cancelled` is looked at for every entry and every mebibyte.
 ///
 /// # Errors

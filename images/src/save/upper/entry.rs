@@ -8,7 +8,7 @@ use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::attributes::{self, Attributes};
 use super::header::{BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, Header, SYMLINK};
-use super::links::{Link, Links};
+use super::links::{Incomplete, Links};
 use super::output::{Output, too_large};
 use super::walk::{Found, Walk};
 use super::{LeftOut, SaveUpperError, WrittenLayer, unread};
@@ -44,8 +44,12 @@ impl<'a> Writer<'a> {
         self.output.look_at_cancel()?;
         let path = walk.path();
         match found.kind() {
-            _ if walk.name().starts_with(WHITEOUT_PREFIX) => self.left_out.hiding_names.add(path),
-            FileType::Socket => self.left_out.sockets.add(path),
+            _ if is_left_out(path) => self.leave_out(found, walk)?,
+            FileType::Socket => {
+                self.left_out.sockets.add(path);
+                // What the image has by that name is gone.
+                self.whiteout(path)?;
+            }
             FileType::CharacterDevice if found.stat.st_rdev == 0 => self.whiteout(path)?,
             FileType::Directory => self.enter(found, walk)?,
             kind => self.thing(found, kind, path)?,
@@ -63,9 +67,10 @@ impl<'a> Writer<'a> {
         self.output.look_at_cancel()
     }
 
-    /// Those files of which there are more links than names.
-    pub fn take_links(&mut self) -> Vec<Link> {
-        self.links.take_rest()
+    /// Those files of which there are more links than names, and the memory that they take.
+    pub fn take_links(&mut self) -> (impl Iterator<Item = Incomplete> + use<>, u64) {
+        let held = self.links.held();
+        (self.links.take_rest(), held)
     }
 
     /// Writes the end of the archive.
@@ -102,6 +107,20 @@ impl<'a> Writer<'a> {
             self.header(&Header::mark(&mark))?;
         }
         walk.enter(found, self.links.held())
+    }
+
+    /// A name that would hide another file, or one below it. It may be another one of a file that is in the layer: then it is
+    /// known, and not looked for in the merged tree.
+    fn leave_out(&mut self, found: &Found, walk: &mut Walk<'_>) -> Result<(), SaveUpperError> {
+        let directory = walk.path().strip_suffix(walk.name()).unwrap_or_default();
+        if !is_left_out(directory) {
+            self.left_out.hiding_names.add(walk.path());
+        }
+        if found.kind() == FileType::Directory {
+            return walk.enter(found, self.links.held());
+        }
+        self.links.see_left_out(&found.stat);
+        Ok(())
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), SaveUpperError> {
@@ -255,6 +274,11 @@ fn describe<'a>(kind: u8, name: &'a [u8], stat: &Stat, attributes: &'a Attribute
         device,
         xattrs: &attributes.kept,
     }
+}
+
+/// Whether a path has a component that marks and whiteouts begin with.
+fn is_left_out(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|component| component.starts_with(WHITEOUT_PREFIX))
 }
 
 /// What is another after a file was written to.

@@ -7,30 +7,31 @@ use rustix::fs::FileType;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::entry::{Writer, changed};
+use super::links::{Same, same};
 use super::walk::{Walk, find};
 use super::{SaveUpperError, Trees, unread};
 use crate::layer::WHITEOUT_PREFIX;
 
-/// By inode number of the merged tree: the name that the layer has, and how many it lacks.
-type Wanted = HashMap<u64, (Box<[u8]>, u64)>;
+/// By what they are in the merged tree: the name that the layer has, and how many it lacks.
+type Wanted = HashMap<Same, (Box<[u8]>, u64)>;
 
 /// Writes them as hard links, with their directories where the layer lacks these too.
 pub fn add(writer: &mut Writer<'_>, trees: Trees<'_>) -> Result<(), SaveUpperError> {
-    let links = writer.take_links();
-    if links.is_empty() {
-        return Ok(());
-    }
+    // What is remembered of them stays so until the end, and counts.
+    let (mut links, held) = writer.take_links();
+    let Some(first) = links.next() else { return Ok(()) };
     let merged = alone(trees.merged)
         .map_err(|error| unread(b".", "clone the mount of the container's root", error))?;
     let mut wanted = Wanted::new();
-    for link in links {
+    for link in std::iter::once(first).chain(links) {
+        writer.look_at_cancel()?;
         let found = find(merged.as_fd(), &link.first)?.ok_or_else(|| changed(&link.first))?;
         let lacks = found.stat.st_nlink.saturating_sub(link.seen);
         if lacks > 0 {
-            wanted.insert(found.stat.st_ino, (link.first, lacks));
+            wanted.insert(same(&found.stat), (link.first, lacks));
         }
     }
-    look(writer, (merged.as_fd(), trees.upper), wanted)
+    look(writer, (merged.as_fd(), trees.upper), (wanted, held))
 }
 
 /// The tree without what is mounted in it.
@@ -43,12 +44,12 @@ fn alone(merged: BorrowedFd<'_>) -> Result<OwnedFd, rustix::io::Errno> {
 fn look(
     writer: &mut Writer<'_>,
     (merged, upper): (BorrowedFd<'_>, BorrowedFd<'_>),
-    mut wanted: Wanted,
+    (mut wanted, held): (Wanted, u64),
 ) -> Result<(), SaveUpperError> {
     let limits = writer.limits;
     let mut walk = Walk::new(merged, limits)?;
     let root = walk.root()?;
-    walk.enter(&root, 0)?;
+    walk.enter(&root, held)?;
     let mut last_directory = Vec::new();
     while !wanted.is_empty() {
         let Some(found) = walk.next()? else { return Ok(()) };
@@ -57,10 +58,10 @@ fn look(
             continue;
         }
         if found.kind() == FileType::Directory {
-            walk.enter(&found, 0)?;
+            walk.enter(&found, held)?;
             continue;
         }
-        let Some((first, lacks)) = wanted.get_mut(&found.stat.st_ino) else { continue };
+        let Some((first, lacks)) = wanted.get_mut(&same(&found.stat)) else { continue };
         if find(upper, walk.path())?.is_some() {
             continue; // It is in the layer.
         }
@@ -70,7 +71,7 @@ fn look(
         writer.hard_link(&written, walk.path(), first)?;
         *lacks -= 1;
         if *lacks == 0 {
-            wanted.remove(&found.stat.st_ino);
+            wanted.remove(&same(&found.stat));
         }
     }
     Ok(())

@@ -1,18 +1,21 @@
 //! Containers that make it hard, and callers that want no more.
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use images::layer::EntryProblem;
 use images::limits::Limits;
-use images::save::upper::SaveUpperError;
+use images::save::upper::{SaveUpperError, Trees, write_layer};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, openat};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::{Container, check, in_container, names, node, set};
 use crate::layer_tar::{dir, file, index, tar};
+use crate::namespace::in_own_mount_namespace;
 use crate::written::mounted_snapshot;
 
 fn error_within(container: &Container, limits: &Limits) -> SaveUpperError {
@@ -53,6 +56,115 @@ fn what_no_layer_can_say_is_left_out_and_told() {
     let paths: Vec<_> = seen.keys().map(|path| path.to_str().unwrap()).collect();
     assert_eq!(paths, ["", "also", "attribute", "x", "y"]);
     assert_eq!(seen[Path::new("attribute")].xattrs, []);
+}
+
+#[test]
+fn a_socket_in_the_place_of_an_images_file_leaves_nothing_there() {
+    let image = [dir("."), dir("run"), file("run/f", "lower"), file("run/g", "lower")];
+    let layer = in_container(&image, |container| {
+        fs::remove_file(container.root.join("run/f")).unwrap();
+        drop(UnixListener::bind(container.root.join("run/f")).unwrap());
+        drop(UnixListener::bind(container.root.join("run/new")).unwrap());
+        container.layer().0
+    });
+    assert_eq!(names(&layer), ["./", "run/", "run/.wh.f", "run/.wh.new"]);
+    let seen = mounted_snapshot([tar(&image), layer].iter().map(|tar| index(tar).unwrap()).collect());
+    let paths: Vec<_> = seen.keys().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["", "run", "run/g"]);
+}
+
+/// Where it is looked for other names, the merged tree is gone through: here it is none, and that would be an error.
+#[test]
+fn names_that_are_left_out_make_nobody_look_for_them() {
+    in_container(&[dir("."), file("image", "x")], |container| {
+        let at = |name: &str| container.root.join(name);
+        fs::write(at("f"), "x").unwrap();
+        fs::write(at("z"), "z").unwrap();
+        fs::create_dir_all(at(".wh.d/deep")).unwrap();
+        fs::hard_link(at("f"), at(".wh.d/f")).unwrap();
+        fs::hard_link(at("f"), at(".wh.d/deep/f")).unwrap();
+        fs::hard_link(at("z"), at(".wh.z")).unwrap();
+        let upper = images::mount::open_upper(container.upper.parent().unwrap()).unwrap();
+        let nothing = tempfile::tempfile().unwrap();
+        let trees = Trees { upper: upper.as_fd(), merged: nothing.as_fd() };
+        let mut layer = Vec::new();
+        let written = write_layer(trees, &mut layer, &Limits::default(), &AtomicBool::new(false)).unwrap();
+        assert_eq!(names(&layer), ["./", "f", "z"]);
+        assert_eq!(written.left_out.hiding_names.count, 2, "what lies below is not counted");
+    });
+}
+
+/// Without `xino` numbers of several file systems stand side by side in the merged tree.
+#[test]
+fn another_files_number_on_another_device_is_not_the_same_file() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    in_own_mount_namespace(|| {
+        let at = |name: &str| directory.path().join(name);
+        for place in ["image", "task", "root"] {
+            fs::create_dir(at(place)).unwrap();
+        }
+        for place in ["image", "task"] {
+            mount("tmpfs", at(place), "tmpfs", MountFlags::empty(), None).unwrap();
+        }
+        for place in ["task/upper", "task/work"] {
+            fs::create_dir(at(place)).unwrap();
+        }
+        let options = format!(
+            "index=off,xino=off,lowerdir={},upperdir={},workdir={}",
+            at("image").display(),
+            at("task/upper").display(),
+            at("task/work").display()
+        );
+        // Numbers are given one after the other: some are both a file's of the image and one's of the container.
+        for number in 0..60 {
+            fs::write(at(&format!("image/a{number}")), "the image's").unwrap();
+        }
+        let options = std::ffi::CString::new(options).unwrap();
+        mount("overlay", at("root"), "overlay", MountFlags::empty(), options.as_c_str()).unwrap();
+        for number in 0..60 {
+            fs::write(at(&format!("root/z{number}")), "the container's").unwrap();
+            // Names that are no longer in the tree.
+            fs::hard_link(at(&format!("task/upper/z{number}")), at(&format!("task/{number}"))).unwrap();
+        }
+        let numbers = |kind: char| -> std::collections::BTreeSet<u64> {
+            let number = |number: i32| fs::metadata(at(&format!("root/{kind}{number}"))).unwrap().ino();
+            (0..60).map(number).collect()
+        };
+        assert!(numbers('a').intersection(&numbers('z')).count() > 0, "the test needs some in common");
+        let (upper, merged) = (File::open(at("task/upper")).unwrap(), File::open(at("root")).unwrap());
+        let trees = Trees { upper: upper.as_fd(), merged: merged.as_fd() };
+        let mut layer = Vec::new();
+        write_layer(trees, &mut layer, &Limits::default(), &AtomicBool::new(false)).unwrap();
+        let of_image: Vec<_> = names(&layer).into_iter().filter(|name| name.starts_with('a')).collect();
+        assert_eq!(of_image, [""; 0]);
+        for place in ["root", "task", "image"] {
+            unmount(at(place), UnmountFlags::DETACH).unwrap();
+        }
+    });
+}
+
+/// Of the names that are looked for and those of a directory each alone would do.
+#[test]
+fn looking_for_other_names_has_the_same_bound_as_all_else() {
+    let linked = (0..300).flat_map(|number| {
+        let name = format!("a{number}");
+        [file(&name, "x"), crate::layer_tar::hardlink(format!("zz/{name}"), &name)]
+    });
+    let many = (0..1500).map(|number| file(format!("many/{number}-{}", "n".repeat(30)), ""));
+    let image: Vec<_> = [dir("."), dir("zz"), dir("many")].into_iter().chain(linked).chain(many).collect();
+    in_container(&image, |container| {
+        for number in 0..300 {
+            fs::write(container.root.join(format!("a{number}")), "changed").unwrap();
+        }
+        let links = 300 * 192;
+        let enough = Limits { index_bytes: links + 160_000, ..Limits::default() };
+        container.write(&mut io::sink(), &enough, &AtomicBool::new(false)).unwrap();
+        let error = error_within(container, &Limits { index_bytes: links + 40_000, ..Limits::default() });
+        assert!(
+            matches!(&error, SaveUpperError::TooLarge { what, .. } if what.contains("memory")),
+            "{error}"
+        );
+    });
 }
 
 /// Deeper than directories stay open, and back up; `depth` of them with names of `length` bytes.
