@@ -32,6 +32,7 @@ use crate::store::{Hold, StoreError};
 
 mod configuration;
 mod documents;
+mod header;
 mod layer;
 mod member;
 pub mod upper;

@@ -5,19 +5,16 @@
 
 use std::io::{self, Write};
 
-use tar::{EntryType, Header};
-
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Descriptor;
 
 use super::SaveError;
+use super::header::Header;
 
 /// Bytes that a tar file is made of.
 const BLOCK_BYTES: usize = 512;
 /// Bytes that are held back at most, and written at once.
 const HELD_BYTES: usize = 128 << 10;
-/// Where GNU tar says that the next header's name is too long for it.
-const LONG_NAME: &str = "././@LongLink";
 
 /// A tar file on its way out. Without [`Archive::finish`] it has no end.
 pub(super) struct Archive<'a> {
@@ -62,38 +59,11 @@ impl<'a> Archive<'a> {
         self.out.write_all(&[0; 2 * BLOCK_BYTES]).and_then(|()| self.out.flush()).map_err(SaveError::Write)
     }
 
+    /// Nothing of when and by whom: the same image gives the same archive.
     fn header(&mut self, name: &str, size: u64) -> io::Result<()> {
-        let mut header = plain_header(EntryType::Regular, size);
-        if header.set_path(name).is_err() {
-            // Digests of SHA-512 are longer than a header's name.
-            let body = [name.as_bytes(), b"\0"].concat();
-            let mut long = plain_header(EntryType::GNULongName, body.len() as u64);
-            long.set_path(LONG_NAME)?;
-            self.emit(&mut long)?;
-            self.out.write_all(&body)?;
-            self.pad(body.len() as u64)?;
-            // What readers see that know of no long names; it has to fit.
-            header.set_path(name.get(..100).unwrap_or(name).trim_end_matches('/'))?;
-        }
-        self.emit(&mut header)
+        let header = Header { size, mode: 0o644, ..Header::mark(name.as_bytes()) };
+        self.out.write_all(&header.encode(&header.records()))
     }
-
-    fn emit(&mut self, header: &mut Header) -> io::Result<()> {
-        header.set_cksum();
-        self.out.write_all(header.as_bytes())
-    }
-}
-
-/// Nothing of when and by whom: the same image gives the same archive.
-fn plain_header(kind: EntryType, size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(size);
-    header
 }
 
 /// The body of a member, which has to become what its descriptor says.

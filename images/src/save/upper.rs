@@ -52,7 +52,6 @@ use crate::limits::Limits;
 mod attributes;
 mod entry;
 mod error;
-mod header;
 mod links;
 mod output;
 mod untouched;

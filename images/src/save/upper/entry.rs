@@ -7,7 +7,6 @@ use rustix::fs::{
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::attributes::{self, Attributes};
-use super::header::{BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, Header, SYMLINK};
 use super::links::{Incomplete, Links};
 use super::output::{Output, too_large};
 use super::walk::{Found, Walk};
@@ -15,6 +14,7 @@ use super::{LeftOut, SaveUpperError, WrittenLayer, unread};
 use crate::layer::{Device, EntryName, EntryProblem, OPAQUE_MARK, Timestamp, WHITEOUT_PREFIX};
 use crate::limits::Limits;
 use crate::mount::path_of;
+use crate::save::header::{BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, HARD_LINK, Header, SYMLINK};
 
 /// The unit of `st_blocks`.
 const STAT_BLOCK: u64 = 512;
