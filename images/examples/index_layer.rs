@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use images::erofs::Plan;
-use images::layer::{Budget, LayerIndex, Parts, index_layer};
+use images::layer::{Budget, LayerIndex, Parts, SplitReader, index_layer};
 use images::limits::Limits;
 use images::tree::merge;
 
@@ -42,15 +42,32 @@ fn measure_layer(path: &Path) -> Result<LayerIndex, Box<dyn Error>> {
     let (time, ()) = best(|| copy(&mut tar))?;
     println!("{}: {} MB", path.display(), bytes / 1_000_000);
     println!("  copy in mebibytes: {time:.1?}, {:.0} MB/s", rate(time));
-    let (time, index) = best(|| {
+    let mut index_with = |split: Option<&File>| {
         tar.rewind()?;
         let (data, index) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        let parts = Parts { data: &data, index: &index, disk: None };
+        let parts = Parts { data: &data, index: &index, split, disk: None };
         index_layer(&mut tar, &parts, &Budget::new(&limits), &AtomicBool::new(false))?;
-        Ok(index)
-    })?;
+        Ok((data, index))
+    };
+    let (without, (_, index)) = best(|| index_with(None))?;
     let (opening, index) = best(|| Ok(LayerIndex::open(index.try_clone()?)?))?;
-    println!("  index {} entries: {time:.1?}, {:.0} MB/s; open: {opening:.1?}", index.entries(), rate(time));
+    let entries = index.entries();
+    println!("  index {entries} entries: {without:.1?}, {:.0} MB/s; open: {opening:.1?}", rate(without));
+    let split = tempfile::tempfile()?;
+    let (time, (data, _)) = best(|| {
+        split.set_len(0)?;
+        index_with(Some(&split))
+    })?;
+    let bytes = split.metadata()?.len();
+    println!(
+        "  and keep what is between the contents: {time:.1?}; {bytes} bytes, {} an entry",
+        bytes / entries.max(1)
+    );
+    let (time, ()) = best(|| {
+        let mut again = SplitReader::new(split.try_clone()?, data.try_clone()?)?;
+        Ok(std::io::copy(&mut again, &mut std::io::sink()).map(drop)?)
+    })?;
+    println!("  write the stream again: {time:.1?}, {:.0} MB/s", rate(time));
     Ok(index)
 }
 

@@ -68,7 +68,7 @@ pub(crate) enum Inflate<'a, R> {
     Compressed {
         decoder: Box<dyn Read + 'a>,
         /// Held while the decoder may take a large window.
-        _permit: Option<LargeWindow<'a>>,
+        window: Option<LargeWindow<'a>>,
     },
 }
 
@@ -101,10 +101,7 @@ impl<'a, R: BufRead + 'a> Inflate<'a, R> {
         };
         if !is_large || room.window_bytes <= SMALL_WINDOW_BYTES {
             let decoder = decoder(input, room.window_bytes.min(SMALL_WINDOW_BYTES));
-            return Ok(Inflate::Compressed {
-                decoder: decoder.map_err(InflateError::Stream)?,
-                _permit: None,
-            });
+            return Ok(Inflate::Compressed { decoder: decoder.map_err(InflateError::Stream)?, window: None });
         }
         let (window, aside) = window::wait(&mut input, room)?;
         let decoder = match aside {
@@ -113,7 +110,14 @@ impl<'a, R: BufRead + 'a> Inflate<'a, R> {
                 decoder(BufReader::with_capacity(ASIDE_BYTES, aside).chain(input), room.window_bytes)
             }
         };
-        Ok(Inflate::Compressed { decoder: decoder.map_err(InflateError::Stream)?, _permit: Some(window) })
+        Ok(Inflate::Compressed { decoder: decoder.map_err(InflateError::Stream)?, window: Some(window) })
+    }
+}
+
+impl<R> Inflate<'_, R> {
+    /// Whether it has one of the large windows, of which there are a few.
+    pub(crate) fn has_large_window(&self) -> bool {
+        matches!(self, Inflate::Compressed { window: Some(_), .. })
     }
 }
 

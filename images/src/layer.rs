@@ -1,7 +1,7 @@
-//! A layer: one tar stream, read once, kept as a data file and an index.
+//! A layer: one tar stream, read once, kept as a data file and an index, and with what it takes to write it again.
 //!
 //! ```text
-//!  tar stream ──► reader   headers, PAX and GNU extensions, sparse maps: one `Member` at a time
+//!  tar stream ──► reader   headers, PAX and GNU extensions, sparse maps: one `Member` at a time ──► split
 //!                    │
 //!         metadata   │   contents
 //!            ┌───────┴────────┐
@@ -39,6 +39,7 @@ mod names;
 mod pax;
 mod reader;
 mod sparse;
+mod split;
 mod stored;
 
 pub use budget::Budget;
@@ -47,6 +48,7 @@ pub use error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
 pub(crate) use members::may_be_set;
 pub(crate) use names::{OPAQUE_MARK, WHITEOUT_PREFIX};
 pub(crate) use reader::{Member, MemberKind, TarReader, may_be_tar};
+pub use split::SplitReader;
 pub(crate) use stored::Nodes;
 pub use stored::{LayerIndex, ReadIndexError};
 
@@ -219,18 +221,21 @@ pub struct Xattr {
     pub value: Box<[u8]>,
 }
 
-/// Where the parts of a layer go. Both files are empty, and not opened for appending: they are
+/// Where the parts of a layer go. All files are empty, and not opened for appending: they are
 /// written at offsets.
 pub struct Parts<'a> {
     /// The contents of its files.
     pub data: &'a File,
     /// Its index, for [`LayerIndex::open`].
     pub index: &'a File,
+    /// What of the stream is not contents, so that it can be written again; `None` if nobody will.
+    pub split: Option<&'a File>,
     /// The directory whose free space is watched, if any.
     pub disk: Option<&'a Path>,
 }
 
-/// Reads a layer to its end: contents go to the data file, the rest into the index.
+/// Reads a layer to its end: contents go to the data file, the rest into the index, and the bytes between the contents
+/// into the third file.
 ///
 /// `tar` is the inflated stream; it is read until it says that it ends, also behind the archive's
 /// own end, so that whoever hashes it sees every byte. `cancelled` is looked at for every entry and
@@ -246,8 +251,9 @@ pub fn index_layer(
     budget: &Budget,
     cancelled: &AtomicBool,
 ) -> Result<(), IndexLayerError> {
-    let mut reader = reader::TarReader::new(tar, budget.limits(), cancelled);
     let disk = || parts.disk.map(|directory| Watch::new(directory, budget.limits()));
+    let split = parts.split.map(|file| split::SplitWriter::new(file, disk())).transpose()?;
+    let mut reader = reader::TarReader::new(tar, budget.limits(), cancelled).noted_by(split);
     let mut data = data::DataWriter::new(parts.data, disk());
     let mut builder = builder::Builder::new(budget, stored::IndexWriter::new(parts.index), disk());
     while let Some(member) = reader.next_member()? {

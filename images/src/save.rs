@@ -41,7 +41,7 @@ pub use configuration::History;
 pub use layer::WriteLayer;
 
 pub(crate) use documents::Manifest;
-pub(crate) use layer::SavedLayer;
+pub(crate) use layer::{SavedLayer, split_reader};
 
 use member::Archive;
 
@@ -50,7 +50,8 @@ use member::Archive;
 pub enum Layers {
     /// Its tar stream, whose digest is its diff id.
     Plain,
-    /// Its blob, byte for byte, as it came.
+    /// Its blob, byte for byte, as it came; its tar stream if that is nowhere any more, and if it is in a compression that no
+    /// media type is for.
     AsTheyCame,
 }
 
@@ -113,7 +114,7 @@ pub enum SaveError {
     /// The configuration cannot be read any more.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A layer's blob is not there any more, and its image is no registry's.
+    /// There is neither a layer's blob any more nor what its tar stream could be written from, and its image is no registry's.
     #[error(
         "save image {name:?}: layer {layer} is not in the store as it came, and it came from no registry; remove the image \
          and load it again"

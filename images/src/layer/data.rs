@@ -116,10 +116,11 @@ impl<'a> DataWriter<'a> {
             if self.filled == self.buffer.len() {
                 self.flush()?;
             }
+            let at = self.position();
             let space = self.buffer.get_mut(self.filled..).unwrap_or_default();
             let wanted = space.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let (space, _) = space.split_at_mut(wanted);
-            let count = reader.read_body(space)?;
+            let count = reader.read_body_to(space, at)?;
             self.filled += count;
             left -= count as u64;
         }

@@ -48,7 +48,7 @@ pub enum IndexLayerError {
     /// A file of the layer could not be written.
     #[error("write the layer's {file} at byte {offset}")]
     Write {
-        /// `data` or `index`.
+        /// `data`, `index` or `split`.
         file: &'static str,
         /// Byte of the file.
         offset: u64,

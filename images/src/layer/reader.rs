@@ -13,6 +13,7 @@ use super::error::{ArchiveProblem, EntryName, EntryProblem, IndexLayerError};
 use super::header::{Header, TAR_BLOCK, text, unsigned};
 use super::pax::{PaxRecords, PaxSparse};
 use super::sparse::{self, MapReader, SparseMap};
+use super::split::SplitWriter;
 use super::{Device, Timestamp, Xattr};
 use crate::limits::Limits;
 
@@ -80,6 +81,8 @@ pub struct TarReader<'a> {
     padding_left: u64,
     /// Name of the current member, for messages; `None` in an extension header.
     current: Option<Vec<u8>>,
+    /// Takes note of every byte.
+    split: Option<SplitWriter<'a>>,
 }
 
 impl<'a> TarReader<'a> {
@@ -104,7 +107,13 @@ impl<'a> TarReader<'a> {
     }
 
     fn of(input: Input<'a>, limits: &'a Limits, cancelled: &'a AtomicBool) -> TarReader<'a> {
-        TarReader { input, offset: 0, limits, cancelled, body_left: 0, padding_left: 0, current: None }
+        let (body_left, padding_left) = (0, 0);
+        TarReader { input, offset: 0, limits, cancelled, body_left, padding_left, current: None, split: None }
+    }
+
+    /// The same with somebody who takes note of every byte of a stream.
+    pub fn noted_by(self, split: Option<SplitWriter<'a>>) -> TarReader<'a> {
+        TarReader { split, ..self }
     }
 
     /// Where the next byte is read: after [`TarReader::next_member`], where the member's body begins.
@@ -145,9 +154,18 @@ impl<'a> TarReader<'a> {
 
     /// Reads a part of the current body into `space`: at least one byte, unless one of the two has none.
     pub fn read_body(&mut self, space: &mut [u8]) -> Result<usize, IndexLayerError> {
+        self.read_body_for(space, None)
+    }
+
+    /// The same of what goes into the data file, at that place.
+    pub fn read_body_to(&mut self, space: &mut [u8], at: u64) -> Result<usize, IndexLayerError> {
+        self.read_body_for(space, Some(at))
+    }
+
+    fn read_body_for(&mut self, space: &mut [u8], stored: Option<u64>) -> Result<usize, IndexLayerError> {
         let wanted = space.len().min(usize::try_from(self.body_left).unwrap_or(usize::MAX));
         let (space, _) = space.split_at_mut(wanted);
-        let count = self.read_some(space)?;
+        let count = self.read_for(space, stored)?;
         if count == 0 && wanted > 0 {
             return Err(self.truncated_member());
         }
@@ -155,11 +173,11 @@ impl<'a> TarReader<'a> {
         Ok(count)
     }
 
-    /// Reads the stream to its end, behind the archive's own end.
+    /// Reads the stream to its end, behind the archive's own end. Then whoever took note of it is done as well.
     pub fn drain(&mut self) -> Result<(), IndexLayerError> {
         let mut block = vec![0; BUFFER_BYTES];
         while self.read_some(&mut block)? > 0 {}
-        Ok(())
+        self.split.take().map_or(Ok(()), SplitWriter::finish)
     }
 
     fn member(&mut self, header: &Header, extensions: Extensions) -> Result<Member, IndexLayerError> {
@@ -352,6 +370,11 @@ impl<'a> TarReader<'a> {
     }
 
     fn read_some(&mut self, space: &mut [u8]) -> Result<usize, IndexLayerError> {
+        self.read_for(space, None)
+    }
+
+    /// Reads some bytes, which will lie in the data file at `stored` or nowhere.
+    fn read_for(&mut self, space: &mut [u8], stored: Option<u64>) -> Result<usize, IndexLayerError> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(IndexLayerError::Cancelled);
         }
@@ -370,6 +393,11 @@ impl<'a> TarReader<'a> {
         self.offset = offset.saturating_add(count as u64);
         if self.offset > self.limits.unpacked_bytes {
             return Err(self.problem(ArchiveProblem::TooLong { limit: self.limits.unpacked_bytes }));
+        }
+        match (&mut self.split, stored) {
+            (None, _) => {}
+            (Some(split), Some(at)) => split.stored(at, count as u64)?,
+            (Some(split), None) => split.verbatim(space.get(..count).unwrap_or_default())?,
         }
         Ok(count)
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!  network, file ──► blob ──────────► inflate ─────┬──► hash ──► diff id
 //!                    sha256, size,    gzip, zstd   │
-//!                    kept on disk     or neither   └──► index_layer ──► data, index
+//!                    kept on disk     or neither   └──► index_layer ──► data, index, split
 //! ```
 //!
 //! The stages are joined by short channels, so memory is bounded and the whole runs at the speed of
@@ -54,10 +54,23 @@ pub(crate) struct Streams<'a> {
     pub keep: Option<&'a File>,
     /// How many of the first bytes of `input` are in `keep` already.
     pub kept_bytes: u64,
-    /// The layer's data file, empty.
-    pub data: &'a File,
-    /// Its index, empty.
-    pub index: &'a File,
+    pub parts: &'a LayerFiles,
+}
+
+/// A layer's files, open and empty.
+pub(crate) struct LayerFiles {
+    pub data: File,
+    pub index: File,
+    /// What is between the contents.
+    pub split: File,
+}
+
+impl LayerFiles {
+    /// For the indexer, which watches a directory's free space.
+    fn within<'a>(&'a self, store: &'a Path) -> Parts<'a> {
+        let LayerFiles { data, index, split } = self;
+        Parts { data, index, split: Some(split), disk: Some(store) }
+    }
 }
 
 /// What watches and bounds the work.
@@ -208,8 +221,8 @@ pub(crate) fn ingest(
     streams: Streams<'_>,
     control: &Control<'_>,
 ) -> Result<(), IngestError> {
-    let Streams { input, keep, kept_bytes, data, index } = streams;
-    let parts = Parts { data, index, disk: Some(control.store) };
+    let Streams { input, keep, kept_bytes, parts } = streams;
+    let parts = parts.within(control.store);
     let (blob_out, inflate_in) = sync_channel(CHUNKS_WAITING);
     let (hash_out, hash_in) = sync_channel(CHUNKS_WAITING);
     let (index_out, index_in) = sync_channel(CHUNKS_WAITING);

@@ -13,12 +13,13 @@ use crate::manifest::Descriptor;
 
 use super::claim::Claim;
 use super::durable::Soundness;
-use super::ingest::{self, Chunks, Control, Expected, Failure, Found, IngestError, Streams};
+use super::ingest::{self, Chunks, Control, Expected, Failure, Found, IngestError, LayerFiles, Streams};
 use super::lock::Lock;
 use super::{Store, StoreError, layout, lock};
 
 const DATA: &str = "data";
 const INDEX: &str = "index";
+const SPLIT: &str = "split";
 
 /// Where a layer's blob comes from.
 pub(crate) enum BlobInput<'a> {
@@ -78,6 +79,15 @@ impl Store {
     /// Where a layer's file contents lie.
     pub(super) fn layer_data(&self, diff_id: &Digest) -> PathBuf {
         self.layout().layer(diff_id).join(DATA)
+    }
+
+    /// The files that a layer's tar stream is written from again: what is between the contents, and these. Whoever made
+    /// the layer may have been too old to keep the first.
+    pub(super) fn layer_split(&self, diff_id: &Digest) -> Result<Option<[PathBuf; 2]>, StoreError> {
+        let layer = self.layout().layer(diff_id);
+        let files = [SPLIT, DATA].map(|name| layer.join(name));
+        let is_there = self.has_layer(diff_id)? && files.iter().all(|file| file.is_file());
+        Ok(is_there.then_some(files))
     }
 
     /// Opens a layer's index and verifies it.
@@ -164,6 +174,11 @@ impl Store {
         lock::exclusive_directory(&self.layout().blobs(), self.layout().moments(wanted))
     }
 
+    /// The same with a layer, by its diff id.
+    pub(super) fn lock_layers(&self, wanted: &dyn Fn() -> bool) -> Result<Lock, StoreError> {
+        lock::exclusive_directory(&self.layout().layers(), self.layout().moments(wanted))
+    }
+
     fn build_in_work(
         &self,
         claim: &Claim,
@@ -172,15 +187,14 @@ impl Store {
         control: &Control<'_>,
     ) -> Result<BlobKept, BuildError> {
         let work = claim.fresh_work()?;
-        let data = layout::create_file(&work.join(DATA))?;
-        let index = layout::create_file(&work.join(INDEX))?;
+        let parts = create_files(work)?;
         let (streams, kept) = match input {
             BlobInput::Stored(blob) => {
                 let input = Box::new(&*blob);
-                let streams = Streams { input, keep: None, kept_bytes: 0, data: &data, index: &index };
+                let streams = Streams { input, keep: None, kept_bytes: 0, parts: &parts };
                 (streams, BlobKept::Already)
             }
-            BlobInput::Stream(rest) => (resumed(claim, rest, (&data, &index))?, BlobKept::InPartial),
+            BlobInput::Stream(rest) => (resumed(claim, rest, &parts)?, BlobKept::InPartial),
         };
         ingest::ingest(expected, streams, control)?;
         self.boot().mark(work)?;
@@ -197,9 +211,8 @@ impl Store {
         control: &Control<'_>,
     ) -> Result<Found, MemberError> {
         layout::make_directory(directory)?;
-        let data = layout::create_file(&directory.join(DATA))?;
-        let index = layout::create_file(&directory.join(INDEX))?;
-        let found = ingest::ingest_unknown(first, rest, (&data, &index), window_bytes, control)?;
+        let files = create_files(directory)?;
+        let found = ingest::ingest_unknown(first, rest, &files, window_bytes, control)?;
         self.boot().mark(directory)?;
         Ok(found)
     }
@@ -214,8 +227,7 @@ impl Store {
         wanted: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
         let layer = self.layout().layer(diff_id);
-        let one_at_a_time =
-            lock::exclusive_directory(&self.layout().layers(), self.layout().moments(wanted))?;
+        let one_at_a_time = self.lock_layers(wanted)?;
         if self.has_layer(diff_id)? {
             return Ok(());
         }
@@ -224,6 +236,11 @@ impl Store {
         drop(one_at_a_time);
         doubtful.map_or(Ok(()), |doubtful| layout::remove_set_aside(&doubtful))
     }
+}
+
+fn create_files(directory: &Path) -> Result<LayerFiles, StoreError> {
+    let create = |name| layout::create_file(&directory.join(name));
+    Ok(LayerFiles { data: create(DATA)?, index: create(INDEX)?, split: create(SPLIT)? })
 }
 
 /// Whether the blob is in the store already or becomes so with the claim's commit.
@@ -236,11 +253,11 @@ enum BlobKept {
 fn resumed<'a>(
     claim: &'a Claim,
     rest: &'a mut (dyn Read + Send),
-    (data, index): (&'a File, &'a File),
+    parts: &'a LayerFiles,
 ) -> Result<Streams<'a>, StoreError> {
     let kept_bytes = claim.partial_bytes()?;
     let beginning = layout::open_file(claim.path())?.take(kept_bytes);
     let mut keep = claim.file();
     keep.seek(SeekFrom::Start(kept_bytes)).map_err(StoreError::file("seek in", claim.path()))?;
-    Ok(Streams { input: Box::new(beginning.chain(rest)), keep: Some(claim.file()), kept_bytes, data, index })
+    Ok(Streams { input: Box::new(beginning.chain(rest)), keep: Some(claim.file()), kept_bytes, parts })
 }

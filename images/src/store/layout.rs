@@ -7,7 +7,8 @@
 //! blobs/HEX.OF.partial    a blob on its way; its flock is the claim on the work (see `claim`). OF is the SHA-256 of its
 //!                         registry, or says that it is no blob of a registry
 //! work/HEX.OF/            the layer or image that the holder of that claim is making
-//! layers/HEX.vN/          a layer by diff id, made by unpacker version N: `data`, `index`, `mark`, `durable`
+//! layers/HEX.vN/          a layer by diff id, made by unpacker version N: `data`, `index`, `split`, `mark`,
+//!                         `durable`; those that older programs made have no `split`
 //! images/HEX.vN/          an image by configuration digest, of such layers: `image.json`, `tree.erofs`, …
 //! names/HASH.json         a name (HASH is its SHA-256), its image, and when it was last used
 //! leases/ID               flock'd by the process that uses or makes the objects listed inside

@@ -1,9 +1,11 @@
 //! Makes tar layers, honest and hostile ones, and indexes them.
 use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use images::layer::{Budget, IndexLayerError, LayerIndex, Parts, index_layer};
+use images::digest::{Algorithm, Hasher};
+use images::layer::{Budget, IndexLayerError, LayerIndex, Parts, SplitReader, index_layer};
 use images::limits::Limits;
 
 /// One entry of a layer, as raw as its header.
@@ -192,12 +194,34 @@ pub fn index_with(tar: &[u8], limits: &Limits) -> Result<Indexed, IndexLayerErro
 
 pub fn index_stream(tar: &mut dyn std::io::Read, limits: &Limits) -> Result<Indexed, IndexLayerError> {
     let directory = tempfile::tempdir().unwrap();
-    let [data, index_file] = ["data", "index"].map(|name| directory.path().join(name));
-    let [file, index] = [&data, &index_file]
+    let [data, index_file, split] = ["data", "index", "split"].map(|name| directory.path().join(name));
+    let [file, index, split] = [&data, &index_file, &split]
         .map(|path| File::options().read(true).write(true).create_new(true).open(path).unwrap());
-    let parts = Parts { data: &file, index: &index, disk: None };
-    index_layer(tar, &parts, &Budget::new(limits), &AtomicBool::new(false))?;
+    let parts = Parts { data: &file, index: &index, split: Some(&split), disk: None };
+    let mut tar = Hashing { stream: tar, hasher: Hasher::new(Algorithm::Sha256), bytes: 0 };
+    index_layer(&mut tar, &parts, &Budget::new(limits), &AtomicBool::new(false))?;
     let indexed = Indexed { data, index_file, _directory: directory };
     assert_eq!(file.metadata().unwrap().len(), u64::from(indexed.index().data_blocks()) * 4096);
+    // Whatever it was, it is written again as it came.
+    let again = SplitReader::new(split, file).unwrap();
+    assert_eq!(again.tar_bytes(), tar.bytes);
+    let mut again = Hashing { stream: &mut { again }, hasher: Hasher::new(Algorithm::Sha256), bytes: 0 };
+    io::copy(&mut again, &mut io::sink()).unwrap();
+    assert_eq!(again.hasher.finish(), tar.hasher.finish());
     Ok(indexed)
+}
+
+struct Hashing<'a> {
+    stream: &'a mut dyn Read,
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(space)?;
+        self.hasher.update(&space[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
 }

@@ -11,6 +11,7 @@ mod archive;
 mod certificates;
 mod docker;
 mod hostile_layers;
+mod layer_split;
 mod layer_tar;
 mod memory;
 mod merge_model;

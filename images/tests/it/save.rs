@@ -18,6 +18,7 @@ use crate::sample::{Compression, Sample, TestStore, read_file, skopeo_copy};
 use crate::store::{block_on, check_content, find_leased, options, pull, pull_leased, source};
 
 mod peers;
+mod split;
 
 const FORMS: [Layers; 2] = [Layers::Plain, Layers::AsTheyCame];
 
@@ -271,6 +272,13 @@ fn stored(test: &TestStore, blob: &[u8]) -> std::path::PathBuf {
     test.root().join("blobs").join(Digest::of(blob).hex())
 }
 
+/// The layers as programs have left them that kept nothing to write them again from.
+fn forget_splits(test: &TestStore) {
+    for layer in fs::read_dir(test.root().join("layers")).unwrap() {
+        fs::remove_file(layer.unwrap().path().join("split")).unwrap();
+    }
+}
+
 /// An image in a registry and in a store.
 fn pulled(
     registry: &RegistryServer,
@@ -292,6 +300,7 @@ fn a_blob_that_was_damaged_after_it_was_looked_at_cuts_the_archive_and_is_fetche
     for form in FORMS {
         let (sample, test, name) =
             pulled(&registry, &directory.path().join(format!("{form:?}")), Compression::Gzip);
+        forget_splits(&test);
         let lease = find_leased(&test.store, &name).unwrap();
         let whole = saved(&test.store, &lease, form);
         let images = [prepare(&test.store, &lease, form).unwrap()];
@@ -348,6 +357,8 @@ fn layers_whose_blobs_were_collected_come_from_their_registry_or_not_at_all() {
     let plain = Sample::of(&crate::sample::small_tars(), Compression::Zstd);
     let lease = find_leased(&test.store, &name).unwrap();
     drop(registry);
+    let plain_of_itself = saved(&test.store, &lease, Layers::Plain);
+    forget_splits(&test);
     let error = prepare(&test.store, &lease, Layers::Plain).unwrap_err();
     assert!(matches!(error, SaveError::Lost { .. }), "{error:?}");
     let other = TestStore::new();
@@ -359,7 +370,9 @@ fn layers_whose_blobs_were_collected_come_from_their_registry_or_not_at_all() {
         let name = name.unwrap();
         fs::copy(name.path(), test.root().join("names").join(name.file_name())).unwrap();
     }
-    let members = members(&saved(&test.store, &lease, Layers::Plain));
+    let plain_of_another = saved(&test.store, &lease, Layers::Plain);
+    assert!(plain_of_another == plain_of_itself);
+    let members = members(&plain_of_another);
     let entry = &document(&members, "manifest.json")[0];
     for (layer, tar) in entry["Layers"].as_array().unwrap().iter().zip(crate::sample::small_tars()) {
         assert_eq!(members[layer.as_str().unwrap()], tar);
@@ -374,10 +387,22 @@ fn an_archives_image_without_its_blobs_says_that_it_has_to_be_loaded_again() {
     let sample = Sample::small(Compression::Gzip);
     let test = TestStore::new();
     let lease = pull_leased(&test.store, &sample.write_layout(directory.path())).unwrap();
+    let [plain, mut as_they_came] = FORMS.map(|form| members(&saved(&test.store, &lease, form)));
     fs::remove_file(stored(&test, &sample.layers[0])).unwrap();
-    let error = prepare(&test.store, &lease, Layers::Plain).unwrap_err();
-    assert!(matches!(&error, SaveError::NotKept { .. }), "{error:?}");
-    assert!(error.to_string().ends_with("load it again"), "{error}");
+    assert_eq!(members(&saved(&test.store, &lease, Layers::Plain)), plain);
+    // There is no other place for the blob: its tar stream is written, and the other blob as it came.
+    let mixed = members(&saved(&test.store, &lease, Layers::AsTheyCame));
+    let entry = &document(&mixed, "manifest.json")[0];
+    let layers = entry["Layers"].as_array().unwrap().iter().map(|layer| &mixed[layer.as_str().unwrap()]);
+    assert!(layers.eq([&crate::sample::small_tars()[0], &sample.layers[1]]));
+    as_they_came.retain(|name, _| mixed.contains_key(name));
+    assert_eq!(as_they_came.len(), mixed.len() - 2, "a layer and the manifest are others");
+    forget_splits(&test);
+    for form in FORMS {
+        let error = prepare(&test.store, &lease, form).unwrap_err();
+        assert!(matches!(&error, SaveError::NotKept { .. }), "{form:?}: {error:?}");
+        assert!(error.to_string().ends_with("load it again"), "{error}");
+    }
 }
 
 /// Ends another thread, also where this one panics.

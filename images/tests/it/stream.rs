@@ -61,11 +61,11 @@ fn load_with(
     })
 }
 
-fn load(store: &Store, label: &str, bytes: &[u8]) -> Result<Lease, PullError> {
+pub fn load(store: &Store, label: &str, bytes: &[u8]) -> Result<Lease, PullError> {
     load_with(store, label, (Encoding::Identity, bytes), &options())
 }
 
-fn find_stream(store: &Store, label: &str) -> Option<Lease> {
+pub fn find_stream(store: &Store, label: &str) -> Option<Lease> {
     block_on(store.find_stream(&name(label), &options())).unwrap()
 }
 

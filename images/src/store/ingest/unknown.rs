@@ -6,7 +6,6 @@
 //!                    of what is compressed: its blob
 //! ```
 
-use std::fs::File;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -14,11 +13,12 @@ use std::thread;
 use hyper::body::Bytes;
 
 use super::{
-    CHUNKS_WAITING, ChunkReader, Control, IngestError, Outputs, Stopped, hash_stream, inflate_blob, join,
+    CHUNKS_WAITING, ChunkReader, Control, IngestError, LayerFiles, Outputs, Stopped, hash_stream,
+    inflate_blob, join,
 };
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::inflate::is_compressed;
-use crate::layer::{IndexLayerError, Parts, index_layer};
+use crate::layer::{IndexLayerError, index_layer};
 use crate::manifest::Descriptor;
 
 /// What a layer turned out to be.
@@ -64,11 +64,11 @@ enum Broken {
 pub(in crate::store) fn ingest_unknown(
     first: Bytes,
     rest: Chunks<'_>,
-    (data, index): (&File, &File),
+    files: &LayerFiles,
     window_bytes: u64,
     control: &Control<'_>,
 ) -> Result<Found, Failure> {
-    let parts = Parts { data, index, disk: Some(control.store) };
+    let parts = files.within(control.store);
     let (hash_out, hash_in) = sync_channel(CHUNKS_WAITING);
     let (index_out, index_in) = sync_channel(CHUNKS_WAITING);
     let outputs = Outputs { hash: hash_out, index: index_out };

@@ -209,7 +209,7 @@ fn a_raised_flag_ends_a_layer_in_the_middle_of_a_file() {
     let header = file("endless", "").size(1 << 36).bytes();
     let [data, index] = [(); 2].map(|()| tempfile::tempfile().unwrap());
     let mut stream = header.chain(Raising(&flag, 0));
-    let parts = Parts { data: &data, index: &index, disk: None };
+    let parts = Parts { data: &data, index: &index, split: None, disk: None };
     let error = index_layer(&mut stream, &parts, &Budget::new(&Limits::default()), &flag).unwrap_err();
     assert!(matches!(error, IndexLayerError::Cancelled));
     assert!(data.metadata().unwrap().len() < 8 << 20);
@@ -274,7 +274,7 @@ fn no_header_makes_the_reader_panic_or_write_beyond_its_limits() {
     let run = |bytes: &[u8]| {
         data.set_len(0).unwrap();
         index.set_len(0).unwrap();
-        let parts = Parts { data: &data, index: &index, disk: None };
+        let parts = Parts { data: &data, index: &index, split: None, disk: None };
         if index_layer(&mut &*bytes, &parts, &Budget::new(&limits), &AtomicBool::new(false)).is_ok() {
             let index = LayerIndex::open(index.try_clone().unwrap()).unwrap();
             drop(merge(&[index], &limits));

@@ -1,10 +1,13 @@
 //! Mirrors, and who is asked when they fail.
+use std::fs;
 use std::net::TcpListener;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use images::digest::Digest;
 use images::registry::{Fallback, HostRules, Place, Scheme};
+use images::save::{Layers, write_archive};
 use images::store::{PullError, PullErrorKind, PullEvent, PullOptions};
 
 use super::credentials::{BASIC, password};
@@ -170,6 +173,53 @@ fn a_layer_that_is_fetched_anew_counts_once_for_the_images_bounds() {
     let mut options = mirrored(&upstream, &[&mirror.address.to_string()], Fallback::Registry);
     options.limits.unpacked_bytes = 500_000;
     assert_eq!(attempt(&upstream, &options).0.unwrap(), sample.id());
+}
+
+#[test]
+fn a_layer_that_is_saved_comes_from_the_next_place_where_one_gives_wrong_bytes() {
+    let sample = Sample::small(Compression::Gzip);
+    let (turned, wrong) = (Arc::new(AtomicBool::new(false)), sample.clone());
+    let has_turned = Arc::clone(&turned);
+    let mirror = ScriptedServer::start(move |request| match honest(&wrong, request) {
+        Reply { body: Body::Whole(mut blob), status, headers }
+            if has_turned.load(Ordering::Acquire) && is_layer(&wrong, request) =>
+        {
+            blob[7] ^= 1;
+            Reply { status, headers, body: Body::Whole(blob) }
+        }
+        reply => reply,
+    });
+    let upstream = server(&sample);
+    let options = mirrored(&upstream, &[&mirror.address.to_string()], Fallback::Registry);
+    let (test, told) = (TestStore::new(), Mutex::new(Vec::new()));
+    let lease = block_on(test.store.pull(&source(&upstream.name()), &options, &|_| {})).unwrap();
+    let save = || {
+        for layer in &sample.layers {
+            fs::remove_file(test.root().join("blobs").join(Digest::of(layer).hex())).unwrap();
+        }
+        let tell = |event| {
+            if let PullEvent::Status(text) = event {
+                told.lock().unwrap().push(text);
+            }
+        };
+        let form = (Vec::new(), Layers::AsTheyCame);
+        let prepared = block_on(test.store.prepare_save(&lease, form, &options, &tell)).unwrap();
+        let mut archive = Vec::new();
+        write_archive(&[prepared], &mut archive, &AtomicBool::new(false)).unwrap();
+        archive
+    };
+    let before = save();
+    assert_eq!((upstream.requests(), told.lock().unwrap().len()), (Vec::new(), 0));
+    turned.store(true, Ordering::Release);
+    assert!(save() == before);
+    let told = told.into_inner().unwrap();
+    // Each layer is asked for anew: both times the mirror is the first.
+    assert!(
+        told.len() == 2 && told.iter().all(|text| text.contains("WARNING: A mirror was left")),
+        "{told:?}"
+    );
+    let layers = upstream.requests().iter().filter(|request| is_layer(&sample, request)).count();
+    assert_eq!(layers, 2);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::round_trip::CAPABILITY;
 use crate::sample::{Compression, Sample, TestStore};
 use crate::snapshot::{Seen, assert_same, snapshot};
 use crate::store::pull_leased;
+use crate::stream::load;
 
 use super::{FORMS, name, saved};
 
@@ -52,16 +53,23 @@ fn layers() -> Vec<Vec<u8>> {
 
 type Tree = std::collections::BTreeMap<PathBuf, Seen>;
 
-/// Both archives of the image with their file, and what we mount of it.
-fn archives(directory: &Path) -> (Sample, Vec<(Layers, PathBuf)>, Tree) {
+/// Both archives of the image with their files, one of the image as it came in the other as a stream, and what we mount of it.
+fn archives(directory: &Path) -> (Sample, Vec<(String, PathBuf)>, Tree) {
     let sample = Sample::of(&layers(), Compression::Gzip);
     let test = TestStore::new();
     let lease = pull_leased(&test.store, &sample.write_layout(&directory.join("layout"))).unwrap();
-    let files = FORMS.map(|form| {
-        let path = directory.join(format!("{form:?}.tar"));
-        fs::write(&path, saved(&test.store, &lease, form)).unwrap();
-        (form, path)
-    });
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    let mut add = |form: String, archive: &[u8]| {
+        let path = directory.join(format!("{form}.tar"));
+        fs::write(&path, archive).unwrap();
+        files.push((form, path));
+    };
+    let [plain, as_they_came] = FORMS.map(|form| saved(&test.store, &lease, form));
+    let other = TestStore::new();
+    let streamed = load(&other.store, "a", &as_they_came).unwrap();
+    add("Plain".to_owned(), &plain);
+    add("AsTheyCame".to_owned(), &as_they_came);
+    add("Streamed".to_owned(), &saved(&other.store, &streamed, Layers::AsTheyCame));
     let at = tempfile::tempdir().unwrap();
     let ours = in_own_mount_namespace(|| {
         let _mount = test.store.mount(&lease, at.path(), &|| true).unwrap();
@@ -69,7 +77,7 @@ fn archives(directory: &Path) -> (Sample, Vec<(Layers, PathBuf)>, Tree) {
         rustix::mount::unmount(at.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
         seen
     });
-    (sample, files.into(), ours)
+    (sample, files, ours)
 }
 
 /// Engines give the root directory a time and a mode of their own.
@@ -93,7 +101,7 @@ fn podman_has_the_same_image() {
     let settings = directory.path().join("containers.conf");
     fs::write(&settings, "[engine]\nlock_type = \"file\"\n").unwrap();
     for (form, path) in files {
-        let place = |name: &str| directory.path().join(format!("{form:?}-{name}")).display().to_string();
+        let place = |name: &str| directory.path().join(format!("{form}-{name}")).display().to_string();
         let podman = |arguments: &[&str]| {
             let mut podman = Command::new("podman");
             podman.args(["--root", &place("root"), "--runroot", &place("run"), "--tmpdir", &place("tmp")]);
@@ -101,11 +109,11 @@ fn podman_has_the_same_image() {
             told(podman.env("CONTAINERS_CONF", &settings))
         };
         let loaded = podman(&["load", "--quiet", "--input", path.to_str().unwrap()]);
-        assert_eq!(loaded, "Loaded image: example.com/a/b:1", "{form:?}");
+        assert_eq!(loaded, "Loaded image: example.com/a/b:1", "{form}");
         let inspected =
             podman(&["image", "inspect", "--format", "{{.Id}} {{.RootFS.Layers}}", "example.com/a/b:1"]);
         let id = sample.id().replace("sha256:", "");
-        assert_eq!(inspected, format!("{id} [{}]", sample.diff_ids().join(" ")), "{form:?}");
+        assert_eq!(inspected, format!("{id} [{}]", sample.diff_ids().join(" ")), "{form}");
         let at = podman(&["image", "mount", "example.com/a/b:1"]);
         assert_same(&without_root(ours.clone()), &without_root(snapshot(Path::new(&at))));
         podman(&["image", "unmount", "--all"]);
@@ -183,12 +191,12 @@ fn dockerd_has_the_same_image() {
     let dockerd = Dockerd::start();
     for (form, path) in files {
         let loaded = told(&mut dockerd.docker(&["load", "--quiet", "--input", path.to_str().unwrap()]));
-        assert_eq!(loaded, format!("Loaded image: {}", name().familiar()), "{form:?}");
+        assert_eq!(loaded, format!("Loaded image: {}", name().familiar()), "{form}");
         let format = "{{.Id}} {{json .RootFS.Layers}}";
         let inspected =
             told(&mut dockerd.docker(&["image", "inspect", "--format", format, "example.com/a/b:1"]));
         let layers = serde_json::to_string(&sample.diff_ids()).unwrap();
-        assert_eq!(inspected, format!("{} {layers}", sample.id()), "{form:?}");
+        assert_eq!(inspected, format!("{} {layers}", sample.id()), "{form}");
         let theirs = snapshot(&dockerd.tree(&sample.diff_ids()[1]));
         assert_same(&without_root(ours.clone()), &without_root(theirs));
         // What it saves of it has the same layers, byte for byte.
