@@ -9,7 +9,7 @@ use crate::limits::CGROUP_EMPTY;
 use crate::sys::signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -79,12 +79,13 @@ pub(crate) fn remove(path: &Path, inode: u64) -> Result<(), RemoveError> {
             Err(Errno::BUSY | Errno::NOTEMPTY) => {}
             Err(errno) => return Err(failed("rmdir")(errno)),
         }
+        let changes = Changes::of(group.as_fd()).map_err(failed("read cgroup.events of"))?;
         kill(group.as_fd()).map_err(failed("kill its processes"))?;
         if Instant::now() >= deadline {
             let pids = members(group.as_fd()).unwrap_or_default();
             return Err(RemoveError::StillPopulated { path: path.to_owned(), pids });
         }
-        wait_for_change(group.as_fd()).map_err(failed("poll"))?;
+        changes.wait().map_err(failed("poll"))?;
         remove_children(group.as_fd()).map_err(failed("remove a child group"))?;
     }
 }
@@ -208,16 +209,31 @@ pub(super) fn members(group: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     }
 }
 
-/// Waits until `cgroup.events` changes or a moment has passed; v1 tells of nothing, so there it is time.
-fn wait_for_change(group: BorrowedFd<'_>) -> Result<(), Errno> {
-    let events = openat(group, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let polled = match &events {
-        Ok(events) => poll(&mut [PollFd::new(events, PollFlags::PRI)], Some(&LOOK_AGAIN)),
-        Err(_) => poll(&mut [], Some(&LOOK_AGAIN)),
-    };
-    match polled {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno),
+/// What becomes of a group from now on: its `cgroup.events`. v1 tells of nothing, and a group that is gone neither.
+struct Changes(Option<OwnedFd>);
+
+impl Changes {
+    fn of(group: BorrowedFd<'_>) -> Result<Changes, Errno> {
+        let opened = openat(group, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let read = opened.and_then(|events| {
+            // Whoever has not read it is told of a change at once, whether there is any or not.
+            pread(&events, &mut [0; 256], 0)?;
+            Ok(events)
+        });
+        match read {
+            Ok(events) => Ok(Changes(Some(events))),
+            Err(Errno::NOENT | Errno::NODEV) => Ok(Changes(None)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Waits for the next one, or until a moment has passed.
+    fn wait(&self) -> Result<(), Errno> {
+        let mut events: Vec<_> = self.0.iter().map(|events| PollFd::new(events, PollFlags::PRI)).collect();
+        match poll(&mut events, Some(&LOOK_AGAIN)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 }
 
