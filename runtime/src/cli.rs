@@ -86,7 +86,7 @@ options of exec, before ID:
   -d, --detach             return once it has started; without this it ends with exec
   --pid-file, --console-socket, --preserve-fds as of run
 
-options of update
+options of update, which leaves device rules as they are
   -r, --resources FILE     what linux.resources is in config.json (- is standard input); or one limit or more:
   --memory, --memory-swap, --memory-reservation BYTES (512M); --pids-limit, --cpu-quota, --cpu-period, --cpu-share,
   --cpu-burst, --cpu-idle, --cpu-rt-runtime, --cpu-rt-period, --blkio-weight, --memory-swappiness N;

@@ -127,6 +127,12 @@ fn read_file(global: &Global, path: &Path) -> Result<Resources, Problem> {
     for unknown in loaded.unknown {
         global.log.remark(&unknown.to_string());
     }
+    // Engines pass on what they have written into the Spec.
+    if !loaded.value.devices.is_empty() {
+        global.log.remark(
+            "the device rules stay those that the container was made with: update changes limits only",
+        );
+    }
     Ok(loaded.value)
 }
 

@@ -72,7 +72,16 @@ fn limits_are_read_as_a_spec_has_them_and_devices_stay() {
         json!({ "memory": { "limit": 48 << 20 }, "devices": [{ "allow": true, "access": "rwm" }] });
     let file = bundle.path("resources.json");
     std::fs::write(&file, resources.to_string()).unwrap();
-    ok(update(&bundle, &["--resources", file.to_str().unwrap()]));
+    let log = bundle.path("log");
+    ok(bundle.tell(&[
+        "--log",
+        log.to_str().unwrap(),
+        "update",
+        "--resources",
+        file.to_str().unwrap(),
+        &bundle.id,
+    ]));
+    assert!(std::fs::read_to_string(log).unwrap().contains("the device rules stay those"));
     assert_eq!(memory(&bundle), (48 << 20).to_string());
     let mut command = bundle.command(&["update", "-r", "-", &bundle.id]);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
