@@ -220,6 +220,15 @@ struct Shared {
     users: Arc<AtomicUsize>,
 }
 
+/// Who is in a container's profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All containers of the worker that need none of their own.
+    Shared,
+    /// This container alone.
+    Own,
+}
+
 /// What a container runs under.
 #[derive(Debug)]
 pub enum Fence {
@@ -234,7 +243,14 @@ pub enum Fence {
 #[must_use = "the profile stays until it is given back"]
 pub struct Use {
     name: String,
-    users: Arc<AtomicUsize>,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// How many others have it.
+    Shared(Arc<AtomicUsize>),
+    Own(LoadedProfile),
 }
 
 impl Use {
@@ -243,9 +259,19 @@ impl Use {
         &self.name
     }
 
-    /// Nothing runs in it any more.
-    pub fn give_back(self) {
-        self.users.fetch_sub(1, Ordering::Relaxed);
+    /// Nothing runs in it any more: one that is the container's alone is unloaded.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Undo`]; a clean-up tries again.
+    pub fn give_back(self) -> Result<(), ProfileError> {
+        match self.held {
+            Held::Shared(users) => {
+                users.fetch_sub(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Held::Own(profile) => profile.unload(),
+        }
     }
 }
 
@@ -302,6 +328,25 @@ impl DefaultProfile {
         Ok(Fence::Profile(taken))
     }
 
+    /// A profile for this container alone, where others get the one of all. Blocks, for as long as it is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError`]: the container may not start.
+    pub fn enter_own(
+        &self,
+        container: &ContainerDirectory,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Fence, ProfileError> {
+        // Whether there can be profiles here is found out once, by that one.
+        match self.enter(wanted)? {
+            Fence::None(why) => return Ok(Fence::None(why)),
+            Fence::Profile(shared) => shared.give_back()?,
+        }
+        let profile = LoadedProfile::for_container(&self.parser, container, wanted)?;
+        Ok(Fence::Profile(Use { name: profile.name().to_owned(), held: Held::Own(profile) }))
+    }
+
     fn load(&self, wanted: &dyn Fn() -> bool) -> Result<Shared, ProfileError> {
         let mut directory = ProcessDirectory::create(&self.directories, wanted)?;
         directory.keep();
@@ -337,7 +382,7 @@ impl DefaultProfile {
 impl Shared {
     fn one_more(&self) -> Use {
         self.users.fetch_add(1, Ordering::Relaxed);
-        Use { name: self.profile.name().to_owned(), users: Arc::clone(&self.users) }
+        Use { name: self.profile.name().to_owned(), held: Held::Shared(Arc::clone(&self.users)) }
     }
 
     fn unload(self) -> Result<(), ProfileError> {

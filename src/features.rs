@@ -14,6 +14,7 @@
 //! dropped where it waits. So what a hook makes it keeps in its feature before it waits again, for `killed` to undo, which runs
 //! for every run.
 
+mod allow_ptrace;
 pub mod artifacts;
 pub mod bulk_log;
 mod chain_of_trust;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::apparmor_profiles::Sharing;
 use crate::artifact::Publisher;
 use crate::claim_file::Logs;
 use crate::config::ConfigFile;
@@ -59,8 +61,14 @@ pub struct FeatureRow {
 }
 
 /// In hook order.
-pub const FEATURES: &[FeatureRow] =
-    &[chain_of_trust::ROW, local_live_log::ROW, bulk_log::ROW, artifacts::ROW, taskcluster_proxy::ROW];
+pub const FEATURES: &[FeatureRow] = &[
+    chain_of_trust::ROW,
+    local_live_log::ROW,
+    bulk_log::ROW,
+    artifacts::ROW,
+    taskcluster_proxy::ROW,
+    allow_ptrace::ROW,
+];
 
 /// What a run's payload says that concerns features; the defaults when it has no valid payload.
 pub struct Wishes<'a> {
@@ -109,6 +117,11 @@ pub type Hook<'a> = Pin<Box<dyn Future<Output = Result<(), FeatureError>> + 'a>>
 
 /// The behaviour of one feature in one run. A hook that is not implemented does nothing.
 pub trait Feature {
+    /// Which AppArmor profile the container runs under, where there are profiles.
+    fn profile(&self) -> Sharing {
+        Sharing::Shared
+    }
+
     /// The task's network is there, its image not yet: contributes to the container.
     fn link<'a>(&'a mut self, _run: &'a RunContext, _link: &'a mut Link<'_>) -> Hook<'a> {
         done()
@@ -216,6 +229,12 @@ impl Active {
     /// What they are called.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.features.iter().map(|(feature, _)| feature.name)
+    }
+
+    /// The AppArmor profile that all of them can do with.
+    pub fn profile(&self) -> Sharing {
+        let own = self.features.iter().any(|(_, behaviour)| behaviour.profile() == Sharing::Own);
+        if own { Sharing::Own } else { Sharing::Shared }
     }
 
     /// Runs `link` of all.

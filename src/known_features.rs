@@ -131,6 +131,13 @@ pub const TASKCLUSTER_PROXY: KnownFeature = KnownFeature {
     ..here("taskclusterProxy")
 };
 
+/// Tracing of the task's own processes.
+pub const ALLOW_PTRACE: KnownFeature = KnownFeature {
+    scope: Some("docker-worker:feature:allowPtrace"),
+    summary: "gdb and strace on every process of the task: the capability SYS_PTRACE, and where the host has AppArmor a profile of the task's own",
+    ..here("allowPtrace")
+};
+
 /// All of them, from 2014 to 2026.
 pub const KNOWN_FEATURES: &[KnownFeature] = &[
     LOCAL_LIVE_LOG,
@@ -141,7 +148,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
         handler: "dockerInteractive",
         ..later("interactive", "a shell in the task, for as long as somebody uses it")
     },
-    scoped(later("allowPtrace", "tracing of the task's own processes"), "docker-worker:feature:allowPtrace"),
+    ALLOW_PTRACE,
     CHAIN_OF_TRUST,
     later("dockerSave", "the container as an image, among the artifacts"),
     later("dind", "a Docker daemon of the task's own"),

@@ -15,7 +15,7 @@ pub(super) fn prepare(worker: &Worker) -> Result<Option<String>, ProfileError> {
     let Some(profile) = &worker.profile else { return Ok(None) };
     match profile.enter(&|| true)? {
         Fence::Profile(entered) => {
-            entered.give_back();
+            entered.give_back()?;
             Ok(None)
         }
         Fence::None(why) => Ok(Some(without_profile(&why))),

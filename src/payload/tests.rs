@@ -374,7 +374,6 @@ fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
     let not_yet = "is not there yet in this version of docker-worker";
     let features = [
         "interactive",
-        "allowPtrace",
         "dockerSave",
         "dind",
         "balrogVPNProxy",

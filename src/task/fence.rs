@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use images::store::Cancel;
 
-use crate::apparmor_profiles::{Fence, Use};
+use crate::apparmor_profiles::{Fence, Sharing, Use};
 use crate::host::{NO_SOCKETCALL, without_profile};
 use crate::spec::SocketCall;
 use crate::task::error::{TaskError, end_by};
@@ -13,13 +13,21 @@ use crate::task::run::Run;
 use crate::text::{chain, escaped};
 
 /// Puts the profile into `held`, or says in the log that there is none.
-pub(super) async fn enter(run: &Run, held: &mut Option<Use>, stop: &Cancel) -> Result<(), TaskError> {
+pub(super) async fn enter(
+    run: &Run,
+    sharing: Sharing,
+    held: &mut Option<Use>,
+    stop: &Cancel,
+) -> Result<(), TaskError> {
     let Some(profile) = run.worker.profile.as_ref().map(Arc::clone) else { return Ok(()) };
     let (interrupts, stop) = (run.interrupts.clone(), stop.clone());
     let is_wanted = move || !stop.is_cancelled() && interrupts.current().is_none();
     let entering = {
-        let is_wanted = is_wanted.clone();
-        tokio::task::spawn_blocking(move || profile.enter(&is_wanted))
+        let (is_wanted, container) = (is_wanted.clone(), run.directory.task().clone());
+        tokio::task::spawn_blocking(move || match sharing {
+            Sharing::Shared => profile.enter(&is_wanted),
+            Sharing::Own => profile.enter_own(&container, &is_wanted),
+        })
     };
     match entering.await {
         Ok(Ok(Fence::Profile(entered))) => *held = Some(entered),

@@ -66,9 +66,7 @@ impl Rest {
             // The directory names what has to be undone.
             return problems;
         }
-        if let Some(profile) = self.profile {
-            profile.give_back();
-        }
+        let unloaded = self.profile.map_or(Ok(()), Use::give_back);
         for cache in discarded {
             let name = cache.name().to_owned();
             match cache.remove() {
@@ -79,12 +77,15 @@ impl Rest {
             }
         }
         // It names what has to be undone, so it stays as long as there is anything.
-        let removed = released.and_then(|()| self.directory.remove());
+        let removed = match unloaded {
+            Ok(()) => released.and_then(|()| self.directory.remove()).map_err(|error| chain(&error)),
+            Err(error) => Err(chain(&error)),
+        };
         if let Err(error) = crate::parent_group::remove() {
             problems.push(format!("Failed to {}", chain(&error)));
         }
         if let Err(error) = removed {
-            problems.push(format!("Failed to {}; \"docker-worker cleanup\" will try again.", chain(&error)));
+            problems.push(format!("Failed to {error}; \"docker-worker cleanup\" will try again."));
         }
         problems
     }

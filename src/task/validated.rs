@@ -62,12 +62,13 @@ impl Validated {
         let Validated { run, features, payload, pulling } = self;
         let Taken { image, caches, network, profile, mounts } = taken;
         let stop = Cancel::default();
+        let sharing = features.profile();
         let linking = Linking { run, features, network };
         let root = Root { run, payload, caches, image, mounts };
         // All to their end: what was taken has to be given back.
         let (linked, fenced, made) = tokio::join!(
             or_stop(&stop, linking.link(&stop)),
-            or_stop(&stop, fence::enter(run, profile, &stop)),
+            or_stop(&stop, fence::enter(run, sharing, profile, &stop)),
             or_stop(&stop, root.make(pulling, &stop)),
         );
         match (linked, fenced, made) {

@@ -21,21 +21,21 @@ use crate::it::support::{
     runtime_executable,
 };
 
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// AppArmor's directory, as a process in no namespace sees it.
 const PLACE: &str = "/sys/kernel/security/apparmor";
 
 /// How a task's label begins.
-const DEFAULT: &str = "docker-worker-default-";
+pub const DEFAULT: &str = "docker-worker-default-";
 
 /// A policy namespace.
-struct Policy {
+pub struct Policy {
     name: String,
 }
 
 impl Policy {
-    fn new() -> Policy {
+    pub fn new() -> Policy {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("dwt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         fs::create_dir(Path::new(PLACE).join("policy/namespaces").join(&name)).unwrap();
@@ -48,7 +48,7 @@ impl Policy {
     }
 
     /// A worker in it.
-    fn worker(&self) -> Worker {
+    pub fn worker(&self) -> Worker {
         Worker::by(&self.entrance("unconfined"))
     }
 
@@ -60,7 +60,7 @@ impl Policy {
     }
 
     /// The names of what is loaded in it.
-    fn profiles(&self) -> Vec<String> {
+    pub fn profiles(&self) -> Vec<String> {
         let place = Path::new(PLACE).join("policy/namespaces").join(&self.name).join("profiles");
         let names = fs::read_dir(place).unwrap().map(|entry| {
             fs::read_to_string(entry.unwrap().path().join("name")).unwrap().trim_end().to_owned()
@@ -369,7 +369,7 @@ fn tasks_of_one_worker_share_a_profile_that_is_loaded_once() {
             .map(|entering| {
                 let entered = entering.join().unwrap();
                 let name = entered.name().to_owned();
-                entered.give_back();
+                entered.give_back().unwrap();
                 name
             })
             .collect()
@@ -389,8 +389,8 @@ fn a_profile_that_was_removed_between_two_tasks_is_loaded_again() {
     let second = enter(&profile);
     assert_ne!(first.name(), second.name());
     assert!(is_loaded(second.name()) && left_in(&directories) == 1);
-    first.give_back();
-    second.give_back();
+    first.give_back().unwrap();
+    second.give_back().unwrap();
     profile.close().unwrap();
     assert_eq!(left_in(&directories), 0);
 }
@@ -407,7 +407,7 @@ fn somebody_elses_profile_of_the_same_name_is_neither_entered_nor_removed() {
             parser("--add", &theirs);
         }
         names.push((entered.name().to_owned(), theirs));
-        entered.give_back();
+        entered.give_back().unwrap();
     }
     // The last one is theirs when the worker ends, the first one is when the second task comes.
     profile.close().unwrap();
@@ -447,7 +447,7 @@ fn walked() {
     let own = LoadedProfile::for_container(&parser, run.task(), &|| true).unwrap();
     own.unload().unwrap();
     run.remove().unwrap();
-    entered.give_back();
+    entered.give_back().unwrap();
     profile.close().unwrap();
 }
 

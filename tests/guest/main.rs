@@ -13,11 +13,13 @@ use std::path::Path;
 
 use it::support::{self, Worker, observe, probe_image};
 
+mod allow_ptrace;
 mod apparmor;
 
 /// The host's tests, as far as they have to hold here.
 #[path = "../it"]
 mod it {
+    pub mod allow_ptrace;
     mod crash;
     mod exhaustion;
     mod interrupts;

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod allow_ptrace;
 mod architecture;
 mod broken_disk;
 mod cache_purge;
