@@ -12,9 +12,9 @@ mod delivery;
 #[cfg(test)]
 mod deployment;
 pub mod destination;
-mod draft;
 mod growing_log;
 mod gzip;
+mod place;
 mod record;
 mod spooled;
 #[cfg(test)]
@@ -34,7 +34,7 @@ pub(crate) use connect::tls;
 pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::{CopyError, Patience};
 pub use destination::{Destination, DestinationError, Source, Stored};
-pub use draft::RESOLUTION;
+pub use place::RESOLUTION;
 pub use record::ArtifactRecord;
 pub use store::Store;
 

@@ -39,6 +39,7 @@ pub mod demo_directory;
 pub mod directories;
 pub mod document;
 pub mod download;
+pub mod draft;
 mod elf;
 pub mod event;
 pub mod features;

@@ -3,7 +3,7 @@
 //! Files land decoded under their names, as a client that honours `Content-Encoding` would see
 //! them; a name that ends in `.gz` keeps its gzip bytes. Nothing below the directory is followed
 //! that is a link: an earlier run's task may have had a say in what lies there. A name is had by a
-//! whole file or by none: it is written beside its place (see [`draft`](super::draft)).
+//! whole file or by none: it is written beside its place (see [`draft`](crate::draft)).
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use super::ContentEncoding;
 use super::copy::{Copied, Copy, CopyError, Patience, Piece};
-use super::draft::{Draft, Place};
 use super::gzip::Compressors;
+use super::place::Place;
 use crate::queue::artifact_name::ArtifactName;
 
 /// Where artifacts go.
@@ -105,14 +105,14 @@ impl Destination {
         let place = Place::of(top, name)?;
         let copy = Copy { source: &file, size, patience, place: Some(place.directory()) };
         let copied = if encoding == ContentEncoding::Gzip && name.as_str().ends_with(".gz") {
-            let draft = Draft::create(&place)?;
+            let draft = place.draft()?;
             let copied = Compressors::default().gzip(&copy, draft.file())?;
             draft.keep()?;
             copied
         } else {
             match source {
                 // A second name costs nothing, however long the log is; only its hash is left to make.
-                Source::Log(path) if Draft::adopt(&place, fs::CWD, &path)? => copy.to(|_, _| Ok(()))?,
+                Source::Log(path) if place.adopt(fs::CWD, &path)? => copy.to(|_, _| Ok(()))?,
                 Source::Log(_) | Source::Own(_) | Source::Task(_) => store_as_it_is(&place, &copy)?,
             }
         };
@@ -128,11 +128,11 @@ impl Destination {
     pub fn link(&self, name: &ArtifactName, existing: &ArtifactName) -> io::Result<Option<String>> {
         let Destination::Directory(top) = self else { return Ok(None) };
         let (place, existing) = (Place::of(top, name)?, Place::of(top, existing)?);
-        if !Draft::adopt(&place, existing.directory(), existing.last())? {
+        if !place.adopt(existing.directory(), existing.last())? {
             // A file system without hard links: a copy looks the same.
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let source = fs::openat(existing.directory(), existing.last(), flags, Mode::empty())?;
-            let draft = Draft::create(&place)?;
+            let draft = place.draft()?;
             io::copy(&mut File::from(source), &mut draft.file())?;
             draft.keep()?;
         }
@@ -147,7 +147,7 @@ impl Destination {
     pub fn write(&self, name: &ArtifactName, contents: &[u8]) -> io::Result<()> {
         let Destination::Directory(top) = self else { return Ok(()) };
         let place = Place::of(top, name)?;
-        let draft = Draft::create(&place)?;
+        let draft = place.draft()?;
         draft.file().write_all(contents)?;
         draft.keep()
     }
@@ -173,7 +173,7 @@ impl Destination {
 }
 
 fn store_as_it_is(place: &Place, copy: &Copy<'_>) -> Result<Copied, CopyError> {
-    let draft = Draft::create(place)?;
+    let draft = place.draft()?;
     let mut file = draft.file();
     let copied = copy.to(|piece, bytes| match piece {
         Piece::Data => file.write_all(bytes),

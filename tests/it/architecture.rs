@@ -109,7 +109,7 @@ const FLOORS: &[&[&str]] = &[
     &["net"],
     &["parent_group"],
     &["spec"],
-    &["own_directory"],
+    &["draft", "own_directory"],
     &[
         "directories",
         "file_lock",

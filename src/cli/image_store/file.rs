@@ -1,54 +1,26 @@
-//! A file that is there when it is whole. Until then it has no name, so that nothing is left of it whatever ends the process.
+//! Where an archive is written to: a stream, or a file that is there when it is whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 
-use crate::random::random_hex;
+use crate::draft::Draft;
 
 /// Where an archive is written to.
-pub(super) struct Output {
-    file: File,
-    kind: Kind,
-}
-
-enum Kind {
+pub(super) enum Output {
     /// A pipe, a device: what is written is gone.
-    Stream,
-    /// What will have that name, and has none.
-    Unnamed(PathBuf),
-    /// The same where the file system has no files without one.
-    Partial(Partial, PathBuf),
-}
-
-/// A name of a file that is not whole. It goes with this value.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn beside(path: &Path) -> io::Result<Partial> {
-        let mut name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
-        name.push(format!(".{}.partial", random_hex(8)?));
-        Ok(Partial(path.with_file_name(name)))
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // It has the other name by now, if all went well.
-        fs::remove_file(&self.0).unwrap_or_default();
-    }
+    Stream(File),
+    /// What will have a name.
+    File(Draft),
 }
 
 impl Output {
     /// Standard output.
     pub(super) fn standard() -> io::Result<Output> {
-        use std::os::fd::AsFd;
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Output { file, kind: Kind::Stream })
+        Ok(Output::Stream(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
     }
 
     /// A file; a link leads to the one that is meant.
@@ -59,46 +31,39 @@ impl Output {
             Err(error) => return Err(error),
         };
         if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
-            let file = OpenOptions::new().write(true).open(&path)?;
-            return Ok(Output { file, kind: Kind::Stream });
+            return Ok(Output::Stream(OpenOptions::new().write(true).open(&path)?));
         }
-        let parent = path.parent().ok_or(io::ErrorKind::IsADirectory)?;
-        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-        match rustix::fs::open(parent, flags, Mode::from_raw_mode(0o666)) {
-            Ok(file) => Ok(Output { file: File::from(file), kind: Kind::Unnamed(path) }),
-            // What a file system says that has no such files; EISDIR is a kernel's that does not know of them.
-            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::ISDIR) => {
-                let partial = Partial::beside(&path)?;
-                let file = OpenOptions::new().write(true).create_new(true).open(&partial.0)?;
-                Ok(Output { file, kind: Kind::Partial(partial, path) })
-            }
-            Err(errno) => Err(errno.into()),
-        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::IsADirectory.into());
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::open(parent, flags, Mode::empty())?;
+        Ok(Output::File(Draft::create(parent.as_fd(), name, Mode::from_raw_mode(0o666))?))
     }
 
     /// Everything is written: gives the file its name, in the place of what has it.
     pub(super) fn keep(self) -> io::Result<()> {
-        match self.kind {
-            Kind::Stream => Ok(()),
-            Kind::Partial(partial, path) => fs::rename(&partial.0, path),
-            Kind::Unnamed(path) => {
-                // A link cannot take the place of a file, a name can.
-                let partial = Partial::beside(&path)?;
-                let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                linkat(CWD, file, CWD, &partial.0, AtFlags::SYMLINK_FOLLOW)?;
-                fs::rename(&partial.0, path)
-            }
+        match self {
+            Output::Stream(_) => Ok(()),
+            Output::File(draft) => draft.keep(),
+        }
+    }
+
+    fn inner(&self) -> &File {
+        match self {
+            Output::Stream(file) => file,
+            Output::File(draft) => draft.file(),
         }
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.inner().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.inner().flush()
     }
 }
 
