@@ -106,9 +106,9 @@ Examples:
   docker-worker pull debian:12 ghcr.io/mozilla/build:1
   docker-worker pull oci:layout:latest
 
-An image is a name in a registry, or docker-archive:FILE[:NAME], oci-archive:FILE[:TAG], oci:DIR[:TAG] or dir:DIR.
-Layers that are in the store are not fetched again. Registries and credentials are those of the configuration, and of
-Docker's config.json.
+An image is a name in a registry, or docker-archive:FILE[:NAME], oci-archive:FILE[:TAG],
+oci:DIR[:TAG] or dir:DIR. Layers that are in the store are not fetched again.
+Registries and credentials are those of the configuration, and of Docker's config.json.
 Standard output has a line for each image: its name in the store.
 What has been fetched when it is interrupted is kept for the next try.
 
@@ -125,7 +125,8 @@ Examples:
   docker-worker rmi debian:12
   docker-worker rmi 3f57d9401f8d
 
-An image is named as \"docker-worker images\" shows it; an id, or its first 12 or more digits, stands for all names.
+An image is named as \"docker-worker images\" shows it; an id, or its first 12 or more digits,
+stands for all names.
 A task that uses the image goes on with it; then a later \"docker-worker gc\" frees it.
 
 Exit status:
@@ -140,11 +141,14 @@ Examples:
   docker-worker save debian:12 busybox | gzip > images.tar.gz
   docker-worker save -o oci-archive:debian.tar debian:12
 
-An archive is a docker-archive with the layers' tar streams, as \"docker save\" writes it, unless it is oci-archive:FILE:
-then it has the layers, and the manifest, byte for byte as they came. \"docker load\", podman and skopeo read both.
-An image is a name or an id in the store, or docker-archive:FILE, oci-archive:FILE, oci:DIR or dir:DIR, which is pulled
-first. A layer that garbage collection has removed as it came is fetched again from the image's registry.
-A file is there when it is whole. On standard output an archive that could not be written whole ends in its middle.
+An archive is a docker-archive with the layers' tar streams, as \"docker save\" writes it, unless it
+is oci-archive:FILE: then it has the layers, and the manifest, byte for byte as they came.
+\"docker load\", podman and skopeo read both.
+An image is a name or an id in the store, or docker-archive:FILE, oci-archive:FILE, oci:DIR or
+dir:DIR, which is pulled first. For an oci-archive, a layer that garbage collection has removed as it
+came is fetched again from the image's registry; that of an image from elsewhere is its tar stream.
+A file is there when it is whole. On standard output an archive that could not be written whole ends
+in its middle.
 
 Exit status:
   0         the archive is written
@@ -160,11 +164,13 @@ Examples:
   docker save debian:12 | docker-worker load
   docker-worker load docker-archive:images.tar:debian:12
 
-An archive is a file or a directory, whose format is found out, or docker-archive:FILE[:NAME], oci-archive:FILE[:TAG],
-oci:DIR[:TAG] or dir:DIR; without one it is read from standard input. It may be compressed.
-The images get the names that the archive has for them, and one without gets the archive's. A task that asks for such a name
-has that image: nothing is pulled.
-Standard output has a line for each image: its name in the store.
+An archive is a file or a directory, whose format is found out, or docker-archive:FILE[:NAME],
+oci-archive:FILE[:TAG], oci:DIR[:TAG] or dir:DIR; without one it is read from standard input.
+It may be compressed.
+The images get the names that the archive has for them, and one without gets the archive's. A task
+that asks for such a name has that image: nothing is pulled. From standard input, an image without a
+name has its id alone, by which \"save\" and \"rmi\" know it.
+Standard output has a line for each image: its name in the store, or its id.
 
 Exit status: as of \"pull\".";
 
@@ -175,8 +181,8 @@ Examples:
   docker-worker gc --unused-for 7d
   docker-worker gc --until-free 20G
 
-What no name leads to, and what killed processes have left, goes in any case. What a task uses stays, and so does what is
-being pulled. Standard output has the names that are gone.
+What no name leads to, and what killed processes have left, goes in any case. What a task uses
+stays, and so does what is being pulled. Standard output has the names that are gone.
 
 Exit status:
   0    done; with --until-free also where there is not as much to be freed
@@ -339,6 +345,16 @@ mod tests {
     fn explained(words: &[&str]) -> String {
         let words: Vec<OsString> = ["docker-worker"].iter().chain(words).map(OsString::from).collect();
         explain(&Arguments::try_parse_from(&words).unwrap_err(), &words)
+    }
+
+    #[test]
+    fn the_commands_about_the_image_store_say_it_in_a_hundred_columns() {
+        for name in ["pull", "images", "rmi", "save", "load", "gc"] {
+            let mut command = Arguments::command();
+            let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+            let wide: Vec<&str> = help.lines().filter(|line| line.chars().count() > 100).collect();
+            assert_eq!(wide, [""; 0], "{name}");
+        }
     }
 
     #[test]

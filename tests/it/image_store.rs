@@ -64,6 +64,78 @@ fn what_one_store_saves_another_loads_and_runs_without_a_registry() {
     }
 }
 
+/// A number of a descriptor means nothing to anybody, and something else the next time.
+#[test]
+fn an_image_without_a_name_that_comes_through_a_pipe_is_known_by_its_id() {
+    let worker = Worker::new();
+    let archive = worker.fresh("archive");
+    for content in ["one", "another"] {
+        busybox_image().layer(&[file("f", content)]).write_docker_archive(&archive, "");
+        let mut command = worker.command(&["load"]);
+        command.stdin(fs::File::open(&archive).unwrap());
+        let loaded = finish(command.spawn().unwrap(), LIMIT);
+        assert_eq!(loaded.status.code(), Some(0), "{loaded:?}");
+        let id = String::from_utf8(loaded.stdout).unwrap();
+        let id = id.trim_end();
+        let listed = images(&worker);
+        let named = |image: &&Value| image["id"] == id;
+        let image = listed["images"].as_array().unwrap().iter().find(named).unwrap();
+        assert_eq!(image["names"], serde_json::json!([format!("archive {id}")]));
+        let saved = worker.call(&["save", "-o", worker.fresh("saved").to_str().unwrap(), id]);
+        assert_eq!(saved.status.code(), Some(0), "{saved:?}");
+    }
+    assert_eq!(images(&worker)["images"].as_array().unwrap().len(), 2);
+    let ids: Vec<_> =
+        images(&worker)["images"].as_array().unwrap().iter().map(|it| it["id"].clone()).collect();
+    for id in ids {
+        let removed = worker.call(&["rmi", id.as_str().unwrap()]);
+        assert_eq!(removed.status.code(), Some(0), "{removed:?}");
+    }
+    assert_eq!(images(&worker)["images"], serde_json::json!([]));
+}
+
+#[test]
+fn an_image_is_saved_by_its_name_its_id_and_its_digest_with_all_that_its_documents_name() {
+    let scratch = Scratch::new();
+    let registry = Registry::start(&scratch);
+    let worker = Worker::new();
+    let name = registry.push(&worker.image(&busybox_image().layer(&[file("f", "x")])), "a/b:1");
+    assert_eq!(worker.call(&["pull", &name]).status.code(), Some(0));
+    let listed = images(&worker)["images"][0].clone();
+    let word = |field: &str| listed[field].as_str().unwrap().to_owned();
+    let by_digest = format!("{}@{}", name.strip_suffix(":1").unwrap(), word("digest"));
+    for word in [name.clone(), word("id"), by_digest] {
+        for transport in ["docker-archive", "oci-archive"] {
+            let path = worker.fresh("saved").display().to_string();
+            let saved = worker.call(&["save", "-o", &format!("{transport}:{path}"), &word]);
+            assert_eq!(saved.status.code(), Some(0), "{word}: {saved:?}");
+            let unpacked = worker.fresh("unpacked");
+            fs::create_dir(&unpacked).unwrap();
+            tool("tar", &["-xf", &path, "-C", unpacked.to_str().unwrap()]);
+            let json = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+            let blob = |descriptor: &Value| {
+                let digest = descriptor["digest"].as_str().unwrap();
+                let path = unpacked.join("blobs").join(digest.replace(':', "/"));
+                assert_eq!(fs::metadata(&path).unwrap().len(), descriptor["size"], "{word} {transport}");
+                path
+            };
+            let index = json(&unpacked.join("index.json"));
+            let manifests = index["manifests"].as_array().unwrap();
+            assert_eq!(manifests.len(), 1, "{word} {transport}");
+            let manifest = json(&blob(&manifests[0]));
+            let diff_ids = json(&blob(&manifest["config"]))["rootfs"]["diff_ids"].clone();
+            let layers = manifest["layers"].as_array().unwrap();
+            assert_eq!(layers.len(), diff_ids.as_array().unwrap().len());
+            layers.iter().for_each(|layer| drop(blob(layer)));
+            for reader in ["docker-archive", "oci-archive"] {
+                let config = tool("skopeo", &["inspect", "--config", "--raw", &format!("{reader}:{path}")]);
+                let config: Value = serde_json::from_str(&config).unwrap();
+                assert_eq!(config["rootfs"]["diff_ids"], diff_ids, "{word} {transport} read as {reader}");
+            }
+        }
+    }
+}
+
 #[test]
 fn images_are_pulled_listed_removed_and_collected() {
     let scratch = Scratch::new();

@@ -28,6 +28,7 @@ use super::claim::Work;
 use super::collect::GcPolicy;
 use super::lease::{Hold, Lease};
 use super::options::{Cancel, PullEvent, PullOptions};
+use super::stream::StreamName;
 use super::transfer::{LayerSource, Transfer};
 use super::waiting::{blocking, in_thread, unless_cancelled};
 use super::{PullError, PullErrorKind, Store, StoreError, layout};
@@ -69,6 +70,21 @@ impl Store {
         events: &(dyn Fn(PullEvent) + Send + Sync),
     ) -> Result<Vec<Lease>, PullError> {
         self.pull_with_room(source, Which::AllNamed, options, events).await
+    }
+
+    /// The same of an archive whose own name means nothing, as it has none or a passing one: an image without a name is
+    /// [`StreamName::of_image`] then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::pull`].
+    pub async fn load_nameless(
+        &self,
+        source: &Source,
+        options: &PullOptions,
+        events: &(dyn Fn(PullEvent) + Send + Sync),
+    ) -> Result<Vec<Lease>, PullError> {
+        self.pull_with_room(source, Which::AllNamedOrById, options, events).await
     }
 
     /// Tries once more if the disk was full and something could be removed.
@@ -258,7 +274,9 @@ impl Store {
             let archive = Archive::open(&source, &scratch, &options.limits, cancel.flag())?;
             let found = match which {
                 Which::One => vec![archive.image(&options.platform, &options.limits)?],
-                Which::AllNamed => archive.images(&options.platform, &options.limits)?,
+                Which::AllNamed | Which::AllNamedOrById => {
+                    archive.images(&options.platform, &options.limits)?
+                }
             };
             Ok::<_, PullError>((Arc::new(archive), found))
         });
@@ -266,7 +284,12 @@ impl Store {
         let offer = |archived: Archived| {
             let names = match which {
                 Which::One => Vec::new(),
-                Which::AllNamed => archived.names.iter().map(Reference::to_string).collect(),
+                Which::AllNamedOrById if archived.names.is_empty() => {
+                    vec![StreamName::of_image(&archived.offer.config_blob.digest).to_string()]
+                }
+                Which::AllNamed | Which::AllNamedOrById => {
+                    archived.names.iter().map(Reference::to_string).collect()
+                }
             };
             let offer = archived.offer.clone();
             let source = LayerSource::Archive(Arc::clone(&archive), Arc::new(archived));
@@ -338,8 +361,10 @@ pub(super) struct Request<'a> {
 pub(super) enum Which {
     /// The one that the source names, under the source's name.
     One,
-    /// All, under their own names.
+    /// All, under their own names, and else the source's.
     AllNamed,
+    /// The same without the source's.
+    AllNamedOrById,
 }
 
 /// One image that a source has.

@@ -14,7 +14,7 @@
 //! The image's layers are known again, wherever else they come from, and the image itself by the name that the caller has
 //! for the archive. That is no name of a registry, and nothing that the archive calls itself counts.
 //!
-//! Why no blobs are kept: they would be a second copy. A layer that turns out to be damaged makes the image unknown, and
+//! Why no blobs are kept: they would be a second copy, and each layer's tar stream can be written again without. A layer that turns out to be damaged makes the image unknown, and
 //! it comes as a stream again.
 
 use std::fmt;
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
+use crate::digest::Digest;
 use crate::disk;
 use crate::manifest::Offer;
 use crate::registry::Received;
@@ -46,6 +47,11 @@ impl StreamName {
     /// The caller's word for it, which is shown to people.
     pub fn new(label: &str) -> StreamName {
         StreamName(label.to_owned())
+    }
+
+    /// That of an image of which nobody knows more than its id.
+    pub fn of_image(id: &Digest) -> StreamName {
+        StreamName(id.to_string())
     }
 }
 

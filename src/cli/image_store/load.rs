@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use images::archive::ArchiveError;
+use images::image::Image;
 use images::source::Source;
-use images::store::{Lease, PullError, PullOptions, Store};
+use images::store::{Lease, PullError, PullEvent, PullOptions, Store, StreamName};
 
 use super::{hearing, open, operators_options, refused, told, until_interrupted};
 use crate::cli::WRONG_USE;
@@ -26,6 +27,8 @@ pub struct LoadArguments {
     pub input: Option<PathBuf>,
 }
 
+type Events<'a> = &'a (dyn Fn(PullEvent) + Send + Sync);
+
 /// Loads them, and prints their names.
 pub(in crate::cli) fn main(options: &LoadArguments, config: Config, operator: &Operator) -> ExitCode {
     told(load(options, config, operator), operator)
@@ -43,16 +46,33 @@ fn load(options: &LoadArguments, config: Config, operator: &Operator) -> Result<
     until_interrupted(operator, &pulling.cancel, async {
         // Held until the images are there: without a name it goes with its descriptor.
         let spooled;
-        let path = match named {
-            Some(path) => path,
+        let leases = match named {
+            Some(path) => load_any(&store, path, &pulling, &events).await,
             None => {
                 spooled = store.spool(io::stdin(), &pulling).await.map_err(|error| refused(&error))?;
-                spooled.path()
+                load_file(&store, (spooled.path(), Names::InIt), &pulling, &events).await
             }
         };
-        let leases = load_any(&store, path, &pulling, &events).await.map_err(|error| refused(&error))?;
-        Ok(leases.iter().map(|lease| format!("{}\n", lease.image().name)).collect())
+        let leases = leases.map_err(|error| refused(&error))?;
+        Ok(leases.iter().map(|lease| format!("{}\n", shown(lease.image()))).collect())
     })
+}
+
+/// Its name, or where it has none what else stands for it.
+fn shown(image: &Image) -> String {
+    if image.name == StreamName::of_image(&image.id).to_string() {
+        return image.id.to_string();
+    }
+    image.name.clone()
+}
+
+/// How images of an archive are called.
+#[derive(Clone, Copy)]
+enum Names {
+    /// By the names in it, else by its own.
+    InItOrItsOwn,
+    /// By the names in it alone.
+    InIt,
 }
 
 /// Takes the format that is said, else the one that the archive turns out to have.
@@ -60,25 +80,38 @@ async fn load_any(
     store: &Store,
     path: &Path,
     pulling: &PullOptions,
-    events: &(dyn Fn(images::store::PullEvent) + Send + Sync),
+    events: Events<'_>,
 ) -> Result<Vec<Lease>, PullError> {
     if let Some(Ok(source)) = path.to_str().map(Source::parse)
         && source.is_local()
     {
         return store.load(&source, pulling, events).await;
     }
-    let (path, tag) = (path.to_owned(), None);
     if path.is_dir() {
+        let (path, tag) = (path.to_owned(), None);
         let is_layout = path.join("oci-layout").exists();
         let directory = if is_layout { Source::Oci { dir: path, tag } } else { Source::Dir { path } };
         return store.load(&directory, pulling, events).await;
     }
-    let docker = Source::DockerArchive { path: path.clone(), reference: None };
-    let neither = match store.load(&docker, pulling, events).await {
+    load_file(store, (path, Names::InItOrItsOwn), pulling, events).await
+}
+
+/// Finds out which of the two formats a file has.
+async fn load_file(
+    store: &Store,
+    (path, names): (&Path, Names),
+    pulling: &PullOptions,
+    events: Events<'_>,
+) -> Result<Vec<Lease>, PullError> {
+    let load = async |source: Source| match names {
+        Names::InItOrItsOwn => store.load(&source, pulling, events).await,
+        Names::InIt => store.load_nameless(&source, pulling, events).await,
+    };
+    let neither = match load(Source::DockerArchive { path: path.to_owned(), reference: None }).await {
         Err(error) if is_other_format(&error, "docker-archive") => error,
         loaded => return loaded,
     };
-    match store.load(&Source::OciArchive { path, tag }, pulling, events).await {
+    match load(Source::OciArchive { path: path.to_owned(), tag: None }).await {
         Err(error) if is_other_format(&error, "an OCI layout") => Err(neither),
         loaded => loaded,
     }
