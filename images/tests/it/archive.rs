@@ -5,7 +5,7 @@ use std::path::Path;
 
 use images::archive::ArchiveError;
 use images::source::Source;
-use images::store::{PullError, PullErrorKind, PullEvent};
+use images::store::{PullError, PullErrorKind, PullEvent, StreamName};
 use serde_json::json;
 
 use crate::layer_tar::{Entry, file, gnu_long, hardlink, pax_record, symlink as link, tar};
@@ -303,6 +303,27 @@ fn load_understands_the_names_that_skopeo_gives_archives() {
     let loaded = block_on(TestStore::new().store.load(&source(&archive), &options(), &|_| {})).unwrap();
     assert_eq!(loaded[0].image().name, "registry.example/a:7");
     assert!(matches!(source(&archive), Source::OciArchive { .. }));
+}
+
+/// A tag alone is no name: `latest` of an archive would be `docker.io/library/latest:latest`, an image that nobody made.
+#[test]
+fn an_archive_that_knows_a_tag_alone_gives_its_image_no_name_of_it() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let layout = directory.path().join("layout");
+    Sample::small(Compression::Gzip).write_layout(&layout);
+    let index = fs::read_to_string(layout.join("index.json")).unwrap();
+    fs::write(layout.join("index.json"), index.replace(r#""t""#, r#""latest""#)).unwrap();
+    let archive = format!("oci-archive:{}", directory.path().join("x.tar").display());
+    skopeo_copy(&[], &format!("oci:{}:latest", layout.display()), &format!("{archive}:latest"));
+    for archive in [archive, format!("oci:{}", layout.display())] {
+        let test = TestStore::new();
+        let leases = block_on(test.store.load(&source(&archive), &options(), &|_| {})).unwrap();
+        assert_eq!(leases[0].image().name, archive);
+        let nameless = block_on(test.store.load_nameless(&source(&archive), &options(), &|_| {})).unwrap();
+        let id = &nameless[0].image().id;
+        assert_eq!(nameless[0].image().name, StreamName::of_image(id).to_string());
+        assert!(nameless[0].image().name.ends_with(&id.to_string()));
+    }
 }
 
 /// The sample for another architecture.

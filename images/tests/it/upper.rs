@@ -155,6 +155,9 @@ fn make_new_things(root: &Path) {
     fs::write(long.join("f".repeat(255)), "x").unwrap();
     fs::hard_link(long.join("f".repeat(255)), at("new/z-link-of-a-long-name")).unwrap();
     age(&at("new/file"), -13, 500_000_000);
+    // 1960, and a fraction that nobody rounds up.
+    age(&at("new/owned"), -315_619_200, 900_000_000);
+    age(&at("new/block"), 1_600_000_000, 999_999_999);
     age(&at("new/link"), 1_234_567_890, 1);
     age(&at("new/empty"), 1 << 33, 999_999_999);
 }
@@ -251,6 +254,22 @@ fn a_file_of_the_image_that_was_changed_by_one_name_is_changed_by_all() {
     let far: Vec<_> = names.iter().filter(|name| name.starts_with("far")).collect();
     assert_eq!(far, ["far/", "far/away/", "far/away/b", "far/c"]);
     assert!(!names.iter().any(|name| name.starts_with("other")), "{names:?}");
+}
+
+#[test]
+fn a_name_that_the_container_added_to_a_changed_file_costs_no_second_copy() {
+    let image = [dir("."), file("a", "old"), hardlink("b", "a"), dir("d")];
+    let (layer, _) = in_container(&image, |container| {
+        fs::write(container.root.join("a"), vec![7; 100_000]).unwrap();
+        fs::hard_link(container.root.join("b"), container.root.join("d/c")).unwrap();
+        container.layer()
+    });
+    assert!(layer.len() < 110_000, "{}", layer.len());
+    let changed = check(&image, |root| {
+        fs::write(root.join("a"), vec![7; 100_000]).unwrap();
+        fs::hard_link(root.join("b"), root.join("d/c")).unwrap();
+    });
+    assert!(["a", "b", "d/c"].iter().all(|name| changed.iter().any(|other| other == name)), "{changed:?}");
 }
 
 #[test]
