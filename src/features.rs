@@ -45,6 +45,7 @@ use crate::proxy::Proxy;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{Credentials, ReceivedDefinition, RunId};
 use crate::root::ContainerRoot;
+use crate::sidecar::{Place, Sidecars};
 use crate::signing_key::SigningKey;
 use crate::spec::ContainerRequest;
 use crate::task_log::spool::Spool;
@@ -173,8 +174,7 @@ pub struct Link<'a> {
     pub contributions: &'a mut Contributions,
 }
 
-/// The network that a task has, for [`Network::listen`] and
-/// [`link_containers`](crate::net::sidecar::link_containers).
+/// The network that a task has, for [`Network::listen`], and what there is to be linked to it.
 pub struct Attached<'a> {
     /// The worker's.
     pub network: &'a Arc<Network>,
@@ -182,6 +182,10 @@ pub struct Attached<'a> {
     pub task: &'a mut TaskNetwork,
     /// What a crash would leave of it is noted there.
     pub record: &'a Path,
+    /// Where containers beside the task's are made, for [`Sidecars::start`].
+    pub place: Place<'a>,
+    /// The run keeps them there, and ends them: none is a feature's own.
+    pub sidecars: &'a mut Sidecars,
 }
 
 /// What `stopped` works on.

@@ -1,17 +1,22 @@
 //! A container beside a task's, from an image, that serves that task alone.
 //!
 //! ```text
-//!   start ─► network ─► link to the task ─► root ─► bundle ─► runtime ─► readiness
+//!   start ─► image ─► network ─► link to the task ─► root ─► bundle ─► runtime ─► readiness
 //!                 (in a background that goes to its end or takes back what it made)
 //!   ready ◄── the address for the task's /etc/hosts, or why not and what the container printed last
 //!   end   ─► container killed ─► network released ─► root unmounted
 //! ```
 //!
 //! A hook of a feature may be dropped wherever it waits. So the making is not the hook's own: it goes on in the background
-//! until it notices that it is not wanted, and [`Sidecar::end`] waits for it before it undoes anything. What is left by a
-//! worker that is killed lies in the run's directories, where a clean-up finds it as it finds the task's container; the
+//! until it notices that it is not wanted, and [`Sidecar::end`] waits for it before it undoes anything. And a sidecar is not
+//! the feature's own: the run keeps all of its [`Sidecars`] from before they are begun until each has ended. What is left by
+//! a worker that is killed lies in the run's directories, where a clean-up finds it as it finds the task's container; the
 //! container itself goes with its monitor, and that with the worker.
+//!
+//! The worker's own requests to it go through its [`Door`], which no task sees.
 
+mod door;
+mod kept;
 mod making;
 mod output;
 mod readiness;
@@ -22,12 +27,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use images::store::{Cancel, Lease, Store};
+use images::source::Source;
+use images::store::{Cancel, Lease, PullError, PullEvent, PullOptions, Store};
 use oci_spec::runtime::Capability;
 use runtime::launch::{Exited, ReceiveError};
 use rustix::mount::{UnmountFlags, unmount};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
+use crate::apparmor_profiles::{DefaultProfile, ProfileError, Use};
+use crate::config::Secret;
 use crate::container::bundle::BundleError;
 use crate::container::{Container, ContainerError, Created, EndError, UNDO_TIME};
 use crate::host::Host;
@@ -42,6 +50,8 @@ use crate::undo_containers::{UndoContainerError, undo_containers};
 use making::Making;
 use output::Output;
 
+pub use door::{Call, CallError, Door};
+pub use kept::{Lost, Sidecars};
 pub use readiness::{NotReady, Readiness};
 
 /// What a sidecar is to be.
@@ -49,6 +59,12 @@ pub use readiness::{NotReady, Readiness};
 pub struct Wanted {
     /// What it is called in the run's directories and in sentences.
     pub name: &'static str,
+    /// Where its image comes from.
+    pub image: Source,
+    /// What follows the image's entry point; the image's own command if empty.
+    pub arguments: Vec<String>,
+    /// Those of the arguments that nobody may read in a log.
+    pub secrets: Vec<Secret>,
     /// Name and value, above the image's own.
     pub environment: Vec<(String, String)>,
     /// Names in its own `/etc/hosts`.
@@ -57,34 +73,32 @@ pub struct Wanted {
     pub binds: Vec<Bind>,
     /// Device nodes of the host's that it may open.
     pub devices: Vec<Device>,
-    /// Capabilities beyond the fourteen. They count on the host, as there is no user namespace: an image with
-    /// `CAP_NET_ADMIN` is trusted with the links of the whole host, so it is for the administrator to name.
+    /// Capabilities beyond the fourteen. They count on the host, as there is no user namespace: whoever has
+    /// `CAP_NET_ADMIN` may change the links of every network namespace that a link of their own leads to, and of the sidecar's
+    /// the one leads to the host. So an image with it is trusted with the host's network, and for the administrator to name.
     pub capabilities: Vec<Capability>,
     /// When it counts as there.
     pub readiness: Readiness,
 }
 
 /// Where it is made.
-#[derive(Debug)]
 pub struct Place<'a> {
     /// The run's directories.
     pub run: &'a RunDirectory,
     /// The image store.
     pub store: &'a Store,
+    /// How its image may be pulled.
+    pub options: &'a PullOptions,
+    /// Hears how that goes on.
+    pub observer: &'a Arc<dyn Fn(&PullEvent) + Send + Sync>,
     /// What containers get on this host.
     pub host: &'a Host,
     /// What it may use: the task's processor too, where that has one to itself.
     pub limits: &'a Limits,
-    /// Whether its 32-bit programs may make sockets.
+    /// Whether its 32-bit programs may make sockets where there is no AppArmor profile.
     pub socketcall: SocketCall,
-    /// The AppArmor profile that it runs under, which is loaded and stays so.
-    pub apparmor: Option<&'a str>,
-    /// The worker's network.
-    pub network: &'a Arc<Network>,
-    /// The task's.
-    pub task: &'a TaskNetwork,
-    /// Tells apart the sidecars of one task.
-    pub number: u8,
+    /// The profile that it runs under, where there can be one: the one that all containers share, whichever its task has.
+    pub profile: Option<&'a Arc<DefaultProfile>>,
 }
 
 /// Why a sidecar does not serve.
@@ -96,6 +110,12 @@ pub enum SidecarError {
     /// A random id, or a descriptor.
     #[error("prepare a container beside the task's")]
     Prepare(#[source] io::Error),
+    /// Its image.
+    #[error(transparent)]
+    Image(#[from] PullError),
+    /// Its AppArmor profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// Its network, or the link to the task.
     #[error(transparent)]
     Network(#[from] AttachError),
@@ -122,6 +142,8 @@ pub enum SidecarError {
 /// A sidecar that is being made, serves, or has ended.
 #[derive(Debug)]
 pub struct Sidecar {
+    name: &'static str,
+    secrets: Vec<Secret>,
     directory: ContainerDirectory,
     network: Arc<Network>,
     stop: Cancel,
@@ -139,6 +161,7 @@ impl Drop for Sidecar {
 /// All that there is of it, as far as it came.
 #[derive(Debug, Default)]
 struct Made {
+    profile: Option<Use>,
     network: Option<TaskNetwork>,
     mounts: Vec<PathBuf>,
     container: Option<Container>,
@@ -149,33 +172,40 @@ struct Made {
 }
 
 impl Sidecar {
-    /// Begins to make one of an image, which runs the command that it names itself. Its directories are there when this returns.
+    /// Begins to make one. Its directories are there when this returns. `number` tells apart those of one task.
     ///
     /// # Errors
     ///
     /// [`SidecarError::Directory`], also where the run has a container of that name; [`SidecarError::Prepare`].
-    pub fn start(place: &Place<'_>, image: Lease, what: Wanted) -> Result<Sidecar, SidecarError> {
+    fn start(
+        place: &Place<'_>,
+        (network, task, number): (&Arc<Network>, &TaskNetwork, u8),
+        what: Wanted,
+    ) -> Result<Sidecar, SidecarError> {
         let directory = place.run.add_container(what.name)?;
         let (stop, in_making) = (Cancel::default(), directory.clone());
+        let (name, secrets) = (what.name, what.secrets.clone());
         let making = Making {
             what,
             store: place.store.clone(),
+            options: PullOptions { cancel: stop.clone(), ..place.options.clone() },
+            observer: Arc::clone(place.observer),
             host: place.host.clone(),
             limits: place.limits.clone(),
             socketcall: place.socketcall,
-            apparmor: place.apparmor.map(str::to_owned),
-            network: Arc::clone(place.network),
-            task: place.task.namespace().try_clone_to_owned().map_err(SidecarError::Prepare)?,
-            number: place.number,
+            profile: place.profile.map(Arc::clone),
+            network: Arc::clone(network),
+            task: task.namespace().try_clone_to_owned().map_err(SidecarError::Prepare)?,
+            number,
             stop: stop.clone(),
         };
         let making = tokio::spawn(async move {
-            let mut made = Made { image: Some(image), ..Made::default() };
+            let mut made = Made::default();
             let result = making.make(&mut made, &in_making).await;
             (made, result)
         });
-        let network = Arc::clone(place.network);
-        Ok(Sidecar { directory, network, stop, making: Some(making), made: Made::default() })
+        let network = Arc::clone(network);
+        Ok(Sidecar { name, secrets, directory, network, stop, making: Some(making), made: Made::default() })
     }
 
     /// Waits until it serves, and gives the address by which the task reaches it. To be called once; a caller that is dropped
@@ -195,7 +225,17 @@ impl Sidecar {
 
     /// The last lines that it printed, fit for a log.
     pub fn last_words(&self) -> Vec<String> {
-        self.made.output.as_ref().map(Output::last_lines).unwrap_or_default()
+        self.made.output.as_ref().map(|output| output.last_lines(&self.secrets)).unwrap_or_default()
+    }
+
+    /// By which the worker calls a port of it.
+    ///
+    /// # Errors
+    ///
+    /// It does not serve yet or any more, or there is no descriptor to be had.
+    pub fn door(&self, port: u16) -> io::Result<Door> {
+        let network = self.made.network.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Door::new(network.namespace().try_clone_to_owned()?, port))
     }
 
     /// Waits for the end of its command, which is nobody's wish.
@@ -203,7 +243,7 @@ impl Sidecar {
     /// # Errors
     ///
     /// [`ContainerError`], also when it does not serve yet or any more.
-    pub async fn exited(&mut self) -> Result<Exited, ContainerError> {
+    async fn exited(&mut self) -> Result<Exited, ContainerError> {
         let gone = ContainerError::Lost(ReceiveError::Ended);
         self.made.container.as_mut().ok_or(gone)?.exited().await
     }
@@ -242,6 +282,9 @@ pub enum NotEnded {
     /// Processes that a monitor may have left.
     #[error(transparent)]
     Undo(#[from] UndoContainerError),
+    /// Its AppArmor profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// Its network.
     #[error(transparent)]
     Network(#[from] TablesError),
@@ -278,6 +321,8 @@ impl Made {
             std::mem::forget((self.created, self.image));
             return;
         }
+        resisting
+            .extend(self.profile.take().and_then(|profile| profile.give_back().err()).map(NotEnded::from));
         let record = directory.network();
         let task = self.network.take();
         resisting.extend(in_thread(move || Ok(network.release(task, &record)?)).await.err());

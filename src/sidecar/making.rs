@@ -1,4 +1,4 @@
-//! The making of a container beside a task's, from its network to its first connection.
+//! The making of a container beside a task's, from its image to its first connection.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use images::image::ImageConfig;
-use images::store::{Cancel, Store};
+use images::store::{Cancel, Lease, PullError, PullEvent, PullOptions, Store};
 use runtime::id::ContainerId;
 use runtime::launch::Launch;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::output::Output;
 use super::{Made, SidecarError, Wanted};
+use crate::apparmor_profiles::{DefaultProfile, Fence, Use};
 use crate::container::Container;
 use crate::container::bundle::{Bundle, BundleError, Files, Names};
 use crate::host::Host;
@@ -28,10 +29,12 @@ use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, Resolv
 pub(super) struct Making {
     pub(super) what: Wanted,
     pub(super) store: Store,
+    pub(super) options: PullOptions,
+    pub(super) observer: Arc<dyn Fn(&PullEvent) + Send + Sync>,
     pub(super) host: Host,
     pub(super) limits: Limits,
     pub(super) socketcall: SocketCall,
-    pub(super) apparmor: Option<String>,
+    pub(super) profile: Option<Arc<DefaultProfile>>,
     pub(super) network: Arc<Network>,
     pub(super) task: OwnedFd,
     pub(super) number: u8,
@@ -46,11 +49,12 @@ impl Making {
         directory: &ContainerDirectory,
     ) -> Result<Ipv4Addr, SidecarError> {
         let Making { what, host, .. } = &self;
+        let image = self.bring().await?;
+        made.profile = self.enter_profile().await?;
         let id = random_id().map_err(SidecarError::Prepare)?;
         let address = self.connect(made, directory, &id).await?;
 
         let (store, data) = (self.store.clone(), directory.data().to_owned());
-        let Some(image) = made.image.take() else { return Err(SidecarError::Unwanted) };
         let (root, mounts) = root_file_system::make(store, data, image, self.still_wanted()).await?;
         made.mounts = mounts;
         let RootFileSystem { root, user, lease } = root?;
@@ -60,8 +64,9 @@ impl Making {
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SidecarError::Prepare(errno.into()))?;
         made.output = Some(Output::collect(read).map_err(SidecarError::Prepare)?);
         let mut files = Files::default();
-        let task = made.network.as_ref();
-        let mut launch = self.describe((&id, directory, task), image, (&user, &root), &mut files)?;
+        let place = (&id, directory, made.network.as_ref());
+        let profile = made.profile.as_ref().map(Use::name);
+        let mut launch = self.describe(place, image, (&user, &root, profile), &mut files)?;
         launch.output = Some(write);
         spawn_blocking(move || files.write()).await??;
         if self.stop.is_cancelled() {
@@ -80,12 +85,31 @@ impl Making {
         }
     }
 
+    /// Its image, from the store or from where it is.
+    async fn bring(&self) -> Result<Lease, PullError> {
+        let Making { what, store, options, observer, .. } = self;
+        match store.find(&what.image, options).await? {
+            Some(lease) => Ok(lease),
+            None => store.pull(&what.image, options, &|event| observer(&event)).await,
+        }
+    }
+
+    /// The profile that it is to be under; without one where there cannot be any, which the task's log says.
+    async fn enter_profile(&self) -> Result<Option<Use>, SidecarError> {
+        let Some(profile) = self.profile.as_ref().map(Arc::clone) else { return Ok(None) };
+        let still_wanted = self.still_wanted();
+        match spawn_blocking(move || profile.enter(&still_wanted)).await?? {
+            Fence::Profile(entered) => Ok(Some(entered)),
+            Fence::None(_) => Ok(None),
+        }
+    }
+
     /// The container as the image and what is wanted have it.
     fn describe(
         &self,
         (id, directory, network): (&ContainerId, &ContainerDirectory, Option<&TaskNetwork>),
         image: &ImageConfig,
-        (user, root): (&ResolvedUser, &OwnedFd),
+        (user, root, profile): (&ResolvedUser, &OwnedFd, Option<&str>),
         files: &mut Files,
     ) -> Result<Launch, BundleError> {
         let Making { what, host, .. } = self;
@@ -107,12 +131,14 @@ impl Making {
             home: &user.home,
             hostname: &hostname,
         });
+        // A profile looks at the family of each socket, however it is asked for.
+        let socketcall = if profile.is_some() { SocketCall::Allowed } else { self.socketcall };
         let request = ContainerRequest {
             id,
             profile: Profile::Sidecar,
             image,
             user,
-            command: &[],
+            command: &what.arguments,
             environment,
             binds,
             devices: what.devices.clone(),
@@ -121,8 +147,8 @@ impl Making {
             limits: &self.limits,
             ceilings: &host.ceilings,
             processors: host.processors,
-            socketcall: self.socketcall,
-            apparmor: self.apparmor.as_deref(),
+            socketcall,
+            apparmor: profile,
         };
         let bundle = Bundle {
             runtime: &host.runtime,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::{Errno, read};
 
 use crate::background::Background;
+use crate::config::Secret;
 use crate::readiness::readable;
 use crate::text::excerpt;
 
@@ -16,6 +17,9 @@ const KEPT_BYTES: usize = 16 << 10;
 
 /// Lines that are shown.
 const SHOWN_LINES: usize = 20;
+
+/// What stands in a secret's place.
+const HIDDEN: &str = "<hidden>";
 
 /// Reads until nobody can print any more, or until this value goes.
 #[derive(Debug)]
@@ -53,13 +57,23 @@ impl Output {
         Ok(Output { kept, _reading: reading })
     }
 
-    /// The last lines, each cut and without what could steer a terminal. What has just been printed may be missing.
-    pub(super) fn last_lines(&self) -> Vec<String> {
+    /// The last lines, each cut and without what could steer a terminal. What has just been printed may be missing. Secrets
+    /// are hidden as far as they are printed as they are.
+    pub(super) fn last_lines(&self, secrets: &[Secret]) -> Vec<String> {
         let bytes: Vec<u8> = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.iter().copied().collect()
         };
-        let text = String::from_utf8_lossy(&bytes);
+        let mut shown = bytes.as_slice();
+        if !secrets.is_empty() && bytes.len() == KEPT_BYTES {
+            // Of a line that is not whole the part may be missing by which a secret would be known.
+            let whole = bytes.iter().position(|byte| *byte == b'\n').and_then(|end| bytes.get(end + 1..));
+            shown = whole.unwrap_or_default();
+        }
+        let mut text = String::from_utf8_lossy(shown).into_owned();
+        for secret in secrets.iter().map(Secret::reveal).filter(|secret| !secret.is_empty()) {
+            text = text.replace(secret, HIDDEN);
+        }
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let from = lines.len().saturating_sub(SHOWN_LINES);
         lines
@@ -92,23 +106,24 @@ mod tests {
     async fn the_end_is_kept_and_it_is_fit_for_a_log() {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let output = Output::collect(read).unwrap();
-        assert_eq!(output.last_lines(), Vec::<String>::new());
+        assert_eq!(output.last_lines(&[]), Vec::<String>::new());
         let writing = tokio::task::spawn_blocking(move || {
             let mut write = File::from(write);
             for number in 0..20_000 {
                 writeln!(write, "line {number}\r").unwrap();
             }
-            write.write_all(b"\n\x1b[31mred\xff\n[taskcluster] said by nobody").unwrap();
+            write.write_all(b"\n\x1b[31mred\xff\n[taskcluster] said by nobody, sesame").unwrap();
         });
         writing.await.unwrap();
-        while !output.last_lines().last().is_some_and(|line| line.contains("nobody")) {
+        let secrets = ["sesame", ""].map(|secret| Secret::new(secret.to_owned()));
+        while !output.last_lines(&secrets).last().is_some_and(|line| line.contains("nobody")) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let lines = output.last_lines();
+        let lines = output.last_lines(&secrets);
         assert_eq!(lines.len(), SHOWN_LINES);
         assert_eq!(
             lines[SHOWN_LINES - 3..],
-            ["line 19999", "\\u001b[31mred\u{fffd}", "[taskcluster] said by nobody"]
+            ["line 19999", "\\u001b[31mred\u{fffd}", "[taskcluster] said by nobody, <hidden>"]
         );
         assert!(output.kept.lock().unwrap().len() <= KEPT_BYTES);
     }

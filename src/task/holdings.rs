@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::apparmor_profiles::Use;
 use crate::cache::{CacheLease, Discarded, Fate};
@@ -13,6 +13,7 @@ use crate::container::Remains;
 use crate::event::{RunEvent, RunEvents};
 use crate::net::tables::TablesError;
 use crate::run_directory::{RunDirectory, RunDirectoryError};
+use crate::sidecar::NotEnded;
 use crate::task::running::Held;
 use crate::text::chain;
 use crate::text::escaped;
@@ -20,14 +21,18 @@ use crate::text::escaped;
 /// A network that is being given back.
 pub(super) type Releasing = JoinHandle<Result<(), TablesError>>;
 
+/// Containers beside the task's that are being ended.
+pub(super) type Ending = JoinHandle<Result<(), Vec<NotEnded>>>;
+
 /// What a run that is resolved still holds of the host. If it is dropped, a clean-up finds it.
 #[must_use = "the run holds it until it is given back"]
 pub struct Holdings {
     pub(super) releasing: Option<Releasing>,
+    pub(super) ending: Ending,
     pub(super) rest: Rest,
 }
 
-/// What goes when the network has gone.
+/// What goes when the network has gone, and the containers beside the task's.
 pub(super) struct Rest {
     pub(super) held: Option<Held>,
     pub(super) returned: Returned,
@@ -42,8 +47,9 @@ pub(super) struct Rest {
 impl Holdings {
     /// Gives everything back, and says what resists.
     pub async fn give_back(self) -> Vec<String> {
-        let Holdings { releasing, rest } = self;
+        let Holdings { releasing, ending, mut rest } = self;
         let released = released(releasing).await;
+        rest.note_sidecars(ending.await);
         match tokio::task::spawn_blocking(move || rest.give_back(released)).await {
             Ok(problems) => problems,
             Err(error) => vec![format!("Failed to give back what the task held: {error}")],
@@ -52,6 +58,18 @@ impl Holdings {
 }
 
 impl Rest {
+    /// A container that did not end may be using whatever is to be given back.
+    fn note_sidecars(&mut self, ended: Result<Result<(), Vec<NotEnded>>, JoinError>) {
+        let resisting = ended.unwrap_or_else(|error| Err(vec![error.into()])).err().unwrap_or_default();
+        for error in resisting {
+            self.remains = Remains::Container;
+            self.returned.problems.push(format!(
+                "Failed to {}; what is left of a container beside the task's is kept until \"docker-worker cleanup\" can undo it.",
+                chain(&error)
+            ));
+        }
+    }
+
     /// Blocks, for as long as it takes to remove what the task has written.
     fn give_back(self, released: Result<(), RunDirectoryError>) -> Vec<String> {
         let Returned { discarded, mut problems } = self.returned;

@@ -13,11 +13,10 @@ use crate::features::{Active, Contributions, StageError};
 use crate::net::{TaskNetwork, names};
 use crate::payload::Payload;
 use crate::payload::env::{self, Reserved, Sources};
-use crate::processors::Processor;
 use crate::registry::Phase;
 use crate::root_file_system::RootFileSystem;
 use crate::spec::process::ProcessError;
-use crate::spec::{self, ContainerRequest, Limits, NetworkChoice, Profile, SocketCall};
+use crate::spec::{self, ContainerRequest, NetworkChoice, Profile, SocketCall};
 use crate::task::error::{TaskError, end_by};
 use crate::task::linking::stage_failure;
 use crate::task::outcome::End;
@@ -123,11 +122,10 @@ impl ImageReady {
         };
         binds.extend(names.provide(self.run.directory.task(), files));
         let environment = self.environment(&environment, &hostname);
-        let Run { worker, id, directory, processor, .. } = &self.run;
+        let Run { worker, id, directory, .. } = &self.run;
         let network = &self.taken.network;
         let profile = self.taken.profile.as_ref().map(Use::name);
-        let limits =
-            Limits { processor: processor.as_ref().map(Processor::number), ..worker.host.limits.clone() };
+        let limits = self.run.limits();
         let mut request = ContainerRequest {
             id,
             profile: Profile::Task,

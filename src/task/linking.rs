@@ -6,7 +6,9 @@ use images::store::Cancel;
 
 use crate::features::{Active, Attached, Contributions, Link, StageError};
 use crate::net::TaskNetwork;
+use crate::sidecar::{Place, Sidecars};
 use crate::task::error::{TaskError, end_by};
+use crate::task::image::Pulling;
 use crate::task::outcome::End;
 use crate::task::run::Run;
 use crate::text::{chain, escaped};
@@ -14,8 +16,12 @@ use crate::text::{chain, escaped};
 /// The parts of a run that this is about.
 pub(super) struct Linking<'a> {
     pub(super) run: &'a Run,
+    /// How images of features may be pulled.
+    pub(super) pulling: &'a Pulling,
     /// Where the network is kept, for the run to give it back.
     pub(super) network: &'a mut Option<TaskNetwork>,
+    /// Where containers beside the task's are kept, for the run to end them.
+    pub(super) sidecars: &'a mut Sidecars,
     pub(super) features: &'a mut Active,
 }
 
@@ -54,9 +60,21 @@ impl Linking<'_> {
 
     async fn run_hooks(&mut self) -> Result<Contributions, TaskError> {
         let mut contributions = Contributions::default();
-        let record = self.run.directory.task().network();
-        let network = match (self.run.worker.network.as_ref(), self.network.as_mut()) {
-            (Some(network), Some(task)) => Some(Attached { network, task, record: &record }),
+        let Run { worker, directory, .. } = self.run;
+        let (record, limits) = (directory.task().network(), self.run.limits());
+        let place = Place {
+            run: directory,
+            store: &worker.store,
+            options: &self.pulling.options,
+            observer: &self.pulling.observer,
+            host: &worker.host,
+            limits: &limits,
+            socketcall: worker.config.file.socketcall(),
+            profile: worker.profile.as_ref(),
+        };
+        let sidecars = &mut *self.sidecars;
+        let network = match (worker.network.as_ref(), self.network.as_mut()) {
+            (Some(network), Some(task)) => Some(Attached { network, task, record: &record, place, sidecars }),
             (None, _) | (_, None) => None,
         };
         let link = Link { network, contributions: &mut contributions };

@@ -20,6 +20,7 @@ use crate::payload::{OnExitStatus, Payload};
 use crate::queue::{Reason, Verdict};
 use crate::registry::Phase;
 use crate::root::ContainerRoot;
+use crate::sidecar::Lost;
 use crate::task::holdings::{self, Holdings, Releasing, Rest, Returned};
 use crate::task::outcome::{Caches, End, Outcome, Resolution, exit_status, judge};
 use crate::task::resolution_document::{ImageUsed, ResolutionDocument};
@@ -85,13 +86,15 @@ impl Resolving {
         if !matches!(self.aftermath, Aftermath::NoContainer) {
             self.run.log.info(task_log::TASK_FINISHED);
         }
+        self.taken.sidecars.give_up();
+        self.tell_lost_sidecars().await;
         let stopped = self.stop().await;
         // The last one that counts: from here on the run is what it is.
         let interrupt = self.run.interrupts.first();
         if known.is_none() {
             self.explain_interrupt(interrupt);
         }
-        let Taken { image, caches, network, profile, mounts } = std::mem::take(&mut self.taken);
+        let Taken { image, caches, network, sidecars, profile, mounts } = std::mem::take(&mut self.taken);
         let releasing = self.release_network(network);
         let mut outcome = self.outcome(stopped, interrupt.map(|(reason, _)| reason));
         let judged = judge(&outcome);
@@ -103,6 +106,8 @@ impl Resolving {
         let footer = task_log::footer(Timestamp::now(), exit_code, self.run.began.elapsed());
         self.run.log.text(&footer);
         outcome.killed = self.close_log(image.as_ref().filter(|_| outcome.is_the_commands_own())).await;
+        // Features have no more use for them. It goes on beside the reports.
+        let ending = tokio::spawn(sidecars.end());
         let mut resolution = judge(&outcome);
         let mut returned = self.return_caches(caches, fate(&resolution)).await;
         self.resolve_secondaries(&outcome).await;
@@ -117,7 +122,7 @@ impl Resolving {
         let explanation = self.explanation(&outcome, exit_status);
         let (document, rest) = self.part(&resolution, image, (returned, profile, mounts));
         let resolved = Resolved { resolution, exit_status, explanation, document };
-        (resolved, Holdings { releasing, rest })
+        (resolved, Holdings { releasing, ending, rest })
     }
 
     /// The lines about an end that was not the command's own.
@@ -186,6 +191,16 @@ impl Resolving {
             let limit = (reason == Interrupt::MaxRunTime).then_some(self.terms.max_run_time.as_secs());
             self.run.events.emit(&RunEvent::Interrupted { reason, notice, max_run_time: limit });
             self.run.log.error(&text);
+        }
+    }
+
+    /// What has served the task, and has come to its end before it.
+    async fn tell_lost_sidecars(&mut self) {
+        for Lost { name, status, last_words } in self.taken.sidecars.lost().await {
+            self.run.log.error(&format!(
+                "The container that serves the task as {name} ended before it, with status {status}."
+            ));
+            self.run.log.last_words(name, &last_words);
         }
     }
 

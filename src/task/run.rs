@@ -26,6 +26,7 @@ use crate::queue::Claim;
 use crate::registry::{Entry, Registry};
 use crate::run_directory::RunDirectory;
 use crate::signing_key::SigningKey;
+use crate::spec::Limits;
 use crate::task::error::TaskError;
 use crate::task::full_disk::FullDisk;
 use crate::task::image::Pulling;
@@ -146,6 +147,12 @@ impl Run {
     pub(super) fn identity(&self) -> Identity {
         let (queue, interrupts) = (self.claim.queue.clone(), self.interrupts.clone());
         Identity { queue, file: self.file.clone(), interrupts, began: self.began }
+    }
+
+    /// What each of its containers may use.
+    pub(super) fn limits(&self) -> Limits {
+        let processor = self.processor.as_ref().map(Processor::number);
+        Limits { processor, ..self.worker.host.limits.clone() }
     }
 
     /// Writes why the run does not go on, and says how far it came.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::apparmor_profiles::Use;
 use crate::cache::CacheLease;
 use crate::net::TaskNetwork;
+use crate::sidecar::Sidecars;
 use crate::task::resolution_document::ImageUsed;
 
 /// All of it, as far as the run came.
@@ -16,7 +17,9 @@ pub(super) struct Taken {
     pub(super) caches: Vec<CacheLease>,
     /// The network that its container is in; none where tasks have loopback only.
     pub(super) network: Option<TaskNetwork>,
-    /// The AppArmor profile that its container runs under; none where it runs without.
+    /// The containers that serve its own.
+    pub(super) sidecars: Sidecars,
+    /// The AppArmor profile that its containers run under; none where they run without.
     pub(super) profile: Option<Use>,
     /// What is mounted for it in the worker's own mount namespace, in order.
     pub(super) mounts: Vec<PathBuf>,

@@ -60,10 +60,10 @@ impl Validated {
 
     async fn make_ready(&mut self, taken: &mut Taken) -> Result<(RootFileSystem, Contributions), TaskError> {
         let Validated { run, features, payload, pulling } = self;
-        let Taken { image, caches, network, profile, mounts } = taken;
+        let Taken { image, caches, network, sidecars, profile, mounts } = taken;
         let stop = Cancel::default();
         let sharing = features.profile();
-        let linking = Linking { run, features, network };
+        let linking = Linking { run, pulling, network, sidecars, features };
         let root = Root { run, payload, caches, image, mounts };
         // All to their end: what was taken has to be given back.
         let (linked, fenced, made) = tokio::join!(

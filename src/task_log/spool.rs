@@ -86,6 +86,13 @@ impl Spool {
         self.text(&task_log::error(text));
     }
 
+    /// Writes what a container that serves the task printed last; the lines are fit for a log.
+    pub fn last_words(&self, name: &str, lines: &[String]) {
+        for line in lines {
+            self.info(&format!("{name}: {line}"));
+        }
+    }
+
     /// Writes text of the worker's as it is.
     pub fn text(&self, text: &str) {
         let mut state = self.state();
