@@ -4,6 +4,7 @@
 //! does not use is accepted, and named in one warning; what neither knows is refused, with its line.
 
 mod defaults;
+mod image_name;
 mod registries;
 mod secret;
 mod sections;
@@ -18,6 +19,7 @@ use images::limits::Limits;
 use images::registry::Access;
 use serde::{Deserialize, Serialize};
 
+pub use self::image_name::ImageName;
 pub use self::registries::RegistrySettings;
 use self::registries::registries;
 pub use self::secret::Secret;
@@ -25,7 +27,7 @@ pub use self::sections::{
     ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
     FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, MetricsCollection,
     Profile, ProxySettings, RegistryProxies, Shutdown, Ssl, StatelessHostname, SupersedingSettings,
-    TaskQueueSettings, TaskSettings, WorkerSettings,
+    TaskQueueSettings, TaskSettings, TestdroidSettings, WorkerSettings,
 };
 use self::unused::Unused;
 use self::values::{absolute_path, at_least_one, host_name, known_features};
@@ -145,9 +147,9 @@ pub struct ConfigFile {
     pub registries: BTreeMap<String, RegistrySettings>,
     /// By way of whom registries are reached.
     pub proxies: RegistryProxies,
-    /// Accepted, not used.
-    #[serde(rename = "balrogVPNProxyImage", skip_serializing)]
-    pub balrog_vpn_proxy_image: Unused,
+    /// The image of both of Balrog's proxies, which is trusted with the host's network.
+    #[serde(rename = "balrogVPNProxyImage")]
+    pub balrog_vpn_proxy_image: Option<ImageName>,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub create_queue: Unused,
@@ -192,18 +194,15 @@ pub struct ConfigFile {
     pub taskcluster_log_image: Unused,
     /// The process that calls Taskcluster for tasks.
     pub taskcluster_proxy: ProxySettings,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub taskcluster_proxy_image: Unused,
+    /// The original's name for the image of [`ProxySettings`].
+    pub taskcluster_proxy_image: Option<ImageName>,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub test_mode: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub testdroid: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub testdroid_proxy_image: Unused,
+    /// Who lends phones, and whom to.
+    pub testdroid: TestdroidSettings,
+    /// The image that borrows them.
+    pub testdroid_proxy_image: Option<ImageName>,
 }
 
 /// Why a configuration file cannot be used.

@@ -221,6 +221,13 @@ pub enum RunEvent<'a> {
         /// Its uncompressed length.
         size: Option<u64>,
     },
+    /// The image of the taskcluster proxy has the credentials that came with a reclaim.
+    CredentialsUpdated,
+    /// It has not taken them.
+    CredentialsUpdateFailed {
+        /// One sentence.
+        message: &'a str,
+    },
     /// An artifact of the payload is not there.
     ArtifactMissing {
         /// Its name.

@@ -16,12 +16,16 @@
 
 mod allow_ptrace;
 pub mod artifacts;
+mod balrog;
 pub mod bulk_log;
 mod chain_of_trust;
 mod contributions;
 pub mod local_live_log;
+mod releng_api;
+pub mod sidecars;
 pub mod stage;
 mod taskcluster_proxy;
+mod testdroid;
 
 use std::error::Error;
 use std::future::{Future, ready};
@@ -35,6 +39,7 @@ use crate::apparmor_profiles::Sharing;
 use crate::artifact::Publisher;
 use crate::claim_file::Logs;
 use crate::config::ConfigFile;
+use crate::event::RunEvents;
 use crate::interrupt::Interrupts;
 use crate::known_features::{BULK_LOG, KnownFeature, LOCAL_LIVE_LOG};
 use crate::live_log::LiveLogServer;
@@ -69,6 +74,10 @@ pub const FEATURES: &[FeatureRow] = &[
     artifacts::ROW,
     taskcluster_proxy::ROW,
     allow_ptrace::ROW,
+    balrog::ROW,
+    balrog::STAGE_ROW,
+    releng_api::ROW,
+    testdroid::ROW,
 ];
 
 /// What a run's payload says that concerns features; the defaults when it has no valid payload.
@@ -100,6 +109,8 @@ pub struct RunContext {
     pub data: PathBuf,
     /// The task's log.
     pub log: Spool,
+    /// Who hears of what happens to the run.
+    pub events: RunEvents,
     /// Who serves it while it grows, if anybody does.
     pub live_log: Option<Arc<LiveLogServer>>,
     /// Who calls the deployment for the task, if there is one.

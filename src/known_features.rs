@@ -126,7 +126,7 @@ pub const CHAIN_OF_TRUST: KnownFeature = KnownFeature {
 
 /// Requests to the deployment.
 pub const TASKCLUSTER_PROXY: KnownFeature = KnownFeature {
-    settings: &["rootUrl"],
+    settings: &["rootUrl", "taskclusterProxy.user", "taskclusterProxy.image", "taskclusterProxyImage"],
     summary: "requests to Taskcluster at `http://taskcluster`, also `$TASKCLUSTER_PROXY_URL`, signed with the task's scopes (not with `run`)",
     ..here("taskclusterProxy")
 };
@@ -136,6 +136,40 @@ pub const ALLOW_PTRACE: KnownFeature = KnownFeature {
     scope: Some("docker-worker:feature:allowPtrace"),
     summary: "gdb and strace on every process of the task: the capability SYS_PTRACE, and where the host has AppArmor a profile of the task's own",
     ..here("allowPtrace")
+};
+
+/// A way to Balrog.
+pub const BALROG_VPN_PROXY: KnownFeature = scoped(
+    KnownFeature {
+        settings: &["balrogVPNProxyImage"],
+        summary: "Balrog at `http://balrog`, by way of a VPN that a container beside the task enters",
+        ..here("balrogVPNProxy")
+    },
+    "docker-worker:feature:balrogVPNProxy",
+);
+
+/// A way to Balrog's staging.
+pub const BALROG_STAGE_VPN_PROXY: KnownFeature = scoped(
+    KnownFeature {
+        settings: &["balrogVPNProxyImage"],
+        summary: "the same with Balrog's staging",
+        ..here("balrogStageVPNProxy")
+    },
+    "docker-worker:feature:balrogStageVPNProxy",
+);
+
+/// Requests to Mozilla's release engineering.
+pub const RELENG_API_PROXY: KnownFeature = KnownFeature {
+    settings: &["features.relengAPIProxy.token", "features.relengAPIProxy.image"],
+    summary: "services of Mozilla's release engineering at `http://relengapi`, with the permissions that the task's scopes `docker-worker:relengapi-proxy:PERMISSION` name",
+    ..here("relengAPIProxy")
+};
+
+/// Phones.
+pub const TESTDROID_PROXY: KnownFeature = KnownFeature {
+    settings: &["testdroid.url", "testdroid.username", "testdroid.password", "testdroidProxyImage"],
+    summary: "a phone as the payload's `capabilities.devices.phone` (also `$DEVICE_CAPABILITIES`) wants it, borrowed from Testdroid at `http://testdroid`",
+    ..here("testdroidProxy")
 };
 
 /// All of them, from 2014 to 2026.
@@ -152,13 +186,10 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     CHAIN_OF_TRUST,
     later("dockerSave", "the container as an image, among the artifacts"),
     later("dind", "a Docker daemon of the task's own"),
-    scoped(later("balrogVPNProxy", "a way to Balrog"), "docker-worker:feature:balrogVPNProxy"),
-    scoped(
-        later("balrogStageVPNProxy", "a way to Balrog's staging"),
-        "docker-worker:feature:balrogStageVPNProxy",
-    ),
-    later("relengAPIProxy", "requests to Mozilla's release engineering"),
-    later("testdroidProxy", "a phone, borrowed from Testdroid"),
+    BALROG_VPN_PROXY,
+    BALROG_STAGE_VPN_PROXY,
+    RELENG_API_PROXY,
+    TESTDROID_PROXY,
     gone("azureLiveLog", "the live log is served by the worker since 2016"),
     gone("generateCertificate", "chainOfTrust took its place in 2016"),
 ];

@@ -5,6 +5,7 @@
 //! name; one that none knew is refused with the nearest known name. All findings come at once.
 
 mod artifacts;
+mod capabilities;
 mod command;
 pub mod env;
 pub mod features;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use artifacts::{ArtifactEntry, ArtifactSource, reserved_names};
+pub use capabilities::DeviceWishes;
 pub use features::FeatureSwitches;
 pub use image::{ArtifactImage, ImageField, TaskName, meant_by};
 pub use mounts::{CacheName, CacheNameError, MountPoint, MountPointError};
@@ -69,6 +71,8 @@ pub struct Payload {
     pub log: ArtifactName,
     /// Which features run.
     pub features: FeatureSwitches,
+    /// Devices that it asks for, if it speaks of any.
+    pub devices: Option<DeviceWishes>,
     /// Exit codes with a special meaning.
     pub on_exit_status: OnExitStatus,
 }
@@ -130,6 +134,7 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
     let command = command::read_command(object.member("command"), findings);
     let env = command::read_env(object.member("env"), findings);
     let features = features::read(object.member("features"), context, findings);
+    let devices = capabilities::read(object.member("capabilities"), &features, findings);
     let mut taken = mounts::Taken::new();
     let cache = mounts::read(object.member("cache"), &mut taken, findings);
     let artifacts = artifacts::read(object.member("artifacts"), context, &mut taken, findings);
@@ -150,6 +155,7 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
         artifacts,
         log: log?,
         features,
+        devices,
         on_exit_status,
     })
 }

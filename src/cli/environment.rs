@@ -21,13 +21,20 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::FAILED;
 use super::operator::Operator;
 use super::refusal::Refusal;
-use crate::config::{RegistryProxies, Secret};
+use crate::config::{ConfigFile, RegistryProxies, Secret};
+use crate::known_features::RELENG_API_PROXY;
 
 /// The variables of proxies, in upper or lower case.
 const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 
 /// Those of secrets.
-const SECRETS: [&str; 3] = ["TASKCLUSTER_ACCESS_TOKEN", "TASKCLUSTER_CERTIFICATE", "DNS_SERVER_SECRET"];
+const SECRETS: [&str; 5] = [
+    "TASKCLUSTER_ACCESS_TOKEN",
+    "TASKCLUSTER_CERTIFICATE",
+    "DNS_SERVER_SECRET",
+    "TESTDROID_PASSWORD",
+    "RELENG_API_TOKEN",
+];
 
 /// Says to the process begun anew which descriptor the secrets' file has.
 const DESCRIPTOR: &str = "DOCKER_WORKER_SECRETS_FD";
@@ -67,6 +74,19 @@ impl Secrets {
         proxies.http_proxy = proxies.http_proxy.take().or_else(|| url("http_proxy"));
         let exceptions = || env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).ok();
         proxies.no_proxy = proxies.no_proxy.take().or_else(exceptions);
+    }
+
+    /// Puts below the configuration what the environment says for the containers of features.
+    pub(super) fn complete_features(&self, file: &mut ConfigFile) {
+        let plain = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let lender = &mut file.testdroid;
+        lender.url = lender.url.take().or_else(|| plain("TESTDROID_URL"));
+        lender.username = lender.username.take().or_else(|| plain("TESTDROID_USERNAME"));
+        lender.password = lender.password.take().or_else(|| self.get("TESTDROID_PASSWORD"));
+        if let Some(token) = self.get("RELENG_API_TOKEN") {
+            let section = file.features.entry(RELENG_API_PROXY.name.to_owned()).or_default();
+            section.token.get_or_insert(token);
+        }
     }
 
     /// What the variable of that name said.
@@ -185,6 +205,19 @@ mod tests {
                 [&proxies.https_proxy, &proxies.http_proxy].map(|url| url.as_ref().map(Secret::reveal));
             assert_eq!(found, expected, "{variables:?}");
         }
+    }
+
+    #[test]
+    fn secrets_of_features_stand_below_the_configurations() {
+        let pair = |(name, value): (&str, &str)| (name.to_owned(), Secret::new(value.to_owned()));
+        let secrets = Secrets([("TESTDROID_PASSWORD", "p"), ("RELENG_API_TOKEN", "t")].map(pair).to_vec());
+        let mut file = ConfigFile::default();
+        secrets.complete_features(&mut file);
+        let password = file.testdroid.password.as_ref().map(Secret::reveal);
+        assert_eq!((password, file.releng_api_token().map(Secret::reveal)), (Some("p"), Some("t")));
+        file.testdroid.password = Some(Secret::new("own".to_owned()));
+        secrets.complete_features(&mut file);
+        assert_eq!(file.testdroid.password.as_ref().map(Secret::reveal), Some("own"));
     }
 
     #[test]

@@ -110,7 +110,9 @@ fn run_into(
     }
     let credentials = &mut config.file.docker_config.credentials_file;
     *credentials = credentials.take().or_else(dockers_file);
-    Secrets::of_environment().complete(&mut config.file.proxies, operator);
+    let secrets = Secrets::of_environment();
+    secrets.complete(&mut config.file.proxies, operator);
+    secrets.complete_features(&mut config.file);
     announce(&submitted, &options, operator);
     let facts = Facts::gather(&config);
     let network =

@@ -43,6 +43,7 @@ impl StartArguments {
 pub(super) fn main(options: &StartArguments, mut config: Config, operator: &Operator) -> ExitCode {
     options.complete(&mut config.file);
     options.secrets.complete(&mut config.file.proxies, operator);
+    options.secrets.complete_features(&mut config.file);
     serving::complete(&mut config, ConfigFile::in_force);
     if options.print_config {
         return print(&config.file, operator);

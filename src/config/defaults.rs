@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use images::limits::Limits;
 
-use super::{ConfigFile, ImageLimits, Profile, Ssl};
-use crate::known_features::{KNOWN_FEATURES, Support};
+use super::{ConfigFile, ImageLimits, ImageName, Profile, Secret, Ssl, TestdroidSettings};
+use crate::known_features::{KNOWN_FEATURES, RELENG_API_PROXY, Support};
 use crate::limits::DISK_RESERVE_BYTES;
 use crate::spec::resources::DEFAULT_PIDS;
 
@@ -81,6 +81,10 @@ const NICE: i32 = 5;
 
 /// The user that the built-in proxy is: nobody in particular, and nobody else.
 const PROXY_USER: u32 = 65_533;
+
+/// The images of features' containers for which the administrator has given all else that they need.
+const TESTDROID_IMAGE: &str = "taskcluster/testdroid-proxy:0.0.7";
+const RELENG_API_IMAGE: &str = "taskcluster/relengapi-proxy:2.3.1";
 
 impl Profile {
     /// The profile of this name.
@@ -222,6 +226,31 @@ impl ConfigFile {
     /// The number of the user that the built-in proxy is.
     pub fn proxy_user(&self) -> u32 {
         self.taskcluster_proxy.user.unwrap_or(PROXY_USER)
+    }
+
+    /// The image that takes the place of the built-in proxy.
+    pub fn taskcluster_proxy_image(&self) -> Option<ImageName> {
+        self.taskcluster_proxy.image.clone().or_else(|| self.taskcluster_proxy_image.clone())
+    }
+
+    /// The image that borrows phones; nothing where nobody lends them.
+    pub fn testdroid_image(&self) -> Option<ImageName> {
+        let TestdroidSettings { url, username, password } = &self.testdroid;
+        let lends = url.is_some() && username.is_some() && password.is_some();
+        let image = || self.testdroid_proxy_image.clone().or_else(|| ImageName::read(TESTDROID_IMAGE));
+        lends.then(image).flatten()
+    }
+
+    /// The image that calls release engineering's services; nothing without a token for them.
+    pub fn releng_api_image(&self) -> Option<ImageName> {
+        let section = self.features.get(RELENG_API_PROXY.name)?;
+        section.token.as_ref()?;
+        section.image.clone().or_else(|| ImageName::read(RELENG_API_IMAGE))
+    }
+
+    /// What is given to it.
+    pub fn releng_api_token(&self) -> Option<&Secret> {
+        self.features.get(RELENG_API_PROXY.name)?.token.as_ref()
     }
 
     /// Tasks at once.

@@ -7,6 +7,7 @@ use images::registry::{Proxies, ProxyError};
 use runtime::scheduling::ProcessorSet;
 use serde::{Deserialize, Serialize};
 
+use super::image_name::ImageName;
 use super::secret::{Secret, json_text};
 use super::unused::Unused;
 use super::values::{
@@ -14,22 +15,22 @@ use super::values::{
 };
 
 /// Whether tasks may use a feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeatureSwitch {
     /// They may. Before features could be switched off, a section without this key said of what a feature is made.
     pub enabled: bool,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub image: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub token: Unused,
+    /// The image of `relengAPIProxy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageName>,
+    /// Its token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
 }
 
 impl Default for FeatureSwitch {
     fn default() -> FeatureSwitch {
-        FeatureSwitch { enabled: true, image: Unused::default(), token: Unused::default() }
+        FeatureSwitch { enabled: true, image: None, token: None }
     }
 }
 
@@ -58,15 +59,26 @@ pub enum ArtifactStorage {
 }
 
 /// The `taskclusterProxy` section.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct ProxySettings {
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub image: Unused,
+    /// Takes the place of the built-in proxy.
+    pub image: Option<ImageName>,
     /// The number of the user that the built-in proxy is.
     #[serde(deserialize_with = "user")]
     pub user: Option<u32>,
+}
+
+/// The `testdroid` section: who lends phones, and who the worker is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct TestdroidSettings {
+    /// Where that is.
+    pub url: Option<String>,
+    /// Who the worker is.
+    pub username: Option<String>,
+    /// What proves it.
+    pub password: Option<Secret>,
 }
 
 /// The `cache` section.

@@ -194,7 +194,7 @@ taskclusterProxyImage: a
 taskclusterLogImage: b
 testdroidProxyImage: c
 balrogVPNProxyImage: d
-testdroid: {url: u}
+testdroid: {url: u, username: n, password: sesame}
 phone: {enabled: false}
 dockerWorkerPrivateKey: /etc/k
 signingKeyLocation: /etc/s
@@ -209,16 +209,23 @@ fn a_file_of_the_originals_is_accepted_and_what_has_no_effect_is_named() {
     // A worker that may claim may pull.
     assert_eq!((file.free_bytes(), file.image_limits().free_disk_bytes), (30_000_000_000, 1_000_000_000));
     let unused = file.unused();
-    for used in
-        ["capacity", "host", "ssl.key", "restrictCPU", "registries.registry.example.password", "rootUrl"]
-    {
+    for used in [
+        "capacity",
+        "host",
+        "ssl.key",
+        "restrictCPU",
+        "registries.registry.example.password",
+        "rootUrl",
+        "balrogVPNProxyImage",
+        "taskclusterProxyImage",
+        "testdroid",
+        "features.relengAPIProxy.token",
+    ] {
         assert!(!unused.iter().any(|key| key == used), "{used}");
     }
     for name in [
         "monitorProject",
-        "balrogVPNProxyImage",
         "dockerConfig.defaultRegistry",
-        "features.relengAPIProxy.token",
         "garbageCollection.interval",
         "shutdown.nodeTerminationPoll",
     ] {
@@ -259,10 +266,26 @@ fn the_originals_first_files_are_accepted_too() {
         "taskQueue.requestRetryInterval",
         "registries.quay.io/mozilla.email",
         "registries.quay.io/mozilla.serveraddress",
-        "features.relengAPIProxy.image",
-        "features.relengAPIProxy.token",
     ];
     assert_eq!(file.unused(), expected);
+}
+
+#[test]
+fn images_beside_tasks_are_there_where_all_is_said_that_they_need() {
+    let names = |text: &str| {
+        let file = ConfigFile::parse(text).unwrap();
+        let images = [file.taskcluster_proxy_image(), file.testdroid_image(), file.releng_api_image()];
+        images.map(|image| image.map(|image| image.as_str().to_owned()))
+    };
+    assert_eq!(names(ORIGINAL).each_ref().map(Option::as_deref), [Some("a"), Some("c"), Some("i")]);
+    assert_eq!(names(""), [None, None, None]);
+    assert_eq!(names("testdroidProxyImage: c\nfeatures: {relengAPIProxy: {image: i}}"), [None, None, None]);
+    let lent = "taskclusterProxy: {image: x}\ntaskclusterProxyImage: y\n\
+                testdroid: {url: u, username: n, password: p}\nfeatures: {relengAPIProxy: {token: t}}";
+    let defaults = ["x", "taskcluster/testdroid-proxy:0.0.7", "taskcluster/relengapi-proxy:2.3.1"];
+    assert_eq!(names(lent).each_ref().map(Option::as_deref), defaults.map(Some));
+    let error = ConfigFile::parse("capacity: 1\nbalrogVPNProxyImage: A B").unwrap_err().to_string();
+    assert!(error.contains("must be the name of an image") && error.contains("line 2"), "{error}");
 }
 
 #[test]
@@ -311,6 +334,14 @@ fn only_what_has_no_value_is_null_where_the_configuration_says_nothing() {
         "/taskcluster/clientId",
         "/taskcluster/accessToken",
         "/taskcluster/certificate",
+        // Not there.
+        "/balrogVPNProxyImage",
+        "/taskclusterProxy/image",
+        "/taskclusterProxyImage",
+        "/testdroid/url",
+        "/testdroid/username",
+        "/testdroid/password",
+        "/testdroidProxyImage",
         // No bound.
         "/maxTaskRunTime",
         "/worker/cpus",

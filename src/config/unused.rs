@@ -5,6 +5,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny};
 use serde::{Serialize, Serializer};
 
 use super::ConfigFile;
+use crate::known_features::RELENG_API_PROXY;
 
 /// The value of a key that has no effect: only whether it was there is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +48,6 @@ impl ConfigFile {
     /// The keys of the file that have no effect in this version, by name.
     pub fn unused(&self) -> Vec<String> {
         let fixed = [
-            ("balrogVPNProxyImage", self.balrog_vpn_proxy_image),
             ("createQueue", self.create_queue),
             ("deviceManagement", self.device_management),
             ("dindImage", self.dind_image),
@@ -77,11 +77,7 @@ impl ConfigFile {
             ("taskQueue.pollIntervalMultiplier", self.task_queue.poll_interval_multiplier),
             ("taskQueue.requestRetryInterval", self.task_queue.request_retry_interval),
             ("taskclusterLogImage", self.taskcluster_log_image),
-            ("taskclusterProxy.image", self.taskcluster_proxy.image),
-            ("taskclusterProxyImage", self.taskcluster_proxy_image),
             ("testMode", self.test_mode),
-            ("testdroid", self.testdroid),
-            ("testdroidProxyImage", self.testdroid_proxy_image),
         ];
         let mut unused: Vec<String> =
             fixed.into_iter().filter(|(_, key)| key.is_there()).map(|(name, _)| name.to_owned()).collect();
@@ -90,9 +86,9 @@ impl ConfigFile {
             let there = keys.into_iter().filter(|(_, key)| key.is_there());
             unused.extend(there.map(|(key, _)| format!("registries.{host}.{key}")));
         }
-        for (name, feature) in &self.features {
-            let keys = [("image", feature.image), ("token", feature.token)];
-            let there = keys.into_iter().filter(|(_, key)| key.is_there());
+        for (name, feature) in self.features.iter().filter(|(name, _)| *name != RELENG_API_PROXY.name) {
+            let keys = [("image", feature.image.is_some()), ("token", feature.token.is_some())];
+            let there = keys.into_iter().filter(|(_, is_there)| *is_there);
             unused.extend(there.map(|(key, _)| format!("features.{name}.{key}")));
         }
         unused

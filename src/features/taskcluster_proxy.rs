@@ -1,14 +1,17 @@
 //! `taskclusterProxy`: the deployment as `http://taskcluster`, for this task and with its scopes.
 //!
 //! Requests may do what the task's definition says, without its roles (the deployment knows those itself), and make
-//! artifacts of the run.
+//! artifacts of the run. Who carries them out is the worker's own proxy, or an image that the configuration names ([`image`]).
+
+mod image;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
-use super::{Feature, FeatureRow, Hook, Killed, Link, RunContext, Wishes};
+use super::{Feature, FeatureError, FeatureRow, Hook, Killed, Link, RunContext, Wishes};
+use crate::background::Background;
 use crate::known_features::TASKCLUSTER_PROXY;
 use crate::net::AttachError;
 use crate::net::link::GATEWAY;
@@ -55,6 +58,8 @@ struct TaskclusterProxy {
     /// Its end has to come before that of the task's network.
     opening: Option<JoinHandle<Result<TcpListener, AttachError>>>,
     serving: Option<Serving>,
+    /// Of an image that has the place of both.
+    keeping_new: Option<Background>,
 }
 
 fn start(_wishes: &Wishes<'_>) -> Box<dyn Feature> {
@@ -63,11 +68,20 @@ fn start(_wishes: &Wishes<'_>) -> Box<dyn Feature> {
 
 impl Feature for TaskclusterProxy {
     fn link<'a>(&'a mut self, run: &'a RunContext, link: &'a mut Link<'_>) -> Hook<'a> {
-        Box::pin(async { Ok(self.serve(run, link).await?) })
+        Box::pin(async {
+            if run.config.taskcluster_proxy_image().is_some() {
+                self.serve_by_image(run, link).await?;
+            } else {
+                self.serve(run, link).await?;
+            }
+            link.contributions.environment.push((VARIABLE.to_owned(), format!("http://{NAME}")));
+            Ok(())
+        })
     }
 
     fn killed<'a>(&'a mut self, _run: &'a RunContext, _killed: &'a mut Killed<'_>) -> Hook<'a> {
         Box::pin(async {
+            self.keeping_new = None;
             if let Some(serving) = self.serving.take() {
                 serving.end().await;
             }
@@ -95,7 +109,14 @@ impl TaskclusterProxy {
         let caller = Caller { address, credentials: credentials.clone(), scopes: scopes(run) };
         self.serving.insert(proxy.begin(opened??, caller)?).begun().await?;
         link.contributions.aliases.push(Alias { name: NAME.to_owned(), address: GATEWAY });
-        link.contributions.environment.push((VARIABLE.to_owned(), format!("http://{NAME}")));
+        Ok(())
+    }
+
+    async fn serve_by_image(&mut self, run: &RunContext, link: &mut Link<'_>) -> Result<(), FeatureError> {
+        let (Some(root_url), Some(credentials)) = (&run.config.root_url, &run.credentials) else {
+            return Err(LinkError::NoDeployment.into());
+        };
+        self.keeping_new = Some(image::serve(run, link, (root_url, credentials)).await?);
         Ok(())
     }
 }

@@ -106,6 +106,7 @@ impl Fixture {
             config: Arc::new(ConfigFile::default()),
             data: scratch.path().to_owned(),
             log: Spool::create(&scratch.path().join("log"), 1 << 20).unwrap(),
+            events: Events::none().of(&run),
             live_log: None,
             proxy: None,
             credentials: None,

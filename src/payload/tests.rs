@@ -372,15 +372,7 @@ fn two_names_that_differ_by_a_slash_at_the_end_are_refused() {
 #[test]
 fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
     let not_yet = "is not there yet in this version of docker-worker";
-    let features = [
-        "interactive",
-        "dockerSave",
-        "dind",
-        "balrogVPNProxy",
-        "balrogStageVPNProxy",
-        "relengAPIProxy",
-        "testdroidProxy",
-    ];
+    let features = ["interactive", "dockerSave", "dind"];
     for feature in features {
         accepted(&json!({ "features": { feature: false } }));
         refused(
@@ -402,10 +394,6 @@ fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
             &[&format!("/capabilities/devices/{name}: the device {name} {not_yet}")],
         );
     }
-    refused(
-        &json!({ "capabilities": { "devices": { "phone": { "type": "a" } } } }),
-        &[&format!("/capabilities/devices/phone: the device phone {not_yet}")],
-    );
     refused(&json!({ "encryptedEnv": ["x"] }), &[&format!("/encryptedEnv: encryptedEnv {not_yet}")]);
     refused(
         &json!({ "capabilities": { "devices": { "gpu": true } } }),
@@ -423,6 +411,26 @@ fn a_superseder_is_named_by_a_url() {
             "/supersederUrl: must be a URL that begins with http:// or https://, in printable ASCII";
         refused(&json!({ "supersederUrl": url }), &[finding]);
     }
+}
+
+#[test]
+fn a_phone_is_described_in_full_and_is_for_its_feature() {
+    let phone = json!({ "type": "flame", "sims": "1", "build": "b", "memory": "319" });
+    let with = |phone: &Value, is_on: bool| json!({ "capabilities": { "devices": { "phone": phone } }, "features": { "testdroidProxy": is_on } });
+    let (found, findings) = parse(&payload(&with(&phone, true)));
+    assert_eq!((found.unwrap().devices.unwrap().phone, findings.len()), (Some(phone.clone()), 0));
+    let (found, findings) = parse(&payload(&with(&phone, false)));
+    assert!(found.is_some());
+    assert_eq!(
+        findings[0].to_string(),
+        "/capabilities/devices/phone: is for the feature testdroidProxy only, which is not on"
+    );
+    accepted(&json!({ "capabilities": { "devices": { "phone": false } } }));
+    let mut other = phone.clone();
+    other["memory"] = json!(319);
+    refused(&with(&other, true), &["/capabilities/devices/phone/memory: must be a string, not a number"]);
+    let (found, findings) = parse(&payload(&with(&json!({ "type": "a" }), true)));
+    assert!(found.is_none() && findings.len() == 3, "{findings:?}");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Whether a task may have what its payload asks for: by its own scopes, and by those that roles add to them.
 
+use images::reference::Reference;
 use images::source::Source;
 use images::store::{PullError, PullOptions, Store};
 use tokio::sync::OnceCell;
 
+use crate::config::ConfigFile;
 use crate::document::finding::{Findings, pointer_to};
+use crate::features::sidecars::{ImageScope, ROWS};
 use crate::known_features::KnownFeature;
 use crate::payload::{ImageField, Payload};
 use crate::queue::{QueueError, RunQueue};
@@ -31,20 +34,21 @@ impl<'a> Authorization<'a> {
         Authorization { queue, store, own, expanded: OnceCell::new() }
     }
 
-    /// Checks all that takes scopes, in the order in which it would be used. `pool` is the worker's, and `options` are how
-    /// it would pull.
+    /// Checks all that takes scopes, in the order in which it would be used. `file` is the worker's configuration, and
+    /// `options` are how it would pull.
     pub(super) async fn check(
         &self,
         payload: &Payload,
-        pool: &str,
+        file: &ConfigFile,
         options: &PullOptions,
     ) -> Result<(), TaskError> {
         self.check_image(&payload.image, options).await?;
         for feature in payload.features.on() {
             self.check_feature(feature).await?;
+            self.check_image_of(feature, file, options).await?;
         }
         let names = payload.cache.keys().map(|name| name.as_str());
-        let expression = scopes::cache_expression(names, pool);
+        let expression = scopes::cache_expression(names, &file.worker_pool());
         match self.missing(&expression).await.map_err(|error| not_expanded(&error))? {
             None => Ok(()),
             Some(missing) => {
@@ -57,19 +61,10 @@ impl<'a> Authorization<'a> {
     async fn check_image(&self, image: &ImageField, options: &PullOptions) -> Result<(), TaskError> {
         let (needed, refusal) = match image {
             ImageField::Named { name, source: Source::Registry(reference) } => {
-                let needed = ScopeExpression::Scope(scopes::image_scope(name));
-                // Who holds the scope in any case has nobody asked whether it takes one.
-                if needed.is_satisfied_by(self.own) {
-                    return Ok(());
+                match self.needed_for((name, reference), options).await? {
+                    None => return Ok(()),
+                    Some(needed) => (needed, scopes::refuse_image(name)),
                 }
-                let known = options.access.has_credentials(reference, &options.limits).await;
-                let known = known.map_err(|error| image::pull_failure(&PullError::Registry(error)))?;
-                // Somebody else may have brought it, or the worker as it was configured before.
-                let is_private = self.store.is_private(reference, options).await;
-                if !known && !is_private.map_err(|error| image::pull_failure(&error))? {
-                    return Ok(());
-                }
-                (needed, scopes::refuse_image(name))
             }
             ImageField::Named { .. } => return Ok(()),
             ImageField::Artifact(image) => match image.scope() {
@@ -83,19 +78,53 @@ impl<'a> Authorization<'a> {
         }
     }
 
+    /// What an image of a registry takes of a task, unless it is anybody's, or the task's own scopes do.
+    async fn needed_for(
+        &self,
+        (name, reference): (&str, &Reference),
+        options: &PullOptions,
+    ) -> Result<Option<ScopeExpression>, TaskError> {
+        let needed = ScopeExpression::Scope(scopes::image_scope(name));
+        // Who holds the scope in any case has nobody asked whether it takes one.
+        if needed.is_satisfied_by(self.own) {
+            return Ok(None);
+        }
+        let known = options.access.has_credentials(reference, &options.limits).await;
+        let known = known.map_err(|error| image::pull_failure(&PullError::Registry(error)))?;
+        // Somebody else may have brought it, or the worker as it was configured before.
+        let is_private = self.store.is_private(reference, options).await;
+        let is_private = is_private.map_err(|error| image::pull_failure(&error))?;
+        Ok((known || is_private).then_some(needed))
+    }
+
     async fn check_feature(&self, feature: &KnownFeature) -> Result<(), TaskError> {
         let Some(scope) = feature.scope else { return Ok(()) };
         let missing = self.missing(&ScopeExpression::Scope(scope.to_owned())).await;
         match missing.map_err(|error| not_expanded(&error))? {
             None => Ok(()),
+            Some(_) => Err(not_linked(feature, &scopes::refuse_feature(feature.name, scope))),
+        }
+    }
+
+    /// The image of a feature's container takes what a task's takes, unless the feature's own scope is enough.
+    async fn check_image_of(
+        &self,
+        feature: &KnownFeature,
+        file: &ConfigFile,
+        options: &PullOptions,
+    ) -> Result<(), TaskError> {
+        let row = ROWS.iter().find(|row| row.feature == feature && row.image_scope == ImageScope::OfImage);
+        let Some(image) = row.and_then(|row| (row.image)(file)) else { return Ok(()) };
+        let Source::Registry(reference) = image.source() else { return Ok(()) };
+        let Some(needed) = self.needed_for((image.as_str(), reference), options).await? else {
+            return Ok(());
+        };
+        match self.missing(&needed).await.map_err(|error| not_expanded(&error))? {
+            None => Ok(()),
             Some(_) => {
-                // The original looked at it in a hook.
-                let text = format!(
-                    "Task was aborted because states could not be created successfully. Error calling 'link' for {} : {}",
-                    feature.handler,
-                    scopes::refuse_feature(feature.name, scope)
-                );
-                Err(TaskError::new(End::SetupFailed, text))
+                let scope = scopes::image_scope(image.as_str());
+                let refusal = scopes::refuse_image(image.as_str());
+                Err(not_linked(feature, &format!("{refusal}. Try adding {scope} to the .scopes array.")))
             }
         }
     }
@@ -134,6 +163,15 @@ pub fn judge(payload: &Payload, scopes: &[String], (pool, pointer): (&str, &str)
     }
 }
 
+/// The original looked at it in a hook.
+fn not_linked(feature: &KnownFeature, why: &str) -> TaskError {
+    let text = format!(
+        "Task was aborted because states could not be created successfully. Error calling 'link' for {} : {why}",
+        feature.handler
+    );
+    TaskError::new(End::SetupFailed, text)
+}
+
 /// A deployment that does not answer says nothing about the task.
 fn not_expanded(error: &QueueError) -> TaskError {
     let end = match error {
@@ -165,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::artifact::storage::Storage;
+    use crate::config::{FeatureSwitch, ImageName, Secret};
     use crate::known_features;
     use crate::payload::{Origin, TaskContext};
     use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
@@ -190,6 +229,12 @@ mod tests {
         let claim = queue.claim_work("p/w", &identity, 1).await.unwrap().claims.remove(0);
         storage.received().clear();
         (storage, claim.queue)
+    }
+
+    /// The configuration of a worker of the pool.
+    fn file() -> ConfigFile {
+        let (provisioner_id, worker_type) = (Some("p".to_owned()), Some("w".to_owned()));
+        ConfigFile { provisioner_id, worker_type, ..ConfigFile::default() }
     }
 
     fn payload(caches: &Value) -> Payload {
@@ -237,7 +282,7 @@ mod tests {
             let own: Vec<String> = own.iter().map(|&scope| scope.to_owned()).collect();
             let authorization = Authorization::new(&queue, &store, &own);
             for _ in 0..2 {
-                let checked = authorization.check(payload, "p/w", &pulling(&[])).await;
+                let checked = authorization.check(payload, &file(), &pulling(&[])).await;
                 let text = checked.err().map(|error| error.lines.concat());
                 match refusal {
                     None => assert_eq!(text, None, "{own:?}"),
@@ -275,7 +320,7 @@ mod tests {
             let own: Vec<String> = own.iter().map(|&scope| scope.to_owned()).collect();
             let authorization = Authorization::new(&queue, &store, &own);
             let payload = of_text(&json!({"image": name, "maxRunTime": 60}));
-            let checked = authorization.check(&payload, "p/w", &pulling(&places)).await;
+            let checked = authorization.check(&payload, &file(), &pulling(&places)).await;
             assert_eq!(storage.received().len(), calls, "{name} {own:?}");
             match checked {
                 Ok(()) => assert!(may, "{name} {own:?}"),
@@ -319,7 +364,7 @@ mod tests {
             let own = [format!("docker-worker:image:{scope}")];
             let payload = of_text(&json!({ "image": name, "maxRunTime": 60 }));
             let checked =
-                Authorization::new(&queue, &store, &own).check(&payload, "p/w", &pulling(&[])).await;
+                Authorization::new(&queue, &store, &own).check(&payload, &file(), &pulling(&[])).await;
             assert_eq!(checked.is_ok(), may, "{name} {scope}: {checked:?}");
         }
     }
@@ -338,7 +383,7 @@ mod tests {
         tokio::time::pause();
         let own = ["assume:builder".to_owned()];
         let error = Authorization::new(&queue, &store, &own)
-            .check(&payload(&json!({"level-1-a": "/a"})), "p/w", &pulling(&[]))
+            .check(&payload(&json!({"level-1-a": "/a"})), &file(), &pulling(&[]))
             .await
             .unwrap_err();
         let line = error.lines.concat();
@@ -387,7 +432,7 @@ mod tests {
             let image = json!({ "type": "indexed-image", "namespace": "a.b", "path": path });
             let payload = of_text(&json!({ "image": image, "maxRunTime": 60 }));
             let checked =
-                Authorization::new(&queue, &store, &own).check(&payload, "p/w", &pulling(&[])).await;
+                Authorization::new(&queue, &store, &own).check(&payload, &file(), &pulling(&[])).await;
             let mut findings = Findings::default();
             judge(&payload, &own, ("p/w", "/payload"), &mut findings);
             let findings: Vec<_> = findings.into_list().iter().map(ToString::to_string).collect();
@@ -399,6 +444,38 @@ mod tests {
             assert_eq!(findings, [format!("/payload/image/path: needs the scope queue:get-artifact:{path}")]);
             let text = error.lines.concat();
             assert!(error.end == End::ImageUnavailable && text.contains("Not authorized to use {"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_image_of_a_feature_takes_its_scope_unless_the_feature_has_one() {
+        let (_directory, store) = store();
+        let (_storage, queue) = deployment().await;
+        let image = || ImageName::read("h:5000/team/x");
+        let token = Some(Secret::new("t".to_owned()));
+        let of_releng_api = FeatureSwitch { image: image(), token, ..FeatureSwitch::default() };
+        let mut file = ConfigFile { balrog_vpn_proxy_image: image(), ..file() };
+        file.features.insert("relengAPIProxy".to_owned(), of_releng_api);
+        let of_balrog = "docker-worker:feature:balrogVPNProxy";
+        let of_image = "docker-worker:image:h:5000/team/x:latest";
+        for (feature, places, scopes, is_allowed) in [
+            ("balrogVPNProxy", &["h:5000/team"][..], &[of_balrog][..], true),
+            ("relengAPIProxy", &["h:5000/team"], &[of_image], true),
+            ("relengAPIProxy", &["h:5000/team"], &[of_balrog], false),
+            ("relengAPIProxy", &[], &[], true),
+        ] {
+            let payload = of_text(&json!({ "image": "i", "maxRunTime": 1, "features": { feature: true } }));
+            let own: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+            let authorization = Authorization::new(&queue, &store, &own);
+            match authorization.check(&payload, &file, &pulling(places)).await {
+                Ok(()) => assert!(is_allowed, "{feature} {scopes:?}"),
+                Err(error) => {
+                    let text = error.lines.concat();
+                    let expected = format!("Try adding {of_image} to the .scopes array.");
+                    let is_told = text.contains("'link' for relengAPIProxy") && text.ends_with(&expected);
+                    assert!(!is_allowed && is_told && error.end == End::SetupFailed, "{text}");
+                }
+            }
         }
     }
 

@@ -86,6 +86,7 @@ impl Claimed {
             config: Arc::new(worker.config.file.clone()),
             data: directory.data().to_owned(),
             log: log.clone(),
+            events: worker.events.of(claim.queue.run()),
             live_log: worker.live_log.clone(),
             proxy: worker.proxy.clone(),
             credentials: claim.queue.credentials(),
@@ -94,13 +95,12 @@ impl Claimed {
         let (features, reserved) = start_features(context.clone(), task.payload.as_ref(), &wishes);
         let published = wishes.publishes_log().then(|| log.reader());
         let publisher = publisher(worker, &claim, (store, reserved, published), context);
-        let (container, interrupter_of_run) = (id.clone(), interrupter.clone());
         let handles = Handles {
-            container,
+            container: id.clone(),
             began: began.at,
             phase: Phase::Preparing,
             log: log.reader(),
-            interrupter: interrupter_of_run,
+            interrupter: interrupter.clone(),
         };
         let run = Run {
             worker: Arc::clone(worker),
@@ -206,13 +206,13 @@ impl Claimed {
 
     /// Before anything is made or found for the task, an image that is there already included.
     async fn authorize(&self, payload: &Payload) -> Result<(), TaskError> {
-        let pool = self.run.worker.config.file.worker_pool();
         let authorization =
             Authorization::new(&self.run.claim.queue, &self.run.worker.store, &self.task.scopes);
+        let file = &self.run.worker.config.file;
         let mut interrupts = self.run.interrupts.clone();
         tokio::select! {
             biased;
-            checked = authorization.check(payload, &pool, &self.pulling.options) => checked,
+            checked = authorization.check(payload, file, &self.pulling.options) => checked,
             _ = interrupts.interrupted() => Err(TaskError::interrupted()),
         }
     }

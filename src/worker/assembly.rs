@@ -22,7 +22,8 @@ use crate::task::full_disk::FullDisk;
 use crate::task::run::Worker;
 
 /// How the names of variables begin that are about the worker, and may hold its secrets.
-const OWN_VARIABLES: [&str; 3] = ["TASKCLUSTER_", "DOCKER_WORKER_", "DNS_SERVER_SECRET"];
+const OWN_VARIABLES: [&str; 5] =
+    ["TASKCLUSTER_", "DOCKER_WORKER_", "DNS_SERVER_SECRET", "TESTDROID_", "RELENG_API_TOKEN"];
 
 /// What a [`Worker`] is made of beside its store and its caches.
 pub struct Parts {

@@ -53,6 +53,7 @@ async fn claim(scratch: &Scratch, payload: &Value) -> Claimed {
     let (config, log) =
         (Arc::new(ConfigFile::default()), Spool::create(&scratch.join("log"), 1 << 20).unwrap());
     let run = RunContext {
+        events: Events::none().of(claim.queue.run()),
         run: claim.queue.run().clone(),
         definition: claim.definition.clone(),
         worker_id: "w".to_owned(),

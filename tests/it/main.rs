@@ -56,6 +56,7 @@ mod run_deployed;
 mod run_in_process;
 mod script;
 mod second_container;
+mod sidecars;
 mod standalone;
 mod standalone_services;
 mod start;

@@ -61,4 +61,4 @@ pub use store::assert_holds_one_image;
 pub use watched_registry::WatchedRegistry;
 pub use way_to_queue::WayToQueue;
 pub use wire::Fault;
-pub use worker::{Run, Worker, runtime_executable, shell_payload};
+pub use worker::{Run, Worker, runtime_executable, shell_payload, task_definition};

@@ -99,6 +99,7 @@ impl StandaloneArguments {
         let stateless = &mut file.stateless_hostname;
         stateless.secret = stateless.secret.take().or_else(|| self.secrets.get("DNS_SERVER_SECRET"));
         self.secrets.complete(&mut file.proxies, operator);
+        self.secrets.complete_features(file);
         // Who reaches the queue reaches the live logs that it leads to, and nobody else.
         let ip = self.listen.ip();
         file.logging.live_log_address.get_or_insert(ip);

@@ -124,6 +124,7 @@ impl Task {
         let data = scratch.path().to_owned();
         let log = spool.clone();
         let run = RunContext {
+            events: Events::none().of(&run),
             run,
             definition: claim.definition,
             worker_id: "w".to_owned(),

@@ -139,6 +139,15 @@ pub enum RunEntry<'a> {
         /// Which attempt this is.
         attempt_number: u32,
     },
+    /// The image of the taskcluster proxy has new credentials.
+    #[serde(rename = "Credentials updated")]
+    CredentialsUpdated,
+    /// It goes on with the old ones.
+    #[serde(rename = "Credentials update failed")]
+    ErrorUpdatingCredentials {
+        /// One sentence.
+        error: &'a str,
+    },
     /// What the original has no word for, as the run tells it.
     #[serde(rename = "task event")]
     Other {
@@ -205,6 +214,10 @@ impl<'a> RunEntry<'a> {
             | RunEvent::ImagePulled { .. }
             | RunEvent::ImageUnavailable
             | RunEvent::ArtifactUploaded { .. } => return Vec::new(),
+            RunEvent::CredentialsUpdated => RunEntry::CredentialsUpdated,
+            RunEvent::CredentialsUpdateFailed { message } => {
+                RunEntry::ErrorUpdatingCredentials { error: message }
+            }
             RunEvent::LayerStarted { .. }
             | RunEvent::LayerDone { .. }
             | RunEvent::ImageReady { .. }

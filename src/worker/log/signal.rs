@@ -49,6 +49,8 @@ impl Signal {
             | RunEvent::ArtifactUploading { .. }
             | RunEvent::ArtifactUploadFailed { .. }
             | RunEvent::ArtifactPublished { .. }
+            | RunEvent::CredentialsUpdated
+            | RunEvent::CredentialsUpdateFailed { .. }
             | RunEvent::ArtifactMissing { .. }
             | RunEvent::Superseded { .. }
             | RunEvent::TaskResolved { .. } => Vec::new(),
