@@ -288,6 +288,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_waits_for_a_change_is_not_told_of_one_that_was_before() {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let unified = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let Some(unified) = unified.and_then(|line| line.split(' ').nth(4)) else { return };
+        // Anybody's: nothing is changed in it.
+        let mut below = std::fs::read_dir(unified).unwrap().map(|entry| entry.unwrap().path());
+        let Some(group) = below.find(|path| path.join("cgroup.events").exists()) else { return };
+        let group = rustix::fs::open(group, DIRECTORY, Mode::empty()).unwrap();
+        let is_waited = |_| {
+            let begun = Instant::now();
+            Changes::of(group.as_fd()).unwrap().wait().unwrap();
+            begun.elapsed().as_micros() > 1_900
+        };
+        // Something may happen in it at this moment.
+        assert!((0..20).any(is_waited));
+    }
+
+    #[test]
     fn a_directory_that_is_no_control_group_is_never_touched() {
         let scratch = tempfile::tempdir().unwrap();
         let inode = fstat(std::fs::File::open(scratch.path()).unwrap()).unwrap().st_ino;

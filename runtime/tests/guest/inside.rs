@@ -123,28 +123,6 @@ fn a_holder_and_its_command_are_in_the_profile_and_hooks_of_the_host_are_not() {
 }
 
 #[test]
-fn who_waits_for_a_group_to_become_empty_is_woken_by_changes_only() {
-    let script = "i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done; echo up >/up; wait";
-    let bundle = busybox::Bundle::shell(script);
-    bundle.up();
-    let begun = std::time::Instant::now();
-    while !bundle.rootfs().join("up").exists() {
-        assert!(begun.elapsed().as_secs() < 60);
-    }
-    let told = bundle.command(&["delete", "--force", &bundle.id]);
-    let trace = bundle.path("trace");
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-e", "trace=poll,ppoll", "-o"]).arg(&trace);
-    let deleted = traced.arg(told.get_program()).args(told.get_args()).current_dir(bundle.path("")).status();
-    assert!(deleted.unwrap().success());
-    let text = std::fs::read_to_string(&trace).unwrap();
-    let woken = text.lines().filter(|line| line.contains("revents=POLLPRI")).count();
-    // It becomes empty once.
-    assert!(woken <= 1 && text.contains("POLLPRI"), "{text}");
-    bundle.assert_nothing_left();
-}
-
-#[test]
 fn exec_goes_where_the_first_process_is_if_that_has_made_groups_of_its_own() {
     let bundle = busybox::Bundle::shell("exec sleep 1000");
     bundle.up();
