@@ -28,10 +28,11 @@ pub(super) fn kill(global: &Global, arguments: lexopt::Parser) -> Result<u8, Pro
     // A holder would pass it on, but for those that it cannot; and SIGKILL is for the container.
     // Before `start` there is no command yet: its process would not outlive what the container's first one does not feel.
     let has_command = matches!(known.status, Status::Running | Status::Paused);
+    let held = known.command.is_some();
     let command = known.command.filter(|_| signal != libc::SIGKILL && has_command);
     if let (true, Some(journal)) = (all, &journal) {
         // Also where PID 1 has ended, and without a pid namespace of its own left others behind.
-        let holder = command.and(known.state).map(|state| state.pid);
+        let holder = held.then_some(known.state).flatten().map(|state| state.pid);
         let sent = match signal {
             libc::SIGKILL => groups::kill_all(journal),
             other => groups::signal_all(journal, other, holder),

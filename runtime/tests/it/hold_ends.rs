@@ -72,6 +72,8 @@ fn ready(bundle: &Bundle) -> (Child, BufReader<ChildStdout>) {
 fn a_signal_to_all_reaches_the_command_once() {
     let bundle = probed(&["/probe", "receive", "36"]);
     let (mut run, mut shown) = ready(&bundle);
+    // It may be quicker than the note of it.
+    until("the command is known", || state(&bundle)["command"]["status"] == "running");
     assert_eq!(bundle.tell(&["kill", "--all", &bundle.id, "34"]).status, 0);
     // The holder passes on what it has in the order of numbers: what it had of the first is there before this.
     bundle.inside(&[], "kill -36 1");

@@ -11,7 +11,8 @@ fn ok(ran: Ran) {
 }
 
 fn status(bundle: &Bundle) -> String {
-    let state: Value = serde_json::from_str(&bundle.tell(&["state", &bundle.id]).stdout).unwrap();
+    let ran = bundle.tell(&["state", &bundle.id]);
+    let state: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
     state["status"].as_str().unwrap().to_owned()
 }
 
