@@ -235,10 +235,12 @@ pub enum RunEvent<'a> {
         /// Why.
         reason: ErrorReason,
     },
-    /// Another task has made it superfluous.
-    Superseded {
-        /// Which.
-        by: &'a TaskId,
+    /// It is over without having been carried out: another task is in its place, or the worker has given it back.
+    SecondaryResolved {
+        /// The queue's word for it.
+        reason: &'a str,
+        /// The task that superseded it, if one did.
+        by: Option<&'a TaskId>,
     },
     /// The run is over.
     TaskResolved {

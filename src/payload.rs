@@ -75,6 +75,8 @@ pub struct Payload {
     pub devices: Option<DeviceWishes>,
     /// Exit codes with a special meaning.
     pub on_exit_status: OnExitStatus,
+    /// Whether it says who knows which tasks it stands for.
+    pub names_superseder: bool,
 }
 
 /// `payload.onExitStatus`: exit codes with a special meaning.
@@ -139,11 +141,13 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
     let cache = mounts::read(object.member("cache"), &mut taken, findings);
     let artifacts = artifacts::read(object.member("artifacts"), context, &mut taken, findings);
     let log = artifacts::read_log(object.member("log"), findings);
-    if let (Some(log), Some(place)) = (&log, object.member("artifacts")) {
-        artifacts::refuse_reserved(&artifacts, log, &features, &place, findings);
+    let superseder = object.member("supersederUrl");
+    if let Some(place) = &superseder {
+        superseder::check(place, context.origin, findings);
     }
-    if let Some(place) = object.member("supersederUrl") {
-        superseder::check(&place, findings);
+    let names_superseder = superseder.is_some();
+    if let (Some(log), Some(place)) = (&log, object.member("artifacts")) {
+        artifacts::refuse_reserved(&artifacts, (log, names_superseder), &features, &place, findings);
     }
     let on_exit_status = read_on_exit_status(object.member("onExitStatus"), findings);
     Some(Payload {
@@ -157,6 +161,7 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
         features,
         devices,
         on_exit_status,
+        names_superseder,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::document::reader::{Object, Place};
 use crate::known_features::Reserved;
 use crate::limits;
 use crate::payload::mounts::{self, MountPoint, Taken};
-use crate::payload::{FeatureSwitches, TaskContext};
+use crate::payload::{FeatureSwitches, TaskContext, superseder};
 use crate::queue::artifact_name::ArtifactName;
 use crate::text::excerpt;
 use crate::timestamp::Timestamp;
@@ -176,9 +176,16 @@ fn read_expires(
 
 /// The names that the worker itself publishes for a task, each with what it is.
 #[must_use]
-pub fn reserved_names(log: &ArtifactName, features: &FeatureSwitches) -> Vec<(ArtifactName, &'static str)> {
+pub fn reserved_names(
+    log: &ArtifactName,
+    features: &FeatureSwitches,
+    names_superseder: bool,
+) -> Vec<(ArtifactName, &'static str)> {
     let reserved = features.on().flat_map(|feature| feature.reserved);
-    reserved.filter_map(|reserved| Some((name_of(*reserved, log)?, reserved.owner()))).collect()
+    let lists = superseder::LISTS.iter().filter(|_| names_superseder);
+    let lists = lists.map(|&name| Reserved::Always(name, "list of the tasks that it supersedes"));
+    let reserved = reserved.copied().chain(lists);
+    reserved.filter_map(|reserved| Some((name_of(reserved, log)?, reserved.owner()))).collect()
 }
 
 /// The name itself; none where it cannot be one, so that nothing is published under it either.
@@ -193,12 +200,12 @@ fn name_of(reserved: Reserved, log: &ArtifactName) -> Option<ArtifactName> {
 /// Refuses artifacts whose names the worker itself needs for the logs.
 pub(super) fn refuse_reserved(
     artifacts: &BTreeMap<ArtifactName, ArtifactEntry>,
-    log: &ArtifactName,
+    (log, names_superseder): (&ArtifactName, bool),
     features: &FeatureSwitches,
     place: &Place<'_>,
     findings: &mut Findings,
 ) {
-    for (name, owner) in reserved_names(log, features) {
+    for (name, owner) in reserved_names(log, features, names_superseder) {
         if artifacts.contains_key(&name) {
             let pointer = crate::document::finding::pointer_to(&place.pointer, name.as_str());
             findings.error(pointer, format!("\"{name}\" is the name of this task's {owner}"));

@@ -404,8 +404,24 @@ fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
 #[test]
 fn a_superseder_is_named_by_a_url() {
     for url in ["http://a", "https://example.com/build/linux?x=y z"] {
-        accepted(&json!({ "supersederUrl": url }));
+        let named = payload(&json!({ "supersederUrl": url }));
+        let (found, findings) = Payload::parse(&named, &context(Origin::Queue));
+        assert!(found.unwrap().names_superseder && findings.is_empty(), "{findings:?}");
+        let (_, findings) = parse(&named);
+        assert_eq!(
+            lines(&findings, Severity::Warning),
+            ["/supersederUrl: is not looked at: this task came from no queue"]
+        );
     }
+    refused(
+        &json!({
+            "supersederUrl": "http://a",
+            "artifacts": { "public/supersedes.json": { "type": "file", "path": "/x" } },
+        }),
+        &[
+            "/artifacts/public~1supersedes.json: \"public/supersedes.json\" is the name of this task's list of the tasks that it supersedes",
+        ],
+    );
     for url in ["ftp://a", "https:/a", "https://ä", "HTTP://a", ""] {
         let finding =
             "/supersederUrl: must be a URL that begins with http:// or https://, in printable ASCII";

@@ -126,6 +126,11 @@ impl HttpQueue {
         Ok(work)
     }
 
+    /// See [`super::WorkerQueue::definition`].
+    pub(super) async fn definition(&self, task_id: &TaskId) -> Result<ReceivedDefinition, QueueError> {
+        Ok(ReceivedDefinition::new(reader::definition(&self.0, task_id).await?))
+    }
+
     /// See [`super::WorkerQueue::claim_run`].
     pub(super) async fn claim_run(&self, run: &RunId, worker: &WorkerIdentity) -> Result<Claim, QueueError> {
         let WorkerIdentity { worker_group, worker_id } = worker;

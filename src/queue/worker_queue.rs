@@ -3,7 +3,10 @@
 use crate::cache::PurgeRequest;
 use crate::queue::http::HttpQueue;
 use crate::queue::model::WorkerIdentity;
-use crate::queue::{Claim, ClaimedWork, Credentials, EmbeddedQueue, QueueError, RunId, RunQueue};
+use crate::queue::task_id::TaskId;
+use crate::queue::{
+    Claim, ClaimedWork, Credentials, EmbeddedQueue, QueueError, ReceivedDefinition, RunId, RunQueue,
+};
 use crate::scopes::minimal;
 use crate::timestamp::Timestamp;
 
@@ -71,7 +74,7 @@ impl WorkerQueue {
         }
     }
 
-    /// Claims one run, which has to be pending. A deployment gives it once more to the worker that has claimed it so.
+    /// Claims one run, which has to be pending. The worker that has claimed it so gets it once more.
     ///
     /// # Errors
     ///
@@ -81,6 +84,18 @@ impl WorkerQueue {
         match &self.0 {
             Maker::Embedded(queue) => queue.claim_run(run, worker).await,
             Maker::Http(queue) => queue.claim_run(run, worker).await,
+        }
+    }
+
+    /// A task's definition, whoever's it is.
+    ///
+    /// # Errors
+    ///
+    /// As of [`WorkerQueue::claim_work`]; [`QueueError::NotFound`].
+    pub async fn definition(&self, task_id: &TaskId) -> Result<ReceivedDefinition, QueueError> {
+        match &self.0 {
+            Maker::Embedded(queue) => queue.definition(task_id).await,
+            Maker::Http(queue) => queue.definition(task_id).await,
         }
     }
 

@@ -66,7 +66,7 @@ impl Claimed {
         let began = Began::now();
         let task = read_task(worker, &claim, &options);
         let wishes = Switched::of(task.payload.as_ref(), &worker.config.file.disabled_features());
-        let held = opening::held(worker, &claim, wishes.logs());
+        let held = opening::held(worker, &claim.queue, (claim.taken_until, claim.expires), wishes.logs());
         let opened = opening::open(worker, &interrupts, held).await;
         let Opened { id, directory, log, file, processor } = match opened {
             Ok(opened) => opened,
@@ -349,7 +349,10 @@ fn start_features(
     payload: Option<&Payload>,
     Switched { switches, log }: &Switched,
 ) -> (Active, Vec<(ArtifactName, &'static str)>) {
-    let reserved = log.as_ref().map(|log| reserved_names(log, switches)).unwrap_or_default();
+    let reserved = log
+        .as_ref()
+        .map(|log| reserved_names(log, switches, payload.is_some_and(|it| it.names_superseder)))
+        .unwrap_or_default();
     let wishes = log.as_ref().map(|log| Wishes { payload, switches, log });
     (Active::start(context, wishes.as_ref()), reserved)
 }

@@ -12,7 +12,7 @@ use crate::claim_file::{self, ClaimFile, ClaimFileError, HeldRun, Logs};
 use crate::event::Event;
 use crate::interrupt::Interrupts;
 use crate::processors::Processor;
-use crate::queue::{Claim, WorkerIdentity};
+use crate::queue::{RunQueue, WorkerIdentity};
 use crate::run_directory::{Beginning, RunDirectory, RunDirectoryError, random_id};
 use crate::task::run::Worker;
 use crate::task_log::spool::Spool;
@@ -154,16 +154,21 @@ fn make(
 
 /// What a successor of this worker has to know to resolve a run; nothing where no call is signed, as the queue is in
 /// this process. The container has no name yet.
-pub(super) fn held(worker: &Worker, claim: &Claim, logs: Logs) -> Option<HeldRun> {
+pub(super) fn held(
+    worker: &Worker,
+    queue: &RunQueue,
+    (taken_until, expires): (Timestamp, Timestamp),
+    logs: Logs,
+) -> Option<HeldRun> {
     let file = &worker.config.file;
     let (root_url, worker_id) = (file.root_url.clone()?, file.worker_id.clone()?);
-    let credentials = claim.queue.credentials()?.borrow().clone();
+    let credentials = queue.credentials()?.borrow().clone();
     Some(HeldRun {
         root_url,
         worker: WorkerIdentity { worker_group: file.worker_group().to_owned(), worker_id },
-        run: claim.queue.run().clone(),
-        taken_until: claim.taken_until,
-        expires: claim.expires,
+        run: queue.run().clone(),
+        taken_until,
+        expires,
         began: Timestamp::now(),
         container_id: String::new(),
         logs,

@@ -163,6 +163,22 @@ pub async fn settle(
     while_it_holds(rest, |_| false, attempt, failed).await
 }
 
+/// As [`settle`] until then, whether or not a claim holds so long; but what the queue does not take is said once.
+///
+/// # Errors
+///
+/// [`QueueError::Invalid`], or the last attempt's.
+pub async fn settle_until(
+    queue: &RunQueue,
+    until: Timestamp,
+    verdict: Verdict,
+) -> Result<Verdict, QueueError> {
+    let rest = || until.since(queue.now());
+    let attempt = || queue.settle_within(rest().min(ATTEMPT_TIME), verdict);
+    let is_final = |error: &QueueError| matches!(error, QueueError::Invalid { .. });
+    while_it_holds(rest, is_final, attempt, |_| {}).await
+}
+
 /// Whether the queue has answered, and will answer the same again.
 #[must_use]
 pub fn is_refusal(error: &QueueError) -> bool {

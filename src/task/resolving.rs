@@ -28,7 +28,7 @@ use crate::task::resolved::{Report, Resolved};
 use crate::task::resources::Resources;
 use crate::task::run::Run;
 use crate::task::running::Held;
-use crate::task::secondaries::publish_list;
+use crate::task::secondaries::{Secondaries, publish_list};
 use crate::task::taken::Taken;
 use crate::task_log;
 use crate::text::chain;
@@ -110,8 +110,13 @@ impl Resolving {
         let ending = tokio::spawn(sidecars.end());
         let mut resolution = judge(&outcome);
         let mut returned = self.return_caches(caches, fate(&resolution)).await;
-        self.resolve_secondaries(&outcome).await;
-        let Report { standing, resisting } = self.report(resolution.verdict).await;
+        let secondaries = self.supersede(&outcome).await;
+        let giving_back = async {
+            if let Some(secondaries) = secondaries {
+                secondaries.give_back(self.run.interrupts.clone()).await;
+            }
+        };
+        let (Report { standing, resisting }, ()) = tokio::join!(self.report(resolution.verdict), giving_back);
         resolution.verdict = standing.unwrap_or_else(|problem| {
             self.run.failures.push(problem);
             // Nobody may take for completed what the queue knows nothing of.
@@ -312,18 +317,21 @@ impl Resolving {
     }
 
     /// Resolves the runs that this one makes superfluous, if it has come to its command's own end: whoever waits for it
-    /// finds them resolved.
-    async fn resolve_secondaries(&mut self, outcome: &Outcome) {
-        let Run { secondaries, worker, claim, publisher, directory, .. } = &mut self.run;
-        let Some(secondaries) = secondaries.take() else { return };
-        let primary = outcome.is_the_commands_own().then(|| claim.queue.run());
-        let superseded = secondaries.resolve(primary).await;
+    /// finds them resolved. Gives those that go back to the queue: otherwise, or where somebody has ended it meanwhile.
+    async fn supersede(&mut self, outcome: &Outcome) -> Option<Secondaries> {
+        let Run { secondaries, worker, claim, publisher, directory, interrupts, .. } = &mut self.run;
+        let secondaries = secondaries.take()?;
+        if !outcome.is_the_commands_own() || interrupts.current().is_some() {
+            return Some(secondaries);
+        }
+        let run = claim.queue.run();
+        let superseded = secondaries.supersede(run, interrupts.clone()).await;
         if let Err(error) = publish_list(publisher, directory.data(), &superseded).await {
-            let run = claim.queue.run();
             let message =
                 format!("failed to publish which tasks {run} supersedes: failed to {}", chain(&error));
             worker.events.emit(&Event::Warning { message: &message });
         }
+        None
     }
 
     /// Tells the queue how the run ended.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -19,35 +20,66 @@ use tokio::time::timeout;
 
 use crate::artifact::{ContentEncoding, Description, PublishError, Publisher, PublisherParts, Source, Store};
 use crate::background::Background;
-use crate::claim_file::Logs;
+use crate::claim_file::{ClaimFile, Logs};
 use crate::event::{Event, RunEvent};
 use crate::interrupt::{Interrupts, channel};
+use crate::payload::superseder::LISTS;
 use crate::queue::artifact_name::{ArtifactName, ArtifactNameError};
 use crate::queue::{Claim, QueueError, Reason, RunId, RunQueue, Verdict};
+use crate::run_directory::RunDirectory;
 use crate::task::opening::{self, BeginError, Opened};
-use crate::task::reclaim;
+use crate::task::reclaim::{self, settle_until};
 use crate::task::run::Worker;
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
-/// How long a queue at fault is told of one of them. What it does not hear, a successor of this worker tells it, or the
-/// claim runs out.
-const REPORT_TIME: Duration = Duration::from_secs(60);
+/// How long a place for all of them may take. Those without one are given back.
+const KEEPING: Duration = Duration::from_secs(20);
 
-/// How long its artifact may take.
-const ARTIFACT_TIME: Duration = Duration::from_secs(60);
+/// How long it may take that all of them are resolved, with their artifacts. What the queue does not hear, a successor of
+/// this worker tells it, or the claim runs out.
+const RESOLVING: Duration = Duration::from_secs(60);
 
-/// The names of the primary's list: the original's, and the documents'.
-const LISTS: [&str; 2] = ["public/supersedes.json", "public/superses.json"];
+/// What of that is for the queue's answer.
+const REPORTING: Duration = Duration::from_secs(40);
+
+/// How long an artifact of the primary's may take.
+const PUBLISHING: Duration = Duration::from_secs(30);
 
 /// The name of what a secondary gets.
 const SUPERSEDED_BY: &str = "public/superseded-by.json";
 
+const SUPERSEDED: Verdict = Verdict::Exception(Reason::Superseded);
+const GIVEN_BACK: Verdict = Verdict::Exception(Reason::WorkerShutdown);
+
+/// A claim of which only that is left which it is resolved with: a definition may be large, and there may be many.
+#[derive(Clone, Debug)]
+pub struct SecondaryClaim {
+    /// Which run, and where it is told of.
+    pub queue: RunQueue,
+    /// Until when it holds.
+    pub taken_until: Timestamp,
+    expires: Timestamp,
+}
+
+impl From<Claim> for SecondaryClaim {
+    fn from(claim: Claim) -> SecondaryClaim {
+        let Claim { queue, taken_until, expires, .. } = claim;
+        SecondaryClaim { queue, taken_until, expires }
+    }
+}
+
 /// The secondary runs of one run. If they are dropped, their claims are a dead run's.
 pub struct Secondaries {
+    resolver: Resolver,
+    runs: Vec<Secondary>,
+}
+
+/// What it takes to resolve them.
+#[derive(Clone)]
+struct Resolver {
     worker: Arc<Worker>,
     store: Store,
-    runs: Vec<Secondary>,
     unheard: Unheard,
 }
 
@@ -57,12 +89,14 @@ pub struct Unheard(Arc<AtomicBool>);
 
 impl Unheard {
     /// Whether it has.
+    #[must_use]
     pub fn is_known(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Whether that is news.
+    fn note(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -74,7 +108,7 @@ struct Secondary {
     keeping: Background,
 }
 
-/// Why an artifact about it could not be published.
+/// Why an artifact about them could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum SupersedingArtifactError {
     /// Its name is none.
@@ -87,42 +121,35 @@ pub enum SupersedingArtifactError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// It has taken too long.
-    #[error("store it in {} s", ARTIFACT_TIME.as_secs())]
+    #[error("store it in {} s", PUBLISHING.as_secs())]
     TooSlow,
 }
 
 impl Secondaries {
-    /// None so far. Their artifacts go to `store`.
-    pub fn new(worker: &Arc<Worker>, store: Store, unheard: Unheard) -> Secondaries {
-        Secondaries { worker: Arc::clone(worker), store, runs: Vec::new(), unheard }
-    }
-
-    /// Takes one in. One for which this host has no place is given back to the queue.
-    pub async fn add(&mut self, claim: Claim) {
-        let queue = claim.queue.clone();
-        if let Err(error) = self.keep(claim).await {
-            self.warn(&format!("could not keep {}: failed to {}", queue.run(), chain(&error)));
-            self.settle(&queue, Verdict::Exception(Reason::WorkerShutdown)).await;
+    /// Keeps these from now on. Their artifacts go to `store`. One for which this host has no place is given back to the
+    /// queue.
+    pub async fn keep(
+        worker: &Arc<Worker>,
+        store: Store,
+        unheard: Unheard,
+        claims: Vec<SecondaryClaim>,
+    ) -> Secondaries {
+        let resolver = Resolver { worker: Arc::clone(worker), store, unheard };
+        let mut runs = Vec::new();
+        let mut keeping: FuturesUnordered<_> =
+            claims.into_iter().map(|claim| resolver.keep_or_give_back(claim)).collect();
+        let all = async {
+            while let Some(kept) = keeping.next().await {
+                runs.extend(kept);
+            }
+        };
+        if timeout(KEEPING, all).await.is_err() {
+            resolver.warn(
+                "some tasks that were to be superseded found no place here in time: their claims run out",
+            );
         }
-    }
-
-    async fn keep(&mut self, claim: Claim) -> Result<(), BeginError> {
-        let (interrupter, interrupts) = channel();
-        let held = opening::held(&self.worker, &claim, Logs::default());
-        let opened = opening::open_idle(&self.worker, &interrupts, held).await;
-        let opened = opened.map_err(|(error, _successors)| error)?;
-        let keeping = reclaim::keep(reclaim::Held {
-            queue: claim.queue.clone(),
-            taken_until: claim.taken_until,
-            divisor: self.worker.config.file.reclaim_divisor(),
-            interrupter,
-            log: opened.log.clone(),
-            file: opened.file.clone(),
-            events: self.worker.events.clone(),
-        });
-        let (queue, expires) = (claim.queue, claim.expires);
-        self.runs.push(Secondary { queue, expires, opened, interrupts, keeping });
-        Ok(())
+        drop(keeping);
+        Secondaries { resolver, runs }
     }
 
     /// Which they are.
@@ -130,58 +157,119 @@ impl Secondaries {
         self.runs.iter().map(|secondary| secondary.queue.run())
     }
 
-    /// Gives them back to the queue, which makes new runs.
-    pub async fn give_back(self) {
-        self.resolve(None).await;
-    }
-
-    /// Tells the queue that `primary` has made them superfluous, or, without one, that another worker may have them. Lists
-    /// those that were superseded, as the queue heard of them. What fails is told in the worker's log, and no fault of the
-    /// primary's.
-    pub(super) async fn resolve(mut self, primary: Option<&RunId>) -> Vec<RunId> {
-        let runs = std::mem::take(&mut self.runs);
-        let resolving: FuturesUnordered<_> =
-            runs.into_iter().map(|secondary| self.resolve_one(secondary, primary)).collect();
-        resolving.filter_map(std::future::ready).collect().await
-    }
-
-    async fn resolve_one(&self, secondary: Secondary, primary: Option<&RunId>) -> Option<RunId> {
-        // A claim of a run that is resolved cannot be prolonged.
-        secondary.keeping.end();
-        let superseded = Verdict::Exception(Reason::Superseded);
-        let wanted = match primary {
-            Some(_) if !self.unheard.is_known() => superseded,
-            Some(_) | None => Verdict::Exception(Reason::WorkerShutdown),
+    /// Tells the queue that `primary` has made them superfluous. Lists those that were superseded, as the queue heard of them.
+    /// What fails is told in the worker's log, and no fault of the primary's. Somebody's impatience ends it.
+    pub(super) async fn supersede(self, primary: &RunId, mut interrupts: Interrupts) -> Vec<RunId> {
+        let Secondaries { resolver, runs } = self;
+        let mut superseded = Vec::new();
+        let mut resolving: FuturesUnordered<_> =
+            runs.into_iter().map(|secondary| resolver.resolve(secondary, Some(primary))).collect();
+        let all = async {
+            while let Some(run) = resolving.next().await {
+                superseded.extend(run);
+            }
         };
-        let standing = self.settle(&secondary.queue, wanted).await;
-        let by = primary.filter(|_| standing == Some(superseded));
-        if let Some(by) = by {
-            let run = secondary.queue.run();
-            self.worker.events.of(run).emit(&RunEvent::Superseded { by: &by.task_id });
-            if let Err(error) = self.publish(&secondary, by).await {
-                let why = chain(&error);
-                self.warn(&format!(
-                    "while resolving superseded task: {SUPERSEDED_BY} of {run}: failed to {why}"
-                ));
+        let urgency = interrupts.urgency();
+        let in_time = tokio::select! {
+            biased;
+            in_time = timeout(RESOLVING, all) => in_time.is_ok(),
+            () = interrupts.more_urgent_than(urgency) => false,
+        };
+        if !in_time {
+            resolver.warn(
+                "while resolving superseded task: the queue has not answered in time about all of them",
+            );
+        }
+        drop(resolving);
+        superseded
+    }
+
+    /// Gives them back to the queue, which makes new runs. Somebody's impatience ends it.
+    pub(super) async fn give_back(self, mut interrupts: Interrupts) {
+        let Secondaries { resolver, runs } = self;
+        let all = join_all(runs.into_iter().map(|secondary| resolver.resolve(secondary, None)));
+        let urgency = interrupts.urgency();
+        tokio::select! {
+            biased;
+            _ = timeout(RESOLVING, all) => {}
+            () = interrupts.more_urgent_than(urgency) => {}
+        }
+    }
+}
+
+/// Gives claims back to the queue of which nothing is kept.
+pub async fn give_back(worker: &Arc<Worker>, store: Store, unheard: Unheard, claims: Vec<SecondaryClaim>) {
+    let resolver = Resolver { worker: Arc::clone(worker), store, unheard };
+    join_all(claims.iter().map(|claim| resolver.settle(&claim.queue, GIVEN_BACK))).await;
+}
+
+impl Resolver {
+    async fn keep_or_give_back(&self, claim: SecondaryClaim) -> Option<Secondary> {
+        let queue = claim.queue.clone();
+        match self.keep(claim).await {
+            Ok(secondary) => Some(secondary),
+            Err((error, file)) => {
+                self.warn(&format!("could not keep {}: failed to {}", queue.run(), chain(&error)));
+                if self.settle(&queue, GIVEN_BACK).await.is_some() {
+                    self.forget(&queue, None, file).await;
+                }
+                None
             }
         }
+    }
+
+    async fn keep(&self, claim: SecondaryClaim) -> Result<Secondary, (BeginError, Option<ClaimFile>)> {
+        let SecondaryClaim { queue, taken_until, expires } = claim;
+        let (interrupter, interrupts) = channel();
+        let held = opening::held(&self.worker, &queue, (taken_until, expires), Logs::default());
+        let opened = opening::open_idle(&self.worker, &interrupts, held).await?;
+        let keeping = reclaim::keep(reclaim::Held {
+            queue: queue.clone(),
+            taken_until,
+            divisor: self.worker.config.file.reclaim_divisor(),
+            interrupter,
+            log: opened.log.clone(),
+            file: opened.file.clone(),
+            events: self.worker.events.clone(),
+        });
+        Ok(Secondary { queue, expires, opened, interrupts, keeping })
+    }
+
+    /// The run, if it was superseded.
+    async fn resolve(&self, secondary: Secondary, primary: Option<&RunId>) -> Option<RunId> {
+        // A claim of a run that is resolved cannot be prolonged.
+        secondary.keeping.end();
+        let wanted = match primary {
+            Some(_) if !self.unheard.is_known() => SUPERSEDED,
+            Some(_) | None => GIVEN_BACK,
+        };
+        let standing = self.settle(&secondary.queue, wanted).await?;
+        let by = primary.filter(|_| standing == SUPERSEDED);
         let run = secondary.queue.run().clone();
-        if standing.is_some() {
-            self.forget(secondary).await;
+        let event = RunEvent::SecondaryResolved { reason: standing.as_str(), by: by.map(|by| &by.task_id) };
+        self.worker.events.of(&run).emit(&event);
+        if let Some(by) = by
+            && let Err(error) = self.publish(&secondary, by).await
+        {
+            let why = chain(&error);
+            self.warn(&format!("while resolving superseded task: {SUPERSEDED_BY} of {run}: failed to {why}"));
         }
+        let Secondary { opened, queue, .. } = secondary;
+        self.forget(&queue, Some(opened.directory), opened.file).await;
         by.map(|_| run)
     }
 
     /// How the run stands then, if the queue says so.
     async fn settle(&self, queue: &RunQueue, verdict: Verdict) -> Option<Verdict> {
-        let again = Verdict::Exception(Reason::WorkerShutdown);
-        let settled = match queue.settle_within(REPORT_TIME, verdict).await {
-            Err(QueueError::Invalid { .. }) if verdict == Verdict::Exception(Reason::Superseded) => {
-                self.unheard.note();
-                self.warn(
-                    "the queue takes no report that a task was superseded: tasks run alone from now on",
-                );
-                queue.settle_within(REPORT_TIME, again).await
+        let until = queue.now().plus(REPORTING);
+        let settled = match settle_until(queue, until, verdict).await {
+            Err(QueueError::Invalid { .. }) if verdict == SUPERSEDED => {
+                if self.unheard.note() {
+                    self.warn(
+                        "the queue takes no report that a task was superseded: tasks run alone from now on",
+                    );
+                }
+                settle_until(queue, until, GIVEN_BACK).await
             }
             settled => settled,
         };
@@ -213,10 +301,9 @@ impl Secondaries {
     }
 
     /// Nobody has to tell of it any more.
-    async fn forget(&self, secondary: Secondary) {
-        let Secondary { opened: Opened { file, directory, .. }, queue, .. } = secondary;
+    async fn forget(&self, queue: &RunQueue, directory: Option<RunDirectory>, file: Option<ClaimFile>) {
         let removing = spawn_blocking(move || {
-            let removed = directory.remove().map_err(|error| chain(&error));
+            let removed = directory.map_or(Ok(()), RunDirectory::remove).map_err(|error| chain(&error));
             let file = file.map_or(Ok(()), |file| file.remove()).map_err(|error| chain(&error));
             removed.and(file)
         });
@@ -261,7 +348,7 @@ async fn publish(
         content_encoding: ContentEncoding::Identity,
         expires: publisher.task_expires(),
     };
-    match timeout(ARTIFACT_TIME, publisher.publish(description, Source::Own(file))).await {
+    match timeout(PUBLISHING, publisher.publish(description, Source::Own(file))).await {
         Ok(published) => Ok(published?),
         Err(_) => Err(SupersedingArtifactError::TooSlow),
     }

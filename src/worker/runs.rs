@@ -15,7 +15,7 @@ use crate::queue::{Claim, Reason, RunId, Verdict};
 use crate::task::carry_out;
 use crate::task::claimed::Claimed;
 use crate::task::resolved::Resolved;
-use crate::task::secondaries::Secondaries;
+use crate::task::secondaries::{Secondaries, SecondaryClaim, give_back};
 use crate::text::chain;
 use crate::timestamp::Timestamp;
 
@@ -101,26 +101,21 @@ impl Service {
         ends: (Interrupter, Interrupts),
     ) {
         let Chosen { primary, secondaries, held: _others } = self.choose(claim, ends.1.clone()).await;
-        let secondaries = self.keep(secondaries).await;
         self.carry_out((primary, secondaries), purged, ends).await;
     }
 
-    async fn keep(&self, claims: Vec<Claim>) -> Option<Secondaries> {
+    async fn keep(&self, claims: Vec<SecondaryClaim>) -> Option<Secondaries> {
         if claims.is_empty() {
             return None;
         }
-        let unheard = self.superseding.unheard();
-        let mut secondaries = Secondaries::new(&self.worker, self.options.store.clone(), unheard);
-        for claim in claims {
-            secondaries.add(claim).await;
-        }
-        Some(secondaries)
+        let (store, unheard) = (self.options.store.clone(), self.superseding.unheard());
+        Some(Secondaries::keep(&self.worker, store, unheard, claims).await)
     }
 
     /// One run from its claim until nothing of it is left.
     async fn carry_out(
         &self,
-        (claim, secondaries): (Claim, Option<Secondaries>),
+        (claim, secondaries): (Claim, Vec<SecondaryClaim>),
         purged: &Purged,
         (interrupter, interrupts): (Interrupter, Interrupts),
     ) {
@@ -142,7 +137,8 @@ impl Service {
         {
             Ok(claimed) => {
                 let purged_and_carried_out = async {
-                    self.await_purge(purged, interrupts).await;
+                    let purge = self.await_purge(purged, interrupts);
+                    let ((), secondaries) = tokio::join!(purge, self.keep(secondaries));
                     carry_out(claimed.in_place_of(secondaries)).await
                 };
                 tokio::select! {
@@ -157,10 +153,10 @@ impl Service {
                 self.doubt_fitness();
                 // Nothing of the task has happened: another worker is to have it, as when this one ends.
                 interrupter.interrupt(Interrupt::Shutdown, Notice::Worker);
-                if let Some(secondaries) = secondaries {
-                    secondaries.give_back().await;
-                }
-                (not_begun.resolve().await, None)
+                let (store, unheard) = (self.options.store.clone(), self.superseding.unheard());
+                let giving_back = give_back(&self.worker, store, unheard, secondaries);
+                let (resolved, ()) = tokio::join!(not_begun.resolve(), giving_back);
+                (resolved, None)
             }
         };
         self.tell(&run, &resolved);

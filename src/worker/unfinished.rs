@@ -78,7 +78,12 @@ impl Recovery {
     pub(super) fn start(&mut self, service: &Rc<Service>, unfinished: Vec<Unfinished>) {
         for run in unfinished {
             let (service, end) = (Rc::clone(service), self.end.subscribe());
-            self.runs.spawn_local(async move { service.take_up(run, end).await });
+            // Until it is resolved nobody here claims it by its name.
+            let held = service.superseding.hold(&run.held.run.task_id);
+            self.runs.spawn_local(async move {
+                service.take_up(run, end).await;
+                drop(held);
+            });
         }
     }
 

@@ -94,7 +94,7 @@ fn the_last_task_that_is_to_be_had_is_carried_out_in_place_of_those_before_it() 
     assert_eq!(asked[0].line(), format!("GET /list?of=these?taskId={first}"));
     let log = worker.stop().log;
     assert!(log.contains(r#""type":"while superseding - secondary claim failure""#), "{log}");
-    assert_eq!(log.matches(r#""event":"superseded""#).count(), 2, "{log}");
+    assert_eq!(log.matches(r#""reason":"superseded""#).count(), 2, "{log}");
 }
 
 #[test]
@@ -189,7 +189,6 @@ fn a_successor_gives_back_what_a_killed_worker_held_in_place_of_others() {
     site.deployment.await_printed(&second, "begun");
     worker.signal(Signal::KILL);
     drop(worker.ended());
-    superseder.say(200, json!({}));
     let worker = site.start(&here());
     for task in [&first, &second] {
         assert_eq!(resolved(&site, task), [SHUTDOWN, COMPLETED]);

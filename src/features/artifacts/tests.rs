@@ -110,7 +110,7 @@ impl Task {
             queue: claim.queue,
             expires: definition.expires,
             store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
-            reserved: reserved_names(&payload.log, &payload.features),
+            reserved: reserved_names(&payload.log, &payload.features, payload.names_superseder),
             scratch: scratch.path().to_owned(),
             log: None,
             config: Arc::clone(&config),

@@ -120,7 +120,15 @@ pub(super) fn claim_run(
     claimant: &Claimant,
 ) -> Result<Claimed, QueueError> {
     let status = store::load_status(database, &run.task_id)?;
-    runs::find(&status, run)?;
+    let found = runs::find(&status, run)?;
+    if let (RunState::Running, Some(taken_until)) = (found.state, found.taken_until)
+        && found.worker.as_ref() == Some(&claimant.worker)
+    {
+        // Its answer may have been lost.
+        let definition = definitions::load(database, &run.task_id)?;
+        let (deadline, expires) = (status.deadline, status.expires);
+        return Ok(Claimed { run: run.clone(), taken_until, deadline, expires, definition });
+    }
     let is_last = status.runs.last().is_some_and(|last| last.run_id == run.run_id);
     let claimed = if is_last { claim(database, &run.task_id, claimant)? } else { None };
     claimed.ok_or_else(|| {

@@ -25,7 +25,7 @@ impl EmbeddedQueue {
         Ok(ClaimedWork { claims: claims.collect(), unreadable: Vec::new() })
     }
 
-    /// Claims one run, which has to be pending.
+    /// Claims one run, which has to be pending. The worker that has it gets it once more.
     ///
     /// # Errors
     ///

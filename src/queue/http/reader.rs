@@ -39,16 +39,7 @@ impl TaskReader {
     /// [`QueueError::NotFound`]; [`QueueError::Unauthenticated`], [`QueueError::Unauthorized`]; [`QueueError::Foreign`] for an
     /// answer that is longer or no JSON, [`QueueError::Unreachable`] without one.
     pub async fn definition(&self, task_id: &TaskId) -> Result<Box<RawValue>, QueueError> {
-        let call = Call {
-            method: "GET",
-            path: format!("api/queue/v1/task/{}", component(task_id.as_str())),
-            body: None,
-            what: format!("task {task_id}"),
-            patience: PATIENCE,
-            insists: Insists::Never,
-            most: limits::DEFINITION_BYTES,
-        };
-        self.0.ask(call).await
+        definition(&self.0, task_id).await
     }
 
     /// Looks for artifacts.
@@ -65,4 +56,18 @@ impl TaskReader {
     pub async fn expand_scopes(&self, scopes: &[String]) -> Result<Vec<String>, QueueError> {
         expand_scopes(&self.0, scopes, PATIENCE, Insists::Never).await
     }
+}
+
+/// See [`TaskReader::definition`].
+pub(super) async fn definition(session: &Session, task_id: &TaskId) -> Result<Box<RawValue>, QueueError> {
+    let call = Call {
+        method: "GET",
+        path: format!("api/queue/v1/task/{}", component(task_id.as_str())),
+        body: None,
+        what: format!("task {task_id}"),
+        patience: PATIENCE,
+        insists: Insists::Never,
+        most: limits::DEFINITION_BYTES,
+    };
+    session.ask(call).await
 }

@@ -224,7 +224,7 @@ impl<'a> RunEntry<'a> {
             | RunEvent::ContainerExited { .. }
             | RunEvent::ArtifactPublished { .. }
             | RunEvent::ArtifactMissing { .. }
-            | RunEvent::Superseded { .. }
+            | RunEvent::SecondaryResolved { .. }
             | RunEvent::TaskResolved { .. } => RunEntry::Other { event },
         }]
     }

@@ -52,7 +52,7 @@ impl Signal {
             | RunEvent::CredentialsUpdated
             | RunEvent::CredentialsUpdateFailed { .. }
             | RunEvent::ArtifactMissing { .. }
-            | RunEvent::Superseded { .. }
+            | RunEvent::SecondaryResolved { .. }
             | RunEvent::TaskResolved { .. } => Vec::new(),
         }
     }

@@ -29,17 +29,27 @@ impl HeldTasks {
     }
 }
 
-impl HeldTask {
-    pub(super) fn task_id(&self) -> &TaskId {
-        &self.task_id
-    }
-}
-
 impl Drop for HeldTask {
     fn drop(&mut self) {
         let mut all = self.all.borrow_mut();
         if let Some(place) = all.iter().position(|task_id| *task_id == self.task_id) {
             all.swap_remove(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_held_until_the_last_one_lets_go() {
+        let (tasks, task) = (HeldTasks::default(), TaskId::random().unwrap());
+        let (first, second) = (tasks.hold(&task), tasks.hold(&task));
+        assert!(tasks.hold_if_free(&task).is_none());
+        drop(first);
+        assert!(tasks.hold_if_free(&task).is_none());
+        drop(second);
+        assert!(tasks.hold_if_free(&task).is_some());
     }
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::download::{DownloadError, Downloader};
+use crate::payload::superseder::question;
 use crate::queue::task_id::TaskId;
 use crate::queue::{ArtifactPlace, Custody};
 use crate::text::excerpt;
@@ -37,8 +38,7 @@ pub(super) async fn ask(
     (url, custody): (&str, Custody),
     task_id: &TaskId,
 ) -> Result<Vec<TaskId>, Alone> {
-    // As the original: also where the URL has a query.
-    let place = ArtifactPlace { url: format!("{url}?taskId={task_id}"), custody };
+    let place = ArtifactPlace { url: question(url, task_id), custody };
     let failed = |why: &str| {
         Alone::Error(format!("failed to ask which tasks supersede {task_id}: {}: {why}", excerpt(url)))
     };

@@ -1,11 +1,12 @@
 //! Several workers with several claims each, whose superseders' lists overlap.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use proptest::prelude::*;
 
 use super::*;
+use crate::interrupt::{Interrupt, Notice, channel};
 use crate::queue::definition::Submission;
 use crate::queue::{EmbeddedQueue, steady_clock};
 
@@ -34,7 +35,8 @@ async fn queue_with_tasks() -> (EmbeddedQueue, Vec<TaskId>, String) {
     let (mut tasks, mut pool) = (Vec::new(), String::new());
     for _ in 0..TASKS {
         let task_id = TaskId::random().unwrap();
-        let submission = Submission::parse(br#"{"image": "i", "maxRunTime": 60}"#).unwrap();
+        let payload = br#"{"image": "i", "maxRunTime": 60, "supersederUrl": "http://a.example/x"}"#;
+        let submission = Submission::parse(payload).unwrap();
         let definition = submission.into_task(&task_id, queue.now()).unwrap().definition;
         queue.create_task(&task_id, &definition).await.unwrap();
         pool = definition.task_queue_id;
@@ -55,10 +57,8 @@ async fn chosen_by(
     let claims = queue.claim_work(pool, &worker, part.claims).await.unwrap().claims;
     let claims: Vec<_> =
         claims.into_iter().map(|claim| (held.hold(&claim.queue.run().task_id), claim)).collect();
-    let failures = RefCell::new(0);
-    let failed = |_: &RunId, error: &QueueError| {
-        assert!(matches!(error, QueueError::Conflict { .. }), "{error}");
-        *failures.borrow_mut() += 1;
+    let trouble = |_: &RunId, trouble: &Trouble| {
+        assert!(matches!(trouble, Trouble::Queue(QueueError::Conflict { .. })), "{trouble}");
     };
     let choosing = claims.iter().map(|(_, claim)| {
         let initial = claim.queue.run().task_id.clone();
@@ -66,17 +66,21 @@ async fn chosen_by(
         if !list.contains(&initial) {
             list.push(initial.clone());
         }
-        let (worker, held, failed) = (&worker, &held, &failed);
+        let claimer = Claimer {
+            queue,
+            worker: &worker,
+            pool,
+            held: &held,
+            superseder: "http://A.example/y",
+            interrupts: channel().1,
+            trouble: &trouble,
+        };
         async move {
-            let chosen = claim_all((queue, worker, held), claim.clone(), &list, failed).await;
+            let chosen = claimer.claim_all(claim.clone(), &list).await;
             (initial, list, chosen)
         }
     });
     join_all(choosing).await
-}
-
-fn id(claim: &Claim) -> TaskId {
-    claim.queue.run().task_id.clone()
 }
 
 proptest! {
@@ -92,14 +96,13 @@ proptest! {
             let all: Vec<_> = join_all(at_work).await.into_iter().flatten().collect();
             let mut seen = BTreeMap::new();
             for (initial, list, chosen) in &all {
-                let group: Vec<_> = chosen.secondaries.iter().chain([&chosen.primary]).map(id).collect();
+                let queues = chosen.secondaries.iter().map(|claim| &claim.queue).chain([&chosen.primary.queue]);
+                let group: Vec<_> = queues.map(|queue| queue.run().task_id.clone()).collect();
                 assert!(group.contains(initial), "what was claimed is in its own group");
                 let places: Vec<_> =
                     group.iter().map(|task| list.iter().position(|listed| listed == task).unwrap()).collect();
-                assert!(places.iter().max() == places.last(), "the primary comes after all others: {places:?}");
-                let held: BTreeSet<_> = chosen.held.iter().map(|hold| hold.task_id().clone()).collect();
-                let others: BTreeSet<_> = group.iter().filter(|task| *task != initial).cloned().collect();
-                assert_eq!(held, others, "what was claimed besides is held, and nothing else");
+                assert_eq!(places.iter().max(), places.last(), "the primary comes after all others");
+                assert_eq!(chosen.held.len(), group.len() - 1, "what was claimed besides is held");
                 for task in group {
                     *seen.entry(task).or_insert(0) += 1;
                 }
@@ -113,13 +116,52 @@ proptest! {
     }
 }
 
-#[test]
-fn a_task_is_held_until_the_last_one_lets_go() {
-    let (tasks, task) = (HeldTasks::default(), TaskId::random().unwrap());
-    let (first, second) = (tasks.hold(&task), tasks.hold(&task));
-    assert!(tasks.hold_if_free(&task).is_none());
-    drop(first);
-    assert!(tasks.hold_if_free(&task).is_none());
-    drop(second);
-    assert!(tasks.hold_if_free(&task).is_some());
+#[tokio::test]
+async fn whoever_lists_a_task_that_is_not_under_its_superseder_does_not_get_it() {
+    let (embedded, tasks, pool) = queue_with_tasks().await;
+    let queue = WorkerQueue::embedded(embedded.clone());
+    let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let claim = queue.claim_work(&pool, &worker, 1).await.unwrap().claims.remove(0);
+    let (held, heard) = (HeldTasks::default(), std::cell::RefCell::new(Vec::new()));
+    let _initial = held.hold(&claim.queue.run().task_id);
+    let trouble = |_: &RunId, trouble: &Trouble| heard.borrow_mut().push(trouble.to_string());
+    for (pool, superseder) in [(pool.as_str(), "http://b.example/x"), ("other/pool", "http://a.example/x")] {
+        let interrupts = channel().1;
+        let claimer = Claimer {
+            queue: &queue,
+            worker: &worker,
+            pool,
+            held: &held,
+            superseder,
+            interrupts,
+            trouble: &trouble,
+        };
+        let chosen = claimer.claim_all(claim.clone(), &tasks).await;
+        assert!(chosen.secondaries.is_empty() && chosen.held.is_empty());
+        assert_eq!(chosen.primary.queue.run(), claim.queue.run());
+    }
+    assert_eq!(heard.borrow().len(), 2 * (TASKS - 1));
+    for task in tasks.iter().filter(|task| **task != claim.queue.run().task_id) {
+        assert!(embedded.status(task).await.unwrap().runs[0].worker.is_none(), "it has lost no try");
+    }
+}
+
+#[tokio::test]
+async fn after_an_interrupt_no_more_are_claimed() {
+    let (embedded, tasks, pool) = queue_with_tasks().await;
+    let queue = WorkerQueue::embedded(embedded.clone());
+    let worker = WorkerIdentity { worker_group: "g".to_owned(), worker_id: "w".to_owned() };
+    let claim = queue.claim_work(&pool, &worker, 1).await.unwrap().claims.remove(0);
+    let (interrupter, interrupts) = channel();
+    interrupter.interrupt(Interrupt::Shutdown, Notice::Signal);
+    let claimer = Claimer {
+        queue: &queue,
+        worker: &worker,
+        pool: &pool,
+        held: &HeldTasks::default(),
+        superseder: "http://a.example/x",
+        interrupts,
+        trouble: &|_, trouble| panic!("{trouble}"),
+    };
+    assert!(claimer.claim_all(claim, &tasks).await.secondaries.is_empty());
 }
