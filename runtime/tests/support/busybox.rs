@@ -1,7 +1,7 @@
 //! A bundle with a static busybox, and the runtime's executable at work on it.
 use crate::bundle::{capabilities, profile};
 use serde_json::{Value, json};
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -81,7 +81,10 @@ impl Bundle {
 
     /// The executable with the state root of this test, and `config.json` written.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        std::fs::write(self.path("config.json"), self.config.to_string()).unwrap();
+        // Whole at any time: a command that was started before may be about to read it.
+        let mut file = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
+        file.write_all(self.config.to_string().as_bytes()).unwrap();
+        file.persist(self.path("config.json")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_docker-worker-runtime"));
         command.arg("--root").arg(&self.state).args(arguments).current_dir(self.directory.path());
         command.stdin(Stdio::null());
