@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -404,11 +405,16 @@ static int probe_hunt(int count, char **words) {
             if (pid == getpid())
                 continue;
             snprintf(path, sizeof path, "/proc/%d/exe", pid);
-            if (stat(path, &found) || found.st_ino == own.st_ino || found.st_ino == other.st_ino)
-                continue; /* Nobody, or a program of this root. */
-            caught++;
             int fd = open(path, O_RDONLY | O_CLOEXEC);
-            writable += fd >= 0 && !is_sealed(fd);
+            if (fd < 0)
+                continue;
+            /* By the descriptor: by its path it might be another program by now. */
+            if (fstat(fd, &found) || found.st_ino == own.st_ino || found.st_ino == other.st_ino) {
+                close(fd);
+                continue; /* A program of this root. */
+            }
+            caught++;
+            writable += !is_sealed(fd);
             close(fd);
             const char *const files[] = {"cmdline", "environ"};
             for (int i = 0; i < 2; i++) {
@@ -481,6 +487,28 @@ static int probe_forge(int count, char **words) {
     return say(syscall(SYS_rt_sigqueueinfo, 1, information.si_signo, &information) == -1);
 }
 
+/* lower: takes the first process's room for waiting signals. */
+static int probe_lower(int count, char **words) {
+    const struct rlimit none = {0, 0};
+    (void)count, (void)words;
+    return say(prlimit(1, RLIMIT_SIGPENDING, &none, NULL));
+}
+
+/* nameless SIGNAL: sends a few hundred signals to itself, then this one to the first process: of one that finds no room the
+ * kernel forgets who sent it. */
+static int probe_nameless(int count, char **words) {
+    siginfo_t information = {.si_signo = SIGRTMIN, .si_code = SI_QUEUE};
+    sigset_t all;
+    (void)count;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    for (int i = 0; i < 300; i++)
+        if (syscall(SYS_rt_sigqueueinfo, getpid(), SIGRTMIN, &information))
+            return say(1);
+    information.si_signo = atoi(words[0]);
+    return say(syscall(SYS_rt_sigqueueinfo, 1, information.si_signo, &information) == -1);
+}
+
 /* halt: stops everybody else again and again. */
 static int probe_halt(int count, char **words) {
     (void)count, (void)words;
@@ -503,9 +531,9 @@ static const struct {
 } probes[] = {
     {"abstract", 1, probe_abstract},  {"bomb", 0, probe_bomb},          {"call", 1, probe_call},
     {"fds", 0, probe_fds},            {"forge", 2, probe_forge},        {"forks", 1, probe_forks},        {"int80", 1, probe_int80},
-    {"halt", 0, probe_halt},          {"hunt", 2, probe_hunt},          {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},
+    {"halt", 0, probe_halt},          {"hunt", 2, probe_hunt},          {"line", 1, probe_line},          {"linger", 0, probe_linger},      {"list", 1, probe_list},          {"lower", 0, probe_lower},
     {"mkdir", 1, probe_mkdir},        {"mknod", 4, probe_mknod},        {"mount", 1, probe_mount},
-    {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"pair", 2, probe_pair},
+    {"nameless", 1, probe_nameless},    {"namespaces", 0, probe_namespaces},{"open", 1, probe_open},          {"pair", 2, probe_pair},
     {"possess", 2, probe_possess},
     {"read", 1, probe_read},          {"receive", 1, probe_receive},    {"sealed", 1, probe_sealed},
     {"shm", 1, probe_shm},            {"socket", 1, probe_socket},

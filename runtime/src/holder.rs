@@ -2,7 +2,8 @@
 //!
 //! A pid namespace ends with its first process. So here that is not the command but a program of a few system calls: it waits
 //! for whatever ends in the container, passes signals on to the command, tells the monitor at once how that ended, and stays
-//! until it is told to go: by the monitor, which kills it, or after the command by a signal from outside that asks to end.
+//! until it is told to go: by the monitor, which kills it, or after the command by a signal from outside that asks to end. Such
+//! a signal may be lost, as the second of its kind while the first, from inside, waits: who sends it looks whether it has ended.
 //!
 //! ```text
 //!  monitor                        PID 1                                  the process that is to be the command
@@ -24,7 +25,8 @@
 //!
 //! Nobody in the container gains by it. It is root there without a capability but CAP_KILL, cannot be looked into without
 //! CAP_SYS_PTRACE, and who has that finds six system calls: any other kills it, and the container with it. No signal from inside
-//! ends it. To the monitor of `run`, what it tells counts only if the command has ended indeed, and
+//! ends it, as long as all find room in its queue: so it has no limit on those, and nobody without CAP_SYS_RESOURCE sets one.
+//! That needs CAP_SYS_RESOURCE of the runtime, and is not so in a user namespace. To the monitor of `run`, what it tells counts only if the command has ended indeed, and
 //! where it ends without a word the command was killed, whatever its own status says; the engine that has used `create` hears
 //! that status. Who can trace it could as well trace the command.
 
@@ -234,7 +236,8 @@ fn tell(ended: Ended, keeper: Keeper) -> i32 {
     ended.status()
 }
 
-fn asks_to_end(signal: i32) -> bool {
+/// Whether it is one of those that end a holder whose command has ended.
+pub(crate) fn asks_to_end(signal: i32) -> bool {
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM].contains(&signal)
 }
 

@@ -49,9 +49,10 @@ pub fn block_all() -> io::Result<()> {
 pub struct Taken {
     /// Which.
     pub number: i32,
-    /// kill(2) or pidfd_send_signal(2) of a process that is in no pid namespace of this one's, but in one above. Nobody can
-    /// pretend to: a code that is not negative comes from the kernel, which says 0 of a sender without a number here
-    /// (rt_sigqueueinfo(2), pid_namespaces(7)).
+    /// kill(2) or pidfd_send_signal(2) of a process that is in no pid namespace of this one's, but in one above. A code that
+    /// is not negative comes from the kernel, which says 0 of a sender without a number here (rt_sigqueueinfo(2),
+    /// pid_namespaces(7)). It says the same of a standard signal that came when this process's `RLIMIT_SIGPENDING` was
+    /// reached, whoever sent it: without that limit nobody can pretend to be outside.
     pub is_from_outside: bool,
 }
 

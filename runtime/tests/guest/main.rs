@@ -15,6 +15,7 @@ mod groups;
 #[path = "../support/probe.rs"]
 mod probe;
 
+mod full;
 mod inside;
 
 // Whole containers, whose first process is forked into its group here.

@@ -10,13 +10,19 @@ use std::process::Stdio;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_docker-worker-runtime");
 
-/// Its command is a script; the probe is in its root, and everybody there may trace others.
-fn powerful(script: &str) -> Bundle {
-    let mut bundle = Bundle::shell(script);
+/// Its command is a script; the probe is in its root.
+fn probed(script: &str) -> Bundle {
+    let bundle = Bundle::shell(script);
     let probe = Probe::build();
     let copied =
         std::process::Command::new("cp").arg(probe.path()).arg(bundle.rootfs().join("probe")).status();
     assert!(copied.unwrap().success());
+    bundle
+}
+
+/// The same, and everybody there may trace others.
+fn powerful(script: &str) -> Bundle {
+    let mut bundle = probed(script);
     for set in ["bounding", "permitted", "effective"] {
         bundle.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_PTRACE"));
     }
@@ -58,7 +64,7 @@ fn s41_s42_s45_it_holds_nothing_of_the_hosts() {
         &[],
         "grep -E '^(Uid|Gid|Groups|Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/1/status",
     );
-    let expected = "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t \nCapInh:\t0000000000000000\nCapPrm:\t0000000000000020\n\
+    let expected = "Uid:\t0\t0\t0\t0\nGid:\t65534\t0\t0\t0\nGroups:\t \nCapInh:\t0000000000000000\nCapPrm:\t0000000000000020\n\
                     CapEff:\t0000000000000020\nCapBnd:\t0000000000000020\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
     assert_eq!(groups, expected);
     // Nobody writes what is executed; but who has it open may, when it no longer is.
@@ -81,7 +87,7 @@ fn s41_s42_s45_it_holds_nothing_of_the_hosts() {
 
 #[test]
 fn root_in_the_container_can_neither_look_into_it_nor_end_it() {
-    let bundle = Bundle::shell("exec sleep 1000");
+    let bundle = probed("exec sleep 1000");
     let mut monitor = started(&bundle, Vec::new());
     for script in [
         "cat /proc/1/mem",
@@ -93,6 +99,8 @@ fn root_in_the_container_can_neither_look_into_it_nor_end_it() {
         assert_ne!(bundle.exec(&[], &["sh", "-c", script]).status, 0, "{script}");
     }
     bundle.inside(&[], "kill -KILL 1; kill -STOP 1");
+    // It knows whom a signal is from only as long as there is room for it.
+    assert_eq!(bundle.exec(&[], &["/probe", "lower"]).stdout, "EPERM\n");
     assert_eq!(bundle.inside(&[], "cut -d' ' -f2,3 /proc/1/stat"), "(holder) S\n");
     monitor.abandon();
     assert_eq!(end(monitor).signal, Some(9));

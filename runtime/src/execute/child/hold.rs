@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use nix::fcntl::AtFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::setsid;
+use rustix::process::{Resource, Rlimit, setrlimit, setsid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::usher::why_not_forked;
@@ -26,6 +26,9 @@ use crate::sys::clone3::{Forked, Namespaces, SingleThreaded, clone3};
 use crate::sys::exit::exit_now;
 use crate::sys::shared_word::SharedWord;
 use crate::sys::{descriptors, signals};
+
+/// A group by its number, any but root's; most systems call it so.
+const NOGROUP: u32 = 65_534;
 
 /// What the holder is made of.
 #[derive(Debug)]
@@ -98,6 +101,31 @@ impl Child<'_> {
     }
 }
 
+/// Of a signal for which there is no room the kernel forgets who has sent it, and says what it says of those from outside
+/// ([`signals::Taken`]). So there is room for all: each is counted as memory of the group that it comes from.
+///
+/// Without CAP_SYS_RESOURCE, or in a user namespace, the limit stays: then who fills it can end the holder once the command
+/// has ended.
+fn take_any_number_of_signals() -> Result<(), Errno> {
+    match setrlimit(Resource::Sigpending, Rlimit { current: None, maximum: None }) {
+        Ok(()) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Becomes root, of another real group: so nobody without CAP_SYS_RESOURCE is like enough to it to lower its limits
+/// (prlimit(2)). That group is neither the effective nor the saved one, which execve(2) makes the same.
+fn become_root() -> Result<(), Errno> {
+    let (user, group) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    match set_thread_res_gid(rustix::fs::Gid::from_raw(NOGROUP), group, group) {
+        Ok(()) => {}
+        // A user namespace without that group.
+        Err(Errno::INVAL) => set_thread_res_gid(group, group, group)?,
+        Err(errno) => return Err(errno),
+    }
+    set_thread_res_uid(user, user, user)
+}
+
 /// Gives up all that a holder needs not, and executes it.
 fn become_holder(
     executable: &OwnedFd,
@@ -113,10 +141,9 @@ fn become_holder(
     // The command may run as another user than root, or become one.
     kill.add(&["CAP_KILL".to_owned()]);
     capabilities::drop_bounding(&kill)?;
-    let root = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
     call("setgroups", set_thread_groups(&[]))?;
-    call("setresgid", set_thread_res_gid(root.1, root.1, root.1))?;
-    call("setresuid", set_thread_res_uid(root.0, root.0, root.0))?;
+    call("set the limit on waiting signals", take_any_number_of_signals())?;
+    call("setresgid or setresuid", become_root())?;
     capabilities::apply_sets(&kill)?;
     // Nothing that the caller's shell ignored may be ignored here, the end of a child above all.
     call("reset the signals", signals::reset())?;
