@@ -47,7 +47,7 @@ commands:
   pause ID, resume ID      make a container stand still, and let it go on
   ps [-f json] ID [OPT...] list its processes by the host's numbers; options are those of ps
   update OPTIONS ID        set new limits
-  kill [-a] ID [SIGNAL]    send a signal (default TERM) to a container's command; -a: to all
+  kill [-a] ID [SIGNAL]    send a signal (default TERM) to a container's command; -a: to all but a holder whose command runs
   delete [-f] ID           remove what is left of a stopped container; -f kills it first
   list [-q] [-f json]      list containers
   plan [-b DIR] [ID]       print what would be done, one step a line; needs no privilege

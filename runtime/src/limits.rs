@@ -35,6 +35,12 @@ pub const CGROUP_EMPTY: Duration = Duration::from_secs(10);
 /// How long the processes of a container may take to stand still.
 pub const STANDSTILL: Duration = Duration::from_secs(10);
 
+/// How long a holder may take to tell how the command ended, or to end when it is told to.
+pub const HOLDER: Duration = Duration::from_secs(10);
+
+/// How long in all the command may be traced when it has ended: who traces it is told before its holder.
+pub const TRACED: Duration = Duration::from_secs(60);
+
 /// How long a further process of a container may take until it is its command: one that was paused meanwhile, or stopped
 /// from within, never will be.
 pub const ENTRY: Duration = Duration::from_secs(30);

@@ -168,6 +168,66 @@ fn a_pause_between_the_commands_end_and_the_word_about_it_is_no_reason_to_end_al
     tells_of_5(monitor, &bundle);
 }
 
+/// Created and started; nobody stays to look after it.
+fn left_alone(bundle: &Bundle) {
+    for words in [&["create", "--hold"][..], &["start"]] {
+        assert_eq!(bundle.tell(&[words, &[&bundle.id]].concat()).status, 0);
+    }
+}
+
+#[test]
+fn an_operators_signal_is_not_lost_behind_one_of_its_kind_from_inside() {
+    let bundle = going();
+    left_alone(&bundle);
+    go(&bundle);
+    until("the command's end", || state(&bundle)["command"]["status"] == "ended");
+    let mut keeper =
+        bundle.exec_command(&[], &["/probe", "possess", "stop", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    keeper.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
+    bundle.inside(&[], "kill -TERM 1");
+    let mut kill = bundle.command(&["kill", &bundle.id, "TERM"]).spawn().unwrap();
+    let done = pidfd_open(Pid::from_child(&kill), PidfdFlags::empty()).unwrap();
+    // Who takes it for done before the holder has ended is wrong.
+    let moment = Timespec { tv_sec: 1, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&done, PollFlags::IN)], Some(&moment)), Ok(0));
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+    assert!(kill.wait().unwrap().success());
+    assert_eq!(state(&bundle)["status"], "stopped");
+    bundle.down();
+}
+
+#[test]
+fn a_container_whose_command_is_said_to_have_ended_ends_by_a_signal_also_where_its_holder_cannot_know() {
+    let bundle = going();
+    left_alone(&bundle);
+    let mut tracer =
+        bundle.exec_command(&[], &["/probe", "trace", "2"]).stdout(Stdio::piped()).spawn().unwrap();
+    tracer.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    go(&bundle);
+    until("the command's end", || state(&bundle)["command"]["status"] == "ended");
+    assert_eq!(bundle.tell(&["kill", &bundle.id, "TERM"]).status, 0);
+    until("the container's end", || state(&bundle)["status"] == "stopped");
+    tracer.wait().unwrap();
+    bundle.down();
+}
+
+#[test]
+fn all_are_killed_of_a_container_about_which_something_is_noted_that_nobody_understands() {
+    let bundle = Bundle::shell("sleep 1000 & exec sleep 1000");
+    left_alone(&bundle);
+    let first = pidfd_open(Pid::from_raw(bundle.pid()).unwrap(), PidfdFlags::empty()).unwrap();
+    let journal = bundle.path("state").join(&bundle.id).join("journal");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    std::fs::write(&journal, text.replace("\"pid\":", "\"number\":")).unwrap();
+    assert_eq!(bundle.tell(&["kill", "--all", &bundle.id, "TERM"]).status, 1);
+    assert_eq!(bundle.tell(&["kill", "--all", &bundle.id, "KILL"]).status, 0);
+    let ends = Timespec { tv_sec: 20, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&first, PollFlags::IN)], Some(&ends)), Ok(1));
+    std::fs::write(&journal, text).unwrap();
+    bundle.down();
+}
+
 /// What `run --hold` says if the kernel refuses one call of the holder's.
 fn refused(call: &str, error: &str) -> String {
     let bundle = Bundle::shell("true");

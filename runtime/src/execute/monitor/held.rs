@@ -11,6 +11,7 @@ use crate::execute::failure;
 use crate::holder::Said;
 use crate::launch::messages::send_report;
 use crate::launch::{CommandEnded, FailureKind, Report};
+use crate::limits::{HOLDER, TRACED};
 use crate::state::{self, HeldCommand};
 use crate::sys::wait::{Ended, readable_within};
 
@@ -28,27 +29,45 @@ pub(super) struct Held {
     ended: Option<Ended>,
 }
 
-/// How long the holder may yet take to tell how the command ended. It is looked after once in a while, and only the looks in a
-/// row at which nothing stood in its way count: a holder that may go on has the whole time again.
+/// How long the holder may yet take to tell how the command ended. It is looked after once in a while, and only the time counts
+/// in which nothing stood in its way: a holder that may go on has the whole of it again.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
     next: Instant,
-    looks: u32,
+    left: Duration,
+    /// For those who trace the command, in all.
+    traced: Duration,
+}
+
+/// What stands in the holder's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hindrance {
+    Nothing,
+    /// The operator's pause, which has no end but theirs.
+    Pause,
+    /// Somebody in the container.
+    Tracer,
 }
 
 impl Patience {
     const LOOK: Duration = Duration::from_secs(1);
-    const LOOKS: u32 = 10;
 
     fn begin(now: Instant) -> Patience {
-        Patience { next: now + Patience::LOOK, looks: Patience::LOOKS }
+        Patience { next: now + Patience::LOOK, left: HOLDER, traced: TRACED }
     }
 
     /// Whether it has come to an end with the look that is due.
-    fn look(&mut self, now: Instant, is_hindered: bool) -> bool {
+    fn look(&mut self, now: Instant, hindrance: Hindrance) -> bool {
         self.next = now + Patience::LOOK;
-        self.looks = if is_hindered { Patience::LOOKS } else { self.looks.saturating_sub(1) };
-        self.looks == 0
+        match hindrance {
+            Hindrance::Nothing => self.left = self.left.saturating_sub(Patience::LOOK),
+            Hindrance::Pause => self.left = HOLDER,
+            Hindrance::Tracer => {
+                self.left = HOLDER;
+                self.traced = self.traced.saturating_sub(Patience::LOOK);
+            }
+        }
+        self.left.is_zero() || self.traced.is_zero()
     }
 }
 
@@ -167,14 +186,19 @@ impl Watch<'_, '_> {
         }
     }
 
-    /// A holder that does not say how the command ended is held by somebody in the container, or stands still with it.
+    /// A holder that does not say how the command ended is held by somebody in the container, or stands still with it. The
+    /// former have their time, and then it ends.
     pub(super) fn end_if_overdue(&mut self) {
         let Some(held) = &mut self.held else { return };
         if !held.time_left().is_some_and(|left| left.is_zero()) {
             return;
         }
-        let is_hindered = self.host.is_paused() || held.is_traced();
-        if held.patience.as_mut().is_some_and(|patience| patience.look(Instant::now(), is_hindered)) {
+        let hindrance = match self.host.is_paused() {
+            true => Hindrance::Pause,
+            false if held.is_traced() => Hindrance::Tracer,
+            false => Hindrance::Nothing,
+        };
+        if held.patience.as_mut().is_some_and(|patience| patience.look(Instant::now(), hindrance)) {
             // If it cannot be killed it is tried again.
             self.host.kill().unwrap_or(());
         }
@@ -185,17 +209,39 @@ impl Watch<'_, '_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn patience_ends_after_ten_looks_in_a_row_at_which_nothing_stood_in_the_way() {
+    /// Looks at what `hindrance` says of each second, and returns the one with which patience ends.
+    fn ends_with(hindrance: impl Fn(u32) -> Hindrance) -> u32 {
         let begun = Instant::now();
-        // For each: at which looks the container was paused, and the one that ends it.
-        for (hindered, last) in [(&[][..], 10), (&[1], 11), (&[9], 19), (&[3, 12, 21], 31)] {
-            let mut patience = Patience::begin(begun);
-            for look in 1..=last {
-                let now = begun + Patience::LOOK * look;
-                assert_eq!(patience.next, now, "{hindered:?}");
-                assert_eq!(patience.look(now, hindered.contains(&look)), look == last, "{hindered:?} {look}");
+        let mut patience = Patience::begin(begun);
+        (1..1000)
+            .find(|&second| {
+                let now = begun + Patience::LOOK * second;
+                assert_eq!(patience.next, now);
+                patience.look(now, hindrance(second))
+            })
+            .expect("it is not for ever")
+    }
+
+    #[test]
+    fn patience_ends_after_ten_seconds_in_a_row_in_which_nothing_stood_in_the_way() {
+        for hindrance in [Hindrance::Pause, Hindrance::Tracer] {
+            for (hindered, last) in [(&[][..], 10), (&[1], 11), (&[9], 19), (&[3, 12, 21], 31)] {
+                let looked = ends_with(|second| match hindered.contains(&second) {
+                    true => hindrance,
+                    false => Hindrance::Nothing,
+                });
+                assert_eq!(looked, last, "{hindrance:?} {hindered:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_pause_is_waited_for_and_a_tracer_only_for_a_minute_in_all() {
+        assert_eq!(ends_with(|_| Hindrance::Tracer), 60);
+        let paused = |second| if second <= 600 { Hindrance::Pause } else { Hindrance::Tracer };
+        assert_eq!(ends_with(paused), 660);
+        // That it lets go of the command now and then is no new beginning.
+        let by_turns = |second| if second % 2 == 0 { Hindrance::Tracer } else { Hindrance::Nothing };
+        assert_eq!(ends_with(by_turns), 120);
     }
 }
