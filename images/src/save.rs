@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One file is both an OCI archive and a docker-archive. The two formats differ in what stands for a layer: its tar stream,
-//! which the oldest `docker load` takes, or its blob byte for byte as it came, with the manifest as it came.
+//! as `docker save` has it, or its blob byte for byte as it came, with the manifest as it came.
 //!
 //! Nothing is written elsewhere on the way, and what is in memory does not grow with the image. The documents come last:
 //! an archive that ends early, for whatever reason, is an image to no reader.
@@ -53,6 +53,8 @@ pub enum Layers {
     /// Its blob, byte for byte, as it came; its tar stream if that is nowhere any more, and if it is in a compression that no
     /// media type is for.
     AsTheyCame,
+    /// Its blob as it came where every reader takes it, which is a tar stream or gzip's; else its tar stream.
+    Common,
 }
 
 /// An image that is ready to be written. What it needs stays in the store as long as it lives.

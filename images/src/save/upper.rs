@@ -22,6 +22,9 @@
 //! | a socket | `.wh.NAME`: tar has none, and what the image has by that name is gone |
 //! | a name that begins with `.wh.` | nothing: it would hide another file |
 //!
+//! A plain directory is written by the same means: there all names, devices and attributes stand for themselves, but for
+//! those of `trusted.*`, which no archive may set.
+//!
 //! What is left out is counted, for whoever tells of it. The upper directory's own root comes first, as
 //! `./`, with the owner and mode of `/`.
 //!
@@ -68,7 +71,16 @@ pub struct Trees<'a> {
     pub merged: BorrowedFd<'a>,
 }
 
-/// A layer that was written whole.
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tree {
+    /// An overlay's upper directory.
+    Upper,
+    /// A directory.
+    Plain,
+}
+
+/// A tar stream that was written whole.
 #[derive(Debug)]
 pub struct WrittenLayer {
     /// SHA-256 of the tar stream.
@@ -96,14 +108,36 @@ pub fn write_layer(
     limits: &Limits,
     cancelled: &AtomicBool,
 ) -> Result<WrittenLayer, SaveUpperError> {
-    let mut writer = entry::Writer::new(output::Output::new(sink, cancelled), limits);
-    let mut walk = walk::Walk::new(trees.upper, limits)?;
+    let mut writer = entry::Writer::new(Tree::Upper, output::Output::new(sink, cancelled), limits);
+    add_all(&mut writer, trees.upper)?;
+    untouched::add(&mut writer, trees)?;
+    writer.finish()
+}
+
+/// Writes a directory as a tar stream, with paths relative to it. Otherwise as [`write_layer`]; nobody may write to it
+/// meanwhile.
+///
+/// # Errors
+///
+/// [`SaveUpperError`]
+pub fn write_directory(
+    directory: BorrowedFd<'_>,
+    sink: &mut dyn Write,
+    limits: &Limits,
+    cancelled: &AtomicBool,
+) -> Result<WrittenLayer, SaveUpperError> {
+    let mut writer = entry::Writer::new(Tree::Plain, output::Output::new(sink, cancelled), limits);
+    add_all(&mut writer, directory)?;
+    writer.finish()
+}
+
+fn add_all(writer: &mut entry::Writer<'_>, tree: BorrowedFd<'_>) -> Result<(), SaveUpperError> {
+    let mut walk = walk::Walk::new(tree, writer.limits)?;
     writer.root(&mut walk)?;
     while let Some(found) = walk.next()? {
         writer.add(&found, &mut walk)?;
     }
-    untouched::add(&mut writer, trees)?;
-    writer.finish()
+    Ok(())
 }
 
 /// An error of the kernel's about one entry.

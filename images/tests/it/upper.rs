@@ -23,6 +23,7 @@ use crate::snapshot::{Seen, assert_same, hex, snapshot};
 use crate::umoci::unpacked_by_umoci;
 use crate::written::{mounted_snapshot, write};
 
+mod directory;
 mod docker;
 mod hostile;
 

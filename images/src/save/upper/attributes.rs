@@ -8,7 +8,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{getxattr, listxattr};
 use rustix::io::Errno;
 
-use super::{SaveUpperError, unread};
+use super::{SaveUpperError, Tree, unread};
 use crate::layer::{EntryName, EntryProblem, Xattr, may_be_set};
 use crate::limits::Limits;
 use crate::mount::path_of;
@@ -33,7 +33,11 @@ pub struct Attributes {
 }
 
 /// Reads those of what is open as `O_PATH`: a directory, a regular file, a FIFO or a device.
-pub fn read(node: &OwnedFd, path: &[u8], limits: &Limits) -> Result<Attributes, SaveUpperError> {
+pub fn read(
+    node: &OwnedFd,
+    path: &[u8],
+    (tree, limits): (Tree, &Limits),
+) -> Result<Attributes, SaveUpperError> {
     // Through the descriptor: nothing is opened, and no name is resolved again.
     let at = path_of(node.as_fd());
     let mut names = Vec::with_capacity(KERNEL_BYTES);
@@ -52,6 +56,7 @@ pub fn read(node: &OwnedFd, path: &[u8], limits: &Limits) -> Result<Attributes, 
     for name in names.split_inclusive(|byte| *byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
         match name.to_bytes() {
+            _ if tree == Tree::Plain && name.to_bytes().starts_with(OVERLAYS) => {}
             b"trusted.overlay.opaque" => match value(name)?.as_slice() {
                 b"y" => attributes.is_opaque = true,
                 b"x" => {} // Whiteouts in it are attributes.

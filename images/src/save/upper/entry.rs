@@ -10,7 +10,7 @@ use super::attributes::{self, Attributes};
 use super::links::{Incomplete, Links};
 use super::output::{Output, too_large};
 use super::walk::{Found, Walk};
-use super::{LeftOut, SaveUpperError, WrittenLayer, unread};
+use super::{LeftOut, SaveUpperError, Tree, WrittenLayer, unread};
 use crate::layer::{Device, EntryName, EntryProblem, OPAQUE_MARK, Timestamp, WHITEOUT_PREFIX};
 use crate::limits::Limits;
 use crate::mount::path_of;
@@ -21,6 +21,7 @@ const STAT_BLOCK: u64 = 512;
 
 /// Writes entries, and remembers which files have more names to come.
 pub struct Writer<'a> {
+    tree: Tree,
     output: Output<'a>,
     pub limits: &'a Limits,
     links: Links,
@@ -29,8 +30,8 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(output: Output<'a>, limits: &'a Limits) -> Writer<'a> {
-        Writer { output, limits, links: Links::default(), entries: 0, left_out: LeftOut::default() }
+    pub fn new(tree: Tree, output: Output<'a>, limits: &'a Limits) -> Writer<'a> {
+        Writer { tree, output, limits, links: Links::default(), entries: 0, left_out: LeftOut::default() }
     }
 
     /// Writes the root directory and goes into it.
@@ -43,14 +44,17 @@ impl<'a> Writer<'a> {
     pub fn add(&mut self, found: &Found, walk: &mut Walk<'_>) -> Result<(), SaveUpperError> {
         self.output.look_at_cancel()?;
         let path = walk.path();
+        let is_upper = self.tree == Tree::Upper;
         match found.kind() {
-            _ if is_left_out(path) => self.leave_out(found, walk)?,
+            _ if is_upper && is_left_out(path) => self.leave_out(found, walk)?,
             FileType::Socket => {
                 self.left_out.sockets.add(path);
-                // What the image has by that name is gone.
-                self.whiteout(path)?;
+                if is_upper {
+                    // What the image has by that name is gone.
+                    self.whiteout(path)?;
+                }
             }
-            FileType::CharacterDevice if found.stat.st_rdev == 0 => self.whiteout(path)?,
+            FileType::CharacterDevice if is_upper && found.stat.st_rdev == 0 => self.whiteout(path)?,
             FileType::Directory => self.enter(found, walk)?,
             kind => self.thing(found, kind, path)?,
         }
@@ -221,7 +225,7 @@ impl<'a> Writer<'a> {
     }
 
     fn attributes(&mut self, found: &Found, path: &[u8]) -> Result<Attributes, SaveUpperError> {
-        let attributes = attributes::read(&found.node, path, self.limits)?;
+        let attributes = attributes::read(&found.node, path, (self.tree, self.limits))?;
         if attributes.lacks_some {
             self.left_out.attributes.add(path);
         }

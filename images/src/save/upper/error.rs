@@ -1,15 +1,15 @@
-//! Why a container's changes could not be written as a layer, and what was left out of one.
+//! Why a tree could not be written, and what was left out of it.
 use std::io;
 
 use crate::layer::{EntryName, EntryProblem};
 
-/// Why the upper directory could not be written as a layer.
+/// Why an upper directory, or another one, could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveUpperError {
     /// An entry could not be opened, described or read.
-    #[error("save the container's {entry}: {call}")]
+    #[error("save {entry}: {call}")]
     Read {
-        /// Its path in the container, without the first slash.
+        /// Its path below the tree's root.
         entry: EntryName,
         /// The call.
         call: &'static str,
@@ -18,33 +18,33 @@ pub enum SaveUpperError {
     },
     /// An entry is another one than a moment ago.
     #[error(
-        "save the container's {entry}: it changed while it was read; all processes of the container have to end before"
+        "save {entry}: it changed while it was read; all processes that may write there have to end before"
     )]
     Changed {
-        /// Its path in the container.
+        /// Its path.
         entry: EntryName,
     },
     /// An entry is something that no layer may contain.
-    #[error("save the container's {entry}: {problem}; remove it at the end of the task")]
+    #[error("save {entry}: {problem}; remove it at the end of the task")]
     Entry {
-        /// Its path in the container.
+        /// Its path.
         entry: EntryName,
         /// What is wrong with it.
         problem: EntryProblem,
     },
     /// An attribute of overlayfs's that its mount options rule out.
     #[error(
-        "save the container's {entry}: overlayfs has set {attribute}, which says that a part of it is elsewhere; was its directory mounted by something else?"
+        "save {entry}: overlayfs has set {attribute}, which says that a part of it is elsewhere; was its directory mounted by something else?"
     )]
     Overlay {
-        /// Its path in the container.
+        /// Its path.
         entry: EntryName,
         /// The attribute, escaped.
         attribute: String,
     },
-    /// The container holds more than an image may.
+    /// The tree holds more than an image may.
     #[error(
-        "save the container's {entry}: the {what} exceed the limit of {limit}; remove at the end of the task what the image does not need"
+        "save {entry}: the {what} exceed the limit of {limit}; remove at the end of the task what need not be saved"
     )]
     TooLarge {
         /// The entry that crossed the limit.
@@ -54,8 +54,8 @@ pub enum SaveUpperError {
         /// How many may be.
         limit: u64,
     },
-    /// The sink did not take the layer.
-    #[error("write the container's layer at byte {offset}")]
+    /// The sink did not take the tar stream.
+    #[error("write the tar stream at byte {offset}")]
     Sink {
         /// Byte of the tar stream.
         offset: u64,
@@ -63,11 +63,11 @@ pub enum SaveUpperError {
         source: io::Error,
     },
     /// The caller's flag was raised.
-    #[error("save the container: cancelled")]
+    #[error("save it: cancelled")]
     Cancelled,
 }
 
-/// What the container has and its layer does not.
+/// What the tree has and its tar stream does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOut {
     /// Sockets.
@@ -112,7 +112,7 @@ impl LeftOut {
         ];
         let sentence = |(names, what, why): (&Names, &str, &str)| {
             let first = names.first.as_ref()?;
-            Some(format!("{} {what} were left out of the image, {first} the first: {why}", names.count))
+            Some(format!("{} {what} were left out, {first} the first: {why}", names.count))
         };
         kinds.into_iter().filter_map(sentence).collect()
     }

@@ -49,6 +49,9 @@ impl Store {
             let is_for = match layers {
                 Layers::Plain => as_it_came.compression == Compression::None,
                 Layers::AsTheyCame => as_it_came.compression != Compression::Other,
+                Layers::Common => {
+                    matches!(as_it_came.compression, Compression::None | Compression::Gzip)
+                }
             };
             if is_for {
                 return Ok(Some((as_it_came, None)));
@@ -69,7 +72,7 @@ impl Store {
         }
         match layers {
             Layers::AsTheyCame => Ok(None),
-            Layers::Plain => self.of_another(&wanted.diff_id, bounds),
+            Layers::Plain | Layers::Common => self.of_another(&wanted.diff_id, bounds),
         }
     }
 

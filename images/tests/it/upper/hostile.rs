@@ -47,9 +47,9 @@ fn what_no_layer_can_say_is_left_out_and_told() {
     assert_eq!(
         left_out.sentences(),
         [
-            r#"1 sockets were left out of the image, "x.sock" the first: an archive cannot hold them"#,
-            r#"3 entries named ".wh.…" were left out of the image, ".wh..wh..opq" the first: in an image, that name hides another file instead of being one"#,
-            r#"1 extended attributes with an equals sign in their names were left out of the image, "attribute" the first: an archive cannot hold them"#,
+            r#"1 sockets were left out, "x.sock" the first: an archive cannot hold them"#,
+            r#"3 entries named ".wh.…" were left out, ".wh..wh..opq" the first: in an image, that name hides another file instead of being one"#,
+            r#"1 extended attributes with an equals sign in their names were left out, "attribute" the first: an archive cannot hold them"#,
         ]
     );
     let seen = mounted_snapshot([tar(&image), layer].iter().map(|tar| index(tar).unwrap()).collect());
