@@ -14,6 +14,8 @@ mod deployment;
 pub mod destination;
 mod growing_log;
 mod gzip;
+mod made;
+mod pieces;
 mod place;
 mod record;
 mod spooled;
@@ -34,6 +36,7 @@ pub(crate) use connect::tls;
 pub use content::{ContentEncoding, LOG_TYPE};
 pub use copy::{CopyError, Patience};
 pub use destination::{Destination, DestinationError, Source, Stored};
+pub use made::{Make, MakeError};
 pub use place::RESOLUTION;
 pub use record::ArtifactRecord;
 pub use store::Store;
@@ -51,6 +54,7 @@ use crate::limits;
 use crate::queue::artifact_name::ArtifactName;
 use crate::queue::{ArtifactContent, ErrorReason, QueueError, RunQueue, StorageType};
 use crate::task_log::reader::LogReader;
+use crate::text::chain;
 use crate::timestamp::Timestamp;
 
 /// How long an attempt at a link has when nobody has patience any more.
@@ -78,6 +82,9 @@ pub enum PublishError {
     /// They cannot be written where the operator wants them, or where they are compressed.
     #[error("store it: {0}")]
     Store(#[source] io::Error),
+    /// Whoever makes it cannot.
+    #[error("{}", chain(.0.as_ref()))]
+    Make(MakeError),
     /// The task was interrupted meanwhile.
     #[error("store it: the task was interrupted")]
     Interrupted,
@@ -115,6 +122,7 @@ impl From<CopyError> for PublishError {
         match error {
             CopyError::Read(error) => PublishError::Read(error),
             CopyError::Write(error) => PublishError::Store(error),
+            CopyError::Make(error) => PublishError::Make(error),
             CopyError::Interrupted => PublishError::Interrupted,
         }
     }
@@ -223,12 +231,8 @@ impl Publisher {
     /// # Errors
     ///
     /// [`PublishError`].
-    pub async fn publish(&self, mut what: Description, source: Source) -> Result<(), PublishError> {
-        let content = self.content(&what);
-        if content.storage_type() == StorageType::Object {
-            // Its objects have a hash and no encoding: what is fetched has to be what was hashed.
-            what.content_encoding = ContentEncoding::Identity;
-        }
+    pub async fn publish(&self, what: Description, source: Source) -> Result<(), PublishError> {
+        let what = self.as_stored(what);
         let patience = match &source {
             Source::Task(_) => {
                 self.refuse_reserved(&what.name)?;
@@ -249,15 +253,7 @@ impl Publisher {
                 }
             }
         };
-        self.note(ArtifactRecord {
-            storage_type: content.storage_type(),
-            content_type: Some(what.content_type),
-            content_encoding: what.content_encoding.header(),
-            size: Some(stored.size),
-            sha256: stored.sha256,
-            stored_as: stored.stored_as,
-            ..empty_record(what.name, what.expires)
-        });
+        self.note_stored(what, stored);
         Ok(())
     }
 
@@ -359,6 +355,26 @@ impl Publisher {
             Some((_, owner)) => Err(PublishError::Reserved { owner }),
             None => Ok(()),
         }
+    }
+
+    /// Its objects have a hash and no encoding where it is the object service's: what is fetched has to be what was hashed.
+    fn as_stored(&self, what: Description) -> Description {
+        match self.content(&what).storage_type() {
+            StorageType::Object => Description { content_encoding: ContentEncoding::Identity, ..what },
+            StorageType::S3 | StorageType::Reference | StorageType::Link | StorageType::Error => what,
+        }
+    }
+
+    fn note_stored(&self, what: Description, stored: Stored) {
+        self.note(ArtifactRecord {
+            storage_type: self.content(&what).storage_type(),
+            content_type: Some(what.content_type),
+            content_encoding: what.content_encoding.header(),
+            size: Some(stored.size),
+            sha256: stored.sha256,
+            stored_as: stored.stored_as,
+            ..empty_record(what.name, what.expires)
+        });
     }
 
     fn note(&self, record: ArtifactRecord) {

@@ -8,6 +8,7 @@ mod image_name;
 mod registries;
 mod secret;
 mod sections;
+mod time_span;
 mod unused;
 mod values;
 
@@ -26,9 +27,10 @@ pub use self::secret::Secret;
 pub use self::sections::{
     ArtifactSettings, ArtifactStorage, CacheSettings, CapacityManagement, CredentialSettings, DockerConfig,
     FeatureSwitch, GarbageCollection, ImageLimits, ImageSettings, LimitSettings, Logging, MetricsCollection,
-    Profile, ProxySettings, RegistryProxies, Shutdown, Ssl, StatelessHostname, SupersedingSettings,
-    TaskQueueSettings, TaskSettings, TestdroidSettings, WorkerSettings,
+    Profile, ProxySettings, RegistryProxies, SaveSettings, Shutdown, Ssl, StatelessHostname,
+    SupersedingSettings, TaskQueueSettings, TaskSettings, TestdroidSettings, WorkerSettings,
 };
+pub use self::time_span::TimeSpan;
 use self::unused::Unused;
 use self::values::{absolute_path, at_least_one, host_name, known_features};
 use crate::directories::Directories;
@@ -129,6 +131,8 @@ pub struct ConfigFile {
     pub features: BTreeMap<String, FeatureSwitch>,
     /// What becomes of artifacts.
     pub artifacts: ArtifactSettings,
+    /// How long saved containers are kept.
+    pub docker_save: SaveSettings,
     /// Where caches lie.
     pub cache: CacheSettings,
     /// What one task may use.
@@ -159,9 +163,6 @@ pub struct ConfigFile {
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub dind_image: Unused,
-    /// Accepted, not used.
-    #[serde(skip_serializing)]
-    pub docker_save: Unused,
     /// Accepted, not used.
     #[serde(skip_serializing)]
     pub docker_worker_private_key: Unused,

@@ -20,6 +20,7 @@ mod balrog;
 pub mod bulk_log;
 mod chain_of_trust;
 mod contributions;
+mod docker_save;
 pub mod local_live_log;
 mod releng_api;
 pub mod sidecars;
@@ -33,10 +34,12 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use images::store::{Lease, PullOptions, Store};
 use tokio::sync::watch;
 
 use crate::apparmor_profiles::Sharing;
 use crate::artifact::Publisher;
+use crate::cache::CacheLease;
 use crate::claim_file::Logs;
 use crate::config::ConfigFile;
 use crate::event::RunEvents;
@@ -71,6 +74,7 @@ pub const FEATURES: &[FeatureRow] = &[
     chain_of_trust::ROW,
     local_live_log::ROW,
     bulk_log::ROW,
+    docker_save::ROW,
     artifacts::ROW,
     taskcluster_proxy::ROW,
     allow_ptrace::ROW,
@@ -209,6 +213,23 @@ pub struct Stopped<'a> {
     pub publisher: &'a Publisher,
     /// The command ended by itself; otherwise it was killed, or never ran.
     pub command_ended: bool,
+    /// What its root was made of, where somebody has made it.
+    pub ingredients: Option<Ingredients<'a>>,
+}
+
+/// What a container's root was made of, and where.
+#[derive(Clone, Copy)]
+pub struct Ingredients<'a> {
+    /// The directory that [`root_file_system::changed`](crate::root_file_system::changed) looks into.
+    pub data: &'a Path,
+    /// Has the image.
+    pub store: &'a Store,
+    /// Keeps it there.
+    pub lease: &'a Lease,
+    /// How what it lacks by now may be fetched.
+    pub pulling: &'a PullOptions,
+    /// The caches that it saw. Nobody else has them yet.
+    pub caches: &'a [CacheLease],
 }
 
 /// What `killed` works on.

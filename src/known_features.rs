@@ -44,6 +44,8 @@ pub enum Reserved {
     BackingLog,
     /// Always the same one, and what it is.
     Always(&'static str, &'static str),
+    /// One for each of the payload's caches: [`cache_artifact`].
+    Caches,
 }
 
 impl KnownFeature {
@@ -62,6 +64,7 @@ impl Reserved {
             Reserved::LiveLog => "live log",
             Reserved::BackingLog => "finished log",
             Reserved::Always(_, owner) => owner,
+            Reserved::Caches => "saved cache",
         }
     }
 }
@@ -77,6 +80,15 @@ pub const STATEMENT: &str = "public/chain-of-trust.json";
 
 /// The name of its signature.
 pub const SIGNATURE: &str = "public/chain-of-trust.json.sig";
+
+/// The name of the image that `dockerSave` makes.
+pub const SAVED_IMAGE: &str = "public/dockerImage.tar";
+
+/// The name of the archive that `dockerSave` makes of a cache.
+#[must_use]
+pub fn cache_artifact(cache: &str) -> String {
+    format!("public/cache/{cache}.tar")
+}
 
 /// The log under the name that the payload gives it.
 pub const LOCAL_LIVE_LOG: KnownFeature = KnownFeature {
@@ -172,6 +184,14 @@ pub const TESTDROID_PROXY: KnownFeature = KnownFeature {
     ..here("testdroidProxy")
 };
 
+/// What is left of the task, to be looked at elsewhere.
+pub const DOCKER_SAVE: KnownFeature = KnownFeature {
+    reserved: &[Reserved::Always(SAVED_IMAGE, "saved image"), Reserved::Caches],
+    settings: &["artifacts.maxBytes", "artifacts.storage", "dockerSave.expiration"],
+    summary: "the container as an image for `docker load`, as `public/dockerImage.tar`, and its caches as `public/cache/NAME.tar`, once the command has ended by itself, however it has",
+    ..here("dockerSave")
+};
+
 /// All of them, from 2014 to 2026.
 pub const KNOWN_FEATURES: &[KnownFeature] = &[
     LOCAL_LIVE_LOG,
@@ -184,7 +204,7 @@ pub const KNOWN_FEATURES: &[KnownFeature] = &[
     },
     ALLOW_PTRACE,
     CHAIN_OF_TRUST,
-    later("dockerSave", "the container as an image, among the artifacts"),
+    DOCKER_SAVE,
     later("dind", "a Docker daemon of the task's own"),
     BALROG_VPN_PROXY,
     BALROG_STAGE_VPN_PROXY,

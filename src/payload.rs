@@ -140,6 +140,9 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
     let mut taken = mounts::Taken::new();
     let cache = mounts::read(object.member("cache"), &mut taken, findings);
     let artifacts = artifacts::read(object.member("artifacts"), context, &mut taken, findings);
+    if let Some(place) = object.member("cache") {
+        artifacts::refuse_unsaved(&cache, &features, &place, findings);
+    }
     let log = artifacts::read_log(object.member("log"), findings);
     let superseder = object.member("supersederUrl");
     if let Some(place) = &superseder {
@@ -147,7 +150,8 @@ fn read_fields(object: &Object<'_>, context: &TaskContext<'_>, findings: &mut Fi
     }
     let names_superseder = superseder.is_some();
     if let (Some(log), Some(place)) = (&log, object.member("artifacts")) {
-        artifacts::refuse_reserved(&artifacts, (log, names_superseder), &features, &place, findings);
+        let reserved = reserved_names(log, &features, (names_superseder, cache.keys()));
+        artifacts::refuse_reserved(&artifacts, &reserved, &place, findings);
     }
     let on_exit_status = read_on_exit_status(object.member("onExitStatus"), findings);
     Some(Payload {

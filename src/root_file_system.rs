@@ -3,19 +3,25 @@
 //! Both are mounted in the worker's own mount namespace, below the run's directory: nothing of it
 //! can be seen on the host, and the kernel undoes it when the worker dies.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use images::image::Image;
 use images::limits::Limits;
-use images::mount::{ImageMount, MountError, mount_overlay};
+use images::mount::{ImageMount, MountError, mount_overlay, open_upper};
 use images::store::{Lease, Store, StoreError};
+use rustix::fs::{Mode, OFlags};
 use tokio::task::JoinError;
 
 use crate::root::ContainerRoot;
 use crate::spec::process::working_directory;
 use crate::spec::user::{ResolvedUser, UserError, resolve_user};
+
+/// Where an overlay's own directories lie, and where it is mounted.
+const UPPER: &str = "upper";
+const MERGED: &str = "root";
 
 /// A mounted root and who runs in it.
 #[derive(Debug)]
@@ -49,7 +55,7 @@ pub enum RootError {
         /// Which one.
         path: &'static str,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A directory that the container needs cannot be made.
     #[error("make the directory {path:?}: {source}")]
@@ -57,8 +63,29 @@ pub enum RootError {
         /// Which one.
         path: String,
         /// What the kernel said.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+/// What the task has written in its root, and the whole of it, from the run's directory that [`make`] was given. Both go with
+/// the run.
+#[derive(Debug)]
+pub struct Changed {
+    /// The overlay's upper directory.
+    pub upper: OwnedFd,
+    /// The overlay.
+    pub merged: OwnedFd,
+}
+
+/// Opens them.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn changed(data: &Path) -> io::Result<Changed> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let merged = rustix::fs::open(data.join(MERGED), flags, Mode::empty())?;
+    Ok(Changed { upper: open_upper(&data.join(UPPER))?, merged })
 }
 
 /// Mounts the image and an overlay for one run, and makes the directories that the image names. What is mounted comes
@@ -108,7 +135,7 @@ fn find_user(mount: &ImageMount, image: &Image) -> Result<ResolvedUser, RootErro
 }
 
 fn directories(data: &Path) -> Result<[PathBuf; 3], RootError> {
-    let paths = ["image", "upper", "root"].map(|name| data.join(name));
+    let paths = ["image", UPPER, MERGED].map(|name| data.join(name));
     for path in &paths {
         std::fs::DirBuilder::new()
             .mode(0o700)

@@ -11,9 +11,11 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use super::MakeError;
 use crate::host::Space;
 use crate::interrupt::Interrupts;
 use crate::limits::DISK_RESERVE_BYTES;
+use crate::text::chain;
 
 /// Bytes copied between two looks at the disk and at what interrupts.
 const COPY_BYTES: usize = 256 * 1024;
@@ -105,6 +107,9 @@ pub enum CopyError {
     /// It cannot be written where it is to go.
     #[error("store it: {0}")]
     Write(#[from] io::Error),
+    /// Whoever makes it cannot.
+    #[error("{}", chain(.0.as_ref()))]
+    Make(MakeError),
     /// The task was interrupted meanwhile.
     #[error("store it: the task was interrupted")]
     Interrupted,

@@ -41,18 +41,28 @@ impl Publisher {
         source: Source,
         patience: &Patience,
     ) -> Result<Stored, PublishError> {
-        let create = async || self.create(&what.name, what.expires, self.content(what)).await;
         // A log may be long: whether it is taken is asked before it is compressed. A file of the task's may turn out to
         // be unreadable, and what was created cannot become an error any more.
-        let mut created = match &source {
-            Source::Log(_) => Some(create().await?),
+        let created = match &source {
+            Source::Log(_) => Some(self.create(&what.name, what.expires, self.content(what)).await?),
             Source::Task(_) | Source::Own(_) => None,
         };
         let spooled = self.spool(source, what.content_encoding, patience).await?;
+        self.send(uploader, (what, created), &spooled, patience).await
+    }
+
+    /// Uploads what is ready to be sent, and may have been created already.
+    pub(super) async fn send(
+        &self,
+        uploader: &Uploader,
+        (what, mut created): (&Description, Option<Created>),
+        spooled: &Spooled,
+        patience: &Patience,
+    ) -> Result<Stored, PublishError> {
         let target = async || {
             let given = match created.take() {
                 Some(created) => created,
-                None => create().await?,
+                None => self.create(&what.name, what.expires, self.content(what)).await?,
             };
             match given {
                 Created::Put(target) => Ok(target),
@@ -68,7 +78,7 @@ impl Publisher {
         let name = what.name.as_str();
         let tell = |attempt: Attempt<'_>| self.tell_attempt(name, attempt);
         let began = Instant::now();
-        let Copied { size, sha256 } = uploader.upload(&spooled, patience, target, &tell).await?;
+        let Copied { size, sha256 } = uploader.upload(spooled, patience, target, &tell).await?;
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.events.emit(&RunEvent::ArtifactUploaded { name, sent_bytes: spooled.length(), took_ms });
         if let Some(Created::Object(object)) = created {

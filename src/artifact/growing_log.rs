@@ -12,6 +12,7 @@ use flate2::{Compress, Compression, Crc, FlushCompress};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
+use super::ContentEncoding;
 use super::copy::{Copied, CopyError, Patience, check_room, hexadecimal};
 use super::gzip;
 use super::spooled::Spooled;
@@ -183,7 +184,7 @@ impl Gzip {
         self.put(&mut raw_deflate(Compression::default()), &[], FlushCompress::Finish, &mut ready)?;
         self.file.write_all(&gzip::trailer(&self.crc))?;
         let content = Copied { size: self.length, sha256: hexadecimal(self.hash) };
-        Spooled::compressed(self.file, content)
+        Spooled::of_file(self.file, content, ContentEncoding::Gzip)
     }
 }
 

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper::body::Bytes;
@@ -40,7 +40,7 @@ enum Held {
     /// With what they were before compression.
     Memory(Bytes, Copied),
     /// The same.
-    Compressed(Arc<File>, Copied),
+    Ready(Arc<File>, Copied),
     /// Read for the first time when it is sent.
     AsItIs(Arc<File>),
 }
@@ -66,6 +66,11 @@ pub(super) struct Spooler {
 impl Spooler {
     pub(super) fn in_directory(directory: PathBuf) -> Spooler {
         Spooler { directory, compressors: Compressors::default() }
+    }
+
+    /// Where long files are compressed.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Reads and compresses a file, as long as it is now. Blocks.
@@ -98,22 +103,26 @@ impl Spooler {
                 let file = tempfile::tempfile_in(&self.directory)?;
                 let copy = Copy { source: &source, size, patience, place: Some(file.as_fd()) };
                 let content = self.compressors.gzip(&copy, &file)?;
-                Spooled::compressed(file, content)
+                Spooled::of_file(file, content, encoding)
             }
         }
     }
 }
 
 impl Spooled {
-    /// What is compressed already, into a file.
+    /// What a file has just as it is sent, and what that was before.
     ///
     /// # Errors
     ///
     /// When nobody can say how long that is.
-    pub(super) fn compressed(file: File, content: Copied) -> Result<Spooled, CopyError> {
+    pub(super) fn of_file(
+        file: File,
+        content: Copied,
+        encoding: ContentEncoding,
+    ) -> Result<Spooled, CopyError> {
         let length = file.metadata()?.len();
-        let bytes = Held::Compressed(Arc::new(file), content);
-        Ok(Spooled { bytes, length, encoding: ContentEncoding::Gzip })
+        let bytes = Held::Ready(Arc::new(file), content);
+        Ok(Spooled { bytes, length, encoding })
     }
 
     /// How many bytes are sent.
@@ -129,7 +138,7 @@ impl Spooled {
     /// Length and hash before compression, where that is known before the bytes are sent.
     pub(super) fn content(&self) -> Option<&Copied> {
         match &self.bytes {
-            Held::Memory(_, content) | Held::Compressed(_, content) => Some(content),
+            Held::Memory(_, content) | Held::Ready(_, content) => Some(content),
             Held::AsItIs(_) => None,
         }
     }
@@ -138,7 +147,7 @@ impl Spooled {
     pub(super) fn body(&self, patience: &Patience) -> (Body, Option<Reading>) {
         let file = match &self.bytes {
             Held::Memory(bytes, _) => return (Body::whole(bytes.clone()), None),
-            Held::Compressed(file, _) | Held::AsItIs(file) => Arc::clone(file),
+            Held::Ready(file, _) | Held::AsItIs(file) => Arc::clone(file),
         };
         let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
         let (length, patience) = (self.length, patience.clone());

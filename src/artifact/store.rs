@@ -46,8 +46,19 @@ impl Store {
         patience: &Patience,
     ) -> Result<Option<SemaphorePermit<'_>>, PublishError> {
         match (self, source) {
-            (Store::Queue(uploader), Source::Task(_)) => Ok(Some(permit(uploader.turns(), patience).await?)),
+            (Store::Queue(_), Source::Task(_)) => self.turn_of_tasks(patience).await,
             (Store::Queue(_), Source::Log(_) | Source::Own(_)) | (Store::Directory(_), _) => Ok(None),
+        }
+    }
+
+    /// The same for what is as large as a task has made it.
+    pub(super) async fn turn_of_tasks(
+        &self,
+        patience: &Patience,
+    ) -> Result<Option<SemaphorePermit<'_>>, PublishError> {
+        match self {
+            Store::Queue(uploader) => Ok(Some(permit(uploader.turns(), patience).await?)),
+            Store::Directory(_) => Ok(None),
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::interrupt::{Interrupter, Notice, channel};
 use crate::queue::{Credentials, WorkerIdentity, WorkerQueue};
 use crate::task_log::spool::Spool;
 
+mod made;
+
 struct Fixture {
     storage: Storage,
     publisher: Publisher,

@@ -312,6 +312,7 @@ async fn read_to_end(reading: Option<Reading>) -> Result<Option<Copied>, Failure
         Err(CopyError::Read(error) | CopyError::Write(error)) => {
             Err(Failure::Unsendable(UploadError::Read(error)))
         }
+        Err(CopyError::Make(error)) => Err(Failure::Unsendable(UploadError::Read(io::Error::other(error)))),
     }
 }
 

@@ -7,7 +7,9 @@ use clap::Args;
 use super::operator::Operator;
 use super::output;
 use crate::config::Config;
-use crate::known_features::{FEATURE_NAMES, KNOWN_FEATURES, KnownFeature, Reserved, Support, find};
+use crate::known_features::{
+    FEATURE_NAMES, KNOWN_FEATURES, KnownFeature, Reserved, Support, cache_artifact, find,
+};
 use crate::suggestion::did_you_mean;
 
 /// Options of `features`.
@@ -81,6 +83,7 @@ fn reserved_name(reserved: Reserved) -> String {
         Reserved::LiveLog => "the payload's log".to_owned(),
         Reserved::BackingLog => "the payload's log with _backing".to_owned(),
         Reserved::Always(name, _) => name.to_owned(),
+        Reserved::Caches => cache_artifact("NAME"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use images::limits::Limits;
 
-use super::{ConfigFile, ImageLimits, ImageName, Profile, Secret, Ssl, TestdroidSettings};
+use super::{ConfigFile, ImageLimits, ImageName, Profile, Secret, Ssl, TestdroidSettings, TimeSpan};
 use crate::known_features::{KNOWN_FEATURES, RELENG_API_PROXY, Support};
 use crate::limits::DISK_RESERVE_BYTES;
 use crate::spec::resources::DEFAULT_PIDS;
@@ -22,6 +22,9 @@ const LOG_BYTES: u64 = 4 << 30;
 
 /// Bytes of one artifact.
 const ARTIFACT_BYTES: u64 = 5 << 30;
+
+/// Days that saved containers are kept.
+const SAVED_DAYS: u64 = 7;
 
 /// Bytes that have to be free on the data directory's file system before `run` starts a task.
 const FREE_BYTES: u64 = 1_000_000_000;
@@ -149,6 +152,7 @@ impl ConfigFile {
         self.docker_config.delay_factor.get_or_insert(PULL_DELAY_MS);
         self.docker_config.randomization_factor.get_or_insert(PULL_RANDOMIZATION);
         self.artifacts.max_bytes.get_or_insert(ARTIFACT_BYTES);
+        self.docker_save.expiration.get_or_insert_with(|| TimeSpan::days(SAVED_DAYS));
         self.limits.log.get_or_insert(LOG_BYTES);
         self.limits.pids.get_or_insert(u32::try_from(DEFAULT_PIDS).unwrap_or(u32::MAX));
         let endings = || SKIP_COMPRESSION.iter().map(|&ending| ending.to_owned()).collect();
@@ -221,6 +225,12 @@ impl ConfigFile {
     /// Bytes that one artifact of a task may have; the log is bounded by itself.
     pub fn artifact_bytes(&self) -> u64 {
         self.artifacts.max_bytes.unwrap_or(ARTIFACT_BYTES)
+    }
+
+    /// How long what `dockerSave` has made is kept at most.
+    pub fn saved_expiration(&self) -> Duration {
+        let days = || TimeSpan::days(SAVED_DAYS);
+        self.docker_save.expiration.clone().unwrap_or_else(days).duration()
     }
 
     /// The number of the user that the built-in proxy is.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::image_name::ImageName;
 use super::secret::{Secret, json_text};
+use super::time_span::TimeSpan;
 use super::unused::Unused;
 use super::values::{
     absolute_path, at_least_one, divisor, memory_limit, niceness, part, processors, proxy, size, user,
@@ -56,6 +57,14 @@ pub enum ArtifactStorage {
     S3,
     /// In the object service.
     Object,
+}
+
+/// The `dockerSave` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct SaveSettings {
+    /// How long what it saves is kept, if the task is kept so long.
+    pub expiration: Option<TimeSpan>,
 }
 
 /// The `taskclusterProxy` section.

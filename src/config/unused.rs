@@ -54,7 +54,6 @@ impl ConfigFile {
             ("dockerConfig.allowDisableSeccomp", self.docker_config.allow_disable_seccomp),
             ("dockerConfig.allowPrivileged", self.docker_config.allow_privileged),
             ("dockerConfig.defaultRegistry", self.docker_config.default_registry),
-            ("dockerSave", self.docker_save),
             ("dockerWorkerPrivateKey", self.docker_worker_private_key),
             ("garbageCollection.interval", self.garbage_collection.interval),
             ("influx", self.influx),

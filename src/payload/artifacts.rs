@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::document::finding::Findings;
 use crate::document::reader::{Object, Place};
-use crate::known_features::Reserved;
+use crate::known_features::{DOCKER_SAVE, Reserved, cache_artifact};
 use crate::limits;
-use crate::payload::mounts::{self, MountPoint, Taken};
+use crate::payload::mounts::{self, CacheName, MountPoint, Taken};
 use crate::payload::{FeatureSwitches, TaskContext, superseder};
 use crate::queue::artifact_name::ArtifactName;
 use crate::text::excerpt;
@@ -176,37 +176,67 @@ fn read_expires(
 
 /// The names that the worker itself publishes for a task, each with what it is.
 #[must_use]
-pub fn reserved_names(
+pub fn reserved_names<'a>(
     log: &ArtifactName,
     features: &FeatureSwitches,
-    names_superseder: bool,
+    (names_superseder, caches): (bool, impl Iterator<Item = &'a CacheName> + Clone),
 ) -> Vec<(ArtifactName, &'static str)> {
     let reserved = features.on().flat_map(|feature| feature.reserved);
     let lists = superseder::LISTS.iter().filter(|_| names_superseder);
     let lists = lists.map(|&name| Reserved::Always(name, "list of the tasks that it supersedes"));
-    let reserved = reserved.copied().chain(lists);
-    reserved.filter_map(|reserved| Some((name_of(reserved, log)?, reserved.owner()))).collect()
+    let named = reserved.copied().chain(lists).flat_map(|reserved| {
+        let names = names_of(reserved, log, caches.clone());
+        names.into_iter().map(move |name| (name, reserved.owner()))
+    });
+    named.collect()
 }
 
-/// The name itself; none where it cannot be one, so that nothing is published under it either.
-fn name_of(reserved: Reserved, log: &ArtifactName) -> Option<ArtifactName> {
+/// The names themselves; none where it cannot be one, so that nothing is published under it either.
+fn names_of<'a>(
+    reserved: Reserved,
+    log: &ArtifactName,
+    caches: impl Iterator<Item = &'a CacheName>,
+) -> Vec<ArtifactName> {
     match reserved {
-        Reserved::LiveLog => Some(log.clone()),
-        Reserved::BackingLog => log.backing().ok(),
-        Reserved::Always(name, _) => ArtifactName::new(name).ok(),
+        Reserved::LiveLog => vec![log.clone()],
+        Reserved::BackingLog => log.backing().into_iter().collect(),
+        Reserved::Always(name, _) => ArtifactName::new(name).into_iter().collect(),
+        Reserved::Caches => {
+            caches.filter_map(|cache| ArtifactName::new(&cache_artifact(cache.as_str())).ok()).collect()
+        }
     }
 }
 
-/// Refuses artifacts whose names the worker itself needs for the logs.
-pub(super) fn refuse_reserved(
-    artifacts: &BTreeMap<ArtifactName, ArtifactEntry>,
-    (log, names_superseder): (&ArtifactName, bool),
+/// Refuses caches that are to be saved and whose names can be no artifact's.
+pub(super) fn refuse_unsaved(
+    caches: &BTreeMap<CacheName, MountPoint>,
     features: &FeatureSwitches,
     place: &Place<'_>,
     findings: &mut Findings,
 ) {
-    for (name, owner) in reserved_names(log, features, names_superseder) {
-        if artifacts.contains_key(&name) {
+    if !features.is_on(DOCKER_SAVE.name) {
+        return;
+    }
+    for cache in caches.keys() {
+        if let Err(error) = ArtifactName::new(&cache_artifact(cache.as_str())) {
+            let pointer = crate::document::finding::pointer_to(&place.pointer, cache.as_str());
+            let artifact = cache_artifact(&excerpt(cache.as_str()).to_string());
+            findings
+                .error(pointer, format!("the name of this cache's artifact, \"{artifact}\", must {error}"));
+            findings.hint("choose another name, or drop dockerSave");
+        }
+    }
+}
+
+/// Refuses artifacts whose names the worker itself needs.
+pub(super) fn refuse_reserved(
+    artifacts: &BTreeMap<ArtifactName, ArtifactEntry>,
+    reserved: &[(ArtifactName, &'static str)],
+    place: &Place<'_>,
+    findings: &mut Findings,
+) {
+    for (name, owner) in reserved {
+        if artifacts.contains_key(name) {
             let pointer = crate::document::finding::pointer_to(&place.pointer, name.as_str());
             findings.error(pointer, format!("\"{name}\" is the name of this task's {owner}"));
             findings.hint("choose another name, or name the log otherwise with \"log\"");

@@ -57,12 +57,9 @@ pub struct Sources<'a> {
 /// Puts the environment together, as `NAME=value`, sorted by name.
 #[must_use]
 pub fn environment(sources: &Sources<'_>) -> Vec<String> {
-    let mut env: BTreeMap<&str, String> = BTreeMap::from([
-        ("HOME", sources.home.to_owned()),
-        ("HOSTNAME", sources.hostname.to_owned()),
-        ("TERM", "xterm".to_owned()),
-        ("PATH", DEFAULT_PATH.to_owned()),
-    ]);
+    let own = dockers_own(sources.home, sources.hostname);
+    let mut env: BTreeMap<&str, String> =
+        own.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
     // A text without "=" is no variable.
     env.extend(
         sources
@@ -87,6 +84,18 @@ pub fn environment(sources: &Sources<'_>) -> Vec<String> {
         }
     });
     env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// An environment for an image: without what is added to that of any container, which in another one would be of this one.
+#[must_use]
+pub fn without_dockers_own(environment: &[String], home: &str, hostname: &str) -> Vec<String> {
+    let own = dockers_own(home, hostname);
+    let is_own = |pair: &&String| pair.split_once('=').is_some_and(|pair| own.contains(&pair));
+    environment.iter().filter(|pair| !is_own(pair)).cloned().collect()
+}
+
+fn dockers_own<'a>(home: &'a str, hostname: &'a str) -> [(&'static str, &'a str); 4] {
+    [("HOME", home), ("HOSTNAME", hostname), ("TERM", "xterm"), ("PATH", DEFAULT_PATH)]
 }
 
 /// Whether a variable of this name is the worker's to set.
@@ -204,6 +213,14 @@ mod tests {
                 ("TASKCLUSTER_WORKER_LOCATION", None),
             ],
         );
+    }
+
+    #[test]
+    fn an_image_gets_what_somebody_has_chosen() {
+        let environment = ["HOME=/root", "HOSTNAME=0123", "PATH=/bin", "TASK_ID=T", "TERM=xterm"];
+        let environment = environment.map(str::to_owned);
+        assert_eq!(without_dockers_own(&environment, "/root", "0123"), ["PATH=/bin", "TASK_ID=T"]);
+        assert_eq!(without_dockers_own(&environment, "/", "4567").len(), 4);
     }
 
     #[test]

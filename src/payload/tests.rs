@@ -370,9 +370,26 @@ fn two_names_that_differ_by_a_slash_at_the_end_are_refused() {
 }
 
 #[test]
+fn what_is_saved_of_a_task_has_names_that_are_no_others() {
+    let saved = |cache: &str, artifact: &str| {
+        let artifacts = json!({ artifact: { "type": "file", "path": "/x" } });
+        json!({ "features": { "dockerSave": true }, "cache": { cache: "/c" }, "artifacts": artifacts })
+    };
+    accepted(&saved("a/b", "public/cache/a.tar"));
+    for (artifact, owner) in [("public/dockerImage.tar", "image"), ("public/cache/a/b.tar", "cache")] {
+        let pointer = format!("/artifacts/{}", artifact.replace('/', "~1"));
+        let expected = format!("{pointer}: \"{artifact}\" is the name of this task's saved {owner}");
+        refused(&saved("a/b", artifact), &[&expected]);
+    }
+    let expected = "/cache/a~1~1b: the name of this cache's artifact, \"public/cache/a//b.tar\", must not have empty components";
+    refused(&saved("a//b", "public/x"), &[expected]);
+    accepted(&json!({ "cache": { "a//b": "/c" } }));
+}
+
+#[test]
 fn what_a_later_version_will_do_is_refused_by_name_when_it_is_asked_for() {
     let not_yet = "is not there yet in this version of docker-worker";
-    let features = ["interactive", "dockerSave", "dind"];
+    let features = ["interactive", "dind"];
     for feature in features {
         accepted(&json!({ "features": { feature: false } }));
         refused(

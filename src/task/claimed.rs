@@ -349,10 +349,10 @@ fn start_features(
     payload: Option<&Payload>,
     Switched { switches, log }: &Switched,
 ) -> (Active, Vec<(ArtifactName, &'static str)>) {
-    let reserved = log
-        .as_ref()
-        .map(|log| reserved_names(log, switches, payload.is_some_and(|it| it.names_superseder)))
-        .unwrap_or_default();
+    let caches = payload.iter().flat_map(|payload| payload.cache.keys());
+    let names_superseder = payload.is_some_and(|payload| payload.names_superseder);
+    let reserved =
+        log.as_ref().map(|log| reserved_names(log, switches, (names_superseder, caches))).unwrap_or_default();
     let wishes = log.as_ref().map(|log| Wishes { payload, switches, log });
     (Active::start(context, wishes.as_ref()), reserved)
 }

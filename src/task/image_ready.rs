@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use images::store::PullOptions;
 use runtime::launch::{FailureKind, Launch};
 use tokio::task::JoinError;
 
@@ -37,6 +38,8 @@ pub struct ImageReady {
     pub(super) payload: Payload,
     pub(super) root: RootFileSystem,
     pub(super) contributions: Contributions,
+    /// How the image may be fetched, also later.
+    pub(super) pulling: PullOptions,
 }
 
 /// Why the container cannot be started.
@@ -75,7 +78,7 @@ impl ImageReady {
         };
         match self.launch(launch).await {
             Ok((container, created, terminal)) => {
-                let ImageReady { run, features, taken, payload, root, .. } = self;
+                let ImageReady { run, features, taken, payload, root, pulling, .. } = self;
                 run.entry.pass_to(Phase::Running);
                 let lease = root.lease;
                 Ok(Running {
@@ -84,6 +87,7 @@ impl ImageReady {
                     taken,
                     payload,
                     lease,
+                    pulling,
                     container,
                     created,
                     terminal,

@@ -13,7 +13,7 @@ use crate::apparmor_profiles::Use;
 use crate::cache::{CacheLease, Fate};
 use crate::container::Remains;
 use crate::event::{Event, RunEvent};
-use crate::features::{Active, Hooks, Killed, Stopped};
+use crate::features::{Active, Hooks, Ingredients, Killed, Stopped};
 use crate::interrupt::{Interrupt, Notice};
 use crate::net::TaskNetwork;
 use crate::payload::{OnExitStatus, Payload};
@@ -256,6 +256,13 @@ impl Resolving {
                 log: &self.run.log,
                 publisher: &self.run.publisher,
                 command_ended: matches!(self.end, End::Exited(_)),
+                ingredients: Some(Ingredients {
+                    data: self.run.directory.task().data(),
+                    store: &self.run.worker.store,
+                    lease: &over.held.lease,
+                    pulling: &over.held.pulling,
+                    caches: &self.taken.caches,
+                }),
             })
             .await;
         if let Err(error) = &stage {

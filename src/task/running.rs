@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use images::store::Lease;
+use images::store::{Lease, PullOptions};
 use runtime::launch::Exited;
 
 use crate::background::Background;
@@ -38,6 +38,7 @@ pub struct Running {
     pub(super) taken: Taken,
     pub(super) payload: Payload,
     pub(super) lease: Lease,
+    pub(super) pulling: PullOptions,
     pub(super) container: Container,
     pub(super) created: Created,
     /// The pty's other end.
@@ -63,7 +64,9 @@ enum Ending {
 pub(super) struct Held {
     pub(super) created: Created,
     /// Keeps the image in the store while it is mounted.
-    pub(super) _lease: Lease,
+    pub(super) lease: Lease,
+    /// How the image may be fetched.
+    pub(super) pulling: PullOptions,
     /// Keeps other runs from being ended for want of room.
     pub(super) turn: Option<Turn>,
 }
@@ -104,9 +107,9 @@ impl Running {
         {
             remains = self.run.abandon(&EndError::Monitor(error));
         }
-        let Running { run, features, taken, payload, created, lease, turn, .. } = self;
+        let Running { run, features, taken, payload, created, lease, pulling, turn, .. } = self;
         let terms = Terms::of(&payload);
-        let over = Over { held: Held { created, _lease: lease, turn }, exited, resources, remains };
+        let over = Over { held: Held { created, lease, pulling, turn }, exited, resources, remains };
         let aftermath = Aftermath::Over(Box::new(over));
         Box::new(Resolving { run, features, taken, terms, end, aftermath })
     }

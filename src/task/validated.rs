@@ -45,10 +45,11 @@ impl Validated {
     pub async fn image_ready(mut self) -> Result<ImageReady, Box<Resolving>> {
         let mut taken = Taken::default();
         let made = self.make_ready(&mut taken).await;
-        let Validated { mut run, features, payload, .. } = self;
+        let Validated { mut run, features, payload, pulling } = self;
         match made {
             Ok((root, contributions)) => {
-                Ok(ImageReady { run, features, taken, payload, root, contributions })
+                let pulling = pulling.options;
+                Ok(ImageReady { run, features, taken, payload, root, contributions, pulling })
             }
             Err(error) => {
                 let (end, terms) = (run.fail(error), Terms::of(&payload));

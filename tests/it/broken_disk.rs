@@ -110,7 +110,7 @@ async fn a_file_that_the_disk_does_not_give_has_an_entry_and_all_others_are_stor
     });
     let Claimed { publisher, mut active, log } = claim(&scratch, &payload).await;
     let root = root(disk.path());
-    let stopped = Stopped { root, log: &log, publisher: &publisher, command_ended: true };
+    let stopped = Stopped { root, log: &log, publisher: &publisher, command_ended: true, ingredients: None };
     let stage = active.stopped(stopped).await;
 
     assert_eq!(Hooks::from(&stage), Hooks::Failed, "what was there was not stored");
@@ -152,7 +152,13 @@ fn a_disk_that_is_slow_to_open_a_file_keeps_no_other_task_waiting() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let Claimed { publisher, mut active, log } = claim(&scratch_of_worker, &payload).await;
-                let stopped = Stopped { root, log: &log, publisher: &publisher, command_ended: true };
+                let stopped = Stopped {
+                    root,
+                    log: &log,
+                    publisher: &publisher,
+                    command_ended: true,
+                    ingredients: None,
+                };
                 let another = async {
                     is_stalled.await.unwrap();
                     tell.send(()).unwrap();

@@ -20,6 +20,7 @@ mod crash_steps;
 mod crash_walk;
 mod crowd;
 mod disk_full;
+mod docker_save;
 mod escape;
 mod exhaustion;
 mod fixtures;

@@ -7,6 +7,7 @@ mod caller;
 mod canary;
 mod certificate;
 mod deployment;
+mod dockerd;
 mod fixtures;
 mod groups;
 mod image;
@@ -36,6 +37,7 @@ pub use caller::{Answered, Signer, call, call_signed_for, put};
 pub use canary::Canary;
 pub use certificate::certify;
 pub use deployment::{ALL, Deployment, POOL, Terms};
+pub use dockerd::Dockerd;
 pub use fixtures::{
     busybox_image, clients, clients_image, compiled, compiled_probe, debian_image, probe_image,
 };

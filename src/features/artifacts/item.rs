@@ -316,6 +316,7 @@ impl Item<'_> {
             PublishError::Interrupted => Err(NotStored),
             PublishError::Read(_)
             | PublishError::Store(_)
+            | PublishError::Make(_)
             | PublishError::Queue(_)
             | PublishError::Upload(_)
             | PublishError::Nowhere => {

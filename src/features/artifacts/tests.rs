@@ -110,7 +110,11 @@ impl Task {
             queue: claim.queue,
             expires: definition.expires,
             store: Store::Directory(Arc::new(Destination::directory(out.path()).unwrap())),
-            reserved: reserved_names(&payload.log, &payload.features, payload.names_superseder),
+            reserved: reserved_names(
+                &payload.log,
+                &payload.features,
+                (payload.names_superseder, payload.cache.keys()),
+            ),
             scratch: scratch.path().to_owned(),
             log: None,
             config: Arc::clone(&config),
@@ -144,7 +148,13 @@ impl Task {
     }
 
     fn stopped(&self, command_ended: bool) -> Stopped<'_> {
-        Stopped { root: Arc::clone(&self.root), log: &self.spool, publisher: &self.publisher, command_ended }
+        Stopped {
+            root: Arc::clone(&self.root),
+            log: &self.spool,
+            publisher: &self.publisher,
+            command_ended,
+            ingredients: None,
+        }
     }
 
     fn log(&self) -> String {
@@ -160,8 +170,13 @@ async fn publish(artifacts: Value, command_ended: bool, interrupt: Option<Interr
     for bind in &contributions.binds {
         std::fs::write(bind.source.join("from the task"), "kept").unwrap();
     }
-    let stopped =
-        Stopped { root: Arc::clone(&task.root), log: &task.spool, publisher: &task.publisher, command_ended };
+    let stopped = Stopped {
+        root: Arc::clone(&task.root),
+        log: &task.spool,
+        publisher: &task.publisher,
+        command_ended,
+        ingredients: None,
+    };
     let verdict = Hooks::from(&task.active.stopped(stopped).await);
     Result { verdict, log: task.log(), records: task.publisher.into_records(), out: task.out }
 }
@@ -349,7 +364,8 @@ async fn a_file_whose_name_is_no_artifacts_fails_the_task_and_has_one_line() {
         std::fs::write(odd.join(std::ffi::OsStr::from_bytes(name)), "text").unwrap();
     }
     let Task { publisher, mut active, spool, root, .. } = task;
-    let stopped = Stopped { root, log: &spool, publisher: &publisher, command_ended: true };
+    let stopped =
+        Stopped { root, log: &spool, publisher: &publisher, command_ended: true, ingredients: None };
     assert_eq!(Hooks::from(&active.stopped(stopped).await), Hooks::Failed);
     let names: Vec<String> = publisher.into_records().iter().map(|it| it.name.to_string()).collect();
     assert_eq!(names, ["public/odd/plain"]);
