@@ -64,7 +64,7 @@ fn archives(directory: &Path) -> (Sample, Vec<(String, PathBuf)>, Tree) {
         fs::write(&path, archive).unwrap();
         files.push((form, path));
     };
-    let [plain, as_they_came] = FORMS.map(|form| saved(&test.store, &lease, form));
+    let [plain, as_they_came, _] = FORMS.map(|form| saved(&test.store, &lease, form));
     let other = TestStore::new();
     let streamed = load(&other.store, "a", &as_they_came).unwrap();
     add("Plain".to_owned(), &plain);
