@@ -52,6 +52,7 @@ use output::Output;
 
 pub use door::{Call, CallError, Door};
 pub use kept::{Lost, Sidecars};
+pub use output::Secrets;
 pub use readiness::{NotReady, Readiness};
 
 /// What a sidecar is to be.
@@ -62,9 +63,9 @@ pub struct Wanted {
     /// Where its image comes from.
     pub image: Source,
     /// What follows the image's entry point; the image's own command if empty.
-    pub arguments: Vec<String>,
-    /// Those of the arguments that nobody may read in a log.
-    pub secrets: Vec<Secret>,
+    pub arguments: Vec<Secret>,
+    /// What it knows, by these arguments or later, that nobody may read in a log.
+    pub secrets: Secrets,
     /// Name and value, above the image's own.
     pub environment: Vec<(String, String)>,
     /// Names in its own `/etc/hosts`.
@@ -143,7 +144,7 @@ pub enum SidecarError {
 #[derive(Debug)]
 pub struct Sidecar {
     name: &'static str,
-    secrets: Vec<Secret>,
+    secrets: Secrets,
     directory: ContainerDirectory,
     network: Arc<Network>,
     stop: Cancel,

@@ -42,6 +42,7 @@ impl Feature for RelengApiProxy {
                 "--".to_owned(),
                 run.run.task_id.as_str().to_owned(),
             ];
+            let arguments = arguments.into_iter().map(Secret::new).collect();
             let particulars = Particulars { arguments, secrets: token.into_iter().cloned().collect() };
             sidecars::serve(&sidecars::RELENG_API, run, link, particulars, nothing_to_prove).await?;
             Ok(())

@@ -19,7 +19,7 @@ use crate::known_features::{
     TESTDROID_PROXY,
 };
 use crate::net::names::Alias;
-use crate::sidecar::{Door, Readiness, SidecarError, Wanted};
+use crate::sidecar::{Door, Readiness, Secrets, SidecarError, Wanted};
 use crate::spec::Device;
 use crate::text::chain;
 
@@ -125,9 +125,9 @@ pub const ROWS: &[Row] = &[TASKCLUSTER, BALROG, BALROG_STAGE, TESTDROID, RELENG_
 #[derive(Debug, Default)]
 pub(super) struct Particulars {
     /// Its arguments.
-    pub(super) arguments: Vec<String>,
-    /// Those of them that nobody may read in a log.
-    pub(super) secrets: Vec<Secret>,
+    pub(super) arguments: Vec<Secret>,
+    /// What it knows, by them or later, that nobody may read in a log.
+    pub(super) secrets: Secrets,
 }
 
 /// Why a feature's container does not serve.

@@ -27,6 +27,10 @@ const VARIABLE: &str = "DEVICE_CAPABILITIES";
 /// In the place of credentials.
 const PLACEHOLDER: &str = "none";
 
+/// What the proxy answers when it has given a phone back, and when there is none.
+const RELEASED: u16 = 200;
+const NOT_BORROWED: u16 = 400;
+
 /// How long a phone may take to be given back.
 const RELEASE: Duration = Duration::from_secs(30);
 
@@ -41,8 +45,12 @@ enum NoPhone {
 
 /// A phone may still be borrowed.
 #[derive(Debug, thiserror::Error)]
-#[error("The phone may not have been given back: failed to {}", chain(.0))]
-struct NotReleased(CallError);
+enum NotReleased {
+    #[error("The phone may not have been given back: failed to {}", chain(.0))]
+    Call(CallError),
+    #[error("The phone may not have been given back: the proxy answered {0}.")]
+    Refused(u16),
+}
 
 struct TestdroidProxy {
     phone: Result<Value, NoPhone>,
@@ -86,7 +94,10 @@ impl Feature for TestdroidProxy {
 /// A task that has given its phone back itself gets an answer too.
 async fn release(door: Door) -> Result<(), FeatureError> {
     let call = Call { method: Method::POST, path: "/device/release", content: None, limit: RELEASE };
-    door.call(call).await.map(drop).map_err(|error| NotReleased(error).into())
+    match door.call(call).await.map_err(NotReleased::Call)? {
+        RELEASED | NOT_BORROWED => Ok(()),
+        status => Err(NotReleased::Refused(status).into()),
+    }
 }
 
 fn particulars(settings: &TestdroidSettings, device_timeout: Duration) -> Particulars {
@@ -99,6 +110,7 @@ fn particulars(settings: &TestdroidSettings, device_timeout: Duration) -> Partic
         format!("--taskcluster-access-token={PLACEHOLDER}"),
         format!("--device-timeout={}", device_timeout.as_secs()),
     ];
+    let arguments = arguments.into_iter().map(Secret::new).collect();
     Particulars { arguments, secrets: settings.password.iter().cloned().collect() }
 }
 

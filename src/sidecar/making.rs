@@ -133,12 +133,13 @@ impl Making {
         });
         // A profile looks at the family of each socket, however it is asked for.
         let socketcall = if profile.is_some() { SocketCall::Allowed } else { self.socketcall };
+        let command: Vec<String> = what.arguments.iter().map(|it| it.reveal().to_owned()).collect();
         let request = ContainerRequest {
             id,
             profile: Profile::Sidecar,
             image,
             user,
-            command: &what.arguments,
+            command: &command,
             environment,
             binds,
             devices: what.devices.clone(),

@@ -58,17 +58,21 @@ impl Output {
     }
 
     /// The last lines, each cut and without what could steer a terminal. What has just been printed may be missing. Secrets
-    /// are hidden as far as they are printed as they are.
-    pub(super) fn last_lines(&self, secrets: &[Secret]) -> Vec<String> {
+    /// are hidden as far as they are printed as they are; where there are any, only whole lines are shown.
+    pub(super) fn last_lines(&self, secrets: &Secrets) -> Vec<String> {
+        let secrets = secrets.all();
         let bytes: Vec<u8> = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.iter().copied().collect()
         };
         let mut shown = bytes.as_slice();
-        if !secrets.is_empty() && bytes.len() == KEPT_BYTES {
+        if !secrets.is_empty() {
             // Of a line that is not whole the part may be missing by which a secret would be known.
-            let whole = bytes.iter().position(|byte| *byte == b'\n').and_then(|end| bytes.get(end + 1..));
-            shown = whole.unwrap_or_default();
+            let is_end = |byte: &u8| *byte == b'\n';
+            let begins = if bytes.len() == KEPT_BYTES { bytes.iter().position(is_end) } else { None };
+            let begins = begins.map_or(0, |end| end + 1);
+            let ends = bytes.iter().rposition(is_end).map_or(begins, |end| end.max(begins));
+            shown = bytes.get(begins..ends).unwrap_or_default();
         }
         let mut text = String::from_utf8_lossy(shown).into_owned();
         for secret in secrets.iter().map(Secret::reveal).filter(|secret| !secret.is_empty()) {
@@ -82,6 +86,27 @@ impl Output {
             .iter()
             .map(|line| excerpt(line.trim_end()).to_string())
             .collect()
+    }
+}
+
+/// What nobody may read of a sidecar's output. Clones know the same.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(Arc<Mutex<Vec<Secret>>>);
+
+impl Secrets {
+    /// One more, from now on.
+    pub fn add(&self, secret: Secret) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(secret);
+    }
+
+    fn all(&self) -> Vec<Secret> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl FromIterator<Secret> for Secrets {
+    fn from_iter<T: IntoIterator<Item = Secret>>(secrets: T) -> Secrets {
+        Secrets(Arc::new(Mutex::new(secrets.into_iter().collect())))
     }
 }
 
@@ -106,16 +131,17 @@ mod tests {
     async fn the_end_is_kept_and_it_is_fit_for_a_log() {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let output = Output::collect(read).unwrap();
-        assert_eq!(output.last_lines(&[]), Vec::<String>::new());
+        assert_eq!(output.last_lines(&Secrets::default()), Vec::<String>::new());
         let writing = tokio::task::spawn_blocking(move || {
             let mut write = File::from(write);
             for number in 0..20_000 {
                 writeln!(write, "line {number}\r").unwrap();
             }
-            write.write_all(b"\n\x1b[31mred\xff\n[taskcluster] said by nobody, sesame").unwrap();
+            write.write_all(b"\n\x1b[31mred\xff\n[taskcluster] said by nobody, sesame\nand ses").unwrap();
         });
         writing.await.unwrap();
-        let secrets = ["sesame", ""].map(|secret| Secret::new(secret.to_owned()));
+        let secrets: Secrets = [Secret::new(String::new())].into_iter().collect();
+        secrets.add(Secret::new("sesame".to_owned()));
         while !output.last_lines(&secrets).last().is_some_and(|line| line.contains("nobody")) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -14,12 +14,13 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::background::Background;
+use crate::config::Secret;
 use crate::event::{RunEvent, RunEvents};
 use crate::features::sidecars::{self, Particulars};
 use crate::features::{FeatureError, Link, RunContext};
 use crate::queue::Credentials;
 use crate::random::random_fraction;
-use crate::sidecar::{Call, CallError, Door};
+use crate::sidecar::{Call, CallError, Door, Secrets};
 use crate::text::chain;
 
 use super::scopes;
@@ -87,11 +88,14 @@ pub(super) async fn serve(
         format!("--access-token={PLACEHOLDER}"),
         format!("--root-url={root_url}"),
     ];
-    let arguments = arguments.into_iter().chain(scopes(run)).collect();
-    let particulars = Particulars { arguments, ..Particulars::default() };
+    let arguments = arguments.into_iter().chain(scopes(run)).map(Secret::new).collect();
+    // It may print what it is given.
+    let secrets = Secrets::default();
+    hide(&secrets, &first);
+    let particulars = Particulars { arguments, secrets: secrets.clone() };
     let offered = async |door: &Door| Ok(offer(door, &first, FIRST_PAUSE_AT_START).await?);
     let door = sidecars::serve(&sidecars::TASKCLUSTER, run, link, particulars, offered).await?;
-    Ok(Background::start(keep_new(door, credentials, run.events.clone())))
+    Ok(Background::start(keep_new((door, secrets), credentials, run.events.clone())))
 }
 
 /// Whether a URL means whatever loopback it is looked at from.
@@ -102,14 +106,24 @@ fn is_on_loopback(url: &str) -> bool {
 }
 
 /// Offers each new pair; what is not taken is the next one's to mend.
-async fn keep_new(door: Door, mut credentials: watch::Receiver<Credentials>, events: RunEvents) {
+async fn keep_new(
+    (door, secrets): (Door, Secrets),
+    mut credentials: watch::Receiver<Credentials>,
+    events: RunEvents,
+) {
     while credentials.changed().await.is_ok() {
         let new = credentials.borrow_and_update().clone();
+        hide(&secrets, &new);
         match offer(&door, &new, FIRST_PAUSE).await {
             Ok(()) => events.emit(&RunEvent::CredentialsUpdated),
             Err(error) => events.emit(&RunEvent::CredentialsUpdateFailed { message: &chain(&error) }),
         }
     }
+}
+
+fn hide(secrets: &Secrets, credentials: &Credentials) {
+    let parts = [Some(&credentials.access_token), credentials.certificate.as_ref()];
+    parts.into_iter().flatten().for_each(|part| secrets.add(Secret::new(part.clone())));
 }
 
 /// Offers credentials until they are taken, or it has been tried often enough.

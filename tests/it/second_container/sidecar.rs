@@ -38,7 +38,7 @@ fn wanted(image: &Source, readiness: Readiness) -> Wanted {
         name: "sidecar",
         image: image.clone(),
         arguments: Vec::new(),
-        secrets: Vec::new(),
+        secrets: Default::default(),
         environment: [("WHO", "the sidecar"), ("TASKCLUSTER_ROOT_URL", "https://tc.example")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec(),
