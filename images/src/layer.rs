@@ -252,7 +252,7 @@ pub fn index_layer(
     cancelled: &AtomicBool,
 ) -> Result<(), IndexLayerError> {
     let disk = || parts.disk.map(|directory| Watch::new(directory, budget.limits()));
-    let split = parts.split.map(|file| split::SplitWriter::new(file, disk())).transpose()?;
+    let split = parts.split.map(|file| split::SplitWriter::new(file, disk(), budget)).transpose()?;
     let mut reader = reader::TarReader::new(tar, budget.limits(), cancelled).noted_by(split);
     let mut data = data::DataWriter::new(parts.data, disk());
     let mut builder = builder::Builder::new(budget, stored::IndexWriter::new(parts.index), disk());

@@ -67,7 +67,8 @@ pub struct Limits {
     pub layers: usize,
     /// Bytes of one compressed layer, as its descriptor declares them.
     pub layer_compressed_bytes: u64,
-    /// Bytes of all files of an image, holes included; also of any one layer's tar stream.
+    /// Bytes of all files of an image, holes included, and of what stands between them in its layers' tar streams; also of
+    /// any one such stream.
     pub unpacked_bytes: u64,
     /// Entries of all layers of an image, directories that only a path implies included.
     pub entries: u64,

@@ -37,7 +37,7 @@ pub(crate) struct Share {
     pub entries: u64,
     /// Bytes of memory.
     pub memory_bytes: u64,
-    /// Bytes of files, holes included.
+    /// Bytes of files, holes included, and of what is kept between them as it came.
     pub unpacked_bytes: u64,
 }
 

@@ -188,6 +188,14 @@ pub enum ArchiveProblem {
         /// Bytes it may have.
         limit: u64,
     },
+    /// With what is kept of it beside its files' contents, the image asks for more than the limits allow.
+    #[error("with what stands between its files, the image's {what} exceed the limit of {limit}")]
+    ImageTooLarge {
+        /// What was counted.
+        what: &'static str,
+        /// How many may be.
+        limit: u64,
+    },
 }
 
 /// A name for messages: control characters and bytes outside ASCII are escaped, the middle of a long one is left out.

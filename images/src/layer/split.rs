@@ -20,7 +20,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 use super::BLOCK_BYTES;
-use super::error::IndexLayerError;
+use super::budget::{Budget, Share};
+use super::error::{ArchiveProblem, IndexLayerError};
 use crate::disk::{DiskFull, Watch};
 
 const MAGIC: &[u8; 12] = b"dw-tar-split";
@@ -43,6 +44,15 @@ pub struct SplitWriter<'a> {
     /// Where the run before ended.
     before: u64,
     tar_bytes: u64,
+    budget: &'a Budget,
+    /// What the records have taken of it, until all is written.
+    share: Share,
+}
+
+impl Drop for SplitWriter<'_> {
+    fn drop(&mut self) {
+        self.budget.give_back(self.share);
+    }
 }
 
 /// Bytes of the data file.
@@ -80,13 +90,18 @@ impl Write for Output<'_> {
 
 impl<'a> SplitWriter<'a> {
     /// Into an empty file.
-    pub fn new(file: &'a File, disk: Option<Watch<'a>>) -> Result<SplitWriter<'a>, IndexLayerError> {
+    pub fn new(
+        file: &'a File,
+        disk: Option<Watch<'a>>,
+        budget: &'a Budget,
+    ) -> Result<SplitWriter<'a>, IndexLayerError> {
         let output = Output { file, at: HEAD_BYTES as u64, disk, full: None };
         let records = zstd::stream::write::Encoder::new(output, ZSTD_LEVEL);
         let records =
             records.map_err(|source| IndexLayerError::Write { file: "split", offset: 0, source })?;
         let verbatim = Vec::with_capacity(VERBATIM_BYTES);
-        Ok(SplitWriter { records, verbatim, run: Run::default(), before: 0, tar_bytes: 0 })
+        let (run, share) = (Run::default(), Share::default());
+        Ok(SplitWriter { records, verbatim, run, before: 0, tar_bytes: 0, budget, share })
     }
 
     /// The stream went on with these bytes, which are kept here.
@@ -123,13 +138,26 @@ impl<'a> SplitWriter<'a> {
         let Output { file, at, full, .. } = self.records.get_mut();
         ended.map_err(|source| failed(*at, full.take(), source))?;
         let head = [&MAGIC[..], &VERSION.to_le_bytes(), &self.tar_bytes.to_le_bytes()].concat();
-        file.write_all_at(&head, 0).map_err(|source| failed(0, None, source))
+        file.write_all_at(&head, 0).map_err(|source| failed(0, None, source))?;
+        self.share = Share::default();
+        Ok(())
+    }
+
+    /// Counts what is kept as it came like contents: of noise nothing is left out, and it costs as much disk.
+    fn admit(&mut self) -> Result<(), IndexLayerError> {
+        let more = Share { unpacked_bytes: self.verbatim.len() as u64, ..Share::default() };
+        self.share = self.share.and(more);
+        self.budget.take(more).map_err(|(what, limit)| IndexLayerError::Archive {
+            offset: self.tar_bytes,
+            problem: ArchiveProblem::ImageTooLarge { what, limit },
+        })
     }
 
     fn end_record(&mut self) -> Result<(), IndexLayerError> {
         if self.verbatim.is_empty() && self.run.length == 0 {
             return Ok(());
         }
+        self.admit()?;
         let Run { start, length } = self.run;
         let distance = if length == 0 { 0 } else { start.wrapping_sub(next_block(self.before)) };
         let numbers = [self.verbatim.len() as u64, length, distance].map(u64::to_le_bytes);

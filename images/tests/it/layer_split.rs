@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use images::layer::{Budget, IndexLayerError, Parts, SplitReader, index_layer};
+use images::layer::{ArchiveProblem, Budget, IndexLayerError, Parts, SplitReader, index_layer};
 use images::limits::Limits;
 
 use crate::layer_tar::{Entry, dir, file, gnu_long, hardlink, symlink, tar};
@@ -180,4 +180,32 @@ fn what_is_kept_leaves_the_disk_its_reserve() {
         index_layer(&mut &*behind, &parts, &Budget::new(&limits), &AtomicBool::new(false)).unwrap_err();
     assert!(matches!(error, IndexLayerError::DiskFull(_)), "{error:?}");
     assert!(split.metadata().unwrap().len() < 1 << 17);
+}
+
+#[test]
+fn what_is_kept_of_all_layers_counts_together_and_nothing_of_a_layer_that_failed() {
+    let limits = Limits { unpacked_bytes: 1 << 20, ..Limits::default() };
+    let budget = Budget::new(&limits);
+    let index = |tar: &[u8]| {
+        let [data, index, split] = [(); 3].map(|()| tempfile::tempfile().unwrap());
+        let parts = Parts { data: &data, index: &index, split: Some(&split), disk: None };
+        index_layer(&mut &*tar, &parts, &budget, &AtomicBool::new(false))
+    };
+    // Behind the end, in the body of a whiteout, and attributes that no file gets.
+    let behind = |bytes| [vec![0; 1024], vec![7; bytes]].concat();
+    let whiteout = tar(&[file(".wh.gone", vec![b'w'; 300 << 10])]);
+    let dropped = tar(&[file("f", "").pax("SCHILY.xattr.trusted.x", vec![b'x'; 60 << 10])]);
+    index(&behind(300 << 10)).unwrap();
+    index(&dropped).unwrap();
+    for _ in 0..3 {
+        let error = index(&behind(700 << 10)).unwrap_err();
+        let is_too_large = matches!(
+            &error,
+            IndexLayerError::Archive { problem: ArchiveProblem::ImageTooLarge { limit: 0x10_0000, .. }, .. }
+        );
+        assert!(is_too_large, "{error:?}");
+    }
+    index(&whiteout).unwrap();
+    index(&whiteout).unwrap_err();
+    index(&behind(1 << 10)).unwrap();
 }
