@@ -50,8 +50,8 @@ use member::Archive;
 pub enum Layers {
     /// Its tar stream, whose digest is its diff id.
     Plain,
-    /// Its blob, byte for byte, as it came; its tar stream if that is nowhere any more, and if it is in a compression that no
-    /// media type is for.
+    /// Its blob, byte for byte, as it came; its tar stream if that is nowhere to be had any more, and if it is in a compression
+    /// that no media type is for.
     AsTheyCame,
     /// Its blob as it came where every reader takes it, which is a tar stream or gzip's; else its tar stream.
     Common,
@@ -116,10 +116,11 @@ pub enum SaveError {
     /// The configuration cannot be read any more.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is neither a layer's blob any more nor what its tar stream could be written from, and its image is no registry's.
+    /// There is neither a layer's blob any more nor what its tar stream could be written from, and its image is not known to
+    /// be a registry's.
     #[error(
-        "save image {name:?}: layer {layer} is not in the store as it came, and it came from no registry; remove the image \
-         and load it again"
+        "save image {name:?}: layer {layer} is not in the store as it came, and no registry is known that it came from; remove \
+         the image, and pull it or load it again"
     )]
     NotKept {
         /// The image.

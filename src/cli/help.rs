@@ -146,7 +146,8 @@ is oci-archive:FILE: then it has the layers, and the manifest, byte for byte as 
 \"docker load\", podman and skopeo read both.
 An image is a name or an id in the store, or docker-archive:FILE, oci-archive:FILE, oci:DIR or
 dir:DIR, which is pulled first. For an oci-archive, a layer that garbage collection has removed as it
-came is fetched again from the image's registry; that of an image from elsewhere is its tar stream.
+came is fetched again from the image's registry; that of an image from elsewhere, and one that the
+registry does not give, is its tar stream.
 A file is there when it is whole. On standard output an archive that could not be written whole ends
 in its middle.
 

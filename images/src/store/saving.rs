@@ -15,16 +15,16 @@
 use std::sync::Arc;
 
 use crate::digest::Digest;
-use crate::image::parse_configuration;
+use crate::image::{Image, parse_configuration};
 use crate::manifest::{self, Descriptor, Document};
 use crate::reference::Reference;
 use crate::save::{Layers, Manifest, SaveError, SavedImage, SavedLayer};
 
 use super::lease::{Hold, Lease};
-use super::options::PullOptions;
+use super::options::{PullEvent, PullOptions};
 use super::pull::Events;
 use super::waiting::in_thread;
-use super::{Store, layout};
+use super::{Store, StoreError, layout};
 
 mod fetching;
 mod present;
@@ -38,6 +38,15 @@ struct Wanted {
 
 /// A layer that can be written, and what holds it besides the image's lease.
 type Found = (SavedLayer, Option<Arc<Hold>>);
+
+/// Where an image came from.
+struct Origin {
+    /// What the image is called, for messages.
+    name: String,
+    /// What its registry calls it; nothing if it came from none. An archive calls its images what it likes: whose registry
+    /// was not noted to have been asked, that has nothing to do with it.
+    registry: Option<Reference>,
+}
 
 /// What is kept of an image's documents.
 struct Kept {
@@ -62,13 +71,13 @@ impl Store {
         options: &PullOptions,
         events: Events<'_>,
     ) -> Result<SavedImage, SaveError> {
-        let name = lease.image().name.clone();
+        let origin = self.origin(lease.image())?;
         let kept = self.kept_documents(lease, options)?;
         let blobs: Vec<_> = kept.layers.iter().map(|layer| layer.blob.clone()).collect();
         let mut saved = Vec::new();
         let mut holds = vec![lease.hold()];
         for wanted in kept.layers {
-            let (layer, hold) = self.saved_layer(&name, wanted, layers, (options, events)).await?;
+            let (layer, hold) = self.saved_layer(&origin, wanted, layers, (options, events)).await?;
             saved.push(layer);
             holds.extend(hold);
         }
@@ -76,6 +85,15 @@ impl Store {
         let is_kept = kept.is_common && saved.iter().map(|layer| &layer.blob).eq(&blobs);
         let manifest = if is_kept { kept.manifest } else { Manifest::of(&kept.config, &saved) };
         Ok(SavedImage { names, config: kept.config, manifest, layers: saved, _holds: holds })
+    }
+
+    fn origin(&self, image: &Image) -> Result<Origin, StoreError> {
+        let name = image.name.clone();
+        // By its name there may be another one by now.
+        let came =
+            self.read_name(&name)?.filter(|record| record.manifest == image.digest && record.asked.is_some());
+        let registry = came.and_then(|record| Reference::parse(&record.name).ok());
+        Ok(Origin { name, registry })
     }
 
     fn kept_documents(&self, lease: &Lease, options: &PullOptions) -> Result<Kept, SaveError> {
@@ -101,7 +119,7 @@ impl Store {
 
     async fn saved_layer(
         &self,
-        name: &str,
+        origin: &Origin,
         wanted: Wanted,
         layers: Layers,
         (options, events): (&PullOptions, Events<'_>),
@@ -109,14 +127,23 @@ impl Store {
         if let Some(found) = self.look_for(&wanted, layers, options).await? {
             return Ok(found);
         }
-        match self.fetch_blob(name, &wanted.blob, (options, events)).await {
+        match self.fetch_blob(origin, &wanted.blob, (options, events)).await {
             Ok(()) => {
                 let lost = SaveError::Content { blob: wanted.blob.digest.clone(), found: None };
                 self.look_for(&wanted, layers, options).await?.ok_or(lost)
             }
-            // There is nobody to ask, and the tar stream is the layer as well.
-            Err(error @ SaveError::NotKept { .. }) if layers == Layers::AsTheyCame => {
-                self.look_for(&wanted, Layers::Plain, options).await?.ok_or(error)
+            // Nobody has it, and the tar stream is the layer as well.
+            Err(error @ (SaveError::NotKept { .. } | SaveError::Lost { .. }))
+                if layers == Layers::AsTheyCame =>
+            {
+                let found = self.look_for(&wanted, Layers::Plain, options).await?;
+                if let (Some(_), SaveError::Lost { .. }) = (&found, &error) {
+                    let layer = wanted.blob.digest.short();
+                    events(PullEvent::Status(format!(
+                        "WARNING: Layer {layer} could not be fetched as it came: its tar stream is saved"
+                    )));
+                }
+                found.ok_or(error)
             }
             Err(error) => Err(error),
         }

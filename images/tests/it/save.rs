@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::layer_tar::{file, tar};
 use crate::registry_server::RegistryServer;
 use crate::sample::{Compression, Sample, TestStore, read_file, skopeo_copy};
+use crate::scripted::{Reply, ScriptedServer};
 use crate::store::{block_on, check_content, find_leased, options, pull, pull_leased, source};
 
 mod peers;
@@ -380,8 +381,9 @@ fn layers_whose_blobs_were_collected_come_from_their_registry_or_not_at_all() {
     for (layer, tar) in entry["Layers"].as_array().unwrap().iter().zip(crate::sample::small_tars()) {
         assert_eq!(members[layer.as_str().unwrap()], tar);
     }
-    let error = prepare(&test.store, &lease, Layers::AsTheyCame).unwrap_err();
-    assert!(matches!(error, SaveError::Lost { .. }), "{error:?}");
+    // As they came they are nowhere any more: the tar stream is written of them as well.
+    let as_they_came = saved(&test.store, &lease, Layers::AsTheyCame);
+    assert!(self::members(&as_they_came) == members);
 }
 
 #[test]
@@ -406,6 +408,36 @@ fn an_archives_image_without_its_blobs_says_that_it_has_to_be_loaded_again() {
         assert!(matches!(&error, SaveError::NotKept { .. }), "{form:?}: {error:?}");
         assert!(error.to_string().ends_with("load it again"), "{error}");
     }
+}
+
+#[test]
+fn whatever_an_archive_calls_its_image_no_registry_is_asked_for_it() {
+    let registry = ScriptedServer::start(|_| Reply::new(404, ""));
+    let called = Reference::parse(&registry.name()).unwrap();
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let (sample, test) = (Sample::small(Compression::Gzip), TestStore::new());
+    let pulled = pull_leased(&test.store, &sample.write_layout(&directory.path().join("layout"))).unwrap();
+    let image = prepare(&test.store, &pulled, Layers::AsTheyCame).unwrap().called(vec![called]);
+    let path = directory.path().join("archive");
+    fs::write(&path, written(&[image])).unwrap();
+    let test = TestStore::new();
+    let archive = source(&format!("oci-archive:{}", path.display()));
+    let leases = block_on(test.store.load(&archive, &options(), &|_| {})).unwrap();
+    assert_eq!(leases[0].image().name, registry.name());
+    for layer in &sample.layers {
+        fs::remove_file(stored(&test, layer)).unwrap();
+    }
+    let members = members(&saved(&test.store, &leases[0], Layers::AsTheyCame));
+    let entry = &document(&members, "manifest.json")[0];
+    for (layer, tar) in entry["Layers"].as_array().unwrap().iter().zip(crate::sample::small_tars()) {
+        assert_eq!(members[layer.as_str().unwrap()], tar);
+    }
+    forget_splits(&test);
+    for form in FORMS {
+        let error = prepare(&test.store, &leases[0], form).unwrap_err();
+        assert!(matches!(&error, SaveError::NotKept { .. }), "{form:?}: {error:?}");
+    }
+    assert_eq!(registry.requests(), []);
 }
 
 /// Ends another thread, also where this one panics.

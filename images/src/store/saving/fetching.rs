@@ -11,7 +11,6 @@ use crate::limits::Limits;
 use crate::manifest::Descriptor;
 use crate::registry::{RegistryError, Sources};
 use crate::save::SaveError;
-use crate::source::Source;
 use crate::store::claim::{Claim, Work};
 use crate::store::ingest::{IngestError, NetworkReader, read_chunk};
 use crate::store::options::{Cancel, PullEvent, PullOptions};
@@ -20,21 +19,22 @@ use crate::store::transfer::CHUNKS_WAITING;
 use crate::store::waiting::in_thread;
 use crate::store::{Store, StoreError};
 
+use super::Origin;
 use super::present::is_of_size;
 
 impl Store {
-    /// Brings a layer's blob back from where its image came from, within the time for a pull. A place that gives other
-    /// bytes is left for the next one.
+    /// Brings a layer's blob back from where its image came from. A place that gives other bytes is left for the next one.
     pub(super) async fn fetch_blob(
         &self,
-        name: &str,
+        origin: &Origin,
         blob: &Descriptor,
         (options, events): (&PullOptions, Events<'_>),
     ) -> Result<(), SaveError> {
-        let not_kept = || SaveError::NotKept { name: name.to_owned(), layer: blob.digest.clone() };
-        let Ok(Source::Registry(reference)) = Source::parse(name) else { return Err(not_kept()) };
+        let Origin { name, registry } = origin;
+        let not_kept = || SaveError::NotKept { name: name.clone(), layer: blob.digest.clone() };
+        let reference = registry.as_ref().ok_or_else(not_kept)?;
         let lost = |source| lost(name, blob, source);
-        let sources = Sources::new(&reference, &options.access, &options.limits).map_err(lost)?;
+        let sources = Sources::new(reference, &options.access, &options.limits).map_err(lost)?;
         let fetching = Fetching { store: self, name, blob, sources: &sources, options, events };
         tokio::select! {
             fetched = fetching.anywhere() => fetched,
