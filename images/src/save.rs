@@ -146,8 +146,8 @@ pub enum SaveError {
         /// The layer's blob.
         layer: Digest,
     },
-    /// Fetching a layer took too long.
-    #[error("save image {name:?}: a layer that was to be fetched has not come after {limit:?}")]
+    /// Fetching what is missing took too long.
+    #[error("save image {name:?}: the layers that were to be fetched have not all come after {limit:?}")]
     TimeLimit {
         /// The image.
         name: String,

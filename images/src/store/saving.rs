@@ -14,6 +14,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::digest::Digest;
 use crate::image::{Image, parse_configuration};
 use crate::manifest::{self, Descriptor, Document};
@@ -39,13 +41,15 @@ struct Wanted {
 /// A layer that can be written, and what holds it besides the image's lease.
 type Found = (SavedLayer, Option<Arc<Hold>>);
 
-/// Where an image came from.
+/// Where an image came from, and until when what is missing of it may come from there again.
 struct Origin {
     /// What the image is called, for messages.
     name: String,
     /// What its registry calls it; nothing if it came from none. An archive calls its images what it likes: whose registry
     /// was not noted to have been asked, that has nothing to do with it.
     registry: Option<Reference>,
+    /// For all layers together.
+    deadline: Instant,
 }
 
 /// What is kept of an image's documents.
@@ -59,7 +63,7 @@ struct Kept {
 
 impl Store {
     /// Prepares a leased image to be written into an archive under `names`. Layers that the store has nothing of any more
-    /// that could be written are fetched.
+    /// that could be written are fetched, all of them within the time for a pull.
     ///
     /// # Errors
     ///
@@ -71,7 +75,7 @@ impl Store {
         options: &PullOptions,
         events: Events<'_>,
     ) -> Result<SavedImage, SaveError> {
-        let origin = self.origin(lease.image())?;
+        let origin = self.origin(lease.image(), options)?;
         let kept = self.kept_documents(lease, options)?;
         let blobs: Vec<_> = kept.layers.iter().map(|layer| layer.blob.clone()).collect();
         let mut saved = Vec::new();
@@ -87,13 +91,13 @@ impl Store {
         Ok(SavedImage { names, config: kept.config, manifest, layers: saved, _holds: holds })
     }
 
-    fn origin(&self, image: &Image) -> Result<Origin, StoreError> {
+    fn origin(&self, image: &Image, options: &PullOptions) -> Result<Origin, StoreError> {
         let name = image.name.clone();
         // By its name there may be another one by now.
         let came =
             self.read_name(&name)?.filter(|record| record.manifest == image.digest && record.asked.is_some());
         let registry = came.and_then(|record| Reference::parse(&record.name).ok());
-        Ok(Origin { name, registry })
+        Ok(Origin { name, registry, deadline: Instant::now() + options.limits.pull })
     }
 
     fn kept_documents(&self, lease: &Lease, options: &PullOptions) -> Result<Kept, SaveError> {

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use images::digest::Digest;
 use images::reference::Reference;
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use crate::layer_tar::{file, tar};
 use crate::registry_server::RegistryServer;
 use crate::sample::{Compression, Sample, TestStore, read_file, skopeo_copy};
-use crate::scripted::{Reply, ScriptedServer};
+use crate::scripted::{Body, Reply, ScriptedServer, honest, is_layer};
 use crate::store::{block_on, check_content, find_leased, options, pull, pull_leased, source};
 
 mod peers;
@@ -438,6 +440,37 @@ fn whatever_an_archive_calls_its_image_no_registry_is_asked_for_it() {
         assert!(matches!(&error, SaveError::NotKept { .. }), "{form:?}: {error:?}");
     }
     assert_eq!(registry.requests(), []);
+}
+
+#[test]
+fn all_layers_that_are_missing_come_within_one_time_for_a_pull() {
+    let (limit, first) = (Duration::from_secs(4), Duration::from_secs(3));
+    let sample = Sample::small(Compression::Gzip);
+    let saving = Arc::new(AtomicBool::new(false));
+    let (served, is_slow) = (sample.clone(), Arc::clone(&saving));
+    let slow = Digest::of(&sample.layers[0]).to_string();
+    let registry = ScriptedServer::start(move |request| match is_slow.load(Ordering::SeqCst) {
+        true if request.path.ends_with(&slow) => {
+            std::thread::sleep(first);
+            honest(&served, request)
+        }
+        true if is_layer(&served, request) => Reply::body(200, Body::Silence),
+        _ => honest(&served, request),
+    });
+    let test = TestStore::new();
+    let lease = pull_leased(&test.store, &registry.name()).unwrap();
+    for layer in &sample.layers {
+        fs::remove_file(stored(&test, layer)).unwrap();
+    }
+    saving.store(true, Ordering::SeqCst);
+    let mut hurried = options();
+    hurried.limits.pull = limit;
+    let began = Instant::now();
+    let saved = test.store.prepare_save(&lease, (vec![name()], Layers::AsTheyCame), &hurried, &|_| {});
+    let error = block_on(saved).unwrap_err();
+    assert!(matches!(&error, SaveError::TimeLimit { .. }), "{error:?}");
+    assert!(began.elapsed() < first + limit, "the second layer has what the first one left of it");
+    assert!(stored(&test, &sample.layers[0]).exists());
 }
 
 /// Ends another thread, also where this one panics.

@@ -23,14 +23,15 @@ use super::Origin;
 use super::present::is_of_size;
 
 impl Store {
-    /// Brings a layer's blob back from where its image came from. A place that gives other bytes is left for the next one.
+    /// Brings a layer's blob back from where its image came from, before the image's deadline. A place that gives other bytes
+    /// is left for the next one.
     pub(super) async fn fetch_blob(
         &self,
         origin: &Origin,
         blob: &Descriptor,
         (options, events): (&PullOptions, Events<'_>),
     ) -> Result<(), SaveError> {
-        let Origin { name, registry } = origin;
+        let Origin { name, registry, deadline } = origin;
         let not_kept = || SaveError::NotKept { name: name.clone(), layer: blob.digest.clone() };
         let reference = registry.as_ref().ok_or_else(not_kept)?;
         let lost = |source| lost(name, blob, source);
@@ -38,7 +39,7 @@ impl Store {
         let fetching = Fetching { store: self, name, blob, sources: &sources, options, events };
         tokio::select! {
             fetched = fetching.anywhere() => fetched,
-            () = tokio::time::sleep(options.limits.pull) => {
+            () = tokio::time::sleep_until(*deadline) => {
                 Err(SaveError::TimeLimit { name: name.to_owned(), limit: options.limits.pull })
             }
         }
