@@ -202,13 +202,14 @@ impl SplitReader {
     ///
     /// # Errors
     ///
-    /// `InvalidData` for what is no such file, or another version's; those of reading.
+    /// `InvalidData` for what is no such file, `Unsupported` for another version's; those of reading.
     pub fn new(mut split: File, data: File) -> io::Result<SplitReader> {
         let mut head = [0; HEAD_BYTES];
         split.seek(SeekFrom::Start(0))?;
         split.read_exact(&mut head)?;
-        let rest = head.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(&VERSION.to_le_bytes()));
-        let length = rest.and_then(|rest| rest.first_chunk()).ok_or(io::ErrorKind::InvalidData)?;
+        let versioned = head.strip_prefix(MAGIC).ok_or(io::ErrorKind::InvalidData)?;
+        let length = versioned.strip_prefix(&VERSION.to_le_bytes()).ok_or(io::ErrorKind::Unsupported)?;
+        let length = length.first_chunk().ok_or(io::ErrorKind::InvalidData)?;
         let mut records = zstd::stream::read::Decoder::new(split)?;
         records.window_log_max(WINDOW_LOG)?;
         Ok(SplitReader {

@@ -184,7 +184,7 @@ impl Inflater<'_> {
         let room = Room { window_bytes, of_image, scratch, limits, cancelled, windows: &WINDOWS };
         let inflate = Inflate::new(file, &room).map_err(|error| match error {
             InflateError::Stream(error) | InflateError::Aside(error) => error,
-            InflateError::DiskFull(full) => io::Error::other(full),
+            InflateError::DiskFull(full) => io::Error::new(io::ErrorKind::StorageFull, full),
             InflateError::Cancelled => io::Error::other("cancelled"),
         });
         work(&mut inflate?)
@@ -193,7 +193,8 @@ impl Inflater<'_> {
     fn copy_of(&self, stream: &mut dyn Read, most: u64, out: &mut dyn Write) -> io::Result<()> {
         let bytes = copy(&mut stream.take(most.saturating_add(1)), out, self.cancelled)?;
         if bytes > most {
-            return Err(io::Error::other(format!("inflated, it has more than {most} bytes")));
+            let sentence = format!("inflated, it has more than {most} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, sentence));
         }
         Ok(())
     }
@@ -209,7 +210,8 @@ struct Aside<'a> {
 impl Write for Aside<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes += bytes.len() as u64;
-        self.disk.reached(self.bytes).map_err(io::Error::other)?;
+        let full = |full| io::Error::new(io::ErrorKind::StorageFull, full);
+        self.disk.reached(self.bytes).map_err(full)?;
         self.file.write_all(bytes).map(|()| bytes.len())
     }
 

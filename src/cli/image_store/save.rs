@@ -89,13 +89,10 @@ fn save(options: &SaveArguments, config: Config, operator: &Operator) -> Result<
             images.push(prepared.map_err(|error| because(&error))?);
         }
         let written = tokio::select! {
-            written = write(images, options.output.clone(), &pulling) => written,
+            written = write(&store, images, options.output.clone(), (&pulling, operator)) => written,
             // Whoever should read may not: then the bytes stay where they are, and go with the process.
             () = pulling.cancel.cancelled() => Err(SaveError::Cancelled),
         };
-        if let Err(error) = &written {
-            store.drop_damaged(error).map_err(|error| Refusal::because(FAILED, &error))?;
-        }
         written.map_err(|error| match &error {
             SaveError::Write(source) => unwritten(options, source),
             error => because(error),
@@ -103,14 +100,16 @@ fn save(options: &SaveArguments, config: Config, operator: &Operator) -> Result<
     })
 }
 
-/// On a thread of its own: the place that it writes to may keep it waiting for ever, a pipe even to be opened.
+/// On a thread of its own: the place that it writes to may keep it waiting for ever, a pipe even to be opened. What turns out
+/// to be damaged is looked at there as well.
 async fn write(
+    store: &Store,
     images: Vec<SavedImage>,
     destination: Option<Destination>,
-    pulling: &PullOptions,
+    (pulling, operator): (&PullOptions, &Operator),
 ) -> Result<(), SaveError> {
     let (done, ended) = oneshot::channel();
-    let cancel = pulling.cancel.clone();
+    let (store, cancel, operator) = (store.clone(), pulling.cancel.clone(), operator.clone());
     let write = move || {
         let output = match &destination {
             Some(Destination { path, .. }) => Output::file(path),
@@ -120,6 +119,13 @@ async fn write(
             write_archive(&images, &mut output, cancel.flag())?;
             output.keep().map_err(SaveError::Write)
         });
+        // What it says is why there is no archive, whatever becomes of the rest.
+        if let Err(error) = &written
+            && let Err(error) = store.drop_damaged(error, &cancel)
+            && !cancel.is_cancelled()
+        {
+            operator.note(&format!("WARNING: Failed to {}", chain(&error)));
+        }
         // Nobody waits any more where a signal came.
         done.send(written).unwrap_or_default();
     };

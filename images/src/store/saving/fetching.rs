@@ -168,9 +168,13 @@ impl Store {
         let beginning = read_all(&mut file, |chunk| {
             bytes += chunk.len() as u64;
             hasher.update(chunk);
-            true
+            !cancel.is_cancelled()
         });
         beginning.map_err(failed("read"))?;
+        // Then the rest has no place yet.
+        if cancel.is_cancelled() {
+            return claim.leave().map(|()| Taken::Part);
+        }
         let (mut came_bytes, mut written) = (0, Ok(()));
         let came = read_all(&mut rest, |chunk| {
             bytes += chunk.len() as u64;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use images::digest::Digest;
 use images::save::{Layers, SaveError, write_archive};
-use images::store::Lease;
+use images::store::{Cancel, Lease, StoreError};
 
 use crate::sample::{Compression, Sample, TestStore, small_tars};
 use crate::store::{check_content, pull, pull_leased};
@@ -86,7 +86,7 @@ fn a_layer_whose_files_are_damaged_cuts_the_archive_and_is_made_again() {
         };
         assert!(!tar::Archive::new(cut.as_slice()).entries().unwrap().all(is_whole), "{what}");
         drop(images);
-        test.store.drop_damaged(&error).unwrap();
+        test.store.drop_damaged(&error, &Cancel::default()).unwrap();
         // Nothing is left to make it of: it has to come again, and then is what it was.
         assert!(find_stream(&test.store, "a").is_none(), "{what}");
         drop(lease);
@@ -110,14 +110,14 @@ fn a_damaged_layer_is_made_again_from_its_blob_and_others_are_left_alone() {
     drop(images);
     let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
     let [lower_before, upper_before] = [&lower[1], &upper[1]].map(|path| inode(path));
-    test.store.drop_damaged(&error).unwrap();
+    test.store.drop_damaged(&error, &Cancel::default()).unwrap();
     let lease = pull_leased(&test.store, &layout).unwrap();
     assert!(saved(&test.store, &lease, Layers::Plain) == whole);
     assert_eq!(inode(&lower[1]), lower_before);
     assert_ne!(inode(&upper[1]), upper_before);
     // What is whole stays, whatever somebody says of it.
     let upper_now = inode(&upper[1]);
-    test.store.drop_damaged(&error).unwrap();
+    test.store.drop_damaged(&error, &Cancel::default()).unwrap();
     drop(lease);
     pull_leased(&test.store, &layout).unwrap();
     assert_eq!(inode(&upper[1]), upper_now);
@@ -168,4 +168,43 @@ fn a_record_that_names_another_blob_for_a_layer_is_passed_over() {
     assert!(saved(&test.store, &lease, Layers::Plain) == whole);
     let wrong = Compression::Gzip.compress(&other);
     assert!(stored(&test, &wrong).exists(), "it is another layer's, and whole");
+}
+
+#[test]
+fn a_layer_is_not_taken_for_damaged_because_of_another_version_or_for_who_was_cancelled() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let (_, test, lease) = streamed(directory.path(), Compression::Gzip);
+    let diff_id = Digest::of(&small_tars()[1]);
+    let said = SaveError::Content { blob: diff_id, found: None };
+    let [data, split] = files(&test, &small_tars()[1]);
+    // The version stands behind the magic.
+    flip(&split, 12);
+    test.store.drop_damaged(&said, &Cancel::default()).unwrap();
+    let error = prepare(&test.store, &lease, Layers::Plain).unwrap_err();
+    assert!(matches!(error, SaveError::NotKept { .. }), "as good as none: {error:?}");
+    assert!(find_stream(&test.store, "a").is_some());
+    flip(&split, 12);
+    flip(&data, 50_000);
+    let cancelled = Cancel::default();
+    cancelled.cancel();
+    let error = test.store.drop_damaged(&said, &cancelled).unwrap_err();
+    assert!(matches!(error, StoreError::Unwanted { .. }), "{error:?}");
+    assert!(find_stream(&test.store, "a").is_some());
+    test.store.drop_damaged(&said, &Cancel::default()).unwrap();
+    assert!(find_stream(&test.store, "a").is_none());
+}
+
+#[test]
+fn a_blob_that_is_whole_and_cannot_be_inflated_here_is_not_said_to_be_missing() {
+    let directory = tempfile::tempdir_in(crate::DISK).unwrap();
+    let (sample, test) = (Sample::small(Compression::Gzip), TestStore::new());
+    let lease = pull_leased(&test.store, &sample.write_layout(directory.path())).unwrap();
+    super::forget_splits(&test);
+    let mut options = crate::store::options();
+    options.limits.unpacked_bytes = 1000;
+    let saved = test.store.prepare_save(&lease, (vec![super::name()], Layers::Plain), &options, &|_| {});
+    let error = crate::store::block_on(saved).unwrap_err();
+    let SaveError::Read { source, .. } = &error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("more than 1000 bytes"), "{source}");
+    assert!(sample.layers.iter().all(|layer| stored(&test, layer).exists()));
 }
