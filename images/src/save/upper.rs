@@ -20,7 +20,7 @@
 //! | `user.*`, `security.capability`, access lists | the same; nothing else of attributes |
 //! | times | to the nanosecond |
 //! | a socket | `.wh.NAME`: tar has none, and what the image has by that name is gone |
-//! | a name that begins with `.wh.` | nothing: it would hide another file |
+//! | a name that begins with `.wh.` | nothing, nor what lies below: it would hide another file |
 //!
 //! A plain directory is written by the same means: there all names, devices and attributes stand for themselves, but for
 //! those of `trusted.*`, which no archive may set.

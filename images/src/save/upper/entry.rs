@@ -46,7 +46,7 @@ impl<'a> Writer<'a> {
         let path = walk.path();
         let is_upper = self.tree == Tree::Upper;
         match found.kind() {
-            _ if is_upper && is_left_out(path) => self.leave_out(found, walk)?,
+            _ if is_upper && is_left_out(path) => self.leave_out(found, path),
             FileType::Socket => {
                 self.left_out.sockets.add(path);
                 if is_upper {
@@ -113,18 +113,13 @@ impl<'a> Writer<'a> {
         walk.enter(found, self.links.held())
     }
 
-    /// A name that would hide another file, or one below it. It may be another one of a file that is in the layer: then it is
-    /// known, and not looked for in the merged tree.
-    fn leave_out(&mut self, found: &Found, walk: &mut Walk<'_>) -> Result<(), SaveUpperError> {
-        let directory = walk.path().strip_suffix(walk.name()).unwrap_or_default();
-        if !is_left_out(directory) {
-            self.left_out.hiding_names.add(walk.path());
+    /// A name that would hide another file. It may be another one of a file that is in the layer: then it is known, and not
+    /// looked for in the merged tree. A directory is not gone through: what lies below is bounded by nothing.
+    fn leave_out(&mut self, found: &Found, path: &[u8]) {
+        self.left_out.hiding_names.add(path);
+        if found.kind() != FileType::Directory {
+            self.links.see_left_out(&found.stat);
         }
-        if found.kind() == FileType::Directory {
-            return walk.enter(found, self.links.held());
-        }
-        self.links.see_left_out(&found.stat);
-        Ok(())
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), SaveUpperError> {
@@ -280,9 +275,9 @@ fn describe<'a>(kind: u8, name: &'a [u8], stat: &Stat, attributes: &'a Attribute
     }
 }
 
-/// Whether a path has a component that marks and whiteouts begin with.
+/// Whether marks and whiteouts begin like a path's last component.
 fn is_left_out(path: &[u8]) -> bool {
-    path.split(|byte| *byte == b'/').any(|component| component.starts_with(WHITEOUT_PREFIX))
+    path.rsplit(|byte| *byte == b'/').next().is_some_and(|name| name.starts_with(WHITEOUT_PREFIX))
 }
 
 /// What is another after a file was written to.
