@@ -11,8 +11,10 @@
 //! One file is both an OCI archive and a docker-archive. The two formats differ in what stands for a layer: its tar stream,
 //! as `docker save` has it, or its blob byte for byte as it came, with the manifest as it came.
 //!
-//! Nothing is written elsewhere on the way, and what is in memory does not grow with the image. The documents come last:
-//! an archive that ends early, for whatever reason, is an image to no reader.
+//! What is in memory does not grow with the image. Nothing is written elsewhere on the way but a layer whose decoder needs a
+//! large window: it is put aside inflated, in a file without a name, so that the pace of whoever reads the archive keeps
+//! no such window from others. The documents come last: an archive that ends early, for whatever reason, is an image to no
+//! reader.
 
 use std::collections::HashSet;
 use std::io::{self, Write};

@@ -1,12 +1,12 @@
 //! What an archive of an image is written from: its documents as they are kept, and for each layer the first that is there.
 //!
 //! ```text
-//!                            tar streams are written          blobs are written as they came
-//!  its blob                  1 if nothing compressed it       1 unless a manifest cannot tell what compressed it
-//!  data and split            2                                3 where 2 does not help
-//!  its blob, inflated        3
-//!  another image's blob      4
-//!  fetched from the registry 5, under its own digest          2
+//!                                   tar streams are written       blobs are written as they came
+//!  its blob                         1 if nothing compressed it    1 unless no manifest can tell what compressed it
+//!  its blob, from its registry      5, then as above              2 if it is not there
+//!  data and split                   2                             3
+//!  its blob, inflated               3                             4
+//!  another image's blob, inflated   4                             5 if its own is nowhere
 //! ```
 //!
 //! Where none is there, saving is refused. Whatever it is, it is verified: a layer is never made up of what it was unpacked
