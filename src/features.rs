@@ -161,6 +161,9 @@ pub trait Feature {
         Ok(())
     }
 
+    /// The variables that somebody has chosen for the container, `NAME=value`, without those that are secret.
+    fn environment(&mut self, _disclosed: &[String]) {}
+
     /// The command runs.
     fn started<'a>(&'a mut self, _run: &'a RunContext, _publisher: &'a Publisher) -> Hook<'a> {
         done()
@@ -315,6 +318,13 @@ impl Active {
             failures.note(feature, behaviour.configure(run, request));
         }
         failures.into_result()
+    }
+
+    /// Tells all of the container's environment, as far as others may know it.
+    pub fn environment(&mut self, disclosed: &[String]) {
+        for (_, behaviour) in &mut self.features {
+            behaviour.environment(disclosed);
+        }
     }
 
     /// Runs `started` of all.

@@ -28,15 +28,13 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::{Map, Value, json};
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::{Feature, FeatureError, FeatureRow, Hook, Ingredients, RunContext, Stopped, Wishes};
+use super::{Feature, FeatureRow, Hook, Ingredients, RunContext, Stopped, Wishes};
 use crate::artifact::{ContentEncoding, Description, PublishError};
 use crate::cache::CacheLease;
 use crate::known_features::{DOCKER_SAVE, SAVED_IMAGE, cache_artifact};
-use crate::payload::env;
 use crate::queue::RunId;
 use crate::queue::artifact_name::{ArtifactName, ArtifactNameError};
 use crate::root_file_system::{self, Changed};
-use crate::spec::{ContainerRequest, hostname};
 use crate::text::{chain, escaped};
 use crate::timestamp::Timestamp;
 
@@ -90,14 +88,8 @@ fn start(wishes: &Wishes<'_>) -> Box<dyn Feature> {
 }
 
 impl Feature for DockerSave {
-    fn configure(
-        &mut self,
-        _run: &RunContext,
-        request: &mut ContainerRequest<'_>,
-    ) -> Result<(), FeatureError> {
-        let host = hostname(request.id);
-        self.environment = env::without_dockers_own(&request.environment, &request.user.home, &host);
-        Ok(())
+    fn environment(&mut self, disclosed: &[String]) {
+        self.environment = disclosed.to_vec();
     }
 
     fn stopped<'a>(&'a mut self, run: &'a RunContext, stopped: &'a mut Stopped<'_>) -> Hook<'a> {
@@ -194,7 +186,7 @@ impl<'a> Saving<'a> {
         let write = move |out: &mut dyn Write| {
             let written = write_archive(&[image], out, cancel.flag());
             if let Err(error) = &written {
-                store.drop_damaged(error)?;
+                store.drop_damaged(error, &cancel)?;
             }
             Ok(written?)
         };

@@ -126,6 +126,8 @@ impl ImageReady {
         };
         binds.extend(names.provide(self.run.directory.task(), files));
         let environment = self.environment(&environment, &hostname);
+        // What is made of the container for others has these, so that nothing secret may be among them.
+        self.features.environment(&env::without_dockers_own(&environment, &self.root.user.home, &hostname));
         let Run { worker, id, directory, .. } = &self.run;
         let network = &self.taken.network;
         let profile = self.taken.profile.as_ref().map(Use::name);
