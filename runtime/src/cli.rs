@@ -124,7 +124,7 @@ impl Problem {
 
 impl Problem {
     /// What went wrong before there was anything to look after reaches the caller as well, if `report` sends it there.
-    fn told(self, report: impl FnOnce(Failed) -> Result<(), Errno>) -> Problem {
+    fn told(self, report: impl FnOnce(Failed) -> Result<(), Errno>) -> (Problem, Reached) {
         let failed = match &self {
             Problem::NotStarted(failed) => failed.clone(),
             Problem::Usage(sentence) | Problem::Failed(sentence) => {
@@ -132,11 +132,21 @@ impl Problem {
             }
         };
         match report(failed) {
+            Ok(()) => (self, Reached::Caller),
             // Nobody is there to be told: what went wrong stays what it was.
-            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => self,
-            Err(errno) => Problem::because("report to the caller", &io::Error::from(errno)),
+            Err(Errno::PIPE | Errno::CONNRESET) => (self, Reached::Nobody),
+            Err(errno) => {
+                (Problem::because("report to the caller", &io::Error::from(errno)), Reached::Nobody)
+            }
         }
     }
+}
+
+/// Who was told of a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Caller,
+    Nobody,
 }
 
 impl From<lexopt::Error> for Problem {

@@ -188,7 +188,7 @@ fn absolute(bundle: &Path) -> Result<PathBuf, Problem> {
 /// What went wrong before there was a container reaches the worker as well.
 fn report(outlet: &Outlet, problem: Problem) -> Problem {
     let Some(socket) = &outlet.report else { return problem };
-    problem.told(|failed| send_report(socket.as_fd(), &Report::Failed(failed)))
+    problem.told(|failed| send_report(socket.as_fd(), &Report::Failed(failed))).0
 }
 
 fn parse(mut arguments: lexopt::Parser) -> Result<Request, Problem> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lexopt::{Arg, ValueExt};
 
-use super::{Global, HELP, Problem, print};
+use super::{Global, HELP, Problem, Reached, print};
 use crate::execute::{self, Exec, Signals, Stay};
 use crate::groups;
 use crate::id::ContainerId;
@@ -64,20 +64,24 @@ pub(super) fn exec(global: &mut Global, arguments: lexopt::Parser) -> Result<u8,
             TakeError::Kernel(_) => Problem::Failed(format!("failed to {}", execute::sentence(&error))),
             given => Problem::Usage(given.to_string()),
         })?;
-    if report.is_some() && (request.detach || request.console_socket.is_some()) {
-        return Err(Problem::Usage("--report-fd is for who stays and takes the terminal by it".into()));
-    }
-    if report.is_some() {
-        // Standard error is the command's then; the caller is told.
-        global.log.print_nothing();
-    }
     request.process = process.map(|file| Description::Handed(file.into())).or(request.process);
-    match (protected.and_then(|()| carry_out(global, request, report.as_ref())), report) {
-        (Err(problem), Some(report)) => {
-            Err(problem.told(|failed| send_exec_report(report.as_fd(), &ExecReport::Failed(failed))))
+    let Some(report) = report else {
+        return protected.and_then(|()| carry_out(global, request, None));
+    };
+    // Standard error is the command's; the caller is told.
+    global.log.print_nothing();
+    let carried_out = match request.detach || request.console_socket.is_some() {
+        true => Err(Problem::Usage("--report-fd is for who stays and takes the terminal by it".into())),
+        false => protected.and_then(|()| carry_out(global, request, Some(&report))),
+    };
+    carried_out.map_err(|problem| {
+        let send = |failed| send_exec_report(report.as_fd(), &ExecReport::Failed(failed));
+        let (problem, reached) = problem.told(send);
+        if reached == Reached::Nobody {
+            global.log.print_unwritten();
         }
-        (result, _) => result,
-    }
+        problem
+    })
 }
 
 fn carry_out(global: &Global, request: Request, report: Option<&OwnedFd>) -> Result<u8, Problem> {

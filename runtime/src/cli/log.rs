@@ -24,7 +24,10 @@ enum Printing {
     /// Errors; and where there is no file, everything.
     #[default]
     Something,
+    /// Somebody else is told.
     Nothing,
+    /// What could not be written to the file.
+    Unwritten,
 }
 
 /// How a line of the file looks.
@@ -50,6 +53,11 @@ impl Log {
         self.printing = Printing::Nothing;
     }
 
+    /// From here on what cannot be written to a file is printed: nobody else would hear of it.
+    pub fn print_unwritten(&mut self) {
+        self.printing = Printing::Unwritten;
+    }
+
     /// Says that something failed.
     pub fn error(&self, sentence: &str) {
         self.say("error", sentence);
@@ -62,7 +70,7 @@ impl Log {
 
     /// Says in the file, if there is one, what calls for nobody's attention.
     pub fn remark(&self, sentence: &str) {
-        self.write("warning", sentence);
+        let _is_written = self.write("warning", sentence);
     }
 
     /// Says what is about to be done.
@@ -73,14 +81,17 @@ impl Log {
     /// Standard error is the container's too: what is no error goes there only if there is no other place.
     fn say(&self, level: &str, sentence: &str) {
         let sentence = &on_one_line(sentence.chars());
-        if level == "error" || self.file.is_none() {
+        if self.printing == Printing::Something && (level == "error" || self.file.is_none()) {
             self.print(&format!("{level}: {sentence}"));
         }
-        self.write(level, sentence);
+        if !self.write(level, sentence) && self.printing == Printing::Unwritten {
+            self.print(&format!("{level}: {sentence}"));
+        }
     }
 
-    fn write(&self, level: &str, sentence: &str) {
-        let Some(path) = &self.file else { return };
+    /// Whether there is a file and it stands there.
+    fn write(&self, level: &str, sentence: &str) -> bool {
+        let Some(path) = &self.file else { return false };
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let line = Line { level, msg: sentence, time: rfc_3339(since_1970) };
         let text = match self.format {
@@ -89,14 +100,16 @@ impl Log {
             Format::Text => format!("time={:?} level={level} msg={sentence:?}", line.time),
         };
         let file = open::to_write(path, OFlags::APPEND, Mode::RUSR | Mode::WUSR);
-        if let Err(error) = file.and_then(|mut file| writeln!(file, "{text}")) {
+        let written = file.and_then(|mut file| writeln!(file, "{text}"));
+        if let Err(error) = &written {
             self.print(&format!("failed to write the log {}: {error}", path.display()));
         }
+        written.is_ok()
     }
 
     fn print(&self, text: &str) {
         match self.printing {
-            Printing::Something => eprintln!("docker-worker-runtime: {text}"),
+            Printing::Something | Printing::Unwritten => eprintln!("docker-worker-runtime: {text}"),
             Printing::Nothing => {}
         }
     }

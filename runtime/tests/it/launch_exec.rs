@@ -6,10 +6,12 @@ use runtime::launch::{
     Ended, Entered, ExecMonitor, ExecReport, FailureKind, LaunchExec, ReceiveError, kill_init, launch_exec,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -61,11 +63,6 @@ fn started(exec: &ExecMonitor) -> Entered {
         ExecReport::Started(entered) => entered,
         other => panic!("{other:?}"),
     }
-}
-
-/// What is told within these seconds, if anything is.
-fn next_within(exec: &ExecMonitor, seconds: i64) -> Option<ExecReport> {
-    is_readable_within(exec.report_fd(), seconds).then(|| exec.try_recv().unwrap().unwrap())
 }
 
 fn wait(mut exec: ExecMonitor) -> Ended {
@@ -177,7 +174,8 @@ fn what_goes_wrong_is_told_to_the_caller_and_not_to_who_reads_the_commands_error
     for process in [missing, json!({ "args": "x" })] {
         let mut errors = tempfile::tempfile().unwrap();
         let exec = enter(&bundle, &process, [None, None, Some(errors.try_clone().unwrap().into())]);
-        while !matches!(next(&exec), Err(ReceiveError::Ended)) {}
+        let ExecReport::Failed(_) = next(&exec).unwrap() else { panic!("{process}") };
+        assert!(matches!(next(&exec), Err(ReceiveError::Ended)), "{process}");
         wait_for(exec.pidfd());
         let mut said = String::new();
         errors.rewind().unwrap();
@@ -188,6 +186,62 @@ fn what_goes_wrong_is_told_to_the_caller_and_not_to_who_reads_the_commands_error
     let log = std::fs::read_to_string(bundle.path("log")).unwrap();
     assert!(log.contains("nonesuch") && log.contains("/process/args"), "{log}");
     bundle.down();
+}
+
+/// What is heard on the report socket, if somebody listens, and what is printed on standard error. In front of the runtime's
+/// words stand those of a `launcher`.
+fn reported(bundle: &Bundle, launcher: &[&str], words: &[&str], listens: bool) -> (String, String) {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let ours = listens.then_some(ours);
+    let told = bundle.command(words);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.arg("-c").arg("exec \"$@\" 5<&0 </dev/null").arg("sh").args(launcher);
+    shell.arg(told.get_program()).args(told.get_args()).current_dir(bundle.path("")).stdin(theirs);
+    let output = shell.output().unwrap();
+    let mut text = vec![0; 4 << 10];
+    let length = ours
+        .map_or(0, |ours| recv(&ours, &mut text[..], RecvFlags::DONTWAIT).map_or(0, |(length, _)| length));
+    text.truncate(length);
+    (String::from_utf8(text).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn an_error_reaches_the_caller_or_else_the_log_or_else_standard_error() {
+    let bundle = up();
+    let id = bundle.id.as_str();
+    let (log, no_log) = (bundle.path("said"), bundle.path("absent/log"));
+    let (log, no_log) = (log.to_str().unwrap(), no_log.to_str().unwrap());
+    // Two that it finds by itself, and one of its own protection.
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=open_tree,memfd_create"];
+    let unprotected = [&strace[..], &["-e", "inject=open_tree,memfd_create:error=EPERM"]].concat();
+    for (launcher, options, said) in [
+        (&[][..], &["--cwd", "relative"][..], "not absolute"),
+        (&[], &["--detach"], "--report-fd is for who stays"),
+        (&unprotected, &[], "protect the executable: copy it to a sealed memfd: Operation not permitted"),
+    ] {
+        let words = |log| [&["--log", log, "exec", "--report-fd", "5"], options, &[id, "true"]].concat();
+        let (heard, printed) = reported(&bundle, launcher, &words(no_log), true);
+        assert!(heard.contains(said) && printed.is_empty(), "{heard:?} {printed:?}");
+        let (_, printed) = reported(&bundle, launcher, &words(log), false);
+        let written = std::fs::read_to_string(log).unwrap();
+        assert!(written.contains(said) && printed.is_empty(), "{written:?} {printed:?}");
+        let (_, printed) = reported(&bundle, launcher, &words(no_log), false);
+        assert!(printed.contains(said) && printed.contains("failed to write the log"), "{printed:?}");
+    }
+    bundle.down();
+}
+
+/// Whether the new process was stopped before it became the command.
+fn is_stopped_on_its_way(bundle: &Bundle) -> bool {
+    let own = std::fs::metadata(env!("CARGO_BIN_EXE_docker-worker-runtime")).unwrap();
+    let listed = bundle.tell(&["ps", "--format", "json", &bundle.id]).stdout;
+    serde_json::from_str::<Vec<i32>>(&listed).unwrap().iter().any(|pid| {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        let executable = std::fs::metadata(format!("/proc/{pid}/exe"));
+        state.is_ok_and(|text| text.contains(") T "))
+            && executable.is_ok_and(|found| found.ino() == own.ino())
+    })
 }
 
 #[test]
@@ -202,8 +256,12 @@ fn a_caller_that_has_gone_before_the_command_runs_gets_none() {
     for turn in 0..5 {
         let mut exec = enter(&bundle, &shell(&format!("echo >/ran{turn}"), false), [None, None, None]);
         // Somebody in the container stops the new process on its way; it may be its command by then.
-        if let Some(report) = next_within(&exec, 1) {
-            assert!(matches!(report, ExecReport::Started(_)), "{report:?}");
+        let begun = Instant::now();
+        while !is_stopped_on_its_way(&bundle) && !is_readable_within(exec.report_fd(), 0) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is neither stopped nor the command");
+        }
+        if is_readable_within(exec.report_fd(), 0) {
+            started(&exec);
             exec.abandon().unwrap();
             wait_for(exec.pidfd());
             exec.wait().unwrap();
