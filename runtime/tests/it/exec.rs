@@ -372,7 +372,9 @@ fn many_that_do_not_start_leave_nothing_in_the_container() {
     assert_eq!(members(&bundle), 1);
     assert_eq!(bundle.inside(&[], "ls /dev/pts; ls /proc/1/fd"), "ptmx\n0\n1\n2\n");
     let grown = used().saturating_sub(before);
-    assert!(grown < 1 << 20, "{grown} bytes");
+    // Each processor takes from the group up to 64 pages at once, and keeps what it does not need yet.
+    let processors = std::thread::available_parallelism().unwrap().get() as u64;
+    assert!(grown < (256 << 10) * processors.max(4), "{grown} bytes");
     bundle.down();
 }
 
