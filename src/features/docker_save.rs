@@ -186,7 +186,8 @@ impl<'a> Saving<'a> {
         let write = move |out: &mut dyn Write| {
             let written = write_archive(&[image], out, cancel.flag());
             if let Err(error) = &written {
-                store.drop_damaged(error, &cancel)?;
+                // Should this fail too, what failed first says more.
+                drop(store.drop_damaged(error, &cancel));
             }
             Ok(written?)
         };
