@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::ContainerId;
 use crate::limits::SMALL_FILE_BYTES;
 use crate::spec::Spec;
+use crate::sys::wait::readable_within;
 
 pub use directory::{ContainerDirectory, StateError, list};
 
@@ -92,7 +94,7 @@ impl HeldCommand {
     /// `/proc` cannot be read.
     pub fn new(command: BorrowedFd<'_>) -> io::Result<Option<HeldCommand>> {
         let Some(pid) = unless_gone(number(command))? else { return Ok(None) };
-        let Some((start_time, _)) = unless_gone(stat(pid))? else { return Ok(None) };
+        let Some(start_time) = unless_gone(start_time(pid))? else { return Ok(None) };
         let pidfd_inode = fstat(command)?.st_ino;
         Ok(Some(HeldCommand { pid, start_time, pidfd_inode, has_ended: false, exit_status: None }))
     }
@@ -153,7 +155,7 @@ impl State {
         spec: &Spec,
     ) -> io::Result<State> {
         let (pid, pidfd) = init;
-        let (start_time, _) = stat(pid)?;
+        let start_time = start_time(pid)?;
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(State {
             id: id.to_string(),
@@ -234,9 +236,11 @@ fn living_command(state: &mut State) -> io::Result<Option<OwnedFd>> {
 fn living_process(pid: i32, started: u64, inode: u64) -> io::Result<Option<OwnedFd>> {
     let Some(pidfd) = unless_gone(open_pidfd(pid))? else { return Ok(None) };
     // Looked at after the pidfd was opened: if it is still the one, the pidfd is of it.
-    let Some((start_time, is_zombie)) = unless_gone(stat(pid))? else { return Ok(None) };
+    let Some(start_time) = unless_gone(start_time(pid))? else { return Ok(None) };
     let same = start_time == started && fstat(&pidfd)?.st_ino == inode;
-    Ok((same && !is_zombie).then_some(pidfd))
+    // What `/proc` says is about the first thread, which others may outlive.
+    let has_ended = readable_within(pidfd.as_fd(), Duration::ZERO)?;
+    Ok((same && !has_ended).then_some(pidfd))
 }
 
 /// The number here of the process behind `pidfd`. Source: proc_pid_fdinfo(5).
@@ -275,22 +279,21 @@ fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// Start time, and whether the process has ended and not been reaped. Source: proc_pid_stat(5).
-fn stat(pid: i32) -> io::Result<(u64, bool)> {
+/// When a process has started. Source: proc_pid_stat(5).
+fn start_time(pid: i32) -> io::Result<u64> {
     let mut text = String::with_capacity(1 << 10);
     File::open(format!("/proc/{pid}/stat"))?.take(SMALL_FILE_BYTES).read_to_string(&mut text)?;
     // The second field is the program's name, in parentheses, and may hold anything.
     let (_, fields) = text.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
-    let mut fields = fields.split(' ');
-    let is_zombie = matches!(fields.next(), Some("Z" | "X"));
-    let start_time = fields.nth(18).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((start_time, is_zombie))
+    fields
+        .split(' ')
+        .nth(19)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
@@ -307,5 +310,27 @@ mod tests {
         ] {
             assert!(living(&stranger).unwrap().is_none(), "{stranger:?}");
         }
+    }
+
+    #[test]
+    fn a_process_lives_as_long_as_any_of_its_threads() {
+        // exit(2), which ends one thread, has number 60 or 93.
+        let script = "import ctypes, platform, threading, time
+threading.Thread(target=lambda: time.sleep(60)).start()
+ctypes.CDLL(None).syscall(60 if platform.machine() == 'x86_64' else 93, 0)";
+        let mut child = std::process::Command::new("python3").args(["-c", script]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let pidfd = open_pidfd(pid).unwrap();
+        let (started, inode) = (start_time(pid).unwrap(), fstat(&pidfd).unwrap().st_ino);
+        let first_thread = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let begun = std::time::Instant::now();
+        while !first_thread().contains(") Z ") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "its first thread has not ended");
+        }
+        assert!(living_process(pid, started, inode).unwrap().is_some());
+        child.kill().unwrap();
+        assert!(readable_within(pidfd.as_fd(), Duration::from_secs(10)).unwrap());
+        assert!(living_process(pid, started, inode).unwrap().is_none(), "and is not reaped yet");
+        child.wait().unwrap();
     }
 }

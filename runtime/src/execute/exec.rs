@@ -28,7 +28,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -184,6 +184,9 @@ fn hand_over(master: Option<OwnedFd>, socket: Option<&std::path::Path>) -> Resul
     }
 }
 
+/// How long an usher that is killed may take to be gone; in a paused container it stays.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// A process on its way, seen from here.
 struct Entry<'r> {
     usher: OwnedFd,
@@ -321,8 +324,28 @@ impl<'r> Entry<'r> {
 
     /// Ends both. In a paused container the new one ends when that goes on.
     fn abort(&mut self) {
+        if self.command.is_none() {
+            kill(&self.usher);
+            // It may have said which process it has forked, or be about to.
+            let ended = wait::readable_within(self.usher.as_fd(), LAST_WORD).unwrap_or(false);
+            self.command = if ended { self.last_word() } else { None };
+        }
         for process in [Some(&self.usher), self.command.as_ref()].into_iter().flatten() {
             kill(process);
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// The new process, if the usher's last message that nobody has heard is about one.
+    fn last_word(&self) -> Option<OwnedFd> {
+        if !wait::readable_within(self.socket.as_fd(), Duration::ZERO).unwrap_or(false) {
+            return None;
+        }
+        let packet = messages::receive(self.socket.as_fd()).ok()??;
+        match messages::decode_child(packet).ok()? {
+            ChildMessage::Forked(newcomer) => Some(newcomer.pidfd),
+            _ => None,
         }
     }
 }
