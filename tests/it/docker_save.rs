@@ -104,6 +104,8 @@ fn podman_and_skopeo_take_it_and_so_do_we() {
     let inspected: Value = serde_json::from_str(&tool("skopeo", &["inspect", "--config", &archive])).unwrap();
     assert_eq!(inspected, image_parts(&fs::read(&path).unwrap()).0);
 
+    // podman takes no path of more than 50 bytes for this, however long that of temporary files is.
+    let runroot = tempfile::tempdir_in("/run").unwrap();
     let place = worker.fresh("podman");
     fs::create_dir(&place).unwrap();
     // Its locks would be everybody's otherwise.
@@ -112,7 +114,14 @@ fn podman_and_skopeo_take_it_and_so_do_we() {
     let podman = |arguments: &[&str]| {
         let place = |name: &str| place.join(name).display().to_string();
         let settings = format!("CONTAINERS_CONF={}", settings.display());
-        let own = [settings.as_str(), "podman", "--root", &place("root"), "--runroot", &place("run")];
+        let own = [
+            settings.as_str(),
+            "podman",
+            "--root",
+            &place("root"),
+            "--runroot",
+            runroot.path().to_str().unwrap(),
+        ];
         let more = ["--tmpdir", &place("tmp"), "--storage-driver", "vfs", "--events-backend", "none"];
         tool("env", &[&own[..], &more, arguments].concat())
     };

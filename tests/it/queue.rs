@@ -133,7 +133,6 @@ const CASES: &[Case] = &[
             (Report(0, "canceled"), "invalid"),
             (Report(0, "deadline-exceeded"), "invalid"),
             (Report(0, "claim-expired"), "invalid"),
-            (Report(0, "superseded"), "invalid"),
             (Look, "running"),
         ],
     ),
@@ -281,6 +280,7 @@ const VERDICTS: &[(&str, bool)] = &[
     ("malformed-payload", false),
     ("internal-error", false),
     ("resource-unavailable", false),
+    ("superseded", false),
     ("worker-shutdown", true),
     ("intermittent-task", true),
 ];
